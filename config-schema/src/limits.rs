@@ -1,0 +1,17 @@
+//! Limits on configuration, each with its reason. Limits of the data path live in the waypoint.
+
+/// Nodes (scalars, lists and maps, aliases expanded) in one document. A `kubectl get -o yaml` list
+/// of 10,000 objects has about 3 million; beyond that an alias bomb is likelier than a cluster.
+pub const NODES_PER_DOCUMENT_MAX: usize = 8_000_000;
+
+/// Nesting of lists and maps. The deepest Kubernetes schema needs about 20.
+pub const DEPTH_MAX: usize = 128;
+
+/// Size of one configuration file in bytes.
+pub const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// Diagnostics reported for one object; the rest is summed up in one line.
+pub const DIAGNOSTICS_PER_OBJECT_MAX: usize = 50;
+
+/// Size in bytes of one compiled regular expression; a route may not take the memory of the rest.
+pub const REGEX_BYTES_MAX: usize = 1024 * 1024;

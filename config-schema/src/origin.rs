@@ -1,0 +1,90 @@
+//! Where a piece of the snapshot comes from, so that every decision can name its cause.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+/// Namespace and name of an object. Cluster-scoped objects have an empty namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct ObjectKey {
+    /// The object's namespace, empty when cluster-scoped.
+    pub namespace: Arc<str>,
+    /// The object's name.
+    pub name: Arc<str>,
+}
+
+impl ObjectKey {
+    /// A key from its two parts.
+    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.namespace.is_empty() {
+            f.write_str(&self.name)
+        } else {
+            write!(f, "{}/{}", self.namespace, self.name)
+        }
+    }
+}
+
+/// The kinds Cairn reads. `Display` and serde give the Kubernetes kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[allow(missing_docs)] // the variants are the Kubernetes kinds themselves
+pub enum Kind {
+    GatewayClass,
+    Gateway,
+    HTTPRoute,
+    Namespace,
+    Service,
+    EndpointSlice,
+    Pod,
+    AuthorizationPolicy,
+    ConfigMap,
+}
+
+impl Kind {
+    /// The Kubernetes kind, as written in YAML.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::GatewayClass => "GatewayClass",
+            Kind::Gateway => "Gateway",
+            Kind::HTTPRoute => "HTTPRoute",
+            Kind::Namespace => "Namespace",
+            Kind::Service => "Service",
+            Kind::EndpointSlice => "EndpointSlice",
+            Kind::Pod => "Pod",
+            Kind::AuthorizationPolicy => "AuthorizationPolicy",
+            Kind::ConfigMap => "ConfigMap",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The user's object behind a route, a policy or a service. One object of the user's is one object
+/// of the snapshot; rules are numbered from 0 in the order they were written.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Origin {
+    /// Kind of the object.
+    pub kind: Kind,
+    /// Namespace and name of the object.
+    pub key: ObjectKey,
+}
+
+impl fmt::Display for Origin {
+    /// `Kind/namespace/name`, the form of the access log's `policy` field (DESIGN section 8).
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.kind, self.key)
+    }
+}

@@ -1,0 +1,134 @@
+//! Istio kinds: AuthorizationPolicy (security.istio.io/v1) and the part of MeshConfig that Cairn
+//! honours. All fields of the API are here, those not honoured too, so that they can be named.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::TargetRef;
+
+/// `AuthorizationPolicy.spec`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AuthorizationPolicySpec {
+    /// Selects workloads; not for a waypoint.
+    pub selector: Option<WorkloadSelector>,
+    /// Deprecated single form of `targetRefs`.
+    pub target_ref: Option<TargetRef>,
+    /// Attachment.
+    pub target_refs: Option<Vec<TargetRef>>,
+    /// Rules; a null rule is skipped.
+    pub rules: Option<Vec<Option<Rule>>>,
+    /// `ALLOW` when absent.
+    pub action: Option<String>,
+    /// Provider of a CUSTOM policy.
+    pub provider: Option<ExtensionProvider>,
+}
+
+/// `selector`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WorkloadSelector {
+    /// Labels that must match.
+    pub match_labels: BTreeMap<String, String>,
+}
+
+/// `provider`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ExtensionProvider {
+    /// Name in `meshConfig.extensionProviders`.
+    pub name: String,
+}
+
+/// One rule.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Rule {
+    /// Who.
+    pub from: Option<Vec<From>>,
+    /// What.
+    pub to: Option<Vec<To>>,
+    /// Conditions.
+    pub when: Option<Vec<When>>,
+}
+
+/// One item of `from`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct From {
+    /// The source.
+    pub source: Option<Source>,
+}
+
+/// `source`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)] // the fields are Istio's
+pub struct Source {
+    pub principals: Option<Vec<String>>,
+    pub not_principals: Option<Vec<String>>,
+    pub request_principals: Option<Vec<String>>,
+    pub not_request_principals: Option<Vec<String>>,
+    pub namespaces: Option<Vec<String>>,
+    pub not_namespaces: Option<Vec<String>>,
+    pub service_accounts: Option<Vec<String>>,
+    pub not_service_accounts: Option<Vec<String>>,
+    pub trust_domains: Option<Vec<String>>,
+    pub not_trust_domains: Option<Vec<String>>,
+    pub ip_blocks: Option<Vec<String>>,
+    pub not_ip_blocks: Option<Vec<String>>,
+    pub remote_ip_blocks: Option<Vec<String>>,
+    pub not_remote_ip_blocks: Option<Vec<String>>,
+}
+
+/// One item of `to`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct To {
+    /// The operation.
+    pub operation: Option<Operation>,
+}
+
+/// `operation`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)] // the fields are Istio's
+pub struct Operation {
+    pub hosts: Option<Vec<String>>,
+    pub not_hosts: Option<Vec<String>>,
+    pub ports: Option<Vec<String>>,
+    pub not_ports: Option<Vec<String>>,
+    pub methods: Option<Vec<String>>,
+    pub not_methods: Option<Vec<String>>,
+    pub paths: Option<Vec<String>>,
+    pub not_paths: Option<Vec<String>>,
+}
+
+/// One item of `when`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct When {
+    /// The attribute.
+    pub key: String,
+    /// Any of these.
+    pub values: Option<Vec<String>>,
+    /// None of these.
+    pub not_values: Option<Vec<String>>,
+}
+
+/// What Cairn reads of `data.mesh` in the ConfigMap `istio`. MeshConfig has some hundred more
+/// fields; those that would change a waypoint's behaviour are reported, the rest is not for us.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct MeshConfigSpec {
+    /// `trustDomain`.
+    pub trust_domain: Option<String>,
+    /// `trustDomainAliases`.
+    pub trust_domain_aliases: Vec<String>,
+    /// `rootNamespace`.
+    pub root_namespace: Option<String>,
+    /// `pathNormalization.normalization`, as written.
+    pub path_normalization: Option<String>,
+    /// `connectTimeout` in milliseconds.
+    pub connect_timeout_ms: Option<u64>,
+}

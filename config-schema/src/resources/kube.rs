@@ -1,0 +1,109 @@
+//! Kubernetes core kinds, reduced to what a waypoint needs.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// A Namespace: its labels and annotations are in the metadata.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NamespaceSpec {}
+
+/// A Service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceSpec {
+    /// `clusterIPs` (or `clusterIP`), without `None`.
+    pub cluster_ips: Vec<IpAddr>,
+    /// `clusterIP: None`.
+    pub headless: bool,
+    /// `type: ExternalName`.
+    pub external_name: bool,
+    /// Whether there is a selector. Without one the endpoints are somebody else's business.
+    pub has_selector: bool,
+    /// TCP ports; UDP and SCTP ones are left out.
+    pub ports: Vec<ServicePort>,
+    /// `publishNotReadyAddresses`.
+    pub publish_not_ready_addresses: bool,
+    /// `internalTrafficPolicy: Local`.
+    pub internal_traffic_policy_local: bool,
+}
+
+/// One TCP port of a Service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServicePort {
+    /// `name`, empty when absent.
+    pub name: Arc<str>,
+    /// `port`.
+    pub port: u16,
+    /// `targetPort`; the service port itself when absent.
+    pub target_port: TargetPort,
+    /// `appProtocol`.
+    pub app_protocol: Option<Arc<str>>,
+}
+
+/// `targetPort`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TargetPort {
+    /// By number.
+    Number(u16),
+    /// By name of a container port, resolved for each pod.
+    Name(Arc<str>),
+}
+
+impl Default for TargetPort {
+    fn default() -> Self {
+        Self::Number(0)
+    }
+}
+
+/// An EndpointSlice.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EndpointSliceSpec {
+    /// Label `kubernetes.io/service-name`; empty when absent, then nothing uses the slice.
+    pub service_name: Arc<str>,
+    /// Ports by name, as Kubernetes resolved them; the name equals that of the service port.
+    pub ports: Vec<EndpointPort>,
+    /// Endpoints.
+    pub endpoints: Vec<SliceEndpoint>,
+}
+
+/// One port of an EndpointSlice.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EndpointPort {
+    /// `name`, empty when absent.
+    pub name: Arc<str>,
+    /// `port`; `None` means "all ports" in the API and nothing here.
+    pub port: Option<u16>,
+}
+
+/// One endpoint of a slice.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SliceEndpoint {
+    /// Its addresses; the API says to use the first.
+    pub addresses: Vec<IpAddr>,
+    /// `conditions.ready`; absent means true.
+    pub ready: bool,
+    /// `targetRef` when its kind is Pod: namespace and name.
+    pub pod: Option<crate::origin::ObjectKey>,
+    /// `nodeName`.
+    pub node: Option<Arc<str>>,
+}
+
+/// A Pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodSpec {
+    /// `spec.serviceAccountName`, `default` when absent.
+    pub service_account: Arc<str>,
+    /// `spec.nodeName`, empty when absent.
+    pub node: Arc<str>,
+    /// `spec.hostNetwork`.
+    pub host_network: bool,
+    /// `status.podIPs` (or `podIP`).
+    pub pod_ips: Vec<IpAddr>,
+    /// Condition Ready of the status; absent means true.
+    pub ready: bool,
+    /// `status.phase` is Succeeded or Failed.
+    pub finished: bool,
+    /// Named TCP container ports.
+    pub named_ports: Vec<(Arc<str>, u16)>,
+    /// Kind and name of the controlling owner.
+    pub owner: Option<(Arc<str>, Arc<str>)>,
+}

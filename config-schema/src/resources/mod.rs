@@ -1,0 +1,180 @@
+//! Typed resources as the user wrote them, before any reference is followed.
+//!
+//! Kubernetes core kinds are reduced to what a waypoint needs as soon as they are read, because
+//! ten thousand whole Pods would cost more memory than the rest of the process.
+
+pub mod gateway_api;
+pub mod istio;
+pub mod kube;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::diagnostics::{Diagnostic, Location};
+use crate::origin::{Kind, ObjectKey, Origin};
+
+/// Metadata that matters to a waypoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Meta {
+    /// `metadata.labels`.
+    pub labels: BTreeMap<Arc<str>, Arc<str>>,
+    /// `metadata.annotations`.
+    pub annotations: BTreeMap<Arc<str>, Arc<str>>,
+    /// `metadata.creationTimestamp`, seconds since 1970.
+    pub created_s: Option<i64>,
+    /// `metadata.generation`.
+    pub generation: Option<i64>,
+}
+
+/// Where an object and the nodes inside it stand.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Path of the file as given by the user.
+    pub file: Arc<str>,
+    /// Line and column of every path inside the object (`spec.rules[0].from`), sorted by path;
+    /// the empty path is the object itself. Kept only for kinds whose resolution can complain
+    /// about a part of them.
+    pub positions: Vec<(Box<str>, (u32, u32))>,
+}
+
+impl Place {
+    /// The location of a path inside the object, or of its nearest ancestor.
+    pub fn locate(&self, path: &str) -> Option<Location> {
+        let mut path = path;
+        loop {
+            if let Ok(found) = self.positions.binary_search_by(|(p, _)| (**p).cmp(path)) {
+                let (line, column) = self.positions.get(found)?.1;
+                return Some(Location {
+                    file: self.file.clone(),
+                    line,
+                    column,
+                });
+            }
+            if path.is_empty() {
+                return None;
+            }
+            path = path
+                .rfind(['.', '['])
+                .map_or("", |cut| path.get(..cut).unwrap_or(""));
+        }
+    }
+}
+
+/// One object.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Object<T> {
+    /// Kind, namespace and name.
+    pub origin: Origin,
+    /// Metadata.
+    pub meta: Meta,
+    /// The specification.
+    pub spec: T,
+    /// Where it stands.
+    pub place: Place,
+}
+
+impl<T> Object<T> {
+    /// A diagnostic's object, path and location, for a path inside this object.
+    pub fn mark(&self, diagnostic: Diagnostic, path: &str) -> Diagnostic {
+        diagnostic
+            .at(self.place.locate(path))
+            .of(self.origin.clone(), path)
+    }
+}
+
+/// An object as it is in force.
+#[derive(Clone, Debug)]
+pub enum Loaded<T> {
+    /// As written.
+    Good(Arc<Object<T>>),
+    /// The present text is broken; the last good version stays in force.
+    KeptLastGood(Arc<Object<T>>),
+    /// Broken, and there never was a good version: what could be salvaged, to fail closed on.
+    Broken(Arc<Broken>),
+}
+
+impl<T> Loaded<T> {
+    /// The object in force, if there is one.
+    pub fn object(&self) -> Option<&Arc<Object<T>>> {
+        match self {
+            Self::Good(o) | Self::KeptLastGood(o) => Some(o),
+            Self::Broken(_) => None,
+        }
+    }
+}
+
+/// What is known of an object that could not be read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Broken {
+    /// Kind, namespace and name.
+    pub origin: Origin,
+    /// Where it stands.
+    pub location: Option<Location>,
+    /// The first error, in words.
+    pub reason: Arc<str>,
+    /// `targetRefs` of a policy or `parentRefs` of a route that could be read all the same.
+    /// `None`: not even that, so that the scope is everything the object could reach.
+    pub targets: Option<Vec<TargetRef>>,
+}
+
+/// A reference to another object: `targetRefs` of a policy, `parentRefs` of a route.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TargetRef {
+    /// API group, empty for core.
+    pub group: String,
+    /// Kind.
+    pub kind: String,
+    /// Name.
+    pub name: String,
+    /// Namespace, that of the referring object when absent.
+    pub namespace: Option<String>,
+    /// Section name.
+    pub section_name: Option<String>,
+    /// Port; routes only.
+    pub port: Option<u16>,
+}
+
+/// Every object in force, by kind.
+#[derive(Clone, Debug, Default)]
+pub struct Resources {
+    /// GatewayClasses; cluster-scoped.
+    pub gateway_classes: BTreeMap<ObjectKey, Loaded<gateway_api::GatewayClassSpec>>,
+    /// Gateways.
+    pub gateways: BTreeMap<ObjectKey, Loaded<gateway_api::GatewaySpec>>,
+    /// HTTPRoutes.
+    pub http_routes: BTreeMap<ObjectKey, Loaded<gateway_api::HttpRouteSpec>>,
+    /// Namespaces; cluster-scoped; only labels and annotations matter.
+    pub namespaces: BTreeMap<ObjectKey, Loaded<kube::NamespaceSpec>>,
+    /// Services.
+    pub services: BTreeMap<ObjectKey, Loaded<kube::ServiceSpec>>,
+    /// EndpointSlices.
+    pub endpoint_slices: BTreeMap<ObjectKey, Loaded<kube::EndpointSliceSpec>>,
+    /// Pods.
+    pub pods: BTreeMap<ObjectKey, Loaded<kube::PodSpec>>,
+    /// AuthorizationPolicies.
+    pub authorization_policies: BTreeMap<ObjectKey, Loaded<istio::AuthorizationPolicySpec>>,
+    /// The ConfigMap `istio` of the root namespace; other ConfigMaps are not read.
+    pub mesh_config: BTreeMap<ObjectKey, Loaded<istio::MeshConfigSpec>>,
+    /// Documents whose kind or name could not be told: nothing can be known of their scope, so the
+    /// waypoint refuses everything until they are mended. The reasons, with their places.
+    pub unreadable: Vec<(Arc<str>, Option<Location>)>,
+}
+
+/// The broken objects of every kind, for summaries.
+impl Resources {
+    /// Number of objects in force, by kind.
+    pub fn counts(&self) -> [(Kind, usize); 9] {
+        [
+            (Kind::GatewayClass, self.gateway_classes.len()),
+            (Kind::Gateway, self.gateways.len()),
+            (Kind::HTTPRoute, self.http_routes.len()),
+            (Kind::Namespace, self.namespaces.len()),
+            (Kind::Service, self.services.len()),
+            (Kind::EndpointSlice, self.endpoint_slices.len()),
+            (Kind::Pod, self.pods.len()),
+            (Kind::AuthorizationPolicy, self.authorization_policies.len()),
+            (Kind::ConfigMap, self.mesh_config.len()),
+        ]
+    }
+}

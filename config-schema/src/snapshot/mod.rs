@@ -1,0 +1,81 @@
+//! One immutable version of the whole configuration, resolved: what it means.
+//!
+//! Everything here is plain data that a reader can follow with a finger: a service has ports, a
+//! port has routes, a route has rules, a rule has backends; a service has the policies that apply
+//! to it. Routing and authorization compile it further; nothing in the data path reads YAML.
+
+mod mesh;
+mod policy;
+mod route;
+mod service;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+use serde::Serialize;
+
+pub use mesh::{Mesh, PathNormalization};
+pub use policy::{
+    Action, Condition, Operation, PathPattern, PathTemplate, Policy, PolicyRule, Source,
+    StringMatch, TemplateError, TemplateSegment, Values,
+};
+pub use route::{
+    Backend, BackendTarget, Filter, HeaderChange, HeaderMatch, HttpMatch, HttpRoute, HttpRule,
+    PathMatch, PathRewrite, Pattern, QueryMatch, Redirect, RedirectScheme, Rewrite, TextMatch,
+};
+pub use service::{
+    AppProtocol, Binding, ClusterKey, Endpoint, Service, ServicePort, Workload, WorkloadType,
+};
+
+use crate::diagnostics::Diagnostic;
+use crate::origin::{ObjectKey, Origin};
+
+/// The whole configuration, resolved for one waypoint.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Snapshot {
+    /// Counts up by one with every published snapshot; access log field `snapshot`.
+    pub version: u64,
+    /// Mesh-wide settings.
+    pub mesh: Mesh,
+    /// The Gateway this process serves. `None`: no such Gateway, every tunnel is refused.
+    pub waypoint: Option<Waypoint>,
+    /// Every Service of the configuration, served by this waypoint or not, for backends point to both.
+    pub services: BTreeMap<ObjectKey, Arc<Service>>,
+    /// Every workload by each of its addresses.
+    pub workloads: FxHashMap<IpAddr, Arc<Workload>>,
+    /// Endpoints that may receive traffic, by service and service port.
+    pub clusters: BTreeMap<ClusterKey, Arc<[Endpoint]>>,
+    /// Findings of parsing and resolving, worst first.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// The Gateway that this process implements (specs/istio-waypoint.md 1.2).
+#[derive(Clone, Debug, Serialize)]
+pub struct Waypoint {
+    /// The Gateway object.
+    pub origin: Origin,
+    /// Its GatewayClass.
+    pub class: Arc<str>,
+    /// Serves addresses of Services: `istio.io/waypoint-for` is `service` or `all`.
+    pub serves_services: bool,
+    /// Serves addresses of workloads: `istio.io/waypoint-for` is `workload` or `all`.
+    pub serves_workloads: bool,
+    /// Writes `x-forwarded-client-cert` with the client's identity (specs/istio-waypoint.md 2.7).
+    pub xfcc_include_client_identity: bool,
+    /// Policies that target this Gateway or its GatewayClass; they apply to everything it serves.
+    pub policies: Vec<Arc<Policy>>,
+    /// Set when a part of the configuration is unreadable and its scope unknown: everything is
+    /// refused, for this reason.
+    pub blocked: Option<Arc<str>>,
+}
+
+impl Snapshot {
+    /// The services this waypoint serves.
+    pub fn served(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.services
+            .values()
+            .filter(|s| matches!(s.binding, Binding::Served))
+    }
+}

@@ -1,0 +1,278 @@
+//! HTTP routes attached to services (specs/gateway-api.md 1.4).
+
+use std::sync::Arc;
+
+use http::header::{HeaderName, HeaderValue};
+use http::{Method, StatusCode};
+use regex::Regex;
+use serde::Serialize;
+
+use super::ClusterKey;
+use crate::origin::Origin;
+
+/// One HTTPRoute.
+#[derive(Clone, Debug, Serialize)]
+pub struct HttpRoute {
+    /// The HTTPRoute object.
+    pub origin: Origin,
+    /// `creationTimestamp` in seconds since 1970; objects without one count as youngest.
+    pub created_s: Option<i64>,
+    /// Rules in the order written.
+    pub rules: Vec<HttpRule>,
+    /// Set when the object could not be read at all: its only rule matches what no other route
+    /// matches and answers 500.
+    pub broken: bool,
+}
+
+/// One rule.
+#[derive(Clone, Debug, Serialize)]
+pub struct HttpRule {
+    /// The rule's name, when it has one.
+    pub name: Option<Arc<str>>,
+    /// Any of these must match; never empty, for an absent list is the prefix `/`.
+    pub matches: Vec<HttpMatch>,
+    /// Applied in this order.
+    pub filters: Vec<Filter>,
+    /// Weighted targets, those of weight 0 left out. Empty: 500, unless a filter redirects.
+    pub backends: Vec<Backend>,
+    /// Set when the rule has something Cairn can not honour: it still matches, and answers 500
+    /// for this reason.
+    pub broken: Option<Arc<str>>,
+}
+
+/// One match: all of its parts must hold.
+#[derive(Clone, Debug, Serialize)]
+pub struct HttpMatch {
+    /// On the normalised path without the query.
+    pub path: PathMatch,
+    /// On the method.
+    #[serde(serialize_with = "as_display_option")]
+    pub method: Option<Method>,
+    /// On headers; only the first match of a name counts and is kept.
+    pub headers: Vec<HeaderMatch>,
+    /// On query parameters; only the first match of a name counts and is kept.
+    pub query: Vec<QueryMatch>,
+}
+
+/// A match on the path.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PathMatch {
+    /// The whole path, case-sensitive.
+    Exact(Arc<str>),
+    /// Whole segments. Kept without a trailing slash, so that `/` is the empty string.
+    Prefix(Arc<str>),
+    /// The whole path.
+    Regex(Pattern),
+}
+
+/// A match on one header.
+#[derive(Clone, Debug, Serialize)]
+pub struct HeaderMatch {
+    /// Name, compared case-insensitively.
+    #[serde(serialize_with = "as_display")]
+    pub name: HeaderName,
+    /// Value; several values of one header are joined by a comma first.
+    pub value: TextMatch,
+}
+
+/// A match on one query parameter.
+#[derive(Clone, Debug, Serialize)]
+pub struct QueryMatch {
+    /// Name, exact.
+    pub name: Arc<str>,
+    /// Percent-decoded value of the first parameter of that name.
+    pub value: TextMatch,
+}
+
+/// A match on a text.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TextMatch {
+    /// Equal.
+    Exact(Arc<str>),
+    /// The whole text matches.
+    Regex(Pattern),
+}
+
+/// A compiled regular expression that matches whole texts only, in linear time.
+#[derive(Clone, Debug)]
+pub struct Pattern {
+    source: Arc<str>,
+    regex: Regex,
+}
+
+impl Pattern {
+    /// Compiles an expression in RE2 syntax; `Err` is the reason in words.
+    pub fn compile(source: &str) -> Result<Self, String> {
+        // Both anchors around a group, for `a|b` must not become `^a|b$`.
+        let regex = regex::RegexBuilder::new(&format!("^(?:{source})$"))
+            .size_limit(crate::limits::REGEX_BYTES_MAX)
+            .build()
+            .map_err(|e| e.to_string())?;
+        // `a)(b` would compile inside our group; it must be an expression by itself.
+        regex_syntax_is_closed(source)?;
+        Ok(Self {
+            source: source.into(),
+            regex,
+        })
+    }
+
+    /// Whether the whole text matches.
+    pub fn matches(&self, text: &str) -> bool {
+        self.regex.is_match(text)
+    }
+
+    /// The expression as written.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+}
+
+fn regex_syntax_is_closed(source: &str) -> Result<(), String> {
+    Regex::new(source).map(|_| ()).map_err(|e| e.to_string())
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.source == other.source
+    }
+}
+
+impl Serialize for Pattern {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.source)
+    }
+}
+
+/// A weighted target.
+#[derive(Clone, Debug, Serialize)]
+pub struct Backend {
+    /// Share of the sum over all backends of the rule; at least 1.
+    pub weight: u32,
+    /// Where it goes.
+    pub target: BackendTarget,
+    /// Filters for this target alone: header changes only.
+    pub filters: Vec<Filter>,
+}
+
+/// Where a share of a rule goes.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendTarget {
+    /// A service port.
+    Cluster(ClusterKey),
+    /// Nothing that could be resolved: this share is answered with 500, for this reason.
+    Invalid(Arc<str>),
+}
+
+/// A filter of a rule.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Filter {
+    /// `RequestHeaderModifier`.
+    RequestHeaders(HeaderChange),
+    /// `ResponseHeaderModifier`.
+    ResponseHeaders(HeaderChange),
+    /// `RequestRedirect`.
+    Redirect(Redirect),
+    /// `URLRewrite`.
+    Rewrite(Rewrite),
+}
+
+/// Header changes, applied as set, add, remove.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct HeaderChange {
+    /// Replace all values.
+    #[serde(serialize_with = "as_pairs")]
+    pub set: Vec<(HeaderName, HeaderValue)>,
+    /// Append a value.
+    #[serde(serialize_with = "as_pairs")]
+    pub add: Vec<(HeaderName, HeaderValue)>,
+    /// Remove all values.
+    #[serde(serialize_with = "as_display_list")]
+    pub remove: Vec<HeaderName>,
+}
+
+/// A redirect.
+#[derive(Clone, Debug, Serialize)]
+pub struct Redirect {
+    /// Scheme, that of the request when absent.
+    pub scheme: Option<RedirectScheme>,
+    /// Host, that of the request when absent.
+    pub hostname: Option<Arc<str>>,
+    /// Port; see specs/gateway-api.md 1.4 for what an absent one means.
+    pub port: Option<u16>,
+    /// Path, that of the request (with its query) when absent.
+    pub path: Option<PathRewrite>,
+    /// 301, 302, 303, 307 or 308.
+    #[serde(serialize_with = "as_display")]
+    pub status: StatusCode,
+}
+
+/// Scheme of a redirect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum RedirectScheme {
+    Http,
+    Https,
+}
+
+/// A rewrite.
+#[derive(Clone, Debug, Serialize)]
+pub struct Rewrite {
+    /// New Host or :authority.
+    #[serde(serialize_with = "as_debug_option")]
+    pub hostname: Option<HeaderValue>,
+    /// New path; the query stays.
+    pub path: Option<PathRewrite>,
+}
+
+/// A change of the path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PathRewrite {
+    /// `ReplaceFullPath`.
+    Full(Arc<str>),
+    /// `ReplacePrefixMatch`: the prefix that matched is replaced.
+    Prefix(Arc<str>),
+}
+
+fn as_display<T: std::fmt::Display, S: serde::Serializer>(v: &T, s: S) -> Result<S::Ok, S::Error> {
+    s.collect_str(v)
+}
+
+fn as_display_option<T: std::fmt::Display, S: serde::Serializer>(
+    v: &Option<T>,
+    s: S,
+) -> Result<S::Ok, S::Error> {
+    match v {
+        Some(v) => s.collect_str(v),
+        None => s.serialize_none(),
+    }
+}
+
+fn as_debug_option<S: serde::Serializer>(v: &Option<HeaderValue>, s: S) -> Result<S::Ok, S::Error> {
+    match v {
+        Some(v) => s.serialize_str(&String::from_utf8_lossy(v.as_bytes())),
+        None => s.serialize_none(),
+    }
+}
+
+fn as_display_list<T: std::fmt::Display, S: serde::Serializer>(
+    v: &[T],
+    s: S,
+) -> Result<S::Ok, S::Error> {
+    s.collect_seq(v.iter().map(ToString::to_string))
+}
+
+fn as_pairs<S: serde::Serializer>(
+    v: &[(HeaderName, HeaderValue)],
+    s: S,
+) -> Result<S::Ok, S::Error> {
+    s.collect_seq(
+        v.iter()
+            .map(|(n, v)| (n.as_str(), String::from_utf8_lossy(v.as_bytes()))),
+    )
+}

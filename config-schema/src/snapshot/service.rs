@@ -1,0 +1,148 @@
+//! Services, their ports, workloads and endpoints.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::{HttpRoute, Policy};
+use crate::identity::Identity;
+use crate::origin::ObjectKey;
+
+/// A Kubernetes Service.
+#[derive(Clone, Debug, Serialize)]
+pub struct Service {
+    /// Namespace and name.
+    pub key: ObjectKey,
+    /// `<name>.<namespace>.svc.<cluster domain>`.
+    pub hostname: Arc<str>,
+    /// Virtual IPs, both families. Empty for a headless service, which no waypoint can serve.
+    pub addresses: Vec<IpAddr>,
+    /// TCP ports in the order of the Service.
+    pub ports: Vec<ServicePort>,
+    /// Whether this waypoint serves it.
+    pub binding: Binding,
+    /// Every policy that applies to requests to this service: those of the Gateway, its class and
+    /// the service itself. Empty unless `binding` is `Served`.
+    pub policies: Vec<Arc<Policy>>,
+}
+
+/// One port of a service.
+#[derive(Clone, Debug, Serialize)]
+pub struct ServicePort {
+    /// The service port, as clients dial it.
+    pub number: u16,
+    /// The port's name; empty when it has none.
+    pub name: Arc<str>,
+    /// What is spoken on it.
+    pub protocol: AppProtocol,
+    /// Routes attached to this port, in no particular order. Empty: forward to the service itself.
+    pub routes: Vec<Arc<HttpRoute>>,
+}
+
+/// Whether this waypoint serves a service or workload (specs/istio-waypoint.md 1.3).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Binding {
+    /// By this waypoint.
+    Served,
+    /// By another waypoint.
+    Other(ObjectKey),
+    /// By none: no label, or `none`.
+    Unbound,
+    /// The labels ask for this waypoint, which may not or can not serve it; the reason in words.
+    Refused(Arc<str>),
+}
+
+/// What is spoken on a port (specs/istio-waypoint.md 2.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AppProtocol {
+    /// Declared HTTP: HTTP/1.1 upstream; HTTP/2 with prior knowledge is accepted downstream.
+    Http,
+    /// Declared HTTP/2 (`http2`, `h2c`, `kubernetes.io/h2c`).
+    Http2,
+    /// Declared gRPC.
+    Grpc,
+    /// Declared TCP or a protocol that is not HTTP: spliced.
+    Tcp,
+    /// Undeclared: decided by the first bytes, upstream as the client spoke.
+    Sniff,
+}
+
+/// A service port as a load-balancing target.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct ClusterKey {
+    /// The service.
+    pub service: ObjectKey,
+    /// The service port.
+    pub port: u16,
+}
+
+impl fmt::Display for ClusterKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.service, self.port)
+    }
+}
+
+/// One address behind a service port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Endpoint {
+    /// Pod IP and target port.
+    pub address: SocketAddr,
+    /// The pod, when one with this address is known.
+    pub workload: Option<Arc<Workload>>,
+}
+
+impl Endpoint {
+    /// The identity that must be at the other end of the tunnel. `None`: not reachable by HBONE,
+    /// plain TCP is used.
+    pub fn hbone_identity(&self) -> Option<&Identity> {
+        self.workload
+            .as_ref()
+            .filter(|w| w.hbone)
+            .map(|w| &w.identity)
+    }
+}
+
+/// A pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Workload {
+    /// Namespace and name of the pod.
+    pub key: ObjectKey,
+    /// All its IPs.
+    pub addresses: Vec<IpAddr>,
+    /// SPIFFE identity from its namespace and service account.
+    pub identity: Identity,
+    /// Reachable by HBONE: annotation `ambient.istio.io/redirection: enabled` or label
+    /// `networking.istio.io/tunnel: http` (specs/istio-waypoint.md 2.6).
+    pub hbone: bool,
+    /// Name of the owning workload (a Deployment rather than its ReplicaSet), else the pod's.
+    pub workload_name: Arc<str>,
+    /// Kind of the owning workload.
+    pub workload_type: WorkloadType,
+    /// `service.istio.io/canonical-name`, or the labels it falls back to (4.1).
+    pub canonical_name: Arc<str>,
+    /// `service.istio.io/canonical-revision`, or what it falls back to, `latest` at last.
+    pub canonical_revision: Arc<str>,
+    /// Label `app`; empty when absent.
+    pub app: Arc<str>,
+    /// Label `version`; empty when absent.
+    pub version: Arc<str>,
+    /// Node it runs on; empty when unknown.
+    pub node: Arc<str>,
+    /// Whether this waypoint serves its addresses (`istio.io/waypoint-for: workload` or `all`).
+    pub binding: Binding,
+}
+
+/// Kind of the owner of a pod, as in Istio's `workload_type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum WorkloadType {
+    Deployment,
+    CronJob,
+    Job,
+    Pod,
+}
