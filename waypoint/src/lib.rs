@@ -1,1 +1,2 @@
-//! p
+//! The waypoint: sockets, TLS, HBONE, the HTTP engine, configuration sources, telemetry, admin and
+//! the command line. What is decided is decided in the pure crates; this one carries it out.

@@ -1,0 +1,86 @@
+//! Every limit of the data path: its value, its reason, and what the user sees beyond it.
+
+use std::time::Duration;
+
+/// Client connections a worker holds. Beyond: the connection is closed before TLS and counted as
+/// `connection_limit`. One connection per client pod and worker is the rule (specs 2.2), so this is
+/// far above a node's pods.
+pub const CONNECTIONS_PER_WORKER_MAX: usize = 20_000;
+
+/// TLS handshake, accept to ALPN. Beyond: closed, counted as `handshake_timeout`.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Streams of one tunnel that may be open at once, as SETTINGS_MAX_CONCURRENT_STREAMS. ztunnel
+/// opens at most 100 a connection and more connections after that; 1,000 lets one go on.
+pub const STREAMS_PER_TUNNEL_MAX: u32 = 1_000;
+
+/// Stream window of a tunnel, as ztunnel's (specs/istio-waypoint.md 2.2).
+pub const TUNNEL_STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+
+/// Connection window of a tunnel, as ztunnel's.
+pub const TUNNEL_CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+
+/// Frame size of a tunnel, as ztunnel's.
+pub const TUNNEL_FRAME_BYTES_MAX: u32 = 1024 * 1024;
+
+/// Header list of a CONNECT.
+pub const CONNECT_HEADER_BYTES_MAX: u32 = 16 * 1024;
+
+/// Bytes a tunnel stream gathers before it makes a DATA frame.
+pub const WRITE_BUFFER_BYTES: usize = 16 * 1024;
+
+/// PING interval on every tunnel, both sides, and how long an answer may take.
+pub const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// See [`PING_INTERVAL`].
+pub const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A client connection without streams is closed after this, with GOAWAY.
+pub const TUNNEL_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// A pooled upstream tunnel without streams is closed after this, as ztunnel's pool does.
+pub const UPSTREAM_TUNNEL_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Streams we put on one upstream tunnel: ztunnel's server allows 200, its own pool uses 100.
+pub const STREAMS_PER_UPSTREAM_TUNNEL_MAX: usize = 100;
+
+/// Tunnels to one next hop and identity, per worker. Beyond: 503, flag UO.
+pub const UPSTREAM_TUNNELS_PER_DESTINATION_MAX: usize = 100;
+
+/// Idle upstream HTTP/1.1 streams kept per worker.
+pub const UPSTREAM_IDLE_STREAMS_MAX: usize = 1_024;
+
+/// An idle upstream stream is closed after this; below the usual 60 s keep-alive of applications,
+/// so that they rarely close under our hands (specs/istio-waypoint.md 8 no. 4).
+pub const UPSTREAM_IDLE_STREAM_TIMEOUT: Duration = Duration::from_secs(50);
+
+/// Header block of one request. Beyond: 431, connection closed.
+pub const REQUEST_HEADER_BYTES_MAX: usize = 60 * 1024;
+
+/// Time for the header block of one request, first byte to last. Beyond: 408, connection closed.
+pub const REQUEST_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Idle time between requests of one HTTP/1.1 keep-alive connection.
+pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// How long an undeclared port waits for the client's first bytes before it takes the stream for
+/// TCP (specs/istio-waypoint.md 2.5: server-first protocols).
+pub const SNIFF_TIMEOUT: Duration = Duration::from_millis(1000);
+
+/// Idle time of a spliced TCP stream, as Istio's `tcp.idleTimeout`.
+pub const TCP_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// Streams of an HTTP/2 connection inside a tunnel.
+pub const INNER_STREAMS_MAX: u32 = 1_000;
+
+/// Header list of an HTTP/2 request inside a tunnel.
+pub const INNER_HEADER_BYTES_MAX: u32 = REQUEST_HEADER_BYTES_MAX as u32;
+
+/// Attempts to reach an endpoint: the first and two retries on connect failure, as Istio's default
+/// (specs/istio-waypoint.md 4.6).
+pub const CONNECT_ATTEMPTS_MAX: u32 = 3;
+
+/// Access log lines waiting for stdout. Beyond: dropped and counted.
+pub const ACCESS_LOG_QUEUE_LINES: usize = 16_384;
+
+/// Label sets of one metric. Beyond: counted into one series whose labels are `other`.
+pub const METRIC_SERIES_MAX: usize = 100_000;

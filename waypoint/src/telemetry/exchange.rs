@@ -1,0 +1,121 @@
+//! One request, or one TCP stream, as telemetry tells it: filled by the data path while it runs,
+//! handed to [`super::finish`] once at its end, and never read by a decision.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use cairn_authz::Verdict;
+use cairn_config_schema::identity::Identity;
+use cairn_config_schema::snapshot::{Endpoint, Service, Workload};
+use http::{HeaderValue, Method, StatusCode};
+
+/// The client of a tunnel, shared by everything that runs in it.
+#[derive(Debug)]
+pub struct Peer {
+    /// From the client certificate.
+    pub identity: Identity,
+    /// The TCP peer address.
+    pub address: SocketAddr,
+}
+
+/// What is known of a tunnelled stream from its CONNECT.
+#[derive(Debug)]
+pub struct StreamOrigin {
+    /// The client.
+    pub peer: Arc<Peer>,
+    /// `:authority` of the CONNECT as sent.
+    pub tunnel_authority: Arc<str>,
+    /// `baggage` of the CONNECT; telemetry only, never trusted.
+    pub baggage: Option<HeaderValue>,
+    /// Virtual IP (or pod IP) and port.
+    pub destination: SocketAddr,
+}
+
+/// The HTTP part of an exchange.
+#[derive(Debug, Default)]
+pub struct HttpExchange {
+    /// Method.
+    pub method: Method,
+    /// Path and query as sent by the client.
+    pub path: String,
+    /// `HTTP/1.1` or `HTTP/2`, towards the client.
+    pub protocol: &'static str,
+    /// Host or `:authority` as sent.
+    pub authority: String,
+    /// `user-agent`.
+    pub user_agent: Option<HeaderValue>,
+    /// `x-request-id` as forwarded.
+    pub request_id: Option<HeaderValue>,
+    /// `x-forwarded-for`.
+    pub forwarded_for: Option<HeaderValue>,
+    /// Status sent to the client; `None` when nothing was sent.
+    pub status: Option<StatusCode>,
+    /// `content-type: application/grpc*` was requested.
+    pub grpc: bool,
+    /// `grpc-status` of the trailers (or trailers-only header), gRPC only.
+    pub grpc_status: Option<u32>,
+    /// Time from sending the request upstream to its response header.
+    pub upstream_service_time: Option<Duration>,
+}
+
+/// One request or one TCP stream.
+#[derive(Debug)]
+pub struct Exchange {
+    /// Wall clock at the first byte.
+    pub started_at: SystemTime,
+    /// Monotonic clock at the first byte.
+    pub started: Instant,
+    /// Where it comes from.
+    pub origin: Arc<StreamOrigin>,
+    /// The client's workload, looked up by its address.
+    pub source: Option<Arc<Workload>>,
+    /// The service: the one dialled, or after routing the one the chosen backend names.
+    pub service: Option<Arc<Service>>,
+    /// HTTP part; `None` for TCP.
+    pub http: Option<HttpExchange>,
+    /// `HTTPRoute/<namespace>/<name>` and rule that matched.
+    pub route: Option<(Arc<cairn_config_schema::snapshot::HttpRoute>, usize)>,
+    /// The endpoint of the last attempt.
+    pub endpoint: Option<Endpoint>,
+    /// Attempts made upstream.
+    pub attempts: u32,
+    /// The policy verdict; `None` when the exchange ended before policy.
+    pub verdict: Option<Verdict>,
+    /// The verdict's reason in one clause; filled for denials.
+    pub reason: Option<String>,
+    /// Envoy's short flags (`UH`, `UF`, `NR`, `DC`...), `-` when empty.
+    pub flags: &'static str,
+    /// `response_code_details`.
+    pub details: std::borrow::Cow<'static, str>,
+    /// Bytes from the client: bodies for HTTP, payload for TCP.
+    pub bytes_received: u64,
+    /// Bytes to the client.
+    pub bytes_sent: u64,
+    /// Version of the snapshot that decided.
+    pub snapshot: u64,
+}
+
+impl Exchange {
+    /// An exchange that begins now.
+    pub fn begin(origin: Arc<StreamOrigin>) -> Self {
+        Self {
+            started_at: SystemTime::now(),
+            started: Instant::now(),
+            origin,
+            source: None,
+            service: None,
+            http: None,
+            route: None,
+            endpoint: None,
+            attempts: 0,
+            verdict: None,
+            reason: None,
+            flags: "",
+            details: std::borrow::Cow::Borrowed(""),
+            bytes_received: 0,
+            bytes_sent: 0,
+            snapshot: 0,
+        }
+    }
+}
