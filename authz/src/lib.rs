@@ -1,1 +1,16 @@
-//! Placeholder, replaced at once.
+//! Who may do what, and why: policies compiled, verdicts, explanations.
+//!
+//! Pure: the facts of a request or stream come in, a [`Verdict`] goes out. This crate has no clock,
+//! no socket, no randomness and no async, and it never reads configuration: it compiles what
+//! `cairn-config-schema` resolved. The rules are those of specs/istio-waypoint.md 4.8.
+
+mod decide;
+mod explain;
+mod facts;
+mod policy;
+mod verdict;
+
+pub use explain::{ClauseOutcome, Explanation, NearestAllow, PolicyOutcome, RuleOutcome};
+pub use facts::{Facts, HttpFacts};
+pub use policy::PolicySet;
+pub use verdict::{Shadow, Verdict};

@@ -1,0 +1,37 @@
+//! What a verdict may depend on: the peer, the addresses, the request. Collects nothing itself.
+
+use std::net::IpAddr;
+
+use cairn_config_schema::identity::Identity;
+use http::HeaderMap;
+
+/// Everything policies can ask about one HTTP request or one TCP stream.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// Identity in the client certificate of the tunnel. `None`: the peer has none; no positive
+    /// clause about the peer matches then.
+    pub peer: Option<&'a Identity>,
+    /// Address of the TCP peer as ztunnel presents it: the client workload (`source.ipBlocks`).
+    pub source_ip: IpAddr,
+    /// Address after x-forwarded-for (`source.remoteIpBlocks`); equal to `source_ip` without it.
+    pub remote_ip: IpAddr,
+    /// The address asked for: the virtual IP of the service, or the pod IP.
+    pub destination_ip: IpAddr,
+    /// The port asked for: the service port, never the targetPort.
+    pub destination_port: u16,
+    /// The request. `None`: a TCP stream, judged by the TCP forms of the rules.
+    pub http: Option<HttpFacts<'a>>,
+}
+
+/// The part of the facts that only an HTTP request has.
+#[derive(Clone, Copy, Debug)]
+pub struct HttpFacts<'a> {
+    /// Method; of a gRPC call `POST`.
+    pub method: &'a str,
+    /// Authority as sent, port included if it was sent.
+    pub host: &'a str,
+    /// Path after normalisation, without query and fragment; of a gRPC call `/package.Service/Method`.
+    pub path: &'a str,
+    /// Request headers. `host` is looked up in [`HttpFacts::host`], not here.
+    pub headers: &'a HeaderMap,
+}

@@ -1,0 +1,66 @@
+//! The outcome of a decision and how it is named in Envoy's terms. Decides nothing itself.
+
+use std::sync::Arc;
+
+use cairn_config_schema::snapshot::{Action, Policy};
+
+use crate::facts::Facts;
+use crate::policy::PolicySet;
+
+/// What was decided, and by which rule.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verdict {
+    /// Whether the request or stream may pass.
+    pub allowed: bool,
+    /// The policy that decided. `None`: decided by default, that is allowed because no ALLOW policy
+    /// applies, or denied because no ALLOW rule matched.
+    pub policy: Option<Arc<Policy>>,
+    /// The rule of `policy` that matched, from 0. `None` with a policy: the policy as a whole is
+    /// broken.
+    pub rule: Option<usize>,
+    /// What dry-run policies would have decided: at most one entry per action, none without
+    /// dry-run policies.
+    pub shadow: Vec<Shadow>,
+}
+
+/// What the dry-run policies of one action would have decided among themselves, as Istio's shadow
+/// rules do (specs/istio-waypoint.md 4.8, dry-run). Never changes the answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shadow {
+    /// The action these dry-run policies share.
+    pub action: Action,
+    /// The dry-run policy that matched, or is broken. `None`: no rule of any of them matched.
+    pub policy: Option<Arc<Policy>>,
+    /// The rule of `policy` that matched, from 0.
+    pub rule: Option<usize>,
+    /// Whether it would have been allowed.
+    pub would: bool,
+}
+
+impl Verdict {
+    /// Envoy's `%RESPONSE_CODE_DETAILS%` of a denial:
+    /// `rbac_access_denied_matched_policy[ns[NS]-policy[NAME]-rule[N]]`, or `[none]` by default.
+    /// A policy broken as a whole has `rule[broken]`. `None` when allowed.
+    pub fn response_code_details(&self) -> Option<String> {
+        if self.allowed {
+            return None;
+        }
+        let Some(policy) = &self.policy else {
+            return Some("rbac_access_denied_matched_policy[none]".to_owned());
+        };
+        let key = &policy.origin.key;
+        let rule = self
+            .rule
+            .map_or_else(|| "broken".to_owned(), |n| n.to_string());
+        Some(format!(
+            "rbac_access_denied_matched_policy[ns[{}]-policy[{}]-rule[{rule}]]",
+            key.namespace, key.name
+        ))
+    }
+
+    /// The reason in words, one clause, for the access log. Cold path: allocates. `set` and `facts`
+    /// are those the verdict came from.
+    pub fn reason(&self, set: &PolicySet, facts: &Facts<'_>) -> String {
+        crate::explain::reason(self, set, facts)
+    }
+}
