@@ -1,1 +1,20 @@
-//! Placeholder, replaced at once.
+//! Which route, which backend, which endpoint, and whether to try again.
+//!
+//! Pure: the request, random numbers and configuration come in, a choice goes out. This crate has
+//! no clock, no socket, no randomness and no async; it opens no connection and changes no request.
+
+mod balance;
+mod cluster;
+mod endpoint;
+mod matcher;
+mod request;
+mod retry;
+mod split;
+mod table;
+
+pub use cluster::Cluster;
+pub use endpoint::{ActiveRequest, LiveEndpoint};
+pub use request::RequestParts;
+pub use retry::{AttemptOutcome, RetryDecision, RetryPolicy};
+pub use split::choose;
+pub use table::{Found, RouteTable, RuleRef};

@@ -1,0 +1,19 @@
+//! The parts of a request that routes may look at. Does not parse or normalise them.
+
+use http::{HeaderMap, Method};
+
+/// One request, as routes see it.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestParts<'a> {
+    /// Method.
+    pub method: &'a Method,
+    /// Host or `:authority`, port included if it was sent. Header matches on `host` look here,
+    /// for an HTTP/2 request has no such header.
+    pub authority: &'a str,
+    /// Normalised path without the query.
+    pub path: &'a str,
+    /// Query without the question mark, as sent.
+    pub query: Option<&'a str>,
+    /// Request headers.
+    pub headers: &'a HeaderMap,
+}
