@@ -1,105 +1,237 @@
-//! Why a verdict is what it is, in words. Cold path: allocates freely. Matches nothing by itself.
+//! Why a verdict is what it is: every policy, rule and clause with its outcome, and the nearest
+//! allow. Cold path: allocates freely. Whether something matches is asked of the same code that
+//! decides, never worked out here.
 
-use std::fmt;
+mod outcome;
+mod render;
+
+use std::sync::Arc;
 
 use cairn_config_schema::origin::Origin;
-use cairn_config_schema::snapshot::Action;
-use serde::Serialize;
+use cairn_config_schema::snapshot::{Action, Policy};
 
+use crate::clause::Clause;
 use crate::facts::Facts;
-use crate::policy::PolicySet;
+use crate::policy::{self, Clauses, CompiledPolicy, CompiledRule, Form, Group, PolicySet};
 use crate::verdict::Verdict;
+use crate::words;
 
-/// A verdict with everything that led to it. `Display` gives the text form, several lines.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Explanation {
-    /// Whether the request or stream may pass.
-    pub allowed: bool,
-    /// The policy that decided, as in [`Verdict::policy`].
-    pub policy: Option<Origin>,
-    /// The rule that decided, from 0.
-    pub rule: Option<usize>,
-    /// The reason in one clause, as in the access log.
-    pub reason: String,
-    /// Only of a denial by default: the ALLOW rule that came closest.
-    pub nearest_allow: Option<NearestAllow>,
-    /// Every policy that applies, in the order of evaluation, dry-run ones last.
-    pub policies: Vec<PolicyOutcome>,
-}
+pub use outcome::{
+    ClauseOutcome, Explanation, NearestAllow, PolicyOutcome, RuleOutcome, ShadowOutcome,
+};
 
-/// The ALLOW rule with the fewest failed clauses.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct NearestAllow {
-    /// Its policy.
-    pub policy: Origin,
-    /// The rule, from 0.
-    pub rule: usize,
-    /// The first clause that failed, in words.
-    pub failed: String,
-}
+/// Clauses of a matching rule that a reason writes out; the rest is counted.
+const CLAUSES_MAX: usize = 4;
 
-/// How one policy came out.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct PolicyOutcome {
-    /// The policy.
-    pub policy: Origin,
-    /// Its action.
-    pub action: Action,
-    /// Evaluated, never enforced.
-    pub dry_run: bool,
-    /// Why the policy as a whole can not be evaluated and so denies everything.
-    pub broken: Option<String>,
-    /// Whether any rule matched.
-    pub matched: bool,
-    /// Its rules.
-    pub rules: Vec<RuleOutcome>,
-}
-
-/// How one rule came out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct RuleOutcome {
-    /// The rule, from 0.
-    pub rule: usize,
-    /// Whether it matched.
-    pub matched: bool,
-    /// Why its clauses were not, or not all, looked at: broken, or HTTP-only parts on TCP.
-    pub note: Option<String>,
-    /// Its clauses.
-    pub clauses: Vec<ClauseOutcome>,
-}
-
-/// How one clause came out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct ClauseOutcome {
-    /// Where it stands in the rule: `from[0].source.principals`.
-    pub path: String,
-    /// Whether it matched.
-    pub matched: bool,
-    /// The outcome in words: `method POST is not one of GET, HEAD`.
-    pub words: String,
-}
+const HTTP_ONLY: &str =
+    "has parts that only HTTP has, and on TCP such an ALLOW rule matches nothing";
 
 impl PolicySet {
     /// Explains the verdict [`PolicySet::decide`] gives for these facts.
     pub fn explain(&self, facts: &Facts<'_>) -> Explanation {
         let verdict = self.decide(facts);
+        let mut policies = outcomes(&self.enforced, facts);
+        policies.extend(outcomes(&self.dry_run, facts));
+        let by_default = !verdict.allowed && verdict.policy.is_none();
         Explanation {
             allowed: verdict.allowed,
             reason: reason(&verdict, self, facts),
-            policy: verdict.policy.map(|p| p.origin.clone()),
+            policy: verdict.policy.as_ref().map(|p| p.origin.clone()),
             rule: verdict.rule,
-            nearest_allow: None,
-            policies: Vec::new(),
+            nearest_allow: by_default
+                .then(|| nearest_allow(&self.enforced.allow, facts))
+                .flatten(),
+            policies,
+            shadow: verdict.shadow.iter().map(ShadowOutcome::of).collect(),
         }
     }
 }
 
-impl fmt::Display for Explanation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.reason)
+fn outcomes(group: &Group, facts: &Facts<'_>) -> Vec<PolicyOutcome> {
+    let broken = group.broken.iter().map(|p| broken_outcome(p));
+    let whole = [&group.custom, &group.deny, &group.allow];
+    broken
+        .chain(whole.into_iter().flatten().map(|p| whole_outcome(p, facts)))
+        .collect()
+}
+
+fn broken_outcome(policy: &Policy) -> PolicyOutcome {
+    PolicyOutcome {
+        policy: policy.origin.clone(),
+        action: policy.action,
+        dry_run: policy.dry_run,
+        broken: policy.broken.as_deref().map(str::to_owned),
+        matched: true,
+        rules: Vec::new(),
     }
 }
 
-pub(crate) fn reason(_verdict: &Verdict, _set: &PolicySet, _facts: &Facts<'_>) -> String {
-    String::new()
+fn whole_outcome(policy: &CompiledPolicy, facts: &Facts<'_>) -> PolicyOutcome {
+    let rules = policy.rules.iter().enumerate();
+    PolicyOutcome {
+        policy: policy.policy.origin.clone(),
+        action: policy.policy.action,
+        dry_run: policy.policy.dry_run,
+        broken: None,
+        matched: policy.first_match(facts).is_some(),
+        rules: rules.map(|(i, r)| rule_outcome(i, r, facts)).collect(),
+    }
+}
+
+fn rule_outcome(index: usize, rule: &CompiledRule, facts: &Facts<'_>) -> RuleOutcome {
+    let form = rule.form(facts);
+    let (note, clauses) = match form {
+        Form::Always(reason) => (Some(always(reason)), Vec::new()),
+        Form::Never(reason) => (Some(never(reason)), Vec::new()),
+        Form::HttpOnly => (Some(HTTP_ONLY.to_owned()), Vec::new()),
+        Form::Clauses(clauses) => (
+            rule.reduced(facts)
+                .then(|| "parts that only HTTP has are left out, for this is TCP".to_owned()),
+            clauses.iter().map(|c| clause_outcome(c, facts)).collect(),
+        ),
+    };
+    RuleOutcome {
+        rule: index,
+        matched: form.matches(facts),
+        note,
+        clauses,
+    }
+}
+
+fn clause_outcome(clause: &Clause, facts: &Facts<'_>) -> ClauseOutcome {
+    ClauseOutcome {
+        path: words::path(clause),
+        matched: clause.matches(facts),
+        words: words::outcome(clause, facts),
+    }
+}
+
+/// The reason for a verdict, see [`Verdict::reason`].
+pub(crate) fn reason(verdict: &Verdict, set: &PolicySet, facts: &Facts<'_>) -> String {
+    let allow = &set.enforced.allow;
+    match &verdict.policy {
+        None if !verdict.allowed => denied_by_default(allow, facts),
+        None if set.enforced.is_empty() => "no policy applies".to_owned(),
+        None => "no rule that denies matches and no ALLOW policy applies".to_owned(),
+        Some(policy) => match verdict.rule {
+            Some(rule) => matched(set, policy, rule, facts),
+            None => always(policy.broken.as_deref().unwrap_or_default()),
+        },
+    }
+}
+
+fn always(reason: &str) -> String {
+    format!("can not be evaluated and so denies everything: {reason}")
+}
+
+fn never(reason: &str) -> String {
+    format!("can not be evaluated and so allows nothing: {reason}")
+}
+
+fn denied_by_default(allow: &[CompiledPolicy], facts: &Facts<'_>) -> String {
+    match nearest_allow(allow, facts) {
+        Some(nearest) => format!("no ALLOW rule matches, {nearest}"),
+        None => "no ALLOW rule matches, for the ALLOW policies that apply have no rules".to_owned(),
+    }
+}
+
+/// The clauses by which a rule matched.
+fn matched(set: &PolicySet, policy: &Arc<Policy>, rule: usize, facts: &Facts<'_>) -> String {
+    let group = &set.enforced;
+    let compiled = [&group.custom, &group.deny, &group.allow]
+        .into_iter()
+        .flatten()
+        .find(|c| Arc::ptr_eq(&c.policy, policy))
+        .and_then(|c| c.rules.get(rule));
+    let words = match compiled.map(|rule| rule.form(facts)) {
+        Some(Form::Clauses(clauses)) => matched_clauses(clauses, facts),
+        Some(Form::Always(reason)) => always(reason),
+        // The verdict is not of this set, or these facts.
+        Some(Form::Never(_) | Form::HttpOnly) | None => "the rule matches".to_owned(),
+    };
+    match policy.action {
+        Action::Custom => format!("no external provider can be asked, and {words}"),
+        Action::Allow | Action::Deny => words,
+    }
+}
+
+fn matched_clauses(clauses: &Clauses, facts: &Facts<'_>) -> String {
+    let item = |items: &'_ [Vec<Clause>]| -> Vec<String> {
+        let matching = items.iter().find(|item| policy::all(item, facts));
+        let clauses = matching.into_iter().flatten();
+        clauses.map(|c| words::outcome(c, facts)).collect()
+    };
+    let mut all = item(&clauses.from);
+    all.extend(item(&clauses.to));
+    all.extend(clauses.when.iter().map(|c| words::outcome(c, facts)));
+    if all.is_empty() {
+        return "the rule matches everything".to_owned();
+    }
+    let more = all.len().saturating_sub(CLAUSES_MAX);
+    all.truncate(CLAUSES_MAX);
+    let mut words = all.join(" and ");
+    if more > 0 {
+        words.push_str(&format!(" and {more} more"));
+    }
+    words
+}
+
+/// How far an ALLOW rule is from matching; less is nearer.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Distance {
+    /// Clauses that fail in the best item of `from`, the best of `to`, and in `when`.
+    failed: usize,
+    /// Parts not passed: 3 fails in `from`, 2 in `to`, 1 in `when`.
+    parts_left: u8,
+}
+
+fn nearest_allow(allow: &[CompiledPolicy], facts: &Facts<'_>) -> Option<NearestAllow> {
+    let mut nearest: Option<(Distance, &Origin, usize, String)> = None;
+    for compiled in allow {
+        for (rule, compiled_rule) in compiled.rules.iter().enumerate() {
+            let (distance, failed) = distance(compiled_rule.form(facts), facts);
+            if nearest.as_ref().is_none_or(|(d, ..)| distance < *d) {
+                nearest = Some((distance, &compiled.policy.origin, rule, failed));
+            }
+        }
+    }
+    nearest.map(|(_, origin, rule, failed)| NearestAllow {
+        policy: origin.clone(),
+        rule,
+        failed,
+    })
+}
+
+/// How far a rule is from matching, and the first clause that fails.
+fn distance(form: &Form, facts: &Facts<'_>) -> (Distance, String) {
+    let never_matches = |why: String| {
+        let distance = Distance {
+            failed: usize::MAX,
+            parts_left: u8::MAX,
+        };
+        (distance, why)
+    };
+    let clauses = match form {
+        Form::Clauses(clauses) => clauses,
+        Form::Never(reason) | Form::Always(reason) => return never_matches(never(reason)),
+        Form::HttpOnly => return never_matches(HTTP_ONLY.to_owned()),
+    };
+    let failing = |clauses: &'_ [Clause]| -> Vec<String> {
+        let failing = clauses.iter().filter(|c| !c.matches(facts));
+        failing.map(|c| words::outcome(c, facts)).collect()
+    };
+    let best = |items: &'_ [Vec<Clause>]| -> Vec<String> {
+        let items = items.iter().map(|item| failing(item));
+        items.min_by_key(Vec::len).unwrap_or_default()
+    };
+    let parts = [
+        best(&clauses.from),
+        best(&clauses.to),
+        failing(&clauses.when),
+    ];
+    let failed = parts.iter().map(Vec::len).sum();
+    let passed = parts.iter().take_while(|p| p.is_empty()).count();
+    let parts_left = (parts.len() - passed) as u8;
+    let first = parts.into_iter().flatten().next().unwrap_or_default();
+    (Distance { failed, parts_left }, first)
 }

@@ -4,13 +4,18 @@
 //! no socket, no randomness and no async, and it never reads configuration: it compiles what
 //! `cairn-config-schema` resolved. The rules are those of specs/istio-waypoint.md 4.8.
 
+mod clause;
 mod decide;
 mod explain;
 mod facts;
 mod policy;
+mod text;
 mod verdict;
+mod words;
 
-pub use explain::{ClauseOutcome, Explanation, NearestAllow, PolicyOutcome, RuleOutcome};
+pub use explain::{
+    ClauseOutcome, Explanation, NearestAllow, PolicyOutcome, RuleOutcome, ShadowOutcome,
+};
 pub use facts::{Facts, HttpFacts};
 pub use policy::PolicySet;
 pub use verdict::{Shadow, Verdict};

@@ -1,26 +1,219 @@
-//! Policies compiled for deciding: split by action, dry-run apart. Does not decide.
+//! Policies compiled for deciding: rules as clauses, with the form they take on TCP, split by
+//! action, dry-run apart. The order of decision is in `decide`.
 
 use std::sync::Arc;
 
-use cairn_config_schema::snapshot::Policy;
+use cairn_config_schema::snapshot::{Action, Policy, PolicyRule};
+
+use crate::clause::{self, Clause};
+use crate::facts::Facts;
 
 /// The policies that apply to one service or workload, compiled. Immutable.
 #[derive(Clone, Debug, Default)]
 pub struct PolicySet {
-    policies: Vec<Arc<Policy>>,
+    pub(crate) enforced: Group,
+    pub(crate) dry_run: Group,
+}
+
+/// Policies by action, each in the order of namespace and name.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Group {
+    /// Broken as a whole, of whatever action.
+    pub(crate) broken: Vec<Arc<Policy>>,
+    pub(crate) custom: Vec<CompiledPolicy>,
+    pub(crate) deny: Vec<CompiledPolicy>,
+    pub(crate) allow: Vec<CompiledPolicy>,
+}
+
+/// A policy and its rules, index for index.
+#[derive(Clone, Debug)]
+pub(crate) struct CompiledPolicy {
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) rules: Vec<CompiledRule>,
+}
+
+/// The forms of one rule.
+#[derive(Clone, Debug)]
+pub(crate) struct CompiledRule {
+    http: Form,
+    /// `None`: the same as for HTTP, for no part of it is HTTP-only.
+    tcp: Option<Form>,
+}
+
+/// A rule as it is evaluated.
+#[derive(Clone, Debug)]
+pub(crate) enum Form {
+    /// Matches everything, for this reason.
+    Always(Arc<str>),
+    /// Matches nothing, for this reason.
+    Never(Arc<str>),
+    /// An ALLOW rule with parts that only HTTP has, on TCP: matches nothing.
+    HttpOnly,
+    /// (∃ `from` item) ∧ (∃ `to` item) ∧ (∀ `when`); an empty list is true.
+    Clauses(Clauses),
+}
+
+/// The clauses of a rule: within an item all must match.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Clauses {
+    pub(crate) from: Vec<Vec<Clause>>,
+    pub(crate) to: Vec<Vec<Clause>>,
+    pub(crate) when: Vec<Clause>,
 }
 
 impl PolicySet {
     /// Compiles the policies that apply: those of the waypoint and those of the service together.
     /// Order and duplicates do not matter. Never fails: what can not be evaluated denies.
     pub fn compile(policies: &[Arc<Policy>]) -> Self {
-        Self {
-            policies: policies.to_vec(),
+        let mut policies = policies.to_vec();
+        policies.sort_by(|a, b| a.origin.key.cmp(&b.origin.key));
+        policies.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        let mut set = Self::default();
+        for policy in policies {
+            let group = if policy.dry_run {
+                &mut set.dry_run
+            } else {
+                &mut set.enforced
+            };
+            group.add(policy);
         }
+        set
     }
 
     /// Whether no policy applies at all, dry-run ones included: everything is allowed.
     pub fn is_empty(&self) -> bool {
-        self.policies.is_empty()
+        self.enforced.is_empty() && self.dry_run.is_empty()
     }
+}
+
+impl Group {
+    fn add(&mut self, policy: Arc<Policy>) {
+        if policy.broken.is_some() {
+            self.broken.push(policy);
+            return;
+        }
+        let action = policy.action;
+        let compiled = CompiledPolicy {
+            rules: policy
+                .rules
+                .iter()
+                .map(|rule| CompiledRule::compile(rule, action))
+                .collect(),
+            policy,
+        };
+        match action {
+            Action::Allow => self.allow.push(compiled),
+            Action::Deny => self.deny.push(compiled),
+            Action::Custom => self.custom.push(compiled),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.broken.is_empty()
+            && self.custom.is_empty()
+            && self.deny.is_empty()
+            && self.allow.is_empty()
+    }
+}
+
+impl CompiledPolicy {
+    /// The first rule that matches.
+    pub(crate) fn first_match(&self, facts: &Facts<'_>) -> Option<usize> {
+        self.rules.iter().position(|r| r.form(facts).matches(facts))
+    }
+}
+
+impl CompiledRule {
+    fn compile(rule: &PolicyRule, action: Action) -> Self {
+        if let Some(reason) = &rule.broken {
+            let form = match action {
+                Action::Allow => Form::Never(Arc::clone(reason)),
+                Action::Deny | Action::Custom => Form::Always(Arc::clone(reason)),
+            };
+            return Self {
+                http: form,
+                tcp: None,
+            };
+        }
+        let clauses = Clauses {
+            from: items(&rule.from, clause::of_source),
+            to: items(&rule.to, clause::of_operation),
+            when: items(&rule.when, clause::of_condition).concat(),
+        };
+        Self {
+            tcp: clauses.tcp(action),
+            http: Form::Clauses(clauses),
+        }
+    }
+
+    /// The form for an HTTP request or a TCP stream, whichever the facts are of.
+    pub(crate) fn form(&self, facts: &Facts<'_>) -> &Form {
+        match (&self.tcp, facts.http) {
+            (Some(tcp), None) => tcp,
+            _ => &self.http,
+        }
+    }
+
+    /// Whether parts of the rule were left out because the facts are of a TCP stream.
+    pub(crate) fn reduced(&self, facts: &Facts<'_>) -> bool {
+        self.tcp.is_some() && facts.http.is_none()
+    }
+}
+
+fn items<T>(written: &[T], clauses: impl Fn(&T, usize) -> Vec<Clause>) -> Vec<Vec<Clause>> {
+    written
+        .iter()
+        .enumerate()
+        .map(|(index, item)| clauses(item, index))
+        .collect()
+}
+
+impl Form {
+    /// Whether the rule matches.
+    pub(crate) fn matches(&self, facts: &Facts<'_>) -> bool {
+        match self {
+            Self::Always(_) => true,
+            Self::Never(_) | Self::HttpOnly => false,
+            Self::Clauses(clauses) => clauses.matches(facts),
+        }
+    }
+}
+
+impl Clauses {
+    /// All clauses in the order they are written.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Clause> {
+        let items = self.from.iter().chain(&self.to);
+        items.flatten().chain(&self.when)
+    }
+
+    fn matches(&self, facts: &Facts<'_>) -> bool {
+        any_item(&self.from, facts) && any_item(&self.to, facts) && all(&self.when, facts)
+    }
+
+    /// The form on TCP, if it differs: an ALLOW rule with HTTP-only parts is dropped whole; from
+    /// any other rule only these parts are, and an item left empty is any
+    /// (specs/istio-waypoint.md 4.8, "HTTP-only fields on TCP").
+    fn tcp(&self, action: Action) -> Option<Form> {
+        if !self.iter().any(|clause| clause.test.http_only()) {
+            return None;
+        }
+        if action == Action::Allow {
+            return Some(Form::HttpOnly);
+        }
+        let mut tcp = self.clone();
+        let items = tcp.from.iter_mut().chain(&mut tcp.to);
+        for clauses in items.chain([&mut tcp.when]) {
+            clauses.retain(|clause| !clause.test.http_only());
+        }
+        Some(Form::Clauses(tcp))
+    }
+}
+
+fn any_item(items: &[Vec<Clause>], facts: &Facts<'_>) -> bool {
+    items.is_empty() || items.iter().any(|clauses| all(clauses, facts))
+}
+
+/// Whether all clauses of an item match; none is any.
+pub(crate) fn all(clauses: &[Clause], facts: &Facts<'_>) -> bool {
+    clauses.iter().all(|clause| clause.matches(facts))
 }
