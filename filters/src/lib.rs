@@ -1,1 +1,18 @@
-//! Placeholder, replaced at once.
+//! Everything that may look at or change a request or response, and the one order it happens in.
+//!
+//! [`chain`] is that order; the data path and `cairn explain` both run it. The other modules each do one
+//! thing. This crate opens no connection and moves no bytes; clock and random numbers are arguments.
+
+pub mod authority;
+pub mod chain;
+pub mod header_change;
+pub mod hygiene;
+pub mod normalise;
+pub mod outcome;
+pub mod redirect;
+pub mod rewrite;
+
+pub use chain::{Answer, Decision, Destination, Failure, PortChain, RequestView};
+pub use header_change::Headers;
+pub use normalise::{Rejection, Target, normalise};
+pub use outcome::{Fault, LocalReply, Outcome};

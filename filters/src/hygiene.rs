@@ -1,0 +1,115 @@
+//! Headers that a client may not set for itself, and those every request gets
+//! (specs/istio-waypoint.md 2.7). Runs before routing and policy, so that neither can be fooled by
+//! them. Frames nothing: Content-Length and Transfer-Encoding are the HTTP engine's.
+//!
+//! The application's `server` header in a response is left alone, where Envoy would overwrite it with
+//! `istio-envoy`: it is the application's to say. `x-forwarded-for` is neither appended nor removed, as
+//! at Istio's waypoint, and therefore worth only what the client is worth.
+
+use cairn_config_schema::identity::Identity;
+use http::header::{CONNECTION, HeaderName, HeaderValue, TE, UPGRADE};
+
+use crate::header_change::Headers;
+
+/// `x-forwarded-client-cert`.
+pub const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+/// `x-request-id`.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// `x-forwarded-proto`.
+pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// All of Envoy's own namespace: every header in it is an order to a proxy (`x-envoy-retry-on`,
+/// `x-envoy-upstream-alt-stat-name`, ...) or a statement by one, and no client gives us either.
+/// Exceptions: none.
+const ENVOY_PREFIX: &str = "x-envoy-";
+
+/// Cleans a request's headers before anything looks at them.
+///
+/// `forwarded_client_cert` is [`client_cert`]'s value when the waypoint's option is on.
+/// `request_id` is asked for only when the request has none.
+pub fn clean_request(
+    headers: &mut impl Headers,
+    forwarded_client_cert: Option<HeaderValue>,
+    request_id: impl FnOnce() -> HeaderValue,
+) {
+    remove_nominated(headers);
+    let forbidden = |name: &&HeaderName| {
+        name.as_str().starts_with(ENVOY_PREFIX) || **name == X_FORWARDED_CLIENT_CERT
+    };
+    // An empty Vec does not allocate, and it is empty for an honest client.
+    let found: Vec<HeaderName> = headers.names().filter(forbidden).cloned().collect();
+    for name in &found {
+        headers.remove(name);
+    }
+    if let Some(value) = forwarded_client_cert {
+        headers.set(&X_FORWARDED_CLIENT_CERT, value);
+    }
+    if headers.get(&X_REQUEST_ID).is_none_or(HeaderValue::is_empty) {
+        headers.set(&X_REQUEST_ID, request_id());
+    }
+    if headers.get(&X_FORWARDED_PROTO).is_none() {
+        headers.set(&X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    }
+}
+
+/// `By=<own>;URI=<peer>`: the form Istio's waypoint writes. `None` for a peer without identity.
+pub fn client_cert(own: &Identity, peer: Option<&Identity>) -> Option<HeaderValue> {
+    // A SPIFFE ID has no character that would need quoting here.
+    HeaderValue::try_from(format!("By={};URI={}", own.uri(), peer?.uri())).ok()
+}
+
+/// Removes what concerns one hop only, before a request or response is sent on (RFC 9110 7.6.1).
+/// `upgrade` keeps Connection and Upgrade, for a connection that does change protocols. `te: trailers`
+/// stays, because gRPC asks for it end to end.
+pub fn strip_hop_by_hop(headers: &mut impl Headers, upgrade: bool) {
+    for name in [&KEEP_ALIVE, &PROXY_CONNECTION] {
+        headers.remove(name);
+    }
+    if !upgrade {
+        headers.remove(&CONNECTION);
+        headers.remove(&UPGRADE);
+    }
+    if headers.get(&TE).is_some_and(|v| v != "trailers") {
+        headers.remove(&TE);
+    }
+}
+
+/// Removes the headers that Connection names, so that policy sees what the backend will see. Those
+/// that frame the message or that we vouch for can not be named away.
+fn remove_nominated(headers: &mut impl Headers) {
+    let Some(value) = headers.get(&CONNECTION) else {
+        return;
+    };
+    let nominated: Vec<HeaderName> = value
+        .as_bytes()
+        .split(|b| *b == b',')
+        .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
+        .filter(|name| !is_end_to_end(name.as_str()))
+        .collect();
+    for name in &nominated {
+        headers.remove(name);
+    }
+}
+
+fn is_end_to_end(name: &str) -> bool {
+    const KEPT: [&str; 9] = [
+        // The engine needs these to frame the message and to keep or upgrade the connection.
+        "connection",
+        "content-length",
+        "transfer-encoding",
+        "upgrade",
+        "te",
+        "trailer",
+        "keep-alive",
+        // Policy and routes are about these.
+        "host",
+        "authorization",
+    ];
+    KEPT.contains(&name) || name.starts_with("x-forwarded-") || name.starts_with("x-request-id")
+}
+
+#[cfg(test)]
+mod tests;

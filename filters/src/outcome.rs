@@ -1,0 +1,288 @@
+//! The one table from what happened to what everybody is told: status, gRPC status, response flag,
+//! response code details, whose fault it is, and whether trying again is safe.
+//!
+//! Flags and details are Envoy's words, for they are what people search for and alert on. Does not
+//! send anything.
+
+use http::StatusCode;
+use http::header::{CONTENT_TYPE, HeaderMap};
+
+/// Whose fault it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The client's.
+    Client,
+    /// Ours.
+    Us,
+    /// The endpoint's, or the way to it.
+    Upstream,
+    /// The configuration's.
+    ControlPlane,
+}
+
+/// Every answer that Cairn itself gives to an HTTP request, and every way an exchange may end early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// The path is refused by normalisation.
+    BadPath,
+    /// Host is missing, doubled or malformed.
+    BadAuthority,
+    /// The message could not be parsed or framed.
+    BadRequest,
+    /// HTTP/1.0 or older.
+    LowVersion,
+    /// CONNECT, or an upgrade other than WebSocket, inside the tunnel.
+    BadUpgrade,
+    /// The header block is too large.
+    HeadersTooLarge,
+    /// The header block took too long.
+    HeadersTooSlow,
+    /// Policy denied it. The details come from the verdict.
+    Denied,
+    /// Routes are attached and none matches.
+    NoRoute,
+    /// A filter redirected it. The status comes from the filter.
+    Redirected,
+    /// The rule has something Cairn can not honour.
+    BrokenRule,
+    /// The rule has no backend.
+    NoBackend,
+    /// The chosen backend could not be resolved.
+    InvalidBackend,
+    /// Configuration is unreadable, or the service is not served here.
+    NotServed,
+    /// No endpoint is known.
+    NoEndpoint,
+    /// No endpoint could be connected to.
+    ConnectFailed,
+    /// No endpoint could be connected to in time.
+    ConnectTimeout,
+    /// The connection ended before the answer.
+    UpstreamClosed,
+    /// The endpoint reset the stream before the answer.
+    UpstreamReset,
+    /// The answer was not HTTP.
+    UpstreamProtocol,
+    /// A limit on connections or streams to the endpoint is reached.
+    UpstreamOverflow,
+    /// The answer took too long.
+    UpstreamTimeout,
+    /// The client went away.
+    ClientGone,
+    /// Our own error.
+    Internal,
+}
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// HTTP status. For [`Outcome::ClientGone`] nobody is there to see it.
+    pub status: StatusCode,
+    /// gRPC status.
+    pub grpc_status: u8,
+    /// Envoy's short response flag, empty for none.
+    pub flag: &'static str,
+    /// Envoy's response code details.
+    pub details: &'static str,
+    /// Body of the answer, `text/plain`; for gRPC its `grpc-message`.
+    pub body: &'static str,
+    /// Whose fault it is.
+    pub fault: Fault,
+    /// Whether nothing of the request can have reached an application, so that sending it again is safe.
+    pub retry_safe: bool,
+}
+
+impl Outcome {
+    /// All outcomes.
+    pub const ALL: [Self; 24] = [
+        Self::BadPath,
+        Self::BadAuthority,
+        Self::BadRequest,
+        Self::LowVersion,
+        Self::BadUpgrade,
+        Self::HeadersTooLarge,
+        Self::HeadersTooSlow,
+        Self::Denied,
+        Self::NoRoute,
+        Self::Redirected,
+        Self::BrokenRule,
+        Self::NoBackend,
+        Self::InvalidBackend,
+        Self::NotServed,
+        Self::NoEndpoint,
+        Self::ConnectFailed,
+        Self::ConnectTimeout,
+        Self::UpstreamClosed,
+        Self::UpstreamReset,
+        Self::UpstreamProtocol,
+        Self::UpstreamOverflow,
+        Self::UpstreamTimeout,
+        Self::ClientGone,
+        Self::Internal,
+    ];
+
+    /// The row of the table. gRPC statuses follow the official mapping from HTTP (400 is INTERNAL, 404
+    /// UNIMPLEMENTED), but an invalid backend is UNAVAILABLE (specs/gateway-api.md 1.4, Weights).
+    #[rustfmt::skip] // a table
+    pub const fn row(self) -> Row {
+        use Fault::{Client, ControlPlane, Upstream, Us};
+        use StatusCode as S;
+        match self {
+            Self::BadPath          => Row::new(S::BAD_REQUEST, 13, "", "path_normalization_failed", "bad path", Client, true),
+            Self::BadAuthority     => Row::new(S::BAD_REQUEST, 13, "", "http.invalid_authority", "bad host", Client, true),
+            Self::BadRequest       => Row::new(S::BAD_REQUEST, 13, "DPE", "http.codec_error", "bad request", Client, true),
+            Self::LowVersion       => Row::new(S::UPGRADE_REQUIRED, 2, "DPE", "low_version", "HTTP/1.1 or later is required", Client, true),
+            Self::BadUpgrade       => Row::new(S::FORBIDDEN, 7, "", "upgrade_failed", "upgrade not allowed", Client, true),
+            Self::HeadersTooLarge  => Row::new(S::REQUEST_HEADER_FIELDS_TOO_LARGE, 8, "", "request_headers_too_large", "request headers too large", Client, true),
+            Self::HeadersTooSlow   => Row::new(S::REQUEST_TIMEOUT, 4, "", "request_header_timeout", "request headers took too long", Client, true),
+            Self::Denied           => Row::new(S::FORBIDDEN, 7, "", "rbac_access_denied_matched_policy[none]", "RBAC: access denied", Client, true),
+            Self::NoRoute          => Row::new(S::NOT_FOUND, 12, "NR", "route_not_found", "", Client, true),
+            Self::Redirected       => Row::new(S::FOUND, 2, "", "direct_response", "", Client, true),
+            Self::BrokenRule       => Row::new(S::INTERNAL_SERVER_ERROR, 14, "", "direct_response", "route not in force", ControlPlane, true),
+            Self::NoBackend        => Row::new(S::INTERNAL_SERVER_ERROR, 14, "", "direct_response", "route without backend", ControlPlane, true),
+            Self::InvalidBackend   => Row::new(S::INTERNAL_SERVER_ERROR, 14, "NC", "cluster_not_found", "backend not found", ControlPlane, true),
+            Self::NotServed        => Row::new(S::SERVICE_UNAVAILABLE, 14, "NC", "configuration_not_in_force", "not served", ControlPlane, true),
+            Self::NoEndpoint       => Row::new(S::SERVICE_UNAVAILABLE, 14, "UH", "no_healthy_upstream", "no healthy upstream", Upstream, true),
+            Self::ConnectFailed    => Row::new(S::SERVICE_UNAVAILABLE, 14, "UF", "upstream_reset_before_response_started{remote_connection_failure}", "upstream connect failure", Upstream, true),
+            Self::ConnectTimeout   => Row::new(S::SERVICE_UNAVAILABLE, 14, "UF", "upstream_reset_before_response_started{connection_timeout}", "upstream connect timeout", Upstream, true),
+            Self::UpstreamClosed   => Row::new(S::SERVICE_UNAVAILABLE, 14, "UC", "upstream_reset_before_response_started{connection_termination}", "upstream connection closed", Upstream, false),
+            Self::UpstreamReset    => Row::new(S::SERVICE_UNAVAILABLE, 14, "UR", "upstream_reset_before_response_started{remote_reset}", "upstream reset", Upstream, false),
+            Self::UpstreamProtocol => Row::new(S::BAD_GATEWAY, 14, "UPE", "upstream_reset_before_response_started{protocol_error}", "upstream protocol error", Upstream, false),
+            Self::UpstreamOverflow => Row::new(S::SERVICE_UNAVAILABLE, 14, "UO", "upstream_reset_before_response_started{overflow}", "upstream overflow", Us, true),
+            Self::UpstreamTimeout  => Row::new(S::GATEWAY_TIMEOUT, 14, "UT", "response_timeout", "upstream request timeout", Upstream, false),
+            Self::ClientGone       => Row::new(S::BAD_REQUEST, 1, "DC", "downstream_remote_disconnect", "", Client, false),
+            Self::Internal         => Row::new(S::INTERNAL_SERVER_ERROR, 13, "", "internal_error", "internal error", Us, false),
+        }
+    }
+
+    /// The answer to send.
+    pub fn reply(self, grpc: bool) -> LocalReply {
+        let row = self.row();
+        if grpc {
+            LocalReply {
+                status: StatusCode::OK,
+                content_type: Some("application/grpc"),
+                grpc_status: Some(row.grpc_status),
+                body: "",
+                grpc_message: row.body,
+            }
+        } else {
+            LocalReply {
+                status: row.status,
+                content_type: (!row.body.is_empty()).then_some("text/plain"),
+                grpc_status: None,
+                body: row.body,
+                grpc_message: "",
+            }
+        }
+    }
+}
+
+impl Row {
+    const fn new(
+        status: StatusCode,
+        grpc_status: u8,
+        flag: &'static str,
+        details: &'static str,
+        body: &'static str,
+        fault: Fault,
+        retry_safe: bool,
+    ) -> Self {
+        Self {
+            status,
+            grpc_status,
+            flag,
+            details,
+            body,
+            fault,
+            retry_safe,
+        }
+    }
+}
+
+/// An answer that Cairn gives by itself. To gRPC it is a trailers-only response: status 200, the
+/// gRPC status in a header, no body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalReply {
+    /// HTTP status.
+    pub status: StatusCode,
+    /// `content-type`, when there is a body or for gRPC.
+    pub content_type: Option<&'static str>,
+    /// `grpc-status`.
+    pub grpc_status: Option<u8>,
+    /// `grpc-message`, empty for none; has no character that would need escaping.
+    pub grpc_message: &'static str,
+    /// Body.
+    pub body: &'static str,
+}
+
+/// Whether a request is gRPC: `content-type` is `application/grpc` or begins with `application/grpc+`
+/// or `application/grpc;`. gRPC-Web is plain HTTP to us.
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    const GRPC: &[u8] = b"application/grpc";
+    headers.get(CONTENT_TYPE).is_some_and(|value| {
+        let (kind, rest) = value.as_bytes().split_at(value.len().min(GRPC.len()));
+        kind.eq_ignore_ascii_case(GRPC) && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn a_denial_is_istios() {
+        let reply = Outcome::Denied.reply(false);
+        assert_eq!(reply.status, 403);
+        assert_eq!(reply.body, "RBAC: access denied");
+        assert_eq!(reply.content_type, Some("text/plain"));
+        let reply = Outcome::Denied.reply(true);
+        assert_eq!((reply.status.as_u16(), reply.grpc_status), (200, Some(7)));
+        assert_eq!(reply.body, "");
+    }
+
+    #[test]
+    fn no_route_is_an_empty_404_and_unimplemented() {
+        let reply = Outcome::NoRoute.reply(false);
+        assert_eq!((reply.status.as_u16(), reply.body), (404, ""));
+        assert_eq!(reply.content_type, None);
+        assert_eq!(Outcome::NoRoute.reply(true).grpc_status, Some(12));
+    }
+
+    #[test]
+    fn every_outcome_is_listed_once() {
+        let distinct: std::collections::HashSet<_> = Outcome::ALL.into_iter().collect();
+        assert_eq!(distinct.len(), Outcome::ALL.len());
+    }
+
+    #[test]
+    fn what_an_application_may_have_seen_is_never_called_safe() {
+        for outcome in [
+            Outcome::UpstreamClosed,
+            Outcome::UpstreamReset,
+            Outcome::UpstreamProtocol,
+            Outcome::UpstreamTimeout,
+        ] {
+            assert!(!outcome.row().retry_safe, "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn grpc_is_told_by_content_type() {
+        let headers =
+            |value| HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(value))]);
+        for yes in [
+            "application/grpc",
+            "Application/GRPC+proto",
+            "application/grpc; x=y",
+        ] {
+            assert!(is_grpc(&headers(yes)), "{yes}");
+        }
+        for no in ["application/grpc-web", "application/json", ""] {
+            assert!(!is_grpc(&headers(no)), "{no}");
+        }
+        assert!(!is_grpc(&HeaderMap::new()));
+    }
+}
