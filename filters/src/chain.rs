@@ -13,7 +13,7 @@ use cairn_authz::{Facts, HttpFacts, PolicySet, Verdict};
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::snapshot::{
     Backend, BackendTarget, Binding, ClusterKey, Filter, HttpMatch, HttpRule, PathNormalization,
-    Service, ServicePort, Snapshot,
+    Policy, Service, ServicePort, Snapshot,
 };
 use cairn_routing::{Found, RequestParts, RouteTable, RuleRef};
 use http::header::{HeaderName, HeaderValue};
@@ -167,44 +167,40 @@ impl Failure {
 impl PortChain {
     /// The chain of one port of a service.
     pub fn compile(snapshot: &Snapshot, service: &Arc<Service>, port: &ServicePort) -> Self {
-        Self {
-            routes: RouteTable::compile(&port.routes),
-            policies: PolicySet::compile(&service.policies),
-            default_cluster: Some(ClusterKey {
-                service: service.key.clone(),
-                port: port.number,
-            }),
-            // The policies of a service that is not served were never resolved: an empty list
-            // would allow everything.
-            refused: (service.binding != Binding::Served)
-                .then(|| Arc::from("the service is not served by this waypoint")),
-            ..Self::for_workload(snapshot)
+        let mut chain = Self::bare(snapshot, &service.policies);
+        chain.routes = RouteTable::compile(&port.routes);
+        chain.default_cluster = Some(ClusterKey {
+            service: service.key.clone(),
+            port: port.number,
+        });
+        // The policies of a service that is not served were never resolved: their empty list would
+        // allow everything.
+        if chain.refused.is_none() && service.binding != Binding::Served {
+            chain.refused = Some("the service is not served by this waypoint".into());
         }
-        .refused_with(snapshot)
+        chain
     }
 
     /// The chain for traffic to the addresses of workloads: the waypoint's policies, and no routes.
     pub fn for_workload(snapshot: &Snapshot) -> Self {
+        let policies = snapshot.waypoint.as_ref().map_or(&[][..], |w| &w.policies);
+        Self::bare(snapshot, policies)
+    }
+
+    /// A chain without routes. It refuses everything when the waypoint is missing or blocked.
+    fn bare(snapshot: &Snapshot, policies: &[Arc<Policy>]) -> Self {
         let waypoint = snapshot.waypoint.as_ref();
         Self {
             routes: RouteTable::default(),
-            policies: PolicySet::compile(waypoint.map_or(&[], |w| &w.policies)),
+            policies: PolicySet::compile(policies),
             normalization: snapshot.mesh.path_normalization,
             default_cluster: None,
             client_cert: waypoint.is_some_and(|w| w.xfcc_include_client_identity),
-            refused: None,
+            refused: match waypoint {
+                Some(waypoint) => waypoint.blocked.clone(),
+                None => Some("there is no Gateway for this waypoint".into()),
+            },
         }
-        .refused_with(snapshot)
-    }
-
-    /// Refuses everything when the waypoint is missing or blocked.
-    fn refused_with(mut self, snapshot: &Snapshot) -> Self {
-        let reason = match &snapshot.waypoint {
-            Some(waypoint) => waypoint.blocked.clone(),
-            None => Some(Arc::from("there is no Gateway for this waypoint")),
-        };
-        self.refused = reason.or(self.refused);
-        self
     }
 
     /// The compiled policies, for explanations.

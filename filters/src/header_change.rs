@@ -8,6 +8,8 @@ use http::header::{HeaderName, HeaderValue};
 pub trait Headers {
     /// The first value.
     fn get(&self, name: &HeaderName) -> Option<&HeaderValue>;
+    /// All values.
+    fn get_all(&self, name: &HeaderName) -> impl Iterator<Item = &HeaderValue>;
     /// Each name, once or more often.
     fn names(&self) -> impl Iterator<Item = &HeaderName>;
     /// Replaces all values by one.
@@ -21,6 +23,10 @@ pub trait Headers {
 impl Headers for http::HeaderMap {
     fn get(&self, name: &HeaderName) -> Option<&HeaderValue> {
         Self::get(self, name)
+    }
+
+    fn get_all(&self, name: &HeaderName) -> impl Iterator<Item = &HeaderValue> {
+        Self::get_all(self, name).iter()
     }
 
     fn names(&self) -> impl Iterator<Item = &HeaderName> {

@@ -72,7 +72,7 @@ pub fn strip_hop_by_hop(headers: &mut impl Headers, upgrade: bool) {
         headers.remove(&CONNECTION);
         headers.remove(&UPGRADE);
     }
-    if headers.get(&TE).is_some_and(|v| v != "trailers") {
+    if headers.get_all(&TE).any(|value| value != "trailers") {
         headers.remove(&TE);
     }
 }
@@ -80,12 +80,9 @@ pub fn strip_hop_by_hop(headers: &mut impl Headers, upgrade: bool) {
 /// Removes the headers that Connection names, so that policy sees what the backend will see. Those
 /// that frame the message or that we vouch for can not be named away.
 fn remove_nominated(headers: &mut impl Headers) {
-    let Some(value) = headers.get(&CONNECTION) else {
-        return;
-    };
-    let nominated: Vec<HeaderName> = value
-        .as_bytes()
-        .split(|b| *b == b',')
+    let nominated: Vec<HeaderName> = headers
+        .get_all(&CONNECTION)
+        .flat_map(|value| value.as_bytes().split(|b| *b == b','))
         .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
         .filter(|name| !is_end_to_end(name.as_str()))
         .collect();
@@ -104,11 +101,11 @@ fn is_end_to_end(name: &str) -> bool {
         "te",
         "trailer",
         "keep-alive",
-        // Policy and routes are about these.
+        // These may come from an honest hop before the client's, which the client may not undo.
         "host",
-        "authorization",
+        "x-request-id",
     ];
-    KEPT.contains(&name) || name.starts_with("x-forwarded-") || name.starts_with("x-request-id")
+    KEPT.contains(&name) || name.starts_with("x-forwarded-")
 }
 
 #[cfg(test)]

@@ -320,7 +320,6 @@ fn resolve(path: &str, steps: Steps) -> Result<Resolved, Rejection> {
                 resolved.end(last);
             }
         }
-        // Without merging, `/a//.` is `/a//`: the slash is a segment's of its own.
     }
     Ok(resolved)
 }

@@ -68,7 +68,8 @@ pub fn change_path(change: &PathRewrite, matched: &HttpMatch, path: &str) -> Opt
 /// `head` and `tail` joined, with exactly one slash in front.
 fn rooted(head: &str, tail: &str) -> String {
     let mut path = String::with_capacity(head.len() + tail.len() + 1);
-    if !head.starts_with('/') && !(head.is_empty() && tail.starts_with('/')) {
+    let first = if head.is_empty() { tail } else { head };
+    if !first.starts_with('/') {
         path.push('/');
     }
     path.push_str(head);

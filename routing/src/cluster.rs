@@ -72,8 +72,7 @@ fn merge(old: &[Arc<LiveEndpoint>], next: &[Endpoint]) -> Vec<Arc<LiveEndpoint>>
 /// Whether an address still belongs to the pod it belonged to. An address that passed to another
 /// pod starts afresh: the load was the old pod's.
 fn same_pod(old: &Endpoint, new: &Endpoint) -> bool {
-    let pod = |e: &Endpoint| e.workload.as_ref().map(|w| w.key.clone());
-    pod(old) == pod(new)
+    old.workload.as_ref().map(|w| &w.key) == new.workload.as_ref().map(|w| &w.key)
 }
 
 #[cfg(test)]
