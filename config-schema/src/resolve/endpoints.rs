@@ -1,0 +1,214 @@
+//! Endpoints of every service port, from EndpointSlices (specs/istio-waypoint.md 4.1). Kubernetes has
+//! already resolved named target ports: a slice's port has the name of the service port.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use super::workloads::Pods;
+use super::{Findings, Options};
+use crate::diagnostics::{Code, Diagnostic, Severity};
+use crate::origin::ObjectKey;
+use crate::resources::kube::{EndpointSliceSpec, ServiceSpec, SliceEndpoint};
+use crate::resources::{Loaded, Object, Resources};
+use crate::snapshot::{ClusterKey, Endpoint, Service, ServicePort, Workload};
+
+type Slices<'a> = FxHashMap<(&'a str, &'a str), Vec<&'a Object<EndpointSliceSpec>>>;
+
+/// What a service's endpoints are picked by.
+struct Picking<'a> {
+    service: &'a Object<ServiceSpec>,
+    pods: &'a Pods,
+    /// The node that endpoints must be on.
+    node: Option<&'a str>,
+}
+
+/// Endpoints that may receive traffic, for every port of every service; sorted, without doubles.
+pub(super) fn resolve(
+    resources: &Resources,
+    options: &Options,
+    services: &BTreeMap<ObjectKey, Service>,
+    pods: &Pods,
+    findings: &mut Findings,
+) -> BTreeMap<ClusterKey, Arc<[Endpoint]>> {
+    let slices = by_service(resources, findings);
+    let mut clusters = BTreeMap::new();
+    for (key, service) in services {
+        let Some(object) = resources.services.get(key).and_then(Loaded::object) else {
+            continue;
+        };
+        let own = slices
+            .get(&(&*key.namespace, &*key.name))
+            .map_or(&[][..], Vec::as_slice);
+        if own.is_empty() && object.spec.has_selector && !object.spec.external_name {
+            let finding = Diagnostic::warning(
+                Code::NoEndpoints,
+                format!("Service {key} has a selector but no EndpointSlice"),
+            )
+            .with_effect("requests to it are answered 503")
+            .with_hint("in files, EndpointSlices are not derived from Pods: write them too, or export them with kubectl");
+            findings.push(object.mark(finding, "spec.selector"));
+        }
+        let picking = Picking {
+            service: object,
+            pods,
+            node: local_node(object, options, findings),
+        };
+        for port in &service.ports {
+            let cluster = ClusterKey {
+                service: key.clone(),
+                port: port.number,
+            };
+            clusters.insert(cluster, picking.endpoints(port, own, findings));
+        }
+    }
+    clusters
+}
+
+fn by_service<'a>(resources: &'a Resources, findings: &mut Findings) -> Slices<'a> {
+    let mut slices = Slices::default();
+    for loaded in resources.endpoint_slices.values() {
+        match loaded {
+            Loaded::Good(object) | Loaded::KeptLastGood(object) => {
+                let service = &*object.spec.service_name;
+                let namespace = &*object.origin.key.namespace;
+                if service.is_empty() {
+                    continue;
+                }
+                let key = ObjectKey::new(namespace, service);
+                if !resources.services.contains_key(&key) {
+                    let finding = Diagnostic::new(
+                        Severity::Info,
+                        Code::ParentNotFound,
+                        format!("there is no Service {key} for this EndpointSlice"),
+                    )
+                    .with_effect("nothing uses its endpoints");
+                    findings.push(object.mark(finding, "metadata.labels"));
+                }
+                slices.entry((namespace, service)).or_default().push(object);
+            }
+            Loaded::Broken(broken) => findings.push(
+                Diagnostic::error(
+                    Code::BadValue,
+                    format!("{} can not be read: {}", broken.origin, broken.reason),
+                )
+                .with_effect("its endpoints receive nothing")
+                .at(broken.location.clone())
+                .of(broken.origin.clone(), ""),
+            ),
+        }
+    }
+    slices
+}
+
+/// `internalTrafficPolicy: Local` keeps to endpoints of the waypoint's own node.
+fn local_node<'a>(
+    object: &Object<ServiceSpec>,
+    options: &'a Options,
+    findings: &mut Findings,
+) -> Option<&'a str> {
+    if !object.spec.internal_traffic_policy_local {
+        return None;
+    }
+    if options.node.is_none() {
+        let finding = Diagnostic::warning(
+            Code::Unsupported,
+            "internalTrafficPolicy: Local can not be honoured, for the name of this node is unknown",
+        )
+        .with_effect("endpoints of all nodes receive traffic");
+        findings.push(object.mark(finding, "spec.internalTrafficPolicy"));
+    }
+    options.node.as_deref()
+}
+
+impl Picking<'_> {
+    fn endpoints(
+        &self,
+        port: &ServicePort,
+        slices: &[&Object<EndpointSliceSpec>],
+        findings: &mut Findings,
+    ) -> Arc<[Endpoint]> {
+        let mut endpoints: Vec<Endpoint> = Vec::new();
+        let mut named = false;
+        for slice in slices {
+            let numbers = slice.spec.ports.iter().filter(|p| p.name == port.name);
+            for number in numbers.filter_map(|p| p.port) {
+                named = true;
+                for endpoint in &slice.spec.endpoints {
+                    endpoints.extend(self.endpoint(slice, endpoint, number, findings));
+                }
+            }
+        }
+        if !named && slices.iter().any(|slice| !slice.spec.endpoints.is_empty()) {
+            let key = &self.service.origin.key;
+            let finding = Diagnostic::warning(
+                Code::NoEndpoints,
+                match &*port.name {
+                    "" => format!("no EndpointSlice of {key} has a port without a name"),
+                    name => format!("no EndpointSlice of {key} has a port named '{name}'"),
+                },
+            )
+            .with_effect(format!(
+                "requests to {key}:{} are answered 503",
+                port.number
+            ))
+            .with_hint("ports of EndpointSlices have the names of the Service's ports");
+            findings.push(self.service.mark(finding, "spec.ports"));
+        }
+        endpoints.sort_by_key(|endpoint| endpoint.address);
+        endpoints.dedup_by_key(|endpoint| endpoint.address);
+        endpoints.into()
+    }
+
+    fn endpoint(
+        &self,
+        slice: &Object<EndpointSliceSpec>,
+        endpoint: &SliceEndpoint,
+        port: u16,
+        findings: &mut Findings,
+    ) -> Option<Endpoint> {
+        if !endpoint.ready && !self.service.spec.publish_not_ready_addresses {
+            return None;
+        }
+        let address = *endpoint.addresses.first()?;
+        let of_pod = endpoint.pod.as_ref();
+        if of_pod.is_some_and(|pod| self.pods.unknown.contains(pod))
+            || self.pods.unknown_addresses.contains(&address)
+        {
+            let finding = Diagnostic::error(
+                Code::NoEndpoints,
+                format!("the identity of the pod at {address} is unknown"),
+            )
+            .with_effect("this endpoint receives nothing");
+            findings.push(slice.mark(finding, "endpoints"));
+            return None;
+        }
+        let by_name = of_pod.and_then(|pod| self.pods.by_key.get(pod));
+        let workload: Option<&Arc<Workload>> = by_name
+            .filter(|workload| workload.addresses.contains(&address))
+            .or_else(|| self.pods.by_address.get(&address))
+            // Files may have Pods without a status; better a pin too strict than plain text.
+            .or(by_name);
+        if of_pod.is_some() && workload.is_none() {
+            let finding = Diagnostic::warning(
+                Code::BadValue,
+                "pods that this EndpointSlice names are not in the configuration",
+            )
+            .with_effect("they are reached by plain TCP, without mTLS");
+            findings.push(slice.mark(finding, "endpoints"));
+        }
+        let on_node = endpoint
+            .node
+            .as_deref()
+            .or_else(|| workload.map(|workload| &*workload.node));
+        if self.node.is_some_and(|node| on_node != Some(node)) {
+            return None;
+        }
+        Some(Endpoint {
+            address: SocketAddr::new(address, port),
+            workload: workload.cloned(),
+        })
+    }
+}

@@ -1,0 +1,129 @@
+//! Resolve: a pure function from resources to a [`Snapshot`]. Every reference is followed, or turned
+//! into a finding and a safe outcome. This file says in which order; the files beside it do the work.
+
+mod attachment;
+mod endpoints;
+mod mesh;
+mod policies;
+mod policy_conditions;
+mod policy_rules;
+mod policy_targets;
+mod policy_values;
+mod route_backends;
+mod route_filters;
+mod route_matches;
+mod route_parents;
+mod route_rules;
+mod routes;
+mod services;
+mod trust_domains;
+mod waypoint;
+mod workloads;
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use crate::diagnostics::{Code, Diagnostic};
+use crate::limits::DIAGNOSTICS_PER_OBJECT_MAX;
+use crate::origin::{ObjectKey, Origin};
+use crate::resources::Resources;
+use crate::snapshot::Snapshot;
+
+/// What resolving needs to know beside the resources.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The Gateway to serve (`--gateway`). `None`: the only one of a waypoint class.
+    pub gateway: Option<ObjectKey>,
+    /// Trust domain (`--trust-domain`), in place of that of the ConfigMap `istio`.
+    pub trust_domain: Option<String>,
+    /// DNS suffix of services; `cluster.local` when absent.
+    pub cluster_domain: Option<String>,
+    /// Name of the node this process runs on, for `internalTrafficPolicy: Local`.
+    pub node: Option<String>,
+    /// Version of the snapshot.
+    pub version: u64,
+}
+
+/// What a step has to say; sorted and cleared of repetitions at the end.
+type Findings = Vec<Diagnostic>;
+
+/// Resolves the whole configuration for one waypoint.
+pub fn resolve(resources: &Resources, options: &Options) -> Snapshot {
+    let mut findings = Findings::new();
+    let (mesh, mesh_block) = mesh::resolve(resources, options, &mut findings);
+    let mut chosen = waypoint::choose(resources, options, &mut findings);
+    if let Some(chosen) = &mut chosen {
+        let unreadable = waypoint::block_on_unreadable(resources, &mut findings);
+        let blocked = &mut chosen.waypoint.blocked;
+        *blocked = blocked.take().or(mesh_block).or(unreadable);
+    }
+
+    let attachment = attachment::Attachment::new(resources, chosen.as_ref());
+    let mut services = services::resolve(resources, &mesh, &attachment, &mut findings);
+    let pods = workloads::resolve(resources, &mesh, &attachment, &mut findings);
+    let clusters = endpoints::resolve(resources, options, &services, &pods, &mut findings);
+    let mut waypoint = chosen.map(|chosen| chosen.waypoint);
+    routes::attach(resources, waypoint.as_ref(), &mut services, &mut findings);
+    policies::attach(
+        resources,
+        &mesh,
+        waypoint.as_mut(),
+        &mut services,
+        &mut findings,
+    );
+
+    worst_first(&mut findings);
+    Snapshot {
+        version: options.version,
+        mesh,
+        waypoint,
+        services: services
+            .into_iter()
+            .map(|(key, service)| (key, Arc::new(service)))
+            .collect(),
+        workloads: pods.by_address,
+        clusters,
+        diagnostics: findings,
+    }
+}
+
+/// Sorts findings worst first, then by place, object and text; drops repetitions, and what one
+/// object has beyond the limit for each object, saying how many.
+pub fn worst_first(findings: &mut Vec<Diagnostic>) {
+    findings.sort_by(|a, b| {
+        let place = |d: &Diagnostic| (d.location.is_none(), d.location.clone());
+        let object = |d: &Diagnostic| d.object.as_ref().map(|o| (o.kind, o.key.clone()));
+        (b.severity.cmp(&a.severity))
+            .then_with(|| place(a).cmp(&place(b)))
+            .then_with(|| object(a).cmp(&object(b)))
+            .then_with(|| a.path.cmp(&b.path))
+            .then_with(|| a.code.cmp(&b.code))
+            .then_with(|| a.message.cmp(&b.message))
+    });
+    findings.dedup();
+
+    let mut seen: FxHashMap<Origin, usize> = FxHashMap::default();
+    findings.retain(|finding| {
+        let Some(object) = &finding.object else {
+            return true;
+        };
+        let count = seen.entry(object.clone()).or_default();
+        *count += 1;
+        *count <= DIAGNOSTICS_PER_OBJECT_MAX || finding.code == Code::LimitExceeded
+    });
+    let mut cut: Vec<Diagnostic> = seen
+        .into_iter()
+        .filter(|(_, count)| *count > DIAGNOSTICS_PER_OBJECT_MAX)
+        .map(|(object, count)| {
+            let more = count - DIAGNOSTICS_PER_OBJECT_MAX;
+            Diagnostic::warning(
+                Code::LimitExceeded,
+                format!("{more} more findings on {object} are not shown"),
+            )
+            .of(object, "")
+        })
+        .collect();
+    cut.sort_by(|a, b| a.message.cmp(&b.message));
+    findings.extend(cut);
+}

@@ -1,0 +1,214 @@
+//! Where `targetRefs` of a policy lead (specs/istio-waypoint.md 4.0): Gateway, GatewayClass, Service,
+//! each with its rule on the policy's namespace.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::{Findings, waypoint};
+use crate::diagnostics::{Code, Diagnostic, Severity};
+use crate::origin::ObjectKey;
+use crate::resources::istio::AuthorizationPolicySpec;
+use crate::resources::{Object, Resources, TargetRef};
+use crate::snapshot::{Binding, Mesh, Service, Waypoint};
+
+const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
+const EFFECT_NOTHING: &str = "the policy is not enforced by this targetRef";
+
+/// What a policy reaches at this waypoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// Everything the waypoint serves.
+    Waypoint,
+    /// One service.
+    Service(ObjectKey),
+}
+
+impl fmt::Display for Reach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Waypoint => f.write_str("everything this waypoint serves"),
+            Self::Service(key) => write!(f, "{key}"),
+        }
+    }
+}
+
+/// What targets are looked up in.
+pub(super) struct Targets<'a> {
+    /// All objects.
+    pub resources: &'a Resources,
+    /// For the root namespace.
+    pub mesh: &'a Mesh,
+    /// The waypoint served.
+    pub waypoint: Option<&'a Waypoint>,
+    /// All services, with their bindings.
+    pub services: &'a BTreeMap<ObjectKey, Service>,
+}
+
+type Policy = Object<AuthorizationPolicySpec>;
+
+impl Targets<'_> {
+    /// What a target leads to. `None`: to nothing here, which a finding says.
+    pub fn follow(
+        &self,
+        policy: &Policy,
+        path: &str,
+        target: &TargetRef,
+        findings: &mut Findings,
+    ) -> Option<Reach> {
+        let own = &policy.origin.key.namespace;
+        if let Some(other) = target.namespace.as_ref().filter(|other| ***other != **own) {
+            let finding = Diagnostic::error(
+                Code::NotAttached,
+                format!("a policy of {own} can not target an object of {other}"),
+            )
+            .with_effect(EFFECT_NOTHING)
+            .with_hint(format!("put the policy into the namespace {other}"));
+            findings.push(policy.mark(finding, &format!("{path}.namespace")));
+            return None;
+        }
+        let result = match (target.group.as_str(), target.kind.as_str()) {
+            (GATEWAY_GROUP, "Gateway") => self.gateway(policy, target),
+            (GATEWAY_GROUP, "GatewayClass") => self.gateway_class(policy, target),
+            ("" | "core", "Service") => self.service(policy, target),
+            (_, "ServiceEntry") => Err(unsupported(target, "ServiceEntry is not supported yet")),
+            (_, "Gateway" | "GatewayClass") => Err(unsupported(
+                target,
+                &format!("the group of {} is {GATEWAY_GROUP}", target.kind),
+            )),
+            (_, "Service") => Err(unsupported(target, "the group of Service is \"\"")),
+            _ => Err(unsupported(
+                target,
+                "a target is a Gateway, a GatewayClass or a Service",
+            )),
+        };
+        match result {
+            Ok(reach) => Some(reach),
+            Err(finding) => {
+                findings.push(policy.mark(*finding, path));
+                None
+            }
+        }
+    }
+
+    fn gateway(&self, policy: &Policy, target: &TargetRef) -> Result<Reach, Box<Diagnostic>> {
+        let key = ObjectKey {
+            namespace: policy.origin.key.namespace.clone(),
+            name: target.name.as_str().into(),
+        };
+        if waypoint::is_this(self.waypoint, &key) {
+            return Ok(Reach::Waypoint);
+        }
+        if self.resources.gateways.contains_key(&key) {
+            return Err(for_another(format!("Gateway {key} is not this waypoint")).into());
+        }
+        let hint = match self.waypoint {
+            Some(own) => format!("this waypoint is the Gateway {}", own.origin.key),
+            None => "name a Gateway of the policy's own namespace".to_owned(),
+        };
+        Err(not_found(format!("there is no Gateway {key}"))
+            .with_hint(hint)
+            .into())
+    }
+
+    fn gateway_class(&self, policy: &Policy, target: &TargetRef) -> Result<Reach, Box<Diagnostic>> {
+        let (name, root) = (target.name.as_str(), &self.mesh.root_namespace);
+        if policy.origin.key.namespace != *root {
+            let message =
+                format!("a policy on a GatewayClass belongs into the root namespace, {root}");
+            return Err(Diagnostic::error(Code::NotAttached, message)
+                .with_effect(EFFECT_NOTHING)
+                .into());
+        }
+        if self.waypoint.is_some_and(|own| *own.class == *name) {
+            return Ok(Reach::Waypoint);
+        }
+        let known = self
+            .resources
+            .gateway_classes
+            .contains_key(&ObjectKey::new("", name));
+        let by_gateway = self.resources.gateways.values().any(|loaded| {
+            let gateway = loaded.object();
+            gateway.is_some_and(|gateway| gateway.spec.gateway_class_name == name)
+        });
+        let hint = match self.waypoint {
+            Some(own) => format!("this waypoint is of class {}", own.class),
+            None => "name the class of a waypoint".to_owned(),
+        };
+        Err(match known || by_gateway {
+            true => for_another(format!("this waypoint is not of class {name}")),
+            false => not_found(format!("there is no GatewayClass {name}")),
+        }
+        .with_hint(hint)
+        .into())
+    }
+
+    fn service(&self, policy: &Policy, target: &TargetRef) -> Result<Reach, Box<Diagnostic>> {
+        let key = ObjectKey {
+            namespace: policy.origin.key.namespace.clone(),
+            name: target.name.as_str().into(),
+        };
+        let Some(service) = self.services.get(&key) else {
+            return Err(match self.resources.services.contains_key(&key) {
+                true => not_found(format!("Service {key} can not be read"))
+                    .with_hint("mend the Service; until then it is not served"),
+                false => not_found(format!("there is no Service {key}"))
+                    .with_hint("a policy is in the namespace of the Service it targets"),
+            }
+            .into());
+        };
+        let unbound = |why: String| {
+            Diagnostic::warning(Code::NotEnforced, why)
+                .with_effect("nothing enforces the policy for this Service")
+                .with_hint("label the Service or its namespace istio.io/use-waypoint")
+                .into()
+        };
+        match &service.binding {
+            Binding::Served => Ok(Reach::Service(key)),
+            Binding::Other(gateway) => Err(for_another(format!(
+                "Service {key} belongs to another waypoint, {gateway}"
+            ))
+            .into()),
+            Binding::Unbound => Err(unbound(format!("Service {key} is bound to no waypoint"))),
+            Binding::Refused(why) => Err(unbound(format!("Service {key} is not served: {why}"))),
+        }
+    }
+
+    /// Everything that a policy of this namespace could reach.
+    pub fn all_of_namespace(&self, namespace: &str) -> Vec<Reach> {
+        let mut reaches = Vec::new();
+        let own_gateway = |own: &Waypoint| *own.origin.key.namespace == *namespace;
+        let by_class = *self.mesh.root_namespace == *namespace;
+        if self
+            .waypoint
+            .is_some_and(|own| by_class || own_gateway(own))
+        {
+            reaches.push(Reach::Waypoint);
+        }
+        reaches.extend(
+            (self.services.values())
+                .filter(|service| *service.key.namespace == *namespace)
+                .filter(|service| service.binding == Binding::Served)
+                .map(|service| Reach::Service(service.key.clone())),
+        );
+        reaches
+    }
+}
+
+fn for_another(message: String) -> Diagnostic {
+    Diagnostic::new(Severity::Info, Code::NotForWaypoint, message)
+        .with_effect("this waypoint does not enforce the policy by this targetRef")
+}
+
+fn not_found(message: String) -> Diagnostic {
+    Diagnostic::error(Code::TargetNotFound, message).with_effect(EFFECT_NOTHING)
+}
+
+fn unsupported(target: &TargetRef, why: &str) -> Box<Diagnostic> {
+    let TargetRef {
+        kind, group, name, ..
+    } = target;
+    let message = format!("target {kind} '{name}' (group '{group}'): {why}");
+    Diagnostic::error(Code::Unsupported, message)
+        .with_effect(EFFECT_NOTHING)
+        .into()
+}

@@ -1,0 +1,234 @@
+//! parentRefs of HTTPRoutes: which ports of which service each names (specs/istio-waypoint.md 4.3,
+//! specs/gateway-api.md 1.4, "Parents" and "Producer/consumer").
+
+use std::collections::BTreeMap;
+
+use super::{Findings, waypoint};
+use crate::diagnostics::{Code, Diagnostic, Severity};
+use crate::origin::ObjectKey;
+use crate::resources::gateway_api::{HttpRouteParentRefs, HttpRouteSpec};
+use crate::resources::{Loaded, Object, Resources};
+use crate::snapshot::{AppProtocol, Binding, Service, Waypoint};
+
+const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
+
+type Services = BTreeMap<ObjectKey, Service>;
+
+/// Ports of one service that a route is attached to; none if the service is not served.
+pub(super) struct Place {
+    /// The service.
+    pub service: ObjectKey,
+    /// Service ports.
+    pub ports: Vec<u16>,
+}
+
+/// One entry of `parentRefs`.
+pub(super) struct Parent<'a> {
+    /// The route.
+    pub object: &'a Object<HttpRouteSpec>,
+    /// `spec.parentRefs[i]`.
+    pub path: String,
+    /// As written.
+    pub written: &'a HttpRouteParentRefs,
+    /// Where findings go.
+    pub findings: &'a mut Findings,
+}
+
+impl Parent<'_> {
+    /// The ports it names. `None`: it attaches the route to nothing that this waypoint knows.
+    pub fn place(
+        &mut self,
+        resources: &Resources,
+        waypoint: Option<&Waypoint>,
+        services: &Services,
+    ) -> Option<Place> {
+        let own_namespace = &self.object.origin.key.namespace;
+        let key = ObjectKey {
+            namespace: match &self.written.namespace {
+                Some(namespace) => namespace.as_str().into(),
+                None => own_namespace.clone(),
+            },
+            name: self.written.name.as_str().into(),
+        };
+        if !self.is_service(&key, waypoint) {
+            return None;
+        }
+        if key.namespace != *own_namespace {
+            self.say(
+                Diagnostic::warning(
+                    Code::NotAttached,
+                    format!("a consumer route: Service {key} is in another namespace"),
+                )
+                .with_effect("a waypoint applies the routes of the Service's own namespace only, so nothing applies this one")
+                .with_hint(format!("move the route to the namespace {}", key.namespace)),
+                "namespace",
+            );
+            return None;
+        }
+        let Some(service) = services.get(&key) else {
+            let (what, hint) = match resources.services.get(&key) {
+                Some(_) => ("can not be read", "mend the Service first"),
+                None => ("does not exist", "name a Service of the route's namespace"),
+            };
+            self.say(
+                Diagnostic::error(Code::ParentNotFound, format!("Service {key} {what}"))
+                    .with_effect("the route is attached to nothing by this parentRef")
+                    .with_hint(hint),
+                "name",
+            );
+            return None;
+        };
+        let spec = resources.services.get(&key).and_then(Loaded::object);
+        if let Some(spec) = spec.map(|object| &object.spec)
+            && (spec.headless || spec.external_name)
+        {
+            let what = if spec.headless {
+                "headless"
+            } else {
+                "an ExternalName"
+            };
+            self.say(
+                Diagnostic::error(
+                    Code::NotAttached,
+                    format!("Service {key} is {what} and has no virtual IP"),
+                )
+                .with_effect("the route applies to nothing by this parentRef")
+                .with_hint("routes need a Service with a clusterIP"),
+                "name",
+            );
+            return None;
+        }
+        let ports = self.ports(service)?;
+        if service.binding != Binding::Served {
+            self.say_not_served(service);
+            return Some(Place {
+                service: key,
+                ports: Vec::new(),
+            });
+        }
+        Some(Place {
+            service: key,
+            ports,
+        })
+    }
+
+    fn is_service(&mut self, key: &ObjectKey, waypoint: Option<&Waypoint>) -> bool {
+        let group = self.written.group.as_deref().unwrap_or(GATEWAY_GROUP);
+        let kind = self.written.kind.as_deref().unwrap_or("Gateway");
+        match (group, kind) {
+            ("" | "core", "Service") => return true,
+            (GATEWAY_GROUP, "Gateway") if waypoint::is_this(waypoint, key) => self.say(
+                Diagnostic::warning(
+                    Code::NotAttached,
+                    format!("Gateway {key} is a waypoint, which takes no routes"),
+                )
+                .with_effect("nothing applies the route by this parentRef")
+                .with_hint("attach it to the Service: {group: \"\", kind: Service, name: ...}"),
+                "",
+            ),
+            (GATEWAY_GROUP, "Service") => self.say(
+                Diagnostic::error(
+                    Code::NotAttached,
+                    format!("a Service is of the core group, not of {GATEWAY_GROUP}"),
+                )
+                .with_effect("nothing applies the route by this parentRef")
+                .with_hint("write group: \"\" beside kind: Service, for an absent group is the Gateway API's"),
+                "",
+            ),
+            (group, kind) => self.say(
+                Diagnostic::new(
+                    Severity::Info,
+                    Code::NotForWaypoint,
+                    format!("parent {kind} {key} (group '{group}') is not for a waypoint"),
+                )
+                .with_effect("this waypoint does not apply the route by this parentRef"),
+                "",
+            ),
+        }
+        false
+    }
+
+    /// The ports of the service that carry HTTP and that the parentRef names; all if it names none.
+    fn ports(&mut self, service: &Service) -> Option<Vec<u16>> {
+        let (number, name) = (self.written.port, &self.written.section_name);
+        let named: Vec<_> = (service.ports.iter())
+            .filter(|port| number.is_none_or(|n| n == i32::from(port.number)))
+            // For a Service the section name is a port's name.
+            .filter(|port| name.as_ref().is_none_or(|n| **n == *port.name))
+            .collect();
+        let key = &service.key;
+        if named.is_empty() {
+            let wanted = match (number, name) {
+                (Some(number), _) => number.to_string(),
+                (None, Some(name)) => format!("'{name}'"),
+                (None, None) => "for TCP at all".to_owned(),
+            };
+            let field = if number.is_some() {
+                "port"
+            } else {
+                "sectionName"
+            };
+            let declared: Vec<_> = service.ports.iter().map(|p| p.number.to_string()).collect();
+            self.say(
+                Diagnostic::error(
+                    Code::ParentNotFound,
+                    format!("Service {key} has no port {wanted}"),
+                )
+                .with_effect("the route is attached to nothing by this parentRef")
+                .with_hint(format!("it has: {}", declared.join(", "))),
+                field,
+            );
+            return None;
+        }
+        let carries_http = |protocol: AppProtocol| protocol != AppProtocol::Tcp;
+        let http: Vec<u16> = (named.iter().filter(|p| carries_http(p.protocol)))
+            .map(|port| port.number)
+            .collect();
+        if http.is_empty() {
+            let field = if number.is_some() { "port" } else { "" };
+            self.say(
+                Diagnostic::error(
+                    Code::NotAttached,
+                    format!("no port of Service {key} named here carries HTTP"),
+                )
+                .with_effect("connections are spliced as TCP; no HTTPRoute applies to them")
+                .with_hint("declare appProtocol: http, http2 or grpc on the Service's port"),
+                field,
+            );
+            return None;
+        }
+        Some(http)
+    }
+
+    fn say_not_served(&mut self, service: &Service) {
+        let key = &service.key;
+        let (severity, why) = match &service.binding {
+            Binding::Other(gateway) => (
+                Severity::Info,
+                format!("Service {key} is served by another waypoint, {gateway}"),
+            ),
+            Binding::Refused(reason) => (
+                Severity::Warning,
+                format!("Service {key} is not served: {reason}"),
+            ),
+            _ => (
+                Severity::Warning,
+                format!("Service {key} is bound to no waypoint"),
+            ),
+        };
+        self.say(
+            Diagnostic::new(severity, Code::NotEnforced, why)
+                .with_effect("this waypoint does not apply the route to it")
+                .with_hint("label the Service or its namespace istio.io/use-waypoint"),
+            "name",
+        );
+    }
+
+    fn say(&mut self, diagnostic: Diagnostic, field: &str) {
+        let path = match field {
+            "" => self.path.clone(),
+            field => format!("{}.{field}", self.path),
+        };
+        self.findings.push(self.object.mark(diagnostic, &path));
+    }
+}

@@ -1,0 +1,138 @@
+//! Rules of HTTPRoutes as a whole: their parts together, and what this version leaves out. The parts
+//! are read by `route_matches`, `route_filters` and `route_backends`.
+
+use std::sync::Arc;
+
+use super::route_backends::Backends;
+use super::{Findings, route_filters, route_matches};
+use crate::diagnostics::{Code, Diagnostic};
+use crate::resources::Object;
+use crate::resources::gateway_api::{HttpRouteRules, HttpRouteSpec};
+use crate::snapshot::{Filter, HttpRule};
+
+/// A rule being read: where it stands and what breaks it.
+pub(super) struct Reading<'a> {
+    /// The route.
+    object: &'a Object<HttpRouteSpec>,
+    /// `spec.rules[i]`.
+    pub path: String,
+    /// Where the route applies, in words.
+    scope: &'a str,
+    broken: Option<Arc<str>>,
+    findings: &'a mut Findings,
+}
+
+impl Reading<'_> {
+    /// Something that Cairn can not honour: the rule answers 500.
+    pub fn fail(&mut self, code: Code, path: &str, message: impl Into<String>) {
+        let message = message.into();
+        self.broken.get_or_insert_with(|| message.as_str().into());
+        let finding = Diagnostic::error(code, message).with_effect(format!(
+            "requests to {} that this rule matches are answered 500",
+            self.scope
+        ));
+        self.findings.push(self.object.mark(finding, path));
+    }
+
+    /// Something that works, but otherwise than written; `effect` says how.
+    pub fn warn(&mut self, code: Code, path: &str, message: impl Into<String>, effect: &str) {
+        let finding = Diagnostic::warning(code, message).with_effect(effect);
+        self.findings.push(self.object.mark(finding, path));
+    }
+
+    /// Requests in the rule's scope, for effects.
+    pub fn requests(&self) -> String {
+        format!("requests to {} that this rule matches", self.scope)
+    }
+
+    /// A part of the rule's requests that is answered 500; the rule as such works.
+    pub fn fail_share(&mut self, path: &str, message: &str, hint: &str) {
+        let effect = format!("its share of {} is answered 500", self.requests());
+        let finding = Diagnostic::error(Code::BackendNotFound, message)
+            .with_effect(effect)
+            .with_hint(hint);
+        self.findings.push(self.object.mark(finding, path));
+    }
+}
+
+/// Reads one rule.
+pub(super) fn read(
+    object: &Object<HttpRouteSpec>,
+    index: usize,
+    written: &HttpRouteRules,
+    scope: &str,
+    backends: &Backends<'_>,
+    findings: &mut Findings,
+) -> HttpRule {
+    let mut reading = Reading {
+        object,
+        path: format!("spec.rules[{index}]"),
+        scope,
+        broken: None,
+        findings,
+    };
+    let matches = route_matches::read(written.matches.as_deref(), &mut reading);
+    let filters = route_filters::read(written, &matches, &mut reading);
+    let refs = written.backend_refs.as_deref().unwrap_or_default();
+    let own_namespace = &object.origin.key.namespace;
+    let targets = backends.read(refs, own_namespace, &mut reading);
+    refuse_left_out(written, &mut reading);
+
+    let redirects = filters.iter().any(|f| matches!(f, Filter::Redirect(_)));
+    let path = format!("{}.backendRefs", reading.path);
+    if redirects && !refs.is_empty() {
+        let effect = "requests are redirected; the backends receive nothing";
+        let message = "a rule that redirects has no use for backendRefs";
+        reading.warn(Code::Conflict, &path, message, effect);
+    } else if !redirects && targets.is_empty() && reading.broken.is_none() {
+        let message = match refs {
+            [] => "the rule has no backendRefs",
+            _ => "every backendRef of the rule has weight 0",
+        };
+        let effect = format!("{} are answered 500", reading.requests());
+        reading.warn(Code::MissingField, &path, message, &effect);
+    }
+    HttpRule {
+        name: written.name.as_deref().map(Arc::from),
+        matches,
+        filters,
+        backends: targets,
+        broken: reading.broken,
+    }
+}
+
+/// Fields of a rule that this version does not implement. A rule that has one is refused as a
+/// whole, for a retry or timeout that is silently missing is found out in an outage.
+fn refuse_left_out(written: &HttpRouteRules, reading: &mut Reading<'_>) {
+    let mut refuse = |field: &str| {
+        let path = format!("{}.{field}", reading.path);
+        reading.fail(
+            Code::Unsupported,
+            &path,
+            format!("{field} is not supported yet"),
+        );
+    };
+    if let Some(timeouts) = &written.timeouts {
+        // Zero means no timeout, which is what there is.
+        let is_set = |t: &Option<String>| t.as_deref().is_some_and(|t| !is_zero_duration(t));
+        if is_set(&timeouts.request) {
+            refuse("timeouts.request");
+        }
+        if is_set(&timeouts.backend_request) {
+            refuse("timeouts.backendRequest");
+        }
+    }
+    if written.retry.is_some() {
+        refuse("retry");
+    }
+    if written.session_persistence.is_some() {
+        refuse("sessionPersistence");
+    }
+}
+
+/// A duration of the Gateway API (`0s`, `0h0m`) that is zero.
+fn is_zero_duration(text: &str) -> bool {
+    text.starts_with('0')
+        && text.ends_with(['h', 'm', 's'])
+        && text.chars().all(|c| matches!(c, '0' | 'h' | 'm' | 's'))
+}

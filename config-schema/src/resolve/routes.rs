@@ -1,0 +1,212 @@
+//! HTTPRoutes on the ports of services (specs/istio-waypoint.md 4.3, specs/gateway-api.md 1.4). Which
+//! ports a parentRef names is in `route_parents`, what a rule says in `route_rules`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::Findings;
+use super::route_backends::Backends;
+use super::route_parents::{Parent, Place};
+use super::route_rules;
+use crate::diagnostics::{Code, Diagnostic};
+use crate::origin::ObjectKey;
+use crate::resources::gateway_api::{HttpRouteRules, HttpRouteSpec};
+use crate::resources::{Broken, Loaded, Object, Resources, TargetRef};
+use crate::snapshot::{
+    AppProtocol, Binding, HttpMatch, HttpRoute, HttpRule, PathMatch, Service, Waypoint,
+};
+
+type Services = BTreeMap<ObjectKey, Service>;
+
+/// Attaches every HTTPRoute to the ports of the services it names.
+pub(super) fn attach(
+    resources: &Resources,
+    waypoint: Option<&Waypoint>,
+    services: &mut Services,
+    findings: &mut Findings,
+) {
+    for loaded in resources.http_routes.values() {
+        match loaded {
+            Loaded::Good(object) | Loaded::KeptLastGood(object) => {
+                attach_route(object, resources, waypoint, services, findings);
+            }
+            Loaded::Broken(broken) => attach_broken(broken, services, findings),
+        }
+    }
+}
+
+fn attach_route(
+    object: &Object<HttpRouteSpec>,
+    resources: &Resources,
+    waypoint: Option<&Waypoint>,
+    services: &mut Services,
+    findings: &mut Findings,
+) {
+    let mut places = Vec::new();
+    for (index, parent) in object.spec.parent_refs.iter().flatten().enumerate() {
+        let mut parent = Parent {
+            object,
+            path: format!("spec.parentRefs[{index}]"),
+            written: parent,
+            findings: &mut *findings,
+        };
+        places.extend(parent.place(resources, waypoint, services));
+    }
+    warn_of_unused_fields(object, &places, findings);
+    if places.is_empty() {
+        return;
+    }
+    let scope = scope(&places, services);
+    let backends = Backends::new(resources, services);
+    let rules = match &object.spec.rules {
+        // What the API server writes for an absent list.
+        None => vec![route_rules::read(
+            object,
+            0,
+            &HttpRouteRules::default(),
+            &scope,
+            &backends,
+            findings,
+        )],
+        Some(rules) => (rules.iter().enumerate())
+            .map(|(index, written)| {
+                route_rules::read(object, index, written, &scope, &backends, findings)
+            })
+            .collect(),
+    };
+    if rules.is_empty() {
+        let finding = Diagnostic::warning(Code::MissingField, "the route has no rules")
+            .with_effect(format!("requests to {scope} are answered 404"));
+        findings.push(object.mark(finding, "spec.rules"));
+    }
+    let route = Arc::new(HttpRoute {
+        origin: object.origin.clone(),
+        created_s: object.meta.created_s,
+        rules,
+        broken: false,
+    });
+    push(&route, &places, services);
+}
+
+fn push(route: &Arc<HttpRoute>, places: &[Place], services: &mut Services) {
+    for place in places {
+        let Some(service) = services.get_mut(&place.service) else {
+            continue;
+        };
+        for port in &mut service.ports {
+            // Two parentRefs may name the same port.
+            let there = |last: &Arc<HttpRoute>| Arc::ptr_eq(last, route);
+            if place.ports.contains(&port.number) && !port.routes.last().is_some_and(there) {
+                port.routes.push(route.clone());
+            }
+        }
+    }
+}
+
+fn warn_of_unused_fields(
+    object: &Object<HttpRouteSpec>,
+    places: &[Place],
+    findings: &mut Findings,
+) {
+    let spec = &object.spec;
+    if !places.is_empty() && spec.hostnames.as_ref().is_some_and(|h| !h.is_empty()) {
+        let finding = Diagnostic::warning(
+            Code::Unsupported,
+            "hostnames mean nothing on a route whose parent is a Service",
+        )
+        .with_effect("the route applies whatever Host a request has")
+        .with_hint("match the header Host instead");
+        findings.push(object.mark(finding, "spec.hostnames"));
+    }
+    if spec.use_default_gateways.is_some() {
+        let finding = Diagnostic::warning(
+            Code::Unsupported,
+            "useDefaultGateways means nothing to a waypoint",
+        )
+        .with_effect("the route is attached by its parentRefs only");
+        findings.push(object.mark(finding, "spec.useDefaultGateways"));
+    }
+}
+
+/// Where a route applies, in words for findings.
+fn scope(places: &[Place], services: &Services) -> String {
+    let mut words: Vec<String> = Vec::new();
+    for place in places {
+        let count = services.get(&place.service).map_or(0, |s| s.ports.len());
+        if place.ports.len() == count || place.ports.is_empty() {
+            words.push(place.service.to_string());
+        } else {
+            let with_port = |port| format!("{}:{port}", place.service);
+            words.extend(place.ports.iter().map(with_port));
+        }
+    }
+    words.join(", ")
+}
+
+/// A route that can not be read takes the requests that no other route takes and answers 500, on
+/// every service it may have been meant for.
+fn attach_broken(broken: &Broken, services: &mut Services, findings: &mut Findings) {
+    let namespace = &broken.origin.key.namespace;
+    let places: Vec<Place> = services
+        .values()
+        .filter(|service| service.key.namespace == *namespace)
+        .filter(|service| service.binding == Binding::Served)
+        .filter_map(|service| {
+            let ports: Vec<u16> = (service.ports.iter())
+                .filter(|port| port.protocol != AppProtocol::Tcp)
+                .filter(|port| named_by(broken, service, port.number))
+                .map(|port| port.number)
+                .collect();
+            let service = service.key.clone();
+            (!ports.is_empty()).then_some(Place { service, ports })
+        })
+        .collect();
+    let effect = match places.as_slice() {
+        [] => "no service of this waypoint is named by it".to_owned(),
+        places => format!(
+            "requests to {} that no other route matches are answered 500",
+            scope(places, services)
+        ),
+    };
+    findings.push(
+        Diagnostic::error(
+            Code::BadValue,
+            format!("{} can not be read: {}", broken.origin, broken.reason),
+        )
+        .with_effect(effect)
+        .at(broken.location.clone())
+        .of(broken.origin.clone(), ""),
+    );
+    let route = Arc::new(HttpRoute {
+        origin: broken.origin.clone(),
+        created_s: None,
+        rules: vec![HttpRule {
+            name: None,
+            matches: vec![HttpMatch {
+                path: PathMatch::Prefix("".into()),
+                method: None,
+                headers: Vec::new(),
+                query: Vec::new(),
+            }],
+            filters: Vec::new(),
+            backends: Vec::new(),
+            broken: Some(broken.reason.clone()),
+        }],
+        broken: true,
+    });
+    push(&route, &places, services);
+}
+
+fn named_by(broken: &Broken, service: &Service, port: u16) -> bool {
+    let names = |target: &TargetRef| {
+        // What could be salvaged does not tell an absent group from an empty one.
+        target.kind == "Service"
+            && target.name == *service.key.name
+            && (target.namespace.as_deref()).is_none_or(|ns| ns == &*service.key.namespace)
+            && target.port.is_none_or(|p| p == port)
+    };
+    match &broken.targets {
+        Some(targets) => targets.iter().any(names),
+        None => true,
+    }
+}
