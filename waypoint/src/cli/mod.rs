@@ -1,0 +1,88 @@
+//! The command line: which commands there are, and how they end. Each command has a file of its own.
+
+mod output;
+mod pki;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use output::Outcome;
+
+/// An L7 waypoint proxy for sidecarless service meshes.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cairn",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Create a small certificate authority and SPIFFE identities in a folder, for trying things out
+    Pki(pki::Args),
+    /// Live flow records (not in this version)
+    Observe(Absent),
+    /// The cluster controller (not in this version)
+    Controller(Absent),
+    /// The node agent with the kernel redirect (not in this version)
+    Node(Absent),
+}
+
+/// Takes anything, since what it would take is not decided.
+#[derive(Debug, clap::Args)]
+struct Absent {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    _arguments: Vec<String>,
+}
+
+/// Reads the command line, runs the command and says how it ended (DESIGN section 8): 0 fine, 1 the
+/// answer is no or something failed, 2 wrong usage.
+pub fn main() -> ExitCode {
+    // Clap answers wrong usage itself, with exit code 2.
+    let outcome = match Cli::parse().command {
+        Command::Pki(args) => pki::pki(&args),
+        Command::Observe(_) => absent("observe"),
+        Command::Controller(_) => absent("controller"),
+        Command::Node(_) => absent("node"),
+    };
+    match outcome {
+        Ok(outcome) => outcome.into(),
+        Err(error) => {
+            eprintln!("cairn: {error:#}");
+            Outcome::No.into()
+        }
+    }
+}
+
+fn absent(command: &str) -> anyhow::Result<Outcome> {
+    anyhow::bail!("`cairn {command}` is not in this version, see docs/status.md")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_that_exists_shows_an_example() {
+        for command in Cli::command().get_subcommands() {
+            let absent = ["observe", "controller", "node"].contains(&command.get_name());
+            let help = command
+                .get_after_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            assert_eq!(help.contains("cairn "), !absent, "{}", command.get_name());
+        }
+    }
+}
