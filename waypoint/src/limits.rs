@@ -84,3 +84,30 @@ pub const ACCESS_LOG_QUEUE_LINES: usize = 16_384;
 
 /// Label sets of one metric. Beyond: counted into one series whose labels are `other`.
 pub const METRIC_SERIES_MAX: usize = 100_000;
+
+/// Clients whose names come from baggage, as label sets. Any client can make up a new name in every
+/// stream; beyond, its names are `unknown` and only namespace and principal tell it apart.
+pub const METRIC_BAGGAGE_CLIENTS_MAX: usize = 1_000;
+
+/// How often a TCP stream adds its bytes to the metrics, as Istio's `reportingInterval`.
+pub const TCP_REPORT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Bytes of access log lines that wait for stdout, per worker. Beyond: dropped and counted.
+pub const ACCESS_LOG_QUEUE_BYTES: usize = 8 * 1024 * 1024;
+
+/// How long access log lines are gathered before they are written.
+pub const ACCESS_LOG_BATCH_INTERVAL: Duration = Duration::from_millis(20);
+
+/// How long the exit waits for stdout to take the last lines of the access log.
+pub const ACCESS_LOG_FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Connections to one of the metrics, readiness and admin addresses. Beyond: they wait in the
+/// kernel's backlog until one ends.
+pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+
+/// Time for the head of a request to the admin endpoints, and for idling between two.
+pub const ADMIN_HEADER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long a connection to the admin endpoints may last: a reader that stalls must not keep
+/// readiness probes out for ever.
+pub const ADMIN_CONNECTION_TIMEOUT: Duration = Duration::from_secs(120);

@@ -10,6 +10,8 @@ use cairn_config_schema::identity::Identity;
 use cairn_config_schema::snapshot::{Endpoint, Service, Workload};
 use http::{HeaderValue, Method, StatusCode};
 
+use super::tcp::TcpMeter;
+
 /// The client of a tunnel, shared by everything that runs in it.
 #[derive(Debug)]
 pub struct Peer {
@@ -57,6 +59,10 @@ pub struct HttpExchange {
     pub grpc_status: Option<u32>,
     /// Time from sending the request upstream to its response header.
     pub upstream_service_time: Option<Duration>,
+    /// Bytes of the request's header block as the client sent it.
+    pub request_header_bytes: u64,
+    /// Bytes of the response's header block as sent to the client.
+    pub response_header_bytes: u64,
 }
 
 /// One request or one TCP stream.
@@ -72,8 +78,12 @@ pub struct Exchange {
     pub source: Option<Arc<Workload>>,
     /// The service: the one dialled, or after routing the one the chosen backend names.
     pub service: Option<Arc<Service>>,
+    /// Port of `service`: the one dialled, or that of the chosen backend.
+    pub service_port: u16,
     /// HTTP part; `None` for TCP.
     pub http: Option<HttpExchange>,
+    /// TCP metrics from the moment the stream is open; `None` for HTTP.
+    pub tcp: Option<TcpMeter>,
     /// `HTTPRoute/<namespace>/<name>` and rule that matched.
     pub route: Option<(Arc<cairn_config_schema::snapshot::HttpRoute>, usize)>,
     /// The endpoint of the last attempt.
@@ -88,6 +98,8 @@ pub struct Exchange {
     pub flags: &'static str,
     /// `response_code_details`.
     pub details: std::borrow::Cow<'static, str>,
+    /// Why the last attempt to reach an endpoint failed, in words.
+    pub upstream_failure: Option<std::borrow::Cow<'static, str>>,
     /// Bytes from the client: bodies for HTTP, payload for TCP.
     pub bytes_received: u64,
     /// Bytes to the client.
@@ -99,13 +111,16 @@ pub struct Exchange {
 impl Exchange {
     /// An exchange that begins now.
     pub fn begin(origin: Arc<StreamOrigin>) -> Self {
+        let service_port = origin.destination.port();
         Self {
             started_at: SystemTime::now(),
             started: Instant::now(),
             origin,
             source: None,
             service: None,
+            service_port,
             http: None,
+            tcp: None,
             route: None,
             endpoint: None,
             attempts: 0,
@@ -113,6 +128,7 @@ impl Exchange {
             reason: None,
             flags: "",
             details: std::borrow::Cow::Borrowed(""),
+            upstream_failure: None,
             bytes_received: 0,
             bytes_sent: 0,
             snapshot: 0,

@@ -1,0 +1,189 @@
+//! What each path of each address answers. Knows no sockets.
+
+use std::convert::Infallible;
+use std::fmt::Write;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::stream;
+use http::header::{ALLOW, CONTENT_TYPE, ORIGIN};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Frame;
+
+use super::server::Surface;
+use super::state::AdminState;
+use super::{clusters, config_dump};
+use crate::telemetry::exposition::{self, Exposition};
+
+/// The body of an answer.
+pub type Body = BoxBody<Bytes, Infallible>;
+
+/// One path.
+struct Page {
+    paths: &'static [&'static str],
+    surfaces: &'static [Surface],
+    /// Changes something, so POST only.
+    acts: bool,
+    help: &'static str,
+    answer: fn(&Asked<'_>) -> Response<Body>,
+}
+
+/// What is asked, of whom.
+struct Asked<'a> {
+    state: &'a Arc<AdminState>,
+    surface: Surface,
+    query: &'a str,
+}
+
+const EVERYWHERE: &[Surface] = &[Surface::Metrics, Surface::Ready, Surface::Admin];
+
+static PAGES: [Page; 7] = [
+    Page {
+        paths: &["/metrics", "/stats/prometheus"],
+        surfaces: &[Surface::Metrics, Surface::Admin],
+        acts: false,
+        help: "metrics in the Prometheus text format",
+        answer: metrics,
+    },
+    Page {
+        paths: &["/healthz/ready"],
+        surfaces: EVERYWHERE,
+        acts: false,
+        help: "200 when ready, else 503 and the reasons",
+        answer: ready,
+    },
+    Page {
+        paths: &["/config_dump"],
+        surfaces: &[Surface::Admin],
+        acts: false,
+        help: "the configuration in force, its diagnostics and the last reload, as JSON",
+        answer: |asked| json(config_dump::render(asked.state)),
+    },
+    Page {
+        paths: &["/clusters"],
+        surfaces: &[Surface::Admin],
+        acts: false,
+        help: "endpoints of every service port with their active requests, as JSON",
+        answer: |asked| json(clusters::render(asked.state)),
+    },
+    Page {
+        paths: &["/logging"],
+        surfaces: &[Surface::Admin],
+        acts: true,
+        help: "?level=FILTER sets the filter of the log on stderr: info, debug, cairn=debug,h2=warn",
+        answer: logging,
+    },
+    Page {
+        paths: &["/quitquitquit"],
+        surfaces: &[Surface::Admin],
+        acts: true,
+        help: "drains and exits, as SIGTERM does",
+        answer: quit,
+    },
+    Page {
+        paths: &["/help", "/"],
+        surfaces: EVERYWHERE,
+        acts: false,
+        help: "this list",
+        answer: |asked| text(StatusCode::OK, index(asked.surface)),
+    },
+];
+
+/// Answers a request that came in at `surface`; `loopback`: from this machine.
+pub fn answer<B>(
+    request: &Request<B>,
+    surface: Surface,
+    loopback: bool,
+    state: &Arc<AdminState>,
+) -> Response<Body> {
+    let path = request.uri().path();
+    let page = PAGES.iter().find(|p| p.paths.contains(&path) && p.surfaces.contains(&surface));
+    let Some(page) = page else {
+        let served = index(surface);
+        return text(StatusCode::NOT_FOUND, format!("no such page; there are:\n{served}"));
+    };
+    let allowed: &[Method] = if page.acts { &[Method::POST] } else { &[Method::GET, Method::HEAD] };
+    if !allowed.contains(request.method()) {
+        let allow = if page.acts { "POST" } else { "GET, HEAD" };
+        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, format!("only {allow} here\n"));
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+        return response;
+    }
+    // The admin address may have been opened to others for its dumps, and a web page may make its
+    // reader's browser post here: neither may act.
+    if page.acts && (!loopback || request.headers().contains_key(ORIGIN)) {
+        let why = "only for this machine, and not for web pages\n";
+        return text(StatusCode::FORBIDDEN, why.to_owned());
+    }
+    let query = request.uri().query().unwrap_or_default();
+    (page.answer)(&Asked { state, surface, query })
+}
+
+fn metrics(asked: &Asked<'_>) -> Response<Body> {
+    let pieces = Exposition::new(asked.state.registry.clone());
+    let frames = stream::iter(pieces.map(|piece| Ok::<_, Infallible>(Frame::data(piece))));
+    let body = BodyExt::boxed(StreamBody::new(frames));
+    typed(StatusCode::OK, exposition::CONTENT_TYPE, body)
+}
+
+fn ready(asked: &Asked<'_>) -> Response<Body> {
+    let reasons = asked.state.readiness.reasons();
+    if reasons.is_empty() {
+        return text(StatusCode::OK, "ready\n".to_owned());
+    }
+    let mut page = String::from("not ready:\n");
+    for reason in reasons {
+        // Writing to a String can not fail.
+        let _ = writeln!(page, "{reason}");
+    }
+    text(StatusCode::SERVICE_UNAVAILABLE, page)
+}
+
+fn logging(asked: &Asked<'_>) -> Response<Body> {
+    let Some(filter) = asked.query.strip_prefix("level=") else {
+        return text(StatusCode::BAD_REQUEST, "say ?level=FILTER\n".to_owned());
+    };
+    match (asked.state.set_log_filter)(filter) {
+        Ok(()) => text(StatusCode::OK, format!("log filter is now {filter}\n")),
+        Err(why) => text(StatusCode::BAD_REQUEST, format!("{why}\n")),
+    }
+}
+
+fn quit(asked: &Asked<'_>) -> Response<Body> {
+    (asked.state.quit)();
+    text(StatusCode::OK, "draining\n".to_owned())
+}
+
+fn index(surface: Surface) -> String {
+    let mut list = String::new();
+    for page in PAGES.iter().filter(|p| p.surfaces.contains(&surface)) {
+        let method = if page.acts { "POST" } else { "GET" };
+        // Writing to a String can not fail.
+        let _ = writeln!(list, "  {method:<4} {}: {}", page.paths.join(", "), page.help);
+    }
+    list
+}
+
+fn text(status: StatusCode, text: String) -> Response<Body> {
+    typed(status, "text/plain; charset=utf-8", Full::from(text).boxed())
+}
+
+fn json(rendered: Result<Vec<u8>, serde_json::Error>) -> Response<Body> {
+    match rendered {
+        Ok(rendered) => typed(StatusCode::OK, "application/json", Full::from(rendered).boxed()),
+        Err(error) => {
+            tracing::error!(%error, "an admin page could not be rendered; please report this");
+            text(StatusCode::INTERNAL_SERVER_ERROR, format!("can not be rendered: {error}\n"))
+        }
+    }
+}
+
+fn typed(status: StatusCode, content_type: &'static str, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let content_type = HeaderValue::from_static(content_type);
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    response
+}

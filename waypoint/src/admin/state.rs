@@ -1,0 +1,48 @@
+//! What the endpoints show and may do, as the rest of the process hands it to them.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwapOption;
+use cairn_config_schema::snapshot::{ClusterKey, Snapshot};
+
+use super::readiness::Readiness;
+use crate::telemetry::series::Registry;
+
+/// How the last attempt to read the configuration came out.
+#[derive(Clone, Debug)]
+pub struct Reload {
+    /// When.
+    pub at: SystemTime,
+    /// From the change noticed to the snapshot in force, or to the failure.
+    pub took: Duration,
+    /// The version it brought, or why what was in force still is.
+    pub outcome: Result<u64, String>,
+}
+
+/// Everything the endpoints need. Closures, because what they reach into belongs to others.
+pub struct AdminState {
+    /// Asked by `/healthz/ready`.
+    pub readiness: Arc<Readiness>,
+    /// The snapshot in force; `None` before the first.
+    pub snapshot: Box<dyn Fn() -> Option<Arc<Snapshot>> + Send + Sync>,
+    /// The last reload; written by whoever publishes.
+    pub last_reload: Arc<ArcSwapOption<Reload>>,
+    /// Requests and streams that an endpoint of a cluster has now; `None` when it is not known.
+    pub active_requests: Box<dyn Fn(&ClusterKey, SocketAddr) -> Option<u64> + Send + Sync>,
+    /// Sets the filter of the process's own log, `info` or `cairn=debug,h2=warn`; the error says
+    /// what is wrong with it.
+    pub set_log_filter: Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>,
+    /// Begins to drain, as SIGTERM does.
+    pub quit: Box<dyn Fn() + Send + Sync>,
+    /// What a scrape reads: [`crate::telemetry::metrics::registry`].
+    pub registry: Arc<Registry>,
+}
+
+impl fmt::Debug for AdminState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AdminState").field("readiness", &self.readiness).finish_non_exhaustive()
+    }
+}

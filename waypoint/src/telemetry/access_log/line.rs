@@ -1,0 +1,241 @@
+//! What one line of the access log says. The keys are those of Istio's JSON log
+//! (specs/istio-waypoint.md 5.5), then Cairn's. Of the headers, only those with a key of their own
+//! are ever written.
+
+use std::borrow::Cow;
+use std::fmt::Display;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use cairn_authz::Shadow;
+use cairn_config_schema::origin::Origin;
+use cairn_config_schema::snapshot::{Action, Service};
+use http::HeaderValue;
+use serde::{Serialize, Serializer};
+
+use crate::telemetry::exchange::{Exchange, HttpExchange};
+use crate::telemetry::labels::source_workload;
+
+/// One line, borrowed from its exchange. `null` is what Envoy writes for `-`.
+#[derive(Serialize)]
+pub struct Line<'a> {
+    start_time: &'a str,
+    route_name: Option<Text<RouteName<'a>>>,
+    method: Option<&'a str>,
+    path: Option<&'a str>,
+    protocol: Option<&'a str>,
+    response_code: u16,
+    response_flags: &'a str,
+    response_code_details: Option<&'a str>,
+    connection_termination_details: Option<&'a str>,
+    bytes_received: u64,
+    bytes_sent: u64,
+    /// Milliseconds.
+    duration: u64,
+    /// Milliseconds, as text: Envoy takes it from a header.
+    upstream_service_time: Option<Text<u128>>,
+    x_forwarded_for: Option<Cow<'a, str>>,
+    user_agent: Option<Cow<'a, str>>,
+    request_id: Option<Cow<'a, str>>,
+    authority: Option<&'a str>,
+    upstream_host: Option<Text<SocketAddr>>,
+    upstream_cluster: Option<Text<UpstreamCluster<'a>>>,
+    upstream_local_address: Option<&'a str>,
+    downstream_local_address: Text<SocketAddr>,
+    downstream_remote_address: Text<SocketAddr>,
+    requested_server_name: Option<&'a str>,
+    upstream_transport_failure_reason: Option<&'a str>,
+
+    source_principal: &'a str,
+    destination_principal: Option<&'a str>,
+    source_workload: Option<&'a str>,
+    destination_workload: Option<&'a str>,
+    destination_service: Option<&'a str>,
+    tunnel_authority: &'a str,
+    attempts: u32,
+    verdict: Option<&'static str>,
+    policy: Option<Text<&'a Origin>>,
+    rule: Option<usize>,
+    reason: Option<&'a str>,
+    dry_run: DryRun<'a>,
+    snapshot: u64,
+}
+
+impl<'a> Line<'a> {
+    /// The line of an exchange that began at `start_time` (RFC 3339) and took `elapsed`.
+    pub fn new(exchange: &'a Exchange, start_time: &'a str, elapsed: Duration) -> Self {
+        let http = exchange.http.as_ref();
+        let verdict = exchange.verdict.as_ref();
+        let service = exchange.service.as_deref();
+        let destination = exchange.endpoint.as_ref().and_then(|e| e.workload.as_deref());
+        let details = some(&exchange.details);
+        Self {
+            start_time,
+            route_name: http.and_then(|_| route_name(exchange)),
+            method: http.map(|h| h.method.as_str()),
+            path: http.and_then(|h| some(&h.path)),
+            protocol: http.and_then(|h| some(h.protocol)),
+            response_code: http.and_then(|h| h.status).map_or(0, |s| s.as_u16()),
+            response_flags: some(exchange.flags).unwrap_or("-"),
+            // Envoy's TCP side reports its denials under the other key.
+            response_code_details: http.and(details),
+            connection_termination_details: details.filter(|_| http.is_none()),
+            bytes_received: exchange.bytes_received,
+            bytes_sent: exchange.bytes_sent,
+            duration: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+            upstream_service_time: http
+                .and_then(|h| h.upstream_service_time)
+                .map(|t| Text(t.as_millis())),
+            x_forwarded_for: header(http, |h| h.forwarded_for.as_ref()),
+            user_agent: header(http, |h| h.user_agent.as_ref()),
+            request_id: header(http, |h| h.request_id.as_ref()),
+            authority: http.and_then(|h| some(&h.authority)),
+            upstream_host: exchange.endpoint.as_ref().map(|e| Text(e.address)),
+            upstream_cluster: service.map(|service| {
+                Text(UpstreamCluster {
+                    service,
+                    port: exchange.service_port,
+                    protocol: if http.is_some() { "http" } else { "tcp" },
+                })
+            }),
+            upstream_local_address: None,
+            downstream_local_address: Text(exchange.origin.destination),
+            downstream_remote_address: Text(exchange.origin.peer.address),
+            requested_server_name: None,
+            upstream_transport_failure_reason: exchange.upstream_failure.as_deref(),
+            source_principal: exchange.origin.peer.identity.uri(),
+            destination_principal: destination.map(|w| w.identity.uri()),
+            source_workload: source_workload(exchange).map(|w| &*w.workload_name),
+            destination_workload: destination.map(|w| &*w.workload_name),
+            destination_service: service.map(|s| &*s.hostname),
+            tunnel_authority: &exchange.origin.tunnel_authority,
+            attempts: exchange.attempts,
+            verdict: verdict.map(|v| verb(v.allowed)),
+            policy: verdict.and_then(|v| v.policy.as_ref()).map(|p| Text(&p.origin)),
+            rule: verdict.and_then(|v| v.rule),
+            reason: exchange.reason.as_deref(),
+            dry_run: DryRun(verdict.map(|v| v.shadow.as_slice()).unwrap_or_default()),
+            snapshot: exchange.snapshot,
+        }
+    }
+}
+
+fn verb(allowed: bool) -> &'static str {
+    if allowed { "allow" } else { "deny" }
+}
+
+fn some(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
+}
+
+fn header<'a>(
+    http: Option<&'a HttpExchange>,
+    of: fn(&HttpExchange) -> Option<&HeaderValue>,
+) -> Option<Cow<'a, str>> {
+    let value = http.and_then(of)?;
+    Some(String::from_utf8_lossy(value.as_bytes()))
+}
+
+/// Written into the JSON string as it displays, without a string in between.
+struct Text<T>(T);
+
+impl<T: Display> Serialize for Text<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+/// `default` without an HTTPRoute; else its namespace, name and rule, as istiod names them.
+enum RouteName<'a> {
+    Default,
+    Rule(&'a Origin, usize),
+}
+
+fn route_name(exchange: &Exchange) -> Option<Text<RouteName<'_>>> {
+    match &exchange.route {
+        Some((route, rule)) => Some(Text(RouteName::Rule(&route.origin, *rule))),
+        // Nothing matched, or it ended before routing.
+        None if exchange.endpoint.is_none() => None,
+        None => Some(Text(RouteName::Default)),
+    }
+}
+
+impl Display for RouteName<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::Rule(origin, rule) => {
+                write!(f, "{}.{}.{rule}", origin.key.namespace, origin.key.name)
+            }
+        }
+    }
+}
+
+/// `inbound-vip|8000|http|httpbin.default.svc.cluster.local;`
+struct UpstreamCluster<'a> {
+    service: &'a Service,
+    port: u16,
+    protocol: &'static str,
+}
+
+impl Display for UpstreamCluster<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { service, port, protocol } = self;
+        write!(f, "inbound-vip|{port}|{protocol}|{};", service.hostname)
+    }
+}
+
+/// What dry-run policies would have done.
+struct DryRun<'a>(&'a [Shadow]);
+
+#[derive(Serialize)]
+struct DryRunEntry<'a> {
+    action: Action,
+    would: &'static str,
+    policy: Option<Text<&'a Origin>>,
+    rule: Option<usize>,
+}
+
+impl Serialize for DryRun<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(|shadow| DryRunEntry {
+            action: shadow.action,
+            would: verb(shadow.would),
+            policy: shadow.policy.as_ref().map(|p| Text(&p.origin)),
+            rule: shadow.rule,
+        }))
+    }
+}
+
+/// Formats wall-clock times as `2026-11-04T12:34:56.789Z`. The date part changes once a second, so
+/// it is kept.
+#[derive(Default)]
+pub struct TimeText {
+    second: Option<i64>,
+    text: Vec<u8>,
+}
+
+/// Length of `2026-11-04T12:34:56`.
+const SECONDS_LEN: usize = 19;
+
+impl TimeText {
+    /// The text of a time, until the next call.
+    pub fn text(&mut self, at: SystemTime) -> &str {
+        let since_1970 = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let second = i64::try_from(since_1970.as_secs()).unwrap_or(i64::MAX);
+        if self.second != Some(second) {
+            let timestamp = jiff::Timestamp::from_second(second).unwrap_or_default();
+            self.text.clear();
+            // Writing to a Vec can not fail.
+            let _ = write!(self.text, "{timestamp:.0}");
+            self.second = Some(second);
+        }
+        self.text.truncate(SECONDS_LEN);
+        let _ = write!(self.text, ".{:03}Z", since_1970.subsec_millis());
+        std::str::from_utf8(&self.text).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,57 @@
+//! The access log: one JSON line on stdout for every request and every TCP stream. What a line says
+//! is in `line`, how lines get to stdout without holding up a worker in `queue`.
+
+mod line;
+mod queue;
+
+use std::cell::RefCell;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use super::exchange::Exchange;
+use line::{Line, TimeText};
+use queue::{Lines, Queue};
+pub use queue::Writer;
+
+static QUEUE: OnceLock<Arc<Queue>> = OnceLock::new();
+
+thread_local! {
+    static WORKER: RefCell<Option<Worker>> = const { RefCell::new(None) };
+}
+
+/// What a thread needs to write lines.
+struct Worker {
+    lines: Arc<Lines>,
+    time: TimeText,
+}
+
+/// Switches the access log on, for the rest of the process. Lines go to stdout from a thread of
+/// their own; dropping the writer writes what is left. `None` when it is on already.
+///
+/// # Errors
+/// When the thread can not be started.
+pub fn start_on_stdout() -> std::io::Result<Option<Writer>> {
+    let queue = Arc::new(Queue::default());
+    if QUEUE.set(queue.clone()).is_err() {
+        return Ok(None);
+    }
+    Writer::start(queue, Box::new(std::io::stdout())).map(Some)
+}
+
+/// Writes the line of an exchange that took `elapsed`, if the access log is on. Never blocks.
+pub fn write(exchange: &Exchange, elapsed: Duration) {
+    let Some(queue) = QUEUE.get() else {
+        return;
+    };
+    // The thread-local is gone only while the thread is being torn down: no exchange ends then.
+    let _ = WORKER.try_with(|worker| {
+        let mut worker = worker.borrow_mut();
+        let worker = worker.get_or_insert_with(|| Worker {
+            lines: queue.join(),
+            time: TimeText::default(),
+        });
+        let started_at = worker.time.text(exchange.started_at);
+        let line = Line::new(exchange, started_at, elapsed);
+        queue.push(&worker.lines, &line);
+    });
+}

@@ -1,0 +1,98 @@
+//! Cairn's own counters and gauges, those that are not per exchange. Whoever causes an event counts
+//! it here; nothing here is read by a decision.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use cairn_config_schema::diagnostics::Severity;
+use cairn_config_schema::snapshot::Snapshot;
+use prometheus::proto::MetricFamily;
+
+use super::instruments::{ByLabel, Gauge, Instrument, Value, family, sample};
+use super::names;
+
+/// CONNECT requests refused, by reason.
+pub static TUNNEL_REFUSED: ByLabel = ByLabel::new(&names::TUNNEL_REFUSED);
+/// Connections that did not become a tunnel, by reason.
+pub static HANDSHAKE_FAILED: ByLabel = ByLabel::new(&names::HANDSHAKE_FAILED);
+/// Accepted TCP connections.
+pub static CONNECTIONS: Gauge = Gauge::new(&names::CONNECTIONS);
+/// Client tunnels.
+pub static TUNNELS: Gauge = Gauge::new(&names::TUNNELS);
+/// Client streams.
+pub static STREAMS: Gauge = Gauge::new(&names::STREAMS);
+/// Upstream tunnels.
+pub static UPSTREAM_TUNNELS: Gauge = Gauge::new(&names::UPSTREAM_TUNNELS);
+/// Upstream streams in the pool.
+pub static UPSTREAM_IDLE_STREAMS: Gauge = Gauge::new(&names::UPSTREAM_IDLE_STREAMS);
+/// Access log lines dropped.
+pub static ACCESS_LOG_DROPPED: Gauge = Gauge::new(&names::ACCESS_LOG_DROPPED);
+
+static RELOADS: ByLabel = ByLabel::new(&names::RELOADS);
+static RELOAD_DURATION: Value = Value::new(&names::RELOAD_DURATION);
+static SNAPSHOT_VERSION: Value = Value::new(&names::SNAPSHOT_VERSION);
+static DIAGNOSTICS: ByLabel = ByLabel::new(&names::DIAGNOSTICS);
+static CERTIFICATE_EXPIRY: Value = Value::new(&names::CERTIFICATE_EXPIRY);
+
+const RELOAD_OK: &str = "success";
+const RELOAD_FAILED: &str = "failure";
+
+/// A snapshot came into force, `took` after the change was noticed.
+pub fn config_published(snapshot: &Snapshot, took: Duration) {
+    RELOADS.preset([RELOAD_OK, RELOAD_FAILED]);
+    RELOADS.inc(RELOAD_OK);
+    RELOAD_DURATION.set(took.as_secs_f64());
+    SNAPSHOT_VERSION.set(snapshot.version as f64);
+    for (severity, label) in [
+        (Severity::Error, "error"),
+        (Severity::Warning, "warning"),
+        (Severity::Info, "info"),
+    ] {
+        let findings = snapshot.diagnostics.iter();
+        let count = findings.filter(|d| d.severity == severity).count();
+        DIAGNOSTICS.set(label, count as u64);
+    }
+}
+
+/// The configuration could not be read; what was in force still is.
+pub fn config_failed(took: Duration) {
+    RELOADS.preset([RELOAD_OK, RELOAD_FAILED]);
+    RELOADS.inc(RELOAD_FAILED);
+    RELOAD_DURATION.set(took.as_secs_f64());
+}
+
+/// The certificate in use expires then.
+pub fn certificate_expires(at: SystemTime) {
+    let since_1970 = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    CERTIFICATE_EXPIRY.set(since_1970.as_secs() as f64);
+}
+
+/// Everything above, as a scrape shows it.
+pub fn families() -> Vec<MetricFamily> {
+    let instruments: [&dyn Instrument; 13] = [
+        &TUNNEL_REFUSED,
+        &HANDSHAKE_FAILED,
+        &CONNECTIONS,
+        &TUNNELS,
+        &STREAMS,
+        &UPSTREAM_TUNNELS,
+        &UPSTREAM_IDLE_STREAMS,
+        &ACCESS_LOG_DROPPED,
+        &RELOADS,
+        &RELOAD_DURATION,
+        &SNAPSHOT_VERSION,
+        &DIAGNOSTICS,
+        &CERTIFICATE_EXPIRY,
+    ];
+    instruments.iter().filter_map(|i| i.family()).collect()
+}
+
+/// `istio_build` and `cairn_build_info`.
+pub fn build_families(version: &str) -> [MetricFamily; 2] {
+    let build = |metric: &'static names::Metric, values: &[&str]| {
+        family(metric, vec![sample(metric, values, 1.0)])
+    };
+    [
+        build(&names::ISTIO_BUILD, &["proxy", version]),
+        build(&names::BUILD_INFO, &[version]),
+    ]
+}

@@ -1,0 +1,278 @@
+//! The text of a scrape, made piece by piece: a label set is some 50 KB of text because of its
+//! histograms, so a whole scrape is never held in memory. Counts nothing.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, PoisonError};
+
+use bytes::Bytes;
+use prometheus::TextEncoder;
+use prometheus::core::Collector;
+use prometheus::process_collector::ProcessCollector;
+use prometheus::proto::{self, MetricFamily};
+
+use super::counters;
+use super::instruments::{family, label_pairs, sample};
+use super::names::{self, BUCKETS, Metric};
+use super::series::{Histogram, HistogramTotal, HttpKey, HttpSeries, Registry, Row, TcpKey, TcpSeries};
+
+/// `Content-Type` of the text.
+pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+/// Label sets in one piece.
+const ROWS_PER_PIECE: usize = 32;
+
+/// A scrape of a registry. Counts are read when their piece is made.
+pub struct Exposition {
+    registry: Arc<Registry>,
+    families: &'static [Family],
+    row: usize,
+    own: Vec<MetricFamily>,
+}
+
+/// A metric with a value per label set, and where the value is.
+enum Family {
+    Http(&'static Metric, HttpValue),
+    Tcp(&'static Metric, fn(&TcpSeries) -> u64),
+}
+
+enum HttpValue {
+    Requests,
+    /// The histogram and what its sum is divided by.
+    Histogram(fn(&HttpSeries) -> &Histogram, f64),
+}
+
+static FAMILIES: [Family; 8] = [
+    Family::Http(&names::REQUESTS, HttpValue::Requests),
+    Family::Http(&names::REQUEST_DURATION, HttpValue::Histogram(|s| &s.duration, 1_000.0)),
+    Family::Http(&names::REQUEST_BYTES, HttpValue::Histogram(|s| &s.request_bytes, 1.0)),
+    Family::Http(&names::RESPONSE_BYTES, HttpValue::Histogram(|s| &s.response_bytes, 1.0)),
+    Family::Tcp(&names::TCP_OPENED, |s| s.opened.load(Relaxed)),
+    Family::Tcp(&names::TCP_CLOSED, |s| s.closed.load(Relaxed)),
+    Family::Tcp(&names::TCP_SENT, |s| s.sent_bytes.load(Relaxed)),
+    Family::Tcp(&names::TCP_RECEIVED, |s| s.received_bytes.load(Relaxed)),
+];
+
+impl Exposition {
+    /// Everything: Istio's metrics, Cairn's and those of the process.
+    pub fn new(registry: Arc<Registry>) -> Self {
+        let mut own = registry_families(&registry);
+        own.extend(counters::families());
+        own.extend(counters::build_families(env!("CARGO_PKG_VERSION")));
+        own.extend(ProcessCollector::for_self().collect());
+        Self { own, ..Self::of_series(registry) }
+    }
+
+    /// Only the metrics of exchanges.
+    pub fn of_series(registry: Arc<Registry>) -> Self {
+        Self {
+            registry,
+            families: &FAMILIES,
+            row: 0,
+            own: Vec::new(),
+        }
+    }
+
+    /// The next rows of a family; empty after its last.
+    fn samples(&self, of: &Family) -> Vec<proto::Metric> {
+        match of {
+            Family::Http(metric, value) => {
+                let rows = self.registry.http.rows(self.row, ROWS_PER_PIECE);
+                let samples = rows.iter().filter_map(|row| self.http_sample(metric, value, row));
+                samples.collect()
+            }
+            Family::Tcp(metric, value) => {
+                let rows = self.registry.tcp.rows(self.row, ROWS_PER_PIECE);
+                let samples = rows.iter().filter_map(|row| self.tcp_sample(metric, *value, row));
+                samples.collect()
+            }
+        }
+    }
+
+    fn http_sample(
+        &self,
+        metric: &Metric,
+        value: &HttpValue,
+        (key, threads): &Row<HttpKey, HttpSeries>,
+    ) -> Option<proto::Metric> {
+        let labels = http_labels(&self.registry, key)?;
+        let labels: Vec<&str> = labels.iter().map(|l| &**l).collect();
+        Some(match value {
+            HttpValue::Requests => {
+                let requests: u64 = threads.iter().map(|s| s.requests.get()).sum();
+                sample(metric, &labels, requests as f64)
+            }
+            HttpValue::Histogram(histogram, unit) => {
+                let mut total = HistogramTotal::default();
+                threads.iter().for_each(|s| histogram(s).add_to(&mut total));
+                histogram_sample(metric, &labels, &total, *unit)
+            }
+        })
+    }
+
+    fn tcp_sample(
+        &self,
+        metric: &Metric,
+        value: fn(&TcpSeries) -> u64,
+        (key, counts): &Row<TcpKey, TcpSeries>,
+    ) -> Option<proto::Metric> {
+        let labels = tcp_labels(&self.registry, key)?;
+        let labels: Vec<&str> = labels.iter().map(|l| &**l).collect();
+        let total: u64 = counts.iter().map(|s| value(s)).sum();
+        Some(sample(metric, &labels, total as f64))
+    }
+}
+
+impl Iterator for Exposition {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        if !self.own.is_empty() {
+            return Some(encode(&std::mem::take(&mut self.own), false));
+        }
+        while let Some((first, rest)) = self.families.split_first() {
+            let samples = self.samples(first);
+            if samples.is_empty() {
+                self.families = rest;
+                self.row = 0;
+                continue;
+            }
+            let (Family::Http(metric, _) | Family::Tcp(metric, _)) = first;
+            let continued = self.row > 0;
+            self.row += ROWS_PER_PIECE;
+            return Some(encode(&[family(metric, samples)], continued));
+        }
+        None
+    }
+}
+
+/// Encodes; `continued` leaves out the two comment lines of a family that is already begun.
+fn encode(families: &[MetricFamily], continued: bool) -> Bytes {
+    let mut text = String::new();
+    if let Err(error) = TextEncoder::new().encode_utf8(families, &mut text) {
+        // Only an empty family can fail, and those are left out before.
+        tracing::error!(%error, "metrics could not be encoded; this scrape is incomplete");
+    }
+    let comments = if continued { 2 } else { 0 };
+    let skipped: usize = text.split_inclusive('\n').take(comments).map(str::len).sum();
+    Bytes::from(text).slice(skipped..)
+}
+
+/// What the registry counts besides series.
+fn registry_families(registry: &Registry) -> Vec<MetricFamily> {
+    let overflow = |cause: &str, count: i64| sample(&names::SERIES_OVERFLOW, &[cause], count as f64);
+    let verdicts = registry.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+    let outcome = |outcome: &str, of: fn(&super::series::Verdicts) -> u64| {
+        let count: u64 = verdicts.iter().map(|v| of(v)).sum();
+        sample(&names::VERDICTS, &[outcome], count as f64)
+    };
+    vec![
+        family(
+            &names::SERIES_OVERFLOW,
+            vec![
+                overflow("series", registry.overflow.value()),
+                overflow("baggage", registry.baggage_overflow.value()),
+            ],
+        ),
+        family(
+            &names::VERDICTS,
+            vec![
+                outcome("allow", |v| v.allow.get()),
+                outcome("deny", |v| v.deny.get()),
+                outcome("dry_run_allow", |v| v.dry_run_allow.get()),
+                outcome("dry_run_deny", |v| v.dry_run_deny.get()),
+            ],
+        ),
+    ]
+}
+
+fn histogram_sample(
+    metric: &Metric,
+    labels: &[&str],
+    total: &HistogramTotal,
+    unit: f64,
+) -> proto::Metric {
+    let mut cumulative = 0;
+    let mut buckets = Vec::with_capacity(BUCKETS.len());
+    for (bound, count) in BUCKETS.iter().zip(&total.counts) {
+        cumulative += count;
+        let mut bucket = proto::Bucket::default();
+        bucket.set_upper_bound(*bound);
+        bucket.set_cumulative_count(cumulative);
+        buckets.push(bucket);
+    }
+    let mut histogram = proto::Histogram::default();
+    histogram.set_bucket(buckets);
+    histogram.set_sample_sum(total.sum as f64 / unit);
+    histogram.set_sample_count(total.counts.iter().sum());
+    let mut sample = proto::Metric::from_label(label_pairs(metric.labels, labels));
+    sample.set_histogram(histogram);
+    sample
+}
+
+/// Label values that HTTP and TCP share, in order.
+fn shared_labels(
+    registry: &Registry,
+    (source, destination, service): (u32, u32, u32),
+) -> Option<Vec<Arc<str>>> {
+    let source = registry.sources.get(source)?;
+    let destination = registry.destinations.get(destination)?;
+    let service = registry.services.get(service)?;
+    Some(vec![
+        Arc::from("waypoint"),
+        source.workload.clone(),
+        source.canonical_service.clone(),
+        source.canonical_revision.clone(),
+        source.workload_namespace.clone(),
+        source.principal.clone(),
+        source.app.clone(),
+        source.version.clone(),
+        source.cluster.clone(),
+        destination.workload.clone(),
+        destination.workload_namespace.clone(),
+        destination.principal.clone(),
+        destination.app.clone(),
+        destination.version.clone(),
+        service.host.clone(),
+        destination.canonical_service.clone(),
+        destination.canonical_revision.clone(),
+        service.name.clone(),
+        service.namespace.clone(),
+        destination.cluster.clone(),
+    ])
+}
+
+fn http_labels(registry: &Registry, key: &HttpKey) -> Option<Vec<Arc<str>>> {
+    let mut labels = shared_labels(registry, (key.source, key.destination, key.service))?;
+    let grpc_status = key.grpc_status.map(|s| s.to_string());
+    let (protocol, status) = if *key == HttpKey::OTHER {
+        (super::labels::OTHER, super::labels::OTHER.to_owned())
+    } else {
+        (if key.grpc { "grpc" } else { "http" }, key.status.to_string())
+    };
+    labels.extend([
+        Arc::from(protocol),
+        Arc::from(status),
+        Arc::from(grpc_status.unwrap_or_default()),
+        Arc::from(flags(key.flags)),
+        Arc::from(SECURITY_POLICY),
+    ]);
+    Some(labels)
+}
+
+fn tcp_labels(registry: &Registry, key: &TcpKey) -> Option<Vec<Arc<str>>> {
+    let mut labels = shared_labels(registry, (key.source, key.destination, key.service))?;
+    labels.extend([
+        Arc::from("tcp"),
+        Arc::from(flags(key.flags)),
+        Arc::from(SECURITY_POLICY),
+    ]);
+    Some(labels)
+}
+
+/// Istio compares the client's certificate with the waypoint's own, not with the endpoint's
+/// (specs/istio-waypoint.md 5.1), and without both there is no tunnel.
+const SECURITY_POLICY: &str = "mutual_tls";
+
+fn flags(flags: &'static str) -> &'static str {
+    if flags.is_empty() { "-" } else { flags }
+}

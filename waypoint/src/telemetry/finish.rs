@@ -1,0 +1,14 @@
+//! The one exit of every request and TCP stream: metrics and access log.
+
+use super::exchange::Exchange;
+use super::{access_log, metrics, tcp};
+
+/// Tells of an exchange that ended. To be called exactly once for each, on the worker that ran it.
+pub fn finish(mut exchange: Exchange) {
+    let elapsed = exchange.started.elapsed();
+    metrics::record(&exchange, elapsed);
+    if exchange.http.is_none() {
+        tcp::closed(&mut exchange);
+    }
+    access_log::write(&exchange, elapsed);
+}

@@ -1,0 +1,27 @@
+//! What operators see of the traffic: metrics and access log. Nothing here decides anything.
+//!
+//! The life of an exchange. The data path makes an [`exchange::Exchange`] when the first byte of a
+//! request or TCP stream is there, and fills it while the work goes on: client, service, route,
+//! verdict, endpoint, outcome. At the end, however it came, it hands it to [`finish`], the one exit:
+//! counts go to the series of the thread ([`metrics`]), and a line to the access log
+//! ([`access_log`]). A scrape adds up the series of all threads and writes their text
+//! ([`exposition`]). TCP streams also report while they run ([`tcp`]). What happens outside an
+//! exchange, a refused tunnel say, is counted directly in [`counters`].
+//!
+//! All names of metrics are in [`names`], all label rules in [`labels`].
+
+pub mod access_log;
+pub mod counters;
+pub mod exchange;
+pub mod exposition;
+mod finish;
+#[cfg(test)]
+mod fixtures;
+pub mod instruments;
+pub mod labels;
+pub mod metrics;
+pub mod names;
+pub mod series;
+pub mod tcp;
+
+pub use finish::finish;

@@ -1,0 +1,273 @@
+//! Every metric: its name, help text and labels. Values live elsewhere, so that this page can be
+//! read as the reference of what a scrape gives.
+
+use prometheus::proto::MetricType;
+
+/// How a metric appears in a scrape.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    /// The name as scraped.
+    pub name: &'static str,
+    /// One sentence, without a full stop.
+    pub help: &'static str,
+    /// Counter, gauge or histogram.
+    pub kind: MetricType,
+    /// Label names in the order of exposition; `le` of histograms not included.
+    pub labels: &'static [&'static str],
+}
+
+const fn counter(
+    name: &'static str,
+    help: &'static str,
+    labels: &'static [&'static str],
+) -> Metric {
+    Metric {
+        name,
+        help,
+        kind: MetricType::COUNTER,
+        labels,
+    }
+}
+
+const fn gauge(name: &'static str, help: &'static str, labels: &'static [&'static str]) -> Metric {
+    Metric {
+        name,
+        help,
+        kind: MetricType::GAUGE,
+        labels,
+    }
+}
+
+const fn histogram(name: &'static str, help: &'static str) -> Metric {
+    Metric {
+        name,
+        help,
+        kind: MetricType::HISTOGRAM,
+        labels: &HTTP_LABELS,
+    }
+}
+
+// --- Istio's (specs/istio-waypoint.md 5.1)
+
+/// Labels of the HTTP metrics in Istio's order. All are always present: Kiali skips a series that
+/// lacks one.
+pub const HTTP_LABELS: [&str; 25] = [
+    "reporter",
+    "source_workload",
+    "source_canonical_service",
+    "source_canonical_revision",
+    "source_workload_namespace",
+    "source_principal",
+    "source_app",
+    "source_version",
+    "source_cluster",
+    "destination_workload",
+    "destination_workload_namespace",
+    "destination_principal",
+    "destination_app",
+    "destination_version",
+    "destination_service",
+    "destination_canonical_service",
+    "destination_canonical_revision",
+    "destination_service_name",
+    "destination_service_namespace",
+    "destination_cluster",
+    "request_protocol",
+    "response_code",
+    "grpc_response_status",
+    "response_flags",
+    "connection_security_policy",
+];
+
+/// Labels of the TCP metrics: those of HTTP without `response_code` and `grpc_response_status`.
+pub const TCP_LABELS: [&str; 23] = [
+    "reporter",
+    "source_workload",
+    "source_canonical_service",
+    "source_canonical_revision",
+    "source_workload_namespace",
+    "source_principal",
+    "source_app",
+    "source_version",
+    "source_cluster",
+    "destination_workload",
+    "destination_workload_namespace",
+    "destination_principal",
+    "destination_app",
+    "destination_version",
+    "destination_service",
+    "destination_canonical_service",
+    "destination_canonical_revision",
+    "destination_service_name",
+    "destination_service_namespace",
+    "destination_cluster",
+    "request_protocol",
+    "response_flags",
+    "connection_security_policy",
+];
+
+/// Upper bounds of every histogram, in milliseconds or bytes: Envoy's defaults. `+Inf` follows.
+pub const BUCKETS: [f64; 19] = [
+    0.5,
+    1.0,
+    5.0,
+    10.0,
+    25.0,
+    50.0,
+    100.0,
+    250.0,
+    500.0,
+    1_000.0,
+    2_500.0,
+    5_000.0,
+    10_000.0,
+    30_000.0,
+    60_000.0,
+    300_000.0,
+    600_000.0,
+    1_800_000.0,
+    3_600_000.0,
+];
+
+/// Requests, counted at their end.
+pub const REQUESTS: Metric = counter(
+    "istio_requests_total",
+    "HTTP and gRPC requests, those denied by policy included",
+    &HTTP_LABELS,
+);
+/// First byte of the request to the last of the response.
+pub const REQUEST_DURATION: Metric = histogram(
+    "istio_request_duration_milliseconds",
+    "Time from the first byte of a request to the end of its response, in milliseconds",
+);
+/// Bytes of requests.
+pub const REQUEST_BYTES: Metric = histogram(
+    "istio_request_bytes",
+    "Bytes of requests, headers and body, as received from the client",
+);
+/// Bytes of responses.
+pub const RESPONSE_BYTES: Metric = histogram(
+    "istio_response_bytes",
+    "Bytes of responses, headers and body, as sent to the client",
+);
+/// TCP streams opened.
+pub const TCP_OPENED: Metric = counter(
+    "istio_tcp_connections_opened_total",
+    "TCP streams opened",
+    &TCP_LABELS,
+);
+/// TCP streams closed.
+pub const TCP_CLOSED: Metric = counter(
+    "istio_tcp_connections_closed_total",
+    "TCP streams closed",
+    &TCP_LABELS,
+);
+/// TCP bytes, waypoint to client.
+pub const TCP_SENT: Metric = counter(
+    "istio_tcp_sent_bytes_total",
+    "Bytes of TCP streams sent to the client",
+    &TCP_LABELS,
+);
+/// TCP bytes, client to waypoint.
+pub const TCP_RECEIVED: Metric = counter(
+    "istio_tcp_received_bytes_total",
+    "Bytes of TCP streams received from the client",
+    &TCP_LABELS,
+);
+/// Always 1.
+pub const ISTIO_BUILD: Metric = gauge(
+    "istio_build",
+    "Version of the proxy, as Istio's components report theirs",
+    &["component", "tag"],
+);
+
+// --- Cairn's own
+
+/// Always 1.
+pub const BUILD_INFO: Metric = gauge("cairn_build_info", "Version of Cairn", &["version"]);
+/// CONNECT requests refused.
+pub const TUNNEL_REFUSED: Metric = counter(
+    "cairn_tunnel_refused_total",
+    "CONNECT requests refused before a byte was forwarded",
+    &["reason"],
+);
+/// TLS handshakes failed.
+pub const HANDSHAKE_FAILED: Metric = counter(
+    "cairn_handshake_failed_total",
+    "Connections that did not become a tunnel",
+    &["reason"],
+);
+/// Verdicts of policy.
+pub const VERDICTS: Metric = counter(
+    "cairn_policy_verdicts_total",
+    "Verdicts of policy: allow and deny were enforced, dry_run_* are what dry-run policies would have done",
+    &["outcome"],
+);
+/// Accepted TCP connections, tunnels or not yet.
+pub const CONNECTIONS: Metric = gauge(
+    "cairn_downstream_connections",
+    "Accepted TCP connections, handshakes in progress included",
+    &[],
+);
+/// Client tunnels.
+pub const TUNNELS: Metric = gauge("cairn_downstream_tunnels", "Open HBONE tunnels of clients", &[]);
+/// Client streams.
+pub const STREAMS: Metric = gauge(
+    "cairn_downstream_streams",
+    "Open CONNECT streams of clients",
+    &[],
+);
+/// Upstream tunnels.
+pub const UPSTREAM_TUNNELS: Metric = gauge(
+    "cairn_upstream_tunnels",
+    "Open HBONE tunnels to destinations",
+    &[],
+);
+/// Pooled upstream streams.
+pub const UPSTREAM_IDLE_STREAMS: Metric = gauge(
+    "cairn_upstream_idle_streams",
+    "Upstream streams kept for the next request",
+    &[],
+);
+/// Access log lines dropped.
+pub const ACCESS_LOG_DROPPED: Metric = counter(
+    "cairn_access_log_dropped_total",
+    "Access log lines dropped because stdout did not keep up",
+    &[],
+);
+/// Overflow of label sets.
+pub const SERIES_OVERFLOW: Metric = counter(
+    "cairn_metric_series_overflow_total",
+    "Exchanges counted in the series `other` (cause series), and clients whose names in baggage were not taken (cause baggage), because there are too many label sets",
+    &["cause"],
+);
+/// Reloads.
+pub const RELOADS: Metric = counter(
+    "cairn_config_reloads_total",
+    "Times the configuration was read again; a failed one left the old in force",
+    &["result"],
+);
+/// Duration of the last reload.
+pub const RELOAD_DURATION: Metric = gauge(
+    "cairn_config_reload_duration_seconds",
+    "Time the last reload took, from the change noticed to the snapshot in force",
+    &[],
+);
+/// Version in force.
+pub const SNAPSHOT_VERSION: Metric = gauge(
+    "cairn_snapshot_version",
+    "Version of the snapshot in force",
+    &[],
+);
+/// Findings of the configuration in force.
+pub const DIAGNOSTICS: Metric = gauge(
+    "cairn_config_diagnostics",
+    "Findings about the configuration in force",
+    &["severity"],
+);
+/// Expiry of the certificate.
+pub const CERTIFICATE_EXPIRY: Metric = gauge(
+    "cairn_certificate_expiry_timestamp_seconds",
+    "When the waypoint's own certificate expires, seconds since 1970",
+    &[],
+);

@@ -1,0 +1,350 @@
+//! Series of Istio's metrics in numbers: what identifies one, what it counts, and the registry of
+//! all of them. Which exchange belongs to which series is decided in `metrics`, their text in
+//! `exposition`.
+
+use std::hash::Hash;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::instruments::Gauge;
+use super::labels::{DestinationLabels, OTHER, ServiceLabels, SourceLabels, UNKNOWN};
+use super::names::{self, BUCKETS};
+
+/// A counter that only one thread writes and any thread reads: adding is a load and a store, not a
+/// locked instruction.
+#[derive(Debug, Default)]
+pub struct Tally(AtomicU64);
+
+impl Tally {
+    /// Adds. Only the owning thread may call it, or counts are lost; `metrics::Shard` sees to it.
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// The count.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Counts per bucket, the last for what is above every bound, and the sum in the unit chosen by
+/// the caller.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    counts: [Tally; BUCKETS.len() + 1],
+    sum: Tally,
+}
+
+impl Histogram {
+    /// Counts a value that adds `summand` to the sum. Only the owning thread may call it.
+    pub fn record(&self, value: f64, summand: u64) {
+        let bucket = BUCKETS.partition_point(|bound| *bound < value);
+        if let Some(count) = self.counts.get(bucket) {
+            count.add(1);
+        }
+        self.sum.add(summand);
+    }
+
+    /// Adds what was counted here to a total.
+    pub fn add_to(&self, total: &mut HistogramTotal) {
+        for (total, count) in total.counts.iter_mut().zip(&self.counts) {
+            *total += count.get();
+        }
+        total.sum += self.sum.get();
+    }
+}
+
+/// Histograms of several threads added together; counts are per bucket, not cumulative.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HistogramTotal {
+    /// Per bucket, the last for what is above every bound.
+    pub counts: [u64; BUCKETS.len() + 1],
+    /// In the unit of the recording.
+    pub sum: u64,
+}
+
+/// What one thread counts for one label set.
+#[derive(Debug, Default)]
+pub struct HttpSeries {
+    /// Requests.
+    pub requests: Tally,
+    /// Values in milliseconds, sum in microseconds.
+    pub duration: Histogram,
+    /// Bytes.
+    pub request_bytes: Histogram,
+    /// Bytes.
+    pub response_bytes: Histogram,
+}
+
+/// What all threads count for one label set: TCP streams begin, end and report rarely enough.
+#[derive(Debug, Default)]
+#[allow(missing_docs)] // the metrics of the same names
+pub struct TcpSeries {
+    pub opened: AtomicU64,
+    pub closed: AtomicU64,
+    pub sent_bytes: AtomicU64,
+    pub received_bytes: AtomicU64,
+}
+
+/// A label set of HTTP, in small numbers. Equal keys are equal label sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct HttpKey {
+    /// Index into [`Registry::sources`].
+    pub source: u32,
+    /// Index into [`Registry::destinations`].
+    pub destination: u32,
+    /// Index into [`Registry::services`].
+    pub service: u32,
+    /// Status, 0 when none was sent.
+    pub status: u16,
+    /// gRPC?
+    pub grpc: bool,
+    /// `grpc-status`, at most 16; gRPC only.
+    pub grpc_status: Option<u8>,
+    /// Envoy's flags, empty when none.
+    pub flags: &'static str,
+}
+
+/// A label set of TCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)] // as in HttpKey
+pub struct TcpKey {
+    pub source: u32,
+    pub destination: u32,
+    pub service: u32,
+    pub flags: &'static str,
+}
+
+/// Index of the label set that is `unknown` throughout.
+pub const UNKNOWN_ID: u32 = 0;
+
+/// Index of the label set that is `other` throughout.
+pub const OTHER_ID: u32 = 1;
+
+impl HttpKey {
+    /// The series that takes what exceeds the limit.
+    pub const OTHER: Self = Self {
+        source: OTHER_ID,
+        destination: OTHER_ID,
+        service: OTHER_ID,
+        status: 0,
+        grpc: false,
+        grpc_status: None,
+        flags: OTHER,
+    };
+}
+
+impl TcpKey {
+    /// The series that takes what exceeds the limit.
+    pub const OTHER: Self = Self {
+        source: OTHER_ID,
+        destination: OTHER_ID,
+        service: OTHER_ID,
+        flags: OTHER,
+    };
+}
+
+/// Label sets by number, equal ones once. Never forgets one, for a series may name it.
+#[derive(Debug)]
+pub struct Labels<T> {
+    known: Mutex<Known<T>>,
+    max: usize,
+}
+
+#[derive(Debug)]
+struct Known<T> {
+    ids: FxHashMap<Arc<T>, u32>,
+    values: Vec<Arc<T>>,
+}
+
+impl<T: Hash + Eq> Labels<T> {
+    fn new(unknown: T, other: T, max: usize) -> Self {
+        let labels = Self {
+            known: Mutex::new(Known {
+                ids: FxHashMap::default(),
+                values: Vec::new(),
+            }),
+            max: max.saturating_add(2),
+        };
+        labels.id(unknown);
+        labels.id(other);
+        labels
+    }
+
+    /// The number of a label set; [`OTHER_ID`] beyond the limit.
+    pub fn id(&self, labels: T) -> u32 {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(id) = known.ids.get(&labels) {
+            return *id;
+        }
+        let id = match u32::try_from(known.values.len()) {
+            Ok(id) if known.values.len() < self.max => id,
+            _ => return OTHER_ID,
+        };
+        let labels = Arc::new(labels);
+        known.values.push(labels.clone());
+        known.ids.insert(labels, id);
+        id
+    }
+
+    /// The label set of a number that [`Self::id`] gave.
+    pub fn get(&self, id: u32) -> Option<Arc<T>> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.values.get(id as usize).cloned()
+    }
+}
+
+/// Series of one kind, in the order they appeared, so that a scrape can walk them in pieces.
+#[derive(Debug)]
+pub struct Table<K, S> {
+    rows: Mutex<Rows<K, S>>,
+    max: usize,
+}
+
+/// A label set and the counts of each thread that has met it.
+pub type Row<K, S> = (K, Vec<Arc<S>>);
+
+#[derive(Debug)]
+struct Rows<K, S> {
+    index: FxHashMap<K, usize>,
+    rows: Vec<Row<K, S>>,
+}
+
+impl<K: Hash + Eq + Copy, S> Table<K, S> {
+    fn new(max: usize) -> Self {
+        Self {
+            rows: Mutex::new(Rows {
+                index: FxHashMap::default(),
+                rows: Vec::new(),
+            }),
+            max,
+        }
+    }
+
+    /// What to do with the counts of a label set: `found` is given the list of its threads' counts.
+    /// `None` when there are too many label sets for a new one; `other` always has room.
+    pub fn enter<R>(&self, key: K, other: K, found: impl FnOnce(&mut Vec<Arc<S>>) -> R) -> Option<R> {
+        let mut table = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        let Rows { index, rows } = &mut *table;
+        let at = match index.get(&key) {
+            Some(at) => *at,
+            None if rows.len() < self.max || key == other => {
+                rows.push((key, Vec::new()));
+                index.insert(key, rows.len() - 1);
+                rows.len() - 1
+            }
+            None => return None,
+        };
+        rows.get_mut(at).map(|(_, counts)| found(counts))
+    }
+
+    /// Up to `count` rows from `start` on; empty after the last.
+    pub fn rows(&self, start: usize, count: usize) -> Vec<Row<K, S>> {
+        let table = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        table.rows.iter().skip(start).take(count).cloned().collect()
+    }
+}
+
+/// Verdicts as one thread counts them.
+#[derive(Debug, Default)]
+#[allow(missing_docs)] // the values of the label `outcome`
+pub struct Verdicts {
+    pub allow: Tally,
+    pub deny: Tally,
+    pub dry_run_allow: Tally,
+    pub dry_run_deny: Tally,
+}
+
+/// Every series of one process. Series and label sets are never dropped: a counter that vanished
+/// and came back would have gone backwards.
+pub struct Registry {
+    /// Clients.
+    pub sources: Labels<SourceLabels>,
+    /// Endpoints.
+    pub destinations: Labels<DestinationLabels>,
+    /// Services.
+    pub services: Labels<ServiceLabels>,
+    /// HTTP.
+    pub http: Table<HttpKey, HttpSeries>,
+    /// TCP.
+    pub tcp: Table<TcpKey, TcpSeries>,
+    /// Verdicts, one entry per thread.
+    pub verdicts: Mutex<Vec<Arc<Verdicts>>>,
+    /// Exchanges that went to the series `other`.
+    pub overflow: Gauge,
+    /// Clients whose baggage was not taken.
+    pub baggage_overflow: Gauge,
+    /// Label sets of clients that come from baggage.
+    pub baggage_clients: Mutex<FxHashSet<SourceLabels>>,
+    /// Labels `source_cluster` and `destination_cluster` of workloads that we know.
+    pub cluster: Arc<str>,
+}
+
+impl Registry {
+    /// A registry of at most `series_max` label sets for HTTP, and as many for TCP.
+    pub fn new(series_max: usize, cluster: &str) -> Self {
+        Self {
+            sources: Labels::new(
+                SourceLabels::all(UNKNOWN),
+                SourceLabels::all(OTHER),
+                series_max,
+            ),
+            destinations: Labels::new(
+                DestinationLabels::all(UNKNOWN),
+                DestinationLabels::all(OTHER),
+                series_max,
+            ),
+            services: Labels::new(
+                ServiceLabels::all(UNKNOWN),
+                ServiceLabels::all(OTHER),
+                series_max,
+            ),
+            http: Table::new(series_max),
+            tcp: Table::new(series_max),
+            verdicts: Mutex::default(),
+            overflow: Gauge::new(&names::SERIES_OVERFLOW),
+            baggage_overflow: Gauge::new(&names::SERIES_OVERFLOW),
+            baggage_clients: Mutex::default(),
+            cluster: cluster.into(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registry").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_on_a_bound_belongs_to_it() {
+        let histogram = Histogram::default();
+        for value in [0.0, 0.5, 0.6, 3_600_000.0, 3_600_001.0] {
+            histogram.record(value, 1);
+        }
+        let mut total = HistogramTotal::default();
+        histogram.add_to(&mut total);
+        let at = |bound: f64| BUCKETS.iter().position(|b| *b == bound).unwrap();
+        assert_eq!(total.counts[at(0.5)], 2);
+        assert_eq!(total.counts[at(1.0)], 1);
+        assert_eq!(total.counts[at(3_600_000.0)], 1);
+        assert_eq!(total.counts[BUCKETS.len()], 1);
+        assert_eq!(total.sum, 5);
+    }
+
+    #[test]
+    fn equal_label_sets_have_one_number_and_too_many_are_other() {
+        let labels = Labels::new("unknown", "other", 1);
+        let first = labels.id("a");
+        assert_eq!(labels.id("a"), first);
+        assert_eq!(labels.id("b"), OTHER_ID);
+        assert_eq!(labels.id("unknown"), UNKNOWN_ID);
+        assert_eq!(labels.get(first).as_deref(), Some(&"a"));
+    }
+}
