@@ -1,1 +1,181 @@
-//! Tests.
+//! Picks, load, and what survives an update.
+
+use std::net::Ipv4Addr;
+
+use cairn_config_schema::identity::Identity;
+use cairn_config_schema::origin::ObjectKey;
+use cairn_config_schema::snapshot::{Binding, Workload, WorkloadType};
+use proptest::prelude::*;
+
+use super::*;
+
+fn address(last: u8) -> SocketAddr {
+    (Ipv4Addr::new(10, 0, 0, last), 8080).into()
+}
+
+fn endpoint(last: u8, pod: &str, version: &str) -> Endpoint {
+    Endpoint {
+        address: address(last),
+        workload: Some(Arc::new(Workload {
+            key: ObjectKey::new("default", pod),
+            addresses: vec![address(last).ip()],
+            identity: Identity::of_workload("cluster.local", "default", "sa").unwrap(),
+            hbone: true,
+            workload_name: "w".into(),
+            workload_type: WorkloadType::Deployment,
+            canonical_name: "w".into(),
+            canonical_revision: version.into(),
+            app: "w".into(),
+            version: version.into(),
+            node: "".into(),
+            binding: Binding::Unbound,
+        })),
+    }
+}
+
+fn endpoints(count: u8) -> Vec<Endpoint> {
+    (0..count)
+        .map(|n| endpoint(n, &format!("pod-{n}"), "v1"))
+        .collect()
+}
+
+fn cluster(count: u8) -> Cluster {
+    let key = ClusterKey {
+        service: ObjectKey::new("default", "web"),
+        port: 80,
+    };
+    Cluster::new(key, endpoints(count).into())
+}
+
+/// Uniform enough, and the same in every run.
+fn randoms(count: usize) -> impl Iterator<Item = u64> {
+    let mut state = 0u64;
+    std::iter::repeat_with(move || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed ^ (mixed >> 29)
+    })
+    .take(count)
+}
+
+#[test]
+fn an_empty_cluster_has_nothing_to_pick() {
+    assert!(cluster(0).pick(1, &[]).is_none());
+    assert!(cluster(0).pick(1, &[address(0)]).is_none());
+}
+
+#[test]
+fn requests_in_flight_are_counted_until_their_guards_drop() {
+    let cluster = cluster(1);
+    let picked = cluster.pick(0, &[]).unwrap();
+    let first = picked.begin();
+    let second = picked.begin();
+    assert_eq!(picked.active(), 2);
+    assert_eq!(second.endpoint().endpoint.address, address(0));
+    drop(first);
+    assert_eq!(picked.active(), 1);
+    drop(second);
+    assert_eq!(picked.active(), 0);
+}
+
+#[test]
+fn of_two_the_less_loaded_is_picked_always() {
+    let cluster = cluster(2);
+    let busy = cluster.pick(0, &[]).unwrap();
+    let _guard = busy.begin();
+    for random in randoms(100) {
+        let picked = cluster.pick(random, &[]).unwrap();
+        assert_ne!(picked.endpoint.address, busy.endpoint.address);
+    }
+}
+
+#[test]
+fn the_most_loaded_of_many_is_never_picked() {
+    let cluster = cluster(10);
+    let busy = cluster.pick(0, &[]).unwrap();
+    let _guard = busy.begin();
+    for random in randoms(1_000) {
+        let picked = cluster.pick(random, &[]).unwrap();
+        assert_ne!(picked.endpoint.address, busy.endpoint.address);
+    }
+}
+
+#[test]
+fn requests_that_stay_spread_evenly() {
+    let cluster = cluster(10);
+    let guards: Vec<_> = randoms(1_000)
+        .map(|random| cluster.pick(random, &[]).unwrap().begin())
+        .collect();
+    for live in cluster.endpoints().iter() {
+        // A random spread would leave some below 80 and some above 120.
+        assert!((95..=105).contains(&live.active()), "{}", live.active());
+    }
+    assert_eq!(guards.len(), 1_000);
+}
+
+#[test]
+fn an_update_keeps_the_load_of_what_stays() {
+    let cluster = cluster(2);
+    let before = cluster.endpoints();
+    let _guard = before[0].begin();
+    cluster.update(&[endpoint(5, "new", "v1"), endpoint(0, "pod-0", "v1")]);
+    let after = cluster.endpoints();
+    let seen: Vec<_> = after
+        .iter()
+        .map(|e| (e.endpoint.address, e.active()))
+        .collect();
+    assert_eq!(seen, [(address(5), 0), (address(0), 1)]);
+    assert!(Arc::ptr_eq(&before[0], &after[1]));
+}
+
+#[test]
+fn new_metadata_of_the_same_pod_keeps_its_load_and_another_pod_starts_afresh() {
+    let cluster = cluster(2);
+    let before = cluster.endpoints();
+    let guards = (before[0].begin(), before[1].begin());
+    cluster.update(&[endpoint(0, "pod-0", "v2"), endpoint(1, "pod-9", "v1")]);
+    let after = cluster.endpoints();
+    let version = |e: &LiveEndpoint| e.endpoint.workload.as_ref().unwrap().version.clone();
+    assert_eq!((&*version(&after[0]), after[0].active()), ("v2", 1));
+    assert_eq!(after[1].active(), 0);
+    drop(guards);
+    assert_eq!(after[0].active(), 0, "the guard of the old one counts down");
+    assert_eq!(after[1].active(), 0);
+}
+
+#[test]
+fn an_address_listed_twice_is_one_endpoint() {
+    let cluster = cluster(0);
+    cluster.update(&[endpoint(1, "a", "v1"), endpoint(1, "a", "v1")]);
+    assert_eq!(cluster.endpoints().len(), 1);
+}
+
+proptest! {
+    /// The oracle: the pick is one of the endpoints, and tried only if all are.
+    #[test]
+    fn tried_endpoints_are_picked_only_when_nothing_else_is_left(
+        count in 1..8u8,
+        tried in prop::collection::vec(0..8u8, 0..10),
+        random in any::<u64>(),
+    ) {
+        let tried: Vec<_> = tried.into_iter().map(address).collect();
+        let picked = cluster(count).pick(random, &tried).unwrap().endpoint.address;
+        let all: Vec<_> = (0..count).map(address).collect();
+        prop_assert!(all.contains(&picked));
+        let all_tried = all.iter().all(|a| tried.contains(a));
+        prop_assert_eq!(tried.contains(&picked), all_tried);
+    }
+
+    /// Without load every endpoint must be within reach.
+    #[test]
+    fn every_endpoint_is_picked_sometimes(count in 1..8u8, tried in 0..8u8) {
+        let cluster = cluster(count);
+        let tried = [address(tried)];
+        let tried = if count > 1 { &tried[..] } else { &[] };
+        let picked: std::collections::HashSet<_> = randoms(500)
+            .map(|r| cluster.pick(r, tried).unwrap().endpoint.address)
+            .collect();
+        let reachable = (0..count).map(address).filter(|a| !tried.contains(a)).count();
+        prop_assert_eq!(picked.len(), reachable);
+    }
+}

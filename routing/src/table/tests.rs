@@ -1,1 +1,442 @@
-//! Tests.
+//! Precedence by example, and the table against an oracle that sorts everything and tries all.
+
+use cairn_config_schema::origin::{Kind, ObjectKey, Origin};
+use cairn_config_schema::snapshot::{HeaderMatch, Pattern, QueryMatch, TextMatch};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use proptest::prelude::*;
+
+use super::*;
+
+fn exact(path: &str) -> HttpMatch {
+    on(PathMatch::Exact(path.into()))
+}
+
+/// As in the snapshot: without a trailing slash.
+fn prefix(path: &str) -> HttpMatch {
+    on(PathMatch::Prefix(path.trim_end_matches('/').into()))
+}
+
+fn regex(source: &str) -> HttpMatch {
+    on(PathMatch::Regex(Pattern::compile(source).unwrap()))
+}
+
+fn on(path: PathMatch) -> HttpMatch {
+    HttpMatch {
+        path,
+        method: None,
+        headers: Vec::new(),
+        query: Vec::new(),
+    }
+}
+
+fn with_header(mut m: HttpMatch, name: &'static str, value: &str) -> HttpMatch {
+    m.headers.push(HeaderMatch {
+        name: HeaderName::from_static(name),
+        value: TextMatch::Exact(value.into()),
+    });
+    m
+}
+
+fn with_query(mut m: HttpMatch, name: &str, value: &str) -> HttpMatch {
+    m.query.push(QueryMatch {
+        name: name.into(),
+        value: TextMatch::Exact(value.into()),
+    });
+    m
+}
+
+fn with_method(mut m: HttpMatch, method: Method) -> HttpMatch {
+    m.method = Some(method);
+    m
+}
+
+/// A route with one rule for each list of matches.
+fn route(name: &str, created_s: Option<i64>, rules: Vec<Vec<HttpMatch>>) -> HttpRoute {
+    let (namespace, name) = name.split_once('/').unwrap_or(("default", name));
+    let rule = |matches| HttpRule {
+        name: None,
+        matches,
+        filters: Vec::new(),
+        backends: Vec::new(),
+        broken: None,
+    };
+    HttpRoute {
+        origin: Origin {
+            kind: Kind::HTTPRoute,
+            key: ObjectKey::new(namespace, name),
+        },
+        created_s,
+        rules: rules.into_iter().map(rule).collect(),
+        broken: false,
+    }
+}
+
+fn table(routes: Vec<HttpRoute>) -> RouteTable {
+    RouteTable::compile(&routes.into_iter().map(Arc::new).collect::<Vec<_>>())
+}
+
+/// `METHOD target`, with an `a: 1` header if `header` says so.
+fn ask(
+    table: &RouteTable,
+    method: Method,
+    target: &str,
+    headers: &[(&'static str, &str)],
+) -> String {
+    let (path, query) = match target.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (target, None),
+    };
+    let headers: HeaderMap = headers
+        .iter()
+        .map(|(n, v)| {
+            (
+                HeaderName::from_static(n),
+                HeaderValue::from_str(v).unwrap(),
+            )
+        })
+        .collect();
+    let found = table.find(&RequestParts {
+        method: &method,
+        authority: "service.example",
+        path,
+        query,
+        headers: &headers,
+    });
+    match found {
+        Found::Default => "default".to_owned(),
+        Found::NoMatch => "none".to_owned(),
+        Found::Rule(r) => format!("{} {}.{}", r.route.origin.key.name, r.rule, r.matched),
+    }
+}
+
+fn get(table: &RouteTable, target: &str) -> String {
+    ask(table, Method::GET, target, &[])
+}
+
+#[test]
+fn without_routes_the_service_itself_is_meant() {
+    assert_eq!(get(&table(vec![]), "/"), "default");
+}
+
+#[test]
+fn with_a_route_nothing_falls_through_to_the_service() {
+    let t = table(vec![route("a", None, vec![vec![prefix("/foo")]])]);
+    assert_eq!(get(&t, "/foo"), "a 0.0");
+    assert_eq!(get(&t, "/bar"), "none");
+}
+
+#[test]
+fn a_route_without_rules_still_replaces_the_service() {
+    assert_eq!(get(&table(vec![route("a", None, vec![])]), "/"), "none");
+}
+
+#[test]
+fn prefixes_match_whole_segments_and_case() {
+    let t = table(vec![route("a", None, vec![vec![prefix("/foo/")]])]);
+    for yes in ["/foo", "/foo/", "/foo/bar", "/foo/bar/baz"] {
+        assert_eq!(get(&t, yes), "a 0.0", "{yes}");
+    }
+    for no in ["/", "/fo", "/foobar", "/Foo", "/bar/foo", "*"] {
+        assert_eq!(get(&t, no), "none", "{no}");
+    }
+}
+
+#[test]
+fn the_root_prefix_matches_every_path() {
+    let t = table(vec![route("a", None, vec![vec![prefix("/")]])]);
+    assert_eq!(get(&t, "/"), "a 0.0");
+    assert_eq!(get(&t, "/any/thing"), "a 0.0");
+}
+
+#[test]
+fn exact_before_longest_prefix_before_regex() {
+    let t = table(vec![
+        route("regex", Some(1), vec![vec![regex("/foo/.*")]]),
+        route("short", Some(1), vec![vec![prefix("/")]]),
+        route("long", Some(3), vec![vec![prefix("/foo")]]),
+        route("exact", Some(4), vec![vec![exact("/foo/bar")]]),
+    ]);
+    assert_eq!(get(&t, "/foo/bar"), "exact 0.0");
+    assert_eq!(get(&t, "/foo/baz"), "long 0.0");
+    assert_eq!(get(&t, "/fool"), "short 0.0");
+}
+
+#[test]
+fn a_regex_matches_the_whole_path_and_comes_last() {
+    let t = table(vec![route("a", None, vec![vec![regex("/a|/b")]])]);
+    assert_eq!(get(&t, "/a"), "a 0.0");
+    assert_eq!(get(&t, "/b"), "a 0.0");
+    assert_eq!(get(&t, "/ab"), "none");
+    assert_eq!(get(&t, "/x/a"), "none");
+}
+
+#[test]
+fn a_shorter_prefix_serves_what_the_longer_ones_conditions_exclude() {
+    let t = table(vec![
+        route(
+            "post",
+            None,
+            vec![vec![with_method(prefix("/foo/bar"), Method::POST)]],
+        ),
+        route("any", None, vec![vec![prefix("/foo")]]),
+    ]);
+    assert_eq!(ask(&t, Method::POST, "/foo/bar", &[]), "post 0.0");
+    assert_eq!(get(&t, "/foo/bar"), "any 0.0");
+}
+
+#[test]
+fn method_before_headers_before_query() {
+    let one = || prefix("/");
+    let t = table(vec![
+        route(
+            "query",
+            Some(1),
+            vec![vec![with_query(with_query(one(), "q", "1"), "r", "1")]],
+        ),
+        route("header", Some(2), vec![vec![with_header(one(), "a", "1")]]),
+        route(
+            "headers",
+            Some(3),
+            vec![vec![with_header(with_header(one(), "a", "1"), "b", "1")]],
+        ),
+        route(
+            "method",
+            Some(4),
+            vec![vec![with_method(one(), Method::PUT)]],
+        ),
+    ]);
+    let both = [("a", "1"), ("b", "1")];
+    assert_eq!(ask(&t, Method::PUT, "/?q=1&r=1", &both), "method 0.0");
+    assert_eq!(ask(&t, Method::GET, "/?q=1&r=1", &both), "headers 0.0");
+    assert_eq!(
+        ask(&t, Method::GET, "/?q=1&r=1", &[("a", "1")]),
+        "header 0.0"
+    );
+    assert_eq!(ask(&t, Method::GET, "/?q=1&r=1", &[]), "query 0.0");
+}
+
+#[test]
+fn precedence_is_per_match_not_per_rule_or_route() {
+    let t = table(vec![
+        route(
+            "a",
+            Some(1),
+            vec![vec![prefix("/"), exact("/x")], vec![prefix("/foo")]],
+        ),
+        route("b", Some(2), vec![vec![prefix("/foo/bar"), exact("/y")]]),
+    ]);
+    assert_eq!(get(&t, "/x"), "a 0.1");
+    assert_eq!(get(&t, "/y"), "b 0.1");
+    assert_eq!(get(&t, "/foo/bar"), "b 0.0");
+    assert_eq!(get(&t, "/foo"), "a 1.0");
+    assert_eq!(get(&t, "/z"), "a 0.0");
+}
+
+#[test]
+fn ties_go_to_the_oldest_then_the_name_then_the_first_rule() {
+    let same = || vec![vec![prefix("/")], vec![prefix("/")]];
+    let first = |routes| get(&table(routes), "/");
+    assert_eq!(
+        first(vec![route("a", None, same()), route("b", Some(9), same())]),
+        "b 0.0",
+        "no timestamp counts as youngest"
+    );
+    assert_eq!(
+        first(vec![
+            route("b", Some(1), same()),
+            route("a", Some(2), same())
+        ]),
+        "b 0.0"
+    );
+    assert_eq!(
+        first(vec![
+            route("ns/b", Some(1), same()),
+            route("ns/a", Some(1), same())
+        ]),
+        "a 0.0"
+    );
+    assert_eq!(
+        first(vec![
+            route("n/y", Some(1), same()),
+            route("n-1/z", Some(1), same())
+        ]),
+        "z 0.0",
+        "'n-1/z' is before 'n/y' in alphabetical order"
+    );
+}
+
+#[test]
+fn a_broken_route_takes_only_what_no_other_matches() {
+    let broken = HttpRoute {
+        broken: true,
+        ..route("broken", Some(1), vec![vec![prefix("/")]])
+    };
+    let t = table(vec![
+        broken,
+        route("good", Some(2), vec![vec![regex("/foo")]]),
+    ]);
+    assert_eq!(get(&t, "/foo"), "good 0.0");
+    assert_eq!(get(&t, "/bar"), "broken 0.0");
+}
+
+/// Everything in one list, sorted by the words of the specification, tried one by one.
+fn oracle(
+    routes: &[Arc<HttpRoute>],
+    request: &RequestParts<'_>,
+) -> Option<(Arc<str>, usize, usize)> {
+    let mut all = Vec::new();
+    for route in routes {
+        for (rule, r) in route.rules.iter().enumerate() {
+            for (matched, m) in r.matches.iter().enumerate() {
+                all.push((route, rule, matched, m));
+            }
+        }
+    }
+    let kind = |m: &HttpMatch| match &m.path {
+        PathMatch::Exact(_) => 0,
+        PathMatch::Prefix(_) => 1,
+        PathMatch::Regex(_) => 2,
+    };
+    let prefix_len = |m: &HttpMatch| match &m.path {
+        PathMatch::Prefix(p) => p.len(),
+        _ => 0,
+    };
+    all.sort_by(|(route_a, rule_a, at_a, a), (route_b, rule_b, at_b, b)| {
+        let age = |r: &HttpRoute| (r.created_s.is_none(), r.created_s);
+        let name = |r: &HttpRoute| r.origin.key.to_string();
+        (route_a.broken.cmp(&route_b.broken))
+            .then(kind(a).cmp(&kind(b)))
+            .then(prefix_len(b).cmp(&prefix_len(a)))
+            .then(b.method.is_some().cmp(&a.method.is_some()))
+            .then(b.headers.len().cmp(&a.headers.len()))
+            .then(b.query.len().cmp(&a.query.len()))
+            .then(age(route_a).cmp(&age(route_b)))
+            .then(name(route_a).cmp(&name(route_b)))
+            .then(rule_a.cmp(rule_b))
+            .then(at_a.cmp(at_b))
+    });
+    let holds = |m: &HttpMatch| {
+        let path = match &m.path {
+            PathMatch::Exact(p) => **p == *request.path,
+            PathMatch::Prefix(p) => {
+                request.path == &**p || request.path.starts_with(&format!("{p}/"))
+            }
+            PathMatch::Regex(p) => p.matches(request.path),
+        };
+        let text = |wanted: &TextMatch, value: &str| matches!(wanted, TextMatch::Exact(t) if **t == *value);
+        let header = |h: &HeaderMatch| {
+            let value = request.headers.get(&h.name);
+            value.is_some_and(|v| text(&h.value, v.to_str().unwrap()))
+        };
+        let query = |q: &QueryMatch| {
+            let pairs = request.query.unwrap_or_default().split('&');
+            let mut pairs = pairs.filter_map(|p| p.split_once('='));
+            let first = pairs.find(|(name, _)| *name == &*q.name);
+            first.is_some_and(|(_, value)| text(&q.value, value))
+        };
+        path && m
+            .method
+            .as_ref()
+            .is_none_or(|wanted| wanted == request.method)
+            && m.headers.iter().all(header)
+            && m.query.iter().all(query)
+    };
+    all.into_iter()
+        .find(|(_, _, _, m)| holds(m))
+        .map(|(route, rule, at, _)| (route.origin.key.name.clone(), rule, at))
+}
+
+fn any_path() -> impl Strategy<Value = String> {
+    let segment = prop::sample::select(vec!["", "a", "b", "aa"]);
+    prop::collection::vec(segment, 1..4).prop_map(|s| format!("/{}", s.join("/")))
+}
+
+fn any_match() -> impl Strategy<Value = HttpMatch> {
+    let sources = prop::sample::select(vec!["/a.*", "/[ab]/.*", "/(a|aa)", ".*"]);
+    let path = prop_oneof![
+        any_path().prop_map(|p| exact(&p)),
+        any_path().prop_map(|p| prefix(&p)),
+        any_path().prop_map(|p| prefix(&p)),
+        sources.prop_map(regex),
+    ];
+    let method = prop::sample::select(vec![None, None, Some(Method::GET), Some(Method::POST)]);
+    let pairs = || prop::collection::btree_map("[pq]", "[12]", 0..2);
+    (path, method, pairs(), pairs()).prop_map(|(mut m, method, headers, query)| {
+        m.method = method;
+        for (name, value) in headers {
+            m = with_header(m, if name == "p" { "p" } else { "q" }, &value);
+        }
+        for (name, value) in query {
+            m = with_query(m, &name, &value);
+        }
+        m
+    })
+}
+
+fn any_routes() -> impl Strategy<Value = Vec<Arc<HttpRoute>>> {
+    let rule = prop::collection::vec(any_match(), 1..3);
+    let rules = prop::collection::vec(rule, 0..4);
+    let age = prop::option::of(1..3i64);
+    let routes = prop::collection::vec((age, rules, prop::bool::weighted(0.1)), 1..8);
+    routes.prop_map(|routes| {
+        let named = |(at, (age, rules, broken)): (usize, _)| {
+            let namespace = if at % 2 == 0 { "n" } else { "n-1" };
+            let route = route(&format!("{namespace}/r{at}"), age, rules);
+            Arc::new(HttpRoute { broken, ..route })
+        };
+        routes.into_iter().enumerate().map(named).collect()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn the_table_finds_what_the_oracle_finds(
+        routes in any_routes(),
+        path in any_path(),
+        post in any::<bool>(),
+        headers in prop::collection::btree_map("[pq]", "[12]", 0..3),
+        query in prop::collection::vec("[pq]=[12]", 0..4),
+    ) {
+        let headers: HeaderMap = headers
+            .iter()
+            .map(|(n, v)| (HeaderName::from_bytes(n.as_bytes()).unwrap(), HeaderValue::from_str(v).unwrap()))
+            .collect();
+        let query = query.join("&");
+        let request = RequestParts {
+            method: if post { &Method::POST } else { &Method::GET },
+            authority: "service.example",
+            path: &path,
+            query: (!query.is_empty()).then_some(&query),
+            headers: &headers,
+        };
+        let found = match RouteTable::compile(&routes).find(&request) {
+            Found::Rule(r) => Some((r.route.origin.key.name.clone(), r.rule, r.matched)),
+            Found::NoMatch => None,
+            Found::Default => panic!("routes are attached"),
+        };
+        prop_assert_eq!(found, oracle(&routes, &request));
+    }
+}
+
+#[test]
+fn of_five_thousand_routes_a_request_tries_only_those_of_its_path() {
+    let routes = (0..5_000)
+        .map(|n| {
+            let rules = vec![
+                vec![exact(&format!("/exact/{n}"))],
+                vec![prefix(&format!("/prefix/{n}/deep"))],
+            ];
+            route(&format!("r{n}"), Some(n), rules)
+        })
+        .collect();
+    let t = table(routes);
+    for n in 0..5_000 {
+        assert_eq!(get(&t, &format!("/exact/{n}")), format!("r{n} 0.0"));
+        assert_eq!(get(&t, &format!("/prefix/{n}/deep/x")), format!("r{n} 1.0"));
+    }
+    assert_eq!(get(&t, "/prefix/1"), "none");
+    assert!(t.readable.exact.values().all(|ranks| ranks.len() == 1));
+    assert!(t.readable.prefixes.iter().all(|node| node.ranks.len() <= 1));
+}
