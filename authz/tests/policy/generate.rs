@@ -1,0 +1,261 @@
+//! Policies and requests at random, from few words, so that they often meet.
+
+use cairn_config_schema::identity::Identity;
+use cairn_config_schema::snapshot::{
+    Action, Condition, Operation, PathPattern, PathTemplate, Policy, PolicyRule, Source,
+    StringMatch, Values,
+};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use proptest::collection::vec;
+use proptest::option::weighted;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use crate::request::{Request, policy};
+
+const PRINCIPALS: &[&str] = &[
+    "cluster.local/ns/shop/sa/web",
+    "cluster.local/ns/shop/sa/api",
+    "cluster.local/ns/shop-eu/sa/web",
+    "other.example/ns/web/sa/web",
+    "cluster.local/gateway",
+    "other.example/ns/shop/sa/web/extra",
+];
+const NAMESPACES: &[&str] = &["shop", "shop-eu", "web"];
+const ACCOUNTS: &[&str] = &["shop/web", "shop/api", "shop-eu/web", "web/web"];
+const TRUST_DOMAINS: &[&str] = &["cluster.local", "other.example"];
+const HOSTS: &[&str] = &["a.shop", "a.shop:80", "A.Shop:80", "b.shop", ""];
+const METHODS: &[&str] = &["GET", "POST", "get", ""];
+const PATHS: &[&str] = &[
+    "/", "/a", "/a/", "/a/b", "/a/b/c", "/a//c", "//", "/b/a/c", "/a/b/b/c", "/A", "*", "",
+];
+const TEMPLATES: &[&str] = &[
+    "/{*}",
+    "/{**}",
+    "/a/{*}",
+    "/a/{**}",
+    "/a/{*}/c",
+    "/a/{**}/c",
+    "/{*}/{**}",
+    "/{**}/b/c",
+    "/a/{*}/",
+    "/{*}/b/{*}",
+    "/{*}/a/{**}/c",
+];
+const HEADERS: &[&str] = &["x-role", "x-other", "host", "cookie"];
+const HEADER_VALUES: &[&str] = &["a", "ab", "b", "a,b", "a; b", "", "a.shop:80"];
+const ADDRESSES: &[&str] = &[
+    "10.0.0.1",
+    "10.0.0.2",
+    "10.0.1.1",
+    "::ffff:10.0.0.1",
+    "::ffff:10.0.1.1",
+    "fd00::1",
+    "fd00::2",
+];
+const BLOCKS: &[&str] = &[
+    "10.0.0.1/32",
+    "10.0.0.3/24",
+    "0.0.0.0/0",
+    "::/0",
+    "fd00::1/128",
+    "fd00::/16",
+    "::ffff:10.0.0.0/120",
+    "::ffff:10.0.0.1/128",
+    "::ffff:0.0.0.0/96",
+    "::ffff:0.0.0.0/90",
+];
+const PORTS: &[u16] = &[80, 443, 9080];
+
+/// One of the string forms, cut from one of the words.
+fn form(words: &'static [&'static str]) -> impl Strategy<Value = StringMatch> {
+    (select(words), 0..6_u8, any::<prop::sample::Index>()).prop_map(|(word, form, cut)| {
+        let cut = cut.index(word.len() + 1);
+        match form {
+            0 => StringMatch::Any,
+            1 if cut > 0 => StringMatch::Prefix(word[..cut].into()),
+            2 if cut < word.len() => StringMatch::Suffix(word[cut..].into()),
+            _ => StringMatch::Exact(word.into()),
+        }
+    })
+}
+
+/// A namespace with up to two stretches replaced by a star.
+fn glob() -> impl Strategy<Value = StringMatch> {
+    let holes = vec((0..8_usize, 0..3_usize), 0..3);
+    (select(NAMESPACES), holes).prop_map(|(word, holes)| {
+        let mut text = word.to_owned();
+        for (start, length) in holes {
+            let start = start.min(text.len());
+            let end = (start + length).min(text.len());
+            text.replace_range(start..end, "*");
+        }
+        StringMatch::Glob(text.into())
+    })
+}
+
+fn path() -> impl Strategy<Value = PathPattern> {
+    prop_oneof![
+        form(PATHS).prop_map(PathPattern::Text),
+        select(TEMPLATES)
+            .prop_map(|t| PathPattern::Template(PathTemplate::parse(t).expect("a template"))),
+    ]
+}
+
+/// A field with at least one value.
+fn set_values<T: Clone + std::fmt::Debug>(
+    value: impl Strategy<Value = T> + Clone + 'static,
+) -> impl Strategy<Value = Values<T>> {
+    (vec(value.clone(), 0..3), vec(value, 0..2))
+        .prop_map(|(any_of, none_of)| Values { any_of, none_of })
+}
+
+/// A field, mostly not set.
+fn values<T: Clone + std::fmt::Debug>(
+    value: impl Strategy<Value = T> + Clone + 'static,
+) -> impl Strategy<Value = Values<T>> {
+    weighted(0.3, set_values(value)).prop_map(Option::unwrap_or_default)
+}
+
+fn block() -> impl Strategy<Value = ipnet::IpNet> + Clone {
+    select(BLOCKS).prop_map(|b| b.parse().expect("a block"))
+}
+
+fn source() -> impl Strategy<Value = Source> {
+    (
+        values(form(PRINCIPALS).boxed()),
+        values(glob().boxed()),
+        values(form(ACCOUNTS).boxed()),
+        values(form(TRUST_DOMAINS).boxed()),
+        values(block()),
+        values(block()),
+    )
+        .prop_map(
+            |(principals, namespaces, service_accounts, trust_domains, ip_blocks, remote)| Source {
+                principals,
+                namespaces,
+                service_accounts,
+                trust_domains,
+                ip_blocks,
+                remote_ip_blocks: remote,
+            },
+        )
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    (
+        values(form(HOSTS).boxed()),
+        values(form(METHODS).boxed()),
+        values(path().boxed()),
+        values(select(PORTS)),
+    )
+        .prop_map(|(hosts, methods, paths, ports)| Operation {
+            hosts,
+            methods,
+            paths,
+            ports,
+        })
+}
+
+fn condition() -> impl Strategy<Value = Condition> {
+    let header = (select(HEADERS), set_values(form(HEADER_VALUES).boxed()));
+    prop_oneof![
+        3 => header.prop_map(|(name, values)| Condition::RequestHeader {
+            name: HeaderName::from_static(name),
+            values,
+        }),
+        1 => set_values(block()).prop_map(Condition::SourceIp),
+        1 => set_values(block()).prop_map(Condition::RemoteIp),
+        1 => set_values(block()).prop_map(Condition::DestinationIp),
+        1 => set_values(select(PORTS)).prop_map(Condition::DestinationPort),
+        1 => set_values(glob().boxed()).prop_map(Condition::SourceNamespace),
+        1 => set_values(form(PRINCIPALS).boxed()).prop_map(Condition::SourcePrincipal),
+        1 => set_values(form(ACCOUNTS).boxed()).prop_map(Condition::SourceServiceAccount),
+        1 => set_values(form(TRUST_DOMAINS).boxed()).prop_map(Condition::SourceTrustDomain),
+    ]
+}
+
+pub fn rule() -> impl Strategy<Value = PolicyRule> {
+    (
+        vec(source(), 0..3),
+        vec(operation(), 0..3),
+        vec(condition(), 0..2),
+        prop::bool::weighted(0.05),
+    )
+        .prop_map(|(from, to, when, broken)| PolicyRule {
+            from,
+            to,
+            when,
+            broken: broken.then(|| "broken rule".into()),
+        })
+}
+
+pub fn action() -> impl Strategy<Value = Action> {
+    prop_oneof![
+        4 => Just(Action::Allow),
+        3 => Just(Action::Deny),
+        1 => Just(Action::Custom),
+    ]
+}
+
+/// Up to five policies, each with a name of its own.
+pub fn policies() -> impl Strategy<Value = Vec<Policy>> {
+    let one = (
+        action(),
+        vec(rule(), 0..3),
+        prop::bool::weighted(0.25),
+        prop::bool::weighted(0.03),
+    );
+    vec(one, 0..5).prop_map(|all| {
+        let numbered = all.into_iter().enumerate();
+        let named = numbered.map(|(n, (action, rules, dry_run, broken))| Policy {
+            dry_run,
+            broken: broken.then(|| "broken policy".into()),
+            ..policy(&format!("p{n}"), action, rules)
+        });
+        named.collect()
+    })
+}
+
+fn headers() -> impl Strategy<Value = HeaderMap> {
+    vec((select(HEADERS), select(HEADER_VALUES)), 0..5).prop_map(|pairs| {
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            map.append(
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            );
+        }
+        map
+    })
+}
+
+pub fn request() -> impl Strategy<Value = Request> {
+    let address = || select(ADDRESSES).prop_map(|a| a.parse().expect("an address"));
+    let peer = select(PRINCIPALS)
+        .prop_map(|p| Identity::parse(&format!("spiffe://{p}")).expect("an identity"));
+    let network = (
+        weighted(0.85, peer),
+        address(),
+        address(),
+        address(),
+        select(PORTS),
+        prop::bool::weighted(0.25),
+    );
+    let http = (select(METHODS), select(HOSTS), select(PATHS), headers());
+    (network, http).prop_map(|(network, (method, host, path, headers))| {
+        let (peer, source_ip, remote_ip, destination_ip, destination_port, tcp) = network;
+        Request {
+            peer,
+            source_ip,
+            remote_ip,
+            destination_ip,
+            destination_port,
+            method: method.to_owned(),
+            host: host.to_owned(),
+            path: path.to_owned(),
+            headers,
+            tcp,
+        }
+    })
+}
