@@ -5,6 +5,7 @@
 
 pub mod authority;
 pub mod chain;
+mod decision;
 pub mod header_change;
 pub mod hygiene;
 pub mod normalise;
@@ -12,7 +13,7 @@ pub mod outcome;
 pub mod redirect;
 pub mod rewrite;
 
-pub use chain::{Answer, Decision, Destination, Failure, PortChain, RequestView};
+pub use chain::{Answer, Decision, Destination, Failure, PortChain, RequestView, ResponseChanges};
 pub use header_change::Headers;
 pub use normalise::{Rejection, Target, normalise};
 pub use outcome::{Fault, LocalReply, Outcome};

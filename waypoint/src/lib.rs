@@ -1,7 +1,20 @@
 //! The waypoint: sockets, TLS, HBONE, the HTTP engine, configuration sources, telemetry, admin and
 //! the command line. What is decided is decided in the pure crates; this one carries it out.
 
+pub mod admin;
 pub mod cli;
-pub mod pki;
+pub mod drain;
 pub mod limits;
+pub mod listener;
+pub mod log;
+pub mod pki;
+pub mod proxy;
+pub mod publish;
+pub mod run;
+pub mod runtime;
+pub mod source;
 pub mod telemetry;
+pub mod tls;
+pub mod tunnel_stream;
+pub mod upstream;
+pub mod worker;

@@ -2,6 +2,7 @@
 
 mod output;
 mod pki;
+mod run;
 
 use std::process::ExitCode;
 
@@ -24,6 +25,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Serve as a waypoint on files or folders of Kubernetes YAML
+    Run(run::Args),
     /// Create a small certificate authority and SPIFFE identities in a folder, for trying things out
     Pki(pki::Args),
     /// Live flow records (not in this version)
@@ -46,6 +49,7 @@ struct Absent {
 pub fn main() -> ExitCode {
     // Clap answers wrong usage itself, with exit code 2.
     let outcome = match Cli::parse().command {
+        Command::Run(args) => run::run(args),
         Command::Pki(args) => pki::pki(&args),
         Command::Observe(_) => absent("observe"),
         Command::Controller(_) => absent("controller"),

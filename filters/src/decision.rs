@@ -1,0 +1,271 @@
+//! What `chain` decides about a request, and what follows from it: the answer, the destination, the
+//! changes. Asks neither routes nor policy.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use cairn_authz::Verdict;
+use cairn_config_schema::snapshot::{Backend, ClusterKey, Filter, HttpMatch, HttpRule};
+use cairn_routing::{Found, RuleRef};
+use http::StatusCode;
+use http::header::HeaderValue;
+
+use crate::chain::RequestView;
+use crate::header_change::{self, Headers};
+use crate::normalise::{Rejection, Target};
+use crate::outcome::Outcome;
+use crate::{redirect, rewrite};
+
+/// What becomes of a request, and everything that led to it.
+#[derive(Clone, Debug)]
+pub struct Decision<'a> {
+    /// The normalised target. `None`: refused before it was known.
+    pub target: Option<Target<'a>>,
+    /// The route. `None`: refused before one was looked for.
+    pub found: Option<Found>,
+    /// The verdict of the policies. `None`: refused before they were asked.
+    pub verdict: Option<Verdict>,
+    /// What to do.
+    pub answer: Answer,
+}
+
+/// What to do with a request.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// Send it on; [`crate::chain::PortChain::backend`] says where to.
+    Forward,
+    /// Answer with a redirect.
+    Redirect {
+        /// Status.
+        status: StatusCode,
+        /// Location.
+        location: HeaderValue,
+    },
+    /// 403: policy denied it.
+    Deny,
+    /// 404: routes are attached and none matches.
+    NotFound,
+    /// 400: the target or the authority is refused.
+    BadPath(Rejection),
+    /// 500: the rule can not be honoured, for this reason.
+    BrokenRule(Cow<'static, str>),
+    /// 500: the rule has neither a backend nor a redirect.
+    NoBackend,
+    /// 503: nothing may pass here, for this reason.
+    Refused(Arc<str>),
+}
+
+impl Answer {
+    /// The row of the table of outcomes. `None`: the request is sent on.
+    pub fn outcome(&self) -> Option<Outcome> {
+        Some(match self {
+            Self::Forward => return None,
+            Self::Redirect { .. } => Outcome::Redirected,
+            Self::Deny => Outcome::Denied,
+            Self::NotFound => Outcome::NoRoute,
+            Self::BadPath(Rejection::Authority(_)) => Outcome::BadAuthority,
+            Self::BadPath(_) => Outcome::BadPath,
+            Self::BrokenRule(_) => Outcome::BrokenRule,
+            Self::NoBackend => Outcome::NoBackend,
+            Self::Refused(_) => Outcome::NotServed,
+        })
+    }
+}
+
+/// Where a request goes.
+#[derive(Clone, Copy, Debug)]
+pub enum Destination<'a> {
+    /// An endpoint of this cluster.
+    Cluster {
+        /// The cluster.
+        key: &'a ClusterKey,
+        /// The backend of the rule that chose it. `None`: no route is attached.
+        backend: Option<&'a Backend>,
+    },
+    /// The address that was dialled, a pod's.
+    Dialled,
+}
+
+impl<'a> Destination<'a> {
+    /// The backend of the rule, for [`Decision::change_request`].
+    pub fn backend(&self) -> Option<&'a Backend> {
+        match self {
+            Self::Cluster { backend, .. } => *backend,
+            Self::Dialled => None,
+        }
+    }
+}
+
+/// Why a request has nowhere to go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The backend whose share this is could not be resolved, for this reason.
+    InvalidBackend(Arc<str>),
+    /// The rule has no backend.
+    NoBackend,
+    /// The decision was not to forward: asking for a backend is the caller's mistake.
+    NotForwarded,
+}
+
+impl Failure {
+    /// The row of the table of outcomes.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::InvalidBackend(_) => Outcome::InvalidBackend,
+            Self::NoBackend => Outcome::NoBackend,
+            Self::NotForwarded => Outcome::Internal,
+        }
+    }
+}
+
+/// The answer to a request that policy allows.
+pub(crate) fn answer(view: &RequestView<'_, '_>, target: &Target<'_>, found: &Found) -> Answer {
+    let reference = match found {
+        Found::Default => return Answer::Forward,
+        Found::NoMatch => return Answer::NotFound,
+        Found::Rule(reference) => reference,
+    };
+    let Some((rule, matched)) = resolve(reference) else {
+        return Answer::BrokenRule("the matched rule is gone".into());
+    };
+    if let Some(reason) = &rule.broken {
+        return Answer::BrokenRule(reason.to_string().into());
+    }
+    for filter in &rule.filters {
+        match filter {
+            Filter::Redirect(redirect) => {
+                let port = view.destination.port();
+                return match redirect::location(redirect, matched, target, view.authority, port) {
+                    Some(location) => Answer::Redirect {
+                        status: redirect.status,
+                        location,
+                    },
+                    None => Answer::BrokenRule("the redirect has no valid location".into()),
+                };
+            }
+            Filter::Rewrite(change) if !rewrite::is_possible(change.path.as_ref(), matched) => {
+                return Answer::BrokenRule(
+                    "ReplacePrefixMatch on a rule that matched no prefix".into(),
+                );
+            }
+            Filter::Rewrite(_) | Filter::RequestHeaders(_) | Filter::ResponseHeaders(_) => {}
+        }
+    }
+    if rule.backends.is_empty() {
+        return Answer::NoBackend;
+    }
+    Answer::Forward
+}
+
+fn resolve(reference: &RuleRef) -> Option<(&HttpRule, &HttpMatch)> {
+    Some((reference.rule()?, reference.matched()?))
+}
+
+impl Decision<'_> {
+    pub(crate) fn early(answer: Answer) -> Self {
+        Self {
+            target: None,
+            found: None,
+            verdict: None,
+            answer,
+        }
+    }
+
+    /// Why the answer is what it is, in words, unless it is to forward or a denial (whose reason the
+    /// verdict knows).
+    pub fn reason(&self) -> Option<Cow<'_, str>> {
+        match &self.answer {
+            Answer::Forward | Answer::Redirect { .. } | Answer::Deny => None,
+            Answer::NotFound => Some("no route of the service matches".into()),
+            Answer::BadPath(rejection) => Some(rejection.to_string().into()),
+            Answer::BrokenRule(reason) => Some(reason.as_ref().into()),
+            Answer::NoBackend => Some("the rule has no backend".into()),
+            Answer::Refused(reason) => Some(reason.as_ref().into()),
+        }
+    }
+
+    /// Envoy's response code details, unless the request is sent on.
+    pub fn details(&self) -> Option<Cow<'static, str>> {
+        let of_verdict = self
+            .verdict
+            .as_ref()
+            .and_then(Verdict::response_code_details);
+        match of_verdict {
+            Some(details) => Some(Cow::Owned(details)),
+            None => Some(Cow::Borrowed(self.answer.outcome()?.row().details)),
+        }
+    }
+
+    /// Applies the request filters of the rule in their order, then those of the backend, and returns
+    /// path and query to send.
+    pub fn change_request(
+        &self,
+        backend: Option<&Backend>,
+        headers: &mut impl Headers,
+    ) -> Cow<'_, str> {
+        let mut path = self
+            .target
+            .as_ref()
+            .map_or(Cow::Borrowed("/"), Target::path_and_query);
+        if let Some((rule, matched)) = self.rule() {
+            for filter in rule.filters.iter().chain(backend_filters(backend)) {
+                match filter {
+                    Filter::RequestHeaders(change) => header_change::apply(change, headers),
+                    Filter::Rewrite(change) => {
+                        path = rewrite::apply(change, matched, path, headers);
+                    }
+                    Filter::ResponseHeaders(_) | Filter::Redirect(_) => {}
+                }
+            }
+        }
+        path
+    }
+
+    /// The response filters of the rule in their order, then those of the backend, to be kept until
+    /// an endpoint answers. Shares the route and copies nothing of it.
+    pub fn response_changes(&self, backend: Option<&Backend>) -> ResponseChanges {
+        let Some(Found::Rule(reference)) = &self.found else {
+            return ResponseChanges::default();
+        };
+        let backends = reference.rule().map_or(&[][..], |r| &r.backends);
+        ResponseChanges {
+            rule: Some(reference.clone()),
+            backend: backend.and_then(|b| backends.iter().position(|other| std::ptr::eq(b, other))),
+        }
+    }
+
+    fn rule(&self) -> Option<(&HttpRule, &HttpMatch)> {
+        match &self.found {
+            Some(Found::Rule(reference)) => resolve(reference),
+            _ => None,
+        }
+    }
+}
+
+fn backend_filters(backend: Option<&Backend>) -> &[Filter] {
+    backend.map_or(&[], |b| &b.filters)
+}
+
+/// What a route changes in the answers of endpoints. Answers that Cairn gives by itself stay as they
+/// are.
+#[derive(Clone, Debug, Default)]
+pub struct ResponseChanges {
+    rule: Option<RuleRef>,
+    /// Which backend of the rule was chosen.
+    backend: Option<usize>,
+}
+
+impl ResponseChanges {
+    /// Applies them.
+    pub fn apply(&self, headers: &mut impl Headers) {
+        let Some(rule) = self.rule.as_ref().and_then(RuleRef::rule) else {
+            return;
+        };
+        let backend = self.backend.and_then(|at| rule.backends.get(at));
+        for filter in rule.filters.iter().chain(backend_filters(backend)) {
+            if let Filter::ResponseHeaders(change) = filter {
+                header_change::apply(change, headers);
+            }
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! `cairn run`: the waypoint on files. What it does while it runs is [`crate::run`]'s.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use cairn_config_schema::origin::ObjectKey;
+use clap::ValueEnum;
+
+use super::Outcome;
+use crate::{admin, log, run, telemetry};
+
+/// Serve as a waypoint, configured by files or folders of Kubernetes YAML that are watched for
+/// changes.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  cairn pki ./pki --identity shop/waypoint\n  \
+    cairn run --config ./mesh --gateway shop/waypoint --identity-dir ./pki/shop/waypoint\n\n\
+    SIGHUP reads everything again, SIGTERM drains and leaves. CAIRN_LOG sets the log level \
+    (info, debug, cairn_waypoint=debug,h2=warn).")]
+pub struct Args {
+    /// Files and folders of Kubernetes YAML or JSON
+    #[arg(long, required = true, num_args = 1.., value_name = "PATH", env = "CAIRN_CONFIG", value_delimiter = ',')]
+    config: Vec<PathBuf>,
+    /// The Gateway to serve; not needed when there is only one of a waypoint class
+    #[arg(long, value_name = "NS/NAME", env = "CAIRN_GATEWAY", value_parser = object_key)]
+    gateway: Option<ObjectKey>,
+    /// Folder with cert-chain.pem, key.pem and root-cert.pem, re-read when they change
+    #[arg(long, value_name = "DIR", env = "CAIRN_IDENTITY_DIR", default_value = "/etc/certs")]
+    identity_dir: PathBuf,
+    /// Address for clients' tunnels
+    #[arg(long, value_name = "ADDR", env = "CAIRN_HBONE_ADDR", default_value = "[::]:15008")]
+    hbone_addr: SocketAddr,
+    /// Address for Prometheus
+    #[arg(long, value_name = "ADDR", env = "CAIRN_METRICS_ADDR", default_value = "[::]:15020")]
+    metrics_addr: SocketAddr,
+    /// Address for readiness probes
+    #[arg(long, value_name = "ADDR", env = "CAIRN_READY_ADDR", default_value = "[::]:15021")]
+    ready_addr: SocketAddr,
+    /// Address for operators on this machine
+    #[arg(long, value_name = "ADDR", env = "CAIRN_ADMIN_ADDR", default_value = "127.0.0.1:15000")]
+    admin_addr: SocketAddr,
+    /// Port on which endpoints listen for tunnels
+    #[arg(long, value_name = "PORT", env = "CAIRN_UPSTREAM_HBONE_PORT", default_value_t = 15008)]
+    upstream_hbone_port: u16,
+    /// Threads that serve; one per core when absent
+    #[arg(long, value_name = "N", env = "CAIRN_WORKERS", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    workers: Option<u16>,
+    /// Trust domain, in place of that of the ConfigMap `istio`
+    #[arg(long, value_name = "DOMAIN", env = "CAIRN_TRUST_DOMAIN")]
+    trust_domain: Option<String>,
+    /// How long requests in flight may take once the process is told to stop
+    #[arg(long, value_name = "SECONDS", env = "CAIRN_DRAIN_SECONDS", default_value_t = 25)]
+    drain_seconds: u64,
+    /// One line per request and TCP stream on stdout
+    #[arg(long, value_name = "FORMAT", env = "CAIRN_ACCESS_LOG", default_value = "json")]
+    access_log: AccessLog,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum AccessLog {
+    /// JSON lines.
+    Json,
+    /// None.
+    Off,
+}
+
+/// Reads `NS/NAME`.
+pub(super) fn object_key(text: &str) -> Result<ObjectKey, String> {
+    match text.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => {
+            Ok(ObjectKey::new(namespace, name))
+        }
+        _ => Err("expected NAMESPACE/NAME".to_owned()),
+    }
+}
+
+/// Runs until it is told to stop.
+pub fn run(args: Args) -> anyhow::Result<Outcome> {
+    log::start()?;
+    raise_descriptor_limit();
+    let _access_log = match args.access_log {
+        AccessLog::Json => telemetry::access_log::start_on_stdout().context("start the access log")?,
+        AccessLog::Off => None,
+    };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let running = run::start(run::Settings {
+        config: args.config,
+        gateway: args.gateway,
+        identity_dir: args.identity_dir,
+        hbone_addr: args.hbone_addr,
+        addresses: admin::Addresses {
+            metrics: args.metrics_addr,
+            ready: args.ready_addr,
+            admin: args.admin_addr,
+        },
+        upstream_hbone_port: args.upstream_hbone_port,
+        workers: args.workers.map_or(cores, usize::from),
+        // Istio's own pod variable is honoured where both exist (DESIGN section 8).
+        trust_domain: args.trust_domain.or_else(|| std::env::var("TRUST_DOMAIN").ok()),
+        drain: Duration::from_secs(args.drain_seconds),
+        set_log_filter: log::set_filter,
+    })?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(running.until_stopped())?;
+    Ok(Outcome::Fine)
+}
+
+/// Ten thousand streams need more descriptors than a shell's usual 1,024.
+fn raise_descriptor_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit on open files could not be raised");
+    }
+}

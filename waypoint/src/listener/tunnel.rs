@@ -1,0 +1,239 @@
+//! One client connection: HTTP/2 with CONNECT streams, PING, GOAWAY, idle and total limits
+//! (specs/istio-waypoint.md 2.2 to 2.4).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::server::{Connection, SendResponse};
+use h2::{Ping, PingPong, RecvStream};
+use http::{Request, Response, StatusCode};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::admit::{self, Asked, Refusal};
+use super::protocol::{self, Inner};
+use crate::drain::Kind;
+use crate::limits::{
+    CONNECT_HEADER_BYTES_MAX, PING_INTERVAL, PING_TIMEOUT, STREAMS_PER_TUNNEL_MAX,
+    TUNNEL_CONNECTION_WINDOW_BYTES, TUNNEL_FRAME_BYTES_MAX, TUNNEL_IDLE_TIMEOUT,
+    TUNNEL_STREAM_WINDOW_BYTES,
+};
+use crate::proxy::tcp;
+use crate::runtime::Target;
+use crate::telemetry::exchange::{Peer, StreamOrigin};
+use crate::tunnel_stream::TunnelStream;
+use crate::worker::Worker;
+
+use cairn_config_schema::snapshot::AppProtocol;
+
+/// A client that connects while we drain gets this long before GOAWAY: it may carry the request
+/// for which it came.
+const GOAWAY_DELAY_WHILE_DRAINING: Duration = Duration::from_millis(200);
+
+/// Serves one client connection until it ends.
+pub async fn serve<S>(io: S, peer: Arc<Peer>, worker: Arc<Worker>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let handshake = h2::server::Builder::new()
+        .initial_window_size(TUNNEL_STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(TUNNEL_CONNECTION_WINDOW_BYTES)
+        .max_frame_size(TUNNEL_FRAME_BYTES_MAX)
+        .max_header_list_size(CONNECT_HEADER_BYTES_MAX)
+        .max_concurrent_streams(STREAMS_PER_TUNNEL_MAX)
+        .handshake::<_, Bytes>(io);
+    match timeout(crate::limits::HANDSHAKE_TIMEOUT, handshake).await {
+        Ok(Ok(connection)) => drive(connection, peer, worker).await,
+        Ok(Err(error)) => tracing::debug!(peer = %peer.identity, %error, "HTTP/2 handshake failed"),
+        Err(_) => tracing::debug!(peer = %peer.identity, "HTTP/2 handshake timed out"),
+    }
+}
+
+async fn drive<S>(mut connection: Connection<S, Bytes>, peer: Arc<Peer>, worker: Arc<Worker>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let _held = worker.in_flight.hold(Kind::Tunnel);
+    let open = Arc::new(());
+    let mut draining = worker.drain.watch();
+    let mut goaway_at = draining
+        .borrow_and_update()
+        .then(|| Instant::now() + GOAWAY_DELAY_WHILE_DRAINING);
+    let mut told = false;
+    let keepalive = keepalive(connection.ping_pong());
+    tokio::pin!(keepalive);
+    let mut idle_check = Instant::now() + TUNNEL_IDLE_TIMEOUT;
+    loop {
+        tokio::select! {
+            biased;
+            accepted = connection.accept() => match accepted {
+                Some(Ok((request, respond))) => {
+                    idle_check = Instant::now() + TUNNEL_IDLE_TIMEOUT;
+                    take(request, respond, &peer, &worker, &open);
+                }
+                Some(Err(error)) => {
+                    tracing::debug!(peer = %peer.identity, %error, "client connection ended");
+                    return;
+                }
+                None => return,
+            },
+            changed = draining.changed(), if goaway_at.is_none() => {
+                // The sender lives as long as the process; an error would mean it is going anyway.
+                let _ = changed;
+                goaway_at = Some(Instant::now());
+            }
+            () = sleep_until(goaway_at.unwrap_or(idle_check)), if goaway_at.is_some() && !told => {
+                told = true;
+                connection.graceful_shutdown();
+            }
+            () = &mut keepalive => {
+                tracing::debug!(peer = %peer.identity, "client connection answers no PING");
+                connection.abrupt_shutdown(h2::Reason::NO_ERROR);
+                return;
+            }
+            () = sleep_until(idle_check), if !told => {
+                if Arc::strong_count(&open) == 1 {
+                    told = true;
+                    connection.graceful_shutdown();
+                } else {
+                    idle_check = Instant::now() + TUNNEL_IDLE_TIMEOUT;
+                }
+            }
+        }
+    }
+}
+
+/// Ends when the peer does not answer a PING in time.
+pub(crate) async fn keepalive(ping_pong: Option<PingPong>) {
+    let Some(mut ping_pong) = ping_pong else {
+        // Taken already, which this program never does; without it there is nothing to watch.
+        return std::future::pending().await;
+    };
+    loop {
+        tokio::time::sleep(PING_INTERVAL).await;
+        match timeout(PING_TIMEOUT, ping_pong.ping(Ping::opaque())).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) | Err(_) => return,
+        }
+    }
+}
+
+/// Takes or refuses one CONNECT. `open` counts the streams of this connection by its references.
+fn take(
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+    peer: &Arc<Peer>,
+    worker: &Arc<Worker>,
+    open: &Arc<()>,
+) {
+    let runtime = worker.runtime.load();
+    let admitted = admit::asked(&request).and_then(|asked| Ok((runtime.find(&asked)?, asked)));
+    match admitted {
+        Ok((target, asked)) => {
+            let origin = Arc::new(StreamOrigin {
+                peer: peer.clone(),
+                tunnel_authority: request.uri().authority().map_or("", |a| a.as_str()).into(),
+                baggage: request.headers().get("baggage").cloned(),
+                destination: target.destination,
+            });
+            let stream = Stream {
+                request,
+                respond,
+                origin,
+                asked,
+                target,
+            };
+            let (worker, open) = (worker.clone(), open.clone());
+            tokio::spawn(async move {
+                let _open = open;
+                let _held = worker.in_flight.hold(Kind::Stream);
+                stream.serve(worker).await;
+            });
+        }
+        Err(refusal) => refuse(respond, refusal, &request, peer, worker),
+    }
+}
+
+fn refuse(
+    mut respond: SendResponse<Bytes>,
+    refusal: Refusal,
+    request: &Request<RecvStream>,
+    peer: &Peer,
+    worker: &Worker,
+) {
+    worker.refused(refusal);
+    tracing::info!(
+        peer = %peer.identity,
+        address = %peer.address,
+        method = %request.method(),
+        authority = request.uri().authority().map_or("", |a| a.as_str()),
+        reason = refusal.as_str(),
+        "tunnel refused"
+    );
+    let mut response = Response::new(());
+    *response.status_mut() = refusal.status();
+    // The peer may be gone; then nobody needs the answer.
+    let _ = respond.send_response(response, true);
+}
+
+/// A CONNECT that was taken.
+struct Stream {
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+    origin: Arc<StreamOrigin>,
+    asked: Asked,
+    target: Arc<Target>,
+}
+
+impl Stream {
+    async fn serve(self, worker: Arc<Worker>) {
+        if self.target.protocol == AppProtocol::Tcp {
+            return self.serve_declared_tcp(worker).await;
+        }
+        let protocol = self.target.protocol;
+        let (origin, asked, target) = (self.origin.clone(), self.asked.clone(), self.target.clone());
+        let Some(mut stream) = self.accept() else {
+            return;
+        };
+        match protocol::detect(&mut stream, protocol).await {
+            Ok(Some(Inner::Tcp)) => {
+                // Found out only now, so a denial closes the stream without a byte (2.4).
+                tcp::serve_sniffed(stream, origin, target, worker).await;
+            }
+            Ok(Some(inner)) => {
+                // A worker listens only once its engine runs.
+                if let Some(engine) = worker.engine() {
+                    engine.serve(stream, inner, origin, asked).await;
+                }
+            }
+            Ok(None) => {}
+            Err(error) => tracing::debug!(%error, "stream broke before its first bytes"),
+        }
+    }
+
+    /// Policy and the connection upstream come before the 200, so that a denial and a dead
+    /// endpoint are refusals of the CONNECT (specs/istio-waypoint.md 2.4).
+    async fn serve_declared_tcp(mut self, worker: Arc<Worker>) {
+        match tcp::open(&self.origin, &self.target, &worker).await {
+            Ok(opened) => {
+                if let Some(stream) = self.accept() {
+                    opened.splice(stream).await;
+                }
+            }
+            Err(refusal) => {
+                worker.refused(refusal);
+                let mut response = Response::new(());
+                *response.status_mut() = refusal.status();
+                let _ = self.respond.send_response(response, true);
+            }
+        }
+    }
+
+    fn accept(mut self) -> Option<TunnelStream> {
+        let mut response = Response::new(());
+        *response.status_mut() = StatusCode::OK;
+        let send = self.respond.send_response(response, false).ok()?;
+        Some(TunnelStream::new(self.request.into_body(), send))
+    }
+}

@@ -1,0 +1,44 @@
+//! The process's own log, on stderr: levels by `CAIRN_LOG`, changed at runtime through the admin
+//! address. The access log is `telemetry::access_log`'s.
+
+use std::io::IsTerminal;
+use std::sync::OnceLock;
+
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload::{self, Handle};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry, fmt};
+
+/// What is logged unless `CAIRN_LOG` says otherwise. The engine's own errors repeat what the access
+/// log tells of every request.
+const DEFAULT: &str = "info,pingora_core=off,pingora_proxy=off";
+
+static FILTER: OnceLock<Handle<EnvFilter, Registry>> = OnceLock::new();
+
+/// Starts the log. Called once, by the commands that run for long.
+///
+/// # Errors
+/// When `CAIRN_LOG` is not a filter, or a log has been started already.
+pub fn start() -> anyhow::Result<()> {
+    let directives = std::env::var("CAIRN_LOG").unwrap_or_else(|_| DEFAULT.to_owned());
+    let filter = EnvFilter::try_new(&directives)
+        .map_err(|e| anyhow::anyhow!("CAIRN_LOG={directives}: {e}"))?;
+    let (filter, handle) = reload::Layer::new(filter);
+    let text = fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    tracing_subscriber::registry().with(filter).with(text).try_init()?;
+    // `try_init` succeeds once, so nothing is there yet.
+    let _ = FILTER.set(handle);
+    Ok(())
+}
+
+/// Changes what is logged, `info` or `cairn_waypoint=debug,h2=warn`.
+///
+/// # Errors
+/// What is wrong with the filter, in words.
+pub fn set_filter(directives: &str) -> Result<(), String> {
+    let filter = EnvFilter::try_new(directives).map_err(|e| e.to_string())?;
+    let handle = FILTER.get().ok_or("the log was not started by this program")?;
+    handle.reload(filter).map_err(|e| e.to_string())
+}

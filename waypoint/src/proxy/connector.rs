@@ -1,0 +1,301 @@
+//! Gives the engine connections to endpoints: fresh streams for HTTP/1.1, pooled sessions for
+//! HTTP/2. HTTP/1.1 streams are pooled by the engine.
+//!
+//! The engine names a peer by address and a few strings only. Ours is named by a number that
+//! stands for the whole destination (address, expected identity, local identity) in a table of the
+//! worker, so that two identities can never share a pooled connection.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use pingora_core::connectors::http::custom::{Connection, Connector};
+use pingora_core::connectors::http::v2::{ConnectionRef, H2HandshakeSettings, handshake};
+use pingora_core::upstreams::peer::{HttpPeer, Peer, PeerOptions};
+use pingora_core::protocols::ALPN;
+use pingora_core::protocols::tls::CustomALPN;
+use pingora_error::{Error, ErrorType, OrErr, Result};
+
+use super::session::Http2Upstream;
+use super::stream::Upstream;
+use crate::limits::{
+    INNER_STREAMS_MAX, PING_INTERVAL, STREAMS_PER_UPSTREAM_TUNNEL_MAX,
+    TUNNEL_CONNECTION_WINDOW_BYTES, TUNNEL_STREAM_WINDOW_BYTES, UPSTREAM_IDLE_STREAM_TIMEOUT,
+    UPSTREAM_TUNNEL_IDLE_TIMEOUT,
+};
+use crate::upstream::{ConnectError, Destination, Dialer};
+
+/// HTTP version towards an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HttpVersion {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 with prior knowledge.
+    Http2,
+}
+
+/// A destination and the version spoken to it: what a pooled connection belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Route {
+    destination: Destination,
+    version: HttpVersion,
+}
+
+/// Connects for the engine.
+pub struct TunnelConnector {
+    shared: Arc<Shared>,
+}
+
+/// The part of the connector that request handlers use.
+pub struct Shared {
+    dialer: Dialer,
+    routes: Mutex<Routes>,
+    http2: Mutex<HashMap<u64, Vec<Pooled>>>,
+}
+
+#[derive(Default)]
+struct Routes {
+    by_route: HashMap<Route, Arc<Named>>,
+    by_number: HashMap<u64, Arc<Named>>,
+    next: u64,
+}
+
+/// An HTTP/2 connection and when it last got a request.
+struct Pooled {
+    connection: ConnectionRef,
+    used: Instant,
+}
+
+impl Pooled {
+    fn is_worth_keeping(&self) -> bool {
+        let connection = &self.connection;
+        let idle = connection.is_idle() && self.used.elapsed() > UPSTREAM_TUNNEL_IDLE_TIMEOUT;
+        !idle && !connection.is_closed() && !connection.is_shutting_down()
+    }
+}
+
+/// A route with its number and the peer that stands for it.
+struct Named {
+    number: u64,
+    route: Route,
+    template: HttpPeer,
+}
+
+impl Shared {
+    /// The connector's shared part.
+    pub fn new(dialer: Dialer) -> Arc<Self> {
+        Arc::new(Self {
+            dialer,
+            routes: Mutex::default(),
+            http2: Mutex::default(),
+        })
+    }
+
+    /// The dialer.
+    pub fn dialer(&self) -> &Dialer {
+        &self.dialer
+    }
+
+    /// The peer that stands for a destination.
+    pub fn peer(
+        &self,
+        destination: Destination,
+        version: HttpVersion,
+        connect_timeout: Duration,
+    ) -> Box<HttpPeer> {
+        let route = Route {
+            destination,
+            version,
+        };
+        let named = lock(&self.routes).name(route, &self.dialer);
+        let mut peer = Box::new(named.template.clone());
+        peer.options.total_connection_timeout = Some(connect_timeout);
+        peer
+    }
+
+    /// Forgets destinations that `alive` does not know any more, and closes idle connections.
+    pub fn retain(&self, alive: impl Fn(&Destination) -> bool) {
+        let mut routes = lock(&self.routes);
+        routes.by_route.retain(|route, _| alive(&route.destination));
+        let Routes {
+            by_route,
+            by_number,
+            ..
+        } = &mut *routes;
+        by_number.retain(|_, named| by_route.contains_key(&named.route));
+        lock(&self.http2).retain(|number, pool| {
+            pool.retain(Pooled::is_worth_keeping);
+            by_number.contains_key(number) && !pool.is_empty()
+        });
+        drop(routes);
+        self.dialer.tunnels().forget_empty();
+    }
+
+    fn named(&self, peer: &impl Peer) -> Option<Arc<Named>> {
+        let number: u64 = peer.sni().parse().ok()?;
+        lock(&self.routes).by_number.get(&number).cloned()
+    }
+
+    async fn dial(&self, named: &Named, limit: Duration) -> Result<Upstream> {
+        let carrier = self
+            .dialer
+            .dial(&named.route.destination, limit)
+            .await
+            .map_err(|e| connect_error(&e))?;
+        Upstream::new(carrier).or_err(ErrorType::ConnectError, "out of file descriptors")
+    }
+
+    async fn http2_session(&self, number: u64) -> Option<Http2Upstream> {
+        loop {
+            let connection = {
+                let mut pools = lock(&self.http2);
+                let pool = pools.get_mut(&number)?;
+                pool.retain(Pooled::is_worth_keeping);
+                let found = pool.iter_mut().find(|p| p.connection.more_streams_allowed())?;
+                found.used = Instant::now();
+                found.connection.clone()
+            };
+            match connection.spawn_stream().await {
+                Ok(Some(session)) => return Some(Http2Upstream::new(session)),
+                // Full or told to go away between the look and the use: the next one.
+                Ok(None) if connection.is_shutting_down() => {}
+                Ok(None) => return None,
+                Err(_) => connection.mark_shutdown(),
+            }
+        }
+    }
+
+    async fn new_http2_session(&self, named: &Named, limit: Duration) -> Result<Http2Upstream> {
+        let upstream = self.dial(named, limit).await?;
+        let mut settings = H2HandshakeSettings::new();
+        settings.max_streams = STREAMS_PER_UPSTREAM_TUNNEL_MAX.min(INNER_STREAMS_MAX as usize);
+        settings.ping_interval = Some(PING_INTERVAL);
+        settings.stream_window_size = Some(TUNNEL_STREAM_WINDOW_BYTES);
+        settings.connection_window_size = Some(TUNNEL_CONNECTION_WINDOW_BYTES);
+        let connection = handshake(Box::new(upstream), settings).await?;
+        let session = connection
+            .spawn_stream()
+            .await?
+            .ok_or_else(|| Error::explain(ErrorType::ConnectError, "the endpoint allows no stream"))?;
+        lock(&self.http2)
+            .entry(named.number)
+            .or_default()
+            .push(Pooled {
+                connection,
+                used: Instant::now(),
+            });
+        Ok(Http2Upstream::new(session))
+    }
+}
+
+impl Routes {
+    fn name(&mut self, route: Route, dialer: &Dialer) -> Arc<Named> {
+        if let Some(named) = self.by_route.get(&route) {
+            return named.clone();
+        }
+        self.next += 1;
+        let number = self.next;
+        let named = Arc::new(Named {
+            number,
+            template: template(&route, number, dialer),
+            route: route.clone(),
+        });
+        self.by_route.insert(route, named.clone());
+        self.by_number.insert(number, named.clone());
+        named
+    }
+}
+
+/// The engine's peer for a route. Its address is the next hop, because the engine asks the kernel
+/// whether a pooled descriptor is still connected there; its number stands in `sni`, unused without
+/// TLS, and in `group_key`, which is part of the pool key.
+fn template(route: &Route, number: u64, dialer: &Dialer) -> HttpPeer {
+    let mut options = PeerOptions::new();
+    options.alpn = ALPN::Custom(CustomALPN::new(b"cairn".to_vec()));
+    options.idle_timeout = Some(UPSTREAM_IDLE_STREAM_TIMEOUT);
+    let next_hop = dialer.next_hop(&route.destination);
+    let mut peer = HttpPeer::new(next_hop, false, number.to_string());
+    peer.group_key = number;
+    peer.options = options;
+    peer
+}
+
+impl TunnelConnector {
+    /// A connector for the engine.
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+}
+
+const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+
+fn limit_of(peer: &impl Peer) -> Duration {
+    peer.total_connection_timeout()
+        .unwrap_or(CONNECT_TIMEOUT_DEFAULT)
+}
+
+#[async_trait]
+impl Connector for TunnelConnector {
+    type Session = Http2Upstream;
+
+    async fn get_http_session<P: Peer + Send + Sync + 'static>(
+        &self,
+        peer: &P,
+    ) -> Result<(Connection<Http2Upstream>, bool)> {
+        // Forgotten between the choice and now: the endpoint has left the configuration.
+        let named = self.shared.named(peer).ok_or_else(|| {
+            Error::explain(ErrorType::ConnectError, "the endpoint is no longer configured")
+        })?;
+        let limit = limit_of(peer);
+        match named.route.version {
+            HttpVersion::Http1 => {
+                let upstream = self.shared.dial(&named, limit).await?;
+                Ok((Connection::Stream(Box::new(upstream)), false))
+            }
+            HttpVersion::Http2 => {
+                let session = self.shared.new_http2_session(&named, limit).await?;
+                Ok((Connection::Session(session), false))
+            }
+        }
+    }
+
+    async fn reused_http_session<P: Peer + Send + Sync + 'static>(
+        &self,
+        peer: &P,
+    ) -> Option<Http2Upstream> {
+        let number: u64 = peer.sni().parse().ok()?;
+        self.shared.http2_session(number).await
+    }
+
+    async fn release_http_session<P: Peer + Send + Sync + 'static>(
+        &self,
+        session: Http2Upstream,
+        _peer: &P,
+        _idle_timeout: Option<Duration>,
+    ) {
+        // Dropping the session gives its stream back; the connection stays in the pool and is
+        // closed by its tunnel's idle timeout.
+        if session.connection().is_shutting_down() {
+            tracing::debug!("endpoint's HTTP/2 connection is going away");
+        }
+    }
+}
+
+/// An error of ours in the engine's form; its context keeps our words for the log.
+fn connect_error(error: &ConnectError) -> Box<Error> {
+    let etype = match error {
+        ConnectError::Timeout(..) => ErrorType::ConnectTimedout,
+        ConnectError::Tls(..) => ErrorType::TLSHandshakeFailure,
+        ConnectError::Refused(..) => ErrorType::ConnectProxyFailure,
+        _ => ErrorType::ConnectError,
+    };
+    let mut wrapped = Error::explain(etype, error.to_string());
+    // Nothing of the request was sent; `fail_to_connect` decides whether another try is due.
+    wrapped.as_up();
+    wrapped
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,69 @@
+//! What an error of the engine means: one of the outcomes of `cairn-filters`' table.
+
+use cairn_filters::outcome::Outcome;
+use pingora_error::{Error, ErrorSource, ErrorType};
+
+/// The outcome behind an error that ended an exchange.
+pub fn outcome_of(error: &Error) -> Outcome {
+    match error.esource() {
+        ErrorSource::Downstream => of_client(error.etype()),
+        ErrorSource::Upstream => of_upstream(error.etype()),
+        ErrorSource::Internal | ErrorSource::Unset => Outcome::Internal,
+    }
+}
+
+fn of_client(etype: &ErrorType) -> Outcome {
+    match etype {
+        ErrorType::ReadError
+        | ErrorType::WriteError
+        | ErrorType::ConnectionClosed
+        | ErrorType::H2Error
+        | ErrorType::ReadTimedout
+        | ErrorType::WriteTimedout => Outcome::ClientGone,
+        _ => Outcome::BadRequest,
+    }
+}
+
+fn of_upstream(etype: &ErrorType) -> Outcome {
+    match etype {
+        ErrorType::ConnectTimedout => Outcome::ConnectTimeout,
+        ErrorType::ConnectError
+        | ErrorType::ConnectRefused
+        | ErrorType::ConnectNoRoute
+        | ErrorType::ConnectProxyFailure
+        | ErrorType::TLSHandshakeFailure
+        | ErrorType::TLSHandshakeTimedout
+        | ErrorType::InvalidCert
+        | ErrorType::HandshakeError
+        | ErrorType::SocketError
+        | ErrorType::BindError => Outcome::ConnectFailed,
+        ErrorType::ReadTimedout | ErrorType::WriteTimedout => Outcome::UpstreamTimeout,
+        ErrorType::H2Error => Outcome::UpstreamReset,
+        ErrorType::InvalidHTTPHeader | ErrorType::InvalidH2 | ErrorType::H2Downgrade => {
+            Outcome::UpstreamProtocol
+        }
+        _ => Outcome::UpstreamClosed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn upstream(etype: ErrorType) -> Outcome {
+        let mut error = Error::new(etype);
+        error.as_up();
+        outcome_of(&error)
+    }
+
+    #[test]
+    fn where_an_error_comes_from_decides_who_is_blamed() {
+        assert_eq!(upstream(ErrorType::ReadError), Outcome::UpstreamClosed);
+        assert_eq!(upstream(ErrorType::ConnectTimedout), Outcome::ConnectTimeout);
+        assert_eq!(upstream(ErrorType::TLSHandshakeFailure), Outcome::ConnectFailed);
+        let mut error = Error::new(ErrorType::ReadError);
+        error.as_down();
+        assert_eq!(outcome_of(&error), Outcome::ClientGone);
+        assert_eq!(outcome_of(&Error::new(ErrorType::ReadError)), Outcome::Internal);
+    }
+}

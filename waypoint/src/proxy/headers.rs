@@ -1,0 +1,106 @@
+//! The engine's header types as `cairn-filters` wants them, and the header checks that need raw
+//! bytes.
+
+use cairn_filters::header_change::Headers;
+use http::header::{HOST, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::Session;
+
+/// A request header under change. `host` stands for `:authority` as well.
+pub struct RequestHeaders<'a>(pub &'a mut RequestHeader);
+
+impl Headers for RequestHeaders<'_> {
+    fn get(&self, name: &HeaderName) -> Option<&HeaderValue> {
+        self.0.headers.get(name)
+    }
+
+    fn get_all(&self, name: &HeaderName) -> impl Iterator<Item = &HeaderValue> {
+        self.0.headers.get_all(name).iter()
+    }
+
+    fn names(&self) -> impl Iterator<Item = &HeaderName> {
+        self.0.headers.keys()
+    }
+
+    fn set(&mut self, name: &HeaderName, value: HeaderValue) {
+        if name == HOST {
+            set_authority(self.0, &value);
+        }
+        // Fails only for a name that is no header name, which `HeaderName` rules out.
+        let _ = self.0.insert_header(name.clone(), value);
+    }
+
+    fn append(&mut self, name: &HeaderName, value: HeaderValue) {
+        let _ = self.0.append_header(name.clone(), value);
+    }
+
+    fn remove(&mut self, name: &HeaderName) {
+        self.0.remove_header(name);
+    }
+}
+
+/// HTTP/2 carries the authority in the URI; the engine makes Host from it and back.
+fn set_authority(request: &mut RequestHeader, value: &HeaderValue) {
+    if request.uri.authority().is_none() {
+        return;
+    }
+    let mut parts = request.uri.clone().into_parts();
+    if let Ok(authority) = http::uri::Authority::try_from(value.as_bytes()) {
+        parts.authority = Some(authority);
+        if let Ok(uri) = http::Uri::from_parts(parts) {
+            request.set_uri(uri);
+        }
+    }
+}
+
+/// A response header under change.
+pub struct ResponseHeaders<'a>(pub &'a mut ResponseHeader);
+
+impl Headers for ResponseHeaders<'_> {
+    fn get(&self, name: &HeaderName) -> Option<&HeaderValue> {
+        self.0.headers.get(name)
+    }
+
+    fn get_all(&self, name: &HeaderName) -> impl Iterator<Item = &HeaderValue> {
+        self.0.headers.get_all(name).iter()
+    }
+
+    fn names(&self) -> impl Iterator<Item = &HeaderName> {
+        self.0.headers.keys()
+    }
+
+    fn set(&mut self, name: &HeaderName, value: HeaderValue) {
+        let _ = self.0.insert_header(name.clone(), value);
+    }
+
+    fn append(&mut self, name: &HeaderName, value: HeaderValue) {
+        let _ = self.0.append_header(name.clone(), value);
+    }
+
+    fn remove(&mut self, name: &HeaderName) {
+        self.0.remove_header(name);
+    }
+}
+
+/// Whether an HTTP/1.1 request came with both Content-Length and Transfer-Encoding. The engine
+/// drops the former before anybody can see it, so only the raw bytes can tell; two parsers that
+/// choose differently are how requests are smuggled.
+pub fn has_ambiguous_length(session: &Session) -> bool {
+    let Some(http1) = session.as_http1() else {
+        return false;
+    };
+    if !http1.req_header().headers.contains_key(TRANSFER_ENCODING) {
+        return false;
+    }
+    let raw = http1.get_headers_raw_bytes();
+    raw.split(|c| *c == b'\n').any(|line| {
+        let name = line.split(|c| *c == b':').next().unwrap_or_default();
+        name.trim_ascii().eq_ignore_ascii_case(b"content-length")
+    })
+}
+
+/// Size of the header block of an HTTP/1.1 request in bytes; 0 for HTTP/2, whose limit is in the
+/// engine's options.
+pub fn block_bytes(session: &Session) -> usize {
+    session.as_http1().map_or(0, |s| s.get_headers_raw_bytes().len())
+}

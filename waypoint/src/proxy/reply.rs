@@ -1,0 +1,59 @@
+//! Sends the answers that Cairn gives by itself.
+
+use bytes::Bytes;
+use cairn_filters::outcome::LocalReply;
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
+use http::StatusCode;
+use pingora_error::Result;
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+/// Sends a local reply. `close`: the connection must not be used again, because what follows on it
+/// can not be told apart from what belongs to this request.
+pub async fn send(session: &mut Session, reply: LocalReply, close: bool) -> Result<()> {
+    let mut header = ResponseHeader::build(reply.status, Some(6))?;
+    if let Some(content_type) = reply.content_type {
+        header.insert_header(CONTENT_TYPE, HeaderValue::from_static(content_type))?;
+    }
+    if let Some(status) = reply.grpc_status {
+        header.insert_header(GRPC_STATUS, HeaderValue::from(u16::from(status)))?;
+        if !reply.grpc_message.is_empty() {
+            header.insert_header(GRPC_MESSAGE, HeaderValue::from_static(reply.grpc_message))?;
+        }
+    } else {
+        header.insert_header(CONTENT_LENGTH, HeaderValue::from(reply.body.len()))?;
+    }
+    finish(session, header, Bytes::from_static(reply.body.as_bytes()), close).await
+}
+
+/// Sends a redirect.
+pub async fn redirect(session: &mut Session, status: StatusCode, location: HeaderValue) -> Result<()> {
+    let mut header = ResponseHeader::build(status, Some(4))?;
+    header.insert_header(LOCATION, location)?;
+    header.insert_header(CONTENT_LENGTH, HeaderValue::from_static("0"))?;
+    finish(session, header, Bytes::new(), false).await
+}
+
+async fn finish(
+    session: &mut Session,
+    mut header: ResponseHeader,
+    body: Bytes,
+    close: bool,
+) -> Result<()> {
+    if close {
+        session.set_keepalive(None);
+        if !session.is_http2() {
+            header.insert_header(CONNECTION, HeaderValue::from_static("close"))?;
+        }
+    }
+    let head = session.req_header().method == http::Method::HEAD;
+    let end = body.is_empty() || head;
+    session.write_response_header(Box::new(header), end).await?;
+    if !end {
+        session.write_response_body(Some(body), true).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,243 @@
+//! TCP services: policy decides once, at the CONNECT, then bytes are passed on both ways until both
+//! ends are done or nothing has moved for the idle timeout.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use cairn_filters::outcome::Outcome;
+use cairn_routing::ActiveRequest;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::drain::{Held, Kind};
+use crate::limits::{CONNECT_ATTEMPTS_MAX, TCP_IDLE_TIMEOUT, TCP_REPORT_INTERVAL};
+use crate::listener::admit::Refusal;
+use crate::runtime::Target;
+use crate::telemetry;
+use crate::telemetry::exchange::{Exchange, StreamOrigin};
+use crate::telemetry::tcp::TcpMeter;
+use crate::tunnel_stream::TunnelStream;
+use crate::upstream::Carrier;
+use crate::worker::Worker;
+
+/// Bytes read at once, each way.
+const COPY_BUFFER_BYTES: usize = 64 * 1024;
+
+/// A TCP stream whose endpoint is connected.
+pub struct Opened {
+    carrier: Carrier,
+    exchange: Exchange,
+    _active: ActiveRequest,
+    _held: Held,
+}
+
+/// Asks policy and connects to an endpoint, the next one if the first does not answer.
+///
+/// # Errors
+/// [`Refusal::PolicyDenied`] or [`Refusal::NoEndpoint`]; telemetry has been told.
+pub async fn open(
+    origin: &Arc<StreamOrigin>,
+    target: &Target,
+    worker: &Worker,
+) -> Result<Opened, Refusal> {
+    let held = worker.in_flight.hold(Kind::TcpStream);
+    let runtime = worker.runtime.load_full();
+    let mut exchange = Exchange::begin(origin.clone());
+    exchange.snapshot = runtime.snapshot.version;
+    exchange.source = runtime.workload(origin.peer.address.ip()).cloned();
+    exchange.service.clone_from(&target.service);
+    let verdict = target.chain.decide_tcp(
+        Some(&origin.peer.identity),
+        origin.peer.address.ip(),
+        origin.destination,
+    );
+    let allowed = verdict.allowed;
+    if !allowed {
+        let facts = cairn_filters::chain::tcp_facts(
+            Some(&origin.peer.identity),
+            origin.peer.address.ip(),
+            origin.destination,
+        );
+        exchange.reason = Some(verdict.reason(target.chain.policies(), &facts));
+        if let Some(details) = verdict.response_code_details() {
+            exchange.details = details.into();
+        }
+    }
+    exchange.verdict = Some(verdict);
+    if !allowed {
+        telemetry::finish(exchange);
+        return Err(Refusal::PolicyDenied);
+    }
+    let limit = Duration::from_millis(runtime.snapshot.mesh.connect_timeout_ms);
+    match connect(target, worker, limit, &mut exchange).await {
+        Ok((carrier, active)) => Ok(Opened {
+            carrier,
+            exchange,
+            _active: active,
+            _held: held,
+        }),
+        Err(outcome) => {
+            exchange.flags = outcome.row().flag;
+            exchange.details = outcome.row().details.into();
+            telemetry::finish(exchange);
+            Err(Refusal::NoEndpoint)
+        }
+    }
+}
+
+async fn connect(
+    target: &Target,
+    worker: &Worker,
+    limit: Duration,
+    exchange: &mut Exchange,
+) -> Result<(Carrier, ActiveRequest), Outcome> {
+    let connections = worker.engine().ok_or(Outcome::Internal)?.connections();
+    let mut tried = Vec::new();
+    let mut outcome = Outcome::NoEndpoint;
+    while tried.len() < CONNECT_ATTEMPTS_MAX as usize {
+        let Some(live) = target.cluster.pick(fastrand::u64(..), &tried) else {
+            break;
+        };
+        tried.push(live.endpoint.address);
+        exchange.attempts += 1;
+        exchange.endpoint = Some(live.endpoint.clone());
+        let dialer = connections.dialer();
+        match dialer.dial(&dialer.destination(&live.endpoint), limit).await {
+            Ok(carrier) => return Ok((carrier, live.begin())),
+            Err(error) => {
+                exchange.reason = Some(error.to_string());
+                outcome = Outcome::ConnectFailed;
+            }
+        }
+    }
+    Err(outcome)
+}
+
+/// A stream that turned out to be TCP after its CONNECT was accepted: a denial closes it without a
+/// byte (specs/istio-waypoint.md 4.8).
+pub async fn serve_sniffed(
+    stream: TunnelStream,
+    origin: Arc<StreamOrigin>,
+    target: Arc<Target>,
+    worker: Arc<Worker>,
+) {
+    match open(&origin, &target, &worker).await {
+        Ok(opened) => opened.splice(stream).await,
+        Err(refusal) => worker.refused(refusal),
+    }
+}
+
+impl Opened {
+    /// Passes bytes both ways until both ends are done.
+    pub async fn splice(mut self, client: TunnelStream) {
+        self.exchange.tcp = Some(TcpMeter::open(&self.exchange));
+        let received = Arc::new(AtomicU64::new(0));
+        let sent = Arc::new(AtomicU64::new(0));
+        let mut client = Counted::new(client, received.clone());
+        let mut endpoint = Counted::new(self.carrier, sent.clone());
+        let ended = {
+            let copy = tokio::io::copy_bidirectional_with_sizes(
+                &mut client,
+                &mut endpoint,
+                COPY_BUFFER_BYTES,
+                COPY_BUFFER_BYTES,
+            );
+            tokio::pin!(copy);
+            watch(copy, &mut self.exchange, &received, &sent).await
+        };
+        self.exchange.bytes_received = received.load(Relaxed);
+        self.exchange.bytes_sent = sent.load(Relaxed);
+        self.exchange.flags = ended.flag();
+        telemetry::finish(self.exchange);
+    }
+}
+
+/// How a stream ended.
+enum Ended {
+    BothDone,
+    Broken,
+    Idle,
+}
+
+impl Ended {
+    fn flag(&self) -> &'static str {
+        match self {
+            Self::BothDone => "",
+            Self::Broken => Outcome::UpstreamClosed.row().flag,
+            Self::Idle => "SI",
+        }
+    }
+}
+
+/// Runs the copy, reports its bytes as it goes, and ends it when nothing moves.
+async fn watch(
+    mut copy: Pin<&mut impl Future<Output = io::Result<(u64, u64)>>>,
+    exchange: &mut Exchange,
+    received: &AtomicU64,
+    sent: &AtomicU64,
+) -> Ended {
+    let mut report = tokio::time::interval(TCP_REPORT_INTERVAL);
+    let mut last = (0, 0);
+    let mut moved = Instant::now();
+    loop {
+        tokio::select! {
+            ended = &mut copy => return match ended {
+                Ok(_) => Ended::BothDone,
+                Err(_) => Ended::Broken,
+            },
+            _ = report.tick() => {
+                let now = (received.load(Relaxed), sent.load(Relaxed));
+                if let Some(meter) = &mut exchange.tcp {
+                    meter.report(now.0, now.1);
+                }
+                if now != last {
+                    (last, moved) = (now, Instant::now());
+                } else if moved.elapsed() > TCP_IDLE_TIMEOUT {
+                    return Ended::Idle;
+                }
+            }
+        }
+    }
+}
+
+/// Counts what is read.
+struct Counted<T> {
+    io: T,
+    bytes: Arc<AtomicU64>,
+}
+
+impl<T> Counted<T> {
+    fn new(io: T, bytes: Arc<AtomicU64>) -> Self {
+        Self { io, bytes }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+        self.bytes.fetch_add((buf.filled().len() - before) as u64, Relaxed);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Counted<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, data)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}

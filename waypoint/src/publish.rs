@@ -1,0 +1,133 @@
+//! The only writer of the configuration in force: sources in, snapshot resolved, runtime compiled,
+//! one swap. What is broken is logged once, and what was good stays in force.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use cairn_config_schema::diagnostics::{Diagnostic, Severity};
+use cairn_config_schema::resolve::{self, Options};
+use cairn_config_schema::snapshot::{Mesh, Snapshot};
+use cairn_config_schema::store::{SourceFile, Store};
+
+use crate::admin::{NotReady, Readiness, Reload};
+use crate::runtime::Runtime;
+use crate::telemetry::counters;
+
+/// What the rest of the process reads.
+#[derive(Clone)]
+pub struct InForce {
+    /// Decides requests.
+    pub runtime: Arc<ArcSwap<Runtime>>,
+    /// Decides handshakes.
+    pub mesh: Arc<ArcSwap<Mesh>>,
+    /// Told when there is something to serve, and when not.
+    pub readiness: Arc<Readiness>,
+    /// For `/config_dump`.
+    pub last_reload: Arc<ArcSwapOption<Reload>>,
+}
+
+impl Default for InForce {
+    fn default() -> Self {
+        Self {
+            runtime: Arc::new(ArcSwap::from_pointee(Runtime::empty())),
+            mesh: Arc::default(),
+            readiness: Arc::default(),
+            last_reload: Arc::default(),
+        }
+    }
+}
+
+/// Publishes configuration.
+pub struct Publisher {
+    store: Store,
+    options: Options,
+    in_force: InForce,
+    /// Findings of the last snapshot, so that only news is logged.
+    told: HashSet<String>,
+}
+
+impl Publisher {
+    /// A publisher that has published nothing.
+    pub fn new(options: Options, in_force: InForce) -> Self {
+        Self {
+            store: Store::default(),
+            options,
+            in_force,
+            told: HashSet::new(),
+        }
+    }
+
+    /// Puts the configuration these files hold in force. `noticed` is when the change was noticed.
+    pub fn publish(&mut self, files: &[SourceFile], noticed: Instant) {
+        let update = self.store.update(files);
+        self.options.version += 1;
+        let mut snapshot = resolve::resolve(&update.resources, &self.options);
+        snapshot.diagnostics.extend(update.diagnostics);
+        resolve::worst_first(&mut snapshot.diagnostics);
+        let snapshot = Arc::new(snapshot);
+        let previous = self.in_force.runtime.load_full();
+        let runtime = Runtime::compile(snapshot.clone(), Some(&previous));
+        // Handshakes first: a peer of a trust domain that is no longer accepted must not get in on
+        // the strength of the old one while policy is already the new one's.
+        self.in_force.mesh.store(Arc::new(snapshot.mesh.clone()));
+        self.in_force.runtime.store(Arc::new(runtime));
+        self.tell(&snapshot, noticed);
+    }
+
+    fn tell(&mut self, snapshot: &Snapshot, noticed: Instant) {
+        let took = noticed.elapsed();
+        counters::config_published(snapshot, took);
+        let readiness = &self.in_force.readiness;
+        readiness.remove(NotReady::NoConfiguration);
+        let serves = snapshot.waypoint.as_ref().is_some_and(|w| w.blocked.is_none());
+        readiness.set(NotReady::NoGateway, !serves);
+        self.in_force.last_reload.store(Some(Arc::new(Reload {
+            at: SystemTime::now(),
+            took,
+            outcome: Ok(snapshot.version),
+        })));
+        let told: HashSet<String> = snapshot.diagnostics.iter().map(log_line).collect();
+        for finding in &snapshot.diagnostics {
+            let line = log_line(finding);
+            if !self.told.contains(&line) {
+                log(finding.severity, &line);
+            }
+        }
+        self.told = told;
+        let errors = snapshot.diagnostics.iter().filter(|d| d.severity == Severity::Error);
+        tracing::info!(
+            snapshot = snapshot.version,
+            services = snapshot.served().count(),
+            errors = errors.count(),
+            took_ms = took.as_millis() as u64,
+            "configuration in force"
+        );
+    }
+}
+
+fn log(severity: Severity, line: &str) {
+    match severity {
+        Severity::Error => tracing::error!("{line}"),
+        Severity::Warning => tracing::warn!("{line}"),
+        Severity::Info => tracing::debug!("{line}"),
+    }
+}
+
+fn log_line(finding: &Diagnostic) -> String {
+    let mut line = String::new();
+    if let Some(location) = &finding.location {
+        line.push_str(&format!("{location}: "));
+    }
+    if let Some(object) = &finding.object {
+        line.push_str(&format!("{object}: "));
+    }
+    line.push_str(&finding.message);
+    for (label, text) in [("effect", &finding.effect), ("hint", &finding.hint)] {
+        if let Some(text) = text {
+            line.push_str(&format!("; {label}: {text}"));
+        }
+    }
+    line
+}

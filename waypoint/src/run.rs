@@ -1,0 +1,309 @@
+//! A waypoint from its settings to its end: starts the threads, follows files and signals, drains.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use cairn_config_schema::origin::ObjectKey;
+use cairn_config_schema::resolve::Options;
+use tokio::sync::Notify;
+
+use crate::admin::{self, AdminState, NotReady};
+use crate::drain::{Drain, InFlight, Kind};
+use crate::listener::accept;
+use crate::publish::{InForce, Publisher};
+use crate::source;
+use crate::telemetry::{self, counters};
+use crate::tls::{Acceptor, IdentityFiles, IdentitySource};
+use crate::upstream::Dialer;
+use crate::worker::{self, Worker};
+
+/// How often certificate files are looked at.
+const IDENTITY_POLL: Duration = Duration::from_secs(1);
+
+/// What a waypoint is told at its start.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Files and folders of Kubernetes YAML.
+    pub config: Vec<PathBuf>,
+    /// The Gateway to serve; `None`: the only one there is.
+    pub gateway: Option<ObjectKey>,
+    /// Folder with cert-chain.pem, key.pem and root-cert.pem.
+    pub identity_dir: PathBuf,
+    /// Where clients' tunnels arrive.
+    pub hbone_addr: SocketAddr,
+    /// Metrics, readiness and admin.
+    pub addresses: admin::Addresses,
+    /// Port on which endpoints listen for tunnels.
+    pub upstream_hbone_port: u16,
+    /// Threads that serve; at least one.
+    pub workers: usize,
+    /// In place of the trust domain of the ConfigMap `istio`.
+    pub trust_domain: Option<String>,
+    /// How long requests in flight may take to finish once the process is told to stop.
+    pub drain: Duration,
+    /// Sets the filter of the process's own log.
+    pub set_log_filter: fn(&str) -> Result<(), String>,
+}
+
+/// A waypoint that serves.
+pub struct Running {
+    in_force: InForce,
+    in_flight: Arc<InFlight>,
+    drain: Drain,
+    hbone_addr: SocketAddr,
+    admin: admin::Server,
+    drain_deadline: Duration,
+    reload: Arc<Notify>,
+    stop: Arc<Notify>,
+    watch: source::Watch,
+    _workers: Vec<JoinHandle<()>>,
+}
+
+/// Starts a waypoint and returns once its configuration is in force and its sockets are open.
+///
+/// # Errors
+/// When the identity can not be loaded, an address not be opened or a thread not be started.
+pub fn start(settings: Settings) -> anyhow::Result<Running> {
+    let files = IdentityFiles {
+        dir: settings.identity_dir.clone(),
+    };
+    let identity = Arc::new(IdentitySource::load(files).context("load the identity")?);
+    let in_force = InForce::default();
+    in_force.readiness.remove(NotReady::NoIdentity);
+    note_expiry(&identity);
+
+    let reload = Arc::new(Notify::new());
+    let watch = follow_config(&settings, &in_force)?;
+    let (in_flight, drain, stop) = (Arc::<InFlight>::default(), Drain::default(), Arc::new(Notify::new()));
+    let listeners = listen(settings.hbone_addr, settings.workers)?;
+    let hbone_addr = listeners
+        .first()
+        .context("at least one worker is needed")?
+        .local_addr()?;
+    let admin = admin::Server::start(
+        settings.addresses,
+        admin_state(&settings, &in_force, &stop),
+    )
+    .context("open the operators' addresses")?;
+    let bound = admin.addresses();
+    let own: Arc<[SocketAddr]> = Arc::from([hbone_addr, bound.metrics, bound.ready, bound.admin]);
+
+    let mut workers = Vec::with_capacity(listeners.len());
+    for (index, listener) in listeners.into_iter().enumerate() {
+        let parts = worker::Parts {
+            runtime: in_force.runtime.clone(),
+            in_flight: in_flight.clone(),
+            drain: drain.clone(),
+            identity: identity.clone(),
+            acceptor: Acceptor::new(&identity, in_force.mesh.clone())?,
+            listener,
+            dialer: Dialer::new(identity.clone(), settings.upstream_hbone_port, own.clone()),
+        };
+        workers.push(spawn_worker(index, parts)?);
+    }
+    follow_identity(identity, reload.clone())?;
+    in_force.readiness.remove(NotReady::NotListening);
+    tracing::info!(hbone = %hbone_addr, metrics = %bound.metrics, ready = %bound.ready,
+        admin = %bound.admin, workers = workers.len(), "serving");
+    Ok(Running {
+        in_force,
+        in_flight,
+        drain,
+        hbone_addr,
+        admin,
+        drain_deadline: settings.drain,
+        reload,
+        stop,
+        watch,
+        _workers: workers,
+    })
+}
+
+impl Running {
+    /// Where clients' tunnels arrive.
+    pub fn hbone_addr(&self) -> SocketAddr {
+        self.hbone_addr
+    }
+
+    /// Metrics, readiness and admin.
+    pub fn addresses(&self) -> admin::Addresses {
+        self.admin.addresses()
+    }
+
+    /// The configuration in force.
+    pub fn in_force(&self) -> &InForce {
+        &self.in_force
+    }
+
+    /// Reads configuration and certificates again, as SIGHUP does.
+    pub fn reload(&self) {
+        self.watch.look();
+        self.reload.notify_waiters();
+    }
+
+    /// Waits for SIGTERM, SIGINT or `/quitquitquit`, reloading at SIGHUP, then drains. A second
+    /// signal ends the drain at once.
+    ///
+    /// # Errors
+    /// When signals can not be caught.
+    pub async fn until_stopped(&self) -> anyhow::Result<()> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                () = self.stop.notified() => break,
+                _ = hangup.recv() => self.reload(),
+            }
+        }
+        tokio::select! {
+            () = self.drain() => {}
+            _ = terminate.recv() => tracing::warn!("second signal: leaving at once"),
+            _ = interrupt.recv() => tracing::warn!("second signal: leaving at once"),
+        }
+        Ok(())
+    }
+
+    /// Turns readiness off, tells every client to go elsewhere, and waits for what is in flight.
+    pub async fn drain(&self) {
+        let began = Instant::now();
+        self.in_force.readiness.add(NotReady::Draining);
+        self.drain.begin();
+        tracing::info!(
+            requests = self.in_flight.count(Kind::Request),
+            tcp_streams = self.in_flight.count(Kind::TcpStream),
+            deadline_s = self.drain_deadline.as_secs(),
+            "draining"
+        );
+        let finished = worker::drained(&self.in_flight, self.drain_deadline).await;
+        let took_ms = began.elapsed().as_millis() as u64;
+        if finished {
+            tracing::info!(took_ms, "drained: nothing was cut");
+        } else {
+            tracing::warn!(
+                took_ms,
+                requests = self.in_flight.count(Kind::Request),
+                tcp_streams = self.in_flight.count(Kind::TcpStream),
+                "drain deadline reached: these were cut"
+            );
+        }
+    }
+}
+
+fn listen(address: SocketAddr, workers: usize) -> anyhow::Result<Vec<std::net::TcpListener>> {
+    let mut address = address;
+    let mut listeners = Vec::with_capacity(workers);
+    for _ in 0..workers.max(1) {
+        let listener =
+            accept::listen(address).with_context(|| format!("open the tunnel port {address}"))?;
+        // With port 0 the first socket gets a free port, and the others must share it.
+        address = listener.local_addr()?;
+        listeners.push(listener);
+    }
+    Ok(listeners)
+}
+
+fn spawn_worker(index: usize, parts: worker::Parts) -> anyhow::Result<JoinHandle<()>> {
+    let (ready, started) = std::sync::mpsc::channel();
+    let thread = std::thread::Builder::new()
+        .name(format!("worker-{index}"))
+        .spawn(move || {
+            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(ready.send(Err(anyhow::Error::from(error)))),
+            };
+            let ended = runtime.block_on(Worker::run(parts, || drop(ready.send(Ok(())))));
+            if let Err(error) = ended {
+                drop(ready.send(Err(error)));
+            }
+        })?;
+    started.recv().context("the worker ended at once")??;
+    Ok(thread)
+}
+
+fn follow_config(
+    settings: &Settings,
+    in_force: &InForce,
+) -> anyhow::Result<source::Watch> {
+    let options = Options {
+        gateway: settings.gateway.clone(),
+        trust_domain: settings.trust_domain.clone(),
+        ..Options::default()
+    };
+    let mut publisher = Publisher::new(options, in_force.clone());
+    let mut files = source::Files::new(settings.config.clone());
+    let noticed = Instant::now();
+    files.refresh();
+    publisher.publish(files.sources(), noticed);
+    files
+        .watch(move |sources| publisher.publish(sources, Instant::now()))
+        .context("watch the configuration")
+}
+
+/// Looks at the certificate files every second, and at once on SIGHUP. They are three small files
+/// that an orchestrator replaces in its own ways; looking is simpler than watching and as good.
+fn follow_identity(identity: Arc<IdentitySource>, reload: Arc<Notify>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name("identity".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            let mut last_error = String::new();
+            loop {
+                tokio::select! {
+                    () = tokio::time::sleep(IDENTITY_POLL) => {}
+                    () = reload.notified() => {}
+                }
+                match identity.reload() {
+                    Ok(false) => last_error.clear(),
+                    Ok(true) => {
+                        last_error.clear();
+                        note_expiry(&identity);
+                        tracing::info!(epoch = identity.current().epoch, "certificate or roots changed, in force for new connections");
+                    }
+                    Err(error) => {
+                        let words = error.to_string();
+                        if words != last_error {
+                            tracing::error!(error = %words, "identity files can not be loaded, the last good ones stay in force");
+                            last_error = words;
+                        }
+                    }
+                }
+            }
+        });
+    })?;
+    Ok(())
+}
+
+fn note_expiry(identity: &IdentitySource) {
+    let seconds = u64::try_from(identity.current().not_after_s).unwrap_or_default();
+    counters::certificate_expires(std::time::UNIX_EPOCH + Duration::from_secs(seconds));
+}
+
+fn admin_state(settings: &Settings, in_force: &InForce, stop: &Arc<Notify>) -> AdminState {
+    let runtime = in_force.runtime.clone();
+    let active = in_force.runtime.clone();
+    let stop = stop.clone();
+    AdminState {
+        readiness: in_force.readiness.clone(),
+        snapshot: Box::new(move || {
+            let snapshot = runtime.load().snapshot.clone();
+            (snapshot.version > 0).then_some(snapshot)
+        }),
+        last_reload: in_force.last_reload.clone(),
+        active_requests: Box::new(move |key, address| {
+            let runtime = active.load();
+            let endpoints = runtime.cluster(key)?.endpoints();
+            let live = endpoints.iter().find(|e| e.endpoint.address == address)?;
+            Some(u64::from(live.active()))
+        }),
+        set_log_filter: Box::new(settings.set_log_filter),
+        quit: Box::new(move || stop.notify_one()),
+        registry: telemetry::metrics::registry().clone(),
+    }
+}

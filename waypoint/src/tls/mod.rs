@@ -1,0 +1,12 @@
+//! mTLS on both sides of the waypoint: its own identity, who may connect, whom it connects to.
+//! The only folder that knows rustls.
+
+pub mod handshake;
+pub mod identity;
+pub mod rotate;
+pub mod verify;
+
+pub use handshake::{Acceptor, connect};
+pub use identity::{IdentityFiles, LoadError, LocalIdentity};
+pub use rotate::IdentitySource;
+pub use verify::{VerifyError, peer_identity};

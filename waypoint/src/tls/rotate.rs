@@ -1,0 +1,125 @@
+//! The identity in force, and the TLS configurations that follow it.
+//!
+//! A change of the files replaces the identity for handshakes to come; connections that exist keep
+//! theirs. Files that can not be loaded leave the last good identity in force.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use cairn_config_schema::identity::Identity;
+use cairn_config_schema::snapshot::Mesh;
+use rustls::client::{ResolvesClientCert, Resumption};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::version::TLS13;
+use rustls::{ClientConfig, ServerConfig, SignatureScheme};
+
+use super::identity::provider;
+use super::verify::{ClientVerifier, EndpointVerifier};
+use super::{IdentityFiles, LoadError, LocalIdentity};
+
+const ALPN_H2: &[u8] = b"h2";
+
+/// Holds the identity in force and loads it again when told to.
+#[derive(Debug)]
+pub struct IdentitySource {
+    files: IdentityFiles,
+    current: Arc<ArcSwap<LocalIdentity>>,
+}
+
+impl IdentitySource {
+    /// Loads the files for the first time.
+    ///
+    /// # Errors
+    /// [`LoadError`]: a waypoint without identity can serve nobody.
+    pub fn load(files: IdentityFiles) -> Result<Self, LoadError> {
+        let first = LocalIdentity::load(&files, 1)?;
+        Ok(Self {
+            files,
+            current: Arc::new(ArcSwap::from_pointee(first)),
+        })
+    }
+
+    /// The identity in force.
+    pub fn current(&self) -> Arc<LocalIdentity> {
+        self.current.load_full()
+    }
+
+    /// The files it comes from.
+    pub fn files(&self) -> &IdentityFiles {
+        &self.files
+    }
+
+    /// Loads the files again. `Ok(false)`: they hold what is already in force.
+    ///
+    /// # Errors
+    /// [`LoadError`]; the identity in force stays.
+    pub fn reload(&self) -> Result<bool, LoadError> {
+        let before = self.current.load();
+        let next = LocalIdentity::load(&self.files, before.epoch + 1)?;
+        let same = next.certified.cert == before.certified.cert && next.roots.roots == before.roots.roots;
+        if !same {
+            self.current.store(Arc::new(next));
+        }
+        Ok(!same)
+    }
+
+    /// TLS for clients: 1.3 only, ALPN h2 only, certificate required, no resumption, as ztunnel
+    /// expects (specs/istio-waypoint.md 2.1).
+    ///
+    /// # Errors
+    /// When the provider has no TLS 1.3 suite.
+    pub fn server_config(&self, mesh: Arc<ArcSwap<Mesh>>) -> Result<Arc<ServerConfig>, rustls::Error> {
+        let verifier = Arc::new(ClientVerifier::new(self.current.clone(), mesh));
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&TLS13])?
+            .with_client_cert_verifier(verifier)
+            .with_cert_resolver(Arc::new(Current(self.current.clone())));
+        config.alpn_protocols = vec![ALPN_H2.to_vec()];
+        config.send_tls13_tickets = 0;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        Ok(Arc::new(config))
+    }
+}
+
+/// TLS towards one workload, with the local identity of one epoch.
+///
+/// # Errors
+/// When the provider has no TLS 1.3 suite.
+pub fn client_config(
+    local: Arc<LocalIdentity>,
+    expected: Identity,
+) -> Result<Arc<ClientConfig>, rustls::Error> {
+    let certified = Arc::new(Fixed(local.certified.clone()));
+    let mut config = ClientConfig::builder_with_provider(local.provider.clone())
+        .with_protocol_versions(&[&TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(EndpointVerifier { local, expected }))
+        .with_client_cert_resolver(certified);
+    config.alpn_protocols = vec![ALPN_H2.to_vec()];
+    config.resumption = Resumption::disabled();
+    config.enable_sni = false;
+    Ok(Arc::new(config))
+}
+
+#[derive(Debug)]
+struct Current(Arc<ArcSwap<LocalIdentity>>);
+
+impl ResolvesServerCert for Current {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load().certified.clone())
+    }
+}
+
+#[derive(Debug)]
+struct Fixed(Arc<CertifiedKey>);
+
+impl ResolvesClientCert for Fixed {
+    fn resolve(&self, _hints: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.clone())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,221 @@
+//! Who may be at the other end: SPIFFE verification of clients and of endpoints.
+//!
+//! A client needs a chain to the mesh roots and exactly one SPIFFE URI SAN in an accepted trust
+//! domain (specs/istio-waypoint.md 2.1). An endpoint must be the very workload that was picked:
+//! Envoy accepts any identity of the trust domain there, which Cairn does not copy (2.6).
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use cairn_config_schema::identity::{Identity, IdentityError};
+use cairn_config_schema::snapshot::Mesh;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
+};
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::LocalIdentity;
+
+/// Why a certificate's identity is not accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum VerifyError {
+    /// Not an X.509 certificate.
+    #[error("the certificate can not be parsed")]
+    Unparsable,
+    /// None, or more than one: the identity would be ambiguous.
+    #[error("the certificate has {0} URI SANs, exactly one SPIFFE ID is required")]
+    UriSans(usize),
+    /// The URI is not a SPIFFE ID.
+    #[error("the URI SAN is not a SPIFFE ID: {0}")]
+    NotSpiffe(#[source] IdentityError),
+    /// The trust domain is neither the mesh's nor an alias.
+    #[error("trust domain {0} is not accepted; meshConfig.trustDomainAliases can add it")]
+    TrustDomain(String),
+    /// The endpoint is somebody else.
+    #[error("the endpoint is {found}, expected {expected}")]
+    OtherIdentity {
+        /// Whom the certificate names.
+        found: String,
+        /// Whom the configuration says.
+        expected: String,
+    },
+}
+
+/// The one SPIFFE ID of a certificate.
+///
+/// # Errors
+/// [`VerifyError`] unless there is exactly one URI SAN and it is a SPIFFE ID.
+pub fn peer_identity(certificate: &CertificateDer<'_>) -> Result<Identity, VerifyError> {
+    let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| VerifyError::Unparsable)?;
+    let names = parsed
+        .subject_alternative_name()
+        .map_err(|_| VerifyError::Unparsable)?;
+    let mut uris = names.iter().flat_map(|san| &san.value.general_names).filter_map(|n| match n {
+        GeneralName::URI(uri) => Some(*uri),
+        _ => None,
+    });
+    match (uris.next(), uris.count()) {
+        (Some(uri), 0) => Identity::parse(uri).map_err(VerifyError::NotSpiffe),
+        (None, _) => Err(VerifyError::UriSans(0)),
+        (Some(_), more) => Err(VerifyError::UriSans(more + 1)),
+    }
+}
+
+/// End of validity, seconds since 1970.
+pub(super) fn not_after_s(certificate: &CertificateDer<'_>) -> Result<i64, VerifyError> {
+    let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| VerifyError::Unparsable)?;
+    Ok(parsed.validity().not_after.timestamp())
+}
+
+fn rejected(error: VerifyError) -> Error {
+    Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error))))
+}
+
+/// Verifies clients against the roots and trust domains in force at the time of the handshake.
+#[derive(Debug)]
+pub struct ClientVerifier {
+    local: Arc<ArcSwap<LocalIdentity>>,
+    mesh: Arc<ArcSwap<Mesh>>,
+    schemes: Vec<SignatureScheme>,
+}
+
+impl ClientVerifier {
+    /// A verifier that follows both as they change.
+    pub fn new(local: Arc<ArcSwap<LocalIdentity>>, mesh: Arc<ArcSwap<Mesh>>) -> Self {
+        let schemes = local.load().client_chain.supported_verify_schemes();
+        Self {
+            local,
+            mesh,
+            schemes,
+        }
+    }
+}
+
+impl ClientCertVerifier for ClientVerifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        // No hints: they would change with the roots, and mesh clients have one certificate.
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let verified = self
+            .local
+            .load()
+            .client_chain
+            .verify_client_cert(end_entity, intermediates, now)?;
+        let identity = peer_identity(end_entity).map_err(rejected)?;
+        let trust_domain = identity.trust_domain();
+        if !self.mesh.load().accepts_trust_domain(trust_domain) {
+            return Err(rejected(VerifyError::TrustDomain(trust_domain.to_owned())));
+        }
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        // TLS 1.3 only.
+        Err(Error::PeerIncompatible(
+            rustls::PeerIncompatible::Tls12NotOffered,
+        ))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.local
+            .load()
+            .client_chain
+            .verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.schemes.clone()
+    }
+}
+
+/// Verifies that an endpoint is one workload and no other.
+#[derive(Debug)]
+pub struct EndpointVerifier {
+    /// Roots and provider of the connection's epoch.
+    pub local: Arc<LocalIdentity>,
+    /// Whom the configuration says lives there.
+    pub expected: Identity,
+}
+
+impl ServerCertVerifier for EndpointVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let parsed = ParsedCertificate::try_from(end_entity)?;
+        verify_server_cert_signed_by_trust_anchor(
+            &parsed,
+            &self.local.roots,
+            intermediates,
+            now,
+            self.local.provider.signature_verification_algorithms.all,
+        )?;
+        let found = peer_identity(end_entity).map_err(rejected)?;
+        if found != self.expected {
+            return Err(rejected(VerifyError::OtherIdentity {
+                found: found.to_string(),
+                expected: self.expected.to_string(),
+            }));
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(Error::PeerIncompatible(
+            rustls::PeerIncompatible::Tls12NotOffered,
+        ))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        rustls::crypto::verify_tls13_signature(
+            message,
+            cert,
+            dss,
+            &self.local.provider.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.local
+            .provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}

@@ -1,0 +1,88 @@
+//! A byte stream to an endpoint, whatever carries it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::tunnel_pool::StreamLease;
+use crate::tunnel_stream::TunnelStream;
+
+/// A byte stream to an endpoint.
+#[derive(Debug)]
+pub enum Carrier {
+    /// A stream of an HBONE tunnel, counted as long as it lives.
+    Tunnel {
+        /// The stream.
+        stream: Box<TunnelStream>,
+        /// Its place in the tunnel.
+        lease: StreamLease,
+    },
+    /// A TCP connection.
+    Plain(TcpStream),
+}
+
+impl Carrier {
+    /// A descriptor of its own for the TCP connection underneath: a unique number for the engine's
+    /// pool, whose reuse check asks the kernel for its peer.
+    ///
+    /// # Errors
+    /// When the process is out of descriptors.
+    pub fn descriptor(&self) -> io::Result<OwnedFd> {
+        use std::os::fd::AsFd;
+        match self {
+            Self::Tunnel { lease, .. } => lease.descriptor(),
+            Self::Plain(tcp) => tcp.as_fd().try_clone_to_owned(),
+        }
+    }
+
+    /// The TCP peer: the tunnel's next hop, or the endpoint itself.
+    pub fn next_hop(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tunnel { lease, .. } => Some(lease.next_hop()),
+            Self::Plain(tcp) => tcp.peer_addr().ok(),
+        }
+    }
+}
+
+/// Applies one method to whatever carries the stream.
+macro_rules! carried {
+    ($self:ident, $method:ident ( $($arg:expr),* )) => {
+        match $self.get_mut() {
+            Carrier::Tunnel { stream, .. } => Pin::new(stream.as_mut()).$method($($arg),*),
+            Carrier::Plain(tcp) => Pin::new(tcp).$method($($arg),*),
+        }
+    };
+}
+
+impl AsyncRead for Carrier {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        carried!(self, poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Carrier {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        carried!(self, poll_write(cx, data))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        carried!(self, poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        carried!(self, poll_shutdown(cx))
+    }
+}
+
+/// Where a carrier goes, shared by everything that pools connections to it.
+pub type SharedDestination = Arc<super::Destination>;

@@ -1,0 +1,145 @@
+//! Dials endpoints: over HBONE with the workload's identity pinned, or in plain text to a workload
+//! that has no tunnel (specs/istio-waypoint.md 2.6).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cairn_config_schema::identity::Identity;
+use cairn_config_schema::snapshot::Endpoint;
+use http::StatusCode;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::carrier::Carrier;
+use super::tunnel_pool::TunnelPool;
+use crate::listener::accept::tune;
+use crate::tls::IdentitySource;
+
+/// An endpoint as a thing to connect to. Two destinations are equal when their connections may be
+/// shared: same address, same expected identity, same local identity.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Destination {
+    /// Pod IP and target port.
+    pub address: SocketAddr,
+    /// Whom the tunnel must end at; `None` is plain TCP.
+    pub identity: Option<Identity>,
+    /// Epoch of the local identity.
+    pub epoch: u64,
+}
+
+/// Why an endpoint was not reached. Nothing of a request was sent in any of these cases, so that
+/// another endpoint may be tried.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// TCP connect failed.
+    #[error("connect to {0}: {1}")]
+    Tcp(SocketAddr, #[source] std::io::Error),
+    /// The connect timeout passed (`meshConfig.connectTimeout`).
+    #[error("connect to {0}: no answer within {1} ms")]
+    Timeout(SocketAddr, u128),
+    /// TLS failed; the message names the identity found when it is the wrong one.
+    #[error("TLS with {0}: {1}")]
+    Tls(SocketAddr, #[source] std::io::Error),
+    /// The tunnel broke.
+    #[error("tunnel to {0}: {1}")]
+    Tunnel(SocketAddr, #[source] h2::Error),
+    /// The other end refused the CONNECT.
+    #[error("tunnel to {0}: CONNECT refused with {1}")]
+    Refused(SocketAddr, StatusCode),
+    /// Too many tunnels to this next hop.
+    #[error("tunnel to {0}: all {1} tunnels are full")]
+    Full(SocketAddr, usize),
+    /// The endpoint is one of this waypoint's own ports.
+    #[error("{0} is a port of this waypoint itself")]
+    Own(SocketAddr),
+}
+
+/// Dials for one worker.
+pub struct Dialer {
+    tunnels: TunnelPool,
+    identity: Arc<IdentitySource>,
+    hbone_port: u16,
+    own_ports: Arc<[SocketAddr]>,
+}
+
+impl Dialer {
+    /// A dialer. `hbone_port` is where endpoints listen for tunnels; `own_ports` are addresses of
+    /// this process that are never dialled, whatever the configuration says.
+    pub fn new(identity: Arc<IdentitySource>, hbone_port: u16, own_ports: Arc<[SocketAddr]>) -> Self {
+        Self {
+            tunnels: TunnelPool::new(),
+            identity,
+            hbone_port,
+            own_ports,
+        }
+    }
+
+    /// The destination of an endpoint under the identity in force.
+    pub fn destination(&self, endpoint: &Endpoint) -> Destination {
+        Destination {
+            address: endpoint.address,
+            identity: endpoint.hbone_identity().cloned(),
+            epoch: self.identity.current().epoch,
+        }
+    }
+
+    /// The TCP address a destination is reached through.
+    pub fn next_hop(&self, destination: &Destination) -> SocketAddr {
+        match destination.identity {
+            Some(_) => SocketAddr::new(destination.address.ip(), self.hbone_port),
+            None => destination.address,
+        }
+    }
+
+    /// The pool of tunnels, for metrics and idle eviction.
+    pub fn tunnels(&self) -> &TunnelPool {
+        &self.tunnels
+    }
+
+    /// A new byte stream to an endpoint.
+    ///
+    /// # Errors
+    /// [`ConnectError`]; another endpoint may be tried.
+    pub async fn dial(
+        &self,
+        destination: &Destination,
+        limit: Duration,
+    ) -> Result<Carrier, ConnectError> {
+        let next_hop = self.next_hop(destination);
+        if self.is_own(next_hop) || self.is_own(destination.address) {
+            return Err(ConnectError::Own(next_hop));
+        }
+        let dialled = async {
+            match &destination.identity {
+                Some(identity) => {
+                    let local = self.identity.current();
+                    self.tunnels
+                        .open(next_hop, identity, local, destination.address)
+                        .await
+                }
+                None => plain(next_hop).await,
+            }
+        };
+        timeout(limit, dialled)
+            .await
+            .unwrap_or(Err(ConnectError::Timeout(next_hop, limit.as_millis())))
+    }
+
+    fn is_own(&self, address: SocketAddr) -> bool {
+        self.own_ports.iter().any(|own| {
+            own.port() == address.port()
+                && (own.ip() == address.ip()
+                    || (own.ip().is_unspecified() && address.ip().is_loopback()))
+        })
+    }
+}
+
+async fn plain(address: SocketAddr) -> Result<Carrier, ConnectError> {
+    let stream = TcpStream::connect(address)
+        .await
+        .map_err(|e| ConnectError::Tcp(address, e))?;
+    // Without the options the connection still works, only slower to notice a dead peer.
+    let _ = tune(&stream);
+    Ok(Carrier::Plain(stream))
+}

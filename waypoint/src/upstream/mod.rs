@@ -1,0 +1,9 @@
+//! Connections towards endpoints: HBONE tunnels with pools of their own, or plain TCP. What is
+//! sent over them is `proxy/`'s business.
+
+pub mod carrier;
+pub mod connector;
+pub mod tunnel_pool;
+
+pub use carrier::Carrier;
+pub use connector::{ConnectError, Destination, Dialer};

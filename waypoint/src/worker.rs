@@ -1,0 +1,122 @@
+//! One worker: one thread with a runtime of its own, its own listening socket, its own pools.
+//! Workers share the configuration and nothing that changes with a request.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::net::TcpListener;
+
+use crate::drain::{Drain, InFlight};
+use crate::listener::accept;
+use crate::listener::admit::Refusal;
+use crate::proxy::connector::Shared;
+use crate::proxy::engine::Engine;
+use crate::runtime::Runtime;
+use crate::telemetry;
+use crate::tls::{Acceptor, IdentitySource};
+use crate::upstream::Dialer;
+use crate::upstream::tunnel_pool::FORGET_INTERVAL;
+
+/// How long nothing may be in flight before a draining worker calls itself idle.
+const QUIET: Duration = Duration::from_millis(500);
+
+/// What the tasks of one worker share.
+pub struct Worker {
+    /// The configuration in force.
+    pub runtime: Arc<ArcSwap<Runtime>>,
+    /// What is in flight in the whole process.
+    pub in_flight: Arc<InFlight>,
+    /// Whether the process is going away.
+    pub drain: Drain,
+    /// The local identity.
+    pub identity: Arc<IdentitySource>,
+    engine: OnceLock<Engine>,
+}
+
+/// What a worker is made of.
+pub struct Parts {
+    /// The configuration in force.
+    pub runtime: Arc<ArcSwap<Runtime>>,
+    /// What is in flight in the whole process.
+    pub in_flight: Arc<InFlight>,
+    /// Whether the process is going away.
+    pub drain: Drain,
+    /// The local identity.
+    pub identity: Arc<IdentitySource>,
+    /// TLS for clients.
+    pub acceptor: Acceptor,
+    /// The worker's own socket.
+    pub listener: std::net::TcpListener,
+    /// The worker's own way to endpoints.
+    pub dialer: Dialer,
+}
+
+impl Worker {
+    /// Serves until the process ends, on the worker's own thread. `ready` is called once it does.
+    ///
+    /// # Errors
+    /// When the engine can not be built.
+    pub async fn run(parts: Parts, ready: impl FnOnce()) -> anyhow::Result<()> {
+        let worker = Arc::new(Self {
+            runtime: parts.runtime,
+            in_flight: parts.in_flight,
+            drain: parts.drain,
+            identity: parts.identity,
+            engine: OnceLock::new(),
+        });
+        let connections = Shared::new(parts.dialer);
+        let engine = Engine::start(&worker, connections).await?;
+        if worker.engine.set(engine).is_err() {
+            anyhow::bail!("the worker was started twice");
+        }
+        let listener = TcpListener::from_std(parts.listener)?;
+        ready();
+        tokio::join!(
+            accept::run(listener, parts.acceptor, worker.clone()),
+            sweep(&worker),
+        );
+        Ok(())
+    }
+
+    /// The HTTP engine. `None` before the worker listens.
+    pub fn engine(&self) -> Option<&Engine> {
+        self.engine.get()
+    }
+
+    /// Counts a refused CONNECT.
+    pub fn refused(&self, refusal: Refusal) {
+        telemetry::counters::TUNNEL_REFUSED.inc(refusal.as_str());
+    }
+
+    /// Counts a client that did not get through the handshake.
+    pub fn handshake_failed(&self, reason: &'static str) {
+        telemetry::counters::HANDSHAKE_FAILED.inc(reason);
+    }
+}
+
+/// Forgets connections to endpoints that are gone, and closes idle ones.
+async fn sweep(worker: &Worker) {
+    loop {
+        tokio::time::sleep(FORGET_INTERVAL).await;
+        let Some(engine) = worker.engine() else {
+            continue;
+        };
+        let runtime = worker.runtime.load_full();
+        let epoch = worker.identity.current().epoch;
+        let alive: std::collections::HashSet<_> = runtime
+            .clusters()
+            .flat_map(|c| c.endpoints().iter().map(|e| e.endpoint.address).collect::<Vec<_>>())
+            .collect();
+        engine.connections().retain(|destination| {
+            destination.epoch == epoch
+                && (alive.contains(&destination.address)
+                    || runtime.workload(destination.address.ip()).is_some())
+        });
+    }
+}
+
+/// Waits for what is in flight; answers whether everything finished in time.
+pub async fn drained(in_flight: &Arc<InFlight>, deadline: Duration) -> bool {
+    in_flight.idle(QUIET, deadline).await
+}
