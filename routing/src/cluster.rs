@@ -36,8 +36,8 @@ impl Cluster {
 
     /// Replaces the endpoints; the load of those that stay is kept. One caller at a time: of two
     /// concurrent updates one may be lost.
-    pub fn update(&self, endpoints: &[Endpoint]) {
-        let merged = merge(&self.endpoints.load(), endpoints);
+    pub fn update(&self, endpoints: Arc<[Endpoint]>) {
+        let merged = merge(&self.endpoints.load(), &endpoints);
         self.endpoints.store(Arc::new(merged));
     }
 

@@ -118,7 +118,10 @@ fn an_update_keeps_the_load_of_what_stays() {
     let cluster = cluster(2);
     let before = cluster.endpoints();
     let _guard = before[0].begin();
-    cluster.update(&[endpoint(5, "new", "v1"), endpoint(0, "pod-0", "v1")]);
+    cluster.update(Arc::from([
+        endpoint(5, "new", "v1"),
+        endpoint(0, "pod-0", "v1"),
+    ]));
     let after = cluster.endpoints();
     let seen: Vec<_> = after
         .iter()
@@ -133,7 +136,10 @@ fn new_metadata_of_the_same_pod_keeps_its_load_and_another_pod_starts_afresh() {
     let cluster = cluster(2);
     let before = cluster.endpoints();
     let guards = (before[0].begin(), before[1].begin());
-    cluster.update(&[endpoint(0, "pod-0", "v2"), endpoint(1, "pod-9", "v1")]);
+    cluster.update(Arc::from([
+        endpoint(0, "pod-0", "v2"),
+        endpoint(1, "pod-9", "v1"),
+    ]));
     let after = cluster.endpoints();
     let version = |e: &LiveEndpoint| e.endpoint.workload.as_ref().unwrap().version.clone();
     assert_eq!((&*version(&after[0]), after[0].active()), ("v2", 1));
@@ -146,7 +152,7 @@ fn new_metadata_of_the_same_pod_keeps_its_load_and_another_pod_starts_afresh() {
 #[test]
 fn an_address_listed_twice_is_one_endpoint() {
     let cluster = cluster(0);
-    cluster.update(&[endpoint(1, "a", "v1"), endpoint(1, "a", "v1")]);
+    cluster.update(Arc::from([endpoint(1, "a", "v1"), endpoint(1, "a", "v1")]));
     assert_eq!(cluster.endpoints().len(), 1);
 }
 
