@@ -42,10 +42,13 @@ pub struct Snapshot {
     /// The Gateway this process serves. `None`: no such Gateway, every tunnel is refused.
     pub waypoint: Option<Waypoint>,
     /// Every Service of the configuration, served by this waypoint or not, for backends point to both.
+    #[serde(serialize_with = "by_text")]
     pub services: BTreeMap<ObjectKey, Arc<Service>>,
     /// Every workload by each of its addresses.
+    #[serde(serialize_with = "by_text")]
     pub workloads: FxHashMap<IpAddr, Arc<Workload>>,
     /// Endpoints that may receive traffic, by service and service port.
+    #[serde(serialize_with = "by_text")]
     pub clusters: BTreeMap<ClusterKey, Arc<[Endpoint]>>,
     /// Findings of parsing and resolving, worst first.
     pub diagnostics: Vec<Diagnostic>,
@@ -78,4 +81,17 @@ impl Snapshot {
             .values()
             .filter(|s| matches!(s.binding, Binding::Served))
     }
+}
+
+/// Writes a map sorted by its keys as text: JSON has no other keys, and a dump of the same snapshot
+/// is the same text.
+fn by_text<'a, K, V, M, S>(map: &'a M, serializer: S) -> Result<S::Ok, S::Error>
+where
+    K: ToString + 'a,
+    V: Serialize + 'a,
+    &'a M: IntoIterator<Item = (&'a K, &'a V)>,
+    S: serde::Serializer,
+{
+    let sorted: BTreeMap<String, &V> = map.into_iter().map(|(k, v)| (k.to_string(), v)).collect();
+    serializer.collect_map(sorted)
 }
