@@ -25,6 +25,7 @@ pub enum Severity {
 #[allow(missing_docs)] // each is described by its messages and in docs/diagnostics.md
 pub enum Code {
     SyntaxError,
+    Unreadable,
     DuplicateObject,
     UnknownKind,
     UnknownField,

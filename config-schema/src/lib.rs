@@ -9,5 +9,8 @@ pub mod diagnostics;
 pub mod identity;
 pub mod limits;
 pub mod origin;
+pub mod parse;
+pub mod resolve;
 pub mod resources;
 pub mod snapshot;
+pub mod store;

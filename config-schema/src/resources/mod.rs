@@ -3,9 +3,14 @@
 //! Kubernetes core kinds are reduced to what a waypoint needs as soon as they are read, because
 //! ten thousand whole Pods would cost more memory than the rest of the process.
 
+mod any;
 pub mod gateway_api;
 pub mod istio;
 pub mod kube;
+mod place;
+
+pub use any::{AnyObject, Spec};
+pub use place::{PathHasher, Place};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,40 +29,6 @@ pub struct Meta {
     pub created_s: Option<i64>,
     /// `metadata.generation`.
     pub generation: Option<i64>,
-}
-
-/// Where an object and the nodes inside it stand.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Place {
-    /// Path of the file as given by the user.
-    pub file: Arc<str>,
-    /// Line and column of every path inside the object (`spec.rules[0].from`), sorted by path;
-    /// the empty path is the object itself. Kept only for kinds whose resolution can complain
-    /// about a part of them.
-    pub positions: Vec<(Box<str>, (u32, u32))>,
-}
-
-impl Place {
-    /// The location of a path inside the object, or of its nearest ancestor.
-    pub fn locate(&self, path: &str) -> Option<Location> {
-        let mut path = path;
-        loop {
-            if let Ok(found) = self.positions.binary_search_by(|(p, _)| (**p).cmp(path)) {
-                let (line, column) = self.positions.get(found)?.1;
-                return Some(Location {
-                    file: self.file.clone(),
-                    line,
-                    column,
-                });
-            }
-            if path.is_empty() {
-                return None;
-            }
-            path = path
-                .rfind(['.', '['])
-                .map_or("", |cut| path.get(..cut).unwrap_or(""));
-        }
-    }
 }
 
 /// One object.

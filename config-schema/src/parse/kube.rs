@@ -1,0 +1,350 @@
+//! Kubernetes core kinds: read whole and strictly, kept as the little a waypoint needs
+//! (`resources::kube`). Decides nothing about what the values mean together.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::discovery::v1 as discovery;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde::de::DeserializeOwned;
+
+use super::fault::Fault;
+use super::names::Names;
+use super::node::Node;
+use super::path::{Path, find};
+use super::read::read;
+use super::subject::{optional_spec, required_spec};
+use crate::diagnostics::{Code, Severity};
+use crate::origin::{ObjectKey, Origin};
+use crate::resources::Meta;
+use crate::resources::kube::{
+    EndpointPort, EndpointSliceSpec, NamespaceSpec, PodSpec, ServicePort, ServiceSpec,
+    SliceEndpoint, TargetPort,
+};
+
+/// What a conversion needs: the tree to point into, and where to complain.
+struct Conversion<'c> {
+    node: &'c Node<'c>,
+    faults: &'c mut Vec<Fault>,
+    names: &'c mut Names,
+}
+
+impl Conversion<'_> {
+    fn complain(&mut self, path: &str, message: String, hint: &str) {
+        let fault = Fault::error(Code::BadValue, message, path, find(self.node, path));
+        self.faults.push(fault.with_hint(hint));
+    }
+
+    /// A port number; zero and what does not fit is complained about.
+    fn port(&mut self, number: i32, path: &str) -> Option<u16> {
+        let port = u16::try_from(number).ok().filter(|port| *port != 0);
+        if port.is_none() {
+            let message = format!("{number} is no port number");
+            self.complain(path, message, "a number from 1 to 65535");
+        }
+        port
+    }
+
+    fn address(&mut self, text: &str, path: &str) -> Option<IpAddr> {
+        let address = text.parse().ok();
+        if address.is_none() {
+            let message = format!("`{text}` is no IP address");
+            self.complain(
+                path,
+                message,
+                "an IPv4 or IPv6 address without a port or mask",
+            );
+        }
+        address
+    }
+
+    fn share(&mut self, text: Option<&String>) -> Arc<str> {
+        self.names.share(text.map_or("", String::as_str))
+    }
+
+    /// A part of an object that is a list; empty when absent.
+    fn list<T: DeserializeOwned>(&mut self, key: &'static str) -> Option<Vec<T>> {
+        let Some(entry) = self.node.entry(key).filter(|e| !e.value.is_null()) else {
+            return Some(Vec::new());
+        };
+        let path = Path::ROOT.key(key);
+        read(&entry.value, entry.at(), &path, &[], self.faults)
+    }
+}
+
+fn is_tcp(protocol: Option<&String>) -> bool {
+    protocol.is_none_or(|p| p.is_empty() || p == "TCP")
+}
+
+/// A Namespace.
+pub(super) fn namespace(node: &Node<'_>, faults: &mut Vec<Fault>) -> Option<NamespaceSpec> {
+    optional_spec::<core::NamespaceSpec>(node, faults).map(|_| NamespaceSpec {})
+}
+
+/// A Service.
+pub(super) fn service(
+    node: &Node<'_>,
+    faults: &mut Vec<Fault>,
+    names: &mut Names,
+) -> Option<ServiceSpec> {
+    let spec: core::ServiceSpec = required_spec(node, faults)?;
+    let mut conversion = Conversion {
+        node,
+        faults,
+        names,
+    };
+    let cluster_ips = cluster_ips(&spec, &mut conversion);
+    let is_none = |ip: &String| ip == "None";
+    let ports = spec.ports.unwrap_or_default();
+    Some(ServiceSpec {
+        headless: spec.cluster_ip.iter().any(is_none)
+            || spec.cluster_ips.iter().flatten().any(is_none),
+        cluster_ips,
+        external_name: spec.type_.as_deref() == Some("ExternalName"),
+        has_selector: spec.selector.is_some_and(|s| !s.is_empty()),
+        ports: ports
+            .iter()
+            .enumerate()
+            .filter(|(_, port)| is_tcp(port.protocol.as_ref()))
+            .filter_map(|(index, port)| service_port(index, port, &mut conversion))
+            .collect(),
+        publish_not_ready_addresses: spec.publish_not_ready_addresses.unwrap_or_default(),
+        internal_traffic_policy_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
+    })
+}
+
+fn cluster_ips(spec: &core::ServiceSpec, conversion: &mut Conversion<'_>) -> Vec<IpAddr> {
+    let mut found = Vec::new();
+    let all = spec.cluster_ips.as_deref().unwrap_or_default();
+    for (index, text) in all.iter().enumerate() {
+        if text != "None" && !text.is_empty() {
+            let path = format!("spec.clusterIPs[{index}]");
+            found.extend(conversion.address(text, &path));
+        }
+    }
+    if let Some(text) = &spec.cluster_ip
+        && text != "None"
+        && !text.is_empty()
+    {
+        let first = conversion.address(text, "spec.clusterIP");
+        match (first, found.first()) {
+            (Some(first), None) => found.push(first),
+            (Some(first), Some(other)) if first != *other => {
+                let message =
+                    format!("clusterIP is {first}, but the first of clusterIPs is {other}");
+                conversion.complain("spec.clusterIP", message, "make them equal, or remove one");
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+fn service_port(
+    index: usize,
+    port: &core::ServicePort,
+    conversion: &mut Conversion<'_>,
+) -> Option<ServicePort> {
+    let number = conversion.port(port.port, &format!("spec.ports[{index}].port"))?;
+    let target_path = || format!("spec.ports[{index}].targetPort");
+    let target_port = match &port.target_port {
+        None => TargetPort::Number(number),
+        // Kubernetes takes 0 and "" for "not set".
+        Some(IntOrString::Int(0)) => TargetPort::Number(number),
+        Some(IntOrString::String(name)) if name.is_empty() => TargetPort::Number(number),
+        Some(IntOrString::Int(n)) => TargetPort::Number(conversion.port(*n, &target_path())?),
+        Some(IntOrString::String(name)) if name.bytes().all(|c| c.is_ascii_digit()) => {
+            let message = format!("the string {name:?} is no name of a port");
+            conversion.complain(&target_path(), message, "remove the quotes");
+            return None;
+        }
+        Some(IntOrString::String(name)) => TargetPort::Name(conversion.names.share(name)),
+    };
+    let app_protocol = port.app_protocol.as_ref().filter(|p| !p.is_empty());
+    Some(ServicePort {
+        name: conversion.share(port.name.as_ref()),
+        port: number,
+        target_port,
+        app_protocol: app_protocol.map(|p| conversion.names.share(p)),
+    })
+}
+
+/// An EndpointSlice.
+pub(super) fn endpoint_slice(
+    node: &Node<'_>,
+    origin: &Origin,
+    meta: Option<&Meta>,
+    faults: &mut Vec<Fault>,
+    names: &mut Names,
+) -> Option<EndpointSliceSpec> {
+    let mut conversion = Conversion {
+        node,
+        faults,
+        names,
+    };
+    let endpoints: Option<Vec<discovery::Endpoint>> = conversion.list("endpoints");
+    let ports: Option<Vec<discovery::EndpointPort>> = conversion.list("ports");
+    let (endpoints, ports) = (endpoints?, ports?);
+    let service_name = meta
+        .and_then(|m| m.labels.get("kubernetes.io/service-name"))
+        .map_or_else(|| "".into(), Arc::clone);
+    if node.get("addressType").and_then(Node::text) == Some("FQDN") {
+        let message = "endpoints that are host names are not supported";
+        let at = find(node, "addressType");
+        let fault = Fault::error(Code::Unsupported, message, "addressType", at);
+        conversion.faults.push(
+            fault
+                .with_severity(Severity::Warning)
+                .with_effect("the endpoints of this slice are not used"),
+        );
+        return Some(EndpointSliceSpec {
+            service_name,
+            ..EndpointSliceSpec::default()
+        });
+    }
+    let mut converted = Vec::with_capacity(endpoints.len());
+    for (index, endpoint) in endpoints.iter().enumerate() {
+        converted.push(slice_endpoint(index, endpoint, origin, &mut conversion));
+    }
+    let tcp = ports
+        .iter()
+        .enumerate()
+        .filter(|(_, p)| is_tcp(p.protocol.as_ref()));
+    let ports = tcp
+        .map(|(index, port)| EndpointPort {
+            name: conversion.share(port.name.as_ref()),
+            port: port
+                .port
+                .and_then(|p| conversion.port(p, &format!("ports[{index}].port"))),
+        })
+        .collect();
+    Some(EndpointSliceSpec {
+        service_name,
+        ports,
+        endpoints: converted,
+    })
+}
+
+fn slice_endpoint(
+    index: usize,
+    endpoint: &discovery::Endpoint,
+    origin: &Origin,
+    conversion: &mut Conversion<'_>,
+) -> SliceEndpoint {
+    let mut addresses = Vec::with_capacity(endpoint.addresses.len());
+    for (item, text) in endpoint.addresses.iter().enumerate() {
+        let path = format!("endpoints[{index}].addresses[{item}]");
+        addresses.extend(conversion.address(text, &path));
+    }
+    let target = endpoint.target_ref.as_ref();
+    let target = target.filter(|t| t.kind.as_deref() == Some("Pod"));
+    let pod = target.and_then(|t| t.name.as_ref().map(|name| (t.namespace.as_ref(), name)));
+    SliceEndpoint {
+        addresses,
+        ready: endpoint.conditions.as_ref().and_then(|c| c.ready) != Some(false),
+        pod: pod.map(|(namespace, name)| {
+            let own = || origin.key.namespace.clone();
+            let namespace = namespace.map_or_else(own, |n| conversion.names.share(n));
+            ObjectKey::new(namespace, conversion.names.share(name))
+        }),
+        node: endpoint
+            .node_name
+            .as_ref()
+            .map(|n| conversion.names.share(n)),
+    }
+}
+
+/// A Pod, its addresses and readiness from the status.
+pub(super) fn pod(node: &Node<'_>, faults: &mut Vec<Fault>, names: &mut Names) -> Option<PodSpec> {
+    let spec: core::PodSpec = required_spec(node, faults)?;
+    let mut conversion = Conversion {
+        node,
+        faults,
+        names,
+    };
+    let account = spec
+        .service_account_name
+        .as_ref()
+        .or(spec.service_account.as_ref());
+    let account = account.filter(|a| !a.is_empty());
+    let phase = status_text(node, "phase").unwrap_or_default();
+    Some(PodSpec {
+        service_account: conversion
+            .names
+            .share(account.map_or("default", String::as_str)),
+        node: conversion.share(spec.node_name.as_ref()),
+        host_network: spec.host_network.unwrap_or_default(),
+        pod_ips: pod_ips(&mut conversion),
+        ready: is_ready(node),
+        finished: matches!(phase, "Succeeded" | "Failed"),
+        named_ports: named_ports(&spec, &mut conversion),
+        owner: owner(node, conversion.names),
+    })
+}
+
+fn named_ports(spec: &core::PodSpec, conversion: &mut Conversion<'_>) -> Vec<(Arc<str>, u16)> {
+    let mut found = Vec::new();
+    // Init containers that keep running (native sidecars) serve like any other.
+    let sidecars = spec.init_containers.iter().flatten().enumerate();
+    let sidecars = sidecars.filter(|(_, c)| c.restart_policy.as_deref() == Some("Always"));
+    let containers = spec
+        .containers
+        .iter()
+        .enumerate()
+        .map(|(i, c)| ("containers", i, c));
+    let all = containers.chain(sidecars.map(|(i, c)| ("initContainers", i, c)));
+    for (list, index, container) in all {
+        let ports = container.ports.iter().flatten().enumerate();
+        for (item, port) in ports.filter(|(_, p)| is_tcp(p.protocol.as_ref())) {
+            let path = format!("spec.{list}[{index}].ports[{item}].containerPort");
+            let number = conversion.port(port.container_port, &path);
+            if let (Some(name), Some(number)) = (&port.name, number) {
+                found.push((conversion.names.share(name), number));
+            }
+        }
+    }
+    found
+}
+
+/// The text of a field of the status, which is read leniently: it is the cluster's, not the user's.
+fn status_text<'n>(node: &'n Node<'_>, key: &str) -> Option<&'n str> {
+    let value = node.get("status")?.get(key)?;
+    value.text().filter(|t| !t.is_empty() && !value.is_null())
+}
+
+fn pod_ips(conversion: &mut Conversion<'_>) -> Vec<IpAddr> {
+    let node = conversion.node;
+    let listed = node.get("status").and_then(|s| s.get("podIPs"));
+    let mut found = Vec::new();
+    for (index, item) in listed.map_or(&[][..], Node::items).iter().enumerate() {
+        let path = format!("status.podIPs[{index}].ip");
+        let text = item.get("ip").and_then(Node::text).unwrap_or_default();
+        found.extend(conversion.address(text, &path));
+    }
+    if found.is_empty()
+        && let Some(text) = status_text(node, "podIP")
+    {
+        found.extend(conversion.address(text, "status.podIP"));
+    }
+    found
+}
+
+fn is_ready(node: &Node<'_>) -> bool {
+    let conditions = node.get("status").and_then(|s| s.get("conditions"));
+    let is_ready_condition = |c: &&Node<'_>| c.get("type").and_then(Node::text) == Some("Ready");
+    let ready = conditions
+        .map_or(&[][..], Node::items)
+        .iter()
+        .find(is_ready_condition);
+    ready.is_none_or(|c| c.get("status").and_then(Node::text) == Some("True"))
+}
+
+fn owner(node: &Node<'_>, names: &mut Names) -> Option<(Arc<str>, Arc<str>)> {
+    let owners = node.get("metadata")?.get("ownerReferences")?;
+    let is_controller = |o: &&Node<'_>| o.get("controller").and_then(Node::text) == Some("true");
+    let owner = owners.items().iter().find(is_controller)?;
+    let kind = owner.get("kind")?.text()?;
+    let name = owner.get("name")?.text()?;
+    Some((names.share(kind), names.share(name)))
+}

@@ -1,0 +1,203 @@
+//! What can still be told of an object that cannot be read: what it is aimed at, from a tree; kind
+//! and name, from a text that is no YAML. Lenient where the reader is strict, and silent: whoever
+//! calls has reported the error.
+
+use super::fault::closest;
+use super::node::{Node, Value, duplicates};
+use super::scalar::{Plain, resolve};
+use crate::origin::Kind;
+use crate::resources::TargetRef;
+
+/// `targetRefs` of a policy or `parentRefs` of a route. `None`: not to be told, so that the object
+/// may be aimed at anything it could reach.
+pub(super) fn targets(kind: Kind, object: &Node<'_>) -> Option<Vec<TargetRef>> {
+    let fields: &[&str] = match kind {
+        Kind::AuthorizationPolicy => &["targetRefs", "targetRef"],
+        Kind::HTTPRoute => &["parentRefs"],
+        _ => return None,
+    };
+    let mut specs = object.entries().iter().filter(|e| e.key == "spec");
+    let spec = specs.next()?;
+    if specs.next().is_some() || !duplicates(&spec.value).is_empty() {
+        return None;
+    }
+    let mut found = Vec::new();
+    for entry in spec.value.entries() {
+        if !fields.contains(&&*entry.key) {
+            // A misspelt field may have been meant to hold more of them.
+            if closest(&entry.key, fields.iter().copied()).is_some() {
+                return None;
+            }
+            continue;
+        }
+        match &entry.value.value {
+            Value::List(items) => {
+                for item in items {
+                    found.push(target(kind, item)?);
+                }
+            }
+            Value::Map(_) => found.push(target(kind, &entry.value)?),
+            Value::Scalar(..) if entry.value.is_null() => {}
+            Value::Scalar(..) => return None,
+        }
+    }
+    (!found.is_empty()).then_some(found)
+}
+
+/// One reference. A field that cannot be read makes the target unknown; a name above all.
+fn target(kind: Kind, node: &Node<'_>) -> Option<TargetRef> {
+    let text = |key: &str| -> Option<Option<String>> {
+        match node.get(key) {
+            None => Some(None),
+            Some(value) if value.is_null() => Some(None),
+            Some(value) => value.text().map(|t| Some(t.to_owned())),
+        }
+    };
+    let is_route = kind == Kind::HTTPRoute;
+    let default = |value: &str| is_route.then(|| value.to_owned());
+    let port = match node.get("port") {
+        None => None,
+        Some(port) => match resolve(port.text()?) {
+            Plain::Int(n) => Some(u16::try_from(n).ok()?),
+            _ => return None,
+        },
+    };
+    Some(TargetRef {
+        group: text("group")?
+            .or_else(|| default("gateway.networking.k8s.io"))
+            .unwrap_or_default(),
+        kind: text("kind")?
+            .or_else(|| default("Gateway"))
+            .filter(|k| !k.is_empty())?,
+        name: text("name")?.filter(|n| !n.is_empty())?,
+        namespace: text("namespace")?,
+        section_name: text("sectionName")?,
+        port,
+    })
+}
+
+/// What a line scan finds at the top of a text that could not be parsed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Header {
+    pub api_version: Option<String>,
+    pub kind: Option<String>,
+    pub name: Option<String>,
+    pub namespace: Option<String>,
+}
+
+/// Finds `apiVersion:`, `kind:` and the name and namespace in the block under `metadata:`, if each
+/// stands on a line of its own and none comes twice.
+pub(super) fn header(text: &str) -> Header {
+    let mut header = Header::default();
+    let mut clashes = false;
+    let mut metadata_indent = None;
+    let mut is_in_metadata = false;
+    let mut set = |slot: &mut Option<String>, value: Option<String>| {
+        clashes |= slot.is_some();
+        *slot = value;
+    };
+    for line in text.lines() {
+        let content = line.trim_start();
+        if content.is_empty() || content.starts_with('#') {
+            continue;
+        }
+        let indent = line.len() - content.len();
+        let Some((key, value)) = content.split_once(':') else {
+            is_in_metadata &= indent > 0;
+            continue;
+        };
+        if indent == 0 {
+            is_in_metadata = key.trim_end() == "metadata";
+            match key.trim_end() {
+                "apiVersion" => set(&mut header.api_version, scalar(value)),
+                "kind" => set(&mut header.kind, scalar(value)),
+                _ => {}
+            }
+        } else if is_in_metadata {
+            let level = *metadata_indent.get_or_insert(indent);
+            match key.trim_end() {
+                "name" if indent == level => set(&mut header.name, scalar(value)),
+                "namespace" if indent == level => set(&mut header.namespace, scalar(value)),
+                _ => {}
+            }
+        }
+    }
+    if clashes { Header::default() } else { header }
+}
+
+/// The plain or quoted word after a colon. Anything more complicated is not to be told.
+fn scalar(value: &str) -> Option<String> {
+    let value = value.split(" #").next().unwrap_or_default().trim();
+    let quoted = |quote: char| value.strip_prefix(quote)?.strip_suffix(quote);
+    let word = quoted('"').or_else(|| quoted('\'')).unwrap_or(value);
+    let is_legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '/' | '_');
+    (!word.is_empty() && word.chars().all(is_legal)).then(|| word.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tree;
+    use super::*;
+
+    #[test]
+    fn a_header_is_found_by_its_lines() {
+        let text = "# a policy\napiVersion: security.istio.io/v1 # stable\nkind: \"AuthorizationPolicy\"\nmetadata:\n  labels:\n    name: not-this\n  name: web\n  namespace: 'shop'\nspec:\n  name: nor-this\n  rules: [\n";
+        let header = header(text);
+        assert_eq!(header.api_version.as_deref(), Some("security.istio.io/v1"));
+        assert_eq!(header.kind.as_deref(), Some("AuthorizationPolicy"));
+        assert_eq!(header.name.as_deref(), Some("web"));
+        assert_eq!(header.namespace.as_deref(), Some("shop"));
+    }
+
+    #[test]
+    fn what_comes_twice_or_in_flow_style_is_not_to_be_told() {
+        let twice = "kind: Pod\nmetadata:\n  name: a\nkind: AuthorizationPolicy\n";
+        assert_eq!(header(twice), Header::default());
+        assert_eq!(header("{kind: Pod, metadata: {name: a}"), Header::default());
+        assert_eq!(header("kind: Pod\nmetadata: {name: a}\nspec: [").name, None);
+    }
+
+    fn salvaged(kind: Kind, spec: &str) -> Option<Vec<TargetRef>> {
+        let object = tree::build(spec).unwrap().unwrap();
+        targets(kind, &object)
+    }
+
+    #[test]
+    fn targets_are_read_from_what_is_left() {
+        let found = salvaged(
+            Kind::AuthorizationPolicy,
+            "spec: {targetRefs: [{kind: Service, group: '', name: web, bogus: 1}], rules: 7}",
+        );
+        let expected = TargetRef {
+            kind: "Service".into(),
+            name: "web".into(),
+            ..TargetRef::default()
+        };
+        assert_eq!(found, Some(vec![expected]));
+        let found = salvaged(
+            Kind::HTTPRoute,
+            "spec: {parentRefs: [{name: gw}], rules: 7}",
+        );
+        let gateway = found.unwrap().remove(0);
+        assert_eq!(gateway.kind, "Gateway");
+        assert_eq!(gateway.group, "gateway.networking.k8s.io");
+    }
+
+    #[test]
+    fn a_half_readable_target_is_unknown() {
+        for spec in [
+            "spec: {rules: 7}",
+            "spec: {targetRefs: 7}",
+            "spec: {targetRefs: []}",
+            "spec: {targetRefs: [{kind: Service, name: a}, {kind: Service}]}",
+            "spec: {targetRefs: [{kind: Service, name: [a]}]}",
+            "spec: {selector: {}}",
+            "spec: {targetRefs: [{kind: Service, name: a, name: b}]}",
+            "{spec: {targetRefs: [{kind: Service, name: a}]}, spec: {}}",
+            "spec: {targetRefs: [{kind: Service, name: a}], targetRfs: [{kind: Service, name: b}]}",
+            "specs: {targetRefs: [{kind: Service, name: a}]}",
+        ] {
+            assert_eq!(salvaged(Kind::AuthorizationPolicy, spec), None, "{spec}");
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! One object whose kind and name are known: its metadata and specification, and whether it is
+//! good or broken.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::de::DeserializeOwned;
+
+use super::fault::Fault;
+use super::names::Names;
+use super::node::{Node, duplicates};
+use super::object::location;
+use super::path::{Path, walk};
+use super::read::read as read_typed;
+use super::{Item, Parsed, kube, mesh, salvage};
+use crate::diagnostics::{Code, Diagnostic, Severity};
+use crate::limits::DIAGNOSTICS_PER_OBJECT_MAX;
+use crate::origin::{Kind, Origin};
+use crate::resources::{Broken, Meta, Object, PathHasher, Place, Spec};
+
+/// A copy of the object that `kubectl apply` leaves in it; as large as the object, and never read.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// Reads an object. What is wrong with it goes to the diagnostics.
+pub(super) fn read(
+    node: &Node<'_>,
+    origin: Origin,
+    file: &Arc<str>,
+    names: &mut Names,
+    parsed: &mut Parsed,
+) -> Item {
+    let mut faults = Vec::new();
+    for twice in duplicates(node) {
+        let message = format!(
+            "the key comes twice in one map, first in line {}",
+            twice.first.line
+        );
+        faults.push(Fault::error(
+            Code::SyntaxError,
+            message,
+            twice.path,
+            twice.at,
+        ));
+    }
+    unknown_outermost(origin.kind, node, &mut faults);
+    let meta = metadata(&origin, node, names, &mut faults);
+    let mut subject = Subject {
+        node,
+        origin,
+        meta,
+        faults,
+        file,
+        parsed,
+    };
+    let faults = &mut subject.faults;
+    match subject.origin.kind {
+        Kind::GatewayClass => {
+            let spec =
+                required_spec::<crate::resources::gateway_api::GatewayClassSpec>(node, faults);
+            subject.settle(spec)
+        }
+        Kind::Gateway => {
+            let spec = required_spec::<crate::resources::gateway_api::GatewaySpec>(node, faults);
+            subject.settle(spec)
+        }
+        Kind::HTTPRoute => {
+            let spec = required_spec::<crate::resources::gateway_api::HttpRouteSpec>(node, faults);
+            subject.settle(spec)
+        }
+        Kind::AuthorizationPolicy => {
+            let spec =
+                optional_spec::<crate::resources::istio::AuthorizationPolicySpec>(node, faults);
+            subject.settle(spec)
+        }
+        Kind::Namespace => {
+            let spec = kube::namespace(node, faults);
+            subject.settle(spec)
+        }
+        Kind::Service => {
+            let spec = kube::service(node, faults, names);
+            subject.settle(spec)
+        }
+        Kind::EndpointSlice => {
+            let spec =
+                kube::endpoint_slice(node, &subject.origin, subject.meta.as_ref(), faults, names);
+            subject.settle(spec)
+        }
+        Kind::Pod => {
+            let spec = kube::pod(node, faults, names);
+            subject.settle(spec)
+        }
+        Kind::ConfigMap => {
+            let spec = mesh::mesh_config(node, faults);
+            subject.settle(spec)
+        }
+    }
+}
+
+/// An object that is broken whatever its fields say.
+pub(super) fn broken(
+    node: &Node<'_>,
+    origin: Origin,
+    faults: Vec<Fault>,
+    file: &Arc<str>,
+    parsed: &mut Parsed,
+) -> Item {
+    let subject = Subject {
+        node,
+        origin,
+        meta: None,
+        faults,
+        file,
+        parsed,
+    };
+    subject.settle::<crate::resources::kube::NamespaceSpec>(None)
+}
+
+/// A fault as a diagnostic.
+pub(super) fn finding(fault: Fault, file: &Arc<str>, origin: Option<&Origin>) -> Diagnostic {
+    Diagnostic {
+        severity: fault.severity,
+        code: fault.code,
+        message: fault.message,
+        effect: fault.effect,
+        hint: fault.hint,
+        location: Some(location(file, fault.at)),
+        object: origin.cloned(),
+        path: fault.path,
+    }
+}
+
+struct Subject<'s> {
+    node: &'s Node<'s>,
+    origin: Origin,
+    meta: Option<Meta>,
+    faults: Vec<Fault>,
+    file: &'s Arc<str>,
+    parsed: &'s mut Parsed,
+}
+
+impl Subject<'_> {
+    /// Good if the specification is there and nothing is an error; broken otherwise.
+    fn settle<T: Spec>(mut self, spec: Option<T>) -> Item {
+        self.faults.sort_by_key(|f| f.at);
+        let error = self.faults.iter().find(|f| f.severity == Severity::Error);
+        let reason: Option<Arc<str>> = error.map(|f| f.message.as_str().into());
+        self.report();
+        match (spec, self.meta.take(), reason) {
+            (Some(spec), Some(meta), None) => Item::Good(T::any(Arc::new(Object {
+                place: place(self.node, self.origin.kind, self.file),
+                origin: self.origin,
+                meta,
+                spec,
+            }))),
+            (_, _, reason) => Item::Broken(Arc::new(Broken {
+                location: Some(location(self.file, self.node.at)),
+                targets: salvage::targets(self.origin.kind, self.node),
+                origin: self.origin,
+                reason: reason.unwrap_or_else(|| "it cannot be read".into()),
+            })),
+        }
+    }
+
+    fn report(&mut self) {
+        let faults = std::mem::take(&mut self.faults);
+        let left_out = faults.len().saturating_sub(DIAGNOSTICS_PER_OBJECT_MAX);
+        for fault in faults.into_iter().take(DIAGNOSTICS_PER_OBJECT_MAX) {
+            let finding = finding(fault, self.file, Some(&self.origin));
+            self.parsed.diagnostics.push(finding);
+        }
+        if left_out > 0 {
+            let message = format!("{left_out} more findings about this object are left out");
+            let finding = Diagnostic::new(Severity::Info, Code::LimitExceeded, message)
+                .at(Some(location(self.file, self.node.at)))
+                .of(self.origin.clone(), "");
+            self.parsed.diagnostics.push(finding);
+        }
+    }
+}
+
+/// Fields beside `metadata` that the object of a kind has.
+fn unknown_outermost(kind: Kind, node: &Node<'_>, faults: &mut Vec<Fault>) {
+    let fields: &[&str] = match kind {
+        Kind::ConfigMap => &[
+            "apiVersion",
+            "kind",
+            "metadata",
+            "data",
+            "binaryData",
+            "immutable",
+        ],
+        Kind::EndpointSlice => &[
+            "apiVersion",
+            "kind",
+            "metadata",
+            "addressType",
+            "endpoints",
+            "ports",
+        ],
+        _ => &["apiVersion", "kind", "metadata", "spec", "status"],
+    };
+    for entry in node.entries() {
+        if !fields.contains(&&*entry.key) {
+            let path = Path::ROOT.key(&entry.key).to_string();
+            faults.push(Fault::unknown_field(&entry.key, fields, path, entry.key_at));
+        }
+    }
+}
+
+/// The metadata, strictly; what a waypoint needs of it is kept.
+fn metadata(
+    origin: &Origin,
+    node: &Node<'_>,
+    names: &mut Names,
+    faults: &mut Vec<Fault>,
+) -> Option<Meta> {
+    let entry = node.entry("metadata")?;
+    let path = Path::ROOT.key("metadata");
+    let meta: ObjectMeta = read_typed(&entry.value, entry.at(), &path, &["managedFields"], faults)?;
+    if !super::catalog::is_namespaced(origin.kind)
+        && let Some(namespace) = entry
+            .value
+            .entry("namespace")
+            .filter(|e| !e.value.is_null())
+    {
+        let message = format!("a {} is in no namespace", origin.kind);
+        let fault = Fault::error(
+            Code::BadValue,
+            message,
+            "metadata.namespace",
+            namespace.at(),
+        );
+        faults.push(
+            fault
+                .with_severity(Severity::Warning)
+                .with_hint("remove it"),
+        );
+    }
+    let mut shared = |map: Option<BTreeMap<String, String>>| -> BTreeMap<Arc<str>, Arc<str>> {
+        map.into_iter()
+            .flatten()
+            .filter(|(key, _)| key != LAST_APPLIED)
+            .map(|(key, value)| (names.share(&key), names.share(&value)))
+            .collect()
+    };
+    Some(Meta {
+        labels: shared(meta.labels),
+        annotations: shared(meta.annotations),
+        created_s: meta.creation_timestamp.map(|t| t.0.as_second()),
+        generation: meta.generation,
+    })
+}
+
+/// A `spec` that has to be there.
+pub(super) fn required_spec<T: DeserializeOwned>(
+    node: &Node<'_>,
+    faults: &mut Vec<Fault>,
+) -> Option<T> {
+    match node.entry("spec") {
+        Some(e) => read_typed(&e.value, e.at(), &Path::ROOT.key("spec"), &[], faults),
+        None => {
+            let fault = Fault::error(Code::MissingField, "`spec` is missing", "spec", node.at);
+            faults.push(fault);
+            None
+        }
+    }
+}
+
+/// A `spec` whose absence means that nothing is set.
+pub(super) fn optional_spec<T: DeserializeOwned + Default>(
+    node: &Node<'_>,
+    faults: &mut Vec<Fault>,
+) -> Option<T> {
+    match node.entry("spec").filter(|e| !e.value.is_null()) {
+        Some(e) => read_typed(&e.value, e.at(), &Path::ROOT.key("spec"), &[], faults),
+        None => Some(T::default()),
+    }
+}
+
+/// The positions of an object, as far as its kind needs them.
+fn place(node: &Node<'_>, kind: Kind, file: &Arc<str>) -> Place {
+    let mut positions = Vec::new();
+    let mut note = |path: &Path<'_>, at: super::node::Mark| {
+        let mut hasher = PathHasher::default();
+        let _ = write!(hasher, "{path}"); // writing into a hash cannot fail
+        positions.push((hasher.finish(), (at.line, at.column)));
+    };
+    match kind {
+        Kind::Pod | Kind::EndpointSlice => note(&Path::ROOT, node.at),
+        _ => walk(node, &mut |path, _, at| {
+            let is_for_others = path.is_key_of_root("status") || path.is_managed_fields();
+            if !is_for_others {
+                note(path, at);
+            }
+            !is_for_others
+        }),
+    }
+    if kind == Kind::ConfigMap {
+        mesh::positions(node, &mut |path, at| {
+            positions.push((path, (at.line, at.column)))
+        });
+    }
+    Place::new(file.clone(), 0, positions)
+}

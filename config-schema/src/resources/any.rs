@@ -1,0 +1,113 @@
+//! An object of any kind, and where each kind is kept in [`Resources`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Loaded, Object, Resources, gateway_api, istio, kube};
+use crate::origin::{ObjectKey, Origin};
+
+/// A specification that [`Resources`] keeps.
+pub trait Spec: Clone + PartialEq + Sized {
+    /// The objects with such a specification.
+    fn kept_in(resources: &mut Resources) -> &mut BTreeMap<ObjectKey, Loaded<Self>>;
+
+    /// An object with such a specification among those of any kind.
+    fn any(object: Arc<Object<Self>>) -> AnyObject;
+}
+
+macro_rules! kinds {
+    ($($kind:ident: $spec:ty => $field:ident),* $(,)?) => {
+        /// An object of any kind.
+        #[derive(Clone, Debug, PartialEq)]
+        #[allow(missing_docs)] // the variants are the Kubernetes kinds themselves
+        pub enum AnyObject {
+            $($kind(Arc<Object<$spec>>),)*
+        }
+
+        impl AnyObject {
+            /// Kind, namespace and name.
+            pub fn origin(&self) -> &Origin {
+                match self { $(Self::$kind(object) => &object.origin,)* }
+            }
+
+            /// Where the object stands.
+            pub fn place(&self) -> &super::Place {
+                match self { $(Self::$kind(object) => &object.place,)* }
+            }
+
+            /// Corrects the place after lines were added or removed before the object's document.
+            pub fn set_lines_before(&mut self, lines_before: u32) {
+                match self {
+                    $(Self::$kind(object) => {
+                        if object.place.lines_before != lines_before {
+                            Arc::make_mut(object).place.lines_before = lines_before;
+                        }
+                    })*
+                }
+            }
+
+            /// Whether both say the same, wherever they stand.
+            pub fn says_the_same_as(&self, other: &Self) -> bool {
+                match (self, other) {
+                    $((Self::$kind(a), Self::$kind(b)) => {
+                        a.origin == b.origin
+                            && a.meta.labels == b.meta.labels
+                            && a.meta.annotations == b.meta.annotations
+                            && a.spec == b.spec
+                    })*
+                    _ => false,
+                }
+            }
+
+            /// Puts the object into the resources, in place of one with the same key.
+            pub fn put(&self, into: &mut Resources, kept_last_good: bool) {
+                match self {
+                    $(Self::$kind(object) => {
+                        let loaded = if kept_last_good {
+                            Loaded::KeptLastGood(object.clone())
+                        } else {
+                            Loaded::Good(object.clone())
+                        };
+                        into.$field.insert(object.origin.key.clone(), loaded);
+                    })*
+                }
+            }
+        }
+
+        impl super::Broken {
+            /// Puts the broken object into the resources, in place of one with the same key.
+            pub fn put(self: &Arc<Self>, into: &mut Resources) {
+                let key = self.origin.key.clone();
+                match self.origin.kind {
+                    $(crate::origin::Kind::$kind => {
+                        into.$field.insert(key, Loaded::Broken(self.clone()));
+                    })*
+                }
+            }
+        }
+
+        $(
+            impl Spec for $spec {
+                fn kept_in(resources: &mut Resources) -> &mut BTreeMap<ObjectKey, Loaded<Self>> {
+                    &mut resources.$field
+                }
+
+                fn any(object: Arc<Object<Self>>) -> AnyObject {
+                    AnyObject::$kind(object)
+                }
+            }
+        )*
+    };
+}
+
+kinds! {
+    GatewayClass: gateway_api::GatewayClassSpec => gateway_classes,
+    Gateway: gateway_api::GatewaySpec => gateways,
+    HTTPRoute: gateway_api::HttpRouteSpec => http_routes,
+    Namespace: kube::NamespaceSpec => namespaces,
+    Service: kube::ServiceSpec => services,
+    EndpointSlice: kube::EndpointSliceSpec => endpoint_slices,
+    Pod: kube::PodSpec => pods,
+    AuthorizationPolicy: istio::AuthorizationPolicySpec => authorization_policies,
+    ConfigMap: istio::MeshConfigSpec => mesh_config,
+}

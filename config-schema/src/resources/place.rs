@@ -1,0 +1,137 @@
+//! Where an object and the nodes inside it stand in a file. Says nothing of what they are.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::diagnostics::Location;
+
+/// Where an object and the nodes inside it stand.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Path of the file as given by the user.
+    pub file: Arc<str>,
+    /// Lines of the file before the document the object is in; positions count from there, so that
+    /// an object whose neighbour grew keeps its positions.
+    pub lines_before: u32,
+    /// Sorted by the hash of the path. Hashes instead of paths, because the paths would take more
+    /// memory than the object; two paths of one object with the same 64 bits would show a wrong
+    /// line and nothing worse.
+    positions: Arc<[Position]>,
+}
+
+/// Line and column of one path, from 1, in the document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Position {
+    path: u64,
+    line: u32,
+    column: u32,
+}
+
+impl Place {
+    /// A place from the hashed paths (see [`PathHasher`]) inside the object with their lines and
+    /// columns. The empty path is the object itself. Kinds whose resolution never complains about
+    /// a part of them have only that one.
+    pub fn new(
+        file: Arc<str>,
+        lines_before: u32,
+        positions: impl IntoIterator<Item = (u64, (u32, u32))>,
+    ) -> Self {
+        let mut positions: Vec<Position> = positions
+            .into_iter()
+            .map(|(path, (line, column))| Position { path, line, column })
+            .collect();
+        positions.sort_unstable();
+        Self {
+            file,
+            lines_before,
+            positions: positions.into(),
+        }
+    }
+
+    /// The place of an object of which nothing but its location is known.
+    pub fn of(location: &Location) -> Self {
+        let position = (PathHasher::of(""), (location.line, location.column));
+        Self::new(location.file.clone(), 0, [position])
+    }
+
+    /// The location of a path inside the object (`spec.rules[0].from`), or of its nearest ancestor.
+    pub fn locate(&self, path: &str) -> Option<Location> {
+        let mut path = path;
+        loop {
+            let hash = PathHasher::of(path);
+            if let Ok(found) = self.positions.binary_search_by_key(&hash, |p| p.path) {
+                let position = self.positions.get(found)?;
+                return Some(Location {
+                    file: self.file.clone(),
+                    line: position.line.saturating_add(self.lines_before),
+                    column: position.column,
+                });
+            }
+            if path.is_empty() {
+                return None;
+            }
+            path = path
+                .rfind(['.', '['])
+                .map_or("", |cut| path.get(..cut).unwrap_or(""));
+        }
+    }
+}
+
+/// Hashes a path that is written into it, in pieces of any size (64-bit FNV-1a).
+#[derive(Clone, Copy, Debug)]
+pub struct PathHasher(u64);
+
+impl Default for PathHasher {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl PathHasher {
+    /// The hash of a whole path.
+    pub fn of(path: &str) -> u64 {
+        let mut hasher = Self::default();
+        hasher.add(path);
+        hasher.0
+    }
+
+    /// The hash of what was written so far.
+    pub fn finish(self) -> u64 {
+        self.0
+    }
+
+    fn add(&mut self, piece: &str) {
+        for byte in piece.bytes() {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+}
+
+impl fmt::Write for PathHasher {
+    fn write_str(&mut self, piece: &str) -> fmt::Result {
+        self.add(piece);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_without_position_is_at_its_nearest_ancestor() {
+        let at = |path| (PathHasher::of(path), (path.len() as u32, 1));
+        let place = Place::new(
+            "f.yaml".into(),
+            10,
+            ["", "metadata.labels", "spec", "spec.rules[0]"].map(at),
+        );
+        let line = |path: &str| place.locate(path).map(|l| l.line);
+        assert_eq!(line(""), Some(10));
+        assert_eq!(line("spec.rules[0].from[3].source"), Some(23));
+        assert_eq!(line("spec.rules[1]"), Some(14));
+        assert_eq!(line("metadata.labels[istio.io/use-waypoint]"), Some(25));
+        assert_eq!(line("status"), Some(10));
+        assert_eq!(Place::default().locate("spec"), None);
+    }
+}

@@ -1,0 +1,196 @@
+//! What is in force across reloads: which documents changed, what a broken one leaves in force.
+//! Given all files each time; never reads one itself.
+
+mod assemble;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hasher};
+use std::sync::Arc;
+
+use rustc_hash::{FxHashMap, FxHasher};
+
+use crate::diagnostics::Diagnostic;
+use crate::limits::FILE_BYTES_MAX;
+use crate::origin::Origin;
+use crate::parse::{Document, Item, Names, Parsed, documents, parse};
+use crate::resources::Resources;
+
+/// One file as it is now.
+#[derive(Clone, Debug)]
+pub struct SourceFile<'t> {
+    /// Path as given by the user; names the file in diagnostics and across updates.
+    pub path: Arc<str>,
+    /// Its bytes, or why they could not be read.
+    pub content: Result<Cow<'t, [u8]>, Arc<str>>,
+}
+
+/// The outcome of [`Store::update`].
+#[derive(Clone, Debug, Default)]
+pub struct Update {
+    /// Every object in force. Objects that did not change are the same `Arc`s as before.
+    pub resources: Resources,
+    /// Everything found in the files as they are now.
+    pub diagnostics: Vec<Diagnostic>,
+    /// Whether any file differs from the update before.
+    pub changed: bool,
+}
+
+/// Holds what is in force across reloads.
+#[derive(Debug, Default)]
+pub struct Store {
+    files: BTreeMap<Arc<str>, FileState>,
+    /// What was put in force by the last update, and from which file.
+    in_force: FxHashMap<Origin, (Item, Arc<str>)>,
+    names: Names,
+    documents_parsed: u64,
+}
+
+/// What is kept of one file: what its documents say, not their text.
+#[derive(Debug, Default)]
+struct FileState {
+    fingerprint: Fingerprint,
+    documents: Vec<Cached>,
+    /// Why the file as a whole could not be read; then there are no documents.
+    unreadable: Option<Arc<str>>,
+    /// Part of the file is unreadable and replaces nothing that was in force, so that nothing is
+    /// known of what it should do.
+    has_unknown_scope: bool,
+}
+
+/// What one document says.
+#[derive(Debug)]
+struct Cached {
+    fingerprint: Fingerprint,
+    lines_before: u32,
+    parsed: Parsed,
+}
+
+/// Two hashes of different construction and the length: texts that agree in all three are the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+struct Fingerprint(u64, u64, usize);
+
+impl Fingerprint {
+    fn of(bytes: &[u8]) -> Self {
+        let mut sip = DefaultHasher::new();
+        sip.write(bytes);
+        let mut fx = FxHasher::default();
+        fx.write(bytes);
+        Self(sip.finish(), fx.finish(), bytes.len())
+    }
+}
+
+impl Store {
+    /// Takes the files that are there now, all of them and in the order that decides which of two
+    /// objects with the same name wins. A file that is not among them is gone, and so are its
+    /// objects.
+    pub fn update(&mut self, files: &[SourceFile<'_>]) -> Update {
+        let mut before = std::mem::take(&mut self.files);
+        let mut order: Vec<&Arc<str>> = Vec::with_capacity(files.len());
+        let mut changed = false;
+        for file in files {
+            if self.files.contains_key(&file.path) {
+                continue;
+            }
+            let old = before.remove(&file.path);
+            let (state, is_new) = self.file(file, old);
+            changed |= is_new;
+            self.files.insert(file.path.clone(), state);
+            order.push(&file.path);
+        }
+        changed |= !before.is_empty();
+        let (resources, diagnostics) = self.assemble(&order);
+        if changed {
+            self.names.sweep();
+        }
+        Update {
+            resources,
+            diagnostics,
+            changed,
+        }
+    }
+
+    /// Documents parsed since the store was made: those whose text was not seen before.
+    pub fn documents_parsed(&self) -> u64 {
+        self.documents_parsed
+    }
+
+    /// The state of a file, and whether it differs from the one before.
+    fn file(&mut self, file: &SourceFile<'_>, old: Option<FileState>) -> (FileState, bool) {
+        let content = match &file.content {
+            Err(reason) => Err(reason.clone()),
+            Ok(bytes) if bytes.len() as u64 > FILE_BYTES_MAX => {
+                Err(format!("the file is larger than {FILE_BYTES_MAX} bytes").into())
+            }
+            Ok(bytes) => match std::str::from_utf8(bytes) {
+                Ok(text) => Ok(text),
+                Err(error) => {
+                    let at = error.valid_up_to();
+                    Err(format!("the file is not UTF-8: see byte {at}").into())
+                }
+            },
+        };
+        let has_unknown_scope = old.as_ref().is_some_and(|o| o.has_unknown_scope);
+        let text = match content {
+            Ok(text) => text,
+            Err(reason) => {
+                let is_known = old.is_some_and(|o| o.unreadable.as_ref() == Some(&reason));
+                let state = FileState {
+                    unreadable: Some(reason),
+                    has_unknown_scope,
+                    ..FileState::default()
+                };
+                return (state, !is_known);
+            }
+        };
+        let fingerprint = Fingerprint::of(text.as_bytes());
+        let mut known = FxHashMap::default();
+        if let Some(old) = old {
+            if old.fingerprint == fingerprint && old.unreadable.is_none() {
+                return (old, false);
+            }
+            known.extend(old.documents.into_iter().map(|d| (d.fingerprint, d)));
+        }
+        let documents = documents(text);
+        let documents = documents
+            .iter()
+            .map(|d| self.document(d, &file.path, &mut known));
+        let state = FileState {
+            fingerprint,
+            documents: documents.collect(),
+            unreadable: None,
+            has_unknown_scope,
+        };
+        (state, true)
+    }
+
+    /// What a document says: known from before, or parsed.
+    fn document(
+        &mut self,
+        document: &Document<'_>,
+        path: &Arc<str>,
+        known: &mut FxHashMap<Fingerprint, Cached>,
+    ) -> Cached {
+        let fingerprint = Fingerprint::of(document.text.as_bytes());
+        let mut cached = known.remove(&fingerprint).unwrap_or_else(|| {
+            self.documents_parsed += 1;
+            Cached {
+                fingerprint,
+                lines_before: 0,
+                parsed: parse(document, path, &mut self.names),
+            }
+        });
+        cached.lines_before = document.lines_before;
+        for item in &mut cached.parsed.items {
+            let Item::Good(object) = item else { continue };
+            object.set_lines_before(document.lines_before);
+            // A list is one document: of its objects most are what they were.
+            if let Some((Item::Good(old), _)) = self.in_force.get(object.origin())
+                && old == object
+            {
+                *object = old.clone();
+            }
+        }
+        cached
+    }
+}

@@ -1,0 +1,216 @@
+//! Puts together what is in force from what the documents say now and what was in force before.
+
+use std::sync::Arc;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::{FileState, Store};
+use crate::diagnostics::{Code, Diagnostic, Location, Severity};
+use crate::origin::Origin;
+use crate::parse::{Item, moved};
+use crate::resources::{Broken, Resources};
+
+/// The work of one update.
+struct Assembly<'s> {
+    before: FxHashMap<Origin, (Item, Arc<str>)>,
+    now: FxHashMap<Origin, (Item, Arc<str>)>,
+    /// Where each object of this update stands, for duplicates.
+    places: FxHashMap<Origin, Location>,
+    resources: Resources,
+    diagnostics: Vec<Diagnostic>,
+    file: &'s Arc<str>,
+}
+
+impl Store {
+    pub(super) fn assemble(&mut self, order: &[&Arc<str>]) -> (Resources, Vec<Diagnostic>) {
+        let Some(first) = order.first() else {
+            self.in_force.clear();
+            return Default::default();
+        };
+        let mut assembly = Assembly {
+            now: FxHashMap::default(),
+            before: std::mem::take(&mut self.in_force),
+            places: FxHashMap::default(),
+            resources: Resources::default(),
+            diagnostics: Vec::new(),
+            file: first,
+        };
+        for path in order {
+            assembly.file = path;
+            if let Some(state) = self.files.get(*path) {
+                assembly.file(state);
+            }
+        }
+        for path in order {
+            assembly.file = path;
+            if let Some(state) = self.files.get_mut(*path) {
+                assembly.unreadable_parts(state);
+            }
+        }
+        self.in_force = assembly.now;
+        (assembly.resources, assembly.diagnostics)
+    }
+}
+
+impl Assembly<'_> {
+    /// Everything the documents of a file say.
+    fn file(&mut self, state: &FileState) {
+        if let Some(reason) = &state.unreadable {
+            let message = format!("cannot read {}: {reason}", self.file);
+            let finding = Diagnostic::error(Code::Unreadable, message);
+            self.diagnostics.push(finding.at(Some(self.start())));
+        }
+        let mut kinds = FxHashSet::default();
+        for document in &state.documents {
+            let lines_before = document.lines_before;
+            for finding in &document.parsed.diagnostics {
+                let mut finding = finding.clone();
+                finding.location = finding.location.map(|l| moved(&l, lines_before));
+                self.diagnostics.push(finding);
+            }
+            for (kind, location) in &document.parsed.kinds_not_read {
+                if kinds.insert(kind) {
+                    let message = format!("{kind} is not read by this version");
+                    let finding = Diagnostic::new(Severity::Info, Code::UnknownKind, message)
+                        .at(Some(moved(location, lines_before)));
+                    self.diagnostics.push(finding);
+                }
+            }
+            for item in &document.parsed.items {
+                self.item(item, lines_before);
+            }
+        }
+    }
+
+    /// One object of a document: the first with its name is in force.
+    fn item(&mut self, item: &Item, lines_before: u32) {
+        let (origin, location) = match item {
+            Item::Good(object) => (object.origin(), object.place().locate("")),
+            Item::Broken(broken) => {
+                let location = broken.location.as_ref();
+                (&broken.origin, location.map(|l| moved(l, lines_before)))
+            }
+        };
+        if let Some((first, _)) = self.now.get(origin) {
+            let is_same = match (first, item) {
+                (Item::Good(a), Item::Good(b)) => a.says_the_same_as(b),
+                _ => false,
+            };
+            if !is_same {
+                self.duplicate(origin, location);
+            }
+            return;
+        }
+        let origin = origin.clone();
+        let item = match item {
+            Item::Good(object) => {
+                object.put(&mut self.resources, false);
+                item.clone()
+            }
+            Item::Broken(broken) => match self.before.get(&origin) {
+                Some((good @ Item::Good(object), _)) => {
+                    object.put(&mut self.resources, true);
+                    let good = good.clone();
+                    let message =
+                        format!("{origin} is broken; its last good version stays in force");
+                    self.kept(&origin, message, location.clone());
+                    good
+                }
+                _ => {
+                    let broken = Arc::new(Broken {
+                        location: location.clone(),
+                        ..Broken::clone(broken)
+                    });
+                    broken.put(&mut self.resources);
+                    Item::Broken(broken)
+                }
+            },
+        };
+        if let Some(location) = location {
+            self.places.insert(origin.clone(), location);
+        }
+        self.now.insert(origin, (item, self.file.clone()));
+    }
+
+    fn duplicate(&mut self, origin: &Origin, location: Option<Location>) {
+        let first = self.places.get(origin);
+        let first = first.map_or_else(String::new, |l| format!(", first at {l}"));
+        let message = format!("{origin} is defined twice with different content{first}");
+        let finding = Diagnostic::error(Code::DuplicateObject, message)
+            .with_effect("the first definition is in force")
+            .with_hint("remove one of them, or rename it")
+            .at(location)
+            .of(origin.clone(), "");
+        self.diagnostics.push(finding);
+    }
+
+    fn kept(&mut self, origin: &Origin, message: String, location: Option<Location>) {
+        let finding = Diagnostic::warning(Code::KeptLastGood, message)
+            .with_hint("mend it, or delete it to take it out of force")
+            .at(location)
+            .of(origin.clone(), "");
+        self.diagnostics.push(finding);
+    }
+
+    /// While a part of a file cannot be read, all that the file provided before and does not now
+    /// stays in force: it may be in that part. If nothing is missing, the part is something new of
+    /// which nothing is known, and the waypoint is told so.
+    fn unreadable_parts(&mut self, state: &mut FileState) {
+        let mut parts: Vec<(Arc<str>, Location)> = Vec::new();
+        let is_damaged = |s: &FileState| s.documents.iter().any(|d| d.parsed.is_damaged);
+        if let Some(reason) = &state.unreadable {
+            parts.push((reason.clone(), self.start()));
+        }
+        for document in &state.documents {
+            let unreadable = document.parsed.unreadable.iter();
+            parts.extend(unreadable.map(|(r, l)| (r.clone(), moved(l, document.lines_before))));
+        }
+        if parts.is_empty() && !is_damaged(state) {
+            state.has_unknown_scope = false;
+            return;
+        }
+        let kept = self.keep_missing();
+        if parts.is_empty() {
+            return;
+        }
+        state.has_unknown_scope |= kept == 0;
+        if state.has_unknown_scope {
+            let parts = parts.into_iter().map(|(reason, at)| (reason, Some(at)));
+            self.resources.unreadable.extend(parts);
+        }
+    }
+
+    /// Keeps in force what the file provided before and no file provides now; says how many.
+    fn keep_missing(&mut self) -> usize {
+        let is_missing = |(origin, (_, file)): &(&Origin, &(Item, Arc<str>))| {
+            file == self.file && !self.now.contains_key(*origin)
+        };
+        let missing = self.before.iter().filter(is_missing);
+        let mut missing: Vec<_> = missing
+            .map(|(o, (item, _))| (o.clone(), item.clone()))
+            .collect();
+        missing.sort_by(|a, b| (a.0.kind, &a.0.key).cmp(&(b.0.kind, &b.0.key)));
+        let count = missing.len();
+        for (origin, item) in missing {
+            match &item {
+                Item::Good(object) => object.put(&mut self.resources, true),
+                Item::Broken(broken) => broken.put(&mut self.resources),
+            }
+            let message = format!(
+                "{origin} stays in force: it was in {}, part of which cannot be read now",
+                self.file
+            );
+            self.kept(&origin, message, Some(self.start()));
+            self.now.insert(origin, (item, self.file.clone()));
+        }
+        count
+    }
+
+    fn start(&self) -> Location {
+        Location {
+            file: self.file.clone(),
+            line: 1,
+            column: 1,
+        }
+    }
+}
