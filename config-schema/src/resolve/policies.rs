@@ -301,10 +301,7 @@ fn attached_broken(broken: &Broken, targets: &Targets<'_>, findings: &mut Findin
         place: broken
             .location
             .as_ref()
-            .map_or_else(Place::default, |at| Place {
-                file: at.file.clone(),
-                positions: vec![("".into(), (at.line, at.column))],
-            }),
+            .map_or_else(Place::default, Place::of),
     };
     let reaches = match &broken.targets {
         None => targets.all_of_namespace(&broken.origin.key.namespace),
