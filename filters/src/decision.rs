@@ -234,6 +234,11 @@ impl Decision<'_> {
         }
     }
 
+    /// [`Decision::response_changes`] applied at once, where the answer is at hand.
+    pub fn change_response(&self, backend: Option<&Backend>, headers: &mut impl Headers) {
+        self.response_changes(backend).apply(headers);
+    }
+
     fn rule(&self) -> Option<(&HttpRule, &HttpMatch)> {
         match &self.found {
             Some(Found::Rule(reference)) => resolve(reference),
