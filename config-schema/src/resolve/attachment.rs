@@ -10,8 +10,8 @@ use gateway_api::apis::experimental::gateways::{
 };
 use rustc_hash::FxHashMap;
 
-use super::Findings;
 use super::waypoint::Chosen;
+use super::{Findings, unreadable};
 use crate::diagnostics::{Code, Diagnostic};
 use crate::origin::ObjectKey;
 use crate::resources::gateway_api::GatewaySpec;
@@ -21,6 +21,7 @@ use crate::snapshot::Binding;
 
 const USE_WAYPOINT: &str = "istio.io/use-waypoint";
 const USE_WAYPOINT_NAMESPACE: &str = "istio.io/use-waypoint-namespace";
+const LABEL_PATH: &str = "metadata.labels[istio.io/use-waypoint]";
 const MANAGED: &str = "gateway.istio.io/managed";
 const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 const EFFECT_BYPASS: &str = "its addresses are not served here; what clients send to it meets no policy and no route of this waypoint";
@@ -96,7 +97,7 @@ impl<'a> Attachment<'a> {
             Asked::OptOut => Binding::Unbound,
             asked => {
                 let (binding, finding) = self.judge(asked, namespace, traffic);
-                findings.extend(finding.map(|f| object.mark(f, "metadata.labels")));
+                findings.extend(finding.map(|f| object.mark(f, LABEL_PATH)));
                 binding
             }
         }
@@ -117,16 +118,15 @@ impl<'a> Attachment<'a> {
             None => return Binding::Unbound,
             Some(Loaded::Good(object) | Loaded::KeptLastGood(object)) => object,
             Some(Loaded::Broken(broken)) => {
-                let reason = format!("{} can not be read: {}", broken.origin, broken.reason);
-                findings.push(
-                    Diagnostic::error(Code::NotAttached, reason.clone())
-                        .with_effect(format!(
-                            "services and pods of {namespace} without a label of their own are not served"
-                        ))
-                        .at(broken.location.clone())
-                        .of(broken.origin.clone(), ""),
+                let finding = unreadable(
+                    broken,
+                    format!(
+                        "services and pods of {namespace} without a label of their own are not served"
+                    ),
                 );
-                return Binding::Refused(reason.into());
+                let reason = finding.message.as_str().into();
+                findings.push(finding);
+                return Binding::Refused(reason);
             }
         };
         warn_of_lone_namespace(object, findings);
@@ -142,7 +142,7 @@ impl<'a> Attachment<'a> {
                     };
                 }
                 // The same for every service of the namespace: said once, repetitions are dropped.
-                findings.extend(finding.map(|f| object.mark(f, "metadata.labels")));
+                findings.extend(finding.map(|f| object.mark(f, LABEL_PATH)));
                 binding
             }
         }
@@ -248,7 +248,7 @@ fn warn_of_lone_namespace<T>(object: &Object<T>, findings: &mut Findings) {
             format!("label {USE_WAYPOINT_NAMESPACE} means nothing without {USE_WAYPOINT}"),
         )
         .with_effect("it changes nothing");
-        findings.push(object.mark(finding, "metadata.labels"));
+        findings.push(object.mark(finding, "metadata.labels[istio.io/use-waypoint-namespace]"));
     }
 }
 

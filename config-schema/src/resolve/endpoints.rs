@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use super::workloads::Pods;
-use super::{Findings, Options};
+use super::{Findings, Options, unreadable};
 use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::origin::ObjectKey;
 use crate::resources::kube::{EndpointSliceSpec, ServiceSpec, SliceEndpoint};
@@ -85,19 +85,13 @@ fn by_service<'a>(resources: &'a Resources, findings: &mut Findings) -> Slices<'
                         format!("there is no Service {key} for this EndpointSlice"),
                     )
                     .with_effect("nothing uses its endpoints");
-                    findings.push(object.mark(finding, "metadata.labels"));
+                    findings.push(object.mark(finding, ""));
                 }
                 slices.entry((namespace, service)).or_default().push(object);
             }
-            Loaded::Broken(broken) => findings.push(
-                Diagnostic::error(
-                    Code::BadValue,
-                    format!("{} can not be read: {}", broken.origin, broken.reason),
-                )
-                .with_effect("its endpoints receive nothing")
-                .at(broken.location.clone())
-                .of(broken.origin.clone(), ""),
-            ),
+            Loaded::Broken(broken) => {
+                findings.push(unreadable(broken, "its endpoints receive nothing"))
+            }
         }
     }
     slices
@@ -182,7 +176,7 @@ impl Picking<'_> {
                 format!("the identity of the pod at {address} is unknown"),
             )
             .with_effect("this endpoint receives nothing");
-            findings.push(slice.mark(finding, "endpoints"));
+            findings.push(slice.mark(finding, ""));
             return None;
         }
         let by_name = of_pod.and_then(|pod| self.pods.by_key.get(pod));
@@ -197,7 +191,7 @@ impl Picking<'_> {
                 "pods that this EndpointSlice names are not in the configuration",
             )
             .with_effect("they are reached by plain TCP, without mTLS");
-            findings.push(slice.mark(finding, "endpoints"));
+            findings.push(slice.mark(finding, ""));
         }
         let on_node = endpoint
             .node

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Findings, Options};
+use super::{Findings, Options, unreadable};
 use crate::diagnostics::{Code, Diagnostic};
 use crate::identity::Identity;
 use crate::resources::istio::MeshConfigSpec;
@@ -71,14 +71,10 @@ fn choose<'a>(
     match loaded {
         Some(Loaded::Good(object) | Loaded::KeptLastGood(object)) => Ok(Some(object)),
         Some(Loaded::Broken(broken)) => {
-            let reason = format!("{} can not be read: {}", broken.origin, broken.reason);
-            findings.push(
-                Diagnostic::error(Code::BadValue, reason.clone())
-                    .with_effect(EFFECT_BLOCKED)
-                    .at(broken.location.clone())
-                    .of(broken.origin.clone(), ""),
-            );
-            Err(reason.into())
+            let finding = unreadable(broken, EFFECT_BLOCKED);
+            let reason = finding.message.as_str().into();
+            findings.push(finding);
+            Err(reason)
         }
         None => Err("several ConfigMaps hold a MeshConfig".into()),
     }
@@ -103,7 +99,7 @@ fn read(
             let message = format!("trustDomain '{trust_domain}' is not a trust domain");
             blocked = Some(Arc::from(message.as_str()));
             let finding = Diagnostic::error(Code::BadValue, message).with_effect(EFFECT_BLOCKED);
-            findings.push(config.mark(finding, "data.mesh"));
+            findings.push(config.mark(finding, "data.mesh.trustDomain"));
         }
         if let Some(flag) = options.trust_domain.as_ref().filter(|f| *f != trust_domain) {
             let finding = Diagnostic::warning(
@@ -111,7 +107,7 @@ fn read(
                 format!("trustDomain is '{trust_domain}', the flag --trust-domain says '{flag}'"),
             )
             .with_effect(format!("'{flag}' is used"));
-            findings.push(config.mark(finding, "data.mesh"));
+            findings.push(config.mark(finding, "data.mesh.trustDomain"));
         }
     }
     for alias in &spec.trust_domain_aliases {
@@ -123,7 +119,7 @@ fn read(
                 format!("trustDomainAliases: '{alias}' is not a trust domain"),
             )
             .with_effect("peers of no further trust domain are accepted for it");
-            findings.push(config.mark(finding, "data.mesh"));
+            findings.push(config.mark(finding, "data.mesh.trustDomainAliases"));
         }
     }
     if let Some(mode) = &spec.path_normalization {
@@ -133,7 +129,7 @@ fn read(
         Some(0) => {
             let finding = Diagnostic::error(Code::BadValue, "connectTimeout is zero")
                 .with_effect(format!("{} ms is used", mesh.connect_timeout_ms));
-            findings.push(config.mark(finding, "data.mesh"));
+            findings.push(config.mark(finding, "data.mesh.connectTimeout"));
         }
         Some(timeout_ms) => mesh.connect_timeout_ms = timeout_ms,
         None => {}
@@ -158,7 +154,7 @@ fn path_normalization(
             )
             .with_effect("paths are normalised strictly; ambiguous ones are answered 400")
             .with_hint("DEFAULT, NONE, BASE, MERGE_SLASHES or DECODE_AND_MERGE_SLASHES");
-            findings.push(config.mark(finding, "data.mesh"));
+            findings.push(config.mark(finding, "data.mesh.pathNormalization.normalization"));
             PathNormalization::Strict
         }
     }

@@ -27,7 +27,7 @@ use rustc_hash::FxHashMap;
 use crate::diagnostics::{Code, Diagnostic};
 use crate::limits::DIAGNOSTICS_PER_OBJECT_MAX;
 use crate::origin::{ObjectKey, Origin};
-use crate::resources::Resources;
+use crate::resources::{Broken, Resources};
 use crate::snapshot::Snapshot;
 
 /// What resolving needs to know beside the resources.
@@ -43,6 +43,15 @@ pub struct Options {
     pub node: Option<String>,
     /// Version of the snapshot.
     pub version: u64,
+}
+
+/// An object that can not be read, and what that means.
+fn unreadable(broken: &Broken, effect: impl Into<String>) -> Diagnostic {
+    let message = format!("{} can not be read: {}", broken.origin, broken.reason);
+    Diagnostic::error(Code::Unreadable, message)
+        .with_effect(effect)
+        .at(broken.location.clone())
+        .of(broken.origin.clone(), "")
 }
 
 /// What a step has to say; sorted and cleared of repetitions at the end.

@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::Findings;
 use super::policy_rules::{self, Reading};
 use super::policy_targets::{Reach, Targets};
 use super::trust_domains::TrustDomains;
+use super::{Findings, unreadable};
 use crate::diagnostics::{Code, Diagnostic};
 use crate::origin::ObjectKey;
 use crate::resources::istio::AuthorizationPolicySpec;
@@ -245,7 +245,7 @@ fn dry_run(object: &Object<AuthorizationPolicySpec>, findings: &mut Findings) ->
                 format!("annotation {DRY_RUN} is '{other}', neither \"true\" nor \"false\""),
             )
             .with_effect("the policy is enforced");
-            findings.push(object.mark(finding, "metadata.annotations"));
+            findings.push(object.mark(finding, "metadata.annotations[istio.io/dry-run]"));
             false
         }
     }
@@ -316,12 +316,7 @@ fn attached_broken(broken: &Broken, targets: &Targets<'_>, findings: &mut Findin
         [] => "this waypoint serves nothing that it is for".to_owned(),
         reaches => format!("everything for {} is denied", scope(reaches)),
     };
-    let finding = Diagnostic::error(
-        Code::BadValue,
-        format!("{} can not be read: {}", broken.origin, broken.reason),
-    )
-    .with_effect(effect);
-    findings.push(object.mark(finding, ""));
+    findings.push(unreadable(broken, effect));
     vec![(Arc::new(deny_all(&object, &broken.reason)), reaches)]
 }
 

@@ -4,16 +4,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::Findings;
 use super::route_backends::Backends;
 use super::route_parents::{Parent, Place};
 use super::route_rules;
+use super::{Findings, unreadable};
 use crate::diagnostics::{Code, Diagnostic};
 use crate::origin::ObjectKey;
 use crate::resources::gateway_api::{HttpRouteRules, HttpRouteSpec};
 use crate::resources::{Broken, Loaded, Object, Resources, TargetRef};
 use crate::snapshot::{
-    AppProtocol, Binding, HttpMatch, HttpRoute, HttpRule, PathMatch, Service, Waypoint,
+    AppProtocol, Binding, HttpMatch, HttpRoute, HttpRule, PathMatch, Service, ServicePort, Waypoint,
 };
 
 type Services = BTreeMap<ObjectKey, Service>;
@@ -154,7 +154,7 @@ fn attach_broken(broken: &Broken, services: &mut Services, findings: &mut Findin
         .filter_map(|service| {
             let ports: Vec<u16> = (service.ports.iter())
                 .filter(|port| port.protocol != AppProtocol::Tcp)
-                .filter(|port| named_by(broken, service, port.number))
+                .filter(|port| named_by(broken, service, port))
                 .map(|port| port.number)
                 .collect();
             let service = service.key.clone();
@@ -168,15 +168,7 @@ fn attach_broken(broken: &Broken, services: &mut Services, findings: &mut Findin
             scope(places, services)
         ),
     };
-    findings.push(
-        Diagnostic::error(
-            Code::BadValue,
-            format!("{} can not be read: {}", broken.origin, broken.reason),
-        )
-        .with_effect(effect)
-        .at(broken.location.clone())
-        .of(broken.origin.clone(), ""),
-    );
+    findings.push(unreadable(broken, effect));
     let route = Arc::new(HttpRoute {
         origin: broken.origin.clone(),
         created_s: None,
@@ -197,13 +189,14 @@ fn attach_broken(broken: &Broken, services: &mut Services, findings: &mut Findin
     push(&route, &places, services);
 }
 
-fn named_by(broken: &Broken, service: &Service, port: u16) -> bool {
+fn named_by(broken: &Broken, service: &Service, port: &ServicePort) -> bool {
     let names = |target: &TargetRef| {
-        // What could be salvaged does not tell an absent group from an empty one.
         target.kind == "Service"
+            && matches!(target.group.as_str(), "" | "core")
             && target.name == *service.key.name
             && (target.namespace.as_deref()).is_none_or(|ns| ns == &*service.key.namespace)
-            && target.port.is_none_or(|p| p == port)
+            && target.port.is_none_or(|number| number == port.number)
+            && (target.section_name.as_deref()).is_none_or(|name| name == &*port.name)
     };
     match &broken.targets {
         Some(targets) => targets.iter().any(names),

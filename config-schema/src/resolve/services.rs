@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::Findings;
 use super::attachment::{Attachment, Traffic};
+use super::{Findings, unreadable};
 use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::origin::ObjectKey;
 use crate::resources::kube::ServiceSpec;
@@ -37,17 +37,10 @@ pub(super) fn resolve(
                 };
                 services.insert(object.origin.key.clone(), service);
             }
-            Loaded::Broken(broken) => findings.push(
-                Diagnostic::error(
-                    Code::BadValue,
-                    format!("{} can not be read: {}", broken.origin, broken.reason),
-                )
-                .with_effect(
-                    "it is not served, and routes that send to it answer 500 for its share",
-                )
-                .at(broken.location.clone())
-                .of(broken.origin.clone(), ""),
-            ),
+            Loaded::Broken(broken) => findings.push(unreadable(
+                broken,
+                "it is not served, and routes that send to it answer 500 for its share",
+            )),
         }
     }
     part_shared_addresses(resources, &mut services, findings);

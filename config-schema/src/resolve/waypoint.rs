@@ -3,8 +3,7 @@
 
 use std::sync::Arc;
 
-use super::Findings;
-use super::Options;
+use super::{Findings, Options, unreadable};
 use crate::diagnostics::{Code, Diagnostic};
 use crate::origin::{ObjectKey, Origin};
 use crate::resources::gateway_api::{GatewayClassSpec, GatewaySpec};
@@ -74,7 +73,7 @@ pub(super) fn block_on_unreadable(
     for (reason, location) in &resources.unreadable {
         findings.push(
             Diagnostic::error(
-                Code::SyntaxError,
+                Code::Unreadable,
                 format!("a document could not be identified: {reason}"),
             )
             .with_effect(format!(
@@ -110,15 +109,10 @@ fn named<'a>(
             Some(object)
         }
         Some(Loaded::Broken(broken)) => {
-            findings.push(
-                Diagnostic::error(
-                    Code::NoGateway,
-                    format!("{} can not be read: {}", broken.origin, broken.reason),
-                )
-                .with_effect(EFFECT_NONE)
-                .at(broken.location.clone())
-                .of(broken.origin.clone(), ""),
-            );
+            findings.push(Diagnostic {
+                code: Code::NoGateway,
+                ..unreadable(broken, EFFECT_NONE)
+            });
             None
         }
         None => {
@@ -288,16 +282,11 @@ fn served_traffic(
             }
         }
         Some(Loaded::Broken(broken)) => {
-            let reason = format!("{} can not be read: {}", broken.origin, broken.reason);
-            findings.push(
-                Diagnostic::error(Code::NoGateway, reason.clone())
-                    .with_effect(format!(
-                        "{EFFECT_NONE}, for its label {WAYPOINT_FOR} is unknown"
-                    ))
-                    .at(broken.location.clone())
-                    .of(broken.origin.clone(), ""),
-            );
-            Err(reason.into())
+            let effect = format!("{EFFECT_NONE}, for its label {WAYPOINT_FOR} is unknown");
+            let finding = unreadable(broken, effect);
+            let reason = finding.message.as_str().into();
+            findings.push(finding);
+            Err(reason)
         }
         None => Ok(Traffic::Service),
     }
@@ -318,7 +307,7 @@ fn read_traffic<T>(
             let finding = Diagnostic::error(Code::BadValue, reason.clone())
                 .with_effect(EFFECT_NONE)
                 .with_hint("service, workload, all or none");
-            findings.push(object.mark(finding, "metadata.labels"));
+            findings.push(object.mark(finding, &format!("metadata.labels[{WAYPOINT_FOR}]")));
             Err(reason.into())
         }
     }
@@ -334,7 +323,7 @@ fn xfcc(object: &Object<GatewaySpec>, findings: &mut Findings) -> bool {
                 format!("annotation {XFCC} is '{other}', neither \"true\" nor \"false\""),
             )
             .with_effect("x-forwarded-client-cert is not written");
-            findings.push(object.mark(finding, "metadata.annotations"));
+            findings.push(object.mark(finding, &format!("metadata.annotations[{XFCC}]")));
             false
         }
     }

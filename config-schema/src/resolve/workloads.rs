@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::Findings;
 use super::attachment::{Attachment, Traffic};
+use super::{Findings, unreadable};
 use crate::diagnostics::{Code, Diagnostic};
 use crate::identity::Identity;
 use crate::origin::ObjectKey;
@@ -42,15 +42,10 @@ pub(super) fn resolve(
         match loaded {
             Loaded::Good(object) | Loaded::KeptLastGood(object) => by_age.push(object),
             Loaded::Broken(broken) => {
-                findings.push(
-                    Diagnostic::error(
-                        Code::BadValue,
-                        format!("{} can not be read: {}", broken.origin, broken.reason),
-                    )
-                    .with_effect("its identity is unknown, so nothing is sent to it")
-                    .at(broken.location.clone())
-                    .of(broken.origin.clone(), ""),
-                );
+                findings.push(unreadable(
+                    broken,
+                    "its identity is unknown, so nothing is sent to it",
+                ));
                 pods.unknown.insert(broken.origin.key.clone());
             }
         }

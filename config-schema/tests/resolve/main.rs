@@ -1,0 +1,18 @@
+//! What a configuration means: YAML in, the snapshot and what is said about it out. One module for
+//! each topic; each test is one rule.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
+#![allow(clippy::indexing_slicing)]
+
+mod attachment;
+mod endpoints;
+mod findings;
+mod mesh;
+mod policies;
+mod policy_rules;
+mod route_rules;
+mod routes;
+mod services;
+mod support;
+mod waypoint;
+mod workloads;
