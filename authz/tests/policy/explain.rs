@@ -59,6 +59,30 @@ fn nearest_is_the_fewest_failed_clauses_then_the_furthest_along() {
 }
 
 #[test]
+fn of_several_items_the_one_that_came_closest_counts() {
+    let item = |path: &str, port: &str| Operation {
+        methods: strings(&["GET"]),
+        paths: paths(&[path]),
+        ports: ports(&[port]),
+        ..Operation::default()
+    };
+    let rule = PolicyRule {
+        to: vec![item("/admin", "80"), item("/reviews/*", "80")],
+        ..PolicyRule::default()
+    };
+    let far = operation(item("/admin", "9080"));
+    let far = PolicyRule {
+        when: vec![Condition::SourceNamespace(globs(&["web"]))],
+        ..far
+    };
+    let reason = reason(&[policy("p", Action::Allow, vec![far, rule])], &request());
+    assert!(
+        reason.ends_with("shop/p rule 1: port 9080 is not 80"),
+        "{reason}"
+    );
+}
+
+#[test]
 fn a_denial_by_rule_names_what_matched() {
     let rule = PolicyRule {
         from: vec![Source {

@@ -190,6 +190,21 @@ pub fn rule() -> impl Strategy<Value = PolicyRule> {
         })
 }
 
+/// A rule of one part only, so that its outcome hangs on few clauses.
+pub fn small_rule() -> impl Strategy<Value = PolicyRule> {
+    let part = prop_oneof![
+        source().prop_map(|s| (vec![s], vec![], vec![])),
+        operation().prop_map(|o| (vec![], vec![o], vec![])),
+        condition().prop_map(|c| (vec![], vec![], vec![c])),
+    ];
+    part.prop_map(|(from, to, when)| PolicyRule {
+        from,
+        to,
+        when,
+        broken: None,
+    })
+}
+
 pub fn action() -> impl Strategy<Value = Action> {
     prop_oneof![
         4 => Just(Action::Allow),

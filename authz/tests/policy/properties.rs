@@ -8,7 +8,7 @@ use cairn_config_schema::snapshot::{Action, Policy};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::generate::{action, policies, request, rule};
+use crate::generate::{action, policies, request, rule, small_rule};
 use crate::oracle;
 use crate::request::{Request, decide, policy, set};
 
@@ -88,7 +88,10 @@ proptest! {
     }
 
     #[test]
-    fn one_rule_equals_the_oracle(rule in rule(), request in request()) {
+    fn one_rule_equals_the_oracle(
+        rule in prop_oneof![1 => rule().boxed(), 2 => small_rule().boxed()],
+        request in request(),
+    ) {
         for action in [Action::Allow, Action::Deny, Action::Custom] {
             let expected = oracle::rule_matches(&rule, action, &request);
             let verdict = decide(&[policy("p", action, vec![rule.clone()])], &request);
