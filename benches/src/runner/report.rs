@@ -1,0 +1,162 @@
+//! The results as text for people and as rows for programs.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use super::Results;
+use super::table::Row;
+use crate::cell::Cell;
+use crate::load::Outcome;
+use crate::proxy::Product;
+
+/// The tables, with medians over the rounds.
+pub fn text(results: &Results) -> String {
+    let mut text = String::new();
+    // Writing to a String does not fail.
+    let _ = conditions(&mut text, results);
+    let _ = cells(&mut text, &results.cells);
+    let _ = footprints(&mut text, results);
+    text
+}
+
+fn conditions(text: &mut String, results: &Results) -> std::fmt::Result {
+    let c = &results.conditions;
+    writeln!(text, "{}  commit {}", c.date, c.commit)?;
+    writeln!(
+        text,
+        "{} x {}, Linux {}",
+        c.processors, c.processor, c.kernel
+    )?;
+    for version in &c.versions {
+        writeln!(text, "{version}")?;
+    }
+    writeln!(text, "{} workers each, {}", c.workers, c.pinning)?;
+    writeln!(text, "{}", c.command)?;
+    for note in &c.notes {
+        writeln!(text, "{note}")?;
+    }
+    if c.debug_build {
+        writeln!(text, "DEBUG BUILD: these numbers mean nothing")?;
+    }
+    Ok(())
+}
+
+/// The median over rounds of one value of a cell and proxy.
+fn median(rows: &[Row], cell: Cell, product: Product, value: fn(&Outcome) -> f64) -> Option<f64> {
+    let mut values: Vec<f64> = rows
+        .iter()
+        .filter(|r| r.cell == cell && r.product == product)
+        .map(|r| value(&r.outcome))
+        .collect();
+    values.sort_by(f64::total_cmp);
+    let middle = values.get(values.len() / 2)?;
+    let below = values.get((values.len() - 1) / 2)?;
+    Some((middle + below) / 2.0)
+}
+
+type Column = (&'static str, fn(&Outcome) -> f64, usize);
+
+/// Heading, value, decimals.
+const COLUMNS: [Column; 6] = [
+    ("CPU us/req", |o| o.cpu_us, 1),
+    ("rps", |o| o.rps, 0),
+    ("p50 us", |o| o.p50_us as f64, 0),
+    ("p99 us", |o| o.p99_us as f64, 0),
+    ("RSS MiB", |o| o.resident_kib as f64 / 1024.0, 1),
+    ("busy %", |o| o.busy * 100.0, 0),
+];
+
+fn cells(text: &mut String, rows: &[Row]) -> std::fmt::Result {
+    let mut order: Vec<Cell> = Vec::new();
+    for row in rows {
+        if !order.contains(&row.cell) {
+            order.push(row.cell);
+        }
+    }
+    if order.is_empty() {
+        return Ok(());
+    }
+    write!(
+        text,
+        "\n{:6} {:9} {:>5} {:10}",
+        "path", "exchange", "conns", "mode"
+    )?;
+    for (heading, ..) in COLUMNS {
+        write!(text, " | {heading:^22}")?;
+    }
+    write!(text, "\n{:33}", "")?;
+    for _ in COLUMNS {
+        write!(text, " | {:>8}{:>8}{:>6}", "envoy", "cairn", "ratio")?;
+    }
+    writeln!(text)?;
+    for cell in order {
+        write!(
+            text,
+            "{:6} {:9} {:>5} {:10}",
+            cell.path, cell.exchange, cell.connections, cell.mode
+        )?;
+        for (_, value, decimals) in COLUMNS {
+            let of = |product| median(rows, cell, product, value);
+            let (envoy, cairn) = (of(Product::Envoy), of(Product::Cairn));
+            let ratio = envoy.zip(cairn).map(|(e, c)| c / e);
+            write!(
+                text,
+                " | {:>8}{:>8}{:>6}",
+                number(envoy, decimals),
+                number(cairn, decimals),
+                number(ratio, 2)
+            )?;
+        }
+        let errors: u64 = rows
+            .iter()
+            .filter(|r| r.cell == cell)
+            .map(|r| r.outcome.errors)
+            .sum();
+        if errors > 0 {
+            write!(text, " | {errors} ERRORS")?;
+        }
+        writeln!(text)?;
+    }
+    writeln!(text, "medians over rounds; ratio is cairn / envoy")
+}
+
+fn number(value: Option<f64>, decimals: usize) -> String {
+    value.map_or_else(|| "-".to_owned(), |v| format!("{v:.decimals$}"))
+}
+
+fn footprints(text: &mut String, results: &Results) -> std::fmt::Result {
+    for found in results.idle.iter().chain(&results.scale) {
+        writeln!(
+            text,
+            "\n{:6} without load, {} services: RSS {:.1} MiB, peak {:.1} MiB, ready after {} ms",
+            found.product,
+            found.services,
+            found.resident_kib as f64 / 1024.0,
+            found.peak_kib as f64 / 1024.0,
+            found.start_up_ms
+        )?;
+    }
+    for reload in &results.reload {
+        let (median, max) = reload.median_and_max_ms();
+        writeln!(
+            text,
+            "\ncairn  one of {} routes changed in a file of {}: in force {median:.0} ms after saving (median of {}), {max:.0} ms at most; {} of {} answers wrong",
+            reload.routes,
+            reload.routes_in_file,
+            reload.in_force_ms.len(),
+            reload.wrong_answers,
+            reload.answers
+        )?;
+    }
+    Ok(())
+}
+
+/// Writes rows and text into a folder and returns their name without ending.
+pub fn keep(results: &Results, text: &str, folder: &Path) -> anyhow::Result<String> {
+    std::fs::create_dir_all(folder)?;
+    let name = results.conditions.date.replace(':', "");
+    let rows = serde_json::to_vec_pretty(results)?;
+    std::fs::write(folder.join(format!("{name}.json")), rows)?;
+    std::fs::write(folder.join(format!("{name}.txt")), text)?;
+    Ok(name)
+}
