@@ -9,12 +9,13 @@
 
 mod dry_run;
 mod explain;
-mod fields;
 mod generate;
 mod oracle;
 mod order;
 mod properties;
 mod request;
+mod request_fields;
 mod rules;
+mod source_fields;
 mod tcp;
 mod templates;

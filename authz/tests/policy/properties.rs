@@ -77,7 +77,7 @@ fn assert_nearest_allow(explanation: &Explanation, policies: &[Policy]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4096, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2048, ..ProptestConfig::default() })]
 
     #[test]
     fn decide_equals_the_oracle(policies in policies(), request in request()) {

@@ -1,4 +1,4 @@
-//! Requests and policies for the cases, in few words. Asserts nothing.
+//! Requests and policies for the cases, in few words. Holds no case itself.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -128,6 +128,17 @@ pub fn matches(rule: &PolicyRule, request: &Request) -> bool {
     let allowed = decide(&[policy("p", Action::Allow, vec![rule.clone()])], request);
     assert_eq!(!denied.allowed, allowed.allowed, "{rule:?} {request:?}");
     allowed.allowed
+}
+
+/// Asserts each row: values (with `!`: of the `not` twin), and whether the rule matches.
+pub fn rows(rule: impl Fn(&[&str]) -> PolicyRule, request: &Request, rows: &[(&[&str], bool)]) {
+    for (values, expected) in rows {
+        assert_eq!(
+            matches(&rule(values), request),
+            *expected,
+            "{values:?} {request:?}"
+        );
+    }
 }
 
 pub fn source(source: Source) -> PolicyRule {
