@@ -70,8 +70,8 @@ impl Fault {
 
 /// "did you mean", or the list of what there is.
 pub(crate) fn suggest(name: &str, known: &[&str]) -> String {
-    if let Some(close) = closest(name, known.iter().copied()) {
-        return format!("did you mean `{close}`?");
+    if let Some(meant) = meant(name, known) {
+        return format!("did you mean `{meant}`?");
     }
     let mut known: Vec<&str> = known.to_vec();
     known.sort_unstable();
@@ -79,6 +79,15 @@ pub(crate) fn suggest(name: &str, known: &[&str]) -> String {
         [] => "remove it".to_owned(),
         known => format!("known here: {}", known.join(", ")),
     }
+}
+
+/// The known name that is near to this one, or the only one that has it in it (`PathPrefix` for
+/// `Prefix`).
+fn meant<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
+    closest(name, known.iter().copied()).or_else(|| {
+        let mut longer = known.iter().filter(|k| name.len() > 3 && k.contains(name));
+        longer.next().filter(|_| longer.next().is_none()).copied()
+    })
 }
 
 /// The known name that a misspelt one probably stands for.
@@ -226,7 +235,7 @@ impl de::Error for ReadError {
     fn unknown_variant(variant: &str, variants: &'static [&'static str]) -> Self {
         let message = format!("`{variant}` is not a value of this field");
         let mut error = Self::new(Code::BadValue, message);
-        error.0.fault.hint = Some(match closest(variant, variants.iter().copied()) {
+        error.0.fault.hint = Some(match meant(variant, variants) {
             Some(close) => format!("did you mean `{close}`?"),
             None => format!("one of: {}", variants.join(", ")),
         });

@@ -12,9 +12,10 @@ use crate::limits::{DEPTH_MAX, NODES_PER_DOCUMENT_MAX};
 
 /// Parses one document. `None`: there is nothing in it but space and comments.
 pub(crate) fn build(text: &str) -> Result<Option<Node<'_>>, TreeError> {
+    // The builder's own limit comes first: the scanner looks at most 1,024 characters ahead.
     let mut options = options! {
-        flow_nesting_limit: DEPTH_MAX + 1,
-        block_nesting_limit: DEPTH_MAX + 1,
+        flow_nesting_limit: 2048,
+        block_nesting_limit: 2048,
     };
     options.set_emit_comments(false);
     let mut builder = Builder::default();

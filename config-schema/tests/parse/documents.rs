@@ -1,0 +1,181 @@
+//! Documents of a file, lists, and texts that are no YAML.
+
+use crate::support::{findings, load};
+
+const NAMESPACES: &str = "apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n";
+
+fn names(text: &str) -> Vec<String> {
+    let (resources, _) = load(text);
+    resources
+        .namespaces
+        .keys()
+        .map(ToString::to_string)
+        .collect()
+}
+
+#[test]
+fn a_syntax_error_leaves_the_other_documents_alive() {
+    let text = format!(
+        "{NAMESPACES}---\nkind: Deployment\napiVersion: apps/v1\nspec: [\n---\n{}",
+        NAMESPACES.replace("name: a", "name: b")
+    );
+    assert_eq!(names(&text), ["a", "b"]);
+    assert_eq!(
+        findings(&text),
+        ["7:7 error syntax-error : not valid YAML: unclosed bracket '['"]
+    );
+    let (resources, _) = load(&text);
+    assert_eq!(
+        resources.unreadable,
+        [],
+        "a Deployment could not have mattered"
+    );
+}
+
+#[test]
+fn space_comments_crlf_and_byte_order_mark_are_fine() {
+    for text in ["", "\n\n# nothing\n", "---\n---\n...\n", "\u{feff}# mark\n"] {
+        assert_eq!(findings(text), Vec::<String>::new(), "{text:?}");
+    }
+    let crlf = format!("\u{feff}---\n{NAMESPACES}bogus: 1\n").replace('\n', "\r\n");
+    assert_eq!(
+        findings(&crlf),
+        [
+            "5:1 error unknown-field bogus: there is no field `bogus` here | \
+             known here: apiVersion, kind, metadata, spec, status"
+        ]
+    );
+    assert_eq!(names(&NAMESPACES.replace('\n', "\r\n")), ["a"]);
+}
+
+#[test]
+fn json_is_read_with_its_places() {
+    let text = "{\n\t\"apiVersion\": \"v1\", \"kind\": \"Namespace\",\n\t\"metadata\": {\"name\": \"a\", \"labels\": {\"x\": \"\\ud83d\\ude00\\/\", \"y\": 1}}\n}\n";
+    assert_eq!(
+        findings(text),
+        ["3:67 error wrong-type metadata.labels.y: \
+             expected a string, found the number 1 | quote it: \"1\""]
+    );
+    assert_eq!(names(&text.replace(": 1}", ": \"1\"}")), ["a"]);
+}
+
+#[test]
+fn lists_are_expanded() {
+    let (resources, found) = load(
+        "apiVersion: v1
+kind: List
+metadata: {resourceVersion: \"\"}
+items:
+- apiVersion: v1
+  kind: Namespace
+  metadata: {name: a}
+- apiVersion: v1
+  kind: ServiceList
+  items:
+  - metadata: {name: s, namespace: a}
+    spec: {ports: [{port: 80, bogus: 1}]}
+  - metadata: {name: t, namespace: a}
+    spec: {ports: [{port: 80}]}
+- metadata: {name: nobody}
+",
+    );
+    assert_eq!(
+        found,
+        [
+            "12:31 error unknown-field spec.ports[0].bogus: there is no field `bogus` here | \
+             known here: appProtocol, name, nodePort, port, protocol, targetPort",
+            "15:3 error missing-field : `kind` is missing",
+        ]
+    );
+    assert_eq!(resources.counts().map(|(_, n)| n).iter().sum::<usize>(), 3);
+    assert_eq!(resources.unreadable.len(), 1);
+}
+
+#[test]
+fn an_empty_list_is_fine_and_one_without_items_is_not() {
+    assert_eq!(
+        findings("apiVersion: v1\nkind: List\nitems: []\n"),
+        Vec::<String>::new()
+    );
+    assert_eq!(
+        findings("apiVersion: v1\nkind: List\nitmes: []\n"),
+        [
+            "3:1 error unknown-field itmes: there is no field `itmes` here | \
+             did you mean `items`?",
+            "1:1 error missing-field : `items` is missing",
+        ]
+    );
+}
+
+#[test]
+fn what_is_no_object_is_refused() {
+    assert_eq!(
+        findings("- a\n"),
+        ["1:1 error wrong-type : this is no Kubernetes object: a map is expected"]
+    );
+    assert_eq!(
+        findings("metadata: {name: a}\n"),
+        ["1:1 error missing-field : `kind` is missing"]
+    );
+    assert_eq!(
+        findings("apiVersion: v1\nkind: Namespace\nmetadata: {}\n"),
+        ["3:1 error missing-field : this Namespace has no `metadata.name`"]
+    );
+}
+
+#[test]
+fn bytes_that_are_no_text_make_the_file_unreadable() {
+    use cairn_config_schema::store::{SourceFile, Store};
+    let file = SourceFile {
+        path: "f.yaml".into(),
+        content: Ok(b"kind: \xff".as_slice().into()),
+    };
+    let update = Store::default().update(&[file]);
+    let found: Vec<_> = update
+        .diagnostics
+        .iter()
+        .map(crate::support::line)
+        .collect();
+    assert_eq!(
+        found,
+        ["1:1 error unreadable : cannot read f.yaml: the file is not UTF-8: see byte 6"]
+    );
+    assert_eq!(update.resources.unreadable.len(), 1);
+}
+
+#[test]
+fn bombs_are_refused_by_the_limits() {
+    let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..9 {
+        let below = format!("*a{}", level - 1);
+        let row = [below.as_str(); 10].join(", ");
+        text += &format!("a{level}: &a{level} [{row}]\n");
+    }
+    let found = findings(&text);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(
+        found[0].contains("error limit-exceeded : the document has more than"),
+        "{found:?}"
+    );
+    let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+    let found = findings(&deep);
+    assert!(
+        found[0].starts_with("1:129 error limit-exceeded : lists and maps"),
+        "{found:?}"
+    );
+    let deep: String = (0..200).map(|n| format!("{}a:\n", " ".repeat(n))).collect();
+    let found = findings(&deep);
+    assert!(
+        found[0].starts_with("129:129 error limit-exceeded : lists"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn an_alias_inside_its_own_anchor_is_refused() {
+    let found = findings("a: &a [1, *a]\n");
+    assert_eq!(
+        found,
+        ["1:11 error syntax-error : an alias refers to the node it stands in"]
+    );
+}

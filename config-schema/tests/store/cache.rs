@@ -1,0 +1,84 @@
+//! An unchanged document is not parsed again, and its objects are the same ones.
+
+use std::sync::Arc;
+
+use cairn_config_schema::resources::{Object, istio::AuthorizationPolicySpec};
+use cairn_config_schema::store::{Store, Update};
+
+use crate::support::{feed, key, policy};
+
+fn object(update: &Update, name: &str) -> Arc<Object<AuthorizationPolicySpec>> {
+    update.resources.authorization_policies[&key(name)]
+        .object()
+        .unwrap()
+        .clone()
+}
+
+#[test]
+fn only_what_changed_is_parsed() {
+    let mut store = Store::default();
+    let many: Vec<String> = (0..50).map(|n| policy(&format!("p{n}"), "/1")).collect();
+    let other = policy("other", "/1");
+    let first = feed(
+        &mut store,
+        &[("f.yaml", Ok(&many.concat())), ("g.yaml", Ok(&other))],
+    );
+    assert_eq!((first.changed, store.documents_parsed()), (true, 51));
+
+    let same = feed(
+        &mut store,
+        &[("f.yaml", Ok(&many.concat())), ("g.yaml", Ok(&other))],
+    );
+    assert_eq!((same.changed, store.documents_parsed()), (false, 51));
+    assert!(Arc::ptr_eq(&object(&first, "p7"), &object(&same, "p7")));
+
+    let mut edited = many.clone();
+    edited[20] = policy("p20", "/2");
+    let after = feed(
+        &mut store,
+        &[("f.yaml", Ok(&edited.concat())), ("g.yaml", Ok(&other))],
+    );
+    assert_eq!((after.changed, store.documents_parsed()), (true, 52));
+    assert!(Arc::ptr_eq(&object(&first, "p7"), &object(&after, "p7")));
+    assert!(!Arc::ptr_eq(&object(&first, "p20"), &object(&after, "p20")));
+}
+
+#[test]
+fn an_object_that_only_moved_keeps_exact_places_without_being_parsed() {
+    let mut store = Store::default();
+    let (text, broken) = (
+        policy("a", "/1"),
+        policy("b", "/1").replace("paths", "path"),
+    );
+    let first = feed(&mut store, &[("f.yaml", Ok(&(text.clone() + &broken)))]);
+    let moved = format!("# one\n# two\n{text}{broken}");
+    let second = feed(&mut store, &[("f.yaml", Ok(&moved))]);
+    assert_eq!(store.documents_parsed(), 2);
+    let line = |u: &Update| object(u, "a").place.locate("spec.rules[0]").unwrap().line;
+    assert_eq!((line(&first), line(&second)), (10, 12));
+    let line = |u: &Update| u.diagnostics[0].location.as_ref().unwrap().line;
+    assert_eq!((line(&first), line(&second)), (20, 22));
+}
+
+#[test]
+fn unchanged_items_of_a_changed_list_stay_the_same_objects() {
+    let list = |path: &str| {
+        let item = |name: &str, path: &str| {
+            format!(
+                "- {{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, \
+                 metadata: {{name: {name}, namespace: shop}}, \
+                 spec: {{rules: [{{to: [{{operation: {{paths: [{path}]}}}}]}}]}}}}\n"
+            )
+        };
+        format!(
+            "apiVersion: v1\nkind: List\nitems:\n{}{}",
+            item("a", "/1"),
+            item("b", path)
+        )
+    };
+    let mut store = Store::default();
+    let first = feed(&mut store, &[("f.yaml", Ok(&list("/1")))]);
+    let second = feed(&mut store, &[("f.yaml", Ok(&list("/2")))]);
+    assert!(Arc::ptr_eq(&object(&first, "a"), &object(&second, "a")));
+    assert!(!Arc::ptr_eq(&object(&first, "b"), &object(&second, "b")));
+}

@@ -1,0 +1,13 @@
+//! What stays in force when files change and break: the store, reload by reload.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
+
+mod cache;
+mod duplicates;
+mod last_good;
+mod support;
+mod unreadable;
