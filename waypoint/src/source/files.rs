@@ -1,0 +1,204 @@
+//! Configuration files: their text now, re-read only when something about a file has changed. Finding
+//! them is `collect`'s business, noticing changes `watch`'s, and what they mean the schema's.
+
+use std::collections::HashMap;
+use std::fs::{File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use cairn_config_schema::limits::FILE_BYTES_MAX;
+
+use super::collect::{Collected, collect};
+
+/// A file changed this shortly before it was read may change again without its times telling:
+/// kernels stamp files with the time of their last tick.
+const TRUST_AFTER: Duration = Duration::from_millis(100);
+
+/// How often a file that is written to while it is read is read again at once.
+const TORN_READS_MAX: usize = 3;
+
+/// One configuration file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceFile {
+    /// Path as the user would name it.
+    pub path: Arc<str>,
+    /// Its text, or why it could not be read.
+    pub text: Result<Arc<str>, String>,
+}
+
+/// The files under some paths, as they were when last looked at.
+#[derive(Debug)]
+pub struct Files {
+    paths: Vec<PathBuf>,
+    sources: Vec<SourceFile>,
+    known: HashMap<PathBuf, Known>,
+}
+
+/// A file that was read.
+#[derive(Clone, Debug)]
+struct Known {
+    stamp: Stamp,
+    /// Whether an equal stamp means an equal file.
+    trusted: bool,
+    source: SourceFile,
+}
+
+/// What changes with a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stamp {
+    modified: SystemTime,
+    changed: (i64, i64),
+    bytes: u64,
+    place: (u64, u64),
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            modified: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+            bytes: metadata.len(),
+            place: (metadata.dev(), metadata.ino()),
+        }
+    }
+}
+
+impl Files {
+    /// Files under these paths: a file is taken as it is, a folder gives its `*.yaml`, `*.yml` and
+    /// `*.json`, recursively, sorted, hidden ones left out. Nothing is read yet.
+    pub fn new(paths: impl IntoIterator<Item = PathBuf>) -> Self {
+        Self {
+            paths: paths.into_iter().collect(),
+            sources: Vec::new(),
+            known: HashMap::new(),
+        }
+    }
+
+    /// The files as they were at the last [`Files::refresh`], in the order of the paths. A path or
+    /// file that can not be read is in the list, with the reason.
+    pub fn sources(&self) -> &[SourceFile] {
+        &self.sources
+    }
+
+    /// Looks again, and says whether anything is different from the last time. Reads only files that
+    /// may have changed.
+    pub fn refresh(&mut self) -> bool {
+        self.refresh_with_folders().0
+    }
+
+    /// [`Files::refresh`], and what was found on the way.
+    pub(super) fn refresh_with_folders(&mut self) -> (bool, Collected) {
+        let mut collected = collect(&self.paths);
+        let mut known = HashMap::with_capacity(collected.files.len());
+        let mut sources = Vec::with_capacity(collected.files.len());
+        for found in &collected.files {
+            let stamp = Stamp::of(&found.metadata);
+            let entry = match self.known.remove(&found.path) {
+                Some(entry) if entry.trusted && entry.stamp == stamp => entry,
+                before => read(&found.path, stamp, before),
+            };
+            sources.push(entry.source.clone());
+            known.insert(found.path.clone(), entry);
+        }
+        for (path, error) in std::mem::take(&mut collected.unreadable) {
+            sources.push(unreadable(&path, &error));
+            // What can not be looked into is not deleted: its files stay, as unreadable ones.
+            for (file, entry) in self.known.extract_if(|file, _| file.starts_with(&path)) {
+                if file != path {
+                    sources.push(unreadable(&file, &error));
+                }
+                known.insert(
+                    file,
+                    Known {
+                        trusted: false,
+                        ..entry
+                    },
+                );
+            }
+        }
+        let changed = sources != self.sources;
+        self.known = known;
+        self.sources = sources;
+        (changed, collected)
+    }
+}
+
+/// Reads one file. What it had before is kept where nothing is different, so that equal text stays
+/// one text in memory.
+fn read(path: &Path, mut stamp: Stamp, before: Option<Known>) -> Known {
+    let before = before.map(|known| known.source);
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        let started = SystemTime::now();
+        let (text, after) = match read_once(path) {
+            Ok((text, after)) => (Ok(text), after),
+            Err(error) => (Err(error), stamp.clone()),
+        };
+        if after != stamp && attempt < TORN_READS_MAX {
+            stamp = after;
+            continue;
+        }
+        let quiet = stamp.modified + TRUST_AFTER < started;
+        let trusted = after == stamp && quiet && text.is_ok();
+        let source = match before {
+            Some(before) if text.as_deref().ok() == before.text.as_deref().ok() && text.is_ok() => {
+                before
+            }
+            _ => source_file(path, text.map(Into::into)),
+        };
+        return Known {
+            stamp: after,
+            trusted,
+            source,
+        };
+    }
+}
+
+/// The text of a file, and its stamp after it was read.
+fn read_once(path: &Path) -> Result<(String, Stamp), String> {
+    let mut file = File::open(path).map_err(|e| reason(&e))?;
+    let metadata = file.metadata().map_err(|e| reason(&e))?;
+    if !metadata.is_file() {
+        return Err("is not a regular file".to_owned());
+    }
+    let bytes_max = FILE_BYTES_MAX;
+    if metadata.len() > bytes_max {
+        return Err(format!("is larger than {bytes_max} bytes"));
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1);
+    let read = Read::by_ref(&mut file)
+        .take(bytes_max + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|e| reason(&e))?;
+    if read as u64 > bytes_max {
+        return Err(format!("is larger than {bytes_max} bytes"));
+    }
+    let text = String::from_utf8(bytes)
+        .map_err(|e| format!("is not UTF-8: byte {}", e.utf8_error().valid_up_to()))?;
+    let after = file.metadata().map_err(|e| reason(&e))?;
+    Ok((text, Stamp::of(&after)))
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> SourceFile {
+    source_file(path, Err(reason(error)))
+}
+
+fn source_file(path: &Path, text: Result<Arc<str>, String>) -> SourceFile {
+    SourceFile {
+        path: path.display().to_string().into(),
+        text,
+    }
+}
+
+/// What the system says, without its error number.
+fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "there is no such file or folder".to_owned(),
+        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        _ => error.to_string(),
+    }
+}

@@ -1,0 +1,295 @@
+//! What counts as a configuration file and what counts as a change of one.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::{Files, SourceFile, Watch};
+
+/// File name and text of each source; an unreadable one has its reason after `!`.
+fn told(sources: &[SourceFile], below: &Path) -> Vec<String> {
+    let below = format!("{}/", below.display());
+    sources
+        .iter()
+        .map(|source| {
+            let path = source.path.replace(&below, "");
+            match &source.text {
+                Ok(text) => format!("{path}={text}"),
+                Err(reason) => format!("{path}!{reason}"),
+            }
+        })
+        .collect()
+}
+
+fn write(dir: &TempDir, path: &str, text: &str) {
+    let path = dir.path().join(path);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+}
+
+fn look(dir: &TempDir, paths: &[PathBuf]) -> Vec<String> {
+    let mut files = Files::new(paths.to_vec());
+    files.refresh();
+    told(files.sources(), dir.path())
+}
+
+/// A watch, and what it tells.
+struct Told {
+    _watch: Watch,
+    changes: Receiver<Vec<String>>,
+}
+
+impl Told {
+    fn by(dir: &TempDir, paths: &[PathBuf]) -> Self {
+        let mut files = Files::new(paths.to_vec());
+        files.refresh();
+        let (sender, changes) = mpsc::channel();
+        let below = dir.path().to_owned();
+        let watch = files
+            .watch(move |sources| sender.send(told(sources, &below)).unwrap())
+            .unwrap();
+        Self {
+            _watch: watch,
+            changes,
+        }
+    }
+
+    /// Waits until the files are told to be these; what was in between does not matter.
+    fn expect(&self, files: &[&str]) {
+        let mut last = Vec::new();
+        while last != files {
+            match self.changes.recv_timeout(Duration::from_secs(20)) {
+                Ok(told) => last = told,
+                Err(_) => panic!("expected {files:?}, told last {last:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn folder_gives_its_yaml_and_json_sorted_and_no_hidden_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    for path in [
+        "b.yaml",
+        "a.json",
+        "c/d.yml",
+        "c/e.txt",
+        ".hidden.yaml",
+        ".git/x.yaml",
+        "README.md",
+    ] {
+        write(&dir, path, "x");
+    }
+    assert_eq!(
+        look(&dir, &[dir.path().to_owned()]),
+        ["a.json=x", "b.yaml=x", "c/d.yml=x"]
+    );
+}
+
+#[test]
+fn file_that_is_named_is_taken_whatever_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir, "mesh.conf", "x");
+    assert_eq!(look(&dir, &[dir.path().join("mesh.conf")]), ["mesh.conf=x"]);
+}
+
+#[test]
+fn no_file_is_read_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir, "a/a.yaml", "x");
+    symlink(dir.path().join("a"), dir.path().join("b")).unwrap();
+    symlink(dir.path(), dir.path().join("a/loop")).unwrap();
+    let twice = [dir.path().to_owned(), dir.path().join("a/a.yaml")];
+    assert_eq!(look(&dir, &twice), ["a/a.yaml=x"]);
+}
+
+#[test]
+fn what_can_not_be_read_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("latin.yaml"), b"a: \xe9").unwrap();
+    symlink("nowhere.yaml", dir.path().join("dangling.yaml")).unwrap();
+    let paths = [dir.path().to_owned(), dir.path().join("missing")];
+    assert_eq!(
+        look(&dir, &paths),
+        [
+            "latin.yaml!is not UTF-8: byte 3",
+            "dangling.yaml!there is no such file or folder",
+            "missing!there is no such file or folder",
+        ]
+    );
+}
+
+#[test]
+fn unchanged_file_keeps_its_text_in_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir, "a.yaml", "x");
+    write(&dir, "b.yaml", "x");
+    let mut files = Files::new([dir.path().to_owned()]);
+    assert!(files.refresh(), "new");
+    let before = files.sources().to_vec();
+    assert!(!files.refresh(), "nothing has changed");
+    write(&dir, "b.yaml", "y");
+    assert!(files.refresh(), "b has");
+    assert_eq!(told(files.sources(), dir.path()), ["a.yaml=x", "b.yaml=y"]);
+    let same = |n: usize| {
+        let (Ok(a), Ok(b)) = (&before[n].text, &files.sources()[n].text) else {
+            return false;
+        };
+        std::sync::Arc::ptr_eq(a, b)
+    };
+    assert!(same(0) && !same(1));
+}
+
+#[test]
+fn folder_that_can_not_be_listed_keeps_its_files_as_unreadable() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir, "policies/deny.yaml", "x");
+    let policies = dir.path().join("policies");
+    let mut files = Files::new([policies.clone()]);
+    files.refresh();
+    fs::rename(&policies, dir.path().join("elsewhere")).unwrap();
+    assert!(files.refresh());
+    let gone = "there is no such file or folder";
+    assert_eq!(
+        told(files.sources(), dir.path()),
+        [
+            format!("policies!{gone}"),
+            format!("policies/deny.yaml!{gone}")
+        ],
+        "a policy whose folder is gone is not a policy that was deleted"
+    );
+}
+
+#[test]
+fn permission_denied_is_told_and_mended() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir, "a.yaml", "x");
+    let path = dir.path().join("a.yaml");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
+    if fs::read(&path).is_ok() {
+        return; // root reads everything
+    }
+    let told = Told::by(&dir, &[dir.path().to_owned()]);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    told.expect(&["a.yaml=x"]);
+}
+
+#[test]
+fn edit_in_place_is_a_change() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir, "a.yaml", "old");
+    let told = Told::by(&dir, &[dir.path().to_owned()]);
+    write(&dir, "a.yaml", "new");
+    told.expect(&["a.yaml=new"]);
+}
+
+#[test]
+fn rename_over_is_a_change_also_of_a_file_named_by_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir, "a.yaml", "old");
+    let told = Told::by(&dir, &[dir.path().join("a.yaml")]);
+    write(&dir, "a.yaml.tmp", "new");
+    fs::rename(dir.path().join("a.yaml.tmp"), dir.path().join("a.yaml")).unwrap();
+    told.expect(&["a.yaml=new"]);
+    write(&dir, "a.yaml", "newer");
+    told.expect(&["a.yaml=newer"]);
+}
+
+#[test]
+fn new_file_and_deleted_file_are_changes() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir, "a.yaml", "x");
+    let told = Told::by(&dir, &[dir.path().to_owned()]);
+    write(&dir, "b.yaml", "y");
+    told.expect(&["a.yaml=x", "b.yaml=y"]);
+    fs::remove_file(dir.path().join("a.yaml")).unwrap();
+    told.expect(&["b.yaml=y"]);
+}
+
+#[test]
+fn new_folder_is_watched_with_all_that_is_in_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let told = Told::by(&dir, &[dir.path().to_owned()]);
+    write(&dir, "team/shop/a.yaml", "x");
+    told.expect(&["team/shop/a.yaml=x"]);
+    write(&dir, "team/shop/a.yaml", "y");
+    told.expect(&["team/shop/a.yaml=y"]);
+}
+
+#[test]
+fn folder_in_place_of_another_is_watched() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir, "conf/a.yaml", "old");
+    write(&dir, "next/a.yaml", "new");
+    let conf = dir.path().join("conf");
+    let told = Told::by(&dir, std::slice::from_ref(&conf));
+    fs::rename(&conf, dir.path().join("past")).unwrap();
+    fs::rename(dir.path().join("next"), &conf).unwrap();
+    told.expect(&["conf/a.yaml=new"]);
+    write(&dir, "conf/a.yaml", "newer");
+    told.expect(&["conf/a.yaml=newer"]);
+}
+
+#[test]
+fn path_that_appears_later_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let told = Told::by(&dir, &[dir.path().join("mount/conf")]);
+    write(&dir, "mount/conf/a.yaml", "x");
+    told.expect(&["mount/conf/a.yaml=x"]);
+}
+
+/// Kubernetes mounts a ConfigMap as `a.yaml -> ..data/a.yaml`, `..data -> ..<time>`, and updates it
+/// by renaming a new `..data` over the old.
+#[test]
+fn config_map_mount_is_read_once_and_its_swap_is_a_change() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir, "mount/..1/a.yaml", "old");
+    let mount = dir.path().join("mount");
+    symlink("..1", mount.join("..data")).unwrap();
+    symlink("..data/a.yaml", mount.join("a.yaml")).unwrap();
+    assert_eq!(
+        look(&dir, std::slice::from_ref(&mount)),
+        ["mount/a.yaml=old"]
+    );
+
+    let told = Told::by(&dir, std::slice::from_ref(&mount));
+    write(&dir, "mount/..2/a.yaml", "new");
+    symlink("..2", mount.join("..data_tmp")).unwrap();
+    fs::rename(mount.join("..data_tmp"), mount.join("..data")).unwrap();
+    fs::remove_dir_all(mount.join("..1")).unwrap();
+    told.expect(&["mount/a.yaml=new"]);
+}
+
+#[test]
+fn swap_of_a_link_far_above_and_edit_of_the_file_behind_it_are_changes() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir, "v1/conf/a.yaml", "one");
+    write(&dir, "v2/conf/a.yaml", "two");
+    symlink("v1", dir.path().join("current")).unwrap();
+    let told = Told::by(&dir, &[dir.path().join("current/conf/a.yaml")]);
+    write(&dir, "v1/conf/a.yaml", "one and a half");
+    told.expect(&["current/conf/a.yaml=one and a half"]);
+    symlink("v2", dir.path().join("next")).unwrap();
+    fs::rename(dir.path().join("next"), dir.path().join("current")).unwrap();
+    told.expect(&["current/conf/a.yaml=two"]);
+}
+
+#[test]
+fn change_between_the_first_look_and_the_watch_is_not_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir, "a.yaml", "old");
+    let mut files = Files::new([dir.path().to_owned()]);
+    files.refresh();
+    write(&dir, "a.yaml", "new");
+    let (sender, changes) = mpsc::channel();
+    let below = dir.path().to_owned();
+    let _watch = files
+        .watch(move |sources| sender.send(told(sources, &below)).unwrap())
+        .unwrap();
+    let first = changes.recv_timeout(Duration::from_secs(20)).unwrap();
+    assert_eq!(first, ["a.yaml=new"]);
+}
