@@ -99,16 +99,30 @@ pub fn answer<B>(
     state: &Arc<AdminState>,
 ) -> Response<Body> {
     let path = request.uri().path();
-    let page = PAGES.iter().find(|p| p.paths.contains(&path) && p.surfaces.contains(&surface));
+    let page = PAGES
+        .iter()
+        .find(|p| p.paths.contains(&path) && p.surfaces.contains(&surface));
     let Some(page) = page else {
         let served = index(surface);
-        return text(StatusCode::NOT_FOUND, format!("no such page; there are:\n{served}"));
+        return text(
+            StatusCode::NOT_FOUND,
+            format!("no such page; there are:\n{served}"),
+        );
     };
-    let allowed: &[Method] = if page.acts { &[Method::POST] } else { &[Method::GET, Method::HEAD] };
+    let allowed: &[Method] = if page.acts {
+        &[Method::POST]
+    } else {
+        &[Method::GET, Method::HEAD]
+    };
     if !allowed.contains(request.method()) {
         let allow = if page.acts { "POST" } else { "GET, HEAD" };
-        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, format!("only {allow} here\n"));
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+        let mut response = text(
+            StatusCode::METHOD_NOT_ALLOWED,
+            format!("only {allow} here\n"),
+        );
+        response
+            .headers_mut()
+            .insert(ALLOW, HeaderValue::from_static(allow));
         return response;
     }
     // The admin address may have been opened to others for its dumps, and a web page may make its
@@ -118,7 +132,11 @@ pub fn answer<B>(
         return text(StatusCode::FORBIDDEN, why.to_owned());
     }
     let query = request.uri().query().unwrap_or_default();
-    (page.answer)(&Asked { state, surface, query })
+    (page.answer)(&Asked {
+        state,
+        surface,
+        query,
+    })
 }
 
 fn metrics(asked: &Asked<'_>) -> Response<Body> {
@@ -161,21 +179,37 @@ fn index(surface: Surface) -> String {
     for page in PAGES.iter().filter(|p| p.surfaces.contains(&surface)) {
         let method = if page.acts { "POST" } else { "GET" };
         // Writing to a String can not fail.
-        let _ = writeln!(list, "  {method:<4} {}: {}", page.paths.join(", "), page.help);
+        let _ = writeln!(
+            list,
+            "  {method:<4} {}: {}",
+            page.paths.join(", "),
+            page.help
+        );
     }
     list
 }
 
 fn text(status: StatusCode, text: String) -> Response<Body> {
-    typed(status, "text/plain; charset=utf-8", Full::from(text).boxed())
+    typed(
+        status,
+        "text/plain; charset=utf-8",
+        Full::from(text).boxed(),
+    )
 }
 
 fn json(rendered: Result<Vec<u8>, serde_json::Error>) -> Response<Body> {
     match rendered {
-        Ok(rendered) => typed(StatusCode::OK, "application/json", Full::from(rendered).boxed()),
+        Ok(rendered) => typed(
+            StatusCode::OK,
+            "application/json",
+            Full::from(rendered).boxed(),
+        ),
         Err(error) => {
             tracing::error!(%error, "an admin page could not be rendered; please report this");
-            text(StatusCode::INTERNAL_SERVER_ERROR, format!("can not be rendered: {error}\n"))
+            text(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                format!("can not be rendered: {error}\n"),
+            )
         }
     }
 }

@@ -44,7 +44,11 @@ impl<'a> ReloadText<'a> {
         Self {
             at: rfc3339(reload.at),
             duration_ms: reload.took.as_millis(),
-            result: if reload.outcome.is_ok() { "success" } else { "failure" },
+            result: if reload.outcome.is_ok() {
+                "success"
+            } else {
+                "failure"
+            },
             snapshot: reload.outcome.as_ref().ok().copied(),
             error: reload.outcome.as_ref().err().map(String::as_str),
         }
@@ -52,7 +56,9 @@ impl<'a> ReloadText<'a> {
 }
 
 fn rfc3339(at: SystemTime) -> String {
-    jiff::Timestamp::try_from(at).map(|t| format!("{t:.3}")).unwrap_or_default()
+    jiff::Timestamp::try_from(at)
+        .map(|t| format!("{t:.3}"))
+        .unwrap_or_default()
 }
 
 /// The dump, indented.

@@ -13,4 +13,7 @@ mod state;
 
 pub use readiness::{NotReady, Readiness};
 pub use server::{Addresses, Server, Surface};
-pub use state::{AdminState, Reload};
+pub use state::{ActiveRequests, AdminState, Reload, SetLogFilter};
+
+#[cfg(test)]
+mod tests;

@@ -110,6 +110,9 @@ mod tests {
         readiness.add(NotReady::Draining);
         assert_eq!(readiness.reasons(), [NotReady::Draining]);
         readiness.set(NotReady::NoGateway, true);
-        assert_eq!(readiness.reasons(), [NotReady::NoGateway, NotReady::Draining]);
+        assert_eq!(
+            readiness.reasons(),
+            [NotReady::NoGateway, NotReady::Draining]
+        );
     }
 }

@@ -69,11 +69,15 @@ impl Server {
             (Surface::Ready, ready),
             (Surface::Admin, admin),
         ];
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let serve = move || runtime.block_on(serve_all(listeners, Arc::new(state), stopped));
-        let thread = std::thread::Builder::new().name("admin".into()).spawn(serve)?;
+        let thread = std::thread::Builder::new()
+            .name("admin".into())
+            .spawn(serve)?;
         Ok(Self {
             bound,
             stop,

@@ -22,6 +22,13 @@ pub struct Reload {
     pub outcome: Result<u64, String>,
 }
 
+/// Requests and streams that an endpoint of a cluster has now; `None` when it is not known.
+pub type ActiveRequests = dyn Fn(&ClusterKey, SocketAddr) -> Option<u64> + Send + Sync;
+
+/// Sets the filter of the process's own log, `info` or `cairn=debug,h2=warn`; the error says what
+/// is wrong with it.
+pub type SetLogFilter = dyn Fn(&str) -> Result<(), String> + Send + Sync;
+
 /// Everything the endpoints need. Closures, because what they reach into belongs to others.
 pub struct AdminState {
     /// Asked by `/healthz/ready`.
@@ -30,11 +37,10 @@ pub struct AdminState {
     pub snapshot: Box<dyn Fn() -> Option<Arc<Snapshot>> + Send + Sync>,
     /// The last reload; written by whoever publishes.
     pub last_reload: Arc<ArcSwapOption<Reload>>,
-    /// Requests and streams that an endpoint of a cluster has now; `None` when it is not known.
-    pub active_requests: Box<dyn Fn(&ClusterKey, SocketAddr) -> Option<u64> + Send + Sync>,
-    /// Sets the filter of the process's own log, `info` or `cairn=debug,h2=warn`; the error says
-    /// what is wrong with it.
-    pub set_log_filter: Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>,
+    /// Asked by `/clusters` and `/config_dump`.
+    pub active_requests: Box<ActiveRequests>,
+    /// Called by `/logging`.
+    pub set_log_filter: Box<SetLogFilter>,
     /// Begins to drain, as SIGTERM does.
     pub quit: Box<dyn Fn() + Send + Sync>,
     /// What a scrape reads: [`crate::telemetry::metrics::registry`].
@@ -43,6 +49,8 @@ pub struct AdminState {
 
 impl fmt::Debug for AdminState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AdminState").field("readiness", &self.readiness).finish_non_exhaustive()
+        f.debug_struct("AdminState")
+            .field("readiness", &self.readiness)
+            .finish_non_exhaustive()
     }
 }

@@ -13,7 +13,9 @@ use prometheus::proto::{self, MetricFamily};
 use super::counters;
 use super::instruments::{family, label_pairs, sample};
 use super::names::{self, BUCKETS, Metric};
-use super::series::{Histogram, HistogramTotal, HttpKey, HttpSeries, Registry, Row, TcpKey, TcpSeries};
+use super::series::{
+    Histogram, HistogramTotal, HttpKey, HttpSeries, Registry, Row, TcpKey, TcpSeries,
+};
 
 /// `Content-Type` of the text.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -43,9 +45,18 @@ enum HttpValue {
 
 static FAMILIES: [Family; 8] = [
     Family::Http(&names::REQUESTS, HttpValue::Requests),
-    Family::Http(&names::REQUEST_DURATION, HttpValue::Histogram(|s| &s.duration, 1_000.0)),
-    Family::Http(&names::REQUEST_BYTES, HttpValue::Histogram(|s| &s.request_bytes, 1.0)),
-    Family::Http(&names::RESPONSE_BYTES, HttpValue::Histogram(|s| &s.response_bytes, 1.0)),
+    Family::Http(
+        &names::REQUEST_DURATION,
+        HttpValue::Histogram(|s| &s.duration, 1_000.0),
+    ),
+    Family::Http(
+        &names::REQUEST_BYTES,
+        HttpValue::Histogram(|s| &s.request_bytes, 1.0),
+    ),
+    Family::Http(
+        &names::RESPONSE_BYTES,
+        HttpValue::Histogram(|s| &s.response_bytes, 1.0),
+    ),
     Family::Tcp(&names::TCP_OPENED, |s| s.opened.load(Relaxed)),
     Family::Tcp(&names::TCP_CLOSED, |s| s.closed.load(Relaxed)),
     Family::Tcp(&names::TCP_SENT, |s| s.sent_bytes.load(Relaxed)),
@@ -59,7 +70,10 @@ impl Exposition {
         own.extend(counters::families());
         own.extend(counters::build_families(env!("CARGO_PKG_VERSION")));
         own.extend(ProcessCollector::for_self().collect());
-        Self { own, ..Self::of_series(registry) }
+        Self {
+            own,
+            ..Self::of_series(registry)
+        }
     }
 
     /// Only the metrics of exchanges.
@@ -77,12 +91,16 @@ impl Exposition {
         match of {
             Family::Http(metric, value) => {
                 let rows = self.registry.http.rows(self.row, ROWS_PER_PIECE);
-                let samples = rows.iter().filter_map(|row| self.http_sample(metric, value, row));
+                let samples = rows
+                    .iter()
+                    .filter_map(|row| self.http_sample(metric, value, row));
                 samples.collect()
             }
             Family::Tcp(metric, value) => {
                 let rows = self.registry.tcp.rows(self.row, ROWS_PER_PIECE);
-                let samples = rows.iter().filter_map(|row| self.tcp_sample(metric, *value, row));
+                let samples = rows
+                    .iter()
+                    .filter_map(|row| self.tcp_sample(metric, *value, row));
                 samples.collect()
             }
         }
@@ -153,14 +171,22 @@ fn encode(families: &[MetricFamily], continued: bool) -> Bytes {
         tracing::error!(%error, "metrics could not be encoded; this scrape is incomplete");
     }
     let comments = if continued { 2 } else { 0 };
-    let skipped: usize = text.split_inclusive('\n').take(comments).map(str::len).sum();
+    let skipped: usize = text
+        .split_inclusive('\n')
+        .take(comments)
+        .map(str::len)
+        .sum();
     Bytes::from(text).slice(skipped..)
 }
 
 /// What the registry counts besides series.
 fn registry_families(registry: &Registry) -> Vec<MetricFamily> {
-    let overflow = |cause: &str, count: i64| sample(&names::SERIES_OVERFLOW, &[cause], count as f64);
-    let verdicts = registry.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+    let overflow =
+        |cause: &str, count: i64| sample(&names::SERIES_OVERFLOW, &[cause], count as f64);
+    let verdicts = registry
+        .verdicts
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
     let outcome = |outcome: &str, of: fn(&super::series::Verdicts) -> u64| {
         let count: u64 = verdicts.iter().map(|v| of(v)).sum();
         sample(&names::VERDICTS, &[outcome], count as f64)
@@ -247,7 +273,10 @@ fn http_labels(registry: &Registry, key: &HttpKey) -> Option<Vec<Arc<str>>> {
     let (protocol, status) = if *key == HttpKey::OTHER {
         (super::labels::OTHER, super::labels::OTHER.to_owned())
     } else {
-        (if key.grpc { "grpc" } else { "http" }, key.status.to_string())
+        (
+            if key.grpc { "grpc" } else { "http" },
+            key.status.to_string(),
+        )
     };
     labels.extend([
         Arc::from(protocol),
@@ -276,3 +305,6 @@ const SECURITY_POLICY: &str = "mutual_tls";
 fn flags(flags: &'static str) -> &'static str {
     if flags.is_empty() { "-" } else { flags }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,140 @@
+//! Exchanges for tests: one client, one service, one endpoint, to be changed as a test needs.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use cairn_authz::{Shadow, Verdict};
+use cairn_config_schema::identity::Identity;
+use cairn_config_schema::origin::{Kind, ObjectKey, Origin};
+use cairn_config_schema::snapshot::{
+    Action, AppProtocol, Binding, Endpoint, Policy, Service, ServicePort, Workload, WorkloadType,
+};
+use http::{HeaderValue, Method, StatusCode};
+
+use super::exchange::{Exchange, HttpExchange, Peer, StreamOrigin};
+
+pub fn address(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+pub fn origin(service_account: &str, baggage: Option<&'static str>) -> Arc<StreamOrigin> {
+    Arc::new(StreamOrigin {
+        peer: Arc::new(Peer {
+            identity: Identity::of_workload("cluster.local", "shop", service_account).unwrap(),
+            address: address("10.0.0.7:41000"),
+        }),
+        tunnel_authority: "10.96.1.2:8000".into(),
+        baggage: baggage.map(HeaderValue::from_static),
+        destination: address("10.96.1.2:8000"),
+    })
+}
+
+/// A pod of a Deployment in `shop` whose service account is its name.
+pub fn workload(name: &str, version: &str) -> Arc<Workload> {
+    Arc::new(Workload {
+        key: ObjectKey::new("shop", format!("{name}-5d4f-x")),
+        addresses: vec![],
+        identity: Identity::of_workload("cluster.local", "shop", name).unwrap(),
+        hbone: true,
+        workload_name: name.into(),
+        workload_type: WorkloadType::Deployment,
+        canonical_name: format!("{name}-canonical").into(),
+        canonical_revision: version.into(),
+        app: name.into(),
+        version: version.into(),
+        node: "".into(),
+        binding: Binding::Unbound,
+    })
+}
+
+pub fn service(name: &str) -> Arc<Service> {
+    Arc::new(Service {
+        key: ObjectKey::new("default", name),
+        hostname: format!("{name}.default.svc.cluster.local").into(),
+        addresses: vec![address("10.96.1.2:0").ip()],
+        ports: vec![ServicePort {
+            number: 8000,
+            name: "http".into(),
+            protocol: AppProtocol::Http,
+            routes: vec![],
+        }],
+        binding: Binding::Served,
+        policies: vec![],
+    })
+}
+
+pub fn endpoint(workload: Option<Arc<Workload>>) -> Endpoint {
+    Endpoint {
+        address: address("10.0.0.9:8080"),
+        workload,
+    }
+}
+
+/// `GET /a?b=1` from `web` to `httpbin`, answered with 200.
+pub fn http() -> Exchange {
+    let mut exchange = tcp();
+    exchange.http = Some(HttpExchange {
+        method: Method::GET,
+        path: "/a?b=1".into(),
+        protocol: "HTTP/1.1",
+        authority: "httpbin:8000".into(),
+        user_agent: Some(HeaderValue::from_static("curl/8")),
+        request_id: Some(HeaderValue::from_static("id-1")),
+        status: Some(StatusCode::OK),
+        upstream_service_time: Some(Duration::from_millis(4)),
+        request_header_bytes: 100,
+        response_header_bytes: 200,
+        ..HttpExchange::default()
+    });
+    exchange.details = "via_upstream".into();
+    exchange
+}
+
+/// A stream from `web` to `httpbin`, 10 bytes received, 20 sent.
+pub fn tcp() -> Exchange {
+    let mut exchange = Exchange::begin(origin("web", None));
+    exchange.started_at = UNIX_EPOCH + Duration::from_millis(1_793_795_696_789);
+    exchange.source = Some(workload("web", "v1"));
+    exchange.service = Some(service("httpbin"));
+    exchange.endpoint = Some(endpoint(Some(workload("httpbin", "v2"))));
+    exchange.attempts = 1;
+    exchange.bytes_received = 10;
+    exchange.bytes_sent = 20;
+    exchange.snapshot = 3;
+    exchange.verdict = Some(Verdict {
+        allowed: true,
+        policy: None,
+        rule: None,
+        shadow: vec![],
+    });
+    exchange
+}
+
+pub fn policy(name: &str, action: Action) -> Arc<Policy> {
+    Arc::new(Policy {
+        origin: Origin {
+            kind: Kind::AuthorizationPolicy,
+            key: ObjectKey::new("default", name),
+        },
+        action,
+        dry_run: false,
+        rules: vec![],
+        broken: None,
+    })
+}
+
+/// Denied by the first rule of `no-writes`; a dry-run policy would have allowed it.
+pub fn denied() -> Verdict {
+    Verdict {
+        allowed: false,
+        policy: Some(policy("no-writes", Action::Deny)),
+        rule: Some(0),
+        shadow: vec![Shadow {
+            action: Action::Allow,
+            policy: Some(policy("readers", Action::Allow)),
+            rule: Some(1),
+            would: true,
+        }],
+    }
+}

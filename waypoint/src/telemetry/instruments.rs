@@ -242,7 +242,10 @@ mod tests {
         assert!(refused.family().is_none());
         refused.inc("not_served");
         refused.preset(["not_served", "draining"]);
-        assert_eq!((refused.value("not_served"), refused.value("draining")), (1, 0));
+        assert_eq!(
+            (refused.value("not_served"), refused.value("draining")),
+            (1, 0)
+        );
         assert_eq!(refused.family().unwrap().get_metric().len(), 2);
     }
 

@@ -252,7 +252,15 @@ mod tests {
 
     #[test]
     fn odd_baggage_is_no_baggage() {
-        for text in ["", ",", "service.name", "service.name=", "service.name=a b", "=x", "service.name=\"x\""] {
+        for text in [
+            "",
+            ",",
+            "service.name",
+            "service.name=",
+            "service.name=a b",
+            "=x",
+            "service.name=\"x\"",
+        ] {
             let header = HeaderValue::from_str(text).unwrap();
             assert_eq!(Baggage::parse(Some(&header)), Baggage::default(), "{text}");
         }

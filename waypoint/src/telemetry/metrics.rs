@@ -132,12 +132,20 @@ impl Shard {
 
     fn count_verdict(&self, verdict: &Verdict) {
         let counts = &self.verdicts;
-        let enforced = if verdict.allowed { &counts.allow } else { &counts.deny };
+        let enforced = if verdict.allowed {
+            &counts.allow
+        } else {
+            &counts.deny
+        };
         enforced.add(1);
         if !verdict.shadow.is_empty() {
             // Several actions have dry-run policies: together they would deny if one would.
             let would = verdict.shadow.iter().all(|s| s.would);
-            let dry_run = if would { &counts.dry_run_allow } else { &counts.dry_run_deny };
+            let dry_run = if would {
+                &counts.dry_run_allow
+            } else {
+                &counts.dry_run_deny
+            };
             dry_run.add(1);
         }
     }
@@ -178,7 +186,8 @@ impl Shard {
             let overflowed = entered.is_none() || key == HttpKey::OTHER;
             // Several label sets of a thread that overflow have a row each below `other`: they
             // are summed up in a scrape. It can not fail: `other` always has room.
-            let series = entered.or_else(|| registry.http.enter(HttpKey::OTHER, HttpKey::OTHER, join));
+            let series =
+                entered.or_else(|| registry.http.enter(HttpKey::OTHER, HttpKey::OTHER, join));
             HttpSlot {
                 series: series.unwrap_or_default(),
                 overflowed,
@@ -201,7 +210,7 @@ impl Shard {
                 SourceLabels::of_workload(&origin.peer.identity, workload, &self.registry.cluster),
                 Client::Known(origin.peer.clone(), workload.clone()),
             ),
-            None => (self.from_baggage(origin), Client::Stream(origin.clone())),
+            None => (self.baggage_labels(origin), Client::Stream(origin.clone())),
         };
         let id = self.registry.sources.id(labels);
         self.sources.insert(key, (id, held));
@@ -210,7 +219,7 @@ impl Shard {
 
     /// Labels of a client that no Pod describes. What it says of itself is bounded, for any client
     /// could make up a new name in every stream.
-    fn from_baggage(&self, origin: &StreamOrigin) -> SourceLabels {
+    fn baggage_labels(&self, origin: &StreamOrigin) -> SourceLabels {
         let peer = &origin.peer.identity;
         let labels = SourceLabels::of_baggage(peer, &Baggage::parse(origin.baggage.as_ref()));
         let plain = SourceLabels::of_baggage(peer, &Baggage::default());
@@ -240,7 +249,8 @@ impl Shard {
         }
         let labels = DestinationLabels::of_workload(workload, &self.registry.cluster);
         let id = self.registry.destinations.id(labels);
-        self.destinations.insert(address(workload), (id, workload.clone()));
+        self.destinations
+            .insert(address(workload), (id, workload.clone()));
         id
     }
 
@@ -251,8 +261,12 @@ impl Shard {
         if let Some((id, _)) = self.services.get(&address(service)) {
             return *id;
         }
-        let id = self.registry.services.id(ServiceLabels::of_service(service));
-        self.services.insert(address(service), (id, service.clone()));
+        let id = self
+            .registry
+            .services
+            .id(ServiceLabels::of_service(service));
+        self.services
+            .insert(address(service), (id, service.clone()));
         id
     }
 
@@ -276,3 +290,6 @@ impl Shard {
 fn address<T>(object: &Arc<T>) -> usize {
     Arc::as_ptr(object).addr()
 }
+
+#[cfg(test)]
+mod tests;

@@ -210,7 +210,11 @@ pub const CONNECTIONS: Metric = gauge(
     &[],
 );
 /// Client tunnels.
-pub const TUNNELS: Metric = gauge("cairn_downstream_tunnels", "Open HBONE tunnels of clients", &[]);
+pub const TUNNELS: Metric = gauge(
+    "cairn_downstream_tunnels",
+    "Open HBONE tunnels of clients",
+    &[],
+);
 /// Client streams.
 pub const STREAMS: Metric = gauge(
     "cairn_downstream_streams",

@@ -225,7 +225,12 @@ impl<K: Hash + Eq + Copy, S> Table<K, S> {
 
     /// What to do with the counts of a label set: `found` is given the list of its threads' counts.
     /// `None` when there are too many label sets for a new one; `other` always has room.
-    pub fn enter<R>(&self, key: K, other: K, found: impl FnOnce(&mut Vec<Arc<S>>) -> R) -> Option<R> {
+    pub fn enter<R>(
+        &self,
+        key: K,
+        other: K,
+        found: impl FnOnce(&mut Vec<Arc<S>>) -> R,
+    ) -> Option<R> {
         let mut table = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
         let Rows { index, rows } = &mut *table;
         let at = match index.get(&key) {

@@ -68,7 +68,10 @@ impl<'a> Line<'a> {
         let http = exchange.http.as_ref();
         let verdict = exchange.verdict.as_ref();
         let service = exchange.service.as_deref();
-        let destination = exchange.endpoint.as_ref().and_then(|e| e.workload.as_deref());
+        let destination = exchange
+            .endpoint
+            .as_ref()
+            .and_then(|e| e.workload.as_deref());
         let details = some(&exchange.details);
         Self {
             start_time,
@@ -112,7 +115,9 @@ impl<'a> Line<'a> {
             tunnel_authority: &exchange.origin.tunnel_authority,
             attempts: exchange.attempts,
             verdict: verdict.map(|v| verb(v.allowed)),
-            policy: verdict.and_then(|v| v.policy.as_ref()).map(|p| Text(&p.origin)),
+            policy: verdict
+                .and_then(|v| v.policy.as_ref())
+                .map(|p| Text(&p.origin)),
             rule: verdict.and_then(|v| v.rule),
             reason: exchange.reason.as_deref(),
             dry_run: DryRun(verdict.map(|v| v.shadow.as_slice()).unwrap_or_default()),
@@ -181,7 +186,11 @@ struct UpstreamCluster<'a> {
 
 impl Display for UpstreamCluster<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { service, port, protocol } = self;
+        let Self {
+            service,
+            port,
+            protocol,
+        } = self;
         write!(f, "inbound-vip|{port}|{protocol}|{};", service.hostname)
     }
 }

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use super::exchange::Exchange;
 use line::{Line, TimeText};
-use queue::{Lines, Queue};
 pub use queue::Writer;
+use queue::{Lines, Queue};
 
 static QUEUE: OnceLock<Arc<Queue>> = OnceLock::new();
 

@@ -98,7 +98,9 @@ impl Queue {
         let mut state = waited.unwrap_or_else(PoisonError::into_inner);
         state.wake = false;
         // Lines that come right after the first go out with it.
-        let gathered = self.changed.wait_timeout_while(state, ACCESS_LOG_BATCH_INTERVAL, |s| !s.closed);
+        let gathered = self
+            .changed
+            .wait_timeout_while(state, ACCESS_LOG_BATCH_INTERVAL, |s| !s.closed);
         let (state, _) = gathered.unwrap_or_else(PoisonError::into_inner);
         state.closed
     }
@@ -239,8 +241,13 @@ mod tests {
         queue.push(&lines, &1);
         assert!(ACCESS_LOG_DROPPED.value() > dropped);
         let mut written = Vec::new();
-        queue.drain(&mut Batch::default(), |text, lines| written.push((text.len(), lines)));
-        assert_eq!(written, [(2 * ACCESS_LOG_QUEUE_LINES, ACCESS_LOG_QUEUE_LINES)]);
+        queue.drain(&mut Batch::default(), |text, lines| {
+            written.push((text.len(), lines))
+        });
+        assert_eq!(
+            written,
+            [(2 * ACCESS_LOG_QUEUE_LINES, ACCESS_LOG_QUEUE_LINES)]
+        );
         queue.push(&lines, &2);
         queue.drain(&mut Batch::default(), |text, _| assert_eq!(text, b"2\n"));
     }

@@ -1,0 +1,348 @@
+//! What each address answers, without sockets and with them.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, UNIX_EPOCH};
+
+use cairn_config_schema::diagnostics::{Code, Diagnostic};
+use cairn_config_schema::identity::Identity;
+use cairn_config_schema::origin::ObjectKey;
+use cairn_config_schema::snapshot::{
+    Binding, ClusterKey, Endpoint, Service, Snapshot, Workload, WorkloadType,
+};
+use http::{Method, Request, StatusCode};
+use http_body_util::BodyExt;
+
+use super::answer::{Body, answer};
+use super::*;
+use crate::telemetry::series::Registry;
+
+/// A page as a client sees it.
+#[derive(Debug)]
+struct Seen {
+    status: StatusCode,
+    content_type: String,
+    text: String,
+}
+
+impl Seen {
+    fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.text).unwrap()
+    }
+}
+
+fn state() -> AdminState {
+    let snapshot = Arc::new(snapshot());
+    AdminState {
+        readiness: Arc::default(),
+        snapshot: Box::new(move || Some(snapshot.clone())),
+        last_reload: Arc::default(),
+        active_requests: Box::new(|key, _| (key.port == 80).then_some(7)),
+        set_log_filter: Box::new(|filter| match filter {
+            "info" => Ok(()),
+            _ => Err("no such level".to_owned()),
+        }),
+        quit: Box::new(|| {}),
+        registry: Arc::new(Registry::new(10, "Kubernetes")),
+    }
+}
+
+/// A service with one pod that has two addresses.
+fn snapshot() -> Snapshot {
+    let pod = Arc::new(Workload {
+        key: ObjectKey::new("shop", "web-1"),
+        addresses: vec!["10.0.0.9".parse().unwrap(), "fd00::9".parse().unwrap()],
+        identity: Identity::of_workload("cluster.local", "shop", "web").unwrap(),
+        hbone: true,
+        workload_name: "web".into(),
+        workload_type: WorkloadType::Pod,
+        canonical_name: "web".into(),
+        canonical_revision: "latest".into(),
+        app: "".into(),
+        version: "".into(),
+        node: "".into(),
+        binding: Binding::Unbound,
+    });
+    let key = ObjectKey::new("shop", "web");
+    let service = Service {
+        key: key.clone(),
+        hostname: "web.shop.svc.cluster.local".into(),
+        addresses: vec![],
+        ports: vec![],
+        binding: Binding::Served,
+        policies: vec![],
+    };
+    let endpoint = |workload| Endpoint {
+        address: "10.0.0.9:8080".parse().unwrap(),
+        workload,
+    };
+    let mut snapshot = Snapshot {
+        version: 4,
+        diagnostics: vec![
+            Diagnostic::error(Code::KeptLastGood, "kept as it was"),
+            Diagnostic::warning(Code::NoEndpoints, "no endpoints"),
+        ],
+        ..Snapshot::default()
+    };
+    snapshot.services.insert(key.clone(), Arc::new(service));
+    for address in &pod.addresses {
+        snapshot.workloads.insert(*address, pod.clone());
+    }
+    for (port, workload) in [(80, Some(pod.clone())), (81, None)] {
+        let cluster = ClusterKey {
+            service: key.clone(),
+            port,
+        };
+        snapshot
+            .clusters
+            .insert(cluster, Arc::from([endpoint(workload)]));
+    }
+    snapshot
+}
+
+fn ask(state: &Arc<AdminState>, surface: Surface, method: &str, target: &str) -> Seen {
+    let request = Request::builder()
+        .method(method)
+        .uri(target)
+        .body(())
+        .unwrap();
+    seen(answer(&request, surface, true, state))
+}
+
+fn seen(response: http::Response<Body>) -> Seen {
+    let (head, body) = response.into_parts();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let body = runtime.block_on(body.collect()).unwrap().to_bytes();
+    Seen {
+        status: head.status,
+        content_type: head.headers["content-type"].to_str().unwrap().to_owned(),
+        text: String::from_utf8(body.to_vec()).unwrap(),
+    }
+}
+
+#[test]
+fn readiness_is_answered_at_every_address_with_reasons() {
+    let state = Arc::new(state());
+    for surface in [Surface::Metrics, Surface::Ready, Surface::Admin] {
+        assert_eq!(
+            ask(&state, surface, "GET", "/healthz/ready").status,
+            StatusCode::SERVICE_UNAVAILABLE
+        );
+    }
+    for reason in [
+        NotReady::NoConfiguration,
+        NotReady::NoIdentity,
+        NotReady::NotListening,
+    ] {
+        state.readiness.remove(reason);
+    }
+    assert_eq!(
+        ask(&state, Surface::Ready, "GET", "/healthz/ready").text,
+        "not ready:\nthe configuration has no Gateway for this waypoint\n"
+    );
+    state.readiness.remove(NotReady::NoGateway);
+    let ready = ask(&state, Surface::Ready, "GET", "/healthz/ready");
+    assert_eq!((ready.status, &*ready.text), (StatusCode::OK, "ready\n"));
+    state.readiness.add(NotReady::Draining);
+    assert_eq!(
+        ask(&state, Surface::Ready, "HEAD", "/healthz/ready").status,
+        StatusCode::SERVICE_UNAVAILABLE
+    );
+}
+
+#[test]
+fn each_address_serves_its_own_pages_and_names_them_otherwise() {
+    let state = Arc::new(state());
+    let status = |surface, method, target| ask(&state, surface, method, target).status.as_u16();
+    for target in ["/metrics", "/stats/prometheus"] {
+        assert_eq!(status(Surface::Metrics, "GET", target), 200);
+        assert_eq!(status(Surface::Admin, "GET", target), 200);
+        assert_eq!(status(Surface::Ready, "GET", target), 404);
+    }
+    for target in ["/config_dump", "/clusters"] {
+        assert_eq!(status(Surface::Admin, "GET", target), 200);
+        assert_eq!(status(Surface::Metrics, "GET", target), 404);
+        assert_eq!(status(Surface::Ready, "GET", target), 404);
+    }
+    assert_eq!(status(Surface::Metrics, "POST", "/quitquitquit"), 404);
+    assert_eq!(status(Surface::Admin, "GET", "/quitquitquit"), 405);
+    assert_eq!(status(Surface::Admin, "POST", "/metrics"), 405);
+    assert_eq!(status(Surface::Admin, "GET", "/help"), 200);
+
+    let unknown = ask(&state, Surface::Ready, "GET", "/nothing");
+    assert_eq!(
+        unknown.text,
+        "no such page; there are:\n  GET  /healthz/ready: 200 when ready, else 503 and the reasons\n  GET  /help, /: this list\n"
+    );
+}
+
+#[test]
+fn metrics_are_prometheus_text() {
+    let state = Arc::new(state());
+    let seen = ask(&state, Surface::Metrics, "GET", "/metrics");
+    assert!(seen.content_type.starts_with("text/plain; version=0.0.4"));
+    assert!(
+        seen.text
+            .contains("\ncairn_policy_verdicts_total{outcome=\"deny\"} 0\n")
+    );
+}
+
+#[test]
+fn the_dump_tells_of_a_failed_reload_and_what_was_kept() {
+    let state = Arc::new(state());
+    assert!(ask(&state, Surface::Admin, "GET", "/config_dump").json()["last_reload"].is_null());
+    state.last_reload.store(Some(Arc::new(Reload {
+        at: UNIX_EPOCH + Duration::from_millis(1_500),
+        took: Duration::from_millis(12),
+        outcome: Err("no such folder".to_owned()),
+    })));
+    let dump = ask(&state, Surface::Admin, "GET", "/config_dump").json();
+    assert_eq!(
+        dump["last_reload"],
+        serde_json::json!({
+            "at": "1970-01-01T00:00:01.500Z",
+            "duration_ms": 12,
+            "result": "failure",
+            "error": "no such folder",
+        })
+    );
+    assert_eq!(dump["snapshot"], 4);
+    assert_eq!(dump["kept_last_good"][0]["message"], "kept as it was");
+    assert_eq!(dump["kept_last_good"].as_array().unwrap().len(), 1);
+    assert_eq!(dump["diagnostics"].as_array().unwrap().len(), 2);
+    assert_eq!(dump["mesh"]["trust_domain"], "cluster.local");
+    assert_eq!(
+        dump["services"][0]["hostname"],
+        "web.shop.svc.cluster.local"
+    );
+    assert_eq!(
+        dump["workloads"].as_array().unwrap().len(),
+        1,
+        "once, not once per address"
+    );
+    assert_eq!(dump["clusters"][0]["cluster"], "shop/web:80");
+}
+
+#[test]
+fn clusters_show_endpoints_and_what_they_do() {
+    let clusters = ask(&Arc::new(state()), Surface::Admin, "GET", "/clusters").json();
+    assert_eq!(
+        clusters,
+        serde_json::json!([
+            {
+                "cluster": "shop/web:80",
+                "hostname": "web.shop.svc.cluster.local",
+                "endpoints": [{
+                    "address": "10.0.0.9:8080",
+                    "pod": "shop/web-1",
+                    "workload": "web",
+                    "hbone_identity": "spiffe://cluster.local/ns/shop/sa/web",
+                    "active_requests": 7,
+                }],
+            },
+            {
+                "cluster": "shop/web:81",
+                "hostname": "web.shop.svc.cluster.local",
+                "endpoints": [{
+                    "address": "10.0.0.9:8080",
+                    "pod": null,
+                    "workload": null,
+                    "hbone_identity": null,
+                    "active_requests": null,
+                }],
+            },
+        ])
+    );
+}
+
+#[test]
+fn the_log_filter_is_set_or_the_mistake_is_said() {
+    let state = Arc::new(state());
+    let set = |target| ask(&state, Surface::Admin, "POST", target);
+    assert_eq!(set("/logging?level=info").status, StatusCode::OK);
+    let wrong = set("/logging?level=loud");
+    assert_eq!(
+        (wrong.status, &*wrong.text),
+        (StatusCode::BAD_REQUEST, "no such level\n")
+    );
+    assert_eq!(set("/logging").status, StatusCode::BAD_REQUEST);
+}
+
+#[test]
+fn only_this_machine_may_stop_the_process_and_no_web_page() {
+    let quit = Arc::new(AtomicBool::new(false));
+    let asked = quit.clone();
+    let state = Arc::new(AdminState {
+        quit: Box::new(move || asked.store(true, Ordering::SeqCst)),
+        ..state()
+    });
+    let request = |origin: Option<&str>| {
+        let builder = Request::builder().method(Method::POST).uri("/quitquitquit");
+        let builder = match origin {
+            Some(origin) => builder.header("origin", origin),
+            None => builder,
+        };
+        builder.body(()).unwrap()
+    };
+    let from_afar = answer(&request(None), Surface::Admin, false, &state);
+    assert_eq!(from_afar.status(), StatusCode::FORBIDDEN);
+    let web_page = answer(
+        &request(Some("https://example.com")),
+        Surface::Admin,
+        true,
+        &state,
+    );
+    assert_eq!(web_page.status(), StatusCode::FORBIDDEN);
+    assert!(!quit.load(Ordering::SeqCst));
+    let here = answer(&request(None), Surface::Admin, true, &state);
+    assert_eq!(here.status(), StatusCode::OK);
+    assert!(quit.load(Ordering::SeqCst));
+}
+
+fn get(address: SocketAddr, target: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(
+        stream,
+        "GET {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn the_three_addresses_are_served_until_the_server_is_dropped() {
+    let free = SocketAddr::from(([127, 0, 0, 1], 0));
+    let addresses = Addresses {
+        metrics: free,
+        ready: free,
+        admin: free,
+    };
+    let server = Server::start(addresses, state()).unwrap();
+    let bound = server.addresses();
+    assert!(get(bound.metrics, "/stats/prometheus").starts_with("HTTP/1.1 200 OK"));
+    assert!(get(bound.ready, "/healthz/ready").starts_with("HTTP/1.1 503 "));
+    assert!(get(bound.admin, "/config_dump").contains("\"snapshot\": 4"));
+
+    let taken = Server::start(
+        Addresses {
+            metrics: free,
+            ready: bound.ready,
+            admin: free,
+        },
+        state(),
+    );
+    let error = taken.unwrap_err().to_string();
+    assert!(
+        error.starts_with(&format!("readiness address {}", bound.ready)),
+        "{error}"
+    );
+
+    drop(server);
+    assert!(TcpStream::connect(bound.ready).is_err());
+}

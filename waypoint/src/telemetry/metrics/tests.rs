@@ -1,0 +1,306 @@
+//! The sharded, number-keyed metrics against the plainest thing that could work: a map from the text
+//! of a label set to a count.
+
+use std::collections::BTreeMap;
+
+use cairn_config_schema::snapshot::Workload;
+use http::StatusCode;
+use proptest::prelude::*;
+
+use super::*;
+use crate::telemetry::exposition::Exposition;
+use crate::telemetry::fixtures;
+use crate::telemetry::names::BUCKETS;
+
+const BAGGAGE: [Option<&str>; 3] = [
+    None,
+    Some("k8s.deployment.name=far,service.name=far-svc,k8s.cluster.name=c2,k8s.namespace.name=lie"),
+    Some("unheard-of=1"),
+];
+const STATUS: [Option<u16>; 4] = [None, Some(200), Some(403), Some(503)];
+const FLAGS: [&str; 3] = ["", "UH", "NR"];
+const NAMES: [&str; 3] = ["web", "api", "db"];
+
+/// One request, by indices into what the test has.
+#[derive(Clone, Debug)]
+struct Request {
+    thread: usize,
+    client: usize,
+    source: Option<usize>,
+    baggage: usize,
+    endpoint: Option<usize>,
+    service: Option<usize>,
+    status: usize,
+    grpc: Option<Option<u32>>,
+    flags: usize,
+    micros: u64,
+    bytes: u64,
+    /// The configuration changes before it: every object is a new one.
+    reload: bool,
+}
+
+prop_compose! {
+    fn request()(
+        (thread, client, baggage, status, flags) in (0..3usize, 0..3usize, 0..3usize, 0..4usize, 0..3usize),
+        (source, endpoint, service) in (any_of_three(), any_of_three(), any_of_three()),
+        grpc in proptest::option::of(proptest::option::of(0..20u32)),
+        micros in 0..8_000_000_000u64,
+        bytes in 0..10_000_000u64,
+        reload in proptest::bool::weighted(0.2),
+    ) -> Request {
+        Request { thread, client, source, baggage, endpoint, service, status, grpc, flags, micros, bytes, reload }
+    }
+}
+
+fn any_of_three() -> impl Strategy<Value = Option<usize>> {
+    proptest::option::weighted(0.7, 0..3usize)
+}
+
+/// The objects of one configuration.
+struct World {
+    version: u64,
+    origins: Vec<Arc<StreamOrigin>>,
+    workloads: Vec<Arc<Workload>>,
+    services: Vec<Arc<Service>>,
+}
+
+impl World {
+    fn new(version: u64) -> Self {
+        let origin =
+            |n: usize| fixtures::origin(NAMES[n / BAGGAGE.len()], BAGGAGE[n % BAGGAGE.len()]);
+        Self {
+            version,
+            origins: (0..NAMES.len() * BAGGAGE.len()).map(origin).collect(),
+            workloads: NAMES.iter().map(|n| fixtures::workload(n, "v1")).collect(),
+            services: NAMES.iter().map(|n| fixtures::service(n)).collect(),
+        }
+    }
+
+    fn exchange(&self, request: &Request) -> Exchange {
+        let mut exchange = fixtures::http();
+        exchange.origin = self.origins[request.client * BAGGAGE.len() + request.baggage].clone();
+        exchange.source = request.source.map(|n| self.workloads[n].clone());
+        let workload = |n: usize| self.workloads[n].clone();
+        exchange.endpoint = request
+            .endpoint
+            .map(|n| fixtures::endpoint(Some(workload(n))));
+        exchange.service = request.service.map(|n| self.services[n].clone());
+        exchange.flags = FLAGS[request.flags];
+        exchange.bytes_received = request.bytes;
+        exchange.bytes_sent = request.bytes / 2;
+        exchange.snapshot = self.version;
+        let http = exchange.http.as_mut().unwrap();
+        http.status = STATUS[request.status].map(|s| StatusCode::from_u16(s).unwrap());
+        http.grpc = request.grpc.is_some();
+        http.grpc_status = request.grpc.flatten();
+        exchange
+    }
+}
+
+/// The oracle: sample lines with their values.
+#[derive(Default)]
+struct Plain(BTreeMap<String, f64>);
+
+impl Plain {
+    fn add(&mut self, series: String, value: f64) {
+        *self.0.entry(series).or_default() += value;
+    }
+
+    fn record(&mut self, request: &Request) {
+        let labels = plain_labels(request);
+        self.add(format!("istio_requests_total{{{labels}}}"), 1.0);
+        let received = request.bytes + 100;
+        let sent = request.bytes / 2 + 200;
+        for (name, value, sum) in [
+            (
+                "istio_request_duration_milliseconds",
+                request.micros as f64 / 1e3,
+                request.micros as f64 / 1e3,
+            ),
+            ("istio_request_bytes", received as f64, received as f64),
+            ("istio_response_bytes", sent as f64, sent as f64),
+        ] {
+            for bound in BUCKETS {
+                let inside = if value <= bound { 1.0 } else { 0.0 };
+                self.add(format!("{name}_bucket{{{labels},le=\"{bound}\"}}"), inside);
+            }
+            self.add(format!("{name}_bucket{{{labels},le=\"+Inf\"}}"), 1.0);
+            self.add(format!("{name}_sum{{{labels}}}"), sum);
+            self.add(format!("{name}_count{{{labels}}}"), 1.0);
+        }
+    }
+}
+
+fn plain_labels(request: &Request) -> String {
+    let client = NAMES[request.client];
+    let known = request.source.map(|n| NAMES[n]) == Some(client);
+    let canonical = format!("{client}-canonical");
+    let source = match (known, request.baggage) {
+        (true, _) => [client, &canonical, "v1", client, "v1", "Kubernetes"],
+        (false, 1) => ["far", "far-svc", "latest", "unknown", "unknown", "c2"],
+        (false, _) => [
+            "unknown", "unknown", "latest", "unknown", "unknown", "unknown",
+        ],
+    };
+    let [workload, service, revision, app, version, cluster] = source;
+    let mut labels = format!(
+        "reporter=\"waypoint\",source_workload=\"{workload}\",source_canonical_service=\"{service}\",source_canonical_revision=\"{revision}\",source_workload_namespace=\"shop\",source_principal=\"spiffe://cluster.local/ns/shop/sa/{client}\",source_app=\"{app}\",source_version=\"{version}\",source_cluster=\"{cluster}\","
+    );
+    let endpoint = request.endpoint.map(|n| NAMES[n]);
+    let of_endpoint = |text: &str| endpoint.map_or("unknown".to_owned(), |e| text.replace('*', e));
+    let service = request.service.map(|n| NAMES[n]);
+    let of_service = |text: &str| service.map_or("unknown".to_owned(), |s| text.replace('*', s));
+    for (label, value) in [
+        ("destination_workload", of_endpoint("*")),
+        ("destination_workload_namespace", of_endpoint("shop")),
+        (
+            "destination_principal",
+            of_endpoint("spiffe://cluster.local/ns/shop/sa/*"),
+        ),
+        ("destination_app", of_endpoint("*")),
+        ("destination_version", of_endpoint("v1")),
+        (
+            "destination_service",
+            of_service("*.default.svc.cluster.local"),
+        ),
+        ("destination_canonical_service", of_endpoint("*-canonical")),
+        ("destination_canonical_revision", of_endpoint("v1")),
+        ("destination_service_name", of_service("*")),
+        ("destination_service_namespace", of_service("default")),
+        ("destination_cluster", of_endpoint("Kubernetes")),
+    ] {
+        labels += &format!("{label}=\"{value}\",");
+    }
+    let protocol = if request.grpc.is_some() {
+        "grpc"
+    } else {
+        "http"
+    };
+    let status = STATUS[request.status].unwrap_or(0);
+    let grpc = match request.grpc.flatten() {
+        Some(code) if code > 16 => "2".to_owned(),
+        Some(code) => code.to_string(),
+        None => String::new(),
+    };
+    let flags = ["-", "UH", "NR"][request.flags];
+    labels
+        + &format!(
+            "request_protocol=\"{protocol}\",response_code=\"{status}\",grpc_response_status=\"{grpc}\",response_flags=\"{flags}\",connection_security_policy=\"mutual_tls\""
+        )
+}
+
+fn scrape(registry: &Arc<Registry>) -> BTreeMap<String, f64> {
+    let text: Vec<_> = Exposition::of_series(registry.clone()).flatten().collect();
+    let text = String::from_utf8(text).unwrap();
+    let samples = text.lines().filter(|line| !line.starts_with('#'));
+    samples
+        .map(|line| {
+            let (series, value) = line.rsplit_once(' ').unwrap();
+            (series.to_owned(), value.parse().unwrap())
+        })
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn shards_count_as_a_plain_map_does_and_never_backwards(
+        requests in proptest::collection::vec(request(), 1..40)
+    ) {
+        let registry = Arc::new(Registry::new(1_000, "Kubernetes"));
+        let mut shards: Vec<_> = (0..3).map(|_| Shard::new(registry.clone())).collect();
+        let (mut plain, mut world) = (Plain::default(), World::new(1));
+        let mut before = BTreeMap::new();
+        for (n, request) in requests.iter().enumerate() {
+            if request.reload {
+                world = World::new(world.version + 1);
+            }
+            let elapsed = Duration::from_micros(request.micros);
+            shards[request.thread].record(&world.exchange(request), elapsed);
+            plain.record(request);
+            if n % 8 == 0 {
+                let now = scrape(&registry);
+                for (series, value) in &before {
+                    prop_assert!(now.get(series) >= Some(value), "{series} went backwards");
+                }
+                before = now;
+            }
+        }
+        let counted = scrape(&registry);
+        prop_assert_eq!(counted.keys().collect::<Vec<_>>(), plain.0.keys().collect::<Vec<_>>());
+        for (series, value) in &plain.0 {
+            // Sums of milliseconds are added in another order.
+            let close = (counted[series] - value).abs() <= value.abs() * 1e-9;
+            prop_assert!(close, "{} is {}, not {}", series, counted[series], value);
+        }
+    }
+}
+
+#[test]
+fn too_many_label_sets_share_one_series_and_nothing_is_lost() {
+    let registry = Arc::new(Registry::new(2, "Kubernetes"));
+    let mut shards = [Shard::new(registry.clone()), Shard::new(registry.clone())];
+    for n in 0..10 {
+        for shard in &mut shards {
+            let mut exchange = fixtures::http();
+            exchange.service = Some(fixtures::service(&format!("s{}", n % 5)));
+            shard.record(&exchange, Duration::ZERO);
+        }
+    }
+    let counted = scrape(&registry);
+    let requests: Vec<_> = counted
+        .iter()
+        .filter(|(s, _)| s.starts_with("istio_requests_total"))
+        .collect();
+    assert_eq!(requests.len(), 3, "two label sets, and the rest together");
+    assert_eq!(requests.iter().map(|(_, n)| **n).sum::<f64>(), 20.0);
+    let (_, other) = requests
+        .iter()
+        .find(|(s, _)| {
+            s.contains("destination_service=\"other\"") && s.contains("response_code=\"other\"")
+        })
+        .unwrap();
+    assert_eq!(**other, 12.0);
+    assert_eq!(registry.overflow.value(), 12);
+}
+
+#[test]
+fn made_up_names_in_baggage_are_taken_only_so_often() {
+    let registry = Arc::new(Registry::new(METRIC_SERIES_MAX, "Kubernetes"));
+    let mut shard = Shard::new(registry.clone());
+    for n in 0..METRIC_BAGGAGE_CLIENTS_MAX + 5 {
+        let mut exchange = fixtures::http();
+        exchange.source = None;
+        let mut origin = Arc::into_inner(fixtures::origin("web", None)).unwrap();
+        origin.baggage = Some(format!("service.name=made-up-{n}").parse().unwrap());
+        exchange.origin = Arc::new(origin);
+        shard.record(&exchange, Duration::ZERO);
+    }
+    let counted = scrape(&registry);
+    let requests: Vec<_> = counted
+        .iter()
+        .filter(|(s, _)| s.starts_with("istio_requests_total"))
+        .collect();
+    assert_eq!(requests.len(), METRIC_BAGGAGE_CLIENTS_MAX + 1);
+    let unnamed = requests
+        .iter()
+        .find(|(s, _)| s.contains("source_canonical_service=\"unknown\""));
+    assert_eq!(unnamed.map(|(_, n)| **n), Some(5.0));
+    assert_eq!(registry.baggage_overflow.value(), 5);
+}
+
+#[test]
+fn the_old_configuration_is_let_go_once_a_new_one_is_seen() {
+    let mut shard = Shard::new(Arc::new(Registry::new(10, "Kubernetes")));
+    let mut old = fixtures::http();
+    old.snapshot = 1;
+    shard.record(&old, Duration::ZERO);
+    let service = Arc::downgrade(old.service.as_ref().unwrap());
+    drop(old);
+    assert!(service.upgrade().is_some());
+    let mut new = fixtures::http();
+    new.snapshot = 2;
+    shard.record(&new, Duration::ZERO);
+    assert!(service.upgrade().is_none());
+}
