@@ -97,8 +97,14 @@ fn read(
             mesh.trust_domain = trust_domain.as_str().into();
         } else {
             let message = format!("trustDomain '{trust_domain}' is not a trust domain");
-            blocked = Some(Arc::from(message.as_str()));
-            let finding = Diagnostic::error(Code::BadValue, message).with_effect(EFFECT_BLOCKED);
+            let effect = match &options.trust_domain {
+                Some(_) => "the flag --trust-domain is used",
+                None => EFFECT_BLOCKED,
+            };
+            if options.trust_domain.is_none() {
+                blocked = Some(Arc::from(message.as_str()));
+            }
+            let finding = Diagnostic::error(Code::BadValue, message).with_effect(effect);
             findings.push(config.mark(finding, "data.mesh.trustDomain"));
         }
         if let Some(flag) = options.trust_domain.as_ref().filter(|f| *f != trust_domain) {

@@ -4,6 +4,7 @@
 mod attachment;
 mod endpoints;
 mod mesh;
+mod paths;
 mod policies;
 mod policy_conditions;
 mod policy_rules;
@@ -20,13 +21,14 @@ mod trust_domains;
 mod waypoint;
 mod workloads;
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use crate::diagnostics::{Code, Diagnostic};
+use crate::diagnostics::{Code, Diagnostic, Location};
 use crate::limits::DIAGNOSTICS_PER_OBJECT_MAX;
-use crate::origin::{ObjectKey, Origin};
+use crate::origin::{Kind, ObjectKey, Origin};
 use crate::resources::{Broken, Resources};
 use crate::snapshot::Snapshot;
 
@@ -73,7 +75,13 @@ pub fn resolve(resources: &Resources, options: &Options) -> Snapshot {
     let pods = workloads::resolve(resources, &mesh, &attachment, &mut findings);
     let clusters = endpoints::resolve(resources, options, &services, &pods, &mut findings);
     let mut waypoint = chosen.map(|chosen| chosen.waypoint);
-    routes::attach(resources, waypoint.as_ref(), &mut services, &mut findings);
+    routes::attach(
+        resources,
+        &mesh,
+        waypoint.as_ref(),
+        &mut services,
+        &mut findings,
+    );
     policies::attach(
         resources,
         &mesh,
@@ -100,16 +108,7 @@ pub fn resolve(resources: &Resources, options: &Options) -> Snapshot {
 /// Sorts findings worst first, then by place, object and text; drops repetitions, and what one
 /// object has beyond the limit for each object, saying how many.
 pub fn worst_first(findings: &mut Vec<Diagnostic>) {
-    findings.sort_by(|a, b| {
-        let place = |d: &Diagnostic| (d.location.is_none(), d.location.clone());
-        let object = |d: &Diagnostic| d.object.as_ref().map(|o| (o.kind, o.key.clone()));
-        (b.severity.cmp(&a.severity))
-            .then_with(|| place(a).cmp(&place(b)))
-            .then_with(|| object(a).cmp(&object(b)))
-            .then_with(|| a.path.cmp(&b.path))
-            .then_with(|| a.code.cmp(&b.code))
-            .then_with(|| a.message.cmp(&b.message))
-    });
+    findings.sort_by(compare);
     findings.dedup();
 
     let mut seen: FxHashMap<Origin, usize> = FxHashMap::default();
@@ -117,9 +116,12 @@ pub fn worst_first(findings: &mut Vec<Diagnostic>) {
         let Some(object) = &finding.object else {
             return true;
         };
+        if finding.code == Code::LimitExceeded {
+            return true;
+        }
         let count = seen.entry(object.clone()).or_default();
         *count += 1;
-        *count <= DIAGNOSTICS_PER_OBJECT_MAX || finding.code == Code::LimitExceeded
+        *count <= DIAGNOSTICS_PER_OBJECT_MAX
     });
     let mut cut: Vec<Diagnostic> = seen
         .into_iter()
@@ -135,4 +137,20 @@ pub fn worst_first(findings: &mut Vec<Diagnostic>) {
         .collect();
     cut.sort_by(|a, b| a.message.cmp(&b.message));
     findings.extend(cut);
+}
+
+fn compare(a: &Diagnostic, b: &Diagnostic) -> Ordering {
+    fn place(finding: &Diagnostic) -> (bool, Option<&Location>) {
+        (finding.location.is_none(), finding.location.as_ref())
+    }
+    fn object(finding: &Diagnostic) -> Option<(Kind, &ObjectKey)> {
+        finding.object.as_ref().map(|o| (o.kind, &o.key))
+    }
+    (b.severity.cmp(&a.severity))
+        .then_with(|| place(a).cmp(&place(b)))
+        .then_with(|| object(a).cmp(&object(b)))
+        .then_with(|| a.path.cmp(&b.path))
+        .then_with(|| a.code.cmp(&b.code))
+        .then_with(|| a.message.cmp(&b.message))
+        .then_with(|| a.effect.cmp(&b.effect))
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::policy_rules::{self, Reading};
+use super::policy_rules::{self, Reading, Terms};
 use super::policy_targets::{Reach, Targets};
 use super::trust_domains::TrustDomains;
 use super::{Findings, unreadable};
@@ -27,7 +27,10 @@ pub(super) fn attach(
     services: &mut Services,
     findings: &mut Findings,
 ) {
-    let trust_domains = TrustDomains::of(mesh);
+    let terms = Terms {
+        trust_domains: TrustDomains::of(mesh),
+        path_normalization: mesh.path_normalization,
+    };
     for loaded in resources.authorization_policies.values() {
         let attached = {
             let targets = Targets {
@@ -38,7 +41,7 @@ pub(super) fn attach(
             };
             match loaded {
                 Loaded::Good(object) | Loaded::KeptLastGood(object) => {
-                    attached(object, &targets, &trust_domains, findings)
+                    attached(object, &targets, &terms, findings)
                 }
                 Loaded::Broken(broken) => attached_broken(broken, &targets, findings),
             }
@@ -85,7 +88,7 @@ type Attached = Vec<(Arc<Policy>, Vec<Reach>)>;
 fn attached(
     object: &Object<AuthorizationPolicySpec>,
     targets: &Targets<'_>,
-    trust_domains: &TrustDomains<'_>,
+    terms: &Terms<'_>,
     findings: &mut Findings,
 ) -> Attached {
     let refs = target_refs(&object.spec);
@@ -118,7 +121,10 @@ fn attached(
         let reason = "sectionName is not supported for an AuthorizationPolicy";
         attached.push((Arc::new(deny_all(object, reason)), limited));
     }
-    if let Some(policy) = compile(object, &whole, trust_domains, findings) {
+    // One that reaches nothing here is another waypoint's to judge.
+    if !whole.is_empty()
+        && let Some(policy) = compile(object, &whole, terms, findings)
+    {
         attached.push((Arc::new(policy), whole));
     }
     attached
@@ -137,7 +143,7 @@ fn target_refs(spec: &AuthorizationPolicySpec) -> Vec<(String, &TargetRef)> {
 fn compile(
     object: &Object<AuthorizationPolicySpec>,
     reaches: &[Reach],
-    trust_domains: &TrustDomains<'_>,
+    terms: &Terms<'_>,
     findings: &mut Findings,
 ) -> Option<Policy> {
     let spec = &object.spec;
@@ -193,7 +199,7 @@ fn compile(
         findings.push(object.mark(finding, "spec.provider"));
     }
     let dry_run = dry_run(object, findings);
-    let rules = rules(object, action, dry_run, &scope, trust_domains, findings);
+    let rules = rules(object, action, dry_run, &scope, terms, findings);
     Some(Policy {
         origin: object.origin.clone(),
         action,
@@ -208,7 +214,7 @@ fn rules(
     action: Action,
     dry_run: bool,
     scope: &str,
-    trust_domains: &TrustDomains<'_>,
+    terms: &Terms<'_>,
     findings: &mut Findings,
 ) -> Vec<PolicyRule> {
     let mut rules = Vec::new();
@@ -226,7 +232,7 @@ fn rules(
             action,
             dry_run,
             scope,
-            trust_domains,
+            terms,
             broken: None,
             findings: &mut *findings,
         };

@@ -13,7 +13,15 @@ use super::trust_domains::TrustDomains;
 use crate::diagnostics::{Code, Diagnostic};
 use crate::resources::Object;
 use crate::resources::istio::{self, AuthorizationPolicySpec};
-use crate::snapshot::{Action, Operation, PolicyRule, Source, Values};
+use crate::snapshot::{Action, Operation, PathNormalization, PolicyRule, Source, Values};
+
+/// What the whole mesh has in common and values are read by.
+pub(super) struct Terms<'a> {
+    /// For principals.
+    pub trust_domains: TrustDomains<'a>,
+    /// For paths.
+    pub path_normalization: PathNormalization,
+}
 
 /// A rule being read: what it belongs to and what breaks it.
 pub(super) struct Reading<'a> {
@@ -25,8 +33,8 @@ pub(super) struct Reading<'a> {
     pub dry_run: bool,
     /// Where it applies, in words.
     pub scope: &'a str,
-    /// For principals.
-    pub trust_domains: &'a TrustDomains<'a>,
+    /// What values are read by.
+    pub terms: &'a Terms<'a>,
     /// The first thing that broke the rule.
     pub broken: Option<Arc<str>>,
     /// Where findings go.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::paths::{canonical, never_seen};
 use super::policy_rules::Reading;
 use crate::snapshot::{PathPattern, PathTemplate, StringMatch};
 
@@ -32,7 +33,7 @@ pub(super) fn principal(
     if let Some(bare) = text.strip_prefix("spiffe://") {
         return Err(format!("a principal is written without spiffe://: {bare}"));
     }
-    match reading.trust_domains.expand(text) {
+    match reading.terms.trust_domains.expand(text) {
         Some(principals) => {
             values.extend(principals.iter().map(|text| StringMatch::parse(text)));
         }
@@ -148,8 +149,14 @@ pub(super) fn path(
     path: &str,
     values: &mut Vec<PathPattern>,
 ) -> Result {
+    let mode = reading.terms.path_normalization;
+    let canonical = canonical(text, mode);
+    if let Some(why) = never_seen(&canonical, mode) {
+        reading.warn(path, format!("'{text}': {why}"), "it matches nothing");
+    }
     if PathTemplate::is_template(text) {
-        let template = PathTemplate::parse(text).map_err(|error| format!("'{text}': {error}"))?;
+        let template = PathTemplate::parse(&canonical);
+        let template = template.map_err(|error| format!("'{text}': {error}"))?;
         values.push(PathPattern::Template(template));
         return Ok(());
     }
@@ -162,6 +169,6 @@ pub(super) fn path(
         let message = format!("'{text}' does not begin with '/', as every path does");
         reading.warn(path, message, "it matches nothing");
     }
-    values.push(PathPattern::Text(StringMatch::parse(text)));
+    values.push(PathPattern::Text(StringMatch::parse(&canonical)));
     Ok(())
 }

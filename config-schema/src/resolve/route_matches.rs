@@ -5,11 +5,13 @@
 //! path or name every request that the rest of the match matches. So what the user wanted this
 //! rule to take is answered 500 and not sent where another rule says.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::Method;
 use http::header::HeaderName;
 
+use super::paths::canonical;
 use super::route_rules::Reading;
 use crate::diagnostics::Code;
 use crate::resources::gateway_api::{
@@ -17,7 +19,9 @@ use crate::resources::gateway_api::{
     HttpRouteRulesMatchesMethod as WrittenMethod, HttpRouteRulesMatchesPath,
     HttpRouteRulesMatchesPathType as PathType, HttpRouteRulesMatchesQueryParamsType as QueryType,
 };
-use crate::snapshot::{HeaderMatch, HttpMatch, PathMatch, Pattern, QueryMatch, TextMatch};
+use crate::snapshot::{
+    HeaderMatch, HttpMatch, PathMatch, PathNormalization, Pattern, QueryMatch, TextMatch,
+};
 
 /// Matches anything, line breaks included.
 const ANYTHING: &str = "(?s:.*)";
@@ -25,6 +29,7 @@ const ANYTHING: &str = "(?s:.*)";
 /// The matches of a rule; an absent or empty list is the prefix `/`.
 pub(super) fn read(
     written: Option<&[HttpRouteRulesMatches]>,
+    mode: PathNormalization,
     reading: &mut Reading<'_>,
 ) -> Vec<HttpMatch> {
     let written = written.unwrap_or_default();
@@ -42,7 +47,12 @@ pub(super) fn read(
         .map(|(index, written)| {
             let path = format!("{}.matches[{index}]", reading.path);
             HttpMatch {
-                path: read_path(written.path.as_ref(), &format!("{path}.path"), reading),
+                path: read_path(
+                    written.path.as_ref(),
+                    mode,
+                    &format!("{path}.path"),
+                    reading,
+                ),
                 method: written.method.as_ref().map(method),
                 headers: read_headers(written, &path, reading),
                 query: read_query(written, &path, reading),
@@ -53,6 +63,7 @@ pub(super) fn read(
 
 fn read_path(
     written: Option<&HttpRouteRulesMatchesPath>,
+    mode: PathNormalization,
     at: &str,
     reading: &mut Reading<'_>,
 ) -> PathMatch {
@@ -64,41 +75,41 @@ fn read_path(
             Some(pattern) => PathMatch::Regex(pattern),
             None => PathMatch::Prefix("".into()),
         },
-        Some(PathType::Exact) => match check_path(value, &at, reading) {
-            Ok(()) => PathMatch::Exact(value.into()),
-            Err(()) => PathMatch::Prefix("".into()),
+        Some(PathType::Exact) => match read_literal(value, mode, &at, reading) {
+            Some(path) => PathMatch::Exact(path.into()),
+            None => PathMatch::Prefix("".into()),
         },
-        Some(PathType::PathPrefix) | None => match check_path(value, &at, reading) {
-            Ok(()) => PathMatch::Prefix(value.trim_end_matches('/').into()),
-            Err(()) => PathMatch::Prefix("".into()),
+        Some(PathType::PathPrefix) | None => match read_literal(value, mode, &at, reading) {
+            Some(path) => PathMatch::Prefix(path.trim_end_matches('/').into()),
+            None => PathMatch::Prefix("".into()),
         },
     }
 }
 
-/// Refuses paths that no normalised path can equal, with the rules of the API.
-fn check_path(value: &str, at: &str, reading: &mut Reading<'_>) -> Result<(), ()> {
-    let wrong = if !value.starts_with('/') {
-        Some("it does not begin with '/'".to_owned())
-    } else if let Some(part) = ["//", "/./", "/../", "%2f", "%2F", "#", "?"]
-        .into_iter()
-        .find(|part| value.contains(part))
-    {
-        Some(format!("it contains '{part}'"))
-    } else if value.ends_with("/.") || value.ends_with("/..") {
-        Some("it ends with a dot segment".to_owned())
+/// A path as normalised requests have it. One that no request can have breaks the rule; what those
+/// are is the API's rule, for a normalised path.
+fn read_literal<'a>(
+    value: &'a str,
+    mode: PathNormalization,
+    at: &str,
+    reading: &mut Reading<'_>,
+) -> Option<Cow<'a, str>> {
+    let path = canonical(value, mode);
+    let forbidden = ["//", "/./", "/../", "%2F", "%2f", "#", "?"];
+    let wrong = if !path.starts_with('/') {
+        "it does not begin with '/'".to_owned()
+    } else if let Some(part) = forbidden.into_iter().find(|part| path.contains(part)) {
+        format!("it contains '{part}'")
+    } else if path.ends_with("/.") || path.ends_with("/..") {
+        "it ends with a dot segment".to_owned()
     } else if !value.bytes().all(|c| c.is_ascii_graphic()) {
-        Some("it has characters other than visible ASCII ones".to_owned())
+        "it has characters other than visible ASCII ones".to_owned()
     } else {
-        None
+        return Some(path);
     };
-    match wrong {
-        Some(wrong) => {
-            let message = format!("the path '{value}' can match no request: {wrong}");
-            reading.fail(Code::BadValue, at, message);
-            Err(())
-        }
-        None => Ok(()),
-    }
+    let message = format!("the path '{value}' can match no request: {wrong}");
+    reading.fail(Code::BadValue, at, message);
+    None
 }
 
 /// Compiles an expression; one that does not compile breaks the rule and matches anything.

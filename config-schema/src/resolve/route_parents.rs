@@ -14,7 +14,8 @@ const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
 
 type Services = BTreeMap<ObjectKey, Service>;
 
-/// Ports of one service that a route is attached to; none if the service is not served.
+/// Ports of one service that a route is attached to; none if no waypoint serves the service, and
+/// then the route is read for its findings alone.
 pub(super) struct Place {
     /// The service.
     pub service: ObjectKey,
@@ -101,6 +102,9 @@ impl Parent<'_> {
         let ports = self.ports(service)?;
         if service.binding != Binding::Served {
             self.say_not_served(service);
+            if matches!(service.binding, Binding::Other(_)) {
+                return None;
+            }
             return Some(Place {
                 service: key,
                 ports: Vec::new(),

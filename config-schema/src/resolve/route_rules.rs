@@ -8,7 +8,7 @@ use super::{Findings, route_filters, route_matches};
 use crate::diagnostics::{Code, Diagnostic};
 use crate::resources::Object;
 use crate::resources::gateway_api::{HttpRouteRules, HttpRouteSpec};
-use crate::snapshot::{Filter, HttpRule};
+use crate::snapshot::{Filter, HttpRule, PathNormalization};
 
 /// A rule being read: where it stands and what breaks it.
 pub(super) struct Reading<'a> {
@@ -55,27 +55,50 @@ impl Reading<'_> {
     }
 }
 
-/// Reads one rule.
-pub(super) fn read(
-    object: &Object<HttpRouteSpec>,
+/// What the rules of a route are read with.
+pub(super) struct Rules<'a> {
+    /// The route.
+    pub object: &'a Object<HttpRouteSpec>,
+    /// Where it applies, in words.
+    pub scope: &'a str,
+    /// For backendRefs.
+    pub backends: Backends<'a>,
+    /// How the paths of requests are normalised.
+    pub path_normalization: PathNormalization,
+}
+
+impl Rules<'_> {
+    /// Reads them all. An absent list is what the API server writes for it: one rule for
+    /// everything, without backends.
+    pub fn read(&self, findings: &mut Findings) -> Vec<HttpRule> {
+        match &self.object.spec.rules {
+            None => vec![read(self, 0, &HttpRouteRules::default(), findings)],
+            Some(rules) => (rules.iter().enumerate())
+                .map(|(index, written)| read(self, index, written, findings))
+                .collect(),
+        }
+    }
+}
+
+fn read(
+    rules: &Rules<'_>,
     index: usize,
     written: &HttpRouteRules,
-    scope: &str,
-    backends: &Backends<'_>,
     findings: &mut Findings,
 ) -> HttpRule {
     let mut reading = Reading {
-        object,
+        object: rules.object,
         path: format!("spec.rules[{index}]"),
-        scope,
+        scope: rules.scope,
         broken: None,
         findings,
     };
-    let matches = route_matches::read(written.matches.as_deref(), &mut reading);
+    let mode = rules.path_normalization;
+    let matches = route_matches::read(written.matches.as_deref(), mode, &mut reading);
     let filters = route_filters::read(written, &matches, &mut reading);
     let refs = written.backend_refs.as_deref().unwrap_or_default();
-    let own_namespace = &object.origin.key.namespace;
-    let targets = backends.read(refs, own_namespace, &mut reading);
+    let own_namespace = &rules.object.origin.key.namespace;
+    let targets = rules.backends.read(refs, own_namespace, &mut reading);
     refuse_left_out(written, &mut reading);
 
     let redirects = filters.iter().any(|f| matches!(f, Filter::Redirect(_)));

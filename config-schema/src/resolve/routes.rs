@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use super::route_backends::Backends;
 use super::route_parents::{Parent, Place};
-use super::route_rules;
+use super::route_rules::Rules;
 use super::{Findings, unreadable};
 use crate::diagnostics::{Code, Diagnostic};
 use crate::origin::ObjectKey;
-use crate::resources::gateway_api::{HttpRouteRules, HttpRouteSpec};
+use crate::resources::gateway_api::HttpRouteSpec;
 use crate::resources::{Broken, Loaded, Object, Resources, TargetRef};
 use crate::snapshot::{
-    AppProtocol, Binding, HttpMatch, HttpRoute, HttpRule, PathMatch, Service, ServicePort, Waypoint,
+    AppProtocol, Binding, HttpMatch, HttpRoute, HttpRule, Mesh, PathMatch, Service, ServicePort,
+    Waypoint,
 };
 
 type Services = BTreeMap<ObjectKey, Service>;
@@ -21,6 +22,7 @@ type Services = BTreeMap<ObjectKey, Service>;
 /// Attaches every HTTPRoute to the ports of the services it names.
 pub(super) fn attach(
     resources: &Resources,
+    mesh: &Mesh,
     waypoint: Option<&Waypoint>,
     services: &mut Services,
     findings: &mut Findings,
@@ -28,7 +30,7 @@ pub(super) fn attach(
     for loaded in resources.http_routes.values() {
         match loaded {
             Loaded::Good(object) | Loaded::KeptLastGood(object) => {
-                attach_route(object, resources, waypoint, services, findings);
+                attach_route(object, resources, mesh, waypoint, services, findings);
             }
             Loaded::Broken(broken) => attach_broken(broken, services, findings),
         }
@@ -38,6 +40,7 @@ pub(super) fn attach(
 fn attach_route(
     object: &Object<HttpRouteSpec>,
     resources: &Resources,
+    mesh: &Mesh,
     waypoint: Option<&Waypoint>,
     services: &mut Services,
     findings: &mut Findings,
@@ -57,23 +60,13 @@ fn attach_route(
         return;
     }
     let scope = scope(&places, services);
-    let backends = Backends::new(resources, services);
-    let rules = match &object.spec.rules {
-        // What the API server writes for an absent list.
-        None => vec![route_rules::read(
-            object,
-            0,
-            &HttpRouteRules::default(),
-            &scope,
-            &backends,
-            findings,
-        )],
-        Some(rules) => (rules.iter().enumerate())
-            .map(|(index, written)| {
-                route_rules::read(object, index, written, &scope, &backends, findings)
-            })
-            .collect(),
+    let rules = Rules {
+        object,
+        scope: &scope,
+        backends: Backends::new(resources, services),
+        path_normalization: mesh.path_normalization,
     };
+    let rules = rules.read(findings);
     if rules.is_empty() {
         let finding = Diagnostic::warning(Code::MissingField, "the route has no rules")
             .with_effect(format!("requests to {scope} are answered 404"));
@@ -133,7 +126,9 @@ fn scope(places: &[Place], services: &Services) -> String {
     let mut words: Vec<String> = Vec::new();
     for place in places {
         let count = services.get(&place.service).map_or(0, |s| s.ports.len());
-        if place.ports.len() == count || place.ports.is_empty() {
+        if place.ports.is_empty() {
+            words.push(format!("{} (not served here)", place.service));
+        } else if place.ports.len() == count {
             words.push(place.service.to_string());
         } else {
             let with_port = |port| format!("{}:{port}", place.service);

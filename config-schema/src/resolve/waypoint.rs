@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Findings, Options, unreadable};
 use crate::diagnostics::{Code, Diagnostic};
-use crate::origin::{ObjectKey, Origin};
+use crate::origin::ObjectKey;
 use crate::resources::gateway_api::{GatewayClassSpec, GatewaySpec};
 use crate::resources::{Loaded, Object, Resources};
 use crate::snapshot::Waypoint;
@@ -329,12 +329,9 @@ fn xfcc(object: &Object<GatewaySpec>, findings: &mut Findings) -> bool {
     }
 }
 
-/// The origin of a Gateway by key, for comparing references.
+/// Whether a key is that of the Gateway served.
 pub(super) fn is_this(waypoint: Option<&Waypoint>, key: &ObjectKey) -> bool {
-    waypoint.is_some_and(|waypoint| {
-        let Origin { key: own, .. } = &waypoint.origin;
-        own == key
-    })
+    waypoint.is_some_and(|waypoint| waypoint.origin.key == *key)
 }
 
 fn list<'a>(keys: impl Iterator<Item = &'a ObjectKey>) -> String {

@@ -52,6 +52,10 @@ fn one_object_has_a_limited_number_and_the_rest_is_counted() {
     let last = findings.last().unwrap();
     assert_eq!(last.code, Code::LimitExceeded);
     assert!(last.message.starts_with("7 more"), "{}", last.message);
+    // Sorting again, after findings of the parser were added, counts nothing twice.
+    let before = findings.clone();
+    worst_first(&mut findings);
+    assert_eq!(findings, before);
 }
 
 #[test]

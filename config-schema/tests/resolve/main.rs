@@ -10,6 +10,7 @@ mod findings;
 mod mesh;
 mod policies;
 mod policy_rules;
+mod route_filters;
 mod route_rules;
 mod routes;
 mod services;

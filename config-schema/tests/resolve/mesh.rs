@@ -89,6 +89,25 @@ fn an_impossible_trust_domain_refuses_everything() {
 }
 
 #[test]
+fn an_impossible_trust_domain_does_no_harm_when_the_flag_names_another() {
+    let config = mesh_config("istio-system", "trustDomain: \"not a domain\"");
+    let options = Options {
+        trust_domain: Some("lab".into()),
+        ..Options::default()
+    };
+    let snapshot = resolve(&load(&documents(&[GATEWAY, &config])), &options);
+    assert!(snapshot.way().blocked.is_none());
+    assert_eq!(&*snapshot.mesh.trust_domain, "lab");
+
+    let options = Options {
+        trust_domain: Some("not a domain".into()),
+        ..Options::default()
+    };
+    let snapshot = resolve(&load(GATEWAY), &options);
+    assert!(snapshot.way().blocked.is_some());
+}
+
+#[test]
 fn an_unreadable_config_map_refuses_everything() {
     let mut resources = load(GATEWAY);
     break_object(

@@ -204,11 +204,12 @@ fn a_policy_on_a_service_of_another_waypoint_is_that_ones() {
         "namespace: shop}",
         "namespace: shop, labels: {istio.io/use-waypoint: other}}",
     );
+    let jwt = format!("{ON_WEB}, rules: [{{from: [{{source: {{requestPrincipals: [a]}}}}]}}]");
     let snapshot = resolved(&documents(&[
         GATEWAY,
         &other,
         &web,
-        &policy("shop/p", ON_WEB),
+        &policy("shop/p", &jwt),
     ]));
     assert_eq!(
         snapshot.said(),

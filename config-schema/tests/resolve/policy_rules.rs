@@ -244,8 +244,18 @@ fn paths_are_texts_or_templates() {
 }
 
 #[test]
+fn paths_are_escaped_as_normalised_requests_are() {
+    let rule = good(&operation("paths: [/%7euser, \"/caf%c3%a9/{*}\"]"));
+    let paths = serde_json::to_value(&rule.to[0].paths.any_of).unwrap();
+    assert_eq!(paths, serde_json::json!(["/~user", "/caf%C3%A9/{*}"]));
+}
+
+#[test]
 fn values_that_can_hardly_be_meant_are_warned_of() {
-    warned(&operation("paths: [admin]"), "to[0].operation.paths[0]");
+    for path in ["admin", "/a//b", "/a/../b", "/a?b=c"] {
+        let text = operation(&format!("notPaths: [\"{path}\"]"));
+        warned(&text, "to[0].operation.notPaths[0]");
+    }
     warned(&operation("methods: [get]"), "to[0].operation.methods[0]");
 }
 

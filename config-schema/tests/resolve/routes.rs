@@ -135,6 +135,23 @@ fn rules_of_a_route_that_is_not_served_are_checked_all_the_same() {
 }
 
 #[test]
+fn a_route_of_another_waypoint_is_that_ones_to_judge() {
+    let other = GATEWAY
+        .replace("name: waypoint", "name: other")
+        .replace("cairn-waypoint", "some-class");
+    let web = WEB.replace(
+        "namespace: shop}",
+        "namespace: shop, labels: {istio.io/use-waypoint: other}}",
+    );
+    let retrying = route("shop", TO_WEB).replace("rules: [{", "rules: [{retry: {attempts: 1}, ");
+    let snapshot = resolved(&documents(&[GATEWAY, &other, &web, &retrying]));
+    assert_eq!(
+        snapshot.said(),
+        ["info not-enforced HTTPRoute/shop/r spec.parentRefs[0].name"]
+    );
+}
+
+#[test]
 fn parents_of_other_kinds_are_told_apart() {
     for (parent, expected) in [
         (

@@ -1,0 +1,197 @@
+//! Filters of HTTPRoute rules and of their backends (specs/gateway-api.md 1.4).
+
+use cairn_config_schema::snapshot::{Filter, PathRewrite};
+
+use super::route_rules::{BACKEND, breaks, good};
+
+fn filtering(text: &str) -> String {
+    format!("filters: [{text}], {BACKEND}")
+}
+
+#[test]
+fn header_changes_keep_their_lists() {
+    let change = "{set: [{name: Host, value: a}], add: [{name: X-A, value: \"1\"}], remove: [x-b]}";
+    let rule = good(&filtering(&format!(
+        "{{type: RequestHeaderModifier, requestHeaderModifier: {change}}}, {{type: ResponseHeaderModifier, responseHeaderModifier: {change}}}"
+    )));
+    let [Filter::RequestHeaders(request), Filter::ResponseHeaders(_)] = rule.filters.as_slice()
+    else {
+        panic!("{:?}", rule.filters);
+    };
+    assert_eq!(request.set[0].0, "host");
+    assert_eq!(
+        request.add[0],
+        ("x-a".parse().unwrap(), "1".parse().unwrap())
+    );
+    assert_eq!(request.remove[0], "x-b");
+}
+
+#[test]
+fn header_changes_that_can_not_be_made_break_the_rule() {
+    for (change, code, at) in [
+        (
+            "set: [{name: \"a b\", value: x}]",
+            "bad-value",
+            "set[0].name",
+        ),
+        (
+            "set: [{name: \":path\", value: x}]",
+            "bad-value",
+            "set[0].name",
+        ),
+        (
+            "add: [{name: a, value: \"x\\ny\"}]",
+            "bad-value",
+            "add[0].value",
+        ),
+        (
+            "set: [{name: a, value: x}, {name: A, value: z}]",
+            "conflict",
+            "set[1].name",
+        ),
+        ("remove: [a, a]", "conflict", "remove[1]"),
+        ("remove: [content-length]", "unsupported", "remove[0]"),
+        (
+            "set: [{name: Transfer-Encoding, value: chunked}]",
+            "unsupported",
+            "set[0].name",
+        ),
+    ] {
+        let text = filtering(&format!(
+            "{{type: RequestHeaderModifier, requestHeaderModifier: {{{change}}}}}"
+        ));
+        breaks(
+            &text,
+            code,
+            &format!("filters[0].requestHeaderModifier.{at}"),
+        );
+    }
+}
+
+#[test]
+fn a_redirect_has_302_unless_it_says_otherwise() {
+    let redirect = |text: &str| {
+        let text = format!("filters: [{{type: RequestRedirect, requestRedirect: {{{text}}}}}]");
+        match good(&text).filters.as_slice() {
+            [Filter::Redirect(redirect)] => redirect.clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(redirect("hostname: a.example").status, 302);
+    for status in [301, 302, 303, 307, 308] {
+        assert_eq!(redirect(&format!("statusCode: {status}")).status, status);
+    }
+    let full =
+        redirect("scheme: https, port: 8443, path: {type: ReplaceFullPath, replaceFullPath: /x}");
+    assert_eq!(full.port, Some(8443));
+    assert_eq!(full.path, Some(PathRewrite::Full("/x".into())));
+}
+
+#[test]
+fn a_redirect_that_can_not_be_made_breaks_the_rule() {
+    for (text, at) in [
+        ("statusCode: 305", "statusCode"),
+        ("port: 0", "port"),
+        ("port: 70000", "port"),
+        ("hostname: \"a.example:80\"", "hostname"),
+        ("hostname: \"*.example\"", "hostname"),
+        (
+            "path: {type: ReplaceFullPath, replaceFullPath: x}",
+            "path.replaceFullPath",
+        ),
+        (
+            "path: {type: ReplaceFullPath, replaceFullPath: \"/x?y\"}",
+            "path.replaceFullPath",
+        ),
+    ] {
+        breaks(
+            &format!("filters: [{{type: RequestRedirect, requestRedirect: {{{text}}}}}]"),
+            "bad-value",
+            &format!("filters[0].requestRedirect.{at}"),
+        );
+    }
+    breaks(
+        "filters: [{type: RequestRedirect, requestRedirect: {path: {type: ReplaceFullPath}}}]",
+        "missing-field",
+        "filters[0].requestRedirect.path.replaceFullPath",
+    );
+}
+
+const PREFIX_REWRITE: &str = "{type: URLRewrite, urlRewrite: {hostname: b.example, path: {type: ReplacePrefixMatch, replacePrefixMatch: /b}}}";
+
+#[test]
+fn a_prefix_is_replaced_only_where_every_match_is_a_prefix() {
+    let rule = good(&format!(
+        "matches: [{{path: {{value: /a}}}}], filters: [{PREFIX_REWRITE}], {BACKEND}"
+    ));
+    let [Filter::Rewrite(rewrite)] = rule.filters.as_slice() else {
+        panic!("{:?}", rule.filters);
+    };
+    assert_eq!(rewrite.path, Some(PathRewrite::Prefix("/b".into())));
+    assert_eq!(rewrite.hostname.as_ref().unwrap(), "b.example");
+
+    breaks(
+        &format!(
+            "matches: [{{path: {{value: /a}}}}, {{path: {{type: Exact, value: /c}}}}], filters: [{PREFIX_REWRITE}], {BACKEND}"
+        ),
+        "conflict",
+        "filters[0].urlRewrite.path.replacePrefixMatch",
+    );
+}
+
+#[test]
+fn rewrite_and_redirect_on_one_rule_are_incompatible() {
+    breaks(
+        &format!(
+            "filters: [{PREFIX_REWRITE}, {{type: RequestRedirect, requestRedirect: {{port: 1}}}}]"
+        ),
+        "conflict",
+        "filters",
+    );
+}
+
+#[test]
+fn a_filter_twice_or_without_content_breaks_the_rule() {
+    let set = "{type: RequestHeaderModifier, requestHeaderModifier: {remove: [a]}}";
+    breaks(
+        &filtering(&format!("{set}, {set}")),
+        "conflict",
+        "filters[1]",
+    );
+    breaks(
+        &filtering("{type: RequestHeaderModifier}"),
+        "missing-field",
+        "filters[0]",
+    );
+}
+
+#[test]
+fn filters_that_are_left_out_break_the_rule_and_are_never_skipped() {
+    for filter in [
+        "{type: RequestMirror, requestMirror: {backendRef: {name: api, port: 80}}}",
+        "{type: CORS, cors: {allowOrigins: [\"*\"]}}",
+        "{type: ExternalAuth, externalAuth: {protocol: HTTP, backendRef: {name: api, port: 80}}}",
+        "{type: ExtensionRef, extensionRef: {group: g, kind: K, name: ext}}",
+    ] {
+        let rule = breaks(&filtering(filter), "unsupported", "filters[0]");
+        assert_eq!(rule.matches.len(), 1);
+    }
+}
+
+#[test]
+fn a_backends_own_filters_are_header_changes_only() {
+    let of_backend =
+        |filter: &str| format!("backendRefs: [{{name: api, port: 80, filters: [{filter}]}}]");
+    let rule = good(&of_backend(
+        "{type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: a, value: b}]}}",
+    ));
+    assert!(matches!(
+        rule.backends[0].filters[0],
+        Filter::RequestHeaders(_)
+    ));
+    breaks(
+        &of_backend("{type: URLRewrite, urlRewrite: {hostname: a.example}}"),
+        "unsupported",
+        "backendRefs[0].filters[0]",
+    );
+}
