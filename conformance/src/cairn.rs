@@ -1,0 +1,154 @@
+//! `cairn run` as a child process, and its endpoints for operators.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::client;
+use crate::net::free_address;
+use crate::process::{self, Process};
+use crate::workspace;
+
+/// A running waypoint.
+#[derive(Debug)]
+pub struct Cairn {
+    /// The process.
+    pub process: Process,
+    /// Where clients connect.
+    pub hbone: SocketAddr,
+    /// Metrics.
+    pub metrics: SocketAddr,
+    /// Readiness.
+    pub ready: SocketAddr,
+    /// Admin.
+    pub admin: SocketAddr,
+}
+
+impl Cairn {
+    /// Starts `cairn run` on `ip` and waits until it says that it is ready.
+    pub async fn start(
+        ip: IpAddr,
+        config: &Path,
+        identity: &Path,
+        upstream_hbone_port: u16,
+        more: &[&str],
+        logs: &Path,
+    ) -> Self {
+        let [hbone, metrics, ready, admin] = [(); 4].map(|()| free_address(ip));
+        let mut command = Command::new(workspace::cairn());
+        command
+            .arg("run")
+            .arg("--config")
+            .arg(config)
+            .arg("--identity-dir")
+            .arg(identity)
+            .args(["--hbone-addr", &hbone.to_string()])
+            .args(["--metrics-addr", &metrics.to_string()])
+            .args(["--ready-addr", &ready.to_string()])
+            .args(["--admin-addr", &admin.to_string()])
+            .args(["--upstream-hbone-port", &upstream_hbone_port.to_string()])
+            .args(more);
+        let mut process = Process::start("cairn", command, logs);
+        process
+            .until("cairn is ready", async || is_ready(ready).await)
+            .await;
+        Self {
+            process,
+            hbone,
+            metrics,
+            ready,
+            admin,
+        }
+    }
+
+    /// Whether it says that it is ready.
+    pub async fn is_ready(&self) -> bool {
+        is_ready(self.ready).await
+    }
+
+    /// The metrics page.
+    pub async fn metrics(&self) -> String {
+        client::text(&client::get(self.metrics, "/metrics").await)
+    }
+
+    /// Sum of all series of a metric whose labels contain every one of `labels` (`name="value"`).
+    pub async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        sum(&self.metrics().await, name, labels)
+    }
+
+    /// Waits until a metric has reached a value.
+    pub async fn metric_reaches(&self, name: &str, labels: &[&str], value: f64) {
+        process::until(&format!("{name}{labels:?} reaches {value}"), async || {
+            self.metric(name, labels).await >= value
+        })
+        .await;
+    }
+
+    /// `/config_dump`.
+    pub async fn config_dump(&self) -> Value {
+        let answer = client::get(self.admin, "/config_dump").await;
+        serde_json::from_slice(answer.body()).expect("JSON")
+    }
+
+    /// Lines of the access log so far.
+    pub fn access_log(&self) -> Vec<Value> {
+        let text = self.process.stdout();
+        // The last line may still be on its way.
+        let whole = text.rsplit_once('\n').map_or("", |(lines, _)| lines);
+        whole
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")))
+            .collect()
+    }
+
+    /// Waits for a line of the access log.
+    pub async fn logged(&self, what: &str, matches: impl Fn(&Value) -> bool) -> Value {
+        let mut found = None;
+        process::until(&format!("an access log line: {what}"), async || {
+            found = self.access_log().into_iter().find(|line| matches(line));
+            found.is_some()
+        })
+        .await;
+        found.expect("a line")
+    }
+}
+
+async fn is_ready(address: SocketAddr) -> bool {
+    let (code, status, _) = client::curl(&[
+        "--output",
+        "/dev/null",
+        "--write-out",
+        "%{http_code}",
+        &format!("http://{address}/healthz/ready"),
+    ])
+    .await;
+    code == Some(0) && status == "200"
+}
+
+/// Sum over the series of one metric in Prometheus' text format.
+pub fn sum(page: &str, name: &str, labels: &[&str]) -> f64 {
+    page.lines()
+        .filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let (found, set) = series.split_once('{').unwrap_or((series, ""));
+            let matches = found == name && labels.iter().all(|l| set.contains(l));
+            matches.then(|| value.parse::<f64>().ok()).flatten()
+        })
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sum;
+
+    #[test]
+    fn series_are_summed_by_name_and_labels() {
+        let page = "# HELP a b\na{x=\"1\",y=\"2\"} 3\na{x=\"2\"} 4\nab 7\nc 5\n";
+        assert_eq!(sum(page, "a", &[]), 7.0);
+        assert_eq!(sum(page, "a", &["x=\"1\""]), 3.0);
+        assert_eq!(sum(page, "c", &[]), 5.0);
+        assert_eq!(sum(page, "d", &[]), 0.0);
+    }
+}

@@ -1,0 +1,247 @@
+//! Real Envoy as ztunnel's stand-in: a client tunnel (TCP in, CONNECT over mTLS out) and a
+//! destination tunnel (CONNECT over mTLS in, TCP out). Only their configuration and their start.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::net::free_address;
+use crate::process::Process;
+use crate::workspace;
+
+/// A listener of the client side: what an application dials, and what becomes of it.
+#[derive(Clone, Debug)]
+pub struct Entrance {
+    /// Where the application connects.
+    pub listen: SocketAddr,
+    /// Authority of the CONNECT: virtual IP and service port.
+    pub authority: String,
+}
+
+/// Client side for one identity.
+#[derive(Debug)]
+pub struct ClientTunnel<'a> {
+    /// Folder with the client's certificate.
+    pub identity: &'a Path,
+    /// Source address of the tunnels: the client pod's.
+    pub source: IpAddr,
+    /// The waypoint.
+    pub waypoint: SocketAddr,
+    /// SPIFFE ID that the waypoint must prove.
+    pub waypoint_id: String,
+    /// Listeners.
+    pub entrances: Vec<Entrance>,
+}
+
+impl ClientTunnel<'_> {
+    /// Starts Envoy and waits until it listens.
+    pub async fn start(&self, name: &str, folder: &Path) -> Process {
+        let listeners = self.entrances.iter().map(entrance).collect();
+        let config = bootstrap(listeners, vec![self.cluster()]);
+        let mut process = start(name, &config, folder);
+        for entrance in &self.entrances {
+            process.listening(entrance.listen).await;
+        }
+        process
+    }
+
+    fn cluster(&self) -> Value {
+        json!({
+            "name": "waypoint",
+            "type": "STATIC",
+            "connect_timeout": "10s",
+            "load_assignment": assignment("waypoint", self.waypoint),
+            "upstream_bind_config": {
+                "source_address": { "address": self.source.to_string(), "port_value": 0 },
+            },
+            "circuit_breakers": { "thresholds": [{
+                "max_connections": 100_000, "max_pending_requests": 100_000, "max_requests": 100_000,
+            }]},
+            "typed_extension_protocol_options": {
+                "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                    "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                    "explicit_http_config": { "http2_protocol_options": {
+                        "connection_keepalive": { "interval": "10s", "timeout": "20s" },
+                    }},
+                },
+            },
+            "transport_socket": {
+                "name": "envoy.transport_sockets.tls",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+                    "common_tls_context": tls(self.identity, Some(&self.waypoint_id)),
+                },
+            },
+        })
+    }
+}
+
+fn entrance(entrance: &Entrance) -> Value {
+    json!({
+        "name": entrance.authority,
+        "address": address(entrance.listen),
+        "filter_chains": [{ "filters": [{
+            "name": "envoy.filters.network.tcp_proxy",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+                "stat_prefix": "entrance",
+                "cluster": "waypoint",
+                "max_connect_attempts": 1,
+                "tunneling_config": { "hostname": entrance.authority },
+            },
+        }]}],
+    })
+}
+
+/// Destination side: one listener per pod, with the pod's identity, on the same port.
+#[derive(Debug)]
+pub struct DestinationTunnel<'a> {
+    /// The HBONE port.
+    pub port: u16,
+    /// Address and identity folder of each pod.
+    pub pods: Vec<(IpAddr, &'a Path)>,
+    /// Concurrent streams it allows on a connection: ztunnel's limit is 200.
+    pub streams_max: u32,
+}
+
+impl DestinationTunnel<'_> {
+    /// Starts Envoy and waits until it listens.
+    pub async fn start(&self, name: &str, folder: &Path) -> Process {
+        let listeners = self.pods.iter().map(|(ip, identity)| {
+            let listen = SocketAddr::new(*ip, self.port);
+            self.listener(listen, identity)
+        });
+        let config = bootstrap(listeners.collect(), vec![original_destination()]);
+        let mut process = start(name, &config, folder);
+        for (ip, _) in &self.pods {
+            process.listening(SocketAddr::new(*ip, self.port)).await;
+        }
+        process
+    }
+
+    fn listener(&self, listen: SocketAddr, identity: &Path) -> Value {
+        json!({
+            "name": listen.to_string(),
+            "address": address(listen),
+            "filter_chains": [{
+                "transport_socket": {
+                    "name": "envoy.transport_sockets.tls",
+                    "typed_config": {
+                        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+                        "require_client_certificate": true,
+                        "common_tls_context": tls(identity, None),
+                    },
+                },
+                "filters": [{
+                    "name": "envoy.filters.network.http_connection_manager",
+                    "typed_config": self.connection_manager(),
+                }],
+            }],
+        })
+    }
+
+    fn connection_manager(&self) -> Value {
+        json!({
+            "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+            "stat_prefix": "destination",
+            "codec_type": "HTTP2",
+            "stream_idle_timeout": "0s",
+            "http2_protocol_options": {
+                "allow_connect": true,
+                "max_concurrent_streams": self.streams_max,
+                "initial_stream_window_size": 4 * 1024 * 1024,
+                "initial_connection_window_size": 16 * 1024 * 1024,
+            },
+            "upgrade_configs": [{ "upgrade_type": "CONNECT" }],
+            "http_filters": [{
+                "name": "envoy.filters.http.router",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
+                },
+            }],
+            "route_config": { "virtual_hosts": [{
+                "name": "all",
+                "domains": ["*"],
+                "routes": [{
+                    "match": { "connect_matcher": {} },
+                    "route": {
+                        "cluster": "original",
+                        "timeout": "0s",
+                        "upgrade_configs": [{ "upgrade_type": "CONNECT", "connect_config": {} }],
+                    },
+                }],
+            }]},
+        })
+    }
+}
+
+/// Whatever `ip:port` the authority of the CONNECT says.
+fn original_destination() -> Value {
+    json!({
+        "name": "original",
+        "type": "ORIGINAL_DST",
+        "lb_policy": "CLUSTER_PROVIDED",
+        "connect_timeout": "5s",
+        "circuit_breakers": { "thresholds": [{
+            "max_connections": 100_000, "max_pending_requests": 100_000, "max_requests": 100_000,
+        }]},
+        "original_dst_lb_config": { "use_http_header": true, "http_header_name": ":authority" },
+    })
+}
+
+fn bootstrap(listeners: Vec<Value>, clusters: Vec<Value>) -> Value {
+    let admin = free_address([127, 0, 0, 1].into());
+    json!({
+        "admin": { "address": address(admin) },
+        "static_resources": { "listeners": listeners, "clusters": clusters },
+    })
+}
+
+/// TLS 1.3 and ALPN h2, with the peer's SPIFFE ID when one is demanded.
+fn tls(identity: &Path, peer: Option<&str>) -> Value {
+    let file = |name: &str| json!({ "filename": identity.join(name) });
+    let names: Vec<Value> = peer
+        .iter()
+        .map(|id| json!({ "san_type": "URI", "matcher": { "exact": id } }))
+        .collect();
+    json!({
+        "tls_params": { "tls_minimum_protocol_version": "TLSv1_3" },
+        "alpn_protocols": ["h2"],
+        "tls_certificates": [{
+            "certificate_chain": file("cert-chain.pem"),
+            "private_key": file("key.pem"),
+        }],
+        "validation_context": {
+            "trusted_ca": file("root-cert.pem"),
+            "match_typed_subject_alt_names": names,
+        },
+    })
+}
+
+fn assignment(cluster: &str, endpoint: SocketAddr) -> Value {
+    json!({
+        "cluster_name": cluster,
+        "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": address(endpoint) } }] }],
+    })
+}
+
+fn address(address: SocketAddr) -> Value {
+    json!({ "socket_address": {
+        "address": address.ip().to_string(),
+        "port_value": address.port(),
+    }})
+}
+
+fn start(name: &str, config: &Value, folder: &Path) -> Process {
+    let file = folder.join(format!("{name}.json"));
+    std::fs::write(&file, config.to_string()).expect("a configuration file");
+    let mut command = Command::new(workspace::envoy());
+    command
+        .arg("--config-path")
+        .arg(&file)
+        .args(["--concurrency", "1", "--disable-hot-restart"])
+        .args(["--log-level", "warning"]);
+    Process::start(name, command, folder)
+}

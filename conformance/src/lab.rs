@@ -1,0 +1,422 @@
+//! A mesh on loopback: services, pods with addresses of their own, Envoy on both sides, Cairn in
+//! the middle. A test adds its policies and routes as YAML and asks.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use crate::app::App;
+use crate::cairn::Cairn;
+use crate::envoy::{ClientTunnel, DestinationTunnel, Entrance};
+use crate::identities::{Identities, identity};
+use crate::net::{Subnet, free_address, free_port};
+use crate::process::Process;
+
+/// The one namespace of a laboratory.
+pub const NAMESPACE: &str = "shop";
+
+/// A service port.
+#[derive(Clone, Copy, Debug)]
+pub struct Port {
+    /// Its name, which may say the protocol.
+    pub name: &'static str,
+    /// Its number, as clients dial it.
+    pub number: u16,
+    /// `appProtocol`.
+    pub app_protocol: Option<&'static str>,
+}
+
+impl Port {
+    /// A port whose name says what is spoken.
+    pub const fn new(name: &'static str, number: u16) -> Self {
+        Self {
+            name,
+            number,
+            app_protocol: None,
+        }
+    }
+
+    /// A port with `appProtocol`.
+    pub const fn speaking(name: &'static str, number: u16, app_protocol: &'static str) -> Self {
+        Self {
+            name,
+            number,
+            app_protocol: Some(app_protocol),
+        }
+    }
+}
+
+/// How a pod is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// By HBONE, through the destination Envoy.
+    Hbone,
+    /// By plain TCP.
+    Plain,
+}
+
+#[derive(Debug)]
+struct Service {
+    address: IpAddr,
+    ports: Vec<Port>,
+}
+
+#[derive(Debug)]
+struct Pod {
+    name: String,
+    service: String,
+    address: SocketAddr,
+    reach: Reach,
+    identity: PathBuf,
+}
+
+/// A mesh on loopback.
+#[derive(Debug)]
+pub struct Lab {
+    // Processes first, so that they end before their folder goes.
+    cairn: Option<Cairn>,
+    destination: Option<Process>,
+    /// Certificates.
+    pub identities: Identities,
+    subnet: Subnet,
+    hbone_port: u16,
+    destination_streams_max: u32,
+    services: BTreeMap<String, Service>,
+    pods: Vec<Pod>,
+    folder: TempDir,
+}
+
+/// A client pod: real Envoy that tunnels to the waypoint.
+#[derive(Debug)]
+pub struct Client {
+    /// Its Envoy.
+    pub envoy: Process,
+    /// The pod's address, the source of its tunnels.
+    pub address: IpAddr,
+    entrances: BTreeMap<(String, u16), SocketAddr>,
+}
+
+impl Client {
+    /// Where an application of this pod connects to reach a service port.
+    pub fn to(&self, service: &str, port: u16) -> SocketAddr {
+        self.entrances[&(service.to_owned(), port)]
+    }
+}
+
+impl Lab {
+    /// A mesh without services: namespace `shop`, its waypoint, certificates.
+    pub fn new() -> Self {
+        let folder = TempDir::with_prefix("cairn-lab-").expect("a folder");
+        std::fs::create_dir_all(folder.path().join("config")).expect("a folder");
+        let subnet = Subnet::new();
+        let lab = Self {
+            cairn: None,
+            destination: None,
+            identities: Identities::new(&folder.path().join("identities")),
+            hbone_port: free_port(subnet.address()),
+            destination_streams_max: 200,
+            subnet,
+            services: BTreeMap::new(),
+            pods: Vec::new(),
+            folder,
+        };
+        lab.write("mesh", MESH);
+        lab
+    }
+
+    /// Streams that the destination Envoy allows on a connection.
+    pub fn destination_streams_max(&mut self, streams: u32) {
+        self.destination_streams_max = streams;
+    }
+
+    /// Adds a service and gives its virtual IP. Its service account has the same name.
+    pub fn service(&mut self, name: &str, ports: &[Port]) -> IpAddr {
+        let host = u8::try_from(self.services.len() + 1).expect("few services");
+        let address = IpAddr::from([10, 96, 1, host]);
+        let service = Service {
+            address,
+            ports: ports.to_vec(),
+        };
+        self.write(&format!("service-{name}"), &service_yaml(name, &service));
+        self.services.insert(name.to_owned(), service);
+        self.write_endpoints(name);
+        address
+    }
+
+    /// Adds a pod of a service that has one application on all its ports, started by `app` on the
+    /// address it is given.
+    pub fn pod(
+        &mut self,
+        service: &str,
+        name: &str,
+        reach: Reach,
+        app: impl FnOnce(SocketAddr) -> App,
+    ) -> App {
+        let app = app(free_address(self.subnet.address()));
+        self.pod_at(service, name, reach, app.address);
+        app
+    }
+
+    /// Adds a pod whose application somebody else runs.
+    pub fn pod_at(&mut self, service: &str, name: &str, reach: Reach, address: SocketAddr) {
+        let identity = self.identities.folder_of(&format!("{NAMESPACE}/{service}"));
+        self.pods.push(Pod {
+            name: name.to_owned(),
+            service: service.to_owned(),
+            address,
+            reach,
+            identity,
+        });
+        self.write_endpoints(service);
+    }
+
+    /// An unused address with a free port, for a pod.
+    pub fn free_address(&self) -> SocketAddr {
+        free_address(self.subnet.address())
+    }
+
+    /// Takes a pod out of its service's EndpointSlice, as Kubernetes does with one that is gone.
+    pub fn remove_pod(&mut self, name: &str) {
+        let at = self.pods.iter().position(|pod| pod.name == name);
+        let pod = self.pods.remove(at.expect("a pod"));
+        self.write_endpoints(&pod.service);
+    }
+
+    /// Virtual IP of a service.
+    pub fn virtual_ip(&self, service: &str) -> IpAddr {
+        self.services[service].address
+    }
+
+    /// Writes one file of configuration, in one step, as the editor of a careful user does.
+    pub fn write(&self, name: &str, yaml: &str) {
+        let new = self.config().join(format!(".{name}.new"));
+        std::fs::write(&new, yaml).expect("a file");
+        std::fs::rename(&new, self.config().join(format!("{name}.yaml"))).expect("a rename");
+    }
+
+    /// Removes a file of configuration.
+    pub fn remove(&self, name: &str) {
+        std::fs::remove_file(self.config().join(format!("{name}.yaml"))).expect("a file");
+    }
+
+    /// Folder of the configuration.
+    pub fn config(&self) -> PathBuf {
+        self.folder.path().join("config")
+    }
+
+    /// Folder for logs and whatever a test needs.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Starts the destination Envoy and Cairn.
+    pub async fn start(&mut self) {
+        self.start_with(&[]).await;
+    }
+
+    /// Starts the destination Envoy and Cairn with more flags.
+    pub async fn start_with(&mut self, flags: &[&str]) {
+        self.start_destination().await;
+        let cairn = Cairn::start(
+            self.subnet.address(),
+            &self.config(),
+            &self.waypoint_identity(),
+            self.hbone_port,
+            flags,
+            self.folder.path(),
+        )
+        .await;
+        self.cairn = Some(cairn);
+    }
+
+    /// Starts the destination Envoy alone.
+    pub async fn start_destination(&mut self) {
+        let pods: Vec<_> = self
+            .pods
+            .iter()
+            .filter(|pod| pod.reach == Reach::Hbone)
+            .map(|pod| (pod.address.ip(), pod.identity.as_path()))
+            .collect();
+        if pods.is_empty() {
+            return;
+        }
+        let tunnel = DestinationTunnel {
+            port: self.hbone_port,
+            pods,
+            streams_max: self.destination_streams_max,
+        };
+        let process = tunnel.start("destination", self.folder.path()).await;
+        self.destination = Some(process);
+    }
+
+    /// Cairn.
+    pub fn cairn(&self) -> &Cairn {
+        self.cairn.as_ref().expect("start() first")
+    }
+
+    /// Cairn, to signal it or wait for it.
+    pub fn cairn_mut(&mut self) -> &mut Cairn {
+        self.cairn.as_mut().expect("start() first")
+    }
+
+    /// Folder with the waypoint's certificate.
+    pub fn waypoint_identity(&self) -> PathBuf {
+        self.identities.folder_of("shop/waypoint")
+    }
+
+    /// An unused loopback address, for a client of the test's own.
+    pub fn client_address(&self) -> IpAddr {
+        self.subnet.address()
+    }
+
+    /// Starts a client pod of service account `workload` (`namespace/account`) with an entrance to
+    /// every port of every service.
+    pub async fn client(&self, workload: &str) -> Client {
+        let authorities = self.services.iter().flat_map(|(name, service)| {
+            service.ports.iter().map(move |port| {
+                let authority = SocketAddr::new(service.address, port.number).to_string();
+                ((name.clone(), port.number), authority)
+            })
+        });
+        self.client_of(workload, self.cairn().hbone, "shop/waypoint", authorities)
+            .await
+    }
+
+    /// Starts a client pod that tunnels to `next_hop`.
+    pub async fn client_of(
+        &self,
+        workload: &str,
+        next_hop: SocketAddr,
+        next_hop_identity: &str,
+        authorities: impl IntoIterator<Item = ((String, u16), String)>,
+    ) -> Client {
+        let address = self.subnet.address();
+        let mut entrances = BTreeMap::new();
+        let mut listeners = Vec::new();
+        for (key, authority) in authorities {
+            let listen = free_address(address);
+            entrances.insert(key, listen);
+            listeners.push(Entrance { listen, authority });
+        }
+        let tunnel = ClientTunnel {
+            identity: &self.identities.folder_of(workload),
+            source: address,
+            waypoint: next_hop,
+            waypoint_id: identity(next_hop_identity).to_string(),
+            entrances: listeners,
+        };
+        let name = format!("client-{}", workload.replace('/', "-"));
+        Client {
+            envoy: tunnel.start(&name, self.folder.path()).await,
+            address,
+            entrances,
+        }
+    }
+
+    /// HBONE address of a pod.
+    pub fn pod_hbone(&self, name: &str) -> SocketAddr {
+        let pod = self.pods.iter().find(|pod| pod.name == name);
+        SocketAddr::new(pod.expect("a pod").address.ip(), self.hbone_port)
+    }
+
+    /// Rewrites the EndpointSlices and Pods of a service.
+    fn write_endpoints(&self, service: &str) {
+        let ports = &self.services[service].ports;
+        let pods = self.pods.iter().filter(|pod| pod.service == service);
+        let mut yaml = String::from("# Endpoints: one slice a pod, for every pod has its own port.\n");
+        for pod in pods {
+            yaml.push_str(&pod_yaml(pod, ports));
+        }
+        self.write(&format!("endpoints-{service}"), &yaml);
+    }
+}
+
+impl Default for Lab {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+const MESH: &str = "\
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: shop
+  labels: {istio.io/use-waypoint: waypoint}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: waypoint, namespace: shop}
+spec:
+  gatewayClassName: cairn-waypoint
+  listeners: [{name: mesh, port: 15008, protocol: HBONE}]
+";
+
+fn service_yaml(name: &str, service: &Service) -> String {
+    let mut yaml = format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: {NAMESPACE}}}\nspec:\n  \
+         clusterIP: {}\n  selector: {{app: {name}}}\n  ports:\n",
+        service.address
+    );
+    for port in &service.ports {
+        let protocol = port
+            .app_protocol
+            .map_or_else(String::new, |p| format!(", appProtocol: {p}"));
+        let _ = writeln!(
+            yaml,
+            "  - {{name: {}, port: {}{protocol}}}",
+            port.name, port.number
+        );
+    }
+    yaml
+}
+
+fn pod_yaml(pod: &Pod, ports: &[Port]) -> String {
+    let Pod {
+        name,
+        service,
+        address,
+        reach,
+        ..
+    } = pod;
+    let annotation = match reach {
+        Reach::Hbone => "\n  annotations: {ambient.istio.io/redirection: enabled}",
+        Reach::Plain => "",
+    };
+    let ports: String = ports
+        .iter()
+        .map(|port| format!("\n- {{name: {}, port: {}}}", port.name, address.port()))
+        .collect();
+    let ip = address.ip();
+    format!(
+        "---
+apiVersion: v1
+kind: Pod
+metadata:
+  name: {name}
+  namespace: {NAMESPACE}
+  labels: {{app: {service}}}{annotation}
+spec:
+  serviceAccountName: {service}
+  containers: [{{name: app, image: app}}]
+status:
+  podIP: {ip}
+  podIPs: [{{ip: {ip}}}]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata:
+  name: {name}
+  namespace: {NAMESPACE}
+  labels: {{kubernetes.io/service-name: {service}}}
+addressType: IPv4
+ports:{ports}
+endpoints:
+- addresses: [{ip}]
+  targetRef: {{kind: Pod, name: {name}, namespace: {NAMESPACE}}}
+"
+    )
+}

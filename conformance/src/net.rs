@@ -1,0 +1,49 @@
+//! Loopback addresses and free ports.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// A block 127.x.y.0/24 that no other laboratory of this process has; x comes from the process, so
+/// that two test processes seldom share one.
+#[derive(Debug)]
+pub struct Subnet {
+    process: u8,
+    laboratory: u8,
+    next: AtomicU8,
+}
+
+impl Subnet {
+    /// The next block.
+    pub fn new() -> Self {
+        static NEXT: AtomicU8 = AtomicU8::new(1);
+        Self {
+            process: (std::process::id() % 250 + 2) as u8,
+            laboratory: NEXT.fetch_add(1, Ordering::Relaxed),
+            next: AtomicU8::new(1),
+        }
+    }
+
+    /// The next address.
+    pub fn address(&self) -> IpAddr {
+        let host = self.next.fetch_add(1, Ordering::Relaxed);
+        assert!(host < 255, "the block is used up");
+        Ipv4Addr::new(127, self.process, self.laboratory, host).into()
+    }
+}
+
+impl Default for Subnet {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A port that is free on this address now. Whoever wants it must take it soon.
+pub fn free_port(ip: IpAddr) -> u16 {
+    let listener = TcpListener::bind((ip, 0)).expect("a loopback address");
+    listener.local_addr().expect("a bound address").port()
+}
+
+/// An address with a free port.
+pub fn free_address(ip: IpAddr) -> SocketAddr {
+    SocketAddr::new(ip, free_port(ip))
+}

@@ -1,0 +1,12 @@
+//! End to end over real sockets: an application's client, real Envoy as the client tunnel, Cairn,
+//! real Envoy as the destination tunnel, an application.
+
+// A panic here is a failed test.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod change;
+mod laboratory;
+mod policy;
+mod protocols;
+mod routes;
+mod telemetry;

@@ -1,0 +1,205 @@
+//! What may be written in a `requests.yaml`. Reads nothing and runs nothing.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+/// One document: a state of the configuration, and what is asked in it. Further documents follow
+/// on the same store, so that a case can break what was good before.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Stage {
+    /// What the reader should notice.
+    #[serde(rename = "why")]
+    pub _why: Option<String>,
+    /// Starts with an empty store, as after a restart.
+    #[serde(default)]
+    pub fresh: bool,
+    /// File of `golden/mesh/` that stands below the case; `none` for a case that brings its own.
+    #[serde(default = "shop")]
+    pub mesh: String,
+    /// The case's file that is in force as `case.yaml`.
+    #[serde(default = "case")]
+    pub file: String,
+    /// `--gateway`.
+    pub gateway: Option<String>,
+    /// Every finding worse than Info, as patterns; `any` to leave them alone. Default: none.
+    #[serde(default)]
+    pub diagnostics: Diagnostics,
+    /// Patterns that must be found among the others, Info included.
+    #[serde(default)]
+    pub diagnostics_include: Vec<String>,
+    /// Fields for every ask that does not have its own.
+    #[serde(default)]
+    pub default: Ask,
+    /// What is asked.
+    #[serde(default)]
+    pub asks: Vec<Ask>,
+}
+
+fn shop() -> String {
+    "shop".into()
+}
+
+fn case() -> String {
+    "case.yaml".into()
+}
+
+/// `any`, or patterns: every word of a pattern must occur in the finding.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub enum Diagnostics {
+    Word(String),
+    Patterns(Vec<String>),
+}
+
+impl Default for Diagnostics {
+    fn default() -> Self {
+        Self::Patterns(Vec::new())
+    }
+}
+
+/// One request or TCP stream.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ask {
+    /// What the reader should notice.
+    pub why: Option<String>,
+    /// `namespace/service-account`, or a whole SPIFFE ID.
+    pub from: Option<String>,
+    /// Address of the TCP peer; 10.0.9.9 by default.
+    pub ip: Option<String>,
+    /// `service.namespace:port`, or `address:port`; `web.shop:80` by default.
+    pub to: Option<String>,
+    /// `METHOD TARGET`, or `tcp`.
+    pub send: Option<String>,
+    /// Host header; `web.shop` by default.
+    pub host: Option<String>,
+    /// Other headers.
+    pub headers: Option<BTreeMap<String, Values>>,
+    /// What must come out.
+    pub expect: Option<Expect>,
+}
+
+/// One value or several of a header.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum Values {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl Values {
+    pub fn iter(&self) -> impl Iterator<Item = &String> {
+        match self {
+            Self::One(value) => std::slice::from_ref(value).iter(),
+            Self::Several(values) => values.iter(),
+        }
+    }
+}
+
+/// A short form, or everything that must hold.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum Expect {
+    Status(u16),
+    Word(String),
+    Full(Box<Full>),
+}
+
+/// What must hold; a field left out is not looked at.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Full {
+    /// `allow` or `deny`.
+    pub verdict: Option<String>,
+    /// `forward`, a status, `served` or `refused`.
+    pub answer: Option<Answer>,
+    /// The policy that decided, `namespace/name#rule`, or `none`.
+    pub by: Option<String>,
+    /// What dry-run policies say: `ACTION allow|deny by`, in any order.
+    pub shadow: Option<Vec<String>>,
+    /// Response code details.
+    pub details: Option<String>,
+    /// Part of the reason in words.
+    pub reason: Option<String>,
+    /// gRPC status of the answer.
+    pub grpc: Option<u8>,
+    /// The route that matched, `namespace/name#rule`, or `none`.
+    pub route: Option<String>,
+    /// The one cluster that all of it goes to, `service.namespace:port`.
+    pub backend: Option<String>,
+    /// Per cent of the requests by cluster, `500` for those that go nowhere.
+    pub shares: Option<BTreeMap<String, f64>>,
+    /// Addresses of the endpoints that may receive it.
+    pub endpoints: Option<Vec<String>>,
+    /// Location of the redirect.
+    pub location: Option<String>,
+    /// Path and query that the application gets.
+    pub path: Option<String>,
+    /// Headers that the application gets; null for one that must be absent.
+    #[serde(default)]
+    pub request_headers: BTreeMap<String, Option<String>>,
+    /// Headers that the client gets, of an answer with `server: app` and `x-set: old`.
+    #[serde(default)]
+    pub response_headers: BTreeMap<String, Option<String>>,
+    /// What is spoken on the port.
+    pub protocol: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum Answer {
+    Status(u16),
+    Word(String),
+}
+
+impl Ask {
+    /// This ask, with what it does not say taken from `default`.
+    pub fn with_defaults(&self, default: &Ask) -> Ask {
+        Ask {
+            why: self.why.clone(),
+            from: self.from.clone().or_else(|| default.from.clone()),
+            ip: self.ip.clone().or_else(|| default.ip.clone()),
+            to: self.to.clone().or_else(|| default.to.clone()),
+            send: self.send.clone().or_else(|| default.send.clone()),
+            host: self.host.clone().or_else(|| default.host.clone()),
+            headers: self.headers.clone().or_else(|| default.headers.clone()),
+            expect: self.expect.clone().or_else(|| default.expect.clone()),
+        }
+    }
+
+    /// For messages.
+    pub fn shown(&self) -> String {
+        let part = |text: &Option<String>| text.clone().unwrap_or_default();
+        let headers = match &self.headers {
+            Some(headers) if !headers.is_empty() => format!(" {headers:?}"),
+            _ => String::new(),
+        };
+        let shown = format!(
+            "{} {} {} {}{headers}",
+            part(&self.from),
+            part(&self.ip),
+            part(&self.to),
+            part(&self.send)
+        );
+        shown.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
+    /// What must hold, written out.
+    pub fn expected(&self) -> Full {
+        let answer = |answer| Full {
+            answer: Some(answer),
+            ..Full::default()
+        };
+        match self.expect.clone().expect("an ask without expect") {
+            Expect::Status(status) => answer(Answer::Status(status)),
+            Expect::Word(word) if word == "allow" || word == "deny" => Full {
+                verdict: Some(word),
+                ..Full::default()
+            },
+            Expect::Word(word) => answer(Answer::Word(word)),
+            Expect::Full(full) => *full,
+        }
+    }
+}
