@@ -8,7 +8,9 @@ use serde::Serialize;
 const SCHEME: &str = "spiffe://";
 
 /// A SPIFFE ID. `spiffe://<trust domain>/ns/<namespace>/sa/<service account>` is what Istio issues;
-/// an ID with another path is a valid peer, but has no namespace and no service account.
+/// an ID with another path is a valid peer without namespace and service account, unless it has
+/// `ns` or `sa` segments in some other place: Istio's patterns would find a namespace there, a DENY
+/// on it must not miss the peer, and two readings of one name are one too many.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Identity {
     uri: Arc<str>,
@@ -39,6 +41,9 @@ pub enum IdentityError {
         "the path of a SPIFFE ID has non-empty segments of a-z, A-Z, 0-9, '.', '-' and '_', none of them '.' or '..'"
     )]
     Path,
+    /// `ns` or `sa` segments that are not Istio's form.
+    #[error("a SPIFFE ID with the segments 'ns' or 'sa' has the form spiffe://TRUST-DOMAIN/ns/NAMESPACE/sa/SERVICE-ACCOUNT")]
+    Ambiguous,
     /// Longer than the 2,048 bytes the SPIFFE standard allows.
     #[error("a SPIFFE ID is at most 2048 bytes long")]
     Length,
@@ -61,10 +66,14 @@ impl Identity {
         if !path.split('/').all(valid) {
             return Err(IdentityError::Path);
         }
+        let workload = workload_span(path, SCHEME.len() + trust_domain.len() + 1);
+        if workload.is_none() && path.split('/').any(|s| s == "ns" || s == "sa") {
+            return Err(IdentityError::Ambiguous);
+        }
         Ok(Self {
             uri: Arc::from(uri),
             trust_domain_end: (SCHEME.len() + trust_domain.len()) as u32,
-            workload: workload_span(path, SCHEME.len() + trust_domain.len() + 1),
+            workload,
         })
     }
 
@@ -165,7 +174,7 @@ mod tests {
 
     #[test]
     fn other_paths_are_peers_without_namespace() {
-        let id = Identity::parse("spiffe://td/ns/a/sa/b/c").unwrap();
+        let id = Identity::parse("spiffe://td/team/a/b").unwrap();
         assert_eq!((id.namespace(), id.service_account()), (None, None));
         assert_eq!(id.trust_domain(), "td");
     }
@@ -181,6 +190,9 @@ mod tests {
             ("spiffe://td/", IdentityError::Path),
             ("spiffe://td/ns//sa/b", IdentityError::Path),
             ("spiffe://td/ns/../sa/b", IdentityError::Path),
+            ("spiffe://td/ns/a/sa/b/c", IdentityError::Ambiguous),
+            ("spiffe://td/x/ns/a/sa/b", IdentityError::Ambiguous),
+            ("spiffe://td/ns/a", IdentityError::Ambiguous),
             ("spiffe://td/ns/a/sa/b?x", IdentityError::Path),
             ("spiffe://td/ns/a/sa/b%2f", IdentityError::Path),
         ] {

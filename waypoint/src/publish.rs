@@ -1,6 +1,7 @@
 //! The only writer of the configuration in force: sources in, snapshot resolved, runtime compiled,
 //! one swap. What is broken is logged once, and what was good stays in force.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -9,10 +10,11 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use cairn_config_schema::diagnostics::{Diagnostic, Severity};
 use cairn_config_schema::resolve::{self, Options};
 use cairn_config_schema::snapshot::{Mesh, Snapshot};
-use cairn_config_schema::store::{SourceFile, Store};
+use cairn_config_schema::store::{self, Store};
 
 use crate::admin::{NotReady, Readiness, Reload};
 use crate::runtime::Runtime;
+use crate::source::SourceFile;
 use crate::telemetry::counters;
 
 /// What the rest of the process reads.
@@ -61,7 +63,8 @@ impl Publisher {
 
     /// Puts the configuration these files hold in force. `noticed` is when the change was noticed.
     pub fn publish(&mut self, files: &[SourceFile], noticed: Instant) {
-        let update = self.store.update(files);
+        let files: Vec<_> = files.iter().map(as_stored).collect();
+        let update = self.store.update(&files);
         self.options.version += 1;
         let mut snapshot = resolve::resolve(&update.resources, &self.options);
         snapshot.diagnostics.extend(update.diagnostics);
@@ -104,6 +107,16 @@ impl Publisher {
             took_ms = took.as_millis() as u64,
             "configuration in force"
         );
+    }
+}
+
+fn as_stored(file: &SourceFile) -> store::SourceFile<'_> {
+    store::SourceFile {
+        path: file.path.clone(),
+        content: match &file.text {
+            Ok(text) => Ok(Cow::Borrowed(text.as_bytes())),
+            Err(reason) => Err(reason.as_str().into()),
+        },
     }
 }
 

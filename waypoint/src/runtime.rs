@@ -201,7 +201,7 @@ fn live_clusters(
     for (key, endpoints) in &snapshot.clusters {
         let cluster = match previous.and_then(|p| p.clusters.get(key)) {
             Some(live) => {
-                live.update(endpoints);
+                live.update(endpoints.clone());
                 live.clone()
             }
             None => Arc::new(Cluster::new(key.clone(), endpoints.clone())),

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::tunnel;
 use crate::limits::{CONNECTIONS_PER_WORKER_MAX, HANDSHAKE_TIMEOUT};
+use crate::telemetry::counters;
 use crate::telemetry::exchange::Peer;
 use crate::tls::Acceptor;
 use crate::worker::Worker;
@@ -62,6 +63,7 @@ async fn serve(stream: TcpStream, address: SocketAddr, acceptor: &Acceptor, work
     if let Err(error) = tune(&stream) {
         tracing::debug!(%error, "socket options refused");
     }
+    let _counted = counters::CONNECTIONS.track();
     match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
         Ok(Ok((tls, identity))) => {
             let address = SocketAddr::new(address.ip().to_canonical(), address.port());

@@ -21,6 +21,7 @@ use crate::limits::{
 };
 use crate::proxy::tcp;
 use crate::runtime::Target;
+use crate::telemetry::counters;
 use crate::telemetry::exchange::{Peer, StreamOrigin};
 use crate::tunnel_stream::TunnelStream;
 use crate::worker::Worker;
@@ -55,6 +56,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let _held = worker.in_flight.hold(Kind::Tunnel);
+    let _counted = counters::TUNNELS.track();
     let open = Arc::new(());
     let mut draining = worker.drain.watch();
     let mut goaway_at = draining
@@ -148,6 +150,7 @@ fn take(
             tokio::spawn(async move {
                 let _open = open;
                 let _held = worker.in_flight.hold(Kind::Stream);
+                let _counted = counters::STREAMS.track();
                 stream.serve(worker).await;
             });
         }

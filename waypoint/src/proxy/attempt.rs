@@ -66,7 +66,10 @@ pub(super) fn next_peer(
 }
 
 /// After an endpoint could not be reached: nothing was sent, so another may be tried.
-pub fn after_connect_failure(ctx: &RequestContext, mut error: Box<Error>) -> Box<Error> {
+pub fn after_connect_failure(ctx: &mut RequestContext, mut error: Box<Error>) -> Box<Error> {
+    if let Some(exchange) = &mut ctx.exchange {
+        exchange.upstream_failure = Some(super::error::words_of(&error).into());
+    }
     let attempts = ctx.exchange.as_ref().map_or(1, |e| e.attempts);
     let decision = RetryPolicy::default().decide(attempts, AttemptOutcome::ConnectFailed);
     error.set_retry(decision == RetryDecision::Again);

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use cairn_config_schema::snapshot::HeaderChange;
+use cairn_filters::chain::ResponseChanges;
 use cairn_filters::outcome::Outcome;
 use cairn_routing::{ActiveRequest, Cluster};
 
@@ -41,6 +41,6 @@ pub struct Plan {
     pub cluster: Arc<Cluster>,
     /// HTTP version towards it.
     pub version: HttpVersion,
-    /// Changes of the response header, in order.
-    pub response_changes: Vec<HeaderChange>,
+    /// Changes of the response header.
+    pub response_changes: ResponseChanges,
 }

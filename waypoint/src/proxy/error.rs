@@ -46,6 +46,14 @@ fn of_upstream(etype: &ErrorType) -> Outcome {
     }
 }
 
+/// An error of the engine in words: ours when it is one of ours.
+pub fn words_of(error: &Error) -> String {
+    match &error.context {
+        Some(context) => context.as_str().to_owned(),
+        None => error.etype().as_str().to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

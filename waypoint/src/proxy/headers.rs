@@ -2,7 +2,10 @@
 //! bytes.
 
 use cairn_filters::header_change::Headers;
+use cairn_filters::hygiene;
+use http::Version;
 use http::header::{HOST, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use pingora_error::{ErrorType, OkOrErr, OrErr, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
@@ -37,6 +40,25 @@ impl Headers for RequestHeaders<'_> {
     fn remove(&mut self, name: &HeaderName) {
         self.0.remove_header(name);
     }
+}
+
+/// Makes a request fit for HTTP/2: nothing that concerns one hop, and the authority in the URI
+/// (RFC 9113 8.2.2, 8.3.1).
+pub fn for_http2(request: &mut RequestHeader) -> Result<()> {
+    hygiene::strip_hop_by_hop(&mut RequestHeaders(request), false);
+    request.remove_header(&TRANSFER_ENCODING);
+    let host = request.remove_header(&HOST);
+    let mut parts = request.uri.clone().into_parts();
+    if parts.authority.is_none() {
+        let host = host.or_err(ErrorType::InvalidHTTPHeader, "a request without Host")?;
+        let authority = http::uri::Authority::try_from(host.as_bytes());
+        parts.authority = Some(authority.or_err(ErrorType::InvalidHTTPHeader, "the Host")?);
+    }
+    parts.scheme = Some(http::uri::Scheme::HTTP);
+    let uri = http::Uri::from_parts(parts).or_err(ErrorType::InvalidHTTPHeader, "the URI")?;
+    request.set_uri(uri);
+    request.set_version(Version::HTTP_2);
+    Ok(())
 }
 
 /// HTTP/2 carries the authority in the URI; the engine makes Host from it and back.

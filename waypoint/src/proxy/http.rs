@@ -8,7 +8,6 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cairn_config_schema::snapshot::Filter;
 use cairn_filters::authority;
 use cairn_filters::chain::{Answer, Decision, Destination, RequestView};
 use cairn_filters::outcome::{Outcome, is_grpc};
@@ -21,9 +20,9 @@ use pingora_error::{Error, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
-use super::connector::Shared;
+use super::connector::{HttpVersion, Shared};
 use super::context::{Plan, RequestContext};
-use super::error::outcome_of;
+use super::error::{outcome_of, words_of};
 use super::headers::{self, RequestHeaders, ResponseHeaders};
 use super::stream::StreamContext;
 use super::{attempt, reply};
@@ -143,11 +142,12 @@ impl Gate {
         if let Destination::Cluster { key, backend: Some(_) } = destination {
             let service = runtime.snapshot.services.get(&key.service);
             exchange.service = service.cloned().or(exchange.service.take());
+            exchange.service_port = key.port;
         }
         let upgrade = request.headers.contains_key(http::header::UPGRADE);
         let version = attempt::version(runtime, destination, target, http2 && !upgrade, upgrade);
         *plan = Some(Plan {
-            response_changes: response_changes(&decision, &destination),
+            response_changes: decision.response_changes(destination.backend()),
             version,
             cluster,
         });
@@ -202,22 +202,6 @@ fn note_decision(exchange: &mut Exchange, decision: &Decision<'_>) {
     if let Some(Found::Rule(rule)) = &decision.found {
         exchange.route = Some((rule.route.clone(), rule.rule));
     }
-}
-
-fn response_changes(
-    decision: &Decision<'_>,
-    destination: &Destination<'_>,
-) -> Vec<cairn_config_schema::snapshot::HeaderChange> {
-    let rule = match &decision.found {
-        Some(Found::Rule(rule)) => rule.rule().map_or(&[][..], |r| &r.filters),
-        _ => &[],
-    };
-    let backend = destination.backend().map_or(&[][..], |b| &b.filters);
-    let changes = rule.iter().chain(backend).filter_map(|f| match f {
-        Filter::ResponseHeaders(change) => Some(change.clone()),
-        _ => None,
-    });
-    changes.collect()
 }
 
 fn request_id() -> HeaderValue {
@@ -338,11 +322,15 @@ impl ProxyHttp for Gate {
     async fn upstream_request_filter(
         &self,
         _session: &mut Session,
-        _request: &mut RequestHeader,
+        request: &mut RequestHeader,
         ctx: &mut RequestContext,
     ) -> Result<()> {
         ctx.sent = Some(std::time::Instant::now());
-        Ok(())
+        match &ctx.plan {
+            // For HTTP/1.1 the engine does it; for a connector of its users it does not.
+            Some(plan) if plan.version == HttpVersion::Http2 => headers::for_http2(request),
+            _ => Ok(()),
+        }
     }
 
     async fn response_filter(
@@ -358,10 +346,12 @@ impl ProxyHttp for Gate {
             }
             http.grpc_status = grpc_status(&response.headers).or(http.grpc_status);
         }
+        // An endpoint that speaks HTTP/1.0 does not make our client's connection an HTTP/1.0 one.
+        if response.version < Version::HTTP_11 {
+            response.set_version(Version::HTTP_11);
+        }
         if let Some(plan) = &ctx.plan {
-            for change in &plan.response_changes {
-                cairn_filters::header_change::apply(change, &mut ResponseHeaders(response));
-            }
+            plan.response_changes.apply(&mut ResponseHeaders(response));
         }
         Ok(())
     }
@@ -489,13 +479,6 @@ fn note_outcome(ctx: &mut RequestContext, outcome: Outcome) {
         && http.grpc
     {
         http.grpc_status = Some(u32::from(row.grpc_status));
-    }
-}
-
-fn words_of(error: &Error) -> String {
-    match &error.context {
-        Some(context) => context.as_str().to_owned(),
-        None => error.etype().as_str().to_owned(),
     }
 }
 

@@ -27,6 +27,7 @@ use crate::limits::{
 };
 use crate::listener::accept::tune;
 use crate::listener::tunnel::keepalive;
+use crate::telemetry::counters;
 use crate::tls::{self, LocalIdentity};
 use crate::tunnel_stream::TunnelStream;
 
@@ -244,7 +245,9 @@ impl Hop {
             released: Notify::new(),
         });
         let watched = tunnel.clone();
+        let counted = counters::UPSTREAM_TUNNELS.track();
         tokio::spawn(async move {
+            let _counted = counted;
             tokio::select! {
                 ended = connection => {
                     tracing::debug!(%next_hop, error = ?ended.err(), "upstream tunnel ended");
