@@ -78,17 +78,18 @@ pub fn start(settings: Settings) -> anyhow::Result<Running> {
 
     let reload = Arc::new(Notify::new());
     let watch = follow_config(&settings, &in_force)?;
-    let (in_flight, drain, stop) = (Arc::<InFlight>::default(), Drain::default(), Arc::new(Notify::new()));
+    let (in_flight, drain, stop) = (
+        Arc::<InFlight>::default(),
+        Drain::default(),
+        Arc::new(Notify::new()),
+    );
     let listeners = listen(settings.hbone_addr, settings.workers)?;
     let hbone_addr = listeners
         .first()
         .context("at least one worker is needed")?
         .local_addr()?;
-    let admin = admin::Server::start(
-        settings.addresses,
-        admin_state(&settings, &in_force, &stop),
-    )
-    .context("open the operators' addresses")?;
+    let admin = admin::Server::start(settings.addresses, admin_state(&settings, &in_force, &stop))
+        .context("open the operators' addresses")?;
     let bound = admin.addresses();
     let own: Arc<[SocketAddr]> = Arc::from([hbone_addr, bound.metrics, bound.ready, bound.admin]);
 
@@ -215,7 +216,10 @@ fn spawn_worker(index: usize, parts: worker::Parts) -> anyhow::Result<JoinHandle
     let thread = std::thread::Builder::new()
         .name(format!("worker-{index}"))
         .spawn(move || {
-            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            let runtime = match tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+            {
                 Ok(runtime) => runtime,
                 Err(error) => return drop(ready.send(Err(anyhow::Error::from(error)))),
             };
@@ -228,13 +232,12 @@ fn spawn_worker(index: usize, parts: worker::Parts) -> anyhow::Result<JoinHandle
     Ok(thread)
 }
 
-fn follow_config(
-    settings: &Settings,
-    in_force: &InForce,
-) -> anyhow::Result<source::Watch> {
+fn follow_config(settings: &Settings, in_force: &InForce) -> anyhow::Result<source::Watch> {
     let options = Options {
         gateway: settings.gateway.clone(),
         trust_domain: settings.trust_domain.clone(),
+        // As Kubernetes' downward API is usually spelled; for internalTrafficPolicy: Local.
+        node: std::env::var("NODE_NAME").ok(),
         ..Options::default()
     };
     let mut publisher = Publisher::new(options, in_force.clone());
@@ -250,7 +253,9 @@ fn follow_config(
 /// Looks at the certificate files every second, and at once on SIGHUP. They are three small files
 /// that an orchestrator replaces in its own ways; looking is simpler than watching and as good.
 fn follow_identity(identity: Arc<IdentitySource>, reload: Arc<Notify>) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     std::thread::Builder::new().name("identity".to_owned()).spawn(move || {
         runtime.block_on(async {
             let mut last_error = String::new();

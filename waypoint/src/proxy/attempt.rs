@@ -45,7 +45,10 @@ pub(super) fn next_peer(
     ctx: &mut RequestContext,
 ) -> Result<Box<HttpPeer>> {
     let (Some(plan), Some(runtime)) = (&ctx.plan, &ctx.runtime) else {
-        return Error::e_explain(ErrorType::InternalError, "a request without a plan was sent on");
+        return Error::e_explain(
+            ErrorType::InternalError,
+            "a request without a plan was sent on",
+        );
     };
     let Some(live) = plan.cluster.pick(fastrand::u64(..), &ctx.tried) else {
         ctx.outcome = Some(Outcome::NoEndpoint);
@@ -103,9 +106,12 @@ pub fn after_failure(
 
 /// HTTP/2 says so when a stream was never looked at (RFC 9113 8.7, 6.8).
 fn was_refused(error: &Error) -> bool {
-    error.root_cause().downcast_ref::<h2::Error>().is_some_and(|e| {
-        let refused = e.is_reset() && e.reason() == Some(h2::Reason::REFUSED_STREAM);
-        let going_away = e.is_go_away() && e.reason() == Some(h2::Reason::NO_ERROR);
-        e.is_remote() && (refused || going_away)
-    })
+    error
+        .root_cause()
+        .downcast_ref::<h2::Error>()
+        .is_some_and(|e| {
+            let refused = e.is_reset() && e.reason() == Some(h2::Reason::REFUSED_STREAM);
+            let going_away = e.is_go_away() && e.reason() == Some(h2::Reason::NO_ERROR);
+            e.is_remote() && (refused || going_away)
+        })
 }

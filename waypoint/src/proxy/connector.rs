@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use pingora_core::connectors::http::custom::{Connection, Connector};
 use pingora_core::connectors::http::v2::{ConnectionRef, H2HandshakeSettings, handshake};
-use pingora_core::upstreams::peer::{HttpPeer, Peer, PeerOptions};
 use pingora_core::protocols::ALPN;
 use pingora_core::protocols::tls::CustomALPN;
+use pingora_core::upstreams::peer::{HttpPeer, Peer, PeerOptions};
 use pingora_error::{Error, ErrorType, OrErr, Result};
 
 use super::session::Http2Upstream;
@@ -152,7 +152,9 @@ impl Shared {
                 let mut pools = lock(&self.http2);
                 let pool = pools.get_mut(&number)?;
                 pool.retain(Pooled::is_worth_keeping);
-                let found = pool.iter_mut().find(|p| p.connection.more_streams_allowed())?;
+                let found = pool
+                    .iter_mut()
+                    .find(|p| p.connection.more_streams_allowed())?;
                 found.used = Instant::now();
                 found.connection.clone()
             };
@@ -174,10 +176,9 @@ impl Shared {
         settings.stream_window_size = Some(TUNNEL_STREAM_WINDOW_BYTES);
         settings.connection_window_size = Some(TUNNEL_CONNECTION_WINDOW_BYTES);
         let connection = handshake(Box::new(upstream), settings).await?;
-        let session = connection
-            .spawn_stream()
-            .await?
-            .ok_or_else(|| Error::explain(ErrorType::ConnectError, "the endpoint allows no stream"))?;
+        let session = connection.spawn_stream().await?.ok_or_else(|| {
+            Error::explain(ErrorType::ConnectError, "the endpoint allows no stream")
+        })?;
         lock(&self.http2)
             .entry(named.number)
             .or_default()
@@ -245,7 +246,10 @@ impl Connector for TunnelConnector {
     ) -> Result<(Connection<Http2Upstream>, bool)> {
         // Forgotten between the choice and now: the endpoint has left the configuration.
         let named = self.shared.named(peer).ok_or_else(|| {
-            Error::explain(ErrorType::ConnectError, "the endpoint is no longer configured")
+            Error::explain(
+                ErrorType::ConnectError,
+                "the endpoint is no longer configured",
+            )
         })?;
         let limit = limit_of(peer);
         match named.route.version {

@@ -47,7 +47,11 @@ impl Engine {
     /// # Errors
     /// When no temporary folder or socket can be made.
     pub async fn start(worker: &Arc<Worker>, connections: Arc<Shared>) -> anyhow::Result<Self> {
-        let proxy = build(Gate::new(worker.clone(), connections.clone()), connections.clone()).await?;
+        let proxy = build(
+            Gate::new(worker.clone(), connections.clone()),
+            connections.clone(),
+        )
+        .await?;
         Ok(Self {
             proxy,
             connections,
@@ -93,11 +97,6 @@ impl Engine {
             }
             served = self.proxy.process_new_http(session, &self.draining).await;
         }
-    }
-
-    /// Ends idle keep-alive connections: the last step of a drain.
-    pub async fn close_idle(&self) {
-        self.proxy.http_cleanup().await;
     }
 }
 

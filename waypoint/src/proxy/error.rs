@@ -67,11 +67,20 @@ mod tests {
     #[test]
     fn where_an_error_comes_from_decides_who_is_blamed() {
         assert_eq!(upstream(ErrorType::ReadError), Outcome::UpstreamClosed);
-        assert_eq!(upstream(ErrorType::ConnectTimedout), Outcome::ConnectTimeout);
-        assert_eq!(upstream(ErrorType::TLSHandshakeFailure), Outcome::ConnectFailed);
+        assert_eq!(
+            upstream(ErrorType::ConnectTimedout),
+            Outcome::ConnectTimeout
+        );
+        assert_eq!(
+            upstream(ErrorType::TLSHandshakeFailure),
+            Outcome::ConnectFailed
+        );
         let mut error = Error::new(ErrorType::ReadError);
         error.as_down();
         assert_eq!(outcome_of(&error), Outcome::ClientGone);
-        assert_eq!(outcome_of(&Error::new(ErrorType::ReadError)), Outcome::Internal);
+        assert_eq!(
+            outcome_of(&Error::new(ErrorType::ReadError)),
+            Outcome::Internal
+        );
     }
 }

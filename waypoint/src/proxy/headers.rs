@@ -124,5 +124,7 @@ pub fn has_ambiguous_length(session: &Session) -> bool {
 /// Size of the header block of an HTTP/1.1 request in bytes; 0 for HTTP/2, whose limit is in the
 /// engine's options.
 pub fn block_bytes(session: &Session) -> usize {
-    session.as_http1().map_or(0, |s| s.get_headers_raw_bytes().len())
+    session
+        .as_http1()
+        .map_or(0, |s| s.get_headers_raw_bytes().len())
 }

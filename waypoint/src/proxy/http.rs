@@ -29,8 +29,8 @@ use super::{attempt, reply};
 use crate::drain::Kind;
 use crate::limits::REQUEST_HEADER_BYTES_MAX;
 use crate::runtime::{Runtime, Target};
-use crate::telemetry::exchange::{Exchange, HttpExchange};
 use crate::telemetry;
+use crate::telemetry::exchange::{Exchange, HttpExchange};
 use crate::worker::Worker;
 
 /// Where every request passes.
@@ -103,7 +103,7 @@ impl Gate {
         plan: &mut Option<Plan>,
     ) -> Judged {
         let peer = exchange.origin.peer.clone();
-        let own = self.worker.identity.current();
+        let own = self.worker.identity.borrow();
         let http2 = session.is_http2();
         let request = session.req_header_mut();
         target.chain.clean(
@@ -139,7 +139,11 @@ impl Gate {
         let Some(cluster) = cluster else {
             return Judged::Answer(Outcome::InvalidBackend);
         };
-        if let Destination::Cluster { key, backend: Some(_) } = destination {
+        if let Destination::Cluster {
+            key,
+            backend: Some(_),
+        } = destination
+        {
             let service = runtime.snapshot.services.get(&key.service);
             exchange.service = service.cloned().or(exchange.service.take());
             exchange.service_port = key.port;
@@ -299,7 +303,11 @@ impl ProxyHttp for Gate {
         // No compression module: bodies pass as they are.
     }
 
-    async fn request_filter(&self, session: &mut Session, ctx: &mut RequestContext) -> Result<bool> {
+    async fn request_filter(
+        &self,
+        session: &mut Session,
+        ctx: &mut RequestContext,
+    ) -> Result<bool> {
         match self.judge(session, ctx) {
             Judged::Forward => return Ok(false),
             Judged::Answer(outcome) => answer(session, ctx, outcome).await?,

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use cairn_filters::outcome::LocalReply;
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
 use http::StatusCode;
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
 use pingora_error::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
@@ -26,11 +26,21 @@ pub async fn send(session: &mut Session, reply: LocalReply, close: bool) -> Resu
     } else {
         header.insert_header(CONTENT_LENGTH, HeaderValue::from(reply.body.len()))?;
     }
-    finish(session, header, Bytes::from_static(reply.body.as_bytes()), close).await
+    finish(
+        session,
+        header,
+        Bytes::from_static(reply.body.as_bytes()),
+        close,
+    )
+    .await
 }
 
 /// Sends a redirect.
-pub async fn redirect(session: &mut Session, status: StatusCode, location: HeaderValue) -> Result<()> {
+pub async fn redirect(
+    session: &mut Session,
+    status: StatusCode,
+    location: HeaderValue,
+) -> Result<()> {
     let mut header = ResponseHeader::build(status, Some(4))?;
     header.insert_header(LOCATION, location)?;
     header.insert_header(CONTENT_LENGTH, HeaderValue::from_static("0"))?;

@@ -156,7 +156,10 @@ impl Body {
                     granted.or_err(ErrorType::WriteError, "waiting for the endpoint's window")?;
                 }
                 None => {
-                    return Error::e_explain(ErrorType::WriteError, "the endpoint closed the stream");
+                    return Error::e_explain(
+                        ErrorType::WriteError,
+                        "the endpoint closed the stream",
+                    );
                 }
             }
         }

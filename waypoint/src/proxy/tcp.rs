@@ -105,7 +105,10 @@ async fn connect(
         exchange.attempts += 1;
         exchange.endpoint = Some(live.endpoint.clone());
         let dialer = connections.dialer();
-        match dialer.dial(&dialer.destination(&live.endpoint), limit).await {
+        match dialer
+            .dial(&dialer.destination(&live.endpoint), limit)
+            .await
+        {
             Ok(carrier) => return Ok((carrier, live.begin())),
             Err(error) => {
                 exchange.reason = Some(error.to_string());
@@ -223,13 +226,18 @@ impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
-        self.bytes.fetch_add((buf.filled().len() - before) as u64, Relaxed);
+        self.bytes
+            .fetch_add((buf.filled().len() - before) as u64, Relaxed);
         Poll::Ready(Ok(()))
     }
 }
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Counted<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(cx, data)
     }
 

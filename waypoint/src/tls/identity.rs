@@ -105,12 +105,11 @@ impl LocalIdentity {
             path: key_path.display().to_string(),
             reason: e.to_string(),
         })?;
-        let certified = CertifiedKey::from_der(chain, key, &provider).map_err(|source| {
-            LoadError::Key {
+        let certified =
+            CertifiedKey::from_der(chain, key, &provider).map_err(|source| LoadError::Key {
                 path: key_path.display().to_string(),
                 source,
-            }
-        })?;
+            })?;
         let leaf = certified.cert.first().ok_or_else(|| LoadError::File {
             path: files.chain().display().to_string(),
             reason: "no certificate".to_owned(),

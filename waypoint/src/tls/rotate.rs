@@ -18,7 +18,7 @@ use super::identity::provider;
 use super::verify::{ClientVerifier, EndpointVerifier};
 use super::{IdentityFiles, LoadError, LocalIdentity};
 
-const ALPN_H2: &[u8] = b"h2";
+pub(super) const ALPN_H2: &[u8] = b"h2";
 
 /// Holds the identity in force and loads it again when told to.
 #[derive(Debug)]
@@ -45,6 +45,11 @@ impl IdentitySource {
         self.current.load_full()
     }
 
+    /// The identity in force, for a look: cheaper than [`Self::current`], not to be kept.
+    pub fn borrow(&self) -> arc_swap::Guard<Arc<LocalIdentity>> {
+        self.current.load()
+    }
+
     /// The files it comes from.
     pub fn files(&self) -> &IdentityFiles {
         &self.files
@@ -57,7 +62,8 @@ impl IdentitySource {
     pub fn reload(&self) -> Result<bool, LoadError> {
         let before = self.current.load();
         let next = LocalIdentity::load(&self.files, before.epoch + 1)?;
-        let same = next.certified.cert == before.certified.cert && next.roots.roots == before.roots.roots;
+        let same =
+            next.certified.cert == before.certified.cert && next.roots.roots == before.roots.roots;
         if !same {
             self.current.store(Arc::new(next));
         }
@@ -69,7 +75,10 @@ impl IdentitySource {
     ///
     /// # Errors
     /// When the provider has no TLS 1.3 suite.
-    pub fn server_config(&self, mesh: Arc<ArcSwap<Mesh>>) -> Result<Arc<ServerConfig>, rustls::Error> {
+    pub fn server_config(
+        &self,
+        mesh: Arc<ArcSwap<Mesh>>,
+    ) -> Result<Arc<ServerConfig>, rustls::Error> {
         let verifier = Arc::new(ClientVerifier::new(self.current.clone(), mesh));
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&TLS13])?
@@ -112,7 +121,7 @@ impl ResolvesServerCert for Current {
 }
 
 #[derive(Debug)]
-struct Fixed(Arc<CertifiedKey>);
+pub(super) struct Fixed(pub(super) Arc<CertifiedKey>);
 
 impl ResolvesClientCert for Fixed {
     fn resolve(&self, _hints: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {

@@ -52,14 +52,18 @@ pub enum VerifyError {
 /// # Errors
 /// [`VerifyError`] unless there is exactly one URI SAN and it is a SPIFFE ID.
 pub fn peer_identity(certificate: &CertificateDer<'_>) -> Result<Identity, VerifyError> {
-    let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| VerifyError::Unparsable)?;
+    let (_, parsed) =
+        X509Certificate::from_der(certificate).map_err(|_| VerifyError::Unparsable)?;
     let names = parsed
         .subject_alternative_name()
         .map_err(|_| VerifyError::Unparsable)?;
-    let mut uris = names.iter().flat_map(|san| &san.value.general_names).filter_map(|n| match n {
-        GeneralName::URI(uri) => Some(*uri),
-        _ => None,
-    });
+    let mut uris = names
+        .iter()
+        .flat_map(|san| &san.value.general_names)
+        .filter_map(|n| match n {
+            GeneralName::URI(uri) => Some(*uri),
+            _ => None,
+        });
     match (uris.next(), uris.count()) {
         (Some(uri), 0) => Identity::parse(uri).map_err(VerifyError::NotSpiffe),
         (None, _) => Err(VerifyError::UriSans(0)),
@@ -69,7 +73,8 @@ pub fn peer_identity(certificate: &CertificateDer<'_>) -> Result<Identity, Verif
 
 /// End of validity, seconds since 1970.
 pub(super) fn not_after_s(certificate: &CertificateDer<'_>) -> Result<i64, VerifyError> {
-    let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| VerifyError::Unparsable)?;
+    let (_, parsed) =
+        X509Certificate::from_der(certificate).map_err(|_| VerifyError::Unparsable)?;
     Ok(parsed.validity().not_after.timestamp())
 }
 
@@ -109,11 +114,11 @@ impl ClientCertVerifier for ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self
-            .local
-            .load()
-            .client_chain
-            .verify_client_cert(end_entity, intermediates, now)?;
+        let verified =
+            self.local
+                .load()
+                .client_chain
+                .verify_client_cert(end_entity, intermediates, now)?;
         let identity = peer_identity(end_entity).map_err(rejected)?;
         let trust_domain = identity.trust_domain();
         if !self.mesh.load().accepts_trust_domain(trust_domain) {

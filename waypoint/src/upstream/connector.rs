@@ -60,18 +60,60 @@ pub struct Dialer {
     tunnels: TunnelPool,
     identity: Arc<IdentitySource>,
     hbone_port: u16,
+    tcp: Arc<TcpDialer>,
+}
+
+/// Makes TCP connections, but never to this process: whatever the configuration declares, nobody
+/// may reach the admin port through the waypoint, nor make it talk to itself.
+#[derive(Debug)]
+pub struct TcpDialer {
     own_ports: Arc<[SocketAddr]>,
+}
+
+impl TcpDialer {
+    /// A connection with the options of all our sockets.
+    ///
+    /// # Errors
+    /// [`ConnectError::Tcp`], or [`ConnectError::Own`].
+    pub async fn connect(&self, address: SocketAddr) -> Result<TcpStream, ConnectError> {
+        if self.is_own(address, None) {
+            return Err(ConnectError::Own(address));
+        }
+        let failed = |e| ConnectError::Tcp(address, e);
+        let stream = TcpStream::connect(address).await.map_err(failed)?;
+        // This host's other addresses are known only now: both ends are the same.
+        let local = stream.local_addr().map_err(failed)?;
+        if self.is_own(address, Some(local)) {
+            return Err(ConnectError::Own(address));
+        }
+        // Without the options the connection still works, only slower to notice a dead peer.
+        let _ = tune(&stream);
+        Ok(stream)
+    }
+
+    fn is_own(&self, address: SocketAddr, local: Option<SocketAddr>) -> bool {
+        let here = address.ip().is_loopback() || local.is_some_and(|l| l.ip() == address.ip());
+        self.own_ports.iter().any(|own| {
+            let listens_there = own.ip() == address.ip() || (own.ip().is_unspecified() && here);
+            own.port() == address.port() && listens_there
+        })
+    }
 }
 
 impl Dialer {
     /// A dialer. `hbone_port` is where endpoints listen for tunnels; `own_ports` are addresses of
     /// this process that are never dialled, whatever the configuration says.
-    pub fn new(identity: Arc<IdentitySource>, hbone_port: u16, own_ports: Arc<[SocketAddr]>) -> Self {
+    pub fn new(
+        identity: Arc<IdentitySource>,
+        hbone_port: u16,
+        own_ports: Arc<[SocketAddr]>,
+    ) -> Self {
+        let tcp = Arc::new(TcpDialer { own_ports });
         Self {
-            tunnels: TunnelPool::new(),
+            tunnels: TunnelPool::new(tcp.clone()),
             identity,
             hbone_port,
-            own_ports,
+            tcp,
         }
     }
 
@@ -80,7 +122,7 @@ impl Dialer {
         Destination {
             address: endpoint.address,
             identity: endpoint.hbone_identity().cloned(),
-            epoch: self.identity.current().epoch,
+            epoch: self.identity.borrow().epoch,
         }
     }
 
@@ -107,9 +149,6 @@ impl Dialer {
         limit: Duration,
     ) -> Result<Carrier, ConnectError> {
         let next_hop = self.next_hop(destination);
-        if self.is_own(next_hop) || self.is_own(destination.address) {
-            return Err(ConnectError::Own(next_hop));
-        }
         let dialled = async {
             match &destination.identity {
                 Some(identity) => {
@@ -118,28 +157,11 @@ impl Dialer {
                         .open(next_hop, identity, local, destination.address)
                         .await
                 }
-                None => plain(next_hop).await,
+                None => Ok(Carrier::Plain(self.tcp.connect(next_hop).await?)),
             }
         };
         timeout(limit, dialled)
             .await
             .unwrap_or(Err(ConnectError::Timeout(next_hop, limit.as_millis())))
     }
-
-    fn is_own(&self, address: SocketAddr) -> bool {
-        self.own_ports.iter().any(|own| {
-            own.port() == address.port()
-                && (own.ip() == address.ip()
-                    || (own.ip().is_unspecified() && address.ip().is_loopback()))
-        })
-    }
-}
-
-async fn plain(address: SocketAddr) -> Result<Carrier, ConnectError> {
-    let stream = TcpStream::connect(address)
-        .await
-        .map_err(|e| ConnectError::Tcp(address, e))?;
-    // Without the options the connection still works, only slower to notice a dead peer.
-    let _ = tune(&stream);
-    Ok(Carrier::Plain(stream))
 }

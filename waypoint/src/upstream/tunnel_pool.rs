@@ -16,16 +16,14 @@ use bytes::Bytes;
 use cairn_config_schema::identity::Identity;
 use h2::client::SendRequest;
 use http::{Method, Request, StatusCode};
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::carrier::Carrier;
-use super::connector::ConnectError;
+use super::connector::{ConnectError, TcpDialer};
 use crate::limits::{
     STREAMS_PER_UPSTREAM_TUNNEL_MAX, TUNNEL_CONNECTION_WINDOW_BYTES, TUNNEL_FRAME_BYTES_MAX,
     TUNNEL_STREAM_WINDOW_BYTES, UPSTREAM_TUNNEL_IDLE_TIMEOUT, UPSTREAM_TUNNELS_PER_DESTINATION_MAX,
 };
-use crate::listener::accept::tune;
 use crate::listener::tunnel::keepalive;
 use crate::telemetry::counters;
 use crate::tls::{self, LocalIdentity};
@@ -40,9 +38,9 @@ struct Key {
 }
 
 /// Tunnels of one worker. The lock is never contended: a worker is one thread.
-#[derive(Default)]
 pub struct TunnelPool {
     hops: Mutex<HashMap<Key, Arc<Hop>>>,
+    tcp: Arc<TcpDialer>,
 }
 
 /// The tunnels of one key.
@@ -114,8 +112,11 @@ impl Tunnel {
 
 impl TunnelPool {
     /// An empty pool.
-    pub fn new() -> Self {
-        Self::default()
+    pub fn new(tcp: Arc<TcpDialer>) -> Self {
+        Self {
+            hops: Mutex::default(),
+            tcp,
+        }
     }
 
     /// Tunnels open now.
@@ -149,7 +150,7 @@ impl TunnelPool {
         loop {
             let (lease, fresh) = match hop.lease() {
                 Some(lease) => (lease, false),
-                None => hop.connect(&key, &local).await?,
+                None => hop.connect(&self.tcp, &key, &local).await?,
             };
             match connect_stream(&lease, authority).await {
                 Ok(stream) => {
@@ -192,6 +193,7 @@ impl Hop {
     /// A place on a new tunnel, or on one that somebody else opened while we waited.
     async fn connect(
         self: &Arc<Self>,
+        tcp: &TcpDialer,
         key: &Key,
         local: &Arc<LocalIdentity>,
     ) -> Result<(StreamLease, bool), ConnectError> {
@@ -203,22 +205,22 @@ impl Hop {
         if open >= UPSTREAM_TUNNELS_PER_DESTINATION_MAX {
             return Err(ConnectError::Full(key.next_hop, open));
         }
-        let tunnel = self.clone().establish(key, local).await?;
-        let lease = tunnel.lease().ok_or(ConnectError::Full(key.next_hop, open))?;
+        let tunnel = self.clone().establish(tcp, key, local).await?;
+        let lease = tunnel
+            .lease()
+            .ok_or(ConnectError::Full(key.next_hop, open))?;
         lock(&self.tunnels).push(tunnel);
         Ok((lease, true))
     }
 
     async fn establish(
         self: Arc<Self>,
+        tcp: &TcpDialer,
         key: &Key,
         local: &Arc<LocalIdentity>,
     ) -> Result<Arc<Tunnel>, ConnectError> {
         let next_hop = key.next_hop;
-        let tcp = TcpStream::connect(next_hop)
-            .await
-            .map_err(|e| ConnectError::Tcp(next_hop, e))?;
-        let _ = tune(&tcp);
+        let tcp = tcp.connect(next_hop).await?;
         let descriptor = tcp
             .as_fd()
             .try_clone_to_owned()
@@ -282,7 +284,10 @@ enum StreamError {
     Refused(StatusCode),
 }
 
-async fn connect_stream(lease: &StreamLease, authority: SocketAddr) -> Result<TunnelStream, StreamError> {
+async fn connect_stream(
+    lease: &StreamLease,
+    authority: SocketAddr,
+) -> Result<TunnelStream, StreamError> {
     let mut requests = lease
         .tunnel
         .requests
