@@ -87,7 +87,9 @@ impl InFlight {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.in_flight.counter(self.kind).fetch_sub(1, Ordering::Relaxed);
+        self.in_flight
+            .counter(self.kind)
+            .fetch_sub(1, Ordering::Relaxed);
         if matches!(self.kind, Kind::Request | Kind::TcpStream) {
             self.in_flight.changed.notify_waiters();
         }

@@ -27,7 +27,10 @@ pub fn start() -> anyhow::Result<()> {
     let text = fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
-    tracing_subscriber::registry().with(filter).with(text).try_init()?;
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(text)
+        .try_init()?;
     // `try_init` succeeds once, so nothing is there yet.
     let _ = FILTER.set(handle);
     Ok(())
@@ -39,6 +42,8 @@ pub fn start() -> anyhow::Result<()> {
 /// What is wrong with the filter, in words.
 pub fn set_filter(directives: &str) -> Result<(), String> {
     let filter = EnvFilter::try_new(directives).map_err(|e| e.to_string())?;
-    let handle = FILTER.get().ok_or("the log was not started by this program")?;
+    let handle = FILTER
+        .get()
+        .ok_or("the log was not started by this program")?;
     handle.reload(filter).map_err(|e| e.to_string())
 }

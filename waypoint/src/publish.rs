@@ -84,7 +84,10 @@ impl Publisher {
         counters::config_published(snapshot, took);
         let readiness = &self.in_force.readiness;
         readiness.remove(NotReady::NoConfiguration);
-        let serves = snapshot.waypoint.as_ref().is_some_and(|w| w.blocked.is_none());
+        let serves = snapshot
+            .waypoint
+            .as_ref()
+            .is_some_and(|w| w.blocked.is_none());
         readiness.set(NotReady::NoGateway, !serves);
         self.in_force.last_reload.store(Some(Arc::new(Reload {
             at: SystemTime::now(),
@@ -99,7 +102,10 @@ impl Publisher {
             }
         }
         self.told = told;
-        let errors = snapshot.diagnostics.iter().filter(|d| d.severity == Severity::Error);
+        let errors = snapshot
+            .diagnostics
+            .iter()
+            .filter(|d| d.severity == Severity::Error);
         tracing::info!(
             snapshot = snapshot.version,
             services = snapshot.served().count(),

@@ -106,7 +106,8 @@ impl Runtime {
                 })
             };
             for ip in &service.addresses {
-                self.by_address.insert(SocketAddr::new(*ip, port.number), target(*ip));
+                self.by_address
+                    .insert(SocketAddr::new(*ip, port.number), target(*ip));
             }
             self.by_hostname
                 .insert((service.hostname.clone(), port.number), target(*first));
@@ -184,7 +185,10 @@ impl Runtime {
 
     /// What a service port declares.
     pub fn protocol(&self, key: &ClusterKey) -> AppProtocol {
-        self.protocols.get(key).copied().unwrap_or(AppProtocol::Sniff)
+        self.protocols
+            .get(key)
+            .copied()
+            .unwrap_or(AppProtocol::Sniff)
     }
 
     /// Every live cluster.
@@ -214,7 +218,11 @@ fn live_clusters(
 fn protocols(snapshot: &Snapshot) -> FxHashMap<ClusterKey, AppProtocol> {
     let of_service = |service: &Arc<Service>| {
         let key = service.key.clone();
-        let ports: Vec<_> = service.ports.iter().map(|p| (p.number, p.protocol)).collect();
+        let ports: Vec<_> = service
+            .ports
+            .iter()
+            .map(|p| (p.number, p.protocol))
+            .collect();
         ports.into_iter().map(move |(port, protocol)| {
             let service = key.clone();
             (ClusterKey { service, port }, protocol)

@@ -94,12 +94,21 @@ fn parse_authority(authority: &str) -> Option<Asked> {
         return (address.port() != 0).then_some(Asked::Address(canonical));
     }
     let (host, port) = authority.rsplit_once(':')?;
-    let port: u16 = port.bytes().all(|c| c.is_ascii_digit()).then(|| port.parse().ok())??;
+    let port: u16 = port
+        .bytes()
+        .all(|c| c.is_ascii_digit())
+        .then(|| port.parse().ok())??;
     let label = |l: &str| {
-        !l.is_empty() && l.len() <= 63 && l.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-' || c == b'_')
+        !l.is_empty()
+            && l.len() <= 63
+            && l.bytes()
+                .all(|c| c.is_ascii_alphanumeric() || c == b'-' || c == b'_')
     };
     // Something like 10.1.2 or 0x7f.1 is neither an address nor a name of ours.
-    let numeric = host.rsplit('.').next().is_some_and(|l| l.starts_with(|c: char| c.is_ascii_digit()));
+    let numeric = host
+        .rsplit('.')
+        .next()
+        .is_some_and(|l| l.starts_with(|c: char| c.is_ascii_digit()));
     let valid = port != 0 && host.len() <= 253 && !numeric && host.split('.').all(label);
     valid.then(|| Asked::Hostname(host.to_ascii_lowercase(), port))
 }
@@ -109,10 +118,17 @@ fn parse_authority(authority: &str) -> Option<Asked> {
 pub fn is_special(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(v4) => {
-            v4.is_loopback() || v4.is_link_local() || v4.is_unspecified() || v4.is_multicast() || v4.is_broadcast()
+            v4.is_loopback()
+                || v4.is_link_local()
+                || v4.is_unspecified()
+                || v4.is_multicast()
+                || v4.is_broadcast()
         }
         IpAddr::V6(v6) => {
-            v6.is_loopback() || v6.is_unicast_link_local() || v6.is_unspecified() || v6.is_multicast()
+            v6.is_loopback()
+                || v6.is_unicast_link_local()
+                || v6.is_unspecified()
+                || v6.is_multicast()
         }
     }
 }
@@ -126,7 +142,10 @@ mod tests {
         let address = |s: &str| Some(Asked::Address(s.parse().unwrap()));
         assert_eq!(parse_authority("10.96.1.2:80"), address("10.96.1.2:80"));
         assert_eq!(parse_authority("[fd00::1]:80"), address("[fd00::1]:80"));
-        assert_eq!(parse_authority("[::ffff:10.0.0.1]:80"), address("10.0.0.1:80"));
+        assert_eq!(
+            parse_authority("[::ffff:10.0.0.1]:80"),
+            address("10.0.0.1:80")
+        );
         assert_eq!(
             parse_authority("Web.shop.svc.cluster.local:8080"),
             Some(Asked::Hostname("web.shop.svc.cluster.local".into(), 8080))
@@ -136,8 +155,22 @@ mod tests {
     #[test]
     fn malformed_authorities_are_refused() {
         for text in [
-            "", "10.96.1.2", "10.96.1.2:", "10.96.1.2:0", "10.96.1.2:70000", "10.96.1.2:+80", "fd00::1:80",
-            "web", "web:", "user@web:80", "web:80/path", "we b:80", "10.1.2:80", "0x7f.1:80", ".:80", "a..b:80",
+            "",
+            "10.96.1.2",
+            "10.96.1.2:",
+            "10.96.1.2:0",
+            "10.96.1.2:70000",
+            "10.96.1.2:+80",
+            "fd00::1:80",
+            "web",
+            "web:",
+            "user@web:80",
+            "web:80/path",
+            "we b:80",
+            "10.1.2:80",
+            "0x7f.1:80",
+            ".:80",
+            "a..b:80",
         ] {
             assert_eq!(parse_authority(text), None, "{text}");
         }
@@ -145,7 +178,13 @@ mod tests {
 
     #[test]
     fn only_plain_connect_is_taken() {
-        let request = |method: Method| Request::builder().method(method).uri("10.0.0.1:80").body(()).unwrap();
+        let request = |method: Method| {
+            Request::builder()
+                .method(method)
+                .uri("10.0.0.1:80")
+                .body(())
+                .unwrap()
+        };
         assert!(asked(&request(Method::CONNECT)).is_ok());
         assert_eq!(asked(&request(Method::GET)), Err(Refusal::NotConnect));
     }

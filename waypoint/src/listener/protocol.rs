@@ -89,7 +89,10 @@ fn sniffed(seen: &[u8]) -> Option<Inner> {
     if seen.get(..n) == PREFACE.get(..n) {
         return (n == PREFACE.len()).then_some(Inner::Http2);
     }
-    let method = seen.iter().take_while(|c| c.is_ascii_uppercase() || **c == b'-').count();
+    let method = seen
+        .iter()
+        .take_while(|c| c.is_ascii_uppercase() || **c == b'-')
+        .count();
     if method > METHOD_BYTES_MAX {
         return Some(Inner::Tcp);
     }
@@ -124,7 +127,12 @@ mod tests {
             (b"SSH-2.0-x", Some(Inner::Tcp)),
             (b"AAAAAAAAAAAAAAAAAAAAAAAAA", Some(Inner::Tcp)),
         ] {
-            assert_eq!(sniffed(seen), expected, "{:?}", String::from_utf8_lossy(seen));
+            assert_eq!(
+                sniffed(seen),
+                expected,
+                "{:?}",
+                String::from_utf8_lossy(seen)
+            );
         }
     }
 

@@ -195,7 +195,8 @@ impl Stream {
             return self.serve_declared_tcp(worker).await;
         }
         let protocol = self.target.protocol;
-        let (origin, asked, target) = (self.origin.clone(), self.asked.clone(), self.target.clone());
+        let (origin, asked, target) =
+            (self.origin.clone(), self.asked.clone(), self.target.clone());
         let Some(mut stream) = self.accept() else {
             return;
         };
