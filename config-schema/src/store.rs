@@ -49,7 +49,6 @@ pub struct Store {
 /// What is kept of one file: what its documents say, not their text.
 #[derive(Debug, Default)]
 struct FileState {
-    fingerprint: Fingerprint,
     documents: Vec<Cached>,
     /// Why the file as a whole could not be read; then there are no documents.
     unreadable: Option<Arc<str>>,
@@ -143,43 +142,60 @@ impl Store {
                 return (state, !is_known);
             }
         };
-        let fingerprint = Fingerprint::of(text.as_bytes());
-        let mut known = FxHashMap::default();
-        if let Some(old) = old {
-            if old.fingerprint == fingerprint && old.unreadable.is_none() {
-                return (old, false);
-            }
-            known.extend(old.documents.into_iter().map(|d| (d.fingerprint, d)));
+        let was_unreadable = old.as_ref().is_none_or(|o| o.unreadable.is_some());
+        let mut old = old.map_or_else(Vec::new, |o| o.documents);
+        let cut = documents(text);
+        let fingerprints = cut.iter().map(|d| Fingerprint::of(d.text.as_bytes()));
+        let fingerprints: Vec<_> = fingerprints.collect();
+        let is_as_before = |(d, (c, f)): (&Cached, (&Document<'_>, &Fingerprint))| {
+            d.lines_before == c.lines_before && d.fingerprint == *f
+        };
+        let changed = was_unreadable
+            || old.len() != cut.len()
+            || !old
+                .iter()
+                .zip(cut.iter().zip(&fingerprints))
+                .all(is_as_before);
+        if changed {
+            let mut known: FxHashMap<_, _> = old.drain(..).map(|d| (d.fingerprint, d)).collect();
+            old.extend(cut.iter().zip(fingerprints).map(|(document, fingerprint)| {
+                self.document(
+                    document,
+                    fingerprint,
+                    &file.path,
+                    known.remove(&fingerprint),
+                )
+            }));
+            old.shrink_to_fit();
         }
-        let documents = documents(text);
-        let documents = documents
-            .iter()
-            .map(|d| self.document(d, &file.path, &mut known));
         let state = FileState {
-            fingerprint,
-            documents: documents.collect(),
+            documents: old,
             unreadable: None,
             has_unknown_scope,
         };
-        (state, true)
+        (state, changed)
     }
 
     /// What a document says: known from before, or parsed.
     fn document(
         &mut self,
         document: &Document<'_>,
+        fingerprint: Fingerprint,
         path: &Arc<str>,
-        known: &mut FxHashMap<Fingerprint, Cached>,
+        known: Option<Cached>,
     ) -> Cached {
-        let fingerprint = Fingerprint::of(document.text.as_bytes());
-        let mut cached = known.remove(&fingerprint).unwrap_or_else(|| {
+        let is_known = known.is_some();
+        let mut cached = known.unwrap_or_else(|| {
             self.documents_parsed += 1;
             Cached {
                 fingerprint,
                 lines_before: 0,
-                parsed: parse(document, path, &mut self.names),
+                parsed: parse(document, path, &mut self.names).shrunk(),
             }
         });
+        if is_known && cached.lines_before == document.lines_before {
+            return cached;
+        }
         cached.lines_before = document.lines_before;
         for item in &mut cached.parsed.items {
             let Item::Good(object) = item else { continue };

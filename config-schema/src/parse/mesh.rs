@@ -117,7 +117,7 @@ pub(super) fn mesh_config(node: &Node<'_>, faults: &mut Vec<Fault>) -> Option<Me
 }
 
 /// Tells the positions inside `data.mesh`, with the hashes of their paths.
-pub(super) fn positions(node: &Node<'_>, note: &mut dyn FnMut(u64, Mark)) {
+pub(super) fn positions(node: &Node<'_>, note: &mut dyn FnMut(u32, Mark)) {
     let Some(entry) = mesh_entry(node) else {
         return;
     };

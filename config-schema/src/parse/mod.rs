@@ -41,6 +41,17 @@ pub(crate) struct Parsed {
     pub is_damaged: bool,
 }
 
+impl Parsed {
+    /// Without memory to spare: a store keeps it for as long as the document stays.
+    pub fn shrunk(mut self) -> Self {
+        self.items.shrink_to_fit();
+        self.diagnostics.shrink_to_fit();
+        self.unreadable.shrink_to_fit();
+        self.kinds_not_read.shrink_to_fit();
+        self
+    }
+}
+
 /// One object of a document.
 #[derive(Clone, Debug)]
 pub(crate) enum Item {

@@ -14,7 +14,7 @@ pub struct Place {
     /// an object whose neighbour grew keeps its positions.
     pub lines_before: u32,
     /// Sorted by the hash of the path. Hashes instead of paths, because the paths would take more
-    /// memory than the object; two paths of one object with the same 64 bits would show a wrong
+    /// memory than the object; two paths of one object with the same 32 bits would show a wrong
     /// line and nothing worse.
     positions: Arc<[Position]>,
 }
@@ -22,7 +22,7 @@ pub struct Place {
 /// Line and column of one path, from 1, in the document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Position {
-    path: u64,
+    path: u32,
     line: u32,
     column: u32,
 }
@@ -34,7 +34,7 @@ impl Place {
     pub fn new(
         file: Arc<str>,
         lines_before: u32,
-        positions: impl IntoIterator<Item = (u64, (u32, u32))>,
+        positions: impl IntoIterator<Item = (u32, (u32, u32))>,
     ) -> Self {
         let mut positions: Vec<Position> = positions
             .into_iter()
@@ -77,7 +77,8 @@ impl Place {
     }
 }
 
-/// Hashes a path that is written into it, in pieces of any size (64-bit FNV-1a).
+/// Hashes a path that is written into it, in pieces of any size (64-bit FNV-1a,
+/// folded to 32).
 #[derive(Clone, Copy, Debug)]
 pub struct PathHasher(u64);
 
@@ -89,15 +90,15 @@ impl Default for PathHasher {
 
 impl PathHasher {
     /// The hash of a whole path.
-    pub fn of(path: &str) -> u64 {
+    pub fn of(path: &str) -> u32 {
         let mut hasher = Self::default();
         hasher.add(path);
-        hasher.0
+        hasher.finish()
     }
 
     /// The hash of what was written so far.
-    pub fn finish(self) -> u64 {
-        self.0
+    pub fn finish(self) -> u32 {
+        (self.0 ^ (self.0 >> 32)) as u32
     }
 
     fn add(&mut self, piece: &str) {

@@ -1,5 +1,6 @@
 //! Puts together what is in force from what the documents say now and what was in force before.
 
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -14,7 +15,7 @@ use crate::resources::{Broken, Resources};
 struct Assembly<'s> {
     before: FxHashMap<Origin, (Item, Arc<str>)>,
     now: FxHashMap<Origin, (Item, Arc<str>)>,
-    /// Where each object of this update stands, for duplicates.
+    /// Where objects that are broken now stand; good ones say so themselves.
     places: FxHashMap<Origin, Location>,
     resources: Resources,
     diagnostics: Vec<Diagnostic>,
@@ -28,7 +29,7 @@ impl Store {
             return Default::default();
         };
         let mut assembly = Assembly {
-            now: FxHashMap::default(),
+            now: FxHashMap::with_capacity_and_hasher(self.in_force.len(), Default::default()),
             before: std::mem::take(&mut self.in_force),
             places: FxHashMap::default(),
             resources: Resources::default(),
@@ -84,70 +85,67 @@ impl Assembly<'_> {
 
     /// One object of a document: the first with its name is in force.
     fn item(&mut self, item: &Item, lines_before: u32) {
-        let (origin, location) = match item {
-            Item::Good(object) => (object.origin(), object.place().locate("")),
-            Item::Broken(broken) => {
-                let location = broken.location.as_ref();
-                (&broken.origin, location.map(|l| moved(l, lines_before)))
+        let origin = match item {
+            Item::Good(object) => object.origin(),
+            Item::Broken(broken) => &broken.origin,
+        };
+        let entry = match self.now.entry(origin.clone()) {
+            Entry::Vacant(entry) => entry,
+            Entry::Occupied(first) => {
+                let is_same = match (&first.get().0, item) {
+                    (Item::Good(a), Item::Good(b)) => a.says_the_same_as(b),
+                    _ => false,
+                };
+                if !is_same {
+                    let first = match (&first.get().0, self.places.get(origin)) {
+                        (_, Some(place)) => Some(place.clone()),
+                        (Item::Good(object), None) => object.place().locate(""),
+                        (Item::Broken(broken), None) => broken.location.clone(),
+                    };
+                    self.duplicate(origin, first, location_of(item, lines_before));
+                }
+                return;
             }
         };
-        if let Some((first, _)) = self.now.get(origin) {
-            let is_same = match (first, item) {
-                (Item::Good(a), Item::Good(b)) => a.says_the_same_as(b),
-                _ => false,
-            };
-            if !is_same {
-                self.duplicate(origin, location);
-            }
-            return;
-        }
-        let origin = origin.clone();
         let item = match item {
             Item::Good(object) => {
                 object.put(&mut self.resources, false);
                 item.clone()
             }
-            Item::Broken(broken) => match self.before.get(&origin) {
-                Some((good @ Item::Good(object), _)) => {
-                    object.put(&mut self.resources, true);
-                    let good = good.clone();
-                    let message =
-                        format!("{origin} is broken; its last good version stays in force");
-                    self.kept(&origin, message, location.clone());
-                    good
+            Item::Broken(broken) => {
+                let location = location_of(item, lines_before);
+                if let Some(location) = &location {
+                    self.places.insert(origin.clone(), location.clone());
                 }
-                _ => {
-                    let broken = Arc::new(Broken {
-                        location: location.clone(),
-                        ..Broken::clone(broken)
-                    });
-                    broken.put(&mut self.resources);
-                    Item::Broken(broken)
+                match self.before.get(origin) {
+                    Some((good @ Item::Good(object), _)) => {
+                        object.put(&mut self.resources, true);
+                        let message =
+                            format!("{origin} is broken; its last good version stays in force");
+                        self.diagnostics.push(kept(origin, message, location));
+                        good.clone()
+                    }
+                    _ => {
+                        let broken = Arc::new(Broken {
+                            location,
+                            ..Broken::clone(broken)
+                        });
+                        broken.put(&mut self.resources);
+                        Item::Broken(broken)
+                    }
                 }
-            },
+            }
         };
-        if let Some(location) = location {
-            self.places.insert(origin.clone(), location);
-        }
-        self.now.insert(origin, (item, self.file.clone()));
+        entry.insert((item, self.file.clone()));
     }
 
-    fn duplicate(&mut self, origin: &Origin, location: Option<Location>) {
-        let first = self.places.get(origin);
+    fn duplicate(&mut self, origin: &Origin, first: Option<Location>, at: Option<Location>) {
         let first = first.map_or_else(String::new, |l| format!(", first at {l}"));
         let message = format!("{origin} is defined twice with different content{first}");
         let finding = Diagnostic::error(Code::DuplicateObject, message)
             .with_effect("the first definition is in force")
             .with_hint("remove one of them, or rename it")
-            .at(location)
-            .of(origin.clone(), "");
-        self.diagnostics.push(finding);
-    }
-
-    fn kept(&mut self, origin: &Origin, message: String, location: Option<Location>) {
-        let finding = Diagnostic::warning(Code::KeptLastGood, message)
-            .with_hint("mend it, or delete it to take it out of force")
-            .at(location)
+            .at(at)
             .of(origin.clone(), "");
         self.diagnostics.push(finding);
     }
@@ -200,7 +198,8 @@ impl Assembly<'_> {
                 "{origin} stays in force: it was in {}, part of which cannot be read now",
                 self.file
             );
-            self.kept(&origin, message, Some(self.start()));
+            let finding = kept(&origin, message, Some(self.start()));
+            self.diagnostics.push(finding);
             self.now.insert(origin, (item, self.file.clone()));
         }
         count
@@ -211,6 +210,24 @@ impl Assembly<'_> {
             file: self.file.clone(),
             line: 1,
             column: 1,
+        }
+    }
+}
+
+fn kept(origin: &Origin, message: String, location: Option<Location>) -> Diagnostic {
+    Diagnostic::warning(Code::KeptLastGood, message)
+        .with_hint("mend it, or delete it to take it out of force")
+        .at(location)
+        .of(origin.clone(), "")
+}
+
+/// Where an object of a document stands in the file.
+fn location_of(item: &Item, lines_before: u32) -> Option<Location> {
+    match item {
+        Item::Good(object) => object.place().locate(""),
+        Item::Broken(broken) => {
+            let location = broken.location.as_ref();
+            location.map(|l| moved(l, lines_before))
         }
     }
 }
