@@ -69,8 +69,8 @@ const HEADER_TOO_LARGE: &[u8] = b"HTTP/1.1 431 Request Header Fields Too Large\r
     content-type: text/plain\r\nconnection: close\r\ncontent-length: 43\r\n\r\n\
     request header block is larger than 60 KiB\n";
 const HEADER_TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\n\
-    content-type: text/plain\r\nconnection: close\r\ncontent-length: 44\r\n\r\n\
-    request header did not arrive within 10 s\r\n\n";
+    content-type: text/plain\r\nconnection: close\r\ncontent-length: 42\r\n\r\n\
+    request header did not arrive within 10 s\n";
 
 /// A client's stream.
 pub struct Downstream {
@@ -312,5 +312,20 @@ impl GetProxyDigest for Upstream {
 impl GetSocketDigest for Upstream {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answers_of_the_guard_say_their_own_length() {
+        for answer in [HEADER_TOO_LARGE, HEADER_TOO_SLOW] {
+            let text = std::str::from_utf8(answer).unwrap();
+            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+            let stated = head.split("content-length: ").nth(1).unwrap();
+            assert_eq!(stated.parse::<usize>().unwrap(), body.len());
+        }
     }
 }
