@@ -82,3 +82,37 @@ fn unchanged_items_of_a_changed_list_stay_the_same_objects() {
     assert!(Arc::ptr_eq(&object(&first, "a"), &object(&second, "a")));
     assert!(!Arc::ptr_eq(&object(&first, "b"), &object(&second, "b")));
 }
+
+/// A file of policies, comments and other people's kinds, by number, so that files share documents.
+fn text(documents: &[u8]) -> String {
+    let document = |n: &u8| match n {
+        0 => "# a comment\n".to_owned(),
+        1 => "---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\n".to_owned(),
+        n => policy(&format!("p{}", n / 2), &format!("/{}", n % 2)),
+    };
+    documents.iter().map(document).collect()
+}
+
+proptest::proptest! {
+    /// Whatever was loaded before, good files give what a store without a past makes of them, to
+    /// the line.
+    #[test]
+    fn a_past_without_errors_leaves_no_trace(
+        steps in proptest::collection::vec(
+            proptest::collection::vec(proptest::collection::vec(0..12u8, 0..6), 0..3),
+            1..5,
+        ),
+    ) {
+        let mut store = Store::default();
+        for step in steps {
+            let texts: Vec<_> = step.iter().map(|documents| text(documents)).collect();
+            let names = ["a.yaml", "b.yaml", "c.yaml"];
+            let files: Vec<_> = names.iter().zip(&texts).map(|(n, t)| (*n, Ok(t.as_str()))).collect();
+            let kept = feed(&mut store, &files);
+            let fresh = feed(&mut Store::default(), &files);
+            proptest::prop_assert_eq!(&kept.diagnostics, &fresh.diagnostics);
+            let (kept, fresh) = (format!("{:?}", kept.resources), format!("{:?}", fresh.resources));
+            proptest::prop_assert_eq!(kept, fresh);
+        }
+    }
+}
