@@ -116,15 +116,7 @@ impl Cairn {
 }
 
 async fn is_ready(address: SocketAddr) -> bool {
-    let (code, status, _) = client::curl(&[
-        "--output",
-        "/dev/null",
-        "--write-out",
-        "%{http_code}",
-        &format!("http://{address}/healthz/ready"),
-    ])
-    .await;
-    code == Some(0) && status == "200"
+    client::answers_200(&format!("http://{address}/healthz/ready")).await
 }
 
 /// Sum over the series of one metric in Prometheus' text format.

@@ -112,6 +112,13 @@ pub fn text(answer: &Answer) -> String {
     String::from_utf8_lossy(answer.body()).into_owned()
 }
 
+/// Whether a GET of the URL is answered 200, asked by curl.
+pub async fn answers_200(url: &str) -> bool {
+    let write = ["--output", "/dev/null", "--write-out", "%{http_code}"];
+    let (code, status, _) = curl(&[&write[..], &[url]].concat()).await;
+    code == Some(0) && status == "200"
+}
+
 /// What curl says: exit code, stdout, stderr.
 pub async fn curl(arguments: &[&str]) -> (Option<i32>, String, String) {
     let arguments: Vec<String> = arguments.iter().map(|a| (*a).to_owned()).collect();

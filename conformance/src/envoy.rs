@@ -7,6 +7,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::client;
 use crate::net::free_address;
 use crate::process::Process;
 use crate::workspace;
@@ -39,12 +40,7 @@ impl ClientTunnel<'_> {
     /// Starts Envoy and waits until it listens.
     pub async fn start(&self, name: &str, folder: &Path) -> Process {
         let listeners = self.entrances.iter().map(entrance).collect();
-        let config = bootstrap(listeners, vec![self.cluster()]);
-        let mut process = start(name, &config, folder);
-        for entrance in &self.entrances {
-            process.listening(entrance.listen).await;
-        }
-        process
+        start(name, listeners, self.cluster(), folder).await
     }
 
     fn cluster(&self) -> Value {
@@ -113,12 +109,7 @@ impl DestinationTunnel<'_> {
             let listen = SocketAddr::new(*ip, self.port);
             self.listener(listen, identity)
         });
-        let config = bootstrap(listeners.collect(), vec![original_destination()]);
-        let mut process = start(name, &config, folder);
-        for (ip, _) in &self.pods {
-            process.listening(SocketAddr::new(*ip, self.port)).await;
-        }
-        process
+        start(name, listeners.collect(), original_destination(), folder).await
     }
 
     fn listener(&self, listen: SocketAddr, identity: &Path) -> Value {
@@ -191,14 +182,6 @@ fn original_destination() -> Value {
     })
 }
 
-fn bootstrap(listeners: Vec<Value>, clusters: Vec<Value>) -> Value {
-    let admin = free_address([127, 0, 0, 1].into());
-    json!({
-        "admin": { "address": address(admin) },
-        "static_resources": { "listeners": listeners, "clusters": clusters },
-    })
-}
-
 /// TLS 1.3 and ALPN h2, with the peer's SPIFFE ID when one is demanded.
 fn tls(identity: &Path, peer: Option<&str>) -> Value {
     let file = |name: &str| json!({ "filename": identity.join(name) });
@@ -207,7 +190,10 @@ fn tls(identity: &Path, peer: Option<&str>) -> Value {
         .map(|id| json!({ "san_type": "URI", "matcher": { "exact": id } }))
         .collect();
     json!({
-        "tls_params": { "tls_minimum_protocol_version": "TLSv1_3" },
+        "tls_params": {
+            "tls_minimum_protocol_version": "TLSv1_3",
+            "tls_maximum_protocol_version": "TLSv1_3",
+        },
         "alpn_protocols": ["h2"],
         "tls_certificates": [{
             "certificate_chain": file("cert-chain.pem"),
@@ -234,7 +220,14 @@ fn address(address: SocketAddr) -> Value {
     }})
 }
 
-fn start(name: &str, config: &Value, folder: &Path) -> Process {
+/// Starts Envoy and waits until it is live: its listeners are not dialled to find out, for that
+/// would open a stream to the waypoint.
+async fn start(name: &str, listeners: Vec<Value>, cluster: Value, folder: &Path) -> Process {
+    let admin = free_address([127, 0, 0, 1].into());
+    let config = json!({
+        "admin": { "address": address(admin) },
+        "static_resources": { "listeners": listeners, "clusters": [cluster] },
+    });
     let file = folder.join(format!("{name}.json"));
     std::fs::write(&file, config.to_string()).expect("a configuration file");
     let mut command = Command::new(workspace::envoy());
@@ -242,6 +235,17 @@ fn start(name: &str, config: &Value, folder: &Path) -> Process {
         .arg("--config-path")
         .arg(&file)
         .args(["--concurrency", "1", "--disable-hot-restart"])
-        .args(["--log-level", "warning"]);
-    Process::start(name, command, folder)
+        .args(["--log-level", &log_level()]);
+    let mut process = Process::start(name, command, folder);
+    process
+        .until(&format!("{name} is live"), async || {
+            client::answers_200(&format!("http://{admin}/ready")).await
+        })
+        .await;
+    process
+}
+
+/// `ENVOY_LOG_LEVEL=debug` for whoever has to look into a failed test.
+fn log_level() -> String {
+    std::env::var("ENVOY_LOG_LEVEL").unwrap_or_else(|_| "warning".into())
 }

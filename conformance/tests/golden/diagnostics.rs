@@ -8,15 +8,16 @@ use crate::format::{Diagnostics, Stage};
 pub fn shown(diagnostic: &Diagnostic) -> String {
     let place = diagnostic.location.as_ref().map(|l| format!("{l}: "));
     let object = diagnostic.object.as_ref().map(|o| format!(" {o}"));
+    let path = (!diagnostic.path.is_empty()).then(|| format!(" {}", diagnostic.path));
     let hint = diagnostic.hint.as_ref().map(|h| format!("; {h}"));
     let effect = diagnostic.effect.as_ref().map(|e| format!("; {e}"));
     format!(
-        "{}{} {}{} {}: {}{}{}",
+        "{}{} {}{}{}: {}{}{}",
         place.unwrap_or_default(),
         word(diagnostic.severity),
         word(diagnostic.code),
         object.unwrap_or_default(),
-        diagnostic.path,
+        path.unwrap_or_default(),
         diagnostic.message,
         effect.unwrap_or_default(),
         hint.unwrap_or_default(),
