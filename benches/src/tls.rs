@@ -7,7 +7,8 @@ use std::sync::Arc;
 use anyhow::Context;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
-use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::{cipher_suite, default_provider, kx_group};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
@@ -16,6 +17,18 @@ use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig,
     SignatureScheme,
 };
+
+/// The suites and curves of ztunnel: what a handshake costs the proxy depends on them.
+fn provider() -> CryptoProvider {
+    CryptoProvider {
+        cipher_suites: vec![
+            cipher_suite::TLS13_AES_256_GCM_SHA384,
+            cipher_suite::TLS13_AES_128_GCM_SHA256,
+        ],
+        kx_groups: vec![kx_group::SECP256R1, kx_group::SECP384R1],
+        ..default_provider()
+    }
+}
 
 /// Chain, key and roots out of an identity folder.
 struct Identity {
@@ -47,7 +60,7 @@ impl Identity {
 /// The client side of a tunnel.
 pub fn client(identity_folder: &Path) -> anyhow::Result<Arc<ClientConfig>> {
     let identity = Identity::read(identity_folder)?;
-    let provider = Arc::new(default_provider());
+    let provider = Arc::new(provider());
     let verifier = Arc::new(ChainOnly(
         WebPkiServerVerifier::builder_with_provider(identity.roots, provider.clone()).build()?,
     ));
@@ -65,7 +78,7 @@ pub fn client(identity_folder: &Path) -> anyhow::Result<Arc<ClientConfig>> {
 /// The server side of a tunnel. A client certificate is required.
 pub fn server(identity_folder: &Path) -> anyhow::Result<Arc<ServerConfig>> {
     let identity = Identity::read(identity_folder)?;
-    let provider = Arc::new(default_provider());
+    let provider = Arc::new(provider());
     let verifier =
         WebPkiClientVerifier::builder_with_provider(identity.roots, provider.clone()).build()?;
     let mut config = ServerConfig::builder_with_provider(provider)
