@@ -42,7 +42,9 @@ pub enum IdentityError {
     )]
     Path,
     /// `ns` or `sa` segments that are not Istio's form.
-    #[error("a SPIFFE ID with the segments 'ns' or 'sa' has the form spiffe://TRUST-DOMAIN/ns/NAMESPACE/sa/SERVICE-ACCOUNT")]
+    #[error(
+        "a SPIFFE ID with the segments 'ns' or 'sa' has the form spiffe://TRUST-DOMAIN/ns/NAMESPACE/sa/SERVICE-ACCOUNT"
+    )]
     Ambiguous,
     /// Longer than the 2,048 bytes the SPIFFE standard allows.
     #[error("a SPIFFE ID is at most 2048 bytes long")]

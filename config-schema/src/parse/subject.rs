@@ -76,6 +76,7 @@ pub(super) fn read(
         }
         Kind::Namespace => {
             let spec = kube::namespace(node, faults);
+            tolerate_newer_kubernetes(faults);
             subject.settle(spec)
         }
         Kind::Service => {
@@ -85,15 +86,33 @@ pub(super) fn read(
         Kind::EndpointSlice => {
             let spec =
                 kube::endpoint_slice(node, &subject.origin, subject.meta.as_ref(), faults, names);
+            tolerate_newer_kubernetes(faults);
             subject.settle(spec)
         }
         Kind::Pod => {
             let spec = kube::pod(node, faults, names);
+            tolerate_newer_kubernetes(faults);
             subject.settle(spec)
         }
         Kind::ConfigMap => {
             let spec = mesh::mesh_config(node, faults);
             subject.settle(spec)
+        }
+    }
+}
+
+/// A cluster may be newer than this program, and then its Pods, Namespaces and EndpointSlices, which
+/// users do not write by hand, have fields we never heard of: that is said, and the object stays in
+/// force. A field that is nearly one we know is a slip of the pen all the same. Services stay
+/// strict: their ports decide what policy can see.
+fn tolerate_newer_kubernetes(faults: &mut [Fault]) {
+    for fault in faults {
+        let slip = fault
+            .hint
+            .as_ref()
+            .is_some_and(|h| h.starts_with("did you mean"));
+        if fault.code == Code::UnknownField && fault.path.starts_with("spec.") && !slip {
+            fault.severity = Severity::Warning;
         }
     }
 }

@@ -179,3 +179,24 @@ fn an_alias_inside_its_own_anchor_is_refused() {
         ["1:11 error syntax-error : an alias refers to the node it stands in"]
     );
 }
+
+#[test]
+fn a_pod_of_a_newer_kubernetes_stays_in_force_and_a_slip_of_the_pen_does_not() {
+    let pod = |field: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: a, namespace: b}}\nspec:\n  {field}: x\n  containers: []\n"
+        )
+    };
+    let (resources, found) = load(&pod("inventedNextYear"));
+    assert!(
+        found[0].starts_with("5:3 warning unknown-field spec.inventedNextYear"),
+        "{found:?}"
+    );
+    assert!(resources.pods.values().all(|p| p.object().is_some()));
+    let (resources, found) = load(&pod("serviceAcountName"));
+    assert!(
+        found[0].starts_with("5:3 error unknown-field spec.serviceAcountName"),
+        "{found:?}"
+    );
+    assert!(resources.pods.values().all(|p| p.object().is_none()));
+}
