@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cairn_authz::Verdict;
 use cairn_config_schema::snapshot::{Service, Workload};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::exchange::{Exchange, HttpExchange, Peer, StreamOrigin};
 use super::labels::{Baggage, DestinationLabels, ServiceLabels, SourceLabels, source_workload};
@@ -66,18 +66,15 @@ fn with_shard<R>(f: impl FnOnce(&mut Shard) -> R) -> Option<R> {
 pub struct Shard {
     registry: Arc<Registry>,
     verdicts: Arc<Verdicts>,
-    http: FxHashMap<HttpKey, HttpSlot>,
+    http: FxHashMap<HttpKey, Arc<HttpSeries>>,
+    /// This thread's part of the series `other`.
+    other: Option<Arc<HttpSeries>>,
+    /// Label sets known to belong there.
+    overflowed: FxHashSet<HttpKey>,
     sources: FxHashMap<(usize, usize), (u32, Client)>,
     destinations: FxHashMap<usize, (u32, Arc<Workload>)>,
     services: FxHashMap<usize, (u32, Arc<Service>)>,
     snapshot: u64,
-}
-
-/// Where this thread counts a label set.
-struct HttpSlot {
-    series: Arc<HttpSeries>,
-    /// It is the series `other`.
-    overflowed: bool,
 }
 
 /// What the labels of a client were made from; held for its address.
@@ -100,6 +97,8 @@ impl Shard {
             registry,
             verdicts,
             http: FxHashMap::default(),
+            other: None,
+            overflowed: FxHashSet::default(),
             sources: FxHashMap::default(),
             destinations: FxHashMap::default(),
             services: FxHashMap::default(),
@@ -116,16 +115,18 @@ impl Shard {
             return;
         };
         let key = self.http_key(exchange, http);
-        let slot = self.http_slot(key);
+        let (series, overflowed) = match self.http.get(&key) {
+            Some(series) => (&**series, false),
+            None => self.http_series(key),
+        };
         let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
         let received = http.request_header_bytes + exchange.bytes_received;
         let sent = http.response_header_bytes + exchange.bytes_sent;
-        let series = &slot.series;
         series.requests.add(1);
         series.duration.record(micros as f64 / 1_000.0, micros);
         series.request_bytes.record(received as f64, received);
         series.response_bytes.record(sent as f64, sent);
-        if slot.overflowed {
+        if overflowed {
             self.registry.overflow.add(1);
         }
     }
@@ -174,25 +175,28 @@ impl Shard {
         }
     }
 
-    fn http_slot(&mut self, key: HttpKey) -> &HttpSlot {
-        let registry = &self.registry;
-        self.http.entry(key).or_insert_with(|| {
-            let join = |counts: &mut Vec<Arc<HttpSeries>>| {
-                let series = Arc::new(HttpSeries::default());
-                counts.push(series.clone());
-                series
-            };
-            let entered = registry.http.enter(key, HttpKey::OTHER, join);
-            let overflowed = entered.is_none() || key == HttpKey::OTHER;
-            // Several label sets of a thread that overflow have a row each below `other`: they
-            // are summed up in a scrape. It can not fail: `other` always has room.
-            let series =
-                entered.or_else(|| registry.http.enter(HttpKey::OTHER, HttpKey::OTHER, join));
-            HttpSlot {
-                series: series.unwrap_or_default(),
-                overflowed,
+    /// The series of a label set this thread has not counted before, and whether it is `other`.
+    fn http_series(&mut self, key: HttpKey) -> (&HttpSeries, bool) {
+        let table = &self.registry.http;
+        let join = |counts: &mut Vec<Arc<HttpSeries>>| {
+            let series = Arc::new(HttpSeries::default());
+            counts.push(series.clone());
+            series
+        };
+        if !self.overflowed.contains(&key) {
+            if let Some(series) = table.enter(key, HttpKey::OTHER, join) {
+                return (self.http.entry(key).or_insert(series), false);
             }
-        })
+            // No room, and there never will be: the table does not shrink. Remembering it spares
+            // the lock next time.
+            if self.overflowed.len() < table.max() {
+                self.overflowed.insert(key);
+            }
+        }
+        let join_other = || table.enter(HttpKey::OTHER, HttpKey::OTHER, join);
+        // It can not be missing: `other` always has room.
+        let other = || join_other().unwrap_or_default();
+        (self.other.get_or_insert_with(other), true)
     }
 
     fn source(&mut self, exchange: &Exchange) -> u32 {

@@ -223,7 +223,12 @@ impl<K: Hash + Eq + Copy, S> Table<K, S> {
         }
     }
 
-    /// What to do with the counts of a label set: `found` is given the list of its threads' counts.
+    /// Label sets it has room for, `other` not counted.
+    pub fn max(&self) -> usize {
+        self.max
+    }
+
+    /// Gives `found` the list of the threads' counts for a label set, which is empty for a new one.
     /// `None` when there are too many label sets for a new one; `other` always has room.
     pub fn enter<R>(
         &self,

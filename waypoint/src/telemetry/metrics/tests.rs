@@ -244,7 +244,8 @@ fn too_many_label_sets_share_one_series_and_nothing_is_lost() {
     for n in 0..10 {
         for shard in &mut shards {
             let mut exchange = fixtures::http();
-            exchange.service = Some(fixtures::service(&format!("s{}", n % 5)));
+            let status = StatusCode::from_u16(200 + n % 5).unwrap();
+            exchange.http.as_mut().unwrap().status = Some(status);
             shard.record(&exchange, Duration::ZERO);
         }
     }
@@ -263,6 +264,12 @@ fn too_many_label_sets_share_one_series_and_nothing_is_lost() {
         .unwrap();
     assert_eq!(**other, 12.0);
     assert_eq!(registry.overflow.value(), 12);
+    for shard in &shards {
+        // 202, 203 and 204 do not fit, and of those no more than the limit is remembered.
+        assert_eq!((shard.http.len(), shard.overflowed.len()), (2, 2));
+    }
+    let rows = registry.http.rows(2, 1);
+    assert_eq!(rows[0].1.len(), 2, "one part of `other` per thread");
 }
 
 #[test]
