@@ -9,7 +9,8 @@ use super::node::{Mark, Node};
 use super::path::Path;
 use crate::limits::DIAGNOSTICS_PER_OBJECT_MAX;
 
-/// Reads `T` from a node. `None`: something is wrong with it, and at least one fault was added.
+/// Reads `T` from a node. `None`: a value in it is wrong, and at least one fault was added. Unknown
+/// fields are faults too, and whether they break the object is for the caller to say.
 /// `skipped` keys of the node itself are not looked at.
 pub(super) fn read<T: DeserializeOwned>(
     node: &Node<'_>,
@@ -41,7 +42,6 @@ pub(super) fn read<T: DeserializeOwned>(
             break None;
         }
     };
-    let is_clean = pass.poisoned.is_empty() && pass.unknown.borrow().is_empty();
     faults.extend(pass.unknown.into_inner().into_values());
-    value.filter(|_| is_clean)
+    value.filter(|_| pass.poisoned.is_empty())
 }
