@@ -14,10 +14,12 @@ use crate::{admin, log, run, telemetry};
 /// Serve as a waypoint, configured by files or folders of Kubernetes YAML that are watched for
 /// changes.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  cairn pki ./pki --identity shop/waypoint\n  \
+#[command(
+    after_help = "Example:\n  cairn pki ./pki --identity shop/waypoint\n  \
     cairn run --config ./mesh --gateway shop/waypoint --identity-dir ./pki/shop/waypoint\n\n\
     SIGHUP reads everything again, SIGTERM drains and leaves. CAIRN_LOG sets the log level \
-    (info, debug, cairn_waypoint=debug,h2=warn).")]
+    (info, debug, cairn_waypoint=debug,h2=warn)."
+)]
 pub struct Args {
     /// Files and folders of Kubernetes YAML or JSON
     #[arg(long, required = true, num_args = 1.., value_name = "PATH", env = "CAIRN_CONFIG", value_delimiter = ',')]
@@ -26,22 +28,52 @@ pub struct Args {
     #[arg(long, value_name = "NS/NAME", env = "CAIRN_GATEWAY", value_parser = object_key)]
     gateway: Option<ObjectKey>,
     /// Folder with cert-chain.pem, key.pem and root-cert.pem, re-read when they change
-    #[arg(long, value_name = "DIR", env = "CAIRN_IDENTITY_DIR", default_value = "/etc/certs")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "CAIRN_IDENTITY_DIR",
+        default_value = "/etc/certs"
+    )]
     identity_dir: PathBuf,
     /// Address for clients' tunnels
-    #[arg(long, value_name = "ADDR", env = "CAIRN_HBONE_ADDR", default_value = "[::]:15008")]
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "CAIRN_HBONE_ADDR",
+        default_value = "[::]:15008"
+    )]
     hbone_addr: SocketAddr,
     /// Address for Prometheus
-    #[arg(long, value_name = "ADDR", env = "CAIRN_METRICS_ADDR", default_value = "[::]:15020")]
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "CAIRN_METRICS_ADDR",
+        default_value = "[::]:15020"
+    )]
     metrics_addr: SocketAddr,
     /// Address for readiness probes
-    #[arg(long, value_name = "ADDR", env = "CAIRN_READY_ADDR", default_value = "[::]:15021")]
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "CAIRN_READY_ADDR",
+        default_value = "[::]:15021"
+    )]
     ready_addr: SocketAddr,
     /// Address for operators on this machine
-    #[arg(long, value_name = "ADDR", env = "CAIRN_ADMIN_ADDR", default_value = "127.0.0.1:15000")]
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "CAIRN_ADMIN_ADDR",
+        default_value = "127.0.0.1:15000"
+    )]
     admin_addr: SocketAddr,
     /// Port on which endpoints listen for tunnels
-    #[arg(long, value_name = "PORT", env = "CAIRN_UPSTREAM_HBONE_PORT", default_value_t = 15008)]
+    #[arg(
+        long,
+        value_name = "PORT",
+        env = "CAIRN_UPSTREAM_HBONE_PORT",
+        default_value_t = 15008
+    )]
     upstream_hbone_port: u16,
     /// Threads that serve; one per core when absent
     #[arg(long, value_name = "N", env = "CAIRN_WORKERS", value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -50,10 +82,20 @@ pub struct Args {
     #[arg(long, value_name = "DOMAIN", env = "CAIRN_TRUST_DOMAIN")]
     trust_domain: Option<String>,
     /// How long requests in flight may take once the process is told to stop
-    #[arg(long, value_name = "SECONDS", env = "CAIRN_DRAIN_SECONDS", default_value_t = 25)]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        env = "CAIRN_DRAIN_SECONDS",
+        default_value_t = 25
+    )]
     drain_seconds: u64,
     /// One line per request and TCP stream on stdout
-    #[arg(long, value_name = "FORMAT", env = "CAIRN_ACCESS_LOG", default_value = "json")]
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        env = "CAIRN_ACCESS_LOG",
+        default_value = "json"
+    )]
     access_log: AccessLog,
 }
 
@@ -80,7 +122,9 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
     log::start()?;
     raise_descriptor_limit();
     let _access_log = match args.access_log {
-        AccessLog::Json => telemetry::access_log::start_on_stdout().context("start the access log")?,
+        AccessLog::Json => {
+            telemetry::access_log::start_on_stdout().context("start the access log")?
+        }
         AccessLog::Off => None,
     };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -97,11 +141,15 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
         upstream_hbone_port: args.upstream_hbone_port,
         workers: args.workers.map_or(cores, usize::from),
         // Istio's own pod variable is honoured where both exist (DESIGN section 8).
-        trust_domain: args.trust_domain.or_else(|| std::env::var("TRUST_DOMAIN").ok()),
+        trust_domain: args
+            .trust_domain
+            .or_else(|| std::env::var("TRUST_DOMAIN").ok()),
         drain: Duration::from_secs(args.drain_seconds),
         set_log_filter: log::set_filter,
     })?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(running.until_stopped())?;
     Ok(Outcome::Fine)
 }
