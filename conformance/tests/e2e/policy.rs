@@ -46,8 +46,10 @@ async fn each_kind_of_rule_decides_and_is_named() {
     lab.service("db", &[Port::new("tcp", 5432)]);
     lab.write("policies", POLICIES);
     lab.start().await;
-    let viewer = lab.client("shop/viewer").await.to("web", 80);
-    let partner = lab.client("partner/sync").await;
+    let viewer_pod = lab.client("shop/viewer").await;
+    let partner_pod = lab.client("partner/sync").await;
+    let viewer = viewer_pod.to("web", 80);
+    let partner = partner_pod.to("web", 80);
 
     let table = [
         // (client, method, path, header, status, rule that decided)
@@ -60,8 +62,8 @@ async fn each_kind_of_rule_decides_and_is_named() {
         (viewer, "GET", "/a%2fadmin", "", 400, ""),
         (viewer, "POST", "/x", "x-pass: let-me-in", 200, "allow"),
         (viewer, "GET", "/x", "host: forbidden.example", 403, "deny"),
-        (partner.to("web", 80), "GET", "/shared/1", "", 200, "allow"),
-        (partner.to("web", 80), "GET", "/shared/1/2", "", 403, ""),
+        (partner, "GET", "/shared/1", "", 200, "allow"),
+        (partner, "GET", "/shared/1/2", "", 403, ""),
     ];
     for (to, method, path, header, status, policy) in table {
         let url = format!("http://{to}{path}");
