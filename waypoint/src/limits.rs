@@ -83,7 +83,7 @@ pub const CONNECT_ATTEMPTS_MAX: u32 = 3;
 pub const ACCESS_LOG_QUEUE_LINES: usize = 16_384;
 
 /// Label sets of one metric. Beyond: counted into one series whose labels are `other`.
-pub const METRIC_SERIES_MAX: usize = 100_000;
+pub const METRIC_SERIES_MAX: usize = 10_000;
 
 /// Clients whose names come from baggage, as label sets. Any client can make up a new name in every
 /// stream; beyond, its names are `unknown` and only namespace and principal tell it apart.

@@ -81,6 +81,8 @@ impl Publisher {
 
     fn tell(&mut self, snapshot: &Snapshot, noticed: Instant) {
         let took = noticed.elapsed();
+        let errors = snapshot.diagnostics.iter();
+        let errors = errors.filter(|d| d.severity == Severity::Error).count();
         counters::config_published(snapshot, took);
         let readiness = &self.in_force.readiness;
         readiness.remove(NotReady::NoConfiguration);
@@ -92,7 +94,10 @@ impl Publisher {
         self.in_force.last_reload.store(Some(Arc::new(Reload {
             at: SystemTime::now(),
             took,
-            outcome: Ok(snapshot.version),
+            outcome: match errors {
+                0 => Ok(snapshot.version),
+                n => Err(format!("{n} errors: see diagnostics; the rest is in force")),
+            },
         })));
         let told: HashSet<String> = snapshot.diagnostics.iter().map(log_line).collect();
         for finding in &snapshot.diagnostics {
@@ -102,14 +107,10 @@ impl Publisher {
             }
         }
         self.told = told;
-        let errors = snapshot
-            .diagnostics
-            .iter()
-            .filter(|d| d.severity == Severity::Error);
         tracing::info!(
             snapshot = snapshot.version,
             services = snapshot.served().count(),
-            errors = errors.count(),
+            errors,
             took_ms = took.as_millis() as u64,
             "configuration in force"
         );

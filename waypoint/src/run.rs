@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use crate::admin::{self, AdminState, NotReady};
 use crate::drain::{Drain, InFlight, Kind};
 use crate::listener::accept;
+use crate::listener::admit::Refusal;
 use crate::publish::{InForce, Publisher};
 use crate::source;
 use crate::telemetry::{self, counters};
@@ -72,6 +73,8 @@ pub fn start(settings: Settings) -> anyhow::Result<Running> {
         dir: settings.identity_dir.clone(),
     };
     let identity = Arc::new(IdentitySource::load(files).context("load the identity")?);
+    counters::TUNNEL_REFUSED.preset(Refusal::ALL.map(Refusal::as_str));
+    counters::HANDSHAKE_FAILED.preset(accept::FAILURES);
     let in_force = InForce::default();
     in_force.readiness.remove(NotReady::NoIdentity);
     note_expiry(&identity);

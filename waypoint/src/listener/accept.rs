@@ -16,6 +16,12 @@ use crate::telemetry::exchange::Peer;
 use crate::tls::Acceptor;
 use crate::worker::Worker;
 
+/// Why a connection did not become a tunnel: labels of `cairn_handshake_failed_total`.
+pub const FAILURES: [&str; 3] = [CONNECTION_LIMIT, TLS, TIMEOUT];
+const CONNECTION_LIMIT: &str = "connection_limit";
+const TLS: &str = "tls";
+const TIMEOUT: &str = "timeout";
+
 /// A listening socket that shares its port with those of the other workers.
 ///
 /// # Errors
@@ -52,7 +58,7 @@ pub async fn run(listener: TcpListener, acceptor: Acceptor, worker: Arc<Worker>)
             }
         };
         let Ok(permit) = room.clone().try_acquire_owned() else {
-            worker.handshake_failed("connection_limit");
+            worker.handshake_failed(CONNECTION_LIMIT);
             continue;
         };
         let (acceptor, worker) = (acceptor.clone(), worker.clone());
@@ -74,10 +80,10 @@ async fn serve(stream: TcpStream, address: SocketAddr, acceptor: &Acceptor, work
             tunnel::serve(tls, Arc::new(Peer { identity, address }), worker).await;
         }
         Ok(Err(error)) => {
-            worker.handshake_failed("tls");
+            worker.handshake_failed(TLS);
             tracing::info!(%address, %error, "TLS handshake refused");
         }
-        Err(_) => worker.handshake_failed("timeout"),
+        Err(_) => worker.handshake_failed(TIMEOUT),
     }
 }
 

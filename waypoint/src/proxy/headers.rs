@@ -121,6 +121,12 @@ pub fn has_ambiguous_length(session: &Session) -> bool {
     })
 }
 
+/// About the size of headers on the wire: names, values, and what separates them in HTTP/1.1.
+pub fn wire_bytes(headers: &http::HeaderMap) -> u64 {
+    let line = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
+    headers.iter().map(line).sum::<usize>() as u64
+}
+
 /// Size of the header block of an HTTP/1.1 request in bytes; 0 for HTTP/2, whose limit is in the
 /// engine's options.
 pub fn block_bytes(session: &Session) -> usize {

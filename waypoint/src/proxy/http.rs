@@ -237,6 +237,10 @@ fn begin(session: &Session, stream: &StreamContext, runtime: &Runtime) -> Exchan
         user_agent: request.headers.get(USER_AGENT).cloned(),
         forwarded_for: request.headers.get("x-forwarded-for").cloned(),
         grpc: is_grpc(&request.headers),
+        request_header_bytes: match headers::block_bytes(session) {
+            0 => headers::wire_bytes(&request.headers) + request.raw_path().len() as u64,
+            bytes => bytes as u64,
+        },
         ..HttpExchange::default()
     });
     exchange
@@ -443,7 +447,9 @@ impl ProxyHttp for Gate {
         exchange.bytes_received = session.body_bytes_read() as u64;
         exchange.bytes_sent = session.body_bytes_sent() as u64;
         if let Some(http) = &mut exchange.http {
-            http.status = session.response_written().map(|r| r.status);
+            let written = session.response_written();
+            http.status = written.map(|r| r.status);
+            http.response_header_bytes = written.map_or(0, |r| headers::wire_bytes(&r.headers));
         }
         telemetry::finish(exchange);
         ctx.held = None;

@@ -25,7 +25,9 @@ use tokio::time::Sleep;
 
 use crate::limits::{REQUEST_HEADER_BYTES_MAX, REQUEST_HEADER_TIMEOUT};
 use crate::listener::admit::Asked;
+use crate::telemetry::counters;
 use crate::telemetry::exchange::StreamOrigin;
+use crate::telemetry::instruments::Tracked;
 use crate::tunnel_stream::TunnelStream;
 use crate::upstream::Carrier;
 
@@ -240,6 +242,7 @@ impl std::fmt::Debug for Downstream {
 pub struct Upstream {
     io: Carrier,
     descriptor: OwnedFd,
+    _counted: Tracked,
 }
 
 impl Upstream {
@@ -249,7 +252,11 @@ impl Upstream {
     /// When the process is out of descriptors.
     pub fn new(io: Carrier) -> io::Result<Self> {
         let descriptor = io.descriptor()?;
-        Ok(Self { io, descriptor })
+        Ok(Self {
+            io,
+            descriptor,
+            _counted: counters::UPSTREAM_STREAMS.track(),
+        })
     }
 }
 

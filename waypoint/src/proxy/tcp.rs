@@ -111,7 +111,7 @@ async fn connect(
         {
             Ok(carrier) => return Ok((carrier, live.begin())),
             Err(error) => {
-                exchange.reason = Some(error.to_string());
+                exchange.upstream_failure = Some(error.to_string().into());
                 outcome = Outcome::ConnectFailed;
             }
         }

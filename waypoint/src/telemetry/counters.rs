@@ -22,8 +22,8 @@ pub static TUNNELS: Gauge = Gauge::new(&names::TUNNELS);
 pub static STREAMS: Gauge = Gauge::new(&names::STREAMS);
 /// Upstream tunnels.
 pub static UPSTREAM_TUNNELS: Gauge = Gauge::new(&names::UPSTREAM_TUNNELS);
-/// Upstream streams in the pool.
-pub static UPSTREAM_IDLE_STREAMS: Gauge = Gauge::new(&names::UPSTREAM_IDLE_STREAMS);
+/// Streams to endpoints.
+pub static UPSTREAM_STREAMS: Gauge = Gauge::new(&names::UPSTREAM_STREAMS);
 /// Access log lines dropped.
 pub static ACCESS_LOG_DROPPED: Gauge = Gauge::new(&names::ACCESS_LOG_DROPPED);
 
@@ -36,28 +36,25 @@ static CERTIFICATE_EXPIRY: Value = Value::new(&names::CERTIFICATE_EXPIRY);
 const RELOAD_OK: &str = "success";
 const RELOAD_FAILED: &str = "failure";
 
-/// A snapshot came into force, `took` after the change was noticed.
+/// A snapshot came into force, `took` after the change was noticed. One with errors counts as a
+/// failed reload: something is not in force as written.
 pub fn config_published(snapshot: &Snapshot, took: Duration) {
     RELOADS.preset([RELOAD_OK, RELOAD_FAILED]);
-    RELOADS.inc(RELOAD_OK);
     RELOAD_DURATION.set(took.as_secs_f64());
     SNAPSHOT_VERSION.set(snapshot.version as f64);
-    for (severity, label) in [
-        (Severity::Error, "error"),
-        (Severity::Warning, "warning"),
-        (Severity::Info, "info"),
-    ] {
+    let count = |severity| {
         let findings = snapshot.diagnostics.iter();
-        let count = findings.filter(|d| d.severity == severity).count();
-        DIAGNOSTICS.set(label, count as u64);
-    }
-}
-
-/// The configuration could not be read; what was in force still is.
-pub fn config_failed(took: Duration) {
-    RELOADS.preset([RELOAD_OK, RELOAD_FAILED]);
-    RELOADS.inc(RELOAD_FAILED);
-    RELOAD_DURATION.set(took.as_secs_f64());
+        findings.filter(|d| d.severity == severity).count() as u64
+    };
+    let errors = count(Severity::Error);
+    DIAGNOSTICS.set("error", errors);
+    DIAGNOSTICS.set("warning", count(Severity::Warning));
+    DIAGNOSTICS.set("info", count(Severity::Info));
+    RELOADS.inc(if errors == 0 {
+        RELOAD_OK
+    } else {
+        RELOAD_FAILED
+    });
 }
 
 /// The certificate in use expires then.
@@ -75,7 +72,7 @@ pub fn families() -> Vec<MetricFamily> {
         &TUNNELS,
         &STREAMS,
         &UPSTREAM_TUNNELS,
-        &UPSTREAM_IDLE_STREAMS,
+        &UPSTREAM_STREAMS,
         &ACCESS_LOG_DROPPED,
         &RELOADS,
         &RELOAD_DURATION,

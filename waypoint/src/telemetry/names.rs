@@ -227,10 +227,10 @@ pub const UPSTREAM_TUNNELS: Metric = gauge(
     "Open HBONE tunnels to destinations",
     &[],
 );
-/// Pooled upstream streams.
-pub const UPSTREAM_IDLE_STREAMS: Metric = gauge(
-    "cairn_upstream_idle_streams",
-    "Upstream streams kept for the next request",
+/// Streams to endpoints: those with a request and those kept for the next.
+pub const UPSTREAM_STREAMS: Metric = gauge(
+    "cairn_upstream_streams",
+    "Streams and connections to endpoints, with a request on them or kept for the next",
     &[],
 );
 /// Access log lines dropped.
