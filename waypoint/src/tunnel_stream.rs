@@ -14,7 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::limits::WRITE_BUFFER_BYTES;
 
-/// A CONNECT stream. Dropped before its end, it resets the stream.
+/// A CONNECT stream. Dropped, it ends as a TCP connection would: what was written is delivered, then
+/// the end of the stream.
 pub struct TunnelStream {
     recv: RecvStream,
     send: SendStream<Bytes>,
@@ -98,6 +99,20 @@ impl TunnelStream {
     }
 }
 
+impl Drop for TunnelStream {
+    fn drop(&mut self) {
+        if self.write_ended {
+            return;
+        }
+        // Without this h2 would reset the stream, and a peer that is reset may throw away what it
+        // has not read yet. Both fail only when the stream is gone already.
+        let unsent = self.unsent.split().freeze();
+        if unsent.is_empty() || self.send.send_data(unsent, false).is_ok() {
+            let _ = self.send.send_data(Bytes::new(), true);
+        }
+    }
+}
+
 /// The peer reset the stream to say that it is done with it, after everything was delivered.
 fn is_clean_end(error: &h2::Error) -> bool {
     error.is_reset() && error.reason() == Some(Reason::NO_ERROR)
@@ -105,7 +120,9 @@ fn is_clean_end(error: &h2::Error) -> bool {
 
 fn into_io(error: h2::Error) -> io::Error {
     if error.is_io() {
-        error.into_io().unwrap_or_else(|| io::ErrorKind::Other.into())
+        error
+            .into_io()
+            .unwrap_or_else(|| io::ErrorKind::Other.into())
     } else {
         io::Error::new(io::ErrorKind::ConnectionReset, error)
     }
@@ -140,7 +157,8 @@ impl AsyncWrite for TunnelStream {
         }
         let room = WRITE_BUFFER_BYTES.saturating_sub(self.unsent.len());
         let n = room.min(data.len());
-        self.unsent.extend_from_slice(data.get(..n).unwrap_or_default());
+        self.unsent
+            .extend_from_slice(data.get(..n).unwrap_or_default());
         Poll::Ready(Ok(n))
     }
 
