@@ -10,20 +10,21 @@ use tokio::task::LocalSet;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Measures Cairn beside Envoy, prints tables and keeps the rows
 #[derive(Parser)]
 #[command(
-    about,
-    after_help = "Example: cairn-bench run --quick --envoy target/venv/bin/envoy"
+    args_conflicts_with_subcommands = true,
+    after_help = "Example: cairn-bench --quick --envoy target/venv/bin/envoy"
 )]
 struct Line {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
+    #[command(flatten)]
+    options: Options,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// Measure, print tables, keep the rows
-    Run(Box<Options>),
     /// Put one load on a tunnel address and print what came of it as JSON
     Load(LoadArgs),
     /// Serve the application, plain and behind a destination tunnel, until killed
@@ -39,16 +40,15 @@ fn main() -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     let tasks = LocalSet::new();
-    match Line::parse().command {
-        Command::Run(options) => {
-            tasks.block_on(&runtime, cairn_benches::runner::run(options.settle()))
-        }
-        Command::Load(line) => {
-            let outcome = tasks.block_on(&runtime, cairn_benches::load::run(&line.order()))?;
+    let line = Line::parse();
+    match line.command {
+        None => tasks.block_on(&runtime, cairn_benches::runner::run(line.options.settle())),
+        Some(Command::Load(load)) => {
+            let outcome = tasks.block_on(&runtime, cairn_benches::load::run(&load.order()))?;
             println!("{}", serde_json::to_string(&outcome)?);
             Ok(())
         }
-        Command::Backend { identity_dir } => tasks.block_on(&runtime, async {
+        Some(Command::Backend { identity_dir }) => tasks.block_on(&runtime, async {
             let addresses = cairn_benches::backend::listen(&identity_dir).await?;
             println!("{}", serde_json::to_string(&addresses)?);
             std::future::pending::<anyhow::Result<()>>().await

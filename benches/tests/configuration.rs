@@ -1,6 +1,8 @@
 //! What the proxies are told to do is what the README says: Cairn's side is read back as Cairn
 //! reads it, Envoy's side is held against the same mesh.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)] // what a test calls is a test
+
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
@@ -91,7 +93,7 @@ fn splitting_routes_over_files_changes_nothing() {
     assert!(many.path().join(cairn::routes_file(6)).exists());
     let (one, many) = (snapshot(one.path()), snapshot(many.path()));
     let json =
-        |s: &Snapshot| serde_json::to_value(&s.services.values().collect::<Vec<_>>()).unwrap();
+        |s: &Snapshot| serde_json::to_value(s.services.values().collect::<Vec<_>>()).unwrap();
     assert_eq!(json(&one), json(&many));
 }
 

@@ -23,7 +23,7 @@ pub enum Part {
     Reload,
 }
 
-/// Options of `cairn-bench run`.
+/// Options of `cairn-bench`.
 #[derive(Clone, Debug, Args)]
 pub struct Options {
     /// The Envoy program
