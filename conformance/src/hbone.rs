@@ -14,13 +14,11 @@ use http::{Method, Request, Response, StatusCode};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme, SupportedProtocolVersion};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-
-const TLS13: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
 
 /// How to open TLS.
 #[derive(Clone, Debug)]
@@ -29,8 +27,6 @@ pub struct Tls {
     pub identity: Option<(String, String)>,
     /// ALPN protocols offered.
     pub alpn: Vec<Vec<u8>>,
-    /// Versions offered.
-    pub versions: &'static [&'static SupportedProtocolVersion],
 }
 
 impl Tls {
@@ -45,7 +41,6 @@ impl Tls {
         Self {
             identity: Some((chain_pem, key_pem)),
             alpn: vec![b"h2".to_vec()],
-            versions: TLS13,
         }
     }
 
@@ -64,7 +59,7 @@ impl Tls {
     fn config(&self) -> ClientConfig {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(self.versions)
+            .with_protocol_versions(&[&rustls::version::TLS13])
             .expect("versions")
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(AnyServer));

@@ -326,7 +326,8 @@ impl Lab {
     fn write_endpoints(&self, service: &str) {
         let ports = &self.services[service].ports;
         let pods = self.pods.iter().filter(|pod| pod.service == service);
-        let mut yaml = String::from("# Endpoints: one slice a pod, for every pod has its own port.\n");
+        let mut yaml =
+            String::from("# Endpoints: one slice a pod, for every pod has its own port.\n");
         for pod in pods {
             yaml.push_str(&pod_yaml(pod, ports));
         }

@@ -115,7 +115,12 @@ struct Confined {
 
 const CONFINED: &[Confined] = &[
     Confined {
-        names: &["pingora_core", "pingora_proxy", "pingora_http", "pingora_error"],
+        names: &[
+            "pingora_core",
+            "pingora_proxy",
+            "pingora_http",
+            "pingora_error",
+        ],
         places: &["waypoint/src/proxy/"],
         why: "the HTTP engine is an implementation detail of proxy/",
     },
@@ -186,11 +191,10 @@ fn normal_tree(metadata: &Metadata, package: &str) -> BTreeSet<String> {
     let mut seen = BTreeSet::new();
     while let Some(id) = open.pop() {
         if seen.insert(id) {
-            let normal = nodes[id].deps.iter().filter(|d| {
-                d.dep_kinds
-                    .iter()
-                    .any(|k| k.kind == DependencyKind::Normal)
-            });
+            let normal = nodes[id]
+                .deps
+                .iter()
+                .filter(|d| d.dep_kinds.iter().any(|k| k.kind == DependencyKind::Normal));
             open.extend(normal.map(|d| &d.pkg));
         }
     }
@@ -205,7 +209,10 @@ fn workspace_crates_import_only_what_the_house_allows() {
     let members = metadata.workspace_packages();
     let known: BTreeSet<_> = WORKSPACE_IMPORTS.iter().map(|(name, _)| *name).collect();
     let found: BTreeSet<_> = members.iter().map(|p| p.name.as_str()).collect();
-    assert_eq!(found, known, "every workspace crate has a line in the table");
+    assert_eq!(
+        found, known,
+        "every workspace crate has a line in the table"
+    );
     for package in members {
         let (_, allowed) = WORKSPACE_IMPORTS
             .iter()
@@ -238,7 +245,10 @@ fn pure_crates_have_no_impure_package_in_their_tree() {
     // The walk itself must be able to find them.
     let waypoint = normal_tree(&metadata, "cairn-waypoint");
     for package in ["tokio", "pingora-core", "rustls", "mio"] {
-        assert!(waypoint.contains(package), "the walk did not find {package}");
+        assert!(
+            waypoint.contains(package),
+            "the walk did not find {package}"
+        );
     }
 }
 

@@ -2,7 +2,12 @@
 //! real Envoy as the destination tunnel, an application.
 
 // A panic here is a failed test.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 mod change;
 mod laboratory;

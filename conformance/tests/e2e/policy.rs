@@ -67,7 +67,13 @@ async fn each_kind_of_rule_decides_and_is_named() {
     ];
     for (to, method, path, header, status, policy) in table {
         let url = format!("http://{to}{path}");
-        let mut arguments = vec!["--path-as-is", "--request", method, "--write-out", "\n%{http_code}"];
+        let mut arguments = vec![
+            "--path-as-is",
+            "--request",
+            method,
+            "--write-out",
+            "\n%{http_code}",
+        ];
         if !header.is_empty() {
             arguments.extend(["--header", header]);
         }
@@ -84,7 +90,9 @@ async fn each_kind_of_rule_decides_and_is_named() {
             let name = format!("AuthorizationPolicy/shop/{policy}");
             lab.cairn()
                 .logged(&shown, |line| {
-                    line["path"] == path && line["method"] == method && line["policy"] == name.as_str()
+                    line["path"] == path
+                        && line["method"] == method
+                        && line["policy"] == name.as_str()
                 })
                 .await;
         }
@@ -113,7 +121,11 @@ async fn a_denied_tcp_client_gets_no_byte() {
     // Envoy resets or closes the application's connection; either way without a byte.
     let _ = stream.read_to_end(&mut bytes).await;
     assert_eq!(bytes, b"");
-    assert_eq!(app.connections(), 1, "the denied stream reaches no application");
+    assert_eq!(
+        app.connections(),
+        1,
+        "the denied stream reaches no application"
+    );
 }
 
 #[tokio::test]

@@ -58,11 +58,18 @@ async fn requests_are_routed_redirected_and_rewritten() {
     assert_eq!(client::get(to, "/v1x").await.status(), 404);
     assert_eq!(client::get(to, "/nowhere").await.status(), 500);
     assert_eq!(client::get(to, "/empty").await.status(), 503);
-    assert_eq!(client::get(to, "/mirrored").await.status(), 500, "never skipped");
+    assert_eq!(
+        client::get(to, "/mirrored").await.status(),
+        500,
+        "never skipped"
+    );
 
     let moved = client::get(to, "/moved/x?q=1").await;
     assert_eq!(moved.status(), 301);
-    assert_eq!(moved.headers()["location"], "http://new.example/moved/x?q=1");
+    assert_eq!(
+        moved.headers()["location"],
+        "http://new.example/moved/x?q=1"
+    );
 
     let request = http::Request::get("/old/a?q=1")
         .header("host", "web.shop")
@@ -108,7 +115,10 @@ async fn what_the_application_hears() {
     let client = lab.client("shop/viewer").await;
     let request = http::Request::get("/v1")
         .header("host", "web.shop")
-        .header("x-forwarded-client-cert", "By=me;URI=spiffe://cluster.local/ns/a/sa/admin")
+        .header(
+            "x-forwarded-client-cert",
+            "By=me;URI=spiffe://cluster.local/ns/a/sa/admin",
+        )
         .header("x-envoy-expected-rq-timeout-ms", "5")
         .header("connection", "x-hop")
         .header("x-hop", "1")

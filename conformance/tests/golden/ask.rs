@@ -153,13 +153,7 @@ fn judge_tcp(served: &Served, ask: &Ask, expected: &Full, wrong: &mut Wrong) {
     compare_verdict(&verdict, &reason, expected, wrong);
 }
 
-fn judge_http(
-    snapshot: &Snapshot,
-    served: &Served,
-    ask: &Ask,
-    expected: &Full,
-    wrong: &mut Wrong,
-) {
+fn judge_http(snapshot: &Snapshot, served: &Served, ask: &Ask, expected: &Full, wrong: &mut Wrong) {
     let (peer, source_ip) = peer(ask);
     let own = Identity::of_workload("cluster.local", "shop", "waypoint").unwrap();
     let (method, target) = ask
@@ -389,7 +383,10 @@ fn compare_headers(
 }
 
 fn shown(key: &ClusterKey) -> String {
-    format!("{}.{}:{}", key.service.name, key.service.namespace, key.port)
+    format!(
+        "{}.{}:{}",
+        key.service.name, key.service.namespace, key.port
+    )
 }
 
 /// SplitMix64, so that the draws are the same on every run.
