@@ -3,6 +3,7 @@
 
 pub mod admin;
 pub mod cli;
+pub mod client;
 pub mod drain;
 pub mod limits;
 pub mod listener;

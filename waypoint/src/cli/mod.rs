@@ -1,7 +1,11 @@
 //! The command line: which commands there are, and how they end. Each command has a file of its own.
 
+mod check;
+mod configuration;
+mod explain;
 mod output;
 mod pki;
+mod request;
 mod run;
 
 use std::process::ExitCode;
@@ -27,6 +31,12 @@ struct Cli {
 enum Command {
     /// Serve as a waypoint on files or folders of Kubernetes YAML
     Run(run::Args),
+    /// Find everything that is wrong with a configuration, and say what it serves
+    Check(check::Args),
+    /// Say what would become of one request, and why
+    Explain(explain::Args),
+    /// Send an HTTP request through an HBONE tunnel, as a client's ztunnel would
+    Request(request::Args),
     /// Create a small certificate authority and SPIFFE identities in a folder, for trying things out
     Pki(pki::Args),
     /// Live flow records (not in this version)
@@ -50,6 +60,9 @@ pub fn main() -> ExitCode {
     // Clap answers wrong usage itself, with exit code 2.
     let outcome = match Cli::parse().command {
         Command::Run(args) => run::run(args),
+        Command::Check(args) => check::check(&args),
+        Command::Explain(args) => explain::explain(&args),
+        Command::Request(args) => request::request(&args),
         Command::Pki(args) => pki::pki(&args),
         Command::Observe(_) => absent("observe"),
         Command::Controller(_) => absent("controller"),

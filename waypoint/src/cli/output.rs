@@ -56,7 +56,8 @@ impl Paint {
         }
     }
 
-    /// Off.
+    /// Off, for tests.
+    #[cfg(test)]
     pub fn none() -> Self {
         Self { on: false }
     }

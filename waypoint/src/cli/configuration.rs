@@ -1,0 +1,65 @@
+//! Reads and resolves configuration for commands that look at it once, in the way `cairn run` does.
+
+use std::borrow::Cow;
+use std::path::PathBuf;
+
+use cairn_config_schema::origin::ObjectKey;
+use cairn_config_schema::resolve::{self, Options};
+use cairn_config_schema::resources::Resources;
+use cairn_config_schema::snapshot::Snapshot;
+use cairn_config_schema::store::{SourceFile, Store};
+
+use crate::source::Files;
+
+/// Which configuration, for whom.
+#[derive(Debug, clap::Args)]
+pub struct Choice {
+    /// The Gateway to read it for; not needed when there is only one of a waypoint class
+    #[arg(long, value_name = "NS/NAME", env = "CAIRN_GATEWAY", value_parser = super::run::object_key)]
+    gateway: Option<ObjectKey>,
+    /// Trust domain, in place of that of the ConfigMap `istio`
+    #[arg(long, value_name = "DOMAIN", env = "CAIRN_TRUST_DOMAIN")]
+    trust_domain: Option<String>,
+}
+
+/// What the files hold, and what it means.
+pub struct Loaded {
+    /// Objects.
+    pub resources: Resources,
+    /// Their meaning; its diagnostics are all there are, those of reading too.
+    pub snapshot: Snapshot,
+    /// Files that were read, or could not be.
+    pub files: usize,
+}
+
+/// Reads the files under these paths as a waypoint would that starts now.
+pub fn load(paths: &[PathBuf], choice: &Choice) -> Loaded {
+    let mut files = Files::new(paths.to_vec());
+    files.refresh();
+    let sources: Vec<SourceFile<'_>> = files
+        .sources()
+        .iter()
+        .map(|file| SourceFile {
+            path: file.path.clone(),
+            content: match &file.text {
+                Ok(text) => Ok(Cow::Borrowed(text.as_bytes())),
+                Err(reason) => Err(reason.as_str().into()),
+            },
+        })
+        .collect();
+    let update = Store::default().update(&sources);
+    let options = Options {
+        gateway: choice.gateway.clone(),
+        trust_domain: choice.trust_domain.clone(),
+        version: 1,
+        ..Options::default()
+    };
+    let mut snapshot = resolve::resolve(&update.resources, &options);
+    snapshot.diagnostics.extend(update.diagnostics);
+    resolve::worst_first(&mut snapshot.diagnostics);
+    Loaded {
+        resources: update.resources,
+        snapshot,
+        files: sources.len(),
+    }
+}

@@ -1,0 +1,413 @@
+//! Asks the engine: the runtime what an address stands for, the chain what becomes of a request. The
+//! steps are those of `proxy::http` and `proxy::tcp`; each is the same call.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use cairn_config_schema::diagnostics::Severity;
+use cairn_config_schema::snapshot::{
+    self, AppProtocol, BackendTarget, Filter, HttpMatch, PathMatch, Snapshot, TextMatch,
+};
+use cairn_filters::authority;
+use cairn_filters::chain::{Answer as Decided, Decision, RequestView, facts, tcp_facts};
+use cairn_filters::outcome::{LocalReply, Outcome, is_grpc};
+use cairn_routing::{Cluster, Found};
+use http::header::{HOST, HeaderValue};
+use http::{HeaderMap, Method};
+
+use super::destination::{asked, why_not_served};
+use super::report::{
+    Answer, Backend, Client, Destination, Endpoint, HttpRequest, Refused, Report, Route,
+};
+use crate::listener::admit::Refusal;
+use crate::runtime::{Runtime, Target};
+
+/// One request, or TCP stream.
+pub(super) struct Question<'a> {
+    pub(super) from: Client,
+    pub(super) to: &'a str,
+    pub(super) method: &'a Method,
+    pub(super) path: &'a str,
+    pub(super) headers: HeaderMap,
+    pub(super) tcp: bool,
+}
+
+/// What becomes of it.
+pub(super) fn judge(snapshot: Snapshot, question: Question<'_>) -> anyhow::Result<Report> {
+    let asked = asked(question.to, &question.from, &snapshot)?;
+    let errors = snapshot.diagnostics.iter();
+    let errors = errors.filter(|d| d.severity == Severity::Error);
+    let mut report = Report {
+        passes: false,
+        to: question.to.to_owned(),
+        destination: None,
+        refused: None,
+        request: None,
+        verdict: None,
+        route: None,
+        answer: None,
+        backends: Vec::new(),
+        configuration_errors: errors.count(),
+        client: question.from,
+    };
+    let trust_domain = report.client.identity.trust_domain();
+    if !snapshot.mesh.accepts_trust_domain(trust_domain) {
+        report.refused = Some(Refused {
+            phase: "handshake",
+            status: None,
+            reason: format!("trust domain {trust_domain} is not accepted"),
+        });
+        return Ok(report);
+    }
+    let runtime = Runtime::compile(Arc::new(snapshot), None);
+    let target = match runtime.find(&asked) {
+        Ok(target) => target,
+        Err(refusal) => {
+            let why = why_not_served(&asked, &runtime.snapshot);
+            report.refused = Some(refused(refusal, why, &runtime.snapshot));
+            return Ok(report);
+        }
+    };
+    let tcp = question.tcp || target.protocol == AppProtocol::Tcp;
+    report.destination = Some(Destination {
+        address: target.destination,
+        service: target.service.as_ref().map(|s| s.key.to_string()),
+        protocol: target.protocol,
+        taken_as: if tcp { "tcp" } else { "http" },
+    });
+    if tcp {
+        judge_tcp(&mut report, &target);
+    } else {
+        let request = Request {
+            method: question.method,
+            path: question.path,
+            headers: question.headers,
+            to: question.to,
+        };
+        request.judge(&mut report, &runtime, &target);
+    }
+    Ok(report)
+}
+
+fn refused(refusal: Refusal, why: Option<String>, snapshot: &Snapshot) -> Refused {
+    let blocked = snapshot
+        .waypoint
+        .as_ref()
+        .and_then(|w| w.blocked.as_deref());
+    let reason = match (refusal, blocked) {
+        (Refusal::NoGateway, Some(blocked)) => blocked.to_owned(),
+        (Refusal::NoGateway, None) => "there is no Gateway to serve".to_owned(),
+        _ => why
+            .unwrap_or_else(|| "nothing in the configuration has this address or name".to_owned()),
+    };
+    Refused {
+        phase: "connect",
+        status: Some(refusal.status().as_u16()),
+        reason,
+    }
+}
+
+fn judge_tcp(report: &mut Report, target: &Target) {
+    let client = &report.client;
+    let verdict = target
+        .chain
+        .decide_tcp(Some(&client.identity), client.ip, target.destination);
+    let facts = tcp_facts(Some(&client.identity), client.ip, target.destination);
+    report.verdict = Some(target.chain.policies().explain(&facts));
+    // Only a port that declares TCP is known to be TCP when CONNECT is answered.
+    let declared = target.protocol == AppProtocol::Tcp;
+    let refused = |refusal: Refusal, reason: &str| Refused {
+        phase: if declared { "connect" } else { "stream" },
+        status: declared.then(|| refusal.status().as_u16()),
+        reason: reason.to_owned(),
+    };
+    if !verdict.allowed {
+        report.refused = Some(refused(Refusal::PolicyDenied, "policy denies it"));
+        return;
+    }
+    let backend = Backend {
+        endpoints: endpoints(&target.cluster),
+        ..Backend::new(name_of(target), 1, 100.0)
+    };
+    report.passes = !backend.endpoints.is_empty();
+    if !report.passes {
+        report.refused = Some(refused(Refusal::NoEndpoint, "there is no endpoint"));
+    }
+    report.backends.push(backend);
+}
+
+fn name_of(target: &Target) -> String {
+    match &target.service {
+        Some(_) => target.cluster.key().to_string(),
+        None => target.destination.to_string(),
+    }
+}
+
+struct Request<'a> {
+    method: &'a Method,
+    path: &'a str,
+    headers: HeaderMap,
+    to: &'a str,
+}
+
+impl Request<'_> {
+    fn judge(mut self, report: &mut Report, runtime: &Runtime, target: &Target) {
+        let host = default_host(self.to, target.destination);
+        self.headers.entry(HOST).or_insert(host);
+        let grpc = is_grpc(&self.headers);
+        let authority = match authority::of_request(None, &self.headers) {
+            Ok(authority) => authority.to_owned(),
+            Err(error) => {
+                report.answer = Some(Answer {
+                    reason: Some(error.to_string()),
+                    ..Answer::of(Outcome::BadAuthority, grpc)
+                });
+                return;
+            }
+        };
+        let client = report.client.identity.clone();
+        let id = || HeaderValue::from_static("(generated)");
+        target
+            .chain
+            .clean(&mut self.headers, None, Some(&client), id);
+        let view = RequestView {
+            peer: Some(&client),
+            source_ip: report.client.ip,
+            destination: target.destination,
+            method: self.method,
+            target: self.path,
+            authority: &authority,
+            headers: &self.headers,
+        };
+        let decision = target.chain.decide(&view);
+        report.request = Some(HttpRequest {
+            method: self.method.to_string(),
+            authority: authority.clone(),
+            sent: self.path.to_owned(),
+            normalised: decision
+                .target
+                .as_ref()
+                .map(|t| t.path_and_query().into_owned()),
+        });
+        report.route = decision.found.as_ref().map(route);
+        report.verdict = decision
+            .target
+            .as_ref()
+            .map(|normalised| target.chain.policies().explain(&facts(&view, normalised)));
+        report.answer = answer(&decision, grpc);
+        if decision.answer == Decided::Forward {
+            report.backends = backends(&decision, runtime, target, &self.headers, grpc);
+            report.passes = report.backends.iter().all(|b| b.answer.is_none());
+        } else {
+            report.passes = matches!(decision.answer, Decided::Redirect { .. });
+        }
+    }
+}
+
+/// Host as an HTTP client would send it: without the port when that is HTTP's own.
+fn default_host(to: &str, destination: SocketAddr) -> HeaderValue {
+    let host = match to.strip_suffix(&format!(":{}", destination.port())) {
+        Some(host) if destination.port() == 80 => host,
+        _ => to,
+    };
+    HeaderValue::from_str(host).unwrap_or_else(|_| HeaderValue::from_static("invalid"))
+}
+
+fn route(found: &Found) -> Route {
+    match found {
+        Found::Default => Route::Default,
+        Found::NoMatch => Route::None,
+        Found::Rule(reference) => Route::Rule {
+            route: reference.route.origin.clone(),
+            rule: reference.rule,
+            name: reference
+                .rule()
+                .and_then(|r| r.name.as_deref().map(str::to_owned)),
+            matched: reference.matched().map(match_words).unwrap_or_default(),
+        },
+    }
+}
+
+fn match_words(matched: &HttpMatch) -> String {
+    let text = |value: &TextMatch| match value {
+        TextMatch::Exact(value) => format!("= {value}"),
+        TextMatch::Regex(pattern) => format!("~ {}", pattern.source()),
+    };
+    let mut words = vec![match &matched.path {
+        PathMatch::Exact(path) => format!("path = {path}"),
+        PathMatch::Prefix(prefix) if prefix.is_empty() => "any path".to_owned(),
+        PathMatch::Prefix(prefix) => format!("path prefix {prefix}"),
+        PathMatch::Regex(pattern) => format!("path ~ {}", pattern.source()),
+    }];
+    words.extend(matched.method.as_ref().map(|m| format!("method {m}")));
+    let headers = matched.headers.iter();
+    words.extend(headers.map(|h| format!("header {} {}", h.name, text(&h.value))));
+    let query = matched.query.iter();
+    words.extend(query.map(|q| format!("query {} {}", q.name, text(&q.value))));
+    words.join(", ")
+}
+
+fn answer(decision: &Decision<'_>, grpc: bool) -> Option<Answer> {
+    let outcome = decision.answer.outcome()?;
+    let mut answer = Answer::of(outcome, grpc);
+    if let Some(details) = decision.details() {
+        answer.details = details.into_owned();
+    }
+    answer.reason = decision.reason().map(|reason| reason.into_owned());
+    if let Decided::Redirect { status, location } = &decision.answer {
+        answer.status = status.as_u16();
+        answer.location = Some(String::from_utf8_lossy(location.as_bytes()).into_owned());
+    }
+    Some(answer)
+}
+
+/// Every backend the request may go to. Which one it is would be the business of a random number.
+fn backends(
+    decision: &Decision<'_>,
+    runtime: &Runtime,
+    target: &Target,
+    headers: &HeaderMap,
+    grpc: bool,
+) -> Vec<Backend> {
+    let Some(Found::Rule(reference)) = &decision.found else {
+        let mut backend = Backend::new(name_of(target), 1, 100.0);
+        backend.change(decision, None, headers);
+        backend.fill(Some(&target.cluster), grpc);
+        return vec![backend];
+    };
+    let backends = reference.rule().map_or(&[][..], |r| &r.backends);
+    let sum: f64 = backends.iter().map(|b| f64::from(b.weight)).sum();
+    let describe = |written: &snapshot::Backend| {
+        let share = f64::from(written.weight) * 100.0 / sum;
+        match &written.target {
+            BackendTarget::Invalid(reason) => {
+                let mut backend = Backend::new("invalid".to_owned(), written.weight, share);
+                backend.answer = Some(Answer {
+                    reason: Some(reason.to_string()),
+                    ..Answer::of(Outcome::InvalidBackend, grpc)
+                });
+                backend
+            }
+            BackendTarget::Cluster(key) => {
+                let mut backend = Backend::new(key.to_string(), written.weight, share);
+                backend.change(decision, Some(written), headers);
+                backend.fill(runtime.cluster(key), grpc);
+                backend
+            }
+        }
+    };
+    backends.iter().map(describe).collect()
+}
+
+impl Answer {
+    fn of(outcome: Outcome, grpc: bool) -> Self {
+        let row = outcome.row();
+        let LocalReply {
+            status,
+            grpc_status,
+            grpc_message,
+            body,
+            ..
+        } = outcome.reply(grpc);
+        Self {
+            status: status.as_u16(),
+            grpc_status,
+            body: if grpc { grpc_message } else { body }.to_owned(),
+            location: None,
+            flag: if row.flag.is_empty() { "-" } else { row.flag }.to_owned(),
+            details: row.details.to_owned(),
+            reason: None,
+        }
+    }
+}
+
+impl Backend {
+    fn new(name: String, weight: u32, share_percent: f64) -> Self {
+        Self {
+            name,
+            weight,
+            share_percent,
+            answer: None,
+            path: None,
+            request_headers: Vec::new(),
+            response_headers: Vec::new(),
+            endpoints: Vec::new(),
+        }
+    }
+
+    /// What the rule's filters and the backend's own make of the request.
+    fn change(
+        &mut self,
+        decision: &Decision<'_>,
+        written: Option<&snapshot::Backend>,
+        headers: &HeaderMap,
+    ) {
+        let mut changed = headers.clone();
+        let path = decision.change_request(written, &mut changed);
+        self.path = Some(path.into_owned());
+        self.request_headers = difference(headers, &changed);
+        let rule = match &decision.found {
+            Some(Found::Rule(reference)) => reference.rule(),
+            _ => None,
+        };
+        let of_rule = rule.map_or(&[][..], |r| &r.filters);
+        let of_backend = written.map_or(&[][..], |b| &b.filters);
+        for filter in of_rule.iter().chain(of_backend) {
+            if let Filter::ResponseHeaders(change) = filter {
+                let text = |v: &HeaderValue| String::from_utf8_lossy(v.as_bytes()).into_owned();
+                let set = change
+                    .set
+                    .iter()
+                    .map(|(n, v)| format!("set {n}: {}", text(v)));
+                let add = change
+                    .add
+                    .iter()
+                    .map(|(n, v)| format!("add {n}: {}", text(v)));
+                let remove = change.remove.iter().map(|n| format!("remove {n}"));
+                self.response_headers.extend(set.chain(add).chain(remove));
+            }
+        }
+    }
+
+    fn fill(&mut self, cluster: Option<&Arc<Cluster>>, grpc: bool) {
+        self.endpoints = cluster.map(|c| endpoints(c)).unwrap_or_default();
+        let missing = match cluster {
+            None => Some(Outcome::InvalidBackend),
+            Some(_) if self.endpoints.is_empty() => Some(Outcome::NoEndpoint),
+            Some(_) => None,
+        };
+        self.answer = missing.map(|outcome| Answer::of(outcome, grpc));
+    }
+}
+
+fn endpoints(cluster: &Cluster) -> Vec<Endpoint> {
+    let live = cluster.endpoints();
+    live.iter()
+        .map(|live| Endpoint {
+            address: live.endpoint.address,
+            hbone: live.endpoint.hbone_identity().cloned(),
+            pod: live.endpoint.workload.as_ref().map(|w| w.key.to_string()),
+        })
+        .collect()
+}
+
+/// What is in one map and not in the other.
+fn difference(before: &HeaderMap, after: &HeaderMap) -> Vec<String> {
+    let words = |mark: char, name: &http::HeaderName, value: &HeaderValue| {
+        format!(
+            "{mark} {name}: {}",
+            String::from_utf8_lossy(value.as_bytes())
+        )
+    };
+    let lacks =
+        |map: &HeaderMap, name, value: &HeaderValue| !map.get_all(name).iter().any(|v| v == value);
+    let gone = before
+        .iter()
+        .filter(|(n, v)| lacks(after, *n, v))
+        .map(|(n, v)| words('-', n, v));
+    let new = after
+        .iter()
+        .filter(|(n, v)| lacks(before, *n, v))
+        .map(|(n, v)| words('+', n, v));
+    gone.chain(new).collect()
+}

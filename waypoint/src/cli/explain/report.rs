@@ -1,0 +1,156 @@
+//! The shape of an answer of `cairn explain`, for people and scripts. Plain values.
+
+use std::net::{IpAddr, SocketAddr};
+
+use cairn_authz::Explanation;
+use cairn_config_schema::identity::Identity;
+use cairn_config_schema::origin::Origin;
+use cairn_config_schema::snapshot::AppProtocol;
+use serde::Serialize;
+
+/// What would become of a request or TCP stream.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// It passes, and wherever it may go there is an endpoint; or it is redirected as written.
+    pub passes: bool,
+    /// Who asks.
+    pub client: Client,
+    /// What was asked for, as given.
+    pub to: String,
+    /// What that is. `None`: nothing this waypoint serves.
+    pub destination: Option<Destination>,
+    /// Why the tunnel or stream would be refused before any byte of the request.
+    pub refused: Option<Refused>,
+    /// The request. `None`: TCP, or refused.
+    pub request: Option<HttpRequest>,
+    /// The policies' verdict. `None`: refused before they were asked.
+    pub verdict: Option<Explanation>,
+    /// The route. `None`: TCP, or refused before one was looked for.
+    pub route: Option<Route>,
+    /// What Cairn answers by itself. `None`: an application answers.
+    pub answer: Option<Answer>,
+    /// Where it may go, with the share of each. Empty when it does not go on.
+    pub backends: Vec<Backend>,
+    /// Findings about the configuration that are errors.
+    pub configuration_errors: usize,
+}
+
+/// Who asks.
+#[derive(Debug, Serialize)]
+pub struct Client {
+    /// SPIFFE ID.
+    pub identity: Identity,
+    /// Address; unspecified when nothing is known of it.
+    pub ip: IpAddr,
+    /// Its pod, `namespace/name`.
+    pub pod: Option<String>,
+}
+
+/// What is asked for.
+#[derive(Debug, Serialize)]
+pub struct Destination {
+    /// Virtual IP or pod IP, and port.
+    pub address: SocketAddr,
+    /// `namespace/name` of the service. `None`: a pod's own address.
+    pub service: Option<String>,
+    /// What the port declares.
+    pub protocol: AppProtocol,
+    /// What it was taken for here.
+    pub taken_as: &'static str,
+}
+
+/// A refusal before any byte of the request.
+#[derive(Debug, Serialize)]
+pub struct Refused {
+    /// In which phase: `handshake`, `connect`, or `stream` (after the 200, closed without a byte).
+    pub phase: &'static str,
+    /// Status of the answer to CONNECT.
+    pub status: Option<u16>,
+    /// Why.
+    pub reason: String,
+}
+
+/// The request as it came and as policies and routes see it.
+#[derive(Debug, Serialize)]
+pub struct HttpRequest {
+    /// Method.
+    pub method: String,
+    /// Host or `:authority`.
+    pub authority: String,
+    /// Path and query as sent.
+    pub sent: String,
+    /// Path and query after normalisation. `None`: refused.
+    pub normalised: Option<String>,
+}
+
+/// Which route.
+#[derive(Debug, Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Route {
+    /// No route is attached: the service itself.
+    Default,
+    /// Routes are attached and none matches.
+    None,
+    /// This rule.
+    Rule {
+        /// The HTTPRoute.
+        route: Origin,
+        /// Its rule, from 0.
+        rule: usize,
+        /// The rule's name.
+        name: Option<String>,
+        /// The match that held, in words.
+        matched: String,
+    },
+}
+
+/// An answer that Cairn gives by itself.
+#[derive(Debug, Serialize)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// gRPC status, when the request is gRPC.
+    pub grpc_status: Option<u8>,
+    /// Body, or gRPC message.
+    pub body: String,
+    /// Location of a redirect.
+    pub location: Option<String>,
+    /// Envoy's response flag, `-` for none.
+    pub flag: String,
+    /// Envoy's response code details.
+    pub details: String,
+    /// Why, in words.
+    pub reason: Option<String>,
+}
+
+/// One place where it may go.
+#[derive(Debug, Serialize)]
+pub struct Backend {
+    /// `namespace/name:port`; for a pod's own address that.
+    pub name: String,
+    /// Weight as written; 1 when there is no route.
+    pub weight: u32,
+    /// Share of the requests, 0 to 100.
+    pub share_percent: f64,
+    /// What the client gets for this share in place of an application's answer.
+    pub answer: Option<Answer>,
+    /// Path and query as the application gets them. `None` for TCP.
+    pub path: Option<String>,
+    /// Changes of request headers, `+ name: value` and `- name`.
+    pub request_headers: Vec<String>,
+    /// Changes of response headers: `set name: value`, `add name: value`, `remove name`.
+    pub response_headers: Vec<String>,
+    /// Endpoints that may be picked.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// One endpoint.
+#[derive(Debug, Serialize)]
+pub struct Endpoint {
+    /// Address and port.
+    pub address: SocketAddr,
+    /// The identity that must be at the other end of the tunnel. `None`: plain TCP.
+    pub hbone: Option<Identity>,
+    /// Its pod, `namespace/name`.
+    pub pod: Option<String>,
+}
