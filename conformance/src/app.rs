@@ -86,6 +86,14 @@ impl App {
         })
     }
 
+    /// An HTTP/1.1 server that answers one request and closes without having said so.
+    pub fn http_once(name: &str, address: SocketAddr) -> Self {
+        let name: Arc<str> = name.into();
+        Self::start(address, move |stream, counts| {
+            Box::pin(serve_once(name.clone(), stream, counts))
+        })
+    }
+
     /// A TCP server that sends [`BANNER`] at once and then echoes.
     pub fn server_first(address: SocketAddr) -> Self {
         Self::start(address, |stream, _| Box::pin(serve_tcp(stream, BANNER)))
@@ -183,6 +191,23 @@ async fn serve_tcp(mut stream: TcpStream, banner: &[u8]) {
     let (mut read, mut write) = stream.split();
     let _ = tokio::io::copy(&mut read, &mut write).await;
     let _ = write.shutdown().await;
+}
+
+async fn serve_once(name: Arc<str>, mut stream: TcpStream, counts: Arc<Counts>) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read_u8().await {
+            Ok(byte) => head.push(byte),
+            Err(_) => return,
+        }
+    }
+    counts.requests.fetch_add(1, Ordering::Relaxed);
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{name}",
+        name.len()
+    );
+    let _ = stream.write_all(answer.as_bytes()).await;
+    let _ = stream.shutdown().await;
 }
 
 async fn serve_http(name: Arc<str>, stream: TcpStream, counts: Arc<Counts>) {

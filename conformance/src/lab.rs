@@ -78,12 +78,13 @@ struct Pod {
 pub struct Lab {
     // Processes first, so that they end before their folder goes.
     cairn: Option<Cairn>,
-    destination: Option<Process>,
+    destinations: BTreeMap<String, Process>,
     /// Certificates.
     pub identities: Identities,
     subnet: Subnet,
     hbone_port: u16,
     destination_streams_max: u32,
+    own_tunnels: bool,
     services: BTreeMap<String, Service>,
     pods: Vec<Pod>,
     folder: TempDir,
@@ -114,10 +115,11 @@ impl Lab {
         let subnet = Subnet::new();
         let lab = Self {
             cairn: None,
-            destination: None,
+            destinations: BTreeMap::new(),
             identities: Identities::new(&folder.path().join("identities")),
             hbone_port: free_port(subnet.address()),
             destination_streams_max: 200,
+            own_tunnels: false,
             subnet,
             services: BTreeMap::new(),
             pods: Vec::new(),
@@ -232,24 +234,39 @@ impl Lab {
         self.cairn = Some(cairn);
     }
 
-    /// Starts the destination Envoy alone.
+    /// Starts the destination Envoys alone.
     pub async fn start_destination(&mut self) {
-        let pods: Vec<_> = self
-            .pods
-            .iter()
-            .filter(|pod| pod.reach == Reach::Hbone)
-            .map(|pod| (pod.address.ip(), pod.identity.as_path()))
-            .collect();
-        if pods.is_empty() {
-            return;
+        let hbone = |pod: &&Pod| pod.reach == Reach::Hbone;
+        let mut groups: BTreeMap<String, Vec<(IpAddr, &Path)>> = BTreeMap::new();
+        for pod in self.pods.iter().filter(hbone) {
+            // Pods share a node's tunnel, as with ztunnel, unless a test wants to kill one.
+            let group = match self.own_tunnels {
+                true => format!("destination-{}", pod.name),
+                false => "destination".to_owned(),
+            };
+            let at = (pod.address.ip(), pod.identity.as_path());
+            groups.entry(group).or_default().push(at);
         }
-        let tunnel = DestinationTunnel {
-            port: self.hbone_port,
-            pods,
-            streams_max: self.destination_streams_max,
-        };
-        let process = tunnel.start("destination", self.folder.path()).await;
-        self.destination = Some(process);
+        for (name, pods) in groups {
+            let tunnel = DestinationTunnel {
+                port: self.hbone_port,
+                pods,
+                streams_max: self.destination_streams_max,
+            };
+            let process = tunnel.start(&name, self.folder.path()).await;
+            self.destinations.insert(name, process);
+        }
+    }
+
+    /// Gives every pod a destination Envoy of its own.
+    pub fn own_tunnels(&mut self) {
+        self.own_tunnels = true;
+    }
+
+    /// Kills the destination Envoy of a pod that has its own.
+    pub fn kill_tunnel(&mut self, pod: &str) {
+        let killed = self.destinations.remove(&format!("destination-{pod}"));
+        drop(killed.expect("own_tunnels() first"));
     }
 
     /// Cairn.

@@ -55,6 +55,69 @@ async fn a_killed_endpoint_costs_no_request() {
 }
 
 #[tokio::test]
+async fn a_killed_destination_tunnel_costs_no_request() {
+    let mut lab = Lab::new();
+    lab.own_tunnels();
+    lab.service("web", &[Port::new("http", 80)]);
+    let _a = lab.pod("web", "web-a", Reach::Hbone, |at| App::http("a", at));
+    let _b = lab.pod("web", "web-b", Reach::Hbone, |at| App::http("b", at));
+    lab.start().await;
+    let client = lab.client("shop/viewer").await;
+    let mut connection = Connection::http1(client.to("web", 80)).await;
+    for at in 0..40 {
+        if at == 20 {
+            lab.kill_tunnel("web-a");
+        }
+        let answer = connection.get("/x/y").await.unwrap();
+        assert_eq!(answer.status(), 200, "request {at}");
+        let app = client::echo(&answer).app;
+        assert!(at < 20 || app == "b", "request {at} was answered by {app}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_an_endpoint_has_begun_is_not_sent_again() {
+    let (lab, [mut a, mut b]) = two_pods().await;
+    let client = lab.client("shop/viewer").await;
+    let to = client.to("web", 80);
+    let waiting = tokio::spawn(async move { client::get(to, "/wait/60000").await });
+    until("an application has the request", async || {
+        a.requests() + b.requests() == 1
+    })
+    .await;
+    if a.requests() == 1 {
+        a.kill();
+    } else {
+        b.kill();
+    }
+    assert_eq!(waiting.await.unwrap().status(), 503);
+    assert_eq!(
+        a.requests() + b.requests(),
+        1,
+        "the other endpoint never saw it"
+    );
+}
+
+#[tokio::test]
+async fn a_connection_that_an_application_closed_is_not_used_again() {
+    let mut lab = Lab::new();
+    lab.service("web", &[Port::new("http", 80)]);
+    let app = lab.pod("web", "web-a", Reach::Hbone, |at| App::http_once("a", at));
+    lab.start().await;
+    let client = lab.client("shop/viewer").await;
+    let mut connection = Connection::http1(client.to("web", 80)).await;
+    for at in 0..20 {
+        let answer = connection.get("/").await.unwrap();
+        assert_eq!(answer.status(), 200, "request {at}");
+        until("the waypoint has noticed", async || {
+            lab.cairn().metric("cairn_upstream_streams", &[]).await == 0.0
+        })
+        .await;
+    }
+    assert_eq!(app.requests(), 20);
+}
+
+#[tokio::test]
 async fn all_endpoints_gone_is_a_503() {
     let (lab, [mut a, mut b]) = two_pods().await;
     a.kill();
