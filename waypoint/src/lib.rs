@@ -4,7 +4,9 @@
 pub mod admin;
 pub mod cli;
 pub mod client;
+pub mod demo;
 pub mod drain;
+pub mod explain;
 pub mod limits;
 pub mod listener;
 pub mod log;

@@ -1,9 +1,6 @@
 //! `cairn explain`: what would become of one request, and why. It asks the code that decides in the
-//! data path, compiled from the same files, and decides nothing itself.
+//! data path, through [`crate::explain`], and only renders the answer.
 
-mod destination;
-mod judge;
-mod report;
 mod text;
 
 use std::net::IpAddr;
@@ -14,7 +11,7 @@ use http::{HeaderMap, Method};
 
 use super::configuration::{self, Choice};
 use super::output::{self, Format, Outcome, Paint};
-use judge::Question;
+use crate::explain::{self, Question, Report};
 
 const EXAMPLE: &str = "\
 Examples:
@@ -64,17 +61,17 @@ pub struct Args {
 }
 
 /// Runs `cairn explain`.
-pub fn explain(args: &Args) -> anyhow::Result<Outcome> {
+pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let loaded = configuration::load(&args.config, &args.choice);
     let question = Question {
-        from: destination::client(&args.from, args.from_ip, &loaded.snapshot)?,
+        from: explain::client(&args.from, args.from_ip, &loaded.snapshot)?,
         to: &args.to,
         method: &args.method,
         path: &args.path,
         headers: args.headers.iter().cloned().collect::<HeaderMap>(),
         tcp: args.tcp,
     };
-    let report = judge::judge(loaded.snapshot, question)?;
+    let report = explain::judge(loaded.snapshot, question)?;
     match args.output {
         Format::Json => output::print_json(&report)?,
         Format::Text => output::print(&text::render(&report, args.verbose, Paint::for_stdout())?)?,
@@ -82,7 +79,7 @@ pub fn explain(args: &Args) -> anyhow::Result<Outcome> {
     Ok(outcome(&report))
 }
 
-fn outcome(report: &report::Report) -> Outcome {
+fn outcome(report: &Report) -> Outcome {
     if report.passes {
         Outcome::Fine
     } else {

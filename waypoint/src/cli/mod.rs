@@ -2,6 +2,7 @@
 
 mod check;
 mod configuration;
+mod demo;
 mod explain;
 mod output;
 mod pki;
@@ -29,6 +30,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show a mesh at work in one process on loopback: a tour, then it goes on serving
+    Demo(demo::Args),
     /// Serve as a waypoint on files or folders of Kubernetes YAML
     Run(run::Args),
     /// Find everything that is wrong with a configuration, and say what it serves
@@ -59,9 +62,10 @@ struct Absent {
 pub fn main() -> ExitCode {
     // Clap answers wrong usage itself, with exit code 2.
     let outcome = match Cli::parse().command {
+        Command::Demo(args) => demo::demo(&args),
         Command::Run(args) => run::run(args),
         Command::Check(args) => check::check(&args),
-        Command::Explain(args) => explain::explain(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Request(args) => request::request(&args),
         Command::Pki(args) => pki::pki(&args),
         Command::Observe(_) => absent("observe"),

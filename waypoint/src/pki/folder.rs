@@ -124,8 +124,11 @@ fn identity_of(chain: &Path) -> Result<Identity, PkiError> {
         .ok_or_else(foreign)
 }
 
-/// Writes the three files of an identity into a folder.
-pub(crate) fn write_identity(folder: &Path, issued: &Issued) -> Result<(), PkiError> {
+/// Writes the three files of an identity into a folder, whatever the identity is.
+///
+/// # Errors
+/// [`PkiError::File`].
+pub fn write_identity(folder: &Path, issued: &Issued) -> Result<(), PkiError> {
     create_folder(folder)?;
     write(&folder.join("root-cert.pem"), &issued.root_cert_pem, 0o644)?;
     write(&folder.join("key.pem"), &issued.key_pem, 0o600)?;

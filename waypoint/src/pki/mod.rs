@@ -5,4 +5,4 @@ mod authority;
 mod folder;
 
 pub use authority::{Authority, Issued, Leaf, PkiError};
-pub use folder::{Folder, IDENTITY_FILES};
+pub use folder::{Folder, IDENTITY_FILES, write_identity};

@@ -21,14 +21,14 @@ fn ask(line: &[&str]) -> (String, Outcome) {
     let args = Line::parse_from(always.iter().chain(line)).args;
     let loaded = configuration::load(&args.config, &args.choice);
     let question = Question {
-        from: destination::client(&args.from, args.from_ip, &loaded.snapshot).unwrap(),
+        from: explain::client(&args.from, args.from_ip, &loaded.snapshot).unwrap(),
         to: &args.to,
         method: &args.method,
         path: &args.path,
         headers: args.headers.iter().cloned().collect(),
         tcp: args.tcp,
     };
-    let report = judge::judge(loaded.snapshot, question).unwrap();
+    let report = explain::judge(loaded.snapshot, question).unwrap();
     let text = text::render(&report, args.verbose, Paint::none()).unwrap();
     (text, outcome(&report))
 }

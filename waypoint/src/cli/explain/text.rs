@@ -2,8 +2,8 @@
 
 use std::fmt::{Result, Write};
 
-use super::report::{Answer, Backend, Endpoint, Refused, Report, Route};
 use crate::cli::output::{Paint, count};
+use crate::explain::{Answer, Backend, Endpoint, Refused, Report, Route};
 
 /// Lines under a heading stand below its first.
 const INDENT: &str = "           ";

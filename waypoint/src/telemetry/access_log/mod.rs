@@ -31,11 +31,19 @@ struct Worker {
 /// # Errors
 /// When the thread can not be started.
 pub fn start_on_stdout() -> std::io::Result<Option<Writer>> {
+    start(Box::new(std::io::stdout()))
+}
+
+/// [`start_on_stdout`], to somewhere else.
+///
+/// # Errors
+/// When the thread can not be started.
+pub fn start(to: Box<dyn std::io::Write + Send>) -> std::io::Result<Option<Writer>> {
     let queue = Arc::new(Queue::default());
     if QUEUE.set(queue.clone()).is_err() {
         return Ok(None);
     }
-    Writer::start(queue, Box::new(std::io::stdout())).map(Some)
+    Writer::start(queue, to).map(Some)
 }
 
 /// Writes the line of an exchange that took `elapsed`, if the access log is on. Never blocks.

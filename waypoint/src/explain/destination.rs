@@ -9,13 +9,12 @@ use cairn_config_schema::snapshot::{Binding, Service, Snapshot};
 use super::report::Client;
 use crate::listener::admit::Asked;
 
-/// The client. A short identity is completed, an absent address taken from a pod that has the
-/// identity.
-pub(super) fn client(
-    from: &str,
-    ip: Option<IpAddr>,
-    snapshot: &Snapshot,
-) -> anyhow::Result<Client> {
+/// The client. A short identity (`namespace/service account`) is completed, an absent address taken
+/// from a pod that has the identity.
+///
+/// # Errors
+/// When `from` is no identity.
+pub fn client(from: &str, ip: Option<IpAddr>, snapshot: &Snapshot) -> anyhow::Result<Client> {
     let identity = match from.split_once('/') {
         Some((namespace, account)) if !from.contains(':') => {
             Identity::of_workload(&snapshot.mesh.trust_domain, namespace, account)

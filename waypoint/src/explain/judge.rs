@@ -23,17 +23,26 @@ use crate::listener::admit::Refusal;
 use crate::runtime::{Runtime, Target};
 
 /// One request, or TCP stream.
-pub(super) struct Question<'a> {
-    pub(super) from: Client,
-    pub(super) to: &'a str,
-    pub(super) method: &'a Method,
-    pub(super) path: &'a str,
-    pub(super) headers: HeaderMap,
-    pub(super) tcp: bool,
+pub struct Question<'a> {
+    /// Who asks, see [`super::client`].
+    pub from: Client,
+    /// For what: service name, virtual IP or pod IP, and port.
+    pub to: &'a str,
+    /// Method.
+    pub method: &'a Method,
+    /// Path and query as the client sends them.
+    pub path: &'a str,
+    /// Headers as the client sends them; `host` is `to` if it is not among them.
+    pub headers: HeaderMap,
+    /// No HTTP is spoken on a port that declares nothing.
+    pub tcp: bool,
 }
 
-/// What becomes of it.
-pub(super) fn judge(snapshot: Snapshot, question: Question<'_>) -> anyhow::Result<Report> {
+/// What becomes of it under this configuration.
+///
+/// # Errors
+/// When `to` can not be understood. That it is not served is an answer, not an error.
+pub fn judge(snapshot: Snapshot, question: Question<'_>) -> anyhow::Result<Report> {
     let asked = asked(question.to, &question.from, &snapshot)?;
     let errors = snapshot.diagnostics.iter();
     let errors = errors.filter(|d| d.severity == Severity::Error);

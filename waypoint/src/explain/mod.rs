@@ -1,0 +1,12 @@
+//! What would become of one request, and why, asked of the code that decides in the data path. For
+//! `cairn explain` and whoever else asks before sending; it decides nothing itself and sends nothing.
+
+mod destination;
+mod judge;
+mod report;
+
+pub use destination::client;
+pub use judge::{Question, judge};
+pub use report::{
+    Answer, Backend, Client, Destination, Endpoint, HttpRequest, Refused, Report, Route,
+};
