@@ -36,6 +36,25 @@ impl Cairn {
         more: &[&str],
         logs: &Path,
     ) -> Self {
+        let mut started =
+            Self::start_unready(ip, config, identity, upstream_hbone_port, more, logs).await;
+        let ready = started.ready;
+        started
+            .process
+            .until("cairn is ready", async || is_ready(ready).await)
+            .await;
+        started
+    }
+
+    /// The same for a waypoint that may have nothing to serve: waits until it listens.
+    pub async fn start_unready(
+        ip: IpAddr,
+        config: &Path,
+        identity: &Path,
+        upstream_hbone_port: u16,
+        more: &[&str],
+        logs: &Path,
+    ) -> Self {
         let [hbone, metrics, ready, admin] = [(); 4].map(|()| free_address(ip));
         let mut command = Command::new(workspace::cairn());
         command
@@ -51,9 +70,7 @@ impl Cairn {
             .args(["--upstream-hbone-port", &upstream_hbone_port.to_string()])
             .args(more);
         let mut process = Process::start("cairn", command, logs);
-        process
-            .until("cairn is ready", async || is_ready(ready).await)
-            .await;
+        process.listening(hbone).await;
         Self {
             process,
             hbone,

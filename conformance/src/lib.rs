@@ -16,6 +16,7 @@ pub mod app;
 pub mod cairn;
 pub mod client;
 pub mod envoy;
+pub mod golden;
 pub mod hbone;
 pub mod identities;
 pub mod lab;

@@ -2,7 +2,7 @@
 
 use cairn_config_schema::diagnostics::{Diagnostic, Severity};
 
-use crate::format::{Diagnostics, Stage};
+use cairn_conformance::golden::format::{Diagnostics, Stage};
 
 /// `case.yaml:10:23: error unknown-field Kind/ns/name spec.path: message; hint`.
 pub fn shown(diagnostic: &Diagnostic) -> String {

@@ -6,42 +6,21 @@
 
 mod ask;
 mod diagnostics;
-mod format;
-mod mesh;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use format::Stage;
-
-fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden")
-}
-
-/// Every folder with a `requests.yaml`, sorted.
-fn cases(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    if folder.join("requests.yaml").exists() {
-        found.push(folder.to_path_buf());
-    }
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(cases(&path));
-        }
-    }
-    found.sort();
-    found
-}
+use cairn_conformance::golden::format::Stage;
+use cairn_conformance::golden::mesh::Mesh;
+use cairn_conformance::golden::{cases, root, stages};
 
 /// What is wrong with one case; empty when all is as expected.
 fn run(case: &Path) -> Vec<String> {
-    let text = std::fs::read_to_string(case.join("requests.yaml")).unwrap();
-    let stages: Vec<Stage> = match serde_saphyr::from_multiple(&text) {
+    let stages = match stages(case) {
         Ok(stages) => stages,
-        Err(error) => return vec![format!("requests.yaml: {error}")],
+        Err(error) => return vec![error],
     };
     let mut wrong = Vec::new();
-    let mut mesh = mesh::Mesh::default();
+    let mut mesh = Mesh::default();
     for stage in &stages {
         let snapshot = mesh.load(case, stage);
         wrong.extend(diagnostics::compare(stage, &snapshot.diagnostics));
@@ -57,31 +36,23 @@ fn run(case: &Path) -> Vec<String> {
 
 #[test]
 fn every_case_comes_out_as_written() {
-    let filter = std::env::var("GOLDEN").unwrap_or_default();
-    let root = golden();
-    let mut failed = Vec::new();
-    let mut count = 0;
-    for case in cases(&root) {
-        let name = case.strip_prefix(&root).unwrap().display().to_string();
-        if !name.contains(&filter) {
-            continue;
-        }
-        count += 1;
-        failed.extend(run(&case).into_iter().map(|w| format!("{name}: {w}")));
-    }
-    assert!(count > 0, "no case matches GOLDEN={filter}");
-    println!("{count} cases");
+    let cases = cases();
+    println!("{} cases", cases.len());
+    let failed: Vec<String> = cases
+        .iter()
+        .flat_map(|(name, case)| run(case).into_iter().map(move |w| format!("{name}: {w}")))
+        .collect();
     assert!(failed.is_empty(), "\n{}", failed.join("\n"));
 }
 
 #[test]
 fn a_wrong_expectation_is_noticed() {
-    let case = golden().join("authorization/order");
+    let case = root().join("authorization/order");
     let stage: Stage = serde_saphyr::from_str(
         "asks:\n- {from: shop/viewer, send: GET /admin, expect: {verdict: allow, by: none, route: shop/x#0, answer: 404}}\n",
     )
     .unwrap();
-    let snapshot = mesh::Mesh::default().load(&case, &stage);
+    let snapshot = Mesh::default().load(&case, &stage);
     let ask = stage.asks.first().unwrap().with_defaults(&stage.default);
     let differences = ask::run(&snapshot, &ask);
     assert_eq!(differences.len(), 4, "{differences:?}");

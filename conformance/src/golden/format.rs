@@ -49,7 +49,9 @@ fn case() -> String {
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 pub enum Diagnostics {
+    /// `any`.
     Word(String),
+    /// Patterns.
     Patterns(Vec<String>),
 }
 
@@ -85,11 +87,14 @@ pub struct Ask {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
 pub enum Values {
+    /// One.
     One(String),
+    /// Several.
     Several(Vec<String>),
 }
 
 impl Values {
+    /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &String> {
         match self {
             Self::One(value) => std::slice::from_ref(value).iter(),
@@ -102,8 +107,11 @@ impl Values {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
 pub enum Expect {
+    /// The status of the answer.
     Status(u16),
+    /// `allow`, `deny`, `forward`, `served` or `refused`.
     Word(String),
+    /// Written out.
     Full(Box<Full>),
 }
 
@@ -147,10 +155,13 @@ pub struct Full {
     pub protocol: Option<String>,
 }
 
+/// The answer of the waypoint.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
 pub enum Answer {
+    /// A status.
     Status(u16),
+    /// `forward`, `served` or `refused`.
     Word(String),
 }
 

@@ -1,0 +1,84 @@
+//! Whether `cairn explain` says what the engine says.
+
+use std::process::Command;
+
+use cairn_conformance::golden::engine::Judged;
+use cairn_conformance::golden::format::{Ask, Stage};
+use cairn_conformance::workspace;
+use serde_json::Value;
+
+use crate::waypoint::Replay;
+
+/// What differs. Later stages are left out: `explain` has no memory of a last good version.
+pub async fn compare(replay: &Replay, stage: &Stage, ask: &Ask, judged: &Judged) -> Vec<String> {
+    if stage.file != "case.yaml" && !stage.fresh {
+        return Vec::new();
+    }
+    let explained = explain(replay, ask, judged).await;
+    let mut wrong = Vec::new();
+    let verdict = &explained["verdict"];
+    let allowed = match judged.verdict {
+        "allow" => Value::Bool(true),
+        "deny" => Value::Bool(false),
+        _ => Value::Null,
+    };
+    if verdict["allowed"] != allowed {
+        wrong.push(format!(
+            "explain's verdict is {}, expected {allowed}",
+            verdict["allowed"]
+        ));
+    }
+    let policy = &verdict["policy"]["key"];
+    let by = match (policy["name"].as_str(), verdict["rule"].as_u64()) {
+        (None, _) if judged.by.is_empty() => String::new(),
+        (None, _) => "none".to_owned(),
+        (Some(name), rule) => {
+            let namespace = policy["namespace"].as_str().unwrap_or_default();
+            let rule = rule.map_or_else(String::new, |rule| format!("#{rule}"));
+            format!("{namespace}/{name}{rule}")
+        }
+    };
+    if by != judged.by {
+        wrong.push(format!("explain names {by}, expected {}", judged.by));
+    }
+    let answer = &explained["answer"];
+    if let Ok(status) = judged.answer.parse::<u16>() {
+        let right = match judged.grpc {
+            Some(grpc) => answer["grpc_status"] == grpc,
+            None => answer["status"] == status,
+        };
+        if !right {
+            wrong.push(format!("explain answers {answer}, expected {status}"));
+        }
+    }
+    if !judged.location.is_empty() && answer["location"] != judged.location.as_str() {
+        wrong.push(format!("explain's location is {}", answer["location"]));
+    }
+    wrong
+}
+
+async fn explain(replay: &Replay, ask: &Ask, judged: &Judged) -> Value {
+    let mut command = Command::new(workspace::cairn());
+    command.arg("explain").arg("--config").arg(replay.config());
+    if let Some(gateway) = replay.gateway() {
+        command.args(["--gateway", gateway]);
+    }
+    command
+        .args(["--from", ask.peer().uri()])
+        .args(["--from-ip", &replay.source().to_string()])
+        .args(["--to", &judged.address.unwrap().to_string()])
+        .args(["-o", "json"]);
+    if !ask.is_tcp() {
+        let (method, target) = ask.method_and_target();
+        command.args(["--method", method.as_str(), "--path", target]);
+        for (name, value) in &ask.header_map() {
+            command.args(["-H", &format!("{name}: {}", value.to_str().unwrap())]);
+        }
+    }
+    let output = tokio::task::spawn_blocking(move || command.output().expect("cairn runs"));
+    let output = output.await.unwrap();
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| {
+        let error = String::from_utf8_lossy(&output.stderr);
+        panic!("explain of {}: {e}: {error}", ask.shown())
+    })
+}
