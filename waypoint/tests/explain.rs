@@ -2,6 +2,8 @@
 //! then sent through a running waypoint, and verdict, policy, rule, reason, route, status, path and
 //! backend must agree.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // a failed step is a failed test
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
@@ -35,19 +37,24 @@ struct Asked {
 
 /// Requests that come near the rules of the demo's mesh: its paths, and the tricks with paths.
 fn asked() -> impl Strategy<Value = Asked> {
-    let segment = select(vec![
-        "items", "admin", "canary", "legacy", "old", "users", "ITEMS", "", ".", "..", "%2e%2e", "a%2Fb", "a%5cb",
-        "%61dmin", "..;", "x;y", "%25", "%zz", "é", "a b", "%00",
+    let plain = select(vec!["items", "canary", "legacy", "admin", "old", "users"]);
+    let trick = select(vec![
+        "", ".", "..", "%2e%2e", "a%2Fb", "a%5cb", "%61dmin", "..;", "x;y", "%25", "%zz", "%00",
+        "ITEMS",
     ]);
-    let path = (prop::collection::vec(segment, 1..4), select(vec!["", "?", "?full=1", "?a=/../b"]))
+    let segment = prop_oneof![4 => plain, 1 => trick];
+    let query = select(vec!["", "?", "?full=1", "?a=/../b"]);
+    let path = (prop::collection::vec(segment, 1..4), query)
         .prop_map(|(segments, query)| format!("/{}{query}", segments.join("/")));
     let method = select(vec!["GET", "GET", "GET", "POST", "HEAD", "PURGE"]);
-    (any::<bool>(), method, path, prop::bool::weighted(0.1)).prop_map(|(visitor, method, path, grpc)| Asked {
-        visitor,
-        method,
-        path,
-        grpc,
-    })
+    (any::<bool>(), method, path, prop::bool::weighted(0.1)).prop_map(
+        |(visitor, method, path, grpc)| Asked {
+            visitor,
+            method,
+            path,
+            grpc,
+        },
+    )
 }
 
 impl Asked {
@@ -61,7 +68,9 @@ impl Asked {
             return None;
         }
         *request.headers_mut() = self.headers();
-        request.headers_mut().insert("x-request-id", id.parse().ok()?);
+        request
+            .headers_mut()
+            .insert("x-request-id", id.parse().ok()?);
         Some(request)
     }
 
@@ -75,7 +84,11 @@ impl Asked {
     }
 
     fn explain(&self, snapshot: &Snapshot) -> Report {
-        let from = if self.visitor { "guest/visitor" } else { "shop/frontend" };
+        let from = if self.visitor {
+            "guest/visitor"
+        } else {
+            "shop/frontend"
+        };
         let method: Method = self.method.parse().unwrap();
         let question = Question {
             from: explain::client(from, Some(IpAddr::V4(Ipv4Addr::LOCALHOST)), snapshot).unwrap(),
@@ -101,7 +114,10 @@ fn snapshot_of(folder: PathBuf) -> Snapshot {
             content: Ok(file.text.as_ref().unwrap().as_bytes().into()),
         })
         .collect();
-    resolve(&Store::default().update(&sources).resources, &Options::default())
+    resolve(
+        &Store::default().update(&sources).resources,
+        &Options::default(),
+    )
 }
 
 #[tokio::test]
@@ -109,7 +125,11 @@ async fn explanation_and_data_path_agree() {
     let lab = Lab::start().await.unwrap();
     let mut log = Log::start(&lab.folder().join("access.log")).unwrap();
     let snapshot = snapshot_of(lab.folder().join("mesh"));
-    assert!(snapshot.diagnostics.is_empty(), "{:?}", snapshot.diagnostics);
+    assert!(
+        snapshot.diagnostics.is_empty(),
+        "{:?}",
+        snapshot.diagnostics
+    );
     let frontend = lab.client("shop", "frontend").await.unwrap();
     let visitor = lab.client("guest", "visitor").await.unwrap();
     let mut runner = TestRunner::default();
@@ -125,10 +145,16 @@ async fn explanation_and_data_path_agree() {
         passed += usize::from(report.passes);
         let client = if asked.visitor { &visitor } else { &frontend };
         let response = send(client, request).await;
-        let line = log.line("request_id", &id).await.expect("an access log line");
+        let line = log
+            .line("request_id", &id)
+            .await
+            .expect("an access log line");
         compare(&asked, &report, &response, &line);
     }
-    assert!(passed > REQUESTS / 20, "the requests are too wild to mean anything: {passed} pass");
+    assert!(
+        passed > REQUESTS / 20,
+        "the requests are too wild to mean anything: {passed} pass"
+    );
 }
 
 async fn send(client: &Client, request: Request<Full<Bytes>>) -> Response<Bytes> {
@@ -144,12 +170,20 @@ fn compare(asked: &Asked, report: &Report, response: &Response<Bytes>, line: &Va
     let verdict = report.verdict.as_ref();
     let words = verdict.map(|v| if v.allowed { "allow" } else { "deny" }.to_owned());
     assert_eq!(logged("verdict"), text(words), "verdict: {context}");
-    let policy = verdict.and_then(|v| v.policy.as_ref()).map(ToString::to_string);
+    let policy = verdict
+        .and_then(|v| v.policy.as_ref())
+        .map(ToString::to_string);
     assert_eq!(logged("policy"), text(policy), "policy: {context}");
-    let rule = verdict.and_then(|v| v.rule).map_or(Value::Null, |r| r.into());
+    let rule = verdict
+        .and_then(|v| v.rule)
+        .map_or(Value::Null, |r| r.into());
     assert_eq!(logged("rule"), rule, "rule: {context}");
     if let Some(verdict) = verdict.filter(|v| !v.allowed) {
-        assert_eq!(logged("reason"), Value::String(verdict.reason.clone()), "reason: {context}");
+        assert_eq!(
+            logged("reason"),
+            Value::String(verdict.reason.clone()),
+            "reason: {context}"
+        );
     }
     if let Some(Route::Rule { route, .. }) = &report.route {
         let name = logged("route_name").as_str().unwrap_or_default().to_owned();
@@ -164,19 +198,33 @@ fn compare(asked: &Asked, report: &Report, response: &Response<Bytes>, line: &Va
             assert_eq!(body, answer.body, "body: {context}");
         }
         Some(answer) => {
-            let grpc = response.headers().get("grpc-status").and_then(|v| v.to_str().ok());
-            assert_eq!(grpc, answer.grpc_status.map(|s| s.to_string()).as_deref(), "{context}");
+            let grpc = response
+                .headers()
+                .get("grpc-status")
+                .and_then(|v| v.to_str().ok());
+            assert_eq!(
+                grpc,
+                answer.grpc_status.map(|s| s.to_string()).as_deref(),
+                "{context}"
+            );
         }
         None if asked.method != "HEAD" => {
             let mut lines = body.lines();
             let app = format!("shop/{}:80", lines.next().unwrap_or_default());
             let backend = report.backends.iter().find(|b| b.name == app);
             let backend = backend.unwrap_or_else(|| panic!("{app} is not expected: {context}"));
-            let target = format!("{} {} HTTP/1.1", asked.method, backend.path.as_deref().unwrap_or("-"));
+            let target = format!(
+                "{} {} HTTP/1.1",
+                asked.method,
+                backend.path.as_deref().unwrap_or("-")
+            );
             assert_eq!(lines.next(), Some(target.as_str()), "path: {context}");
             for change in &backend.request_headers {
                 if let Some(added) = change.strip_prefix("+ ") {
-                    assert!(body.lines().any(|l| l == added), "{added} is missing: {body}\n{context}");
+                    assert!(
+                        body.lines().any(|l| l == added),
+                        "{added} is missing: {body}\n{context}"
+                    );
                 }
             }
         }

@@ -32,6 +32,34 @@ pub fn demo(args: &Args) -> anyhow::Result<Outcome> {
 }
 
 async fn run(args: &Args) -> anyhow::Result<Outcome> {
+    // Left in the middle, the mesh still takes its folder and its keys along.
+    let shown = tokio::select! {
+        shown = show_tour() => shown?,
+        interrupted = tokio::signal::ctrl_c() => {
+            interrupted?;
+            return Ok(Outcome::No);
+        }
+    };
+    if !args.once {
+        output::print(&invitation(&shown.lab)?)?;
+        shown.lab.waypoint.until_stopped().await?;
+    }
+    Ok(if shown.all_ok {
+        Outcome::Fine
+    } else {
+        Outcome::No
+    })
+}
+
+/// A mesh that has been through the tour.
+struct Shown {
+    lab: Lab,
+    all_ok: bool,
+    // Goes on into its file.
+    _access_log: Log,
+}
+
+async fn show_tour() -> anyhow::Result<Shown> {
     let paint = Paint::for_stdout();
     output::print(
         "Starting a mesh on loopback: certificates, four pods, two of them versions of a \
@@ -64,11 +92,11 @@ async fn run(args: &Args) -> anyhow::Result<Outcome> {
         ))
     };
     output::print(&format!("\n{end}\n"))?;
-    if !args.once {
-        output::print(&invitation(&lab)?)?;
-        lab.waypoint.until_stopped().await?;
-    }
-    Ok(if all_ok { Outcome::Fine } else { Outcome::No })
+    Ok(Shown {
+        lab,
+        all_ok,
+        _access_log: access_log,
+    })
 }
 
 /// What to look at and what to try, in commands that work as they stand.

@@ -36,33 +36,25 @@ const PORT_TRIES_MAX: usize = 50;
 
 /// What the pods are, by name.
 const PODS: [(&str, Ipv4Addr, Kind); 4] = [
-    (
-        "web-v1-a",
-        Ipv4Addr::new(127, 10, 0, 1),
-        Kind::HbonePod("web"),
-    ),
-    (
-        "web-v1-b",
-        Ipv4Addr::new(127, 10, 0, 2),
-        Kind::HbonePod("web"),
-    ),
-    ("web-v2", Ipv4Addr::new(127, 10, 0, 3), Kind::PlainPod),
-    ("db", Ipv4Addr::new(127, 10, 0, 4), Kind::TcpPod("db")),
+    ("web-v1-a", Ipv4Addr::new(127, 10, 0, 1), Kind::Hbone("web")),
+    ("web-v1-b", Ipv4Addr::new(127, 10, 0, 2), Kind::Hbone("web")),
+    ("web-v2", Ipv4Addr::new(127, 10, 0, 3), Kind::Plain),
+    ("db", Ipv4Addr::new(127, 10, 0, 4), Kind::Tcp("db")),
 ];
 
 /// What a pod runs, and the service account of its tunnel.
 #[derive(Clone, Copy)]
 enum Kind {
-    HbonePod(&'static str),
-    PlainPod,
-    TcpPod(&'static str),
+    Hbone(&'static str),
+    Plain,
+    Tcp(&'static str),
 }
 
 impl Kind {
     fn account(self) -> Option<&'static str> {
         match self {
-            Self::HbonePod(account) | Self::TcpPod(account) => Some(account),
-            Self::PlainPod => None,
+            Self::Hbone(account) | Self::Tcp(account) => Some(account),
+            Self::Plain => None,
         }
     }
 }
@@ -90,7 +82,12 @@ struct Folder(PathBuf);
 
 impl Folder {
     fn create() -> io::Result<Self> {
-        let path = std::env::temp_dir().join(format!("cairn-demo-{}", std::process::id()));
+        let name = format!(
+            "cairn-demo-{}-{:04x}",
+            std::process::id(),
+            fastrand::u16(..)
+        );
+        let path = std::env::temp_dir().join(name);
         // Fails if it exists, also as somebody else's symlink.
         fs::DirBuilder::new().mode(0o700).create(&path)?;
         Ok(Self(path))
@@ -289,11 +286,11 @@ async fn start_pod(
     let address = SocketAddr::new(ip, port);
     let app = match kind {
         // What answers is the version, whichever pod it is.
-        Kind::HbonePod(_) => {
+        Kind::Hbone(_) => {
             App::http(address, name.trim_end_matches("-a").trim_end_matches("-b")).await?
         }
-        Kind::PlainPod => App::http(address, name).await?,
-        Kind::TcpPod(_) => App::tcp(address, name).await?,
+        Kind::Plain => App::http(address, name).await?,
+        Kind::Tcp(_) => App::tcp(address, name).await?,
     };
     let tunnel = match kind.account() {
         None => None,

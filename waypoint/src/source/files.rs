@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs::{File, Metadata};
+use std::hash::{DefaultHasher, Hasher};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,9 @@ const TRUST_AFTER: Duration = Duration::from_millis(100);
 /// How often a file that is written to while it is read is read again at once.
 const TORN_READS_MAX: usize = 3;
 
+/// Texts up to this size stay in memory between changes.
+const KEPT_TEXT_BYTES_MAX: usize = 16 * 1024;
+
 /// One configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceFile {
@@ -35,6 +39,8 @@ pub struct Files {
     paths: Vec<PathBuf>,
     sources: Vec<SourceFile>,
     known: HashMap<PathBuf, Known>,
+    /// Paths and reasons of what could not be looked into.
+    unreadable: Vec<(PathBuf, String)>,
 }
 
 /// A file that was read.
@@ -43,7 +49,20 @@ struct Known {
     stamp: Stamp,
     /// Whether an equal stamp means an equal file.
     trusted: bool,
-    source: SourceFile,
+    /// Of the text. `None`: it could not be read.
+    fingerprint: Option<(u64, usize)>,
+    /// `None`: the text was let go, see [`Files::release`].
+    source: Option<SourceFile>,
+}
+
+impl Known {
+    fn is_same(&self, other: &Self) -> bool {
+        match (self.fingerprint, other.fingerprint) {
+            // Neither could be read, and then the reason is kept.
+            (None, None) => self.source == other.source,
+            (mine, others) => mine == others,
+        }
+    }
 }
 
 /// What changes with a file.
@@ -74,17 +93,18 @@ impl Files {
             paths: paths.into_iter().collect(),
             sources: Vec::new(),
             known: HashMap::new(),
+            unreadable: Vec::new(),
         }
     }
 
-    /// The files as they were at the last [`Files::refresh`], in the order of the paths. A path or
-    /// file that can not be read is in the list, with the reason.
+    /// The files as they were at the last [`Files::refresh`] that found a change, in the order of the
+    /// paths. A path or file that can not be read is in the list, with the reason.
     pub fn sources(&self) -> &[SourceFile] {
         &self.sources
     }
 
     /// Looks again, and says whether anything is different from the last time. Reads only files that
-    /// may have changed.
+    /// may have changed, and those whose text was let go if any has.
     pub fn refresh(&mut self) -> bool {
         self.refresh_with_folders().0
     }
@@ -93,43 +113,88 @@ impl Files {
     pub(super) fn refresh_with_folders(&mut self) -> (bool, Collected) {
         let mut collected = collect(&self.paths);
         let mut known = HashMap::with_capacity(collected.files.len());
-        let mut sources = Vec::with_capacity(collected.files.len());
+        let mut changed = false;
         for found in &collected.files {
             let stamp = Stamp::of(&found.metadata);
-            let entry = match self.known.remove(&found.path) {
-                Some(entry) if entry.trusted && entry.stamp == stamp => entry,
-                before => read(&found.path, stamp, before),
+            let before = self.known.remove(&found.path);
+            let now = match &before {
+                Some(entry) if entry.trusted && entry.stamp == stamp => entry.clone(),
+                _ => read(&found.path, stamp, before.as_ref()),
             };
-            sources.push(entry.source.clone());
-            known.insert(found.path.clone(), entry);
+            changed |= before.is_none_or(|before| !before.is_same(&now));
+            known.insert(found.path.clone(), now);
         }
+        let unreadable = self.keep_unreadable(&mut collected, &mut known);
+        changed |= unreadable != self.unreadable || !self.known.is_empty();
+        self.known = known;
+        self.unreadable = unreadable;
+        if changed {
+            self.gather(&collected);
+        }
+        (changed, collected)
+    }
+
+    /// What can not be looked into is not deleted: its files stay, as unreadable ones.
+    fn keep_unreadable(
+        &mut self,
+        collected: &mut Collected,
+        known: &mut HashMap<PathBuf, Known>,
+    ) -> Vec<(PathBuf, String)> {
+        let mut unreadable = Vec::new();
         for (path, error) in std::mem::take(&mut collected.unreadable) {
-            sources.push(unreadable(&path, &error));
-            // What can not be looked into is not deleted: its files stay, as unreadable ones.
-            for (file, entry) in self.known.extract_if(|file, _| file.starts_with(&path)) {
+            let reason = reason(&error);
+            unreadable.push((path.clone(), reason.clone()));
+            let inside = self.known.extract_if(|file, _| file.starts_with(&path));
+            let mut inside: Vec<_> = inside.collect();
+            inside.sort_by(|(a, _), (b, _)| a.cmp(b));
+            for (file, entry) in inside {
                 if file != path {
-                    sources.push(unreadable(&file, &error));
+                    unreadable.push((file.clone(), reason.clone()));
                 }
-                known.insert(
-                    file,
-                    Known {
-                        trusted: false,
-                        ..entry
-                    },
-                );
+                let trusted = false;
+                known.insert(file, Known { trusted, ..entry });
             }
         }
-        let changed = sources != self.sources;
-        self.known = known;
-        self.sources = sources;
-        (changed, collected)
+        unreadable
+    }
+
+    /// Puts the list of sources together, in order. Texts that were let go are read again.
+    fn gather(&mut self, collected: &Collected) {
+        self.sources.clear();
+        for found in &collected.files {
+            let Some(entry) = self.known.get_mut(&found.path) else {
+                continue;
+            };
+            if entry.source.is_none() {
+                *entry = read(&found.path, Stamp::of(&found.metadata), None);
+            }
+            self.sources.extend(entry.source.clone());
+        }
+        let unreadable = self.unreadable.iter();
+        let unreadable = unreadable.map(|(path, reason)| source_file(path, Err(reason.clone())));
+        self.sources.extend(unreadable);
+    }
+
+    /// Lets the texts go once they have served: what matters of them is in the objects made of them.
+    /// Small ones stay, for many small files would take longer to read again than to keep.
+    pub(super) fn release(&mut self) {
+        self.sources = Vec::new();
+        for entry in self.known.values_mut() {
+            let large = |source: &SourceFile| {
+                source
+                    .text
+                    .as_ref()
+                    .is_ok_and(|text| text.len() > KEPT_TEXT_BYTES_MAX)
+            };
+            if entry.source.as_ref().is_some_and(large) {
+                entry.source = None;
+            }
+        }
     }
 }
 
-/// Reads one file. What it had before is kept where nothing is different, so that equal text stays
-/// one text in memory.
-fn read(path: &Path, mut stamp: Stamp, before: Option<Known>) -> Known {
-    let before = before.map(|known| known.source);
+/// Reads one file. The text it had before is kept if it is the same, so that it is in memory once.
+fn read(path: &Path, mut stamp: Stamp, before: Option<&Known>) -> Known {
     let mut attempt = 0;
     loop {
         attempt += 1;
@@ -144,18 +209,23 @@ fn read(path: &Path, mut stamp: Stamp, before: Option<Known>) -> Known {
         }
         let quiet = stamp.modified + TRUST_AFTER < started;
         let trusted = after == stamp && quiet && text.is_ok();
-        let source = match before {
-            Some(before) if text.as_deref().ok() == before.text.as_deref().ok() && text.is_ok() => {
-                before
-            }
-            _ => source_file(path, text.map(Into::into)),
-        };
+        let fingerprint = text.as_ref().ok().map(|text| fingerprint(text));
+        let same = before.filter(|b| fingerprint.is_some() && b.fingerprint == fingerprint);
+        let kept = same.and_then(|before| before.source.clone());
+        let source = kept.unwrap_or_else(|| source_file(path, text.map(Into::into)));
         return Known {
             stamp: after,
             trusted,
-            source,
+            fingerprint,
+            source: Some(source),
         };
     }
+}
+
+fn fingerprint(text: &str) -> (u64, usize) {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(text.as_bytes());
+    (hasher.finish(), text.len())
 }
 
 /// The text of a file, and its stamp after it was read.
@@ -181,10 +251,6 @@ fn read_once(path: &Path) -> Result<(String, Stamp), String> {
         .map_err(|e| format!("is not UTF-8: byte {}", e.utf8_error().valid_up_to()))?;
     let after = file.metadata().map_err(|e| reason(&e))?;
     Ok((text, Stamp::of(&after)))
-}
-
-fn unreadable(path: &Path, error: &io::Error) -> SourceFile {
-    source_file(path, Err(reason(error)))
 }
 
 fn source_file(path: &Path, text: Result<Arc<str>, String>) -> SourceFile {

@@ -144,6 +144,21 @@ fn unchanged_file_keeps_its_text_in_memory() {
     assert!(same(0) && !same(1));
 }
 
+/// A large file's text is let go after a change was told; it must be there again for the next.
+#[test]
+fn large_file_is_whole_in_every_change() {
+    let dir = tempfile::tempdir().unwrap();
+    let large = "x".repeat(100_000);
+    write(&dir, "large.yaml", &large);
+    write(&dir, "small.yaml", "1");
+    let told = Told::by(&dir, &[dir.path().to_owned()]);
+    let large = format!("large.yaml={large}");
+    write(&dir, "small.yaml", "2");
+    told.expect(&[&large, "small.yaml=2"]);
+    write(&dir, "small.yaml", "3");
+    told.expect(&[&large, "small.yaml=3"]);
+}
+
 #[test]
 fn folder_that_can_not_be_listed_keeps_its_files_as_unreadable() {
     let dir = tempfile::tempdir().unwrap();

@@ -157,6 +157,7 @@ impl<F: FnMut(&[SourceFile])> Lookout<F> {
         if changed {
             (self.on_change)(self.files.sources());
         }
+        self.files.release();
     }
 
     /// Has the system watch these folders and no others. Says whether any is new.
