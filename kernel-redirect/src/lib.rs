@@ -7,7 +7,9 @@
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RedirectError {
     /// This version has no eBPF program.
-    #[error("this version of Cairn has no kernel redirect; use a waypoint (`cairn run`) and see docs/status.md")]
+    #[error(
+        "this version of Cairn has no kernel redirect; use a waypoint (`cairn run`) and see docs/status.md"
+    )]
     NotInThisVersion,
 }
 

@@ -1,9 +1,14 @@
 //! One HTTP request, from its header to its access log line. `Gate::judge` states the order; what
 //! is decided is decided by `cairn-filters`' chain.
 //!
-//! 1. read the runtime, once; 2. refuse what is malformed or framed ambiguously; 3. clean the
-//! headers; 4. judge: normalise, route, authorise; 5. answer here, or choose a backend and change
-//! the request; 6. the attempt loop (`attempt.rs`); 7. change the response; 8. tell telemetry.
+//! - read the runtime, once;
+//! - refuse what is malformed or framed ambiguously;
+//! - clean the headers;
+//! - judge: normalise, route, authorise;
+//! - answer here, or choose a backend and change the request;
+//! - the attempt loop (`attempt.rs`);
+//! - change the response;
+//! - tell telemetry.
 
 use std::sync::Arc;
 
