@@ -106,7 +106,12 @@ async fn sweep(worker: &Worker) {
         let epoch = worker.identity.current().epoch;
         let alive: std::collections::HashSet<_> = runtime
             .clusters()
-            .flat_map(|c| c.endpoints().iter().map(|e| e.endpoint.address).collect::<Vec<_>>())
+            .flat_map(|c| {
+                c.endpoints()
+                    .iter()
+                    .map(|e| e.endpoint.address)
+                    .collect::<Vec<_>>()
+            })
             .collect();
         engine.connections().retain(|destination| {
             destination.epoch == epoch
