@@ -36,6 +36,26 @@ impl Conversion<'_> {
         self.faults.push(fault.with_hint(hint));
     }
 
+    /// Fields that change how requests are spread, and do not here. Routing as such is right without
+    /// them, so the Service stays in force.
+    fn tell_what_is_not_honoured(&mut self, spec: &core::ServiceSpec) {
+        let affinity = spec.session_affinity.as_deref().filter(|a| *a != "None");
+        let distribution = spec.traffic_distribution.as_deref();
+        for (path, value) in [
+            ("spec.sessionAffinity", affinity),
+            ("spec.trafficDistribution", distribution),
+        ] {
+            if let Some(value) = value {
+                let message = format!("{value} has no effect at this waypoint");
+                let fault = Fault::error(Code::Unsupported, message, path, find(self.node, path))
+                    .with_severity(Severity::Warning)
+                    .with_effect("requests are spread over all endpoints by least requests")
+                    .with_hint("see docs/status.md");
+                self.faults.push(fault);
+            }
+        }
+    }
+
     /// A port number; zero and what does not fit is complained about.
     fn port(&mut self, number: i32, path: &str) -> Option<u16> {
         let port = u16::try_from(number).ok().filter(|port| *port != 0);
@@ -95,6 +115,7 @@ pub(super) fn service(
         names,
     };
     let cluster_ips = cluster_ips(&spec, &mut conversion);
+    conversion.tell_what_is_not_honoured(&spec);
     let is_none = |ip: &String| ip == "None";
     let ports = spec.ports.unwrap_or_default();
     Some(ServiceSpec {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::catalog::{self, Class};
-use super::fault::Fault;
+use super::fault::{Fault, closest};
 use super::names::Names;
 use super::node::{Mark, Node, TreeError, Value};
 use super::split::Document;
@@ -179,6 +179,13 @@ impl<'d> Reader<'d> {
             self.unreadable(at, Code::MissingField, &message, None);
             return None;
         };
+        if kind == Kind::AuthorizationPolicy
+            && let Some(at) = garbled_namespace(node)
+        {
+            let message = format!("the namespace of {kind} {name} cannot be told");
+            self.unreadable(at, Code::BadValue, &message, None);
+            return None;
+        }
         let namespace = match (catalog::is_namespaced(kind), text("namespace")) {
             (true, namespace) => self.names.share(namespace.unwrap_or("default")),
             (false, _) => self.names.share(""),
@@ -195,6 +202,12 @@ impl<'d> Reader<'d> {
         let kind = header.kind.as_deref().unwrap_or_default();
         let class = catalog::classify(header.api_version.as_deref().unwrap_or_default(), kind);
         let origin = match class {
+            // Absent and unreadable look the same here, and `default` may be the wrong place to deny.
+            Class::Read(Kind::AuthorizationPolicy)
+            | Class::WrongVersion {
+                kind: Kind::AuthorizationPolicy,
+                ..
+            } if header.namespace.is_none() => None,
             Class::Read(kind) | Class::WrongVersion { kind, .. } => {
                 let namespace = match (catalog::is_namespaced(kind), &header.namespace) {
                     (true, namespace) => namespace.as_deref().unwrap_or("default"),
@@ -287,6 +300,23 @@ fn identity_twice(node: &Node<'_>) -> Option<(&'static str, Mark)> {
     let metadata = node.get("metadata")?;
     let name = twice(metadata, "name").map(|at| ("metadata.name", at));
     name.or_else(|| twice(metadata, "namespace").map(|at| ("metadata.namespace", at)))
+}
+
+/// What stands in the place of a namespace and is none: a list or map, or a key that was probably
+/// meant for it. A policy that denies by its brokenness must not do so in `default` instead.
+fn garbled_namespace(node: &Node<'_>) -> Option<Mark> {
+    let metadata = node.get("metadata")?;
+    if let Some(entry) = metadata.entry("namespace") {
+        let is_told = entry.value.is_null() || entry.value.text().is_some();
+        return (!is_told).then(|| entry.at());
+    }
+    let stray = |node: &Node<'_>, meant: &[&str]| {
+        let mut entries = node.entries().iter();
+        let near = |key: &str| closest(key, meant.iter().copied()).is_some();
+        let found = entries.find(|e| e.key != "metadata" && near(&e.key));
+        found.map(|e| e.key_at)
+    };
+    stray(metadata, &["namespace"]).or_else(|| stray(node, &["namespace", "metadata"]))
 }
 
 /// `namespace/name` of an object that is not read, as far as it has them.

@@ -123,6 +123,29 @@ fn what_is_no_object_is_refused() {
     );
 }
 
+/// Taken for one of `default` it would deny there, and nothing where it was meant to.
+#[test]
+fn a_policy_whose_namespace_cannot_be_told_is_of_unknown_scope() {
+    let spec = "spec:\n  targetRefs: [{kind: Service, group: '', name: web}]\n  action: DENY\n";
+    for metadata in [
+        "metadata: {name: a, namespace: [shop]}\n",
+        "metadata: {name: a, namespce: shop}\n",
+        "metadata: {name: a}\nnamespace: shop\n",
+        "metadata: {name: a}\nMetadata: {namespace: shop}\n",
+        "metadata:\n  name: a\n  namespace shop\n",
+        "metadata:\n  name: a\n\tnamespace: shop\n",
+        "metadata:\n  name: a\n   namespace: shop\n",
+        "metadata:\n  name: a\n  namespace: \"shop\n",
+        "metadata:\n  name: a\n  namespace: {{ .Values.namespace }}\n",
+    ] {
+        let head = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n";
+        let (resources, found) = load(&format!("{head}{metadata}{spec}"));
+        assert!(resources.authorization_policies.is_empty(), "{metadata}");
+        assert_eq!(resources.unreadable.len(), 1, "{metadata}: {found:?}");
+        assert!(found.iter().any(|f| f.contains(" error ")), "{metadata}");
+    }
+}
+
 #[test]
 fn bytes_that_are_no_text_make_the_file_unreadable() {
     use cairn_config_schema::store::{SourceFile, Store};
@@ -199,4 +222,29 @@ fn a_pod_of_a_newer_kubernetes_stays_in_force_and_a_slip_of_the_pen_does_not() {
         "{found:?}"
     );
     assert!(resources.pods.values().all(|p| p.object().is_none()));
+}
+
+#[test]
+fn what_a_service_asks_for_in_vain_is_said_and_the_service_stays_in_force() {
+    let (resources, found) = load(
+        "apiVersion: v1
+kind: Service
+metadata: {name: a, namespace: b}
+spec:
+  sessionAffinity: ClientIP
+  trafficDistribution: PreferClose
+  ports: [{port: 80}]
+",
+    );
+    assert!(
+        found[0]
+            .starts_with("5:20 warning unsupported spec.sessionAffinity: ClientIP has no effect"),
+        "{found:?}"
+    );
+    assert!(
+        found[1]
+            .starts_with("6:24 warning unsupported spec.trafficDistribution: PreferClose has no"),
+        "{found:?}"
+    );
+    assert!(resources.services.values().all(|s| s.object().is_some()));
 }
