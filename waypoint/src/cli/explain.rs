@@ -63,8 +63,12 @@ pub struct Args {
 /// Runs `cairn explain`.
 pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let loaded = configuration::load(&args.config, &args.choice);
+    let from = match explain::client(&args.from, args.from_ip, &loaded.snapshot) {
+        Ok(from) => from,
+        Err(error) => return Ok(output::wrong_usage(&error)),
+    };
     let question = Question {
-        from: explain::client(&args.from, args.from_ip, &loaded.snapshot)?,
+        from,
         to: &args.to,
         method: &args.method,
         path: &args.path,

@@ -7,6 +7,12 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 
+/// Says on stderr what is wrong with the command line, where clap could not know.
+pub fn wrong_usage(error: &anyhow::Error) -> Outcome {
+    eprintln!("cairn: {error:#}");
+    Outcome::Usage
+}
+
 /// What a command comes to (DESIGN section 8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {

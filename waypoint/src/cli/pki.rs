@@ -41,6 +41,12 @@ pub struct Args {
 
 /// Runs `cairn pki`.
 pub fn pki(args: &Args) -> anyhow::Result<Outcome> {
+    output::print(&issue(args)?)?;
+    Ok(Outcome::Fine)
+}
+
+/// Writes what was asked for, and says what was written.
+fn issue(args: &Args) -> anyhow::Result<String> {
     let validity = Duration::from_secs(u64::from(args.days) * 24 * 3600);
     if args.rotate && !args.dir.join("ca").is_dir() {
         bail!(
@@ -76,8 +82,7 @@ pub fn pki(args: &Args) -> anyhow::Result<Outcome> {
         "root  {}",
         args.dir.join("ca/root-cert.pem").display()
     )?;
-    output::print(&text)?;
-    Ok(Outcome::Fine)
+    Ok(text)
 }
 
 /// Fails before anything is written if one of the identities is in the folder already.
@@ -103,5 +108,87 @@ fn namespace_and_account(text: &str) -> Result<(String, String), String> {
                 .map_err(|_| "a name has only letters, digits, '-', '.' and '_'".to_owned())
         }
         _ => Err("expected <namespace>/<service account>, such as shop/web".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn run(dir: &std::path::Path, line: &[&str]) -> Result<String, String> {
+        let always = ["pki", dir.to_str().unwrap()];
+        let line = always.iter().chain(line);
+        let args = Line::try_parse_from(line).map_err(|e| e.to_string())?.args;
+        issue(&args).map_err(|e| format!("{e:#}"))
+    }
+
+    fn leaf(dir: &std::path::Path) -> String {
+        std::fs::read_to_string(dir.join("shop/web/cert-chain.pem")).unwrap()
+    }
+
+    fn root(dir: &std::path::Path) -> String {
+        std::fs::read_to_string(dir.join("ca/root-cert.pem")).unwrap()
+    }
+
+    #[test]
+    fn identities_are_added_but_never_replaced_unasked() {
+        let dir = tempfile::tempdir().unwrap();
+        run(dir.path(), &["--identity", "shop/web"]).unwrap();
+        let (first, ca) = (leaf(dir.path()), root(dir.path()));
+        run(dir.path(), &["--identity", "shop/orders"]).unwrap();
+        let error = run(
+            dir.path(),
+            &["--identity", "shop/db", "--identity", "shop/web"],
+        );
+        assert!(error.unwrap_err().contains("--rotate"));
+        assert!(!dir.path().join("shop/db").exists(), "all or nothing");
+        assert_eq!((leaf(dir.path()), root(dir.path())), (first, ca));
+    }
+
+    #[test]
+    fn rotate_keeps_the_authority_and_the_trust_domain() {
+        let dir = tempfile::tempdir().unwrap();
+        run(
+            dir.path(),
+            &["--trust-domain", "mesh.example", "--identity", "shop/web"],
+        )
+        .unwrap();
+        let (first, ca) = (leaf(dir.path()), root(dir.path()));
+        let told = run(dir.path(), &["--rotate"]).unwrap();
+        assert!(
+            told.starts_with("spiffe://mesh.example/ns/shop/sa/web  "),
+            "{told}"
+        );
+        assert_ne!(leaf(dir.path()), first);
+        assert_eq!(root(dir.path()), ca);
+    }
+
+    #[test]
+    fn force_begins_again() {
+        let dir = tempfile::tempdir().unwrap();
+        run(dir.path(), &["--identity", "shop/web"]).unwrap();
+        let (first, ca) = (leaf(dir.path()), root(dir.path()));
+        run(dir.path(), &["--force"]).unwrap();
+        assert_ne!(leaf(dir.path()), first);
+        assert_ne!(root(dir.path()), ca);
+    }
+
+    #[test]
+    fn wrong_names_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["web", "shop/web/x", "../web", "shop/", "shop/w b"] {
+            assert!(run(dir.path(), &["--identity", name]).is_err(), "{name}");
+        }
+        assert!(
+            run(dir.path(), &["--rotate"]).is_err(),
+            "nothing is there to rotate"
+        );
     }
 }

@@ -103,7 +103,10 @@ pub fn request(args: &Args) -> anyhow::Result<Outcome> {
 }
 
 async fn run(args: &Args) -> anyhow::Result<Outcome> {
-    let target = Target::of(args)?;
+    let target = match Target::of(args) {
+        Ok(target) => target,
+        Err(error) => return Ok(output::wrong_usage(&error)),
+    };
     let body = body(args.data.as_deref())?;
     let local = LocalIdentity::load(
         &IdentityFiles {
