@@ -116,7 +116,7 @@ fn every_code_of_a_diagnostic_has_a_section() {
 
 #[test]
 fn every_flag_and_variable_is_explained() {
-    for command in ["run", "check", "explain", "request", "pki"] {
+    for command in ["demo", "run", "check", "explain", "request", "pki"] {
         let help = Command::new(workspace::cairn())
             .args([command, "--help"])
             .output()
