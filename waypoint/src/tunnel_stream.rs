@@ -61,6 +61,19 @@ impl TunnelStream {
         self.unread = bytes;
     }
 
+    /// Ends the stream with an error, so that the peer does not take what it got for everything: what
+    /// RFC 9113 8.5 asks of a proxy whose other connection broke. What was written goes first, as far
+    /// as the peer has room for it.
+    pub async fn break_off(&mut self) {
+        let unsent = self.unsent.split().freeze();
+        // Fails only when the stream is gone, and then nobody needs a reset either.
+        let _ = self.send.send_data(unsent, false);
+        // h2 forgets what is queued for a stream that is reset: the connection's task writes it first.
+        tokio::task::yield_now().await;
+        self.send.send_reset(Reason::CONNECT_ERROR);
+        self.write_ended = true;
+    }
+
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.unread.is_empty() && !self.read_ended {
             match ready!(self.recv.poll_data(cx)) {

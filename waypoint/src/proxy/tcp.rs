@@ -151,6 +151,11 @@ impl Opened {
             tokio::pin!(copy);
             watch(copy, &mut self.exchange, &received, &sent).await
         };
+        if let Ended::Broken = ended {
+            // One side broke; the other must not take what it has for the whole.
+            client.io.break_off().await;
+            endpoint.io.break_off().await;
+        }
         self.exchange.bytes_received = received.load(Relaxed);
         self.exchange.bytes_sent = sent.load(Relaxed);
         self.exchange.flags = ended.flag();

@@ -41,6 +41,16 @@ impl Carrier {
         }
     }
 
+    /// Ends the stream with an error in place of a proper end, which would tell the endpoint that it
+    /// has got everything.
+    pub async fn break_off(&mut self) {
+        match self {
+            Self::Tunnel { stream, .. } => stream.break_off().await,
+            // Closing with linger 0 is how a socket sends a reset. Fails only on a dead socket.
+            Self::Plain(tcp) => drop(tcp.set_zero_linger()),
+        }
+    }
+
     /// The TCP peer: the tunnel's next hop, or the endpoint itself.
     pub fn next_hop(&self) -> Option<SocketAddr> {
         match self {
