@@ -4,6 +4,8 @@
 CARGO ?= cargo
 # Heavier property testing for `make fuzz`; the suites themselves choose a quick default.
 FUZZ_CASES ?= 20000
+# Where cargo builds; the tests run the `cairn` that is there.
+TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 # What `make bench` passes on, e.g. BENCH_ARGS="--quick".
 BENCH_ARGS ?=
 
@@ -16,7 +18,7 @@ demo: ## A mesh in one process: a tour as a table, then URLs to try. DEMO_ARGS=-
 	$(CARGO) run --quiet -p cairn-waypoint --bin cairn -- demo $(DEMO_ARGS)
 
 test: setup check build ## Everything CI runs: format, lints, unit, property, golden, import rules, end to end.
-	CAIRN_BIN="$(CURDIR)/target/debug/cairn" $(CARGO) test --workspace --no-fail-fast
+	CAIRN_BIN="$(TARGET)/debug/cairn" $(CARGO) test --workspace --no-fail-fast
 
 check: ## Format and lints, warnings denied.
 	$(CARGO) fmt --all --check
