@@ -7,7 +7,7 @@ use std::time::Duration;
 /// far above a node's pods.
 pub const CONNECTIONS_PER_WORKER_MAX: usize = 20_000;
 
-/// TLS handshake, accept to ALPN. Beyond: closed, counted as `handshake_timeout`.
+/// TLS handshake, accept to ALPN. Beyond: closed, counted as `timeout`.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Streams of one tunnel that may be open at once, as SETTINGS_MAX_CONCURRENT_STREAMS. ztunnel

@@ -1,7 +1,7 @@
 //! Which CONNECT requests this waypoint takes: only what the configuration declares, so that no
 //! other address can ever be dialled through it (specs/istio-waypoint.md 2.3 to 2.5).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use http::{Method, Request, StatusCode};
 
@@ -22,13 +22,11 @@ pub enum Refusal {
     PolicyDenied,
     /// A TCP service has no endpoint that can be reached.
     NoEndpoint,
-    /// The waypoint is shutting down.
-    Draining,
 }
 
 impl Refusal {
     /// Every reason, for registering counters.
-    pub const ALL: [Refusal; 8] = [
+    pub const ALL: [Refusal; 7] = [
         Self::NotConnect,
         Self::BadAuthority,
         Self::NoGateway,
@@ -36,7 +34,6 @@ impl Refusal {
         Self::UndeclaredPort,
         Self::PolicyDenied,
         Self::NoEndpoint,
-        Self::Draining,
     ];
 
     /// The metric label.
@@ -49,7 +46,6 @@ impl Refusal {
             Self::UndeclaredPort => "undeclared_port",
             Self::PolicyDenied => "policy_denied",
             Self::NoEndpoint => "no_endpoint",
-            Self::Draining => "draining",
         }
     }
 
@@ -60,7 +56,7 @@ impl Refusal {
                 StatusCode::BAD_REQUEST
             }
             Self::PolicyDenied => StatusCode::UNAUTHORIZED,
-            Self::NoGateway | Self::NoEndpoint | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoGateway | Self::NoEndpoint => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }
@@ -111,26 +107,6 @@ fn parse_authority(authority: &str) -> Option<Asked> {
         .is_some_and(|l| l.starts_with(|c: char| c.is_ascii_digit()));
     let valid = port != 0 && host.len() <= 253 && !numeric && host.split('.').all(label);
     valid.then(|| Asked::Hostname(host.to_ascii_lowercase(), port))
-}
-
-/// Whether an address may never be dialled unless an endpoint declares it: loopback, link-local
-/// (the cloud's metadata service above all), unspecified, multicast, broadcast.
-pub fn is_special(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(v4) => {
-            v4.is_loopback()
-                || v4.is_link_local()
-                || v4.is_unspecified()
-                || v4.is_multicast()
-                || v4.is_broadcast()
-        }
-        IpAddr::V6(v6) => {
-            v6.is_loopback()
-                || v6.is_unicast_link_local()
-                || v6.is_unspecified()
-                || v6.is_multicast()
-        }
-    }
 }
 
 #[cfg(test)]

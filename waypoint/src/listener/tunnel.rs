@@ -208,7 +208,8 @@ impl Stream {
             Ok(Some(inner)) => {
                 // A worker listens only once its engine runs.
                 if let Some(engine) = worker.engine() {
-                    engine.serve(stream, inner, origin, asked).await;
+                    let service = target.service.clone();
+                    engine.serve(stream, inner, origin, asked, service).await;
                 }
             }
             Ok(None) => {}

@@ -286,12 +286,16 @@ impl Connector for TunnelConnector {
     }
 }
 
+/// The engine has no error of its own for a full pool.
+pub(super) const TUNNELS_FULL: ErrorType = ErrorType::Custom("TunnelsFull");
+
 /// An error of ours in the engine's form; its context keeps our words for the log.
 fn connect_error(error: &ConnectError) -> Box<Error> {
     let etype = match error {
         ConnectError::Timeout(..) => ErrorType::ConnectTimedout,
         ConnectError::Tls(..) => ErrorType::TLSHandshakeFailure,
         ConnectError::Refused(..) => ErrorType::ConnectProxyFailure,
+        ConnectError::Full(..) => TUNNELS_FULL,
         _ => ErrorType::ConnectError,
     };
     let mut wrapped = Error::explain(etype, error.to_string());

@@ -9,12 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use cairn_config_schema::snapshot::Service;
 use pingora_core::apps::{HttpServerApp, HttpServerOptions, ServerApp};
 use pingora_core::connectors::ConnectorOptions;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora_core::server::configuration::ServerConf;
-use pingora_core::services::Service;
+use pingora_core::services::Service as _;
 use pingora_proxy::{HttpProxy, ProcessCustomSession, ProxyServiceBuilder};
 use tokio::net::UnixStream;
 use tokio::sync::{oneshot, watch};
@@ -71,8 +72,9 @@ impl Engine {
         inner: Inner,
         origin: Arc<StreamOrigin>,
         asked: Asked,
+        service: Option<Arc<Service>>,
     ) {
-        let context = Arc::new(StreamContext::new(origin, asked));
+        let context = Arc::new(StreamContext::new(origin, asked, service));
         let http2 = inner == Inner::Http2;
         match Downstream::new(stream, context.clone(), http2) {
             // The engine's own loop knows HTTP/2 by what the stream says of itself.

@@ -3,6 +3,8 @@
 use cairn_filters::outcome::Outcome;
 use pingora_error::{Error, ErrorSource, ErrorType};
 
+use super::connector::TUNNELS_FULL;
+
 /// The outcome behind an error that ended an exchange.
 pub fn outcome_of(error: &Error) -> Outcome {
     match error.esource() {
@@ -27,6 +29,7 @@ fn of_client(etype: &ErrorType) -> Outcome {
 fn of_upstream(etype: &ErrorType) -> Outcome {
     match etype {
         ErrorType::ConnectTimedout => Outcome::ConnectTimeout,
+        full if *full == TUNNELS_FULL => Outcome::UpstreamOverflow,
         ErrorType::ConnectError
         | ErrorType::ConnectRefused
         | ErrorType::ConnectNoRoute
@@ -75,6 +78,7 @@ mod tests {
             upstream(ErrorType::TLSHandshakeFailure),
             Outcome::ConnectFailed
         );
+        assert_eq!(upstream(TUNNELS_FULL), Outcome::UpstreamOverflow);
         let mut error = Error::new(ErrorType::ReadError);
         error.as_down();
         assert_eq!(outcome_of(&error), Outcome::ClientGone);

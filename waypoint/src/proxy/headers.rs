@@ -4,7 +4,7 @@
 use cairn_filters::header_change::Headers;
 use cairn_filters::hygiene;
 use http::Version;
-use http::header::{HOST, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use pingora_error::{ErrorType, OkOrErr, OrErr, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
@@ -104,13 +104,19 @@ impl Headers for ResponseHeaders<'_> {
     }
 }
 
-/// Whether an HTTP/1.1 request came with both Content-Length and Transfer-Encoding. The engine
-/// drops the former before anybody can see it, so only the raw bytes can tell; two parsers that
-/// choose differently are how requests are smuggled.
+/// Whether an HTTP/1.1 request came with both Content-Length and Transfer-Encoding, or with a
+/// Content-Length that is no plain number (`3, 3`, which the engine would send on as it is). The
+/// engine drops the former before anybody can see it, so only the raw bytes can tell; two parsers
+/// that choose differently are how requests are smuggled.
 pub fn has_ambiguous_length(session: &Session) -> bool {
     let Some(http1) = session.as_http1() else {
         return false;
     };
+    let mut lengths = http1.req_header().headers.get_all(CONTENT_LENGTH).iter();
+    let is_plain = |v: &HeaderValue| v.as_bytes().iter().all(u8::is_ascii_digit);
+    if lengths.next().is_some_and(|first| !is_plain(first)) || lengths.next().is_some() {
+        return true;
+    }
     if !http1.req_header().headers.contains_key(TRANSFER_ENCODING) {
         return false;
     }

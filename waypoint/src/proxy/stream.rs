@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
+use cairn_config_schema::snapshot::Service;
+use cairn_filters::outcome::Outcome;
 use pingora_core::protocols::l4::socket::SocketAddr as EngineAddr;
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::protocols::{
@@ -25,9 +27,9 @@ use tokio::time::Sleep;
 
 use crate::limits::{REQUEST_HEADER_BYTES_MAX, REQUEST_HEADER_TIMEOUT};
 use crate::listener::admit::Asked;
-use crate::telemetry::counters;
-use crate::telemetry::exchange::StreamOrigin;
+use crate::telemetry::exchange::{Exchange, HttpExchange, StreamOrigin};
 use crate::telemetry::instruments::Tracked;
+use crate::telemetry::{self, counters};
 use crate::tunnel_stream::TunnelStream;
 use crate::upstream::Carrier;
 
@@ -38,16 +40,19 @@ pub struct StreamContext {
     pub origin: Arc<StreamOrigin>,
     /// What its CONNECT asked for.
     pub asked: Asked,
+    /// The service it was for at that time; requests look it up again.
+    pub service: Option<Arc<Service>>,
     /// Whether the header of the present request has been read: the guard rests until the next.
     header_read: AtomicBool,
 }
 
 impl StreamContext {
     /// The context of a stream whose first request is still to come.
-    pub fn new(origin: Arc<StreamOrigin>, asked: Asked) -> Self {
+    pub fn new(origin: Arc<StreamOrigin>, asked: Asked, service: Option<Arc<Service>>) -> Self {
         Self {
             origin,
             asked,
+            service,
             header_read: AtomicBool::new(false),
         }
     }
@@ -64,6 +69,22 @@ impl StreamContext {
 
     fn awaits_header(&self) -> bool {
         !self.header_read.load(Ordering::Relaxed)
+    }
+
+    /// Tells of a request that never became one: its header was too large or too slow.
+    fn tell_refused(&self, outcome: Outcome, header_bytes: usize) {
+        let row = outcome.row();
+        let mut exchange = Exchange::begin(self.origin.clone());
+        exchange.service.clone_from(&self.service);
+        exchange.flags = row.flag;
+        exchange.details = row.details.into();
+        exchange.http = Some(HttpExchange {
+            protocol: "HTTP/1.1",
+            status: Some(row.status),
+            request_header_bytes: header_bytes as u64,
+            ..HttpExchange::default()
+        });
+        telemetry::finish(exchange);
     }
 }
 
@@ -103,8 +124,14 @@ impl Downstream {
     }
 
     /// Answers in the place of the engine, which sees the end of the stream and closes it.
-    fn refuse(&mut self, cx: &mut Context<'_>, answer: &'static [u8]) -> Poll<io::Result<()>> {
+    fn refuse(
+        &mut self,
+        cx: &mut Context<'_>,
+        outcome: Outcome,
+        answer: &'static [u8],
+    ) -> Poll<io::Result<()>> {
         self.refused = true;
+        self.context.tell_refused(outcome, self.header_bytes);
         // Fits the empty write buffer; if the client is gone nobody needs it.
         let _ = Pin::new(&mut self.io).poll_write(cx, answer);
         Poll::Ready(Ok(()))
@@ -127,7 +154,7 @@ impl Downstream {
                     // A body that comes in the same frame counts too, up to the frame's size;
                     // the engine reads the header in small steps, so only headers get this far.
                     buf.set_filled(before);
-                    return self.refuse(cx, HEADER_TOO_LARGE);
+                    return self.refuse(cx, Outcome::HeadersTooLarge, HEADER_TOO_LARGE);
                 }
                 if self.deadline.is_none() && self.header_bytes > 0 {
                     self.deadline = Some(Box::pin(tokio::time::sleep(REQUEST_HEADER_TIMEOUT)));
@@ -135,7 +162,7 @@ impl Downstream {
                 Poll::Ready(Ok(()))
             }
             Poll::Pending => match self.poll_deadline(cx) {
-                Poll::Ready(()) => self.refuse(cx, HEADER_TOO_SLOW),
+                Poll::Ready(()) => self.refuse(cx, Outcome::HeadersTooSlow, HEADER_TOO_SLOW),
                 Poll::Pending => Poll::Pending,
             },
         }

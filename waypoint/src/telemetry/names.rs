@@ -248,7 +248,7 @@ pub const SERIES_OVERFLOW: Metric = counter(
 /// Reloads.
 pub const RELOADS: Metric = counter(
     "cairn_config_reloads_total",
-    "Times the configuration was read again; a failed one left the old in force",
+    "Times the configuration was read; a failure means that something in it is not in force as written",
     &["result"],
 );
 /// Duration of the last reload.
