@@ -24,9 +24,6 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use serde_json::Value;
 
-/// Requests sent; each takes some 20 ms, for its access log line.
-const REQUESTS: usize = 200;
-
 #[derive(Clone, Debug)]
 struct Asked {
     visitor: bool,
@@ -133,8 +130,10 @@ async fn explanation_and_data_path_agree() {
     let frontend = lab.client("shop", "frontend").await.unwrap();
     let visitor = lab.client("guest", "visitor").await.unwrap();
     let mut runner = TestRunner::default();
+    // PROPTEST_CASES, 256 unless it is set; each takes some 20 ms, for its access log line.
+    let requests = runner.config().cases as usize;
     let (mut sent, mut passed) = (0, 0);
-    while sent < REQUESTS {
+    while sent < requests {
         let asked = asked().new_tree(&mut runner).unwrap().current();
         let id = format!("explain-{sent}");
         let Some(request) = asked.request(&id) else {
@@ -152,7 +151,7 @@ async fn explanation_and_data_path_agree() {
         compare(&asked, &report, &response, &line);
     }
     assert!(
-        passed > REQUESTS / 20,
+        passed > requests / 20,
         "the requests are too wild to mean anything: {passed} pass"
     );
 }

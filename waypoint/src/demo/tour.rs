@@ -1,16 +1,17 @@
 //! The tour: what is sent, what should come, what comes. Each line goes over real sockets through the
 //! real waypoint; the reasons it shows are those of the access log.
 
+mod ask;
+
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, LOCATION};
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
-use http_body_util::Full;
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
+use http::{HeaderMap, Method, StatusCode};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 
+use self::ask::{Seen, send};
 use super::lab::{Client, Lab, POLICIES};
 use super::log::Log;
 use super::table::Line;
@@ -80,90 +81,6 @@ struct Tour<'a> {
 enum Who {
     Frontend,
     Visitor,
-}
-
-/// An answer and its line in the access log.
-struct Seen {
-    response: Response<Bytes>,
-    log: Value,
-}
-
-impl Seen {
-    fn status(&self) -> u16 {
-        self.response.status().as_u16()
-    }
-
-    fn body(&self) -> String {
-        String::from_utf8_lossy(self.response.body()).into_owned()
-    }
-
-    /// The application that answered.
-    fn app(&self) -> String {
-        self.body().lines().next().unwrap_or_default().to_owned()
-    }
-
-    fn header(&self, name: &str) -> &str {
-        let value = self.response.headers().get(name);
-        value.and_then(|v| v.to_str().ok()).unwrap_or_default()
-    }
-
-    fn logged(&self, key: &str) -> &str {
-        self.log
-            .get(key)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-    }
-
-    /// Status and what explains it.
-    fn words(&self) -> String {
-        // An allowing policy does not explain a 404.
-        let policy = match self.logged("verdict") {
-            "deny" => self.logged("policy"),
-            _ => "",
-        };
-        let reason = match (policy, self.logged("reason")) {
-            ("", "") => return format!("{} from {}", self.status(), self.app()),
-            ("", reason) => reason.to_owned(),
-            (policy, "") => policy.to_owned(),
-            (policy, reason) => format!("{policy}: {reason}"),
-        };
-        match self.response.status() {
-            StatusCode::OK if self.header("grpc-status").is_empty() => {
-                format!("200 from {}", self.app())
-            }
-            StatusCode::OK => format!("grpc-status {}: {reason}", self.header("grpc-status")),
-            status => format!("{}: {reason}", status.as_u16()),
-        }
-    }
-}
-
-/// Sends one request for `web.shop`.
-async fn send(
-    http: &mut HttpClient,
-    method: Method,
-    path: &str,
-    headers: HeaderMap,
-    id: &str,
-) -> anyhow::Result<Response<Bytes>> {
-    let mut request = Request::new(Full::new(Bytes::new()));
-    *request.method_mut() = method;
-    *request.headers_mut() = headers;
-    *request.uri_mut() = match http {
-        HttpClient::Http1(_) => {
-            let host = HeaderValue::from_static("web.shop");
-            request.headers_mut().insert(HOST, host);
-            path.parse()?
-        }
-        HttpClient::Http2(_) => {
-            let uri = Uri::builder().scheme("http").authority("web.shop");
-            uri.path_and_query(path).build()?
-        }
-    };
-    let header = HeaderName::from_static("x-request-id");
-    request
-        .headers_mut()
-        .insert(header, HeaderValue::from_str(id)?);
-    Ok(http.fetch(request).await?)
 }
 
 impl Tour<'_> {

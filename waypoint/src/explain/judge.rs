@@ -5,20 +5,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use cairn_config_schema::diagnostics::Severity;
-use cairn_config_schema::snapshot::{
-    self, AppProtocol, BackendTarget, Filter, HttpMatch, PathMatch, Snapshot, TextMatch,
-};
+use cairn_config_schema::snapshot::{AppProtocol, HttpMatch, PathMatch, Snapshot, TextMatch};
 use cairn_filters::authority;
 use cairn_filters::chain::{Answer as Decided, Decision, RequestView, facts, tcp_facts};
 use cairn_filters::outcome::{LocalReply, Outcome, is_grpc};
-use cairn_routing::{Cluster, Found};
+use cairn_routing::Found;
 use http::header::{HOST, HeaderValue};
 use http::{HeaderMap, Method};
 
+use super::backends::{backends, endpoints};
 use super::destination::{asked, why_not_served};
-use super::report::{
-    Answer, Backend, Client, Destination, Endpoint, HttpRequest, Refused, Report, Route,
-};
+use super::report::{Answer, Backend, Client, Destination, HttpRequest, Refused, Report, Route};
 use crate::listener::admit::Refusal;
 use crate::runtime::{Runtime, Target};
 
@@ -145,7 +142,7 @@ fn judge_tcp(report: &mut Report, target: &Target) {
     report.backends.push(backend);
 }
 
-fn name_of(target: &Target) -> String {
+pub(super) fn name_of(target: &Target) -> String {
     match &target.service {
         Some(_) => target.cluster.key().to_string(),
         None => target.destination.to_string(),
@@ -258,6 +255,8 @@ fn match_words(matched: &HttpMatch) -> String {
 
 fn answer(decision: &Decision<'_>, grpc: bool) -> Option<Answer> {
     let outcome = decision.answer.outcome()?;
+    // A redirect is a redirect, to gRPC too.
+    let grpc = grpc && outcome != Outcome::Redirected;
     let mut answer = Answer::of(outcome, grpc);
     if let Some(details) = decision.details() {
         answer.details = details.into_owned();
@@ -270,46 +269,8 @@ fn answer(decision: &Decision<'_>, grpc: bool) -> Option<Answer> {
     Some(answer)
 }
 
-/// Every backend the request may go to. Which one it is would be the business of a random number.
-fn backends(
-    decision: &Decision<'_>,
-    runtime: &Runtime,
-    target: &Target,
-    headers: &HeaderMap,
-    grpc: bool,
-) -> Vec<Backend> {
-    let Some(Found::Rule(reference)) = &decision.found else {
-        let mut backend = Backend::new(name_of(target), 1, 100.0);
-        backend.change(decision, None, headers);
-        backend.fill(Some(&target.cluster), grpc);
-        return vec![backend];
-    };
-    let backends = reference.rule().map_or(&[][..], |r| &r.backends);
-    let sum: f64 = backends.iter().map(|b| f64::from(b.weight)).sum();
-    let describe = |written: &snapshot::Backend| {
-        let share = f64::from(written.weight) * 100.0 / sum;
-        match &written.target {
-            BackendTarget::Invalid(reason) => {
-                let mut backend = Backend::new("invalid".to_owned(), written.weight, share);
-                backend.answer = Some(Answer {
-                    reason: Some(reason.to_string()),
-                    ..Answer::of(Outcome::InvalidBackend, grpc)
-                });
-                backend
-            }
-            BackendTarget::Cluster(key) => {
-                let mut backend = Backend::new(key.to_string(), written.weight, share);
-                backend.change(decision, Some(written), headers);
-                backend.fill(runtime.cluster(key), grpc);
-                backend
-            }
-        }
-    };
-    backends.iter().map(describe).collect()
-}
-
 impl Answer {
-    fn of(outcome: Outcome, grpc: bool) -> Self {
+    pub(super) fn of(outcome: Outcome, grpc: bool) -> Self {
         let row = outcome.row();
         let LocalReply {
             status,
@@ -328,95 +289,4 @@ impl Answer {
             reason: None,
         }
     }
-}
-
-impl Backend {
-    fn new(name: String, weight: u32, share_percent: f64) -> Self {
-        Self {
-            name,
-            weight,
-            share_percent,
-            answer: None,
-            path: None,
-            request_headers: Vec::new(),
-            response_headers: Vec::new(),
-            endpoints: Vec::new(),
-        }
-    }
-
-    /// What the rule's filters and the backend's own make of the request.
-    fn change(
-        &mut self,
-        decision: &Decision<'_>,
-        written: Option<&snapshot::Backend>,
-        headers: &HeaderMap,
-    ) {
-        let mut changed = headers.clone();
-        let path = decision.change_request(written, &mut changed);
-        self.path = Some(path.into_owned());
-        self.request_headers = difference(headers, &changed);
-        let rule = match &decision.found {
-            Some(Found::Rule(reference)) => reference.rule(),
-            _ => None,
-        };
-        let of_rule = rule.map_or(&[][..], |r| &r.filters);
-        let of_backend = written.map_or(&[][..], |b| &b.filters);
-        for filter in of_rule.iter().chain(of_backend) {
-            if let Filter::ResponseHeaders(change) = filter {
-                let text = |v: &HeaderValue| String::from_utf8_lossy(v.as_bytes()).into_owned();
-                let set = change
-                    .set
-                    .iter()
-                    .map(|(n, v)| format!("set {n}: {}", text(v)));
-                let add = change
-                    .add
-                    .iter()
-                    .map(|(n, v)| format!("add {n}: {}", text(v)));
-                let remove = change.remove.iter().map(|n| format!("remove {n}"));
-                self.response_headers.extend(set.chain(add).chain(remove));
-            }
-        }
-    }
-
-    fn fill(&mut self, cluster: Option<&Arc<Cluster>>, grpc: bool) {
-        self.endpoints = cluster.map(|c| endpoints(c)).unwrap_or_default();
-        let missing = match cluster {
-            None => Some(Outcome::InvalidBackend),
-            Some(_) if self.endpoints.is_empty() => Some(Outcome::NoEndpoint),
-            Some(_) => None,
-        };
-        self.answer = missing.map(|outcome| Answer::of(outcome, grpc));
-    }
-}
-
-fn endpoints(cluster: &Cluster) -> Vec<Endpoint> {
-    let live = cluster.endpoints();
-    live.iter()
-        .map(|live| Endpoint {
-            address: live.endpoint.address,
-            hbone: live.endpoint.hbone_identity().cloned(),
-            pod: live.endpoint.workload.as_ref().map(|w| w.key.to_string()),
-        })
-        .collect()
-}
-
-/// What is in one map and not in the other.
-fn difference(before: &HeaderMap, after: &HeaderMap) -> Vec<String> {
-    let words = |mark: char, name: &http::HeaderName, value: &HeaderValue| {
-        format!(
-            "{mark} {name}: {}",
-            String::from_utf8_lossy(value.as_bytes())
-        )
-    };
-    let lacks =
-        |map: &HeaderMap, name, value: &HeaderValue| !map.get_all(name).iter().any(|v| v == value);
-    let gone = before
-        .iter()
-        .filter(|(n, v)| lacks(after, *n, v))
-        .map(|(n, v)| words('-', n, v));
-    let new = after
-        .iter()
-        .filter(|(n, v)| lacks(before, *n, v))
-        .map(|(n, v)| words('+', n, v));
-    gone.chain(new).collect()
 }

@@ -1,6 +1,7 @@
 //! What would become of one request, and why, asked of the code that decides in the data path. For
 //! `cairn explain` and whoever else asks before sending; it decides nothing itself and sends nothing.
 
+mod backends;
 mod destination;
 mod judge;
 mod report;
