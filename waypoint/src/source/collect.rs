@@ -99,10 +99,10 @@ impl Collected {
             let (child, child_absolute) = (path.join(&name), absolute.join(&name));
             let metadata = match fs::metadata(&child) {
                 Ok(metadata) => metadata,
-                // Gone between listing and looking, or a dangling link: an editor's lock, a mount
-                // in the middle of its swap.
+                // Gone between listing and looking, or a dangling link: a mount in the middle of
+                // its swap. It may have led to a folder of policies, whatever its name.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    if is_configuration(&child) && symlink {
+                    if symlink {
                         self.watch_way_to(&child_absolute, 0);
                         self.unreadable.push((child, error));
                     }

@@ -2,7 +2,7 @@
 //! them is `collect`'s business, noticing changes `watch`'s, and what they mean the schema's.
 
 use std::collections::HashMap;
-use std::fs::{File, Metadata};
+use std::fs::{self, File, Metadata};
 use std::hash::{DefaultHasher, Hasher};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -230,11 +230,12 @@ fn fingerprint(text: &str) -> (u64, usize) {
 
 /// The text of a file, and its stamp after it was read.
 fn read_once(path: &Path) -> Result<(String, Stamp), String> {
-    let mut file = File::open(path).map_err(|e| reason(&e))?;
-    let metadata = file.metadata().map_err(|e| reason(&e))?;
-    if !metadata.is_file() {
+    // Asked before opening: to open a FIFO is to wait for its writer, perhaps for ever.
+    if !fs::metadata(path).map_err(|e| reason(&e))?.is_file() {
         return Err("is not a regular file".to_owned());
     }
+    let mut file = File::open(path).map_err(|e| reason(&e))?;
+    let metadata = file.metadata().map_err(|e| reason(&e))?;
     let bytes_max = FILE_BYTES_MAX;
     if metadata.len() > bytes_max {
         return Err(format!("is larger than {bytes_max} bytes"));

@@ -123,6 +123,40 @@ fn what_can_not_be_read_is_told() {
     );
 }
 
+/// A folder of policies on a mount that has gone is not a folder that was deleted.
+#[test]
+fn a_link_to_a_folder_that_is_gone_makes_its_files_unreadable() {
+    let dir = tempfile::tempdir().unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    write(&elsewhere, "team/a.yaml", "x");
+    symlink(elsewhere.path().join("team"), dir.path().join("team")).unwrap();
+    let mut files = Files::new([dir.path().to_owned()]);
+    files.refresh();
+    assert_eq!(told(files.sources(), dir.path()), ["team/a.yaml=x"]);
+    fs::remove_dir_all(elsewhere.path().join("team")).unwrap();
+    files.refresh();
+    assert_eq!(
+        told(files.sources(), dir.path()),
+        [
+            "team!there is no such file or folder",
+            "team/a.yaml!there is no such file or folder",
+        ]
+    );
+}
+
+/// To open it would be to wait for a writer that may never come, before anything is served.
+#[test]
+fn a_fifo_is_refused_without_waiting_for_its_writer() {
+    let dir = tempfile::tempdir().unwrap();
+    let fifo = dir.path().join("a.yaml");
+    let made = std::process::Command::new("mkfifo").arg(&fifo).status();
+    assert!(made.unwrap().success());
+    assert_eq!(
+        look(&dir, &[dir.path().to_owned()]),
+        ["a.yaml!is not a regular file"]
+    );
+}
+
 #[test]
 fn unchanged_file_keeps_its_text_in_memory() {
     let dir = tempfile::tempdir().unwrap();
