@@ -2,8 +2,8 @@
 # A fresh Debian machine needs Rust, make and a C compiler: `make setup` fetches the rest, once.
 
 CARGO ?= cargo
-# Heavier property testing for `make fuzz`; the suites themselves choose a quick default.
-FUZZ_CASES ?= 20000
+# How often `make fuzz` runs the property suites, each time with fresh seeds.
+FUZZ_ROUNDS ?= 20
 # Where cargo builds; the tests run the `cairn` that is there.
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 # What `make bench` passes on, e.g. BENCH_ARGS="--quick".
@@ -33,8 +33,10 @@ e2e: setup ## Only the end-to-end and wire tests: real Envoy, curl, h2load, Cair
 golden: ## Only the golden cases under conformance/golden.
 	$(CARGO) test -p cairn-conformance --test golden
 
-fuzz: ## The property tests with FUZZ_CASES cases each.
-	PROPTEST_CASES=$(FUZZ_CASES) $(CARGO) test -p cairn-config-schema -p cairn-routing -p cairn-authz -p cairn-filters
+fuzz: ## The property tests of parsing, routing, policy and normalisation, FUZZ_ROUNDS times with fresh seeds.
+	for round in $$(seq $(FUZZ_ROUNDS)); do \
+	    $(CARGO) test --quiet -p cairn-config-schema -p cairn-routing -p cairn-authz -p cairn-filters || exit 1; \
+	done
 
 bench: setup ## Cairn beside real Envoy, interleaved; rows are kept under benches/results.
 	$(CARGO) build --release -p cairn-waypoint --bin cairn -p cairn-benches --bins
