@@ -77,18 +77,45 @@ pub fn strip_hop_by_hop(headers: &mut impl Headers, upgrade: bool) {
     }
 }
 
-/// Removes the headers that Connection names, so that policy sees what the backend will see. Those
-/// that frame the message or that we vouch for can not be named away.
+/// Removes the headers that Connection names, so that policy sees what the backend will see, and
+/// leaves in Connection only what steers the connection itself: a later hop, the engine included,
+/// would remove what it names, the headers that frame the message or that we vouch for among them.
 fn remove_nominated(headers: &mut impl Headers) {
-    let nominated: Vec<HeaderName> = headers
-        .get_all(&CONNECTION)
-        .flat_map(|value| value.as_bytes().split(|b| *b == b','))
-        .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
+    // The usual value is left as it is, without an allocation.
+    if connection_tokens(headers).all(steers_connection) {
+        return;
+    }
+    let nominated: Vec<HeaderName> = connection_tokens(headers)
+        .filter_map(|token| HeaderName::from_bytes(token).ok())
         .filter(|name| !is_end_to_end(name.as_str()))
         .collect();
+    let kept: Vec<&[u8]> = connection_tokens(headers)
+        .filter(|token| steers_connection(token))
+        .collect();
+    let kept = HeaderValue::from_bytes(&kept.join(&b", "[..]));
     for name in &nominated {
         headers.remove(name);
     }
+    match kept {
+        Ok(kept) if !kept.is_empty() => headers.set(&CONNECTION, kept),
+        _ => headers.remove(&CONNECTION),
+    }
+}
+
+fn connection_tokens(headers: &impl Headers) -> impl Iterator<Item = &[u8]> {
+    let values = headers.get_all(&CONNECTION);
+    values.flat_map(|value| {
+        value
+            .as_bytes()
+            .split(|b| *b == b',')
+            .map(<[u8]>::trim_ascii)
+    })
+}
+
+/// Options of the connection, and `te`, whose header is looked at where it is sent on.
+fn steers_connection(token: &[u8]) -> bool {
+    let options: [&[u8]; 4] = [b"close", b"keep-alive", b"upgrade", b"te"];
+    options.iter().any(|o| token.eq_ignore_ascii_case(o))
 }
 
 fn is_end_to_end(name: &str) -> bool {

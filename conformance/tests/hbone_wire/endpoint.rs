@@ -15,6 +15,7 @@ type Answer = fn(&str) -> Vec<u8>;
 pub struct Endpoint {
     pub address: SocketAddr,
     connections: Arc<Mutex<Vec<Vec<u8>>>>,
+    complete: Arc<Mutex<Vec<String>>>,
     requests: watch::Receiver<usize>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -24,7 +25,10 @@ struct Script {
     answer: Answer,
     /// Requests that must have come before any is answered.
     held_until: usize,
+    /// Whether a connection is closed after its first answer.
+    closes: bool,
     connections: Arc<Mutex<Vec<Vec<u8>>>>,
+    complete: Arc<Mutex<Vec<String>>>,
     requests: Arc<watch::Sender<usize>>,
 }
 
@@ -38,6 +42,15 @@ impl Endpoint {
 
     /// Answers with what `answer` makes of the request, once `held_until` requests are there.
     pub fn answering(address: SocketAddr, held_until: usize, answer: Answer) -> Self {
+        Self::start(address, held_until, false, answer)
+    }
+
+    /// Answers a request and closes the connection, whatever the answer says.
+    pub fn answering_and_closing(address: SocketAddr, answer: Answer) -> Self {
+        Self::start(address, 0, true, answer)
+    }
+
+    fn start(address: SocketAddr, held_until: usize, closes: bool, answer: Answer) -> Self {
         let listener = std::net::TcpListener::bind(address).expect("an address");
         listener.set_nonblocking(true).expect("non-blocking");
         let listener = TcpListener::from_std(listener).expect("a listener");
@@ -46,10 +59,13 @@ impl Endpoint {
         let script = Script {
             answer,
             held_until,
+            closes,
             connections: Arc::default(),
+            complete: Arc::default(),
             requests: Arc::new(sender),
         };
         let connections = script.connections.clone();
+        let complete = script.complete.clone();
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 tokio::spawn(serve(stream, script.clone()));
@@ -58,6 +74,7 @@ impl Endpoint {
         Self {
             address,
             connections,
+            complete,
             requests,
             task,
         }
@@ -73,6 +90,12 @@ impl Endpoint {
     /// All bytes so far.
     pub fn seen(&self) -> String {
         self.connections().concat()
+    }
+
+    /// The last complete request.
+    pub fn last(&self) -> String {
+        let complete = self.complete.lock().expect("no panic");
+        complete.last().cloned().unwrap_or_default()
     }
 
     /// Complete requests so far.
@@ -105,12 +128,15 @@ async fn serve(mut stream: TcpStream, script: Script) {
         }
         while let Some(end) = request_end(&unread) {
             let request: Vec<u8> = unread.drain(..end).collect();
+            let request = String::from_utf8_lossy(&request).into_owned();
+            let complete = script.complete.clone();
+            complete.lock().expect("no panic").push(request.clone());
             script.requests.send_modify(|requests| *requests += 1);
             let mut come = script.requests.subscribe();
             let held = come.wait_for(|requests| *requests >= script.held_until);
             drop(held.await);
-            let answer = (script.answer)(&String::from_utf8_lossy(&request));
-            if stream.write_all(&answer).await.is_err() {
+            let answer = (script.answer)(&request);
+            if stream.write_all(&answer).await.is_err() || script.closes {
                 return;
             }
         }

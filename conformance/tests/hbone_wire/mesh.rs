@@ -170,13 +170,23 @@ pub fn status_of(opened: Result<Stream, Refused>) -> StatusCode {
 
 /// Everything until the end of the stream, which must come and must be a proper end.
 pub async fn read_all(stream: &mut (impl AsyncReadExt + Unpin)) -> String {
+    read_to_end(stream, DEADLINE)
+        .await
+        .unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The same within a time of the test's own; what is wrong in words.
+pub async fn read_to_end(
+    stream: &mut (impl AsyncReadExt + Unpin),
+    deadline: Duration,
+) -> Result<String, String> {
     let mut bytes = Vec::new();
-    let ended = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut bytes)).await;
+    let ended = tokio::time::timeout(deadline, stream.read_to_end(&mut bytes)).await;
     let text = String::from_utf8_lossy(&bytes).into_owned();
     match ended {
-        Ok(Ok(_)) => text,
-        Ok(Err(error)) => panic!("the stream broke ({error}) after {text:?}"),
-        Err(_) => panic!("the stream stays open after {text:?}"),
+        Ok(Ok(_)) => Ok(text),
+        Ok(Err(error)) => Err(format!("the stream broke ({error}) after {text:?}")),
+        Err(_) => Err(format!("the stream stays open after {text:?}")),
     }
 }
 
@@ -207,4 +217,13 @@ pub fn status_word(answer: &str) -> &str {
         .strip_prefix("HTTP/1.1 ")
         .and_then(|rest| rest.get(..3))
         .unwrap_or_default()
+}
+
+/// How many HTTP/1.1 answers are in what was read.
+pub fn answers(read: &str) -> usize {
+    let status = |rest: &str| rest.starts_with(|c: char| c.is_ascii_digit());
+    read.split("HTTP/1.1 ")
+        .skip(1)
+        .filter(|r| status(r))
+        .count()
 }

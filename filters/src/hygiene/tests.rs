@@ -103,9 +103,26 @@ fn framing_and_what_honest_hops_said_can_not_be_named_away() {
         ("upgrade", "websocket"),
     ];
     let clean = cleaned(&sent);
-    for (name, value) in sent {
-        assert_eq!(clean[name], value);
+    for (name, value) in &sent[1..] {
+        assert_eq!(clean[*name], value);
     }
+    // Nor by a later hop, which would take Connection at its word.
+    assert_eq!(clean["connection"], "upgrade");
+}
+
+#[test]
+fn connection_keeps_what_steers_the_connection() {
+    let connection = |sent: &'static str| {
+        let clean = cleaned(&[("connection", sent)]);
+        clean
+            .get("connection")
+            .map(|v| v.to_str().unwrap().to_owned())
+    };
+    for sent in ["close", "Keep-Alive", "Upgrade", "te, close"] {
+        assert_eq!(connection(sent).as_deref(), Some(sent), "as it was");
+    }
+    assert_eq!(connection("x-a,Close , x-b").as_deref(), Some("Close"));
+    assert_eq!(connection("x-forwarded-client-cert"), None);
 }
 
 #[test]

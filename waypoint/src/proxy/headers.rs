@@ -104,8 +104,9 @@ impl Headers for ResponseHeaders<'_> {
     }
 }
 
-/// Whether an HTTP/1.1 request came with both Content-Length and Transfer-Encoding, or with a
-/// Content-Length that is no plain number (`3, 3`, which the engine would send on as it is). The
+/// Whether an HTTP/1.1 request came with both Content-Length and Transfer-Encoding, with a
+/// Content-Length that is no plain number (`3, 3`, which the engine would send on as it is), or with
+/// a Transfer-Encoding other than one `chunked`. The
 /// engine drops the former before anybody can see it, so only the raw bytes can tell; two parsers
 /// that choose differently are how requests are smuggled.
 pub fn has_ambiguous_length(session: &Session) -> bool {
@@ -117,13 +118,27 @@ pub fn has_ambiguous_length(session: &Session) -> bool {
     if lengths.next().is_some_and(|first| !is_plain(first)) || lengths.next().is_some() {
         return true;
     }
-    if !http1.req_header().headers.contains_key(TRANSFER_ENCODING) {
+    let mut encodings = http1.req_header().headers.get_all(TRANSFER_ENCODING).iter();
+    let Some(encoding) = encodings.next() else {
         return false;
+    };
+    // `gzip, chunked` is legal, and so rare that parsers disagree about it; Envoy refuses it too.
+    if !encoding.as_bytes().eq_ignore_ascii_case(b"chunked") || encodings.next().is_some() {
+        return true;
     }
     let raw = http1.get_headers_raw_bytes();
     raw.split(|c| *c == b'\n').any(|line| {
         let name = line.split(|c| *c == b':').next().unwrap_or_default();
         name.trim_ascii().eq_ignore_ascii_case(b"content-length")
+    })
+}
+
+/// Whether the request line of an HTTP/1.1 request has a `#`. The engine drops a fragment before
+/// anybody can see it; a client that sends one is wrong about where its path ends.
+pub fn has_fragment(session: &Session) -> bool {
+    session.as_http1().is_some_and(|http1| {
+        let raw = http1.get_headers_raw_bytes();
+        raw.iter().take_while(|b| **b != b'\n').any(|b| *b == b'#')
     })
 }
 

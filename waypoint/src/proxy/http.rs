@@ -264,6 +264,9 @@ fn malformed(session: &mut Session) -> Option<Outcome> {
     if !http2 && session.req_header().version != Version::HTTP_11 {
         return Some(Outcome::LowVersion);
     }
+    if headers::has_fragment(session) {
+        return Some(Outcome::BadPath);
+    }
     refuse_upgrade(session.req_header_mut())
 }
 

@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
@@ -44,6 +44,8 @@ pub struct StreamContext {
     pub service: Option<Arc<Service>>,
     /// Whether the header of the present request has been read: the guard rests until the next.
     header_read: AtomicBool,
+    /// Requests before the present one.
+    requests: AtomicU64,
 }
 
 impl StreamContext {
@@ -54,6 +56,7 @@ impl StreamContext {
             asked,
             service,
             header_read: AtomicBool::new(false),
+            requests: AtomicU64::new(0),
         }
     }
 
@@ -64,6 +67,7 @@ impl StreamContext {
 
     /// The next request of an HTTP/1.1 connection begins.
     pub fn next_request(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
         self.header_read.store(false, Ordering::Relaxed);
     }
 
@@ -103,6 +107,8 @@ pub struct Downstream {
     http2: bool,
     header_bytes: usize,
     deadline: Option<Pin<Box<Sleep>>>,
+    /// The request that `header_bytes` and `deadline` are about, as `StreamContext` counts.
+    request: u64,
     refused: bool,
 }
 
@@ -119,6 +125,7 @@ impl Downstream {
             http2,
             header_bytes: 0,
             deadline: None,
+            request: 0,
             refused: false,
         })
     }
@@ -145,6 +152,13 @@ impl Downstream {
     }
 
     fn poll_header(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // A request without a body that is answered here causes no read while the guard rests.
+        let request = self.context.requests.load(Ordering::Relaxed);
+        if self.request != request {
+            self.request = request;
+            self.header_bytes = 0;
+            self.deadline = None;
+        }
         let before = buf.filled().len();
         match Pin::new(&mut self.io).poll_read(cx, buf) {
             Poll::Ready(read) => {
