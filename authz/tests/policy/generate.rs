@@ -19,7 +19,7 @@ const PRINCIPALS: &[&str] = &[
     "cluster.local/ns/shop-eu/sa/web",
     "other.example/ns/web/sa/web",
     "cluster.local/gateway",
-    "other.example/ns/shop/sa/web/extra",
+    "other.example/team/shop/web",
 ];
 const NAMESPACES: &[&str] = &["shop", "shop-eu", "web"];
 const ACCOUNTS: &[&str] = &["shop/web", "shop/api", "shop-eu/web", "web/web"];

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use cairn_filters::outcome::LocalReply;
 use http::StatusCode;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
+use pingora_core::protocols::http::HttpTask;
 use pingora_error::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
@@ -61,9 +62,12 @@ async fn finish(
     }
     let head = session.req_header().method == http::Method::HEAD;
     let end = body.is_empty() || head;
-    session.write_response_header(Box::new(header), end).await?;
+    // As one task, because it is the only way to end an HTTP/2 stream with its header: gRPC clients
+    // take an empty DATA frame after it for a stream that broke off.
+    let mut tasks = vec![HttpTask::Header(Box::new(header), end)];
     if !end {
-        session.write_response_body(Some(body), true).await?;
+        tasks.push(HttpTask::Body(Some(body), true));
     }
+    session.write_response_tasks(tasks).await?;
     Ok(())
 }
