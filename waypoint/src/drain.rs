@@ -7,6 +7,12 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
+/// How long nothing may be in flight before a draining process calls itself idle.
+const QUIET: Duration = Duration::from_millis(500);
+
+/// The same while clients keep streams open.
+const QUIET_WITH_STREAMS: Duration = Duration::from_secs(2);
+
 /// What is in flight in this process.
 #[derive(Debug, Default)]
 pub struct InFlight {
@@ -65,20 +71,36 @@ impl InFlight {
         self.count(Kind::Request) == 0 && self.count(Kind::TcpStream) == 0
     }
 
-    /// Waits until nothing has been in flight for `quiet`, or until the deadline. Answers whether
-    /// it became idle.
-    pub async fn idle(&self, quiet: Duration, deadline: Duration) -> bool {
+    /// Waits until nothing has been in flight for a while, or until the deadline. Answers whether it
+    /// became idle.
+    pub async fn idle(&self, deadline: Duration) -> bool {
+        self.idle_after(QUIET, QUIET_WITH_STREAMS, deadline).await
+    }
+
+    async fn idle_after(
+        &self,
+        alone: Duration,
+        with_streams: Duration,
+        deadline: Duration,
+    ) -> bool {
         let wait = async {
             loop {
                 let changed = self.changed.notified();
-                if self.is_idle() {
-                    // Requests of keep-alive connections come in bursts: idle means quiet for a while.
-                    tokio::select! {
-                        () = changed => continue,
-                        () = tokio::time::sleep(quiet) => return,
-                    }
+                if !self.is_idle() {
+                    changed.await;
+                    continue;
                 }
-                changed.await;
+                // Requests of keep-alive connections come in bursts, and whoever has a stream open
+                // may be about to send one.
+                let quiet = match self.count(Kind::Stream) {
+                    0 => alone,
+                    _ => with_streams,
+                };
+                tokio::select! {
+                    () = changed => {}
+                    // A request that began meanwhile told nobody, and is not finished.
+                    () = tokio::time::sleep(quiet) => if self.is_idle() { return },
+                }
             }
         };
         tokio::time::timeout(deadline, wait).await.is_ok()
@@ -90,9 +112,7 @@ impl Drop for Held {
         self.in_flight
             .counter(self.kind)
             .fetch_sub(1, Ordering::Relaxed);
-        if matches!(self.kind, Kind::Request | Kind::TcpStream) {
-            self.in_flight.changed.notify_waiters();
-        }
+        self.in_flight.changed.notify_waiters();
     }
 }
 
@@ -124,5 +144,44 @@ impl Drain {
     /// Whether it has begun.
     pub fn is_draining(&self) -> bool {
         *self.sender.borrow()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(20);
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn a_request_that_begins_in_the_quiet_time_is_waited_for() {
+        let in_flight = Arc::<InFlight>::default();
+        let idle = in_flight.idle_after(SHORT, SHORT, LONG);
+        tokio::pin!(idle);
+        // The quiet time runs; the request that begins now tells nobody.
+        assert!(futures::poll!(&mut idle).is_pending());
+        let request = in_flight.hold(Kind::Request);
+        assert!(tokio::time::timeout(SHORT * 5, &mut idle).await.is_err());
+        drop(request);
+        assert!(idle.await);
+    }
+
+    #[tokio::test]
+    async fn a_client_with_a_stream_open_is_given_longer() {
+        let in_flight = Arc::<InFlight>::default();
+        let stream = in_flight.hold(Kind::Stream);
+        let idle = in_flight.idle_after(SHORT, LONG, LONG);
+        tokio::pin!(idle);
+        assert!(tokio::time::timeout(SHORT * 5, &mut idle).await.is_err());
+        drop(stream);
+        assert!(idle.await);
+    }
+
+    #[tokio::test]
+    async fn what_never_ends_is_cut_at_the_deadline() {
+        let in_flight = Arc::<InFlight>::default();
+        let _stuck = in_flight.hold(Kind::TcpStream);
+        assert!(!in_flight.idle(SHORT).await);
     }
 }

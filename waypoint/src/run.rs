@@ -186,7 +186,7 @@ impl Running {
             deadline_s = self.drain_deadline.as_secs(),
             "draining"
         );
-        let finished = worker::drained(&self.in_flight, self.drain_deadline).await;
+        let finished = self.in_flight.idle(self.drain_deadline).await;
         let took_ms = began.elapsed().as_millis() as u64;
         if finished {
             tracing::info!(took_ms, "drained: nothing was cut");

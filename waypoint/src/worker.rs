@@ -2,7 +2,6 @@
 //! Workers share the configuration and nothing that changes with a request.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
@@ -17,9 +16,6 @@ use crate::telemetry;
 use crate::tls::{Acceptor, IdentitySource};
 use crate::upstream::Dialer;
 use crate::upstream::tunnel_pool::FORGET_INTERVAL;
-
-/// How long nothing may be in flight before a draining worker calls itself idle.
-const QUIET: Duration = Duration::from_millis(500);
 
 /// What the tasks of one worker share.
 pub struct Worker {
@@ -119,9 +115,4 @@ async fn sweep(worker: &Worker) {
                     || runtime.workload(destination.address.ip()).is_some())
         });
     }
-}
-
-/// Waits for what is in flight; answers whether everything finished in time.
-pub async fn drained(in_flight: &Arc<InFlight>, deadline: Duration) -> bool {
-    in_flight.idle(QUIET, deadline).await
 }
