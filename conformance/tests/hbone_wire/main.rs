@@ -2,14 +2,16 @@
 //! and with what, what must be tolerated, and what an endpoint is shown. Routing and policy are the
 //! business of the golden and end-to-end suites.
 
-// A panic here is a failed test.
+// A panic here is a failed test, and a long function a table of cases.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    clippy::indexing_slicing
+    clippy::indexing_slicing,
+    clippy::too_many_lines
 )]
 
+mod authority;
 mod certificates;
 mod connect;
 mod drain;
@@ -18,6 +20,7 @@ mod frames;
 mod headers;
 mod http1;
 mod http1_refused;
+mod http2_inside;
 mod mesh;
 mod paths;
 mod smuggling;
