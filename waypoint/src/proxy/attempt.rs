@@ -104,6 +104,21 @@ pub fn after_failure(
     error
 }
 
+/// Trailers after a request's body. The engine can not read them, and asks for more of the body
+/// again and again without a pause: a worker would be lost to it. The first time the body is ended
+/// towards the endpoint, without the trailers; then the engine is kept from spinning, and sent away
+/// once the response is through. The 5 ms are also how late a piece of the response may come.
+pub async fn after_request_trailers(ctx: &mut RequestContext) -> Result<()> {
+    if !ctx.request_trailers {
+        ctx.request_trailers = true;
+    } else if ctx.response_ended {
+        return Error::e_explain(ErrorType::InternalError, "the request had trailers");
+    } else {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
+}
+
 /// HTTP/2 says so when a stream was never looked at (RFC 9113 8.7, 6.8).
 fn was_refused(error: &Error) -> bool {
     error

@@ -31,6 +31,10 @@ pub struct RequestContext {
     pub outcome: Option<Outcome>,
     /// When the present attempt sent its header.
     pub sent: Option<Instant>,
+    /// Trailers came after the request's body; see `attempt::after_request_trailers`.
+    pub request_trailers: bool,
+    /// The endpoint's response has been passed on to its end.
+    pub response_ended: bool,
     /// Keeps a drain waiting.
     pub held: Option<Held>,
 }

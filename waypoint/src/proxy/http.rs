@@ -11,8 +11,10 @@
 //! - tell telemetry.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use cairn_filters::authority;
 use cairn_filters::chain::{Answer, Decision, Destination, RequestView};
 use cairn_filters::outcome::{Outcome, is_grpc};
@@ -353,12 +355,38 @@ impl ProxyHttp for Gate {
         }
     }
 
-    async fn response_filter(
+    async fn request_body_filter(
+        &self,
+        session: &mut Session,
+        body: &mut Option<Bytes>,
+        end: bool,
+        ctx: &mut RequestContext,
+    ) -> Result<()> {
+        match body {
+            None if !end && session.is_http2() => attempt::after_request_trailers(ctx).await,
+            _ => Ok(()),
+        }
+    }
+
+    fn upstream_response_body_filter(
         &self,
         _session: &mut Session,
+        _body: &mut Option<Bytes>,
+        end: bool,
+        ctx: &mut RequestContext,
+    ) -> Result<Option<Duration>> {
+        ctx.response_ended |= end;
+        Ok(None)
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
         response: &mut ResponseHeader,
         ctx: &mut RequestContext,
     ) -> Result<()> {
+        // A response without a body announces its end in no other way.
+        ctx.response_ended |= has_no_body(session, response);
         let informational = response.status.is_informational() && response.status != 101;
         if let Some(http) = ctx.exchange.as_mut().and_then(|e| e.http.as_mut()) {
             if !informational {
@@ -382,6 +410,7 @@ impl ProxyHttp for Gate {
         trailers: &mut HeaderMap,
         ctx: &mut RequestContext,
     ) -> Result<()> {
+        ctx.response_ended = true;
         if let Some(http) = ctx.exchange.as_mut().and_then(|e| e.http.as_mut()) {
             http.grpc_status = grpc_status(trailers).or(http.grpc_status);
         }
@@ -420,7 +449,9 @@ impl ProxyHttp for Gate {
         if let Some(exchange) = &mut ctx.exchange {
             exchange.reason.get_or_insert_with(|| words_of(error));
         }
-        if written || outcome == Outcome::ClientGone {
+        if written && ctx.request_trailers && ctx.response_ended {
+            // Nothing failed: it is how the engine is brought to an end.
+        } else if written || outcome == Outcome::ClientGone {
             note_outcome(ctx, outcome);
         } else if answer(session, ctx, outcome).await.is_err() {
             note_outcome(ctx, Outcome::ClientGone);
@@ -502,6 +533,17 @@ fn note_outcome(ctx: &mut RequestContext, outcome: Outcome) {
     {
         http.grpc_status = Some(u32::from(row.grpc_status));
     }
+}
+
+/// Whether a response ends with its header: by its status, its length, or as gRPC's trailers-only.
+fn has_no_body(session: &Session, response: &ResponseHeader) -> bool {
+    let headers = &response.headers;
+    session.req_header().method == http::Method::HEAD
+        || matches!(response.status.as_u16(), 204 | 304)
+        || headers
+            .get(http::header::CONTENT_LENGTH)
+            .is_some_and(|v| v == "0")
+        || headers.contains_key("grpc-status")
 }
 
 fn grpc_status(headers: &HeaderMap) -> Option<u32> {
