@@ -17,6 +17,7 @@ mod connect;
 mod drain;
 mod endpoint;
 mod frames;
+mod grpc;
 mod headers;
 mod http1;
 mod http1_refused;
