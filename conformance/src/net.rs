@@ -1,7 +1,7 @@
 //! Loopback addresses and free ports.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
 
 /// A block 127.x.y.0/24 that no other laboratory of this process has; x comes from the process, so
 /// that two test processes seldom share one.
@@ -37,10 +37,22 @@ impl Default for Subnet {
     }
 }
 
-/// A port that is free on this address now. Whoever wants it must take it soon.
+/// Ports that are handed out: below the range from which the kernel takes the ports of outgoing
+/// connections, any of which could be there first.
+const PORTS: std::ops::Range<u16> = 10_000..32_000;
+
+/// A port that is free on this address now, and that this process hands out once.
 pub fn free_port(ip: IpAddr) -> u16 {
-    let listener = TcpListener::bind((ip, 0)).expect("a loopback address");
-    listener.local_addr().expect("a bound address").port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = (std::process::id() % u32::from(PORTS.end - PORTS.start)) as u16;
+    loop {
+        let offset =
+            NEXT.fetch_add(1, Ordering::Relaxed).wrapping_add(first) % (PORTS.end - PORTS.start);
+        let port = PORTS.start + offset;
+        if TcpListener::bind((ip, port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// An address with a free port.
