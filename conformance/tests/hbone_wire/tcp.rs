@@ -161,13 +161,18 @@ async fn a_connection_that_the_endpoint_resets_does_not_look_like_a_proper_end()
 #[tokio::test]
 async fn a_server_that_speaks_first_is_heard_at_once_on_a_declared_port() {
     let mesh = Mesh::start().await;
-    let mut stream = mesh.stream(MAIL).await;
-    let began = Instant::now();
-    assert_eq!(read_exactly(&mut stream, BANNER.len()).await, BANNER);
-    let took = began.elapsed();
-    assert!(took < Duration::from_millis(900), "{took:?}: sniffed");
-    stream.write_all(b"hello").await.expect("a write");
-    assert_eq!(read_exactly(&mut stream, 5).await, b"hello");
+    let mut quickest = Duration::MAX;
+    // A busy machine may delay one of them for as long as a sniff takes.
+    for _ in 0..3 {
+        let mut stream = mesh.stream(MAIL).await;
+        let began = Instant::now();
+        assert_eq!(read_exactly(&mut stream, BANNER.len()).await, BANNER);
+        quickest = quickest.min(began.elapsed());
+        stream.write_all(b"hello").await.expect("a write");
+        assert_eq!(read_exactly(&mut stream, 5).await, b"hello");
+    }
+    let sniff = Duration::from_millis(1000);
+    assert!(quickest < sniff, "{quickest:?}: sniffed");
 }
 
 #[tokio::test]
