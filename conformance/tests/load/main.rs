@@ -9,13 +9,14 @@
     clippy::indexing_slicing
 )]
 
+mod idle;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use cairn_conformance::app::{App, BANNER, read_exactly};
 use cairn_conformance::client::{self, Connection};
-use cairn_conformance::hbone::{Tls, Tunnel};
 use cairn_conformance::lab::{Lab, Port, Reach};
 use cairn_conformance::process::Process;
 use tokio::sync::Mutex;
@@ -124,46 +125,6 @@ async fn configuration_that_changes_50_times_a_second_gives_no_wrong_answer() {
         snapshots >= 20.0,
         "{snapshots} snapshots of {changes} changes"
     );
-}
-
-#[tokio::test]
-async fn ten_thousand_idle_streams_are_held_and_work() {
-    let _alone = ALONE.lock().await;
-    const TUNNELS: usize = 20;
-    const STREAMS: usize = 500;
-    let (lab, _apps) = lab(&[]).await;
-    let tls = Tls::of(&lab.identities.folder_of("shop/viewer"));
-    let source = lab.client_address();
-    let mut tunnels = Vec::new();
-    let mut streams = Vec::new();
-    for _ in 0..TUNNELS {
-        let mut tunnel = Tunnel::connect(&tls, lab.cairn().hbone, source)
-            .await
-            .unwrap();
-        for _ in 0..STREAMS {
-            // HTTP: the stream ends in Cairn until a request comes.
-            streams.push(tunnel.open("10.96.1.1:80").await.unwrap());
-        }
-        tunnels.push(tunnel);
-    }
-    let open = lab.cairn().metric("cairn_downstream_streams", &[]).await;
-    assert_eq!(open, (TUNNELS * STREAMS) as f64);
-    let memory = lab
-        .cairn()
-        .metric("process_resident_memory_bytes", &[])
-        .await;
-    println!("resident with {open} streams: {} MB", memory / 1e6);
-    // Every hundredth is woken.
-    for stream in streams.into_iter().step_by(100) {
-        let mut connection = Connection::http1_over(stream).await;
-        let answer = connection.get("/woken/x").await.unwrap();
-        assert_eq!(answer.status(), 200);
-    }
-    drop(tunnels);
-    cairn_conformance::process::until("all are gone", async || {
-        lab.cairn().metric("cairn_downstream_streams", &[]).await == 0.0
-    })
-    .await;
 }
 
 #[tokio::test]
