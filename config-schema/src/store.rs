@@ -2,9 +2,10 @@
 //! Given all files each time; never reads one itself.
 
 mod assemble;
+mod contest;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hasher};
 use std::sync::Arc;
 
@@ -41,9 +42,19 @@ pub struct Update {
 pub struct Store {
     files: BTreeMap<Arc<str>, FileState>,
     /// What was put in force by the last update, and from which file.
-    in_force: FxHashMap<Origin, (Item, Arc<str>)>,
+    in_force: FxHashMap<Origin, InForce>,
+    /// Objects with definitions that differ, and the files these are in.
+    contested: FxHashMap<Origin, BTreeSet<Arc<str>>>,
     names: Names,
     documents_parsed: u64,
+}
+
+/// What is in force of one object.
+#[derive(Clone, Debug)]
+struct InForce {
+    item: Item,
+    /// The file it is from.
+    file: Arc<str>,
 }
 
 /// What is kept of one file: what its documents say, not their text.
@@ -52,6 +63,8 @@ struct FileState {
     documents: Vec<Cached>,
     /// Why the file as a whole could not be read; then there are no documents.
     unreadable: Option<Arc<str>>,
+    /// The file was read at some time, so that what it provided last is known, be it nothing.
+    was_read: bool,
     /// Part of the file is unreadable and replaces nothing that was in force, so that nothing is
     /// known of what it should do.
     has_unknown_scope: bool,
@@ -80,9 +93,8 @@ impl Fingerprint {
 }
 
 impl Store {
-    /// Takes the files that are there now, all of them and in the order that decides which of two
-    /// objects with the same name wins. A file that is not among them is gone, and so are its
-    /// objects.
+    /// Takes the files that are there now, all of them. A file that is not among them is gone, and
+    /// so are its objects.
     pub fn update(&mut self, files: &[SourceFile<'_>]) -> Update {
         let mut before = std::mem::take(&mut self.files);
         let mut order: Vec<&Arc<str>> = Vec::with_capacity(files.len());
@@ -133,9 +145,11 @@ impl Store {
         let text = match content {
             Ok(text) => text,
             Err(reason) => {
+                let old = old.as_ref();
                 let is_known = old.is_some_and(|o| o.unreadable.as_ref() == Some(&reason));
                 let state = FileState {
                     unreadable: Some(reason),
+                    was_read: old.is_some_and(|o| o.was_read),
                     has_unknown_scope,
                     ..FileState::default()
                 };
@@ -171,6 +185,7 @@ impl Store {
         let state = FileState {
             documents: old,
             unreadable: None,
+            was_read: true,
             has_unknown_scope,
         };
         (state, changed)
@@ -201,7 +216,8 @@ impl Store {
             let Item::Good(object) = item else { continue };
             object.set_lines_before(document.lines_before);
             // A list is one document: of its objects most are what they were.
-            if let Some((Item::Good(old), _)) = self.in_force.get(object.origin())
+            if let Some(in_force) = self.in_force.get(object.origin())
+                && let Item::Good(old) = &in_force.item
                 && old == object
             {
                 *object = old.clone();

@@ -21,6 +21,7 @@ mod tree;
 use std::sync::Arc;
 
 use crate::diagnostics::{Diagnostic, Location};
+use crate::origin::Origin;
 use crate::resources::{AnyObject, Broken};
 
 pub(crate) use names::Names;
@@ -59,6 +60,16 @@ pub(crate) enum Item {
     Good(AnyObject),
     /// Wrong in some way that is among the diagnostics.
     Broken(Arc<Broken>),
+}
+
+impl Item {
+    /// Kind, namespace and name.
+    pub fn origin(&self) -> &Origin {
+        match self {
+            Self::Good(object) => object.origin(),
+            Self::Broken(broken) => &broken.origin,
+        }
+    }
 }
 
 /// Parses one document of a file.

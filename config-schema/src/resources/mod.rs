@@ -89,7 +89,7 @@ pub struct Broken {
 }
 
 /// A reference to another object: `targetRefs` of a policy, `parentRefs` of a route.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TargetRef {
     /// API group, empty for core.
@@ -104,6 +104,25 @@ pub struct TargetRef {
     pub section_name: Option<String>,
     /// Port; routes only.
     pub port: Option<u16>,
+}
+
+/// Group of parentRefs that name none.
+const PARENT_GROUP: &str = "gateway.networking.k8s.io";
+
+impl From<&gateway_api::HttpRouteParentRefs> for TargetRef {
+    /// A parentRef with the API's defaults filled in.
+    fn from(parent: &gateway_api::HttpRouteParentRefs) -> Self {
+        let group = parent.group.as_deref().unwrap_or(PARENT_GROUP);
+        let kind = parent.kind.as_deref().unwrap_or("Gateway");
+        Self {
+            group: group.to_owned(),
+            kind: kind.to_owned(),
+            name: parent.name.clone(),
+            namespace: parent.namespace.clone(),
+            section_name: parent.section_name.clone(),
+            port: parent.port.and_then(|port| u16::try_from(port).ok()),
+        }
+    }
 }
 
 /// Every object in force, by kind.

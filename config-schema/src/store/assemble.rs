@@ -1,37 +1,45 @@
 //! Puts together what is in force from what the documents say now and what was in force before.
 
+use std::collections::BTreeSet;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{FileState, Store};
+use super::contest::Definition;
+use super::{FileState, InForce, Store};
 use crate::diagnostics::{Code, Diagnostic, Location, Severity};
 use crate::origin::Origin;
 use crate::parse::{Item, moved};
-use crate::resources::{Broken, Resources};
+use crate::resources::{AnyObject, Broken, Resources};
 
 /// The work of one update.
-struct Assembly<'s> {
-    before: FxHashMap<Origin, (Item, Arc<str>)>,
-    now: FxHashMap<Origin, (Item, Arc<str>)>,
-    /// Where objects that are broken now stand; good ones say so themselves.
-    places: FxHashMap<Origin, Location>,
-    resources: Resources,
-    diagnostics: Vec<Diagnostic>,
-    file: &'s Arc<str>,
+pub(super) struct Assembly<'s> {
+    pub(super) before: FxHashMap<Origin, InForce>,
+    pub(super) now: FxHashMap<Origin, InForce>,
+    /// The files that define an object in different ways, before and now.
+    pub(super) contested_before: FxHashMap<Origin, BTreeSet<Arc<str>>>,
+    pub(super) contested: FxHashMap<Origin, BTreeSet<Arc<str>>>,
+    /// First definitions that are not what is in force: broken or contested ones.
+    pub(super) firsts: FxHashMap<Origin, Definition>,
+    pub(super) resources: Resources,
+    pub(super) diagnostics: Vec<Diagnostic>,
+    pub(super) file: &'s Arc<str>,
 }
 
 impl Store {
     pub(super) fn assemble(&mut self, order: &[&Arc<str>]) -> (Resources, Vec<Diagnostic>) {
         let Some(first) = order.first() else {
             self.in_force.clear();
+            self.contested.clear();
             return Default::default();
         };
         let mut assembly = Assembly {
             now: FxHashMap::with_capacity_and_hasher(self.in_force.len(), Default::default()),
             before: std::mem::take(&mut self.in_force),
-            places: FxHashMap::default(),
+            contested_before: std::mem::take(&mut self.contested),
+            contested: FxHashMap::default(),
+            firsts: FxHashMap::default(),
             resources: Resources::default(),
             diagnostics: Vec::new(),
             file: first,
@@ -49,6 +57,7 @@ impl Store {
             }
         }
         self.in_force = assembly.now;
+        self.contested = assembly.contested;
         (assembly.resources, assembly.diagnostics)
     }
 }
@@ -83,76 +92,63 @@ impl Assembly<'_> {
         }
     }
 
-    /// One object of a document: the first with its name is in force.
+    /// One object of a document.
     fn item(&mut self, item: &Item, lines_before: u32) {
-        let origin = match item {
-            Item::Good(object) => object.origin(),
-            Item::Broken(broken) => &broken.origin,
+        let origin = item.origin();
+        let Entry::Vacant(entry) = self.now.entry(origin.clone()) else {
+            return self.defined_again(item, lines_before);
         };
-        let entry = match self.now.entry(origin.clone()) {
-            Entry::Vacant(entry) => entry,
-            Entry::Occupied(first) => {
-                let is_same = match (&first.get().0, item) {
-                    (Item::Good(a), Item::Good(b)) => a.says_the_same_as(b),
-                    _ => false,
-                };
-                if !is_same {
-                    let first = match (&first.get().0, self.places.get(origin)) {
-                        (_, Some(place)) => Some(place.clone()),
-                        (Item::Good(object), None) => object.place().locate(""),
-                        (Item::Broken(broken), None) => broken.location.clone(),
-                    };
-                    self.duplicate(origin, first, location_of(item, lines_before));
-                }
-                return;
-            }
-        };
-        let item = match item {
+        let file = self.file.clone();
+        let broken = match item {
             Item::Good(object) => {
                 object.put(&mut self.resources, false);
-                item.clone()
+                let item = item.clone();
+                entry.insert(InForce { item, file });
+                return;
             }
-            Item::Broken(broken) => {
-                let location = location_of(item, lines_before);
-                if let Some(location) = &location {
-                    self.places.insert(origin.clone(), location.clone());
-                }
-                match self.before.get(origin) {
-                    Some((good @ Item::Good(object), _)) => {
-                        object.put(&mut self.resources, true);
-                        let message =
-                            format!("{origin} is broken; its last good version stays in force");
-                        self.diagnostics.push(kept(origin, message, location));
-                        good.clone()
-                    }
-                    _ => {
-                        let broken = Arc::new(Broken {
-                            location,
-                            ..Broken::clone(broken)
-                        });
-                        broken.put(&mut self.resources);
-                        Item::Broken(broken)
-                    }
-                }
+            Item::Broken(broken) => broken,
+        };
+        let at = location_of(item, lines_before);
+        let item = match self.last_good(origin).cloned() {
+            Some(good) => {
+                good.put(&mut self.resources, true);
+                let message = format!("{origin} is broken; its last good version stays in force");
+                self.diagnostics.push(kept(origin, message, at.clone()));
+                Item::Good(good)
+            }
+            None => {
+                let broken = Arc::new(Broken {
+                    location: at.clone(),
+                    ..Broken::clone(broken)
+                });
+                broken.put(&mut self.resources);
+                Item::Broken(broken)
             }
         };
-        entry.insert((item, self.file.clone()));
+        let first = Definition {
+            item: Item::Broken(broken.clone()),
+            at,
+            file: file.clone(),
+        };
+        self.firsts.insert(origin.clone(), first);
+        self.now.insert(origin.clone(), InForce { item, file });
     }
 
-    fn duplicate(&mut self, origin: &Origin, first: Option<Location>, at: Option<Location>) {
-        let first = first.map_or_else(String::new, |l| format!(", first at {l}"));
-        let message = format!("{origin} is defined twice with different content{first}");
-        let finding = Diagnostic::error(Code::DuplicateObject, message)
-            .with_effect("the first definition is in force")
-            .with_hint("remove one of them, or rename it")
-            .at(at)
-            .of(origin.clone(), "");
-        self.diagnostics.push(finding);
+    /// The version that was in force before.
+    pub(super) fn last_good(&self, origin: &Origin) -> Option<&AnyObject> {
+        match self.before.get(origin) {
+            Some(InForce {
+                item: Item::Good(object),
+                ..
+            }) => Some(object),
+            _ => None,
+        }
     }
 
     /// While a part of a file cannot be read, all that the file provided before and does not now
     /// stays in force: it may be in that part. If nothing is missing, the part is something new of
-    /// which nothing is known, and the waypoint is told so.
+    /// which nothing is known, and the waypoint is told so; but a file that was read before and
+    /// can not be opened now is no news.
     fn unreadable_parts(&mut self, state: &mut FileState) {
         let mut parts: Vec<(Arc<str>, Location)> = Vec::new();
         let is_damaged = |s: &FileState| s.documents.iter().any(|d| d.parsed.is_damaged);
@@ -167,11 +163,12 @@ impl Assembly<'_> {
             state.has_unknown_scope = false;
             return;
         }
-        let kept = self.keep_missing();
+        let kept = self.keep_contested(state) + self.keep_missing();
         if parts.is_empty() {
             return;
         }
-        state.has_unknown_scope |= kept == 0;
+        let is_known = state.unreadable.is_some() && state.was_read;
+        state.has_unknown_scope |= kept == 0 && !is_known;
         if state.has_unknown_scope {
             let parts = parts.into_iter().map(|(reason, at)| (reason, Some(at)));
             self.resources.unreadable.extend(parts);
@@ -180,13 +177,11 @@ impl Assembly<'_> {
 
     /// Keeps in force what the file provided before and no file provides now; says how many.
     fn keep_missing(&mut self) -> usize {
-        let is_missing = |(origin, (_, file)): &(&Origin, &(Item, Arc<str>))| {
-            file == self.file && !self.now.contains_key(*origin)
+        let is_missing = |(origin, before): &(&Origin, &InForce)| {
+            before.file == *self.file && !self.now.contains_key(*origin)
         };
         let missing = self.before.iter().filter(is_missing);
-        let mut missing: Vec<_> = missing
-            .map(|(o, (item, _))| (o.clone(), item.clone()))
-            .collect();
+        let mut missing: Vec<_> = missing.map(|(o, b)| (o.clone(), b.item.clone())).collect();
         missing.sort_by(|a, b| (a.0.kind, &a.0.key).cmp(&(b.0.kind, &b.0.key)));
         let count = missing.len();
         for (origin, item) in missing {
@@ -200,12 +195,13 @@ impl Assembly<'_> {
             );
             let finding = kept(&origin, message, Some(self.start()));
             self.diagnostics.push(finding);
-            self.now.insert(origin, (item, self.file.clone()));
+            let file = self.file.clone();
+            self.now.insert(origin, InForce { item, file });
         }
         count
     }
 
-    fn start(&self) -> Location {
+    pub(super) fn start(&self) -> Location {
         Location {
             file: self.file.clone(),
             line: 1,
@@ -214,7 +210,7 @@ impl Assembly<'_> {
     }
 }
 
-fn kept(origin: &Origin, message: String, location: Option<Location>) -> Diagnostic {
+pub(super) fn kept(origin: &Origin, message: String, location: Option<Location>) -> Diagnostic {
     Diagnostic::warning(Code::KeptLastGood, message)
         .with_hint("mend it, or delete it to take it out of force")
         .at(location)
@@ -222,7 +218,7 @@ fn kept(origin: &Origin, message: String, location: Option<Location>) -> Diagnos
 }
 
 /// Where an object of a document stands in the file.
-fn location_of(item: &Item, lines_before: u32) -> Option<Location> {
+pub(super) fn location_of(item: &Item, lines_before: u32) -> Option<Location> {
     match item {
         Item::Good(object) => object.place().locate(""),
         Item::Broken(broken) => {

@@ -81,6 +81,22 @@ fn a_file_that_cannot_be_read_keeps_its_objects() {
     assert_eq!(in_force(&update.resources), ["a good /1"]);
 }
 
+/// What it provided last is known: nothing of its own.
+#[test]
+fn a_file_that_provided_nothing_of_its_own_is_missed_by_nobody() {
+    let one = policy("a", "/1");
+    for text in ["# nothing yet\n", &one] {
+        let mut store = Store::default();
+        let denied = [("f.yaml", Ok(&*one)), ("g.yaml", Err("permission denied"))];
+        let cold = feed(&mut store, &denied);
+        assert_eq!(cold.resources.unreadable.len(), 1, "never read");
+        feed(&mut store, &[("f.yaml", Ok(&one)), ("g.yaml", Ok(text))]);
+        let update = feed(&mut store, &denied);
+        assert_eq!(update.resources.unreadable, []);
+        assert_eq!(in_force(&update.resources), ["a good /1"]);
+    }
+}
+
 #[test]
 fn what_failed_closed_goes_on_failing_closed_in_an_unreadable_file() {
     let mut store = Store::default();
