@@ -40,7 +40,7 @@ impl ClientTunnel<'_> {
     /// Starts Envoy and waits until it listens.
     pub async fn start(&self, name: &str, folder: &Path) -> Process {
         let listeners = self.entrances.iter().map(entrance).collect();
-        start(name, listeners, self.cluster(), folder).await
+        start(name, self.source, listeners, self.cluster(), folder).await
     }
 
     fn cluster(&self) -> Value {
@@ -109,7 +109,15 @@ impl DestinationTunnel<'_> {
             let listen = SocketAddr::new(*ip, self.port);
             self.listener(listen, identity)
         });
-        start(name, listeners.collect(), original_destination(), folder).await
+        let ip = self.pods.first().expect("a pod").0;
+        start(
+            name,
+            ip,
+            listeners.collect(),
+            original_destination(),
+            folder,
+        )
+        .await
     }
 
     fn listener(&self, listen: SocketAddr, identity: &Path) -> Value {
@@ -220,10 +228,16 @@ fn address(address: SocketAddr) -> Value {
     }})
 }
 
-/// Starts Envoy and waits until it is live: its listeners are not dialled to find out, for that
-/// would open a stream to the waypoint.
-async fn start(name: &str, listeners: Vec<Value>, cluster: Value, folder: &Path) -> Process {
-    let admin = free_address([127, 0, 0, 1].into());
+/// Starts Envoy, its admin on `ip`, and waits until it is live. Its listeners are not dialled to find
+/// out, for that would open a stream to the waypoint.
+async fn start(
+    name: &str,
+    ip: IpAddr,
+    listeners: Vec<Value>,
+    cluster: Value,
+    folder: &Path,
+) -> Process {
+    let admin = free_address(ip);
     let config = json!({
         "admin": { "address": address(admin) },
         "static_resources": { "listeners": listeners, "clusters": [cluster] },

@@ -47,7 +47,10 @@ impl Tls {
     /// Connects and shakes hands. TLS 1.3 tells a client of a refused certificate only when it
     /// reads, so success here proves nothing yet.
     pub async fn connect(&self, to: SocketAddr, from: IpAddr) -> io::Result<TlsStream<TcpStream>> {
-        let socket = TcpSocket::new_v4()?;
+        let socket = match from {
+            IpAddr::V4(_) => TcpSocket::new_v4(),
+            IpAddr::V6(_) => TcpSocket::new_v6(),
+        }?;
         socket.bind(SocketAddr::new(from, 0))?;
         let stream = socket.connect(to).await?;
         stream.set_nodelay(true)?;

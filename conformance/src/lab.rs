@@ -1,13 +1,16 @@
 //! A mesh on loopback: services, pods with addresses of their own, Envoy on both sides, Cairn in
 //! the middle. A test adds its policies and routes as YAML and asks.
 
+mod manifests;
+
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
+use self::manifests::{MESH, Pod, Service};
+pub use self::manifests::{Port, Reach};
 use crate::app::App;
 use crate::cairn::Cairn;
 use crate::envoy::{ClientTunnel, DestinationTunnel, Entrance};
@@ -18,61 +21,6 @@ use crate::process::Process;
 /// The one namespace of a laboratory.
 pub const NAMESPACE: &str = "shop";
 
-/// A service port.
-#[derive(Clone, Copy, Debug)]
-pub struct Port {
-    /// Its name, which may say the protocol.
-    pub name: &'static str,
-    /// Its number, as clients dial it.
-    pub number: u16,
-    /// `appProtocol`.
-    pub app_protocol: Option<&'static str>,
-}
-
-impl Port {
-    /// A port whose name says what is spoken.
-    pub const fn new(name: &'static str, number: u16) -> Self {
-        Self {
-            name,
-            number,
-            app_protocol: None,
-        }
-    }
-
-    /// A port with `appProtocol`.
-    pub const fn speaking(name: &'static str, number: u16, app_protocol: &'static str) -> Self {
-        Self {
-            name,
-            number,
-            app_protocol: Some(app_protocol),
-        }
-    }
-}
-
-/// How a pod is reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// By HBONE, through the destination Envoy.
-    Hbone,
-    /// By plain TCP.
-    Plain,
-}
-
-#[derive(Debug)]
-struct Service {
-    address: IpAddr,
-    ports: Vec<Port>,
-}
-
-#[derive(Debug)]
-struct Pod {
-    name: String,
-    service: String,
-    address: SocketAddr,
-    reach: Reach,
-    identity: PathBuf,
-}
-
 /// A mesh on loopback.
 #[derive(Debug)]
 pub struct Lab {
@@ -81,13 +29,38 @@ pub struct Lab {
     destinations: BTreeMap<String, Process>,
     /// Certificates.
     pub identities: Identities,
-    subnet: Subnet,
+    network: Network,
     hbone_port: u16,
     destination_streams_max: u32,
     own_tunnels: bool,
     services: BTreeMap<String, Service>,
     pods: Vec<Pod>,
     folder: TempDir,
+}
+
+/// Where a laboratory has its addresses from.
+#[derive(Debug)]
+enum Network {
+    Ipv4(Subnet),
+    Ipv6,
+}
+
+impl Network {
+    /// An address to listen on: unused, unless there is only one.
+    fn address(&self) -> IpAddr {
+        match self {
+            Self::Ipv4(subnet) => subnet.address(),
+            Self::Ipv6 => Ipv6Addr::LOCALHOST.into(),
+        }
+    }
+
+    /// Virtual IP of a service.
+    fn virtual_ip(&self, host: u8) -> IpAddr {
+        match self {
+            Self::Ipv4(_) => IpAddr::from([10, 96, 1, host]),
+            Self::Ipv6 => IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, u16::from(host)]),
+        }
+    }
 }
 
 /// A client pod: real Envoy that tunnels to the waypoint.
@@ -110,17 +83,27 @@ impl Client {
 impl Lab {
     /// A mesh without services: namespace `shop`, its waypoint, certificates.
     pub fn new() -> Self {
+        Self::on(Network::Ipv4(Subnet::new()))
+    }
+
+    /// The same over IPv6. There is one IPv6 loopback address, so that all pods share it; `None` on
+    /// a machine that lacks it.
+    pub fn new_ipv6() -> Option<Self> {
+        std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).ok()?;
+        Some(Self::on(Network::Ipv6))
+    }
+
+    fn on(network: Network) -> Self {
         let folder = TempDir::with_prefix("cairn-lab-").expect("a folder");
         std::fs::create_dir_all(folder.path().join("config")).expect("a folder");
-        let subnet = Subnet::new();
         let lab = Self {
             cairn: None,
             destinations: BTreeMap::new(),
             identities: Identities::new(&folder.path().join("identities")),
-            hbone_port: free_port(subnet.address()),
+            hbone_port: free_port(network.address()),
             destination_streams_max: 200,
             own_tunnels: false,
-            subnet,
+            network,
             services: BTreeMap::new(),
             pods: Vec::new(),
             folder,
@@ -137,12 +120,15 @@ impl Lab {
     /// Adds a service and gives its virtual IP. Its service account has the same name.
     pub fn service(&mut self, name: &str, ports: &[Port]) -> IpAddr {
         let host = u8::try_from(self.services.len() + 1).expect("few services");
-        let address = IpAddr::from([10, 96, 1, host]);
+        let address = self.network.virtual_ip(host);
         let service = Service {
             address,
             ports: ports.to_vec(),
         };
-        self.write(&format!("service-{name}"), &service_yaml(name, &service));
+        self.write(
+            &format!("service-{name}"),
+            &manifests::service(name, &service),
+        );
         self.services.insert(name.to_owned(), service);
         self.write_endpoints(name);
         address
@@ -157,7 +143,7 @@ impl Lab {
         reach: Reach,
         app: impl FnOnce(SocketAddr) -> App,
     ) -> App {
-        let app = app(free_address(self.subnet.address()));
+        let app = app(free_address(self.network.address()));
         self.pod_at(service, name, reach, app.address);
         app
     }
@@ -177,7 +163,7 @@ impl Lab {
 
     /// An unused address with a free port, for a pod.
     pub fn free_address(&self) -> SocketAddr {
-        free_address(self.subnet.address())
+        free_address(self.network.address())
     }
 
     /// Takes a pod out of its service's EndpointSlice, as Kubernetes does with one that is gone.
@@ -223,7 +209,7 @@ impl Lab {
     pub async fn start_with(&mut self, flags: &[&str]) {
         self.start_destination().await;
         let cairn = Cairn::start(
-            self.subnet.address(),
+            self.network.address(),
             &self.config(),
             &self.waypoint_identity(),
             self.hbone_port,
@@ -286,7 +272,7 @@ impl Lab {
 
     /// An unused loopback address, for a client of the test's own.
     pub fn client_address(&self) -> IpAddr {
-        self.subnet.address()
+        self.network.address()
     }
 
     /// Starts a client pod of service account `workload` (`namespace/account`) with an entrance to
@@ -310,7 +296,7 @@ impl Lab {
         next_hop_identity: &str,
         authorities: impl IntoIterator<Item = ((String, u16), String)>,
     ) -> Client {
-        let address = self.subnet.address();
+        let address = self.network.address();
         let mut entrances = BTreeMap::new();
         let mut listeners = Vec::new();
         for (key, authority) in authorities {
@@ -343,11 +329,7 @@ impl Lab {
     fn write_endpoints(&self, service: &str) {
         let ports = &self.services[service].ports;
         let pods = self.pods.iter().filter(|pod| pod.service == service);
-        let mut yaml =
-            String::from("# Endpoints: one slice a pod, for every pod has its own port.\n");
-        for pod in pods {
-            yaml.push_str(&pod_yaml(pod, ports));
-        }
+        let yaml: String = pods.map(|pod| manifests::pod(pod, ports)).collect();
         self.write(&format!("endpoints-{service}"), &yaml);
     }
 }
@@ -356,85 +338,4 @@ impl Default for Lab {
     fn default() -> Self {
         Self::new()
     }
-}
-
-const MESH: &str = "\
-apiVersion: v1
-kind: Namespace
-metadata:
-  name: shop
-  labels: {istio.io/use-waypoint: waypoint}
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: waypoint, namespace: shop}
-spec:
-  gatewayClassName: cairn-waypoint
-  listeners: [{name: mesh, port: 15008, protocol: HBONE}]
-";
-
-fn service_yaml(name: &str, service: &Service) -> String {
-    let mut yaml = format!(
-        "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: {NAMESPACE}}}\nspec:\n  \
-         clusterIP: {}\n  selector: {{app: {name}}}\n  ports:\n",
-        service.address
-    );
-    for port in &service.ports {
-        let protocol = port
-            .app_protocol
-            .map_or_else(String::new, |p| format!(", appProtocol: {p}"));
-        let _ = writeln!(
-            yaml,
-            "  - {{name: {}, port: {}{protocol}}}",
-            port.name, port.number
-        );
-    }
-    yaml
-}
-
-fn pod_yaml(pod: &Pod, ports: &[Port]) -> String {
-    let Pod {
-        name,
-        service,
-        address,
-        reach,
-        ..
-    } = pod;
-    let annotation = match reach {
-        Reach::Hbone => "\n  annotations: {ambient.istio.io/redirection: enabled}",
-        Reach::Plain => "",
-    };
-    let ports: String = ports
-        .iter()
-        .map(|port| format!("\n- {{name: {}, port: {}}}", port.name, address.port()))
-        .collect();
-    let ip = address.ip();
-    format!(
-        "---
-apiVersion: v1
-kind: Pod
-metadata:
-  name: {name}
-  namespace: {NAMESPACE}
-  labels: {{app: {service}}}{annotation}
-spec:
-  serviceAccountName: {service}
-  containers: [{{name: app, image: app}}]
-status:
-  podIP: {ip}
-  podIPs: [{{ip: {ip}}}]
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata:
-  name: {name}
-  namespace: {NAMESPACE}
-  labels: {{kubernetes.io/service-name: {service}}}
-addressType: IPv4
-ports:{ports}
-endpoints:
-- addresses: [{ip}]
-  targetRef: {{kind: Pod, name: {name}, namespace: {NAMESPACE}}}
-"
-    )
 }

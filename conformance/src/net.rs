@@ -44,7 +44,8 @@ const PORTS: std::ops::Range<u16> = 10_000..32_000;
 /// A port that is free on this address now, and that this process hands out once.
 pub fn free_port(ip: IpAddr) -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = (std::process::id() % u32::from(PORTS.end - PORTS.start)) as u16;
+    // Scattered, so that a process with the next id, started at the same time, looks elsewhere.
+    let first = (std::process::id().wrapping_mul(0x9e37_79b1) >> 16) as u16;
     loop {
         let offset =
             NEXT.fetch_add(1, Ordering::Relaxed).wrapping_add(first) % (PORTS.end - PORTS.start);

@@ -10,6 +10,7 @@ use cairn_config_schema::origin::ObjectKey;
 use cairn_config_schema::snapshot::{
     AppProtocol, Binding, ClusterKey, Policy, Service, ServicePort, Snapshot,
 };
+use cairn_filters::authority::without_trailing_dot;
 use cairn_filters::outcome::is_grpc;
 use cairn_filters::{Answer, Decision, Destination, Outcome, PortChain, RequestView, chain};
 use cairn_routing::Found;
@@ -162,13 +163,14 @@ fn judge_http(snapshot: &Snapshot, served: &Served, ask: &Ask, judged: &mut Judg
     served
         .chain
         .clean(&mut headers, Some(&own), Some(&peer), request_id);
+    let authority = without_trailing_dot(ask.authority());
     let view = RequestView {
         peer: Some(&peer),
         source_ip: ask.source_ip(),
         destination: served.address,
         method: &method,
         target,
-        authority: ask.authority(),
+        authority: &authority,
         headers: &headers,
     };
     let decision = served.chain.decide(&view);

@@ -10,6 +10,7 @@
 )]
 
 mod change;
+mod ipv6;
 mod laboratory;
 mod policy;
 mod protocols;
