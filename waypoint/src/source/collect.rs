@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsString;
-use std::fs::{self, Metadata};
+use std::fs::{self, FileType, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -91,8 +91,9 @@ impl Collected {
             Ok(names) => names,
             Err(error) => return self.unreadable.push((path.to_owned(), error)),
         };
-        names.sort();
-        for (name, symlink) in names {
+        names.sort_by(|(a, _), (b, _)| a.cmp(b));
+        for (name, kind) in names {
+            let symlink = kind.is_symlink();
             if name.as_encoded_bytes().starts_with(b".") {
                 continue;
             }
@@ -108,6 +109,8 @@ impl Collected {
                     }
                     continue;
                 }
+                // What would not have been read anyway is not missed.
+                Err(_) if kind.is_file() && !is_configuration(&child) => continue,
                 Err(error) => {
                     self.unreadable.push((child, error));
                     continue;
@@ -172,12 +175,12 @@ fn is_configuration(path: &Path) -> bool {
         .is_some_and(|e| EXTENSIONS.iter().any(|known| e.eq_ignore_ascii_case(known)))
 }
 
-/// The names in a folder, each with whether it is a symlink.
-fn entry_names(folder: &Path) -> io::Result<Vec<(OsString, bool)>> {
+/// The names in a folder, each with what it is, symlinks not followed.
+fn entry_names(folder: &Path) -> io::Result<Vec<(OsString, FileType)>> {
     fs::read_dir(folder)?
         .map(|entry| {
             let entry = entry?;
-            Ok((entry.file_name(), entry.file_type()?.is_symlink()))
+            Ok((entry.file_name(), entry.file_type()?))
         })
         .collect()
 }

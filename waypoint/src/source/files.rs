@@ -134,7 +134,8 @@ impl Files {
         (changed, collected)
     }
 
-    /// What can not be looked into is not deleted: its files stay, as unreadable ones.
+    /// What can not be looked into is not deleted: its files stay, as unreadable ones. The path itself
+    /// is told only if no file is known behind it, for then nothing is known of what it should hold.
     fn keep_unreadable(
         &mut self,
         collected: &mut Collected,
@@ -143,14 +144,16 @@ impl Files {
         let mut unreadable = Vec::new();
         for (path, error) in std::mem::take(&mut collected.unreadable) {
             let reason = reason(&error);
-            unreadable.push((path.clone(), reason.clone()));
             let inside = self.known.extract_if(|file, _| file.starts_with(&path));
             let mut inside: Vec<_> = inside.collect();
             inside.sort_by(|(a, _), (b, _)| a.cmp(b));
+            // Of two paths one may lie in the other, and then its files are kept already.
+            if inside.is_empty() && !known.keys().any(|file| file.starts_with(&path)) {
+                unreadable.push((path, reason));
+                continue;
+            }
             for (file, entry) in inside {
-                if file != path {
-                    unreadable.push((file.clone(), reason.clone()));
-                }
+                unreadable.push((file.clone(), reason.clone()));
                 let trusted = false;
                 known.insert(file, Known { trusted, ..entry });
             }

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
+use cairn_config_schema::resources::Loaded;
+use cairn_config_schema::store::{self, Store};
 use tempfile::TempDir;
 
 use super::{Files, SourceFile, Watch};
@@ -137,11 +139,78 @@ fn a_link_to_a_folder_that_is_gone_makes_its_files_unreadable() {
     files.refresh();
     assert_eq!(
         told(files.sources(), dir.path()),
-        [
-            "team!there is no such file or folder",
-            "team/a.yaml!there is no such file or folder",
-        ]
+        ["team/a.yaml!there is no such file or folder"],
+        "what is behind it is known, so that it need not be feared"
     );
+}
+
+/// At a start nothing is known of what is behind it.
+#[test]
+fn a_dangling_link_behind_which_nothing_is_known_is_unreadable_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    symlink("nowhere", dir.path().join("team")).unwrap();
+    let mut files = Files::new([dir.path().to_owned()]);
+    for _ in 0..2 {
+        files.refresh();
+        assert_eq!(
+            told(files.sources(), dir.path()),
+            ["team!there is no such file or folder"]
+        );
+    }
+}
+
+/// The two halves of last good together: every policy behind the link stays, nothing more is denied.
+#[test]
+fn a_linked_folder_that_goes_away_leaves_all_that_was_in_it_in_force() {
+    let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (there, away) = (elsewhere.path().join("there"), elsewhere.path().join("away"));
+    let policy = "{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, \
+                  metadata: {name: a, namespace: shop}, spec: {}}";
+    write(&elsewhere, "there/a.yaml", policy);
+    write(&elsewhere, "there/sub/empty.yaml", "# nothing yet\n");
+    let link = dir.path().join("team");
+    symlink(&there, &link).unwrap();
+    let mut store = Store::default();
+    // One path, or two of which one lies in the other.
+    let (dir_path, sub) = (dir.path().to_owned(), link.join("sub"));
+    for paths in [
+        vec![dir_path],
+        vec![link.clone(), sub.clone()],
+        vec![sub, link],
+    ] {
+        let mut files = Files::new(paths);
+        files.refresh();
+        let update = store.update(&schema_sources(&files));
+        assert_eq!(update.resources.authorization_policies.len(), 1);
+        fs::rename(&there, &away).unwrap();
+        for _ in 0..2 {
+            files.refresh();
+            let update = store.update(&schema_sources(&files));
+            let policies: Vec<_> = update.resources.authorization_policies.values().collect();
+            assert!(
+                matches!(policies[..], [Loaded::KeptLastGood(_)]),
+                "{policies:?}"
+            );
+            assert_eq!(update.resources.unreadable, [], "nothing is unknown");
+        }
+        let fresh = Store::default().update(&schema_sources(&files));
+        assert!(
+            !fresh.resources.unreadable.is_empty(),
+            "a cold start denies"
+        );
+        fs::rename(&away, &there).unwrap();
+    }
+}
+
+fn schema_sources(files: &Files) -> Vec<store::SourceFile<'_>> {
+    let source = |file: &'_ SourceFile| store::SourceFile {
+        path: file.path.clone(),
+        content: match &file.text {
+            Ok(text) => Ok(text.as_bytes().to_vec().into()),
+            Err(reason) => Err(reason.as_str().into()),
+        },
+    };
+    files.sources().iter().map(source).collect()
 }
 
 /// To open it would be to wait for a writer that may never come, before anything is served.
@@ -202,13 +271,9 @@ fn folder_that_can_not_be_listed_keeps_its_files_as_unreadable() {
     files.refresh();
     fs::rename(&policies, dir.path().join("elsewhere")).unwrap();
     assert!(files.refresh());
-    let gone = "there is no such file or folder";
     assert_eq!(
         told(files.sources(), dir.path()),
-        [
-            format!("policies!{gone}"),
-            format!("policies/deny.yaml!{gone}")
-        ],
+        ["policies/deny.yaml!there is no such file or folder"],
         "a policy whose folder is gone is not a policy that was deleted"
     );
 }
@@ -225,6 +290,22 @@ fn permission_denied_is_told_and_mended() {
     let told = Told::by(&dir, &[dir.path().to_owned()]);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
     told.expect(&["a.yaml=x"]);
+}
+
+/// A folder that may be listed but not entered.
+#[test]
+fn what_would_not_be_read_is_not_missed_in_a_closed_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir, "conf/a.yaml", "x");
+    write(&dir, "conf/README.md", "x");
+    let conf = dir.path().join("conf");
+    fs::set_permissions(&conf, fs::Permissions::from_mode(0o444)).unwrap();
+    if fs::metadata(conf.join("a.yaml")).is_ok() {
+        return; // root enters everything
+    }
+    let found = look(&dir, std::slice::from_ref(&conf));
+    fs::set_permissions(&conf, fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(found, ["conf/a.yaml!permission denied"]);
 }
 
 #[test]
