@@ -19,7 +19,7 @@ pub enum Severity {
     Error,
 }
 
-/// Stable names of diagnostics, for scripts and docs. `as_str` gives the kebab-case code.
+/// Stable names of diagnostics, for scripts and docs. Serde gives them in kebab case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[allow(missing_docs)] // each is described by its messages and in docs/diagnostics.md

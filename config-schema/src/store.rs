@@ -31,7 +31,8 @@ pub struct SourceFile<'t> {
 pub struct Update {
     /// Every object in force. Objects that did not change are the same `Arc`s as before.
     pub resources: Resources,
-    /// Everything found in the files as they are now.
+    /// Everything found in the files as they are now, but what is in `resources.unreadable`: that
+    /// resolving tells, with its effect.
     pub diagnostics: Vec<Diagnostic>,
     /// Whether any file differs from the update before.
     pub changed: bool,

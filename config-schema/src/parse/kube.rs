@@ -20,7 +20,7 @@ use crate::origin::{ObjectKey, Origin};
 use crate::resources::Meta;
 use crate::resources::kube::{
     EndpointPort, EndpointSliceSpec, NamespaceSpec, PodSpec, ServicePort, ServiceSpec,
-    SliceEndpoint, TargetPort,
+    SliceEndpoint,
 };
 
 /// What a conversion needs: the tree to point into, and where to complain.
@@ -53,6 +53,21 @@ impl Conversion<'_> {
                     .with_hint("see docs/status.md");
                 self.faults.push(fault);
             }
+        }
+    }
+
+    /// Localities of endpoints, once for all endpoints: a slice may have a thousand.
+    fn tell_of_localities(&mut self, endpoints: &[discovery::Endpoint]) {
+        let first = |has: fn(&discovery::Endpoint) -> bool| endpoints.iter().position(has);
+        let zone = first(|e| e.zone.is_some()).map(|index| ("zone", index));
+        let hints = first(|e| e.hints.is_some()).map(|index| ("hints", index));
+        for (field, index) in zone.into_iter().chain(hints) {
+            let path = format!("endpoints[{index}].{field}");
+            let message = format!("`{field}` of endpoints has no effect yet");
+            let fault = Fault::error(Code::Unsupported, message, &*path, find(self.node, &path));
+            let fault = fault.with_severity(Severity::Info);
+            let effect = "requests are spread over the endpoints of all zones by least requests";
+            self.faults.push(fault.with_effect(effect));
         }
     }
 
@@ -168,27 +183,37 @@ fn service_port(
     conversion: &mut Conversion<'_>,
 ) -> Option<ServicePort> {
     let number = conversion.port(port.port, &format!("spec.ports[{index}].port"))?;
-    let target_path = || format!("spec.ports[{index}].targetPort");
-    let target_port = match &port.target_port {
-        None => TargetPort::Number(number),
-        // Kubernetes takes 0 and "" for "not set".
-        Some(IntOrString::Int(0)) => TargetPort::Number(number),
-        Some(IntOrString::String(name)) if name.is_empty() => TargetPort::Number(number),
-        Some(IntOrString::Int(n)) => TargetPort::Number(conversion.port(*n, &target_path())?),
-        Some(IntOrString::String(name)) if name.bytes().all(|c| c.is_ascii_digit()) => {
-            let message = format!("the string {name:?} is no name of a port");
-            conversion.complain(&target_path(), message, "remove the quotes");
-            return None;
-        }
-        Some(IntOrString::String(name)) => TargetPort::Name(conversion.names.share(name)),
-    };
+    check_target_port(index, port.target_port.as_ref(), conversion)?;
     let app_protocol = port.app_protocol.as_ref().filter(|p| !p.is_empty());
     Some(ServicePort {
         name: conversion.share(port.name.as_ref()),
         port: number,
-        target_port,
         app_protocol: app_protocol.map(|p| conversion.names.share(p)),
     })
+}
+
+/// Whether `targetPort` is one: its value is not kept, for EndpointSlices have it resolved.
+fn check_target_port(
+    index: usize,
+    target: Option<&IntOrString>,
+    conversion: &mut Conversion<'_>,
+) -> Option<()> {
+    let path = || format!("spec.ports[{index}].targetPort");
+    match target {
+        // Kubernetes takes 0 for "not set".
+        Some(IntOrString::Int(number)) if *number != 0 => {
+            conversion.port(*number, &path())?;
+        }
+        Some(IntOrString::String(name))
+            if !name.is_empty() && name.bytes().all(|c| c.is_ascii_digit()) =>
+        {
+            let message = format!("the string {name:?} is no name of a port");
+            conversion.complain(&path(), message, "remove the quotes");
+            return None;
+        }
+        _ => {}
+    }
+    Some(())
 }
 
 /// An EndpointSlice.
@@ -224,6 +249,7 @@ pub(super) fn endpoint_slice(
             ..EndpointSliceSpec::default()
         });
     }
+    conversion.tell_of_localities(&endpoints);
     let mut converted = Vec::with_capacity(endpoints.len());
     for (index, endpoint) in endpoints.iter().enumerate() {
         converted.push(slice_endpoint(index, endpoint, origin, &mut conversion));
@@ -276,7 +302,7 @@ fn slice_endpoint(
     }
 }
 
-/// A Pod, its addresses and readiness from the status.
+/// A Pod, its addresses from the status. Whether it is ready is the EndpointSlice's to say.
 pub(super) fn pod(node: &Node<'_>, faults: &mut Vec<Fault>, names: &mut Names) -> Option<PodSpec> {
     let spec: core::PodSpec = required_spec(node, faults)?;
     let mut conversion = Conversion {
@@ -297,35 +323,9 @@ pub(super) fn pod(node: &Node<'_>, faults: &mut Vec<Fault>, names: &mut Names) -
         node: conversion.share(spec.node_name.as_ref()),
         host_network: spec.host_network.unwrap_or_default(),
         pod_ips: pod_ips(&mut conversion),
-        ready: is_ready(node),
         finished: matches!(phase, "Succeeded" | "Failed"),
-        named_ports: named_ports(&spec, &mut conversion),
         owner: owner(node, conversion.names),
     })
-}
-
-fn named_ports(spec: &core::PodSpec, conversion: &mut Conversion<'_>) -> Vec<(Arc<str>, u16)> {
-    let mut found = Vec::new();
-    // Init containers that keep running (native sidecars) serve like any other.
-    let sidecars = spec.init_containers.iter().flatten().enumerate();
-    let sidecars = sidecars.filter(|(_, c)| c.restart_policy.as_deref() == Some("Always"));
-    let containers = spec
-        .containers
-        .iter()
-        .enumerate()
-        .map(|(i, c)| ("containers", i, c));
-    let all = containers.chain(sidecars.map(|(i, c)| ("initContainers", i, c)));
-    for (list, index, container) in all {
-        let ports = container.ports.iter().flatten().enumerate();
-        for (item, port) in ports.filter(|(_, p)| is_tcp(p.protocol.as_ref())) {
-            let path = format!("spec.{list}[{index}].ports[{item}].containerPort");
-            let number = conversion.port(port.container_port, &path);
-            if let (Some(name), Some(number)) = (&port.name, number) {
-                found.push((conversion.names.share(name), number));
-            }
-        }
-    }
-    found
 }
 
 /// The text of a field of the status, which is read leniently: it is the cluster's, not the user's.
@@ -349,16 +349,6 @@ fn pod_ips(conversion: &mut Conversion<'_>) -> Vec<IpAddr> {
         found.extend(conversion.address(text, "status.podIP"));
     }
     found
-}
-
-fn is_ready(node: &Node<'_>) -> bool {
-    let conditions = node.get("status").and_then(|s| s.get("conditions"));
-    let is_ready_condition = |c: &&Node<'_>| c.get("type").and_then(Node::text) == Some("Ready");
-    let ready = conditions
-        .map_or(&[][..], Node::items)
-        .iter()
-        .find(is_ready_condition);
-    ready.is_none_or(|c| c.get("status").and_then(Node::text) == Some("True"))
 }
 
 fn owner(node: &Node<'_>, names: &mut Names) -> Option<(Arc<str>, Arc<str>)> {

@@ -18,6 +18,8 @@ use super::{Item, Parsed, kube, mesh, salvage};
 use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::limits::DIAGNOSTICS_PER_OBJECT_MAX;
 use crate::origin::{Kind, Origin};
+use crate::resources::gateway_api::{GatewayClassSpec, GatewaySpec, HttpRouteSpec};
+use crate::resources::istio::AuthorizationPolicySpec;
 use crate::resources::{Broken, Meta, Object, PathHasher, Place, Spec};
 
 /// A copy of the object that `kubectl apply` leaves in it; as large as the object, and never read.
@@ -31,19 +33,7 @@ pub(super) fn read(
     names: &mut Names,
     parsed: &mut Parsed,
 ) -> Item {
-    let mut faults = Vec::new();
-    for twice in duplicates(node) {
-        let message = format!(
-            "the key comes twice in one map, first in line {}",
-            twice.first.line
-        );
-        faults.push(Fault::error(
-            Code::SyntaxError,
-            message,
-            twice.path,
-            twice.at,
-        ));
-    }
+    let mut faults = keys_twice(node);
     unknown_outermost(origin.kind, node, &mut faults);
     let meta = metadata(&origin, node, names, &mut faults);
     let mut subject = Subject {
@@ -57,21 +47,19 @@ pub(super) fn read(
     let faults = &mut subject.faults;
     match subject.origin.kind {
         Kind::GatewayClass => {
-            let spec =
-                required_spec::<crate::resources::gateway_api::GatewayClassSpec>(node, faults);
+            let spec = required_spec::<GatewayClassSpec>(node, faults);
             subject.settle(spec)
         }
         Kind::Gateway => {
-            let spec = required_spec::<crate::resources::gateway_api::GatewaySpec>(node, faults);
+            let spec = required_spec::<GatewaySpec>(node, faults);
             subject.settle(spec)
         }
         Kind::HTTPRoute => {
-            let spec = required_spec::<crate::resources::gateway_api::HttpRouteSpec>(node, faults);
+            let spec = required_spec::<HttpRouteSpec>(node, faults);
             subject.settle(spec)
         }
         Kind::AuthorizationPolicy => {
-            let spec =
-                optional_spec::<crate::resources::istio::AuthorizationPolicySpec>(node, faults);
+            let spec = optional_spec::<AuthorizationPolicySpec>(node, faults);
             subject.settle(spec)
         }
         Kind::Namespace => {
@@ -99,6 +87,15 @@ pub(super) fn read(
             subject.settle(spec)
         }
     }
+}
+
+fn keys_twice(node: &Node<'_>) -> Vec<Fault> {
+    let twice = duplicates(node).into_iter().map(|twice| {
+        let line = twice.first.line;
+        let message = format!("the key comes twice in one map, first in line {line}");
+        Fault::error(Code::SyntaxError, message, twice.path, twice.at)
+    });
+    twice.collect()
 }
 
 /// A cluster may be newer than this program, and then its Pods, Namespaces and EndpointSlices, which

@@ -64,8 +64,8 @@ pub fn resolve(resources: &Resources, options: &Options) -> Snapshot {
     let mut findings = Findings::new();
     let (mesh, mesh_block) = mesh::resolve(resources, options, &mut findings);
     let mut chosen = waypoint::choose(resources, options, &mut findings);
+    let unreadable = waypoint::block_on_unreadable(resources, &mut findings);
     if let Some(chosen) = &mut chosen {
-        let unreadable = waypoint::block_on_unreadable(resources, &mut findings);
         let blocked = &mut chosen.waypoint.blocked;
         *blocked = blocked.take().or(mesh_block).or(unreadable);
     }

@@ -198,6 +198,13 @@ fn compile(
         .with_effect("it is asked nothing");
         findings.push(object.mark(finding, "spec.provider"));
     }
+    if action == Action::Deny && spec.rules.as_ref().is_none_or(Vec::is_empty) {
+        let message = "a DENY policy without rules matches nothing";
+        let finding = Diagnostic::warning(Code::MissingField, message)
+            .with_effect("it denies nothing")
+            .with_hint("a rule that matches everything is written rules: [{}]");
+        findings.push(object.mark(finding, "spec.rules"));
+    }
     let dry_run = dry_run(object, findings);
     let rules = rules(object, action, dry_run, &scope, terms, findings);
     Some(Policy {

@@ -66,8 +66,33 @@ impl Parent<'_> {
             );
             return None;
         }
-        let Some(service) = services.get(&key) else {
-            let (what, hint) = match resources.services.get(&key) {
+        let service = self.service(&key, resources, services)?;
+        let ports = self.ports(service)?;
+        if service.binding != Binding::Served {
+            self.say_not_served(service);
+            if matches!(service.binding, Binding::Other(_)) {
+                return None;
+            }
+            return Some(Place {
+                service: key,
+                ports: Vec::new(),
+            });
+        }
+        Some(Place {
+            service: key,
+            ports,
+        })
+    }
+
+    /// The Service that is meant, if a waypoint can apply routes to it at all.
+    fn service<'s>(
+        &mut self,
+        key: &ObjectKey,
+        resources: &Resources,
+        services: &'s Services,
+    ) -> Option<&'s Service> {
+        let Some(service) = services.get(key) else {
+            let (what, hint) = match resources.services.get(key) {
                 Some(_) => ("can not be read", "mend the Service first"),
                 None => ("does not exist", "name a Service of the route's namespace"),
             };
@@ -79,7 +104,7 @@ impl Parent<'_> {
             );
             return None;
         };
-        let spec = resources.services.get(&key).and_then(Loaded::object);
+        let spec = resources.services.get(key).and_then(Loaded::object);
         if let Some(spec) = spec.map(|object| &object.spec)
             && (spec.headless || spec.external_name)
         {
@@ -99,21 +124,7 @@ impl Parent<'_> {
             );
             return None;
         }
-        let ports = self.ports(service)?;
-        if service.binding != Binding::Served {
-            self.say_not_served(service);
-            if matches!(service.binding, Binding::Other(_)) {
-                return None;
-            }
-            return Some(Place {
-                service: key,
-                ports: Vec::new(),
-            });
-        }
-        Some(Place {
-            service: key,
-            ports,
-        })
+        Some(service)
     }
 
     fn is_service(&mut self, key: &ObjectKey, waypoint: Option<&Waypoint>) -> bool {

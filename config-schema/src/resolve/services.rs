@@ -15,6 +15,8 @@ use crate::resources::kube::ServiceSpec;
 use crate::resources::{Loaded, Object, Resources};
 use crate::snapshot::{AppProtocol, Binding, Mesh, Service, ServicePort};
 
+const GRPC_WEB: &str = "grpc-web";
+
 /// Every Service that can be read, without routes and policies.
 pub(super) fn resolve(
     resources: &Resources,
@@ -64,20 +66,13 @@ fn ports(object: &Object<ServiceSpec>, findings: &mut Findings) -> Vec<ServicePo
             findings.push(object.mark(finding, &format!("spec.ports[{index}].port")));
             continue;
         }
-        let (protocol, known) = app_protocol(port.app_protocol.as_deref(), &port.name);
-        if !known {
-            let written = port.app_protocol.as_deref().unwrap_or_default();
-            let finding = Diagnostic::new(
-                Severity::Info,
-                Code::BadValue,
-                format!("appProtocol '{written}' is not known"),
-            )
-            .with_effect(format!(
-                "the protocol on port {} is told from the first bytes of a connection",
-                port.port
-            ))
-            .with_hint("http, http2, grpc or tcp");
-            findings.push(object.mark(finding, &format!("spec.ports[{index}].appProtocol")));
+        let (protocol, finding) = app_protocol(port.app_protocol.as_deref(), &port.name, port.port);
+        if let Some(finding) = finding {
+            let field = match port.app_protocol {
+                Some(_) => "appProtocol",
+                None => "name",
+            };
+            findings.push(object.mark(finding, &format!("spec.ports[{index}].{field}")));
         }
         ports.push(ServicePort {
             number: port.port,
@@ -90,25 +85,53 @@ fn ports(object: &Object<ServiceSpec>, findings: &mut Findings) -> Vec<ServicePo
 }
 
 /// What a port speaks: `appProtocol`, then the port's name up to the first dash, else the first
-/// bytes decide (specs/istio-waypoint.md 2.5). `false`: `appProtocol` is set and unknown.
-fn app_protocol(declared: Option<&str>, name: &str) -> (AppProtocol, bool) {
-    if let Some(declared) = declared.filter(|declared| !declared.is_empty()) {
-        let protocol = protocol_named(&declared.to_ascii_lowercase());
-        return (protocol.unwrap_or(AppProtocol::Sniff), protocol.is_some());
-    }
-    let name = name.to_ascii_lowercase();
-    let word = match name.strip_prefix("grpc-web") {
-        Some(rest) if rest.is_empty() || rest.starts_with('-') => "grpc-web",
-        _ => name.split('-').next().unwrap_or_default(),
+/// bytes decide (specs/istio-waypoint.md 2.5); and what there is to say about it.
+fn app_protocol(
+    declared: Option<&str>,
+    name: &str,
+    port: u16,
+) -> (AppProtocol, Option<Diagnostic>) {
+    let word = match declared.filter(|declared| !declared.is_empty()) {
+        Some(declared) => declared.to_ascii_lowercase(),
+        None => {
+            let name = name.to_ascii_lowercase();
+            match name.strip_prefix(GRPC_WEB) {
+                Some(rest) if rest.is_empty() || rest.starts_with('-') => GRPC_WEB.to_owned(),
+                _ => name.split('-').next().unwrap_or_default().to_owned(),
+            }
+        }
     };
-    (protocol_named(word).unwrap_or(AppProtocol::Sniff), true)
+    let protocol = protocol_named(&word);
+    let finding = match (protocol, declared) {
+        // Istio's waypoint makes gRPC of it. To the wire it is POST with a body like any other.
+        (Some(_), _) if word == GRPC_WEB => Some(
+            Diagnostic::warning(Code::Unsupported, "gRPC-Web is not translated to gRPC yet")
+                .with_effect(format!(
+                    "port {port} is served as http: an endpoint gets gRPC-Web as the client sent it"
+                ))
+                .with_hint("write http if the application speaks gRPC-Web, grpc if it is gRPC"),
+        ),
+        (None, Some(written)) if !written.is_empty() => Some(
+            Diagnostic::new(
+                Severity::Info,
+                Code::BadValue,
+                format!("appProtocol '{written}' is not known"),
+            )
+            .with_effect(format!(
+                "the protocol on port {port} is told from the first bytes of a connection"
+            ))
+            .with_hint("http, http2, grpc or tcp"),
+        ),
+        _ => None,
+    };
+    (protocol.unwrap_or(AppProtocol::Sniff), finding)
 }
 
 fn protocol_named(word: &str) -> Option<AppProtocol> {
     match word {
-        "http" | "kubernetes.io/ws" => Some(AppProtocol::Http),
+        "http" | "kubernetes.io/ws" | GRPC_WEB => Some(AppProtocol::Http),
         "http2" | "h2c" | "kubernetes.io/h2c" => Some(AppProtocol::Http2),
-        "grpc" | "grpc-web" => Some(AppProtocol::Grpc),
+        "grpc" => Some(AppProtocol::Grpc),
         // Encrypted by the application, so that there is no HTTP to be seen here.
         "https" | "tls" | "kubernetes.io/wss" => Some(AppProtocol::Tcp),
         "tcp" | "mongo" | "mysql" | "redis" | "hbone" => Some(AppProtocol::Tcp),
@@ -207,14 +230,12 @@ mod tests {
             (Some("HTTP2"), "", AppProtocol::Http2),
             (Some("kubernetes.io/h2c"), "", AppProtocol::Http2),
             (Some("kubernetes.io/ws"), "", AppProtocol::Http),
-            (Some("grpc-web"), "", AppProtocol::Grpc),
             (Some("https"), "http", AppProtocol::Tcp),
             (Some("mysql"), "http", AppProtocol::Tcp),
             (Some(""), "http", AppProtocol::Http),
             (None, "http", AppProtocol::Http),
             (None, "http-admin", AppProtocol::Http),
             (None, "grpc", AppProtocol::Grpc),
-            (None, "grpc-web-a", AppProtocol::Grpc),
             (None, "grpc-website", AppProtocol::Grpc),
             (None, "http2-x", AppProtocol::Http2),
             (None, "redis", AppProtocol::Tcp),
@@ -223,19 +244,33 @@ mod tests {
             (None, "web", AppProtocol::Sniff),
             (None, "", AppProtocol::Sniff),
         ] {
-            assert_eq!(
-                app_protocol(declared, name),
-                (expected, true),
-                "{declared:?} {name}"
-            );
+            let told = app_protocol(declared, name, 80);
+            assert_eq!(told, (expected, None), "{declared:?} {name}");
         }
     }
 
     #[test]
     fn an_unknown_app_protocol_is_sniffed_whatever_the_port_name() {
+        let (protocol, finding) = app_protocol(Some("example.com/own"), "http", 80);
+        let finding = finding.unwrap();
+        assert_eq!(protocol, AppProtocol::Sniff);
         assert_eq!(
-            app_protocol(Some("example.com/own"), "http"),
-            (AppProtocol::Sniff, false)
+            finding.message,
+            "appProtocol 'example.com/own' is not known"
         );
+    }
+
+    /// As gRPC, an endpoint that speaks it would be sent HTTP/2 that it does not understand.
+    #[test]
+    fn grpc_web_passes_as_plain_http_with_a_warning() {
+        for (declared, name) in [
+            (Some("grpc-web"), "http2"),
+            (None, "grpc-web"),
+            (None, "grpc-web-a"),
+        ] {
+            let (protocol, finding) = app_protocol(declared, name, 80);
+            assert_eq!(protocol, AppProtocol::Http, "{declared:?} {name}");
+            assert_eq!(finding.unwrap().severity, Severity::Warning);
+        }
     }
 }

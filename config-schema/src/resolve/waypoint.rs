@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::{Findings, Options, unreadable};
-use crate::diagnostics::{Code, Diagnostic};
+use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::origin::ObjectKey;
 use crate::resources::gateway_api::{GatewayClassSpec, GatewaySpec};
 use crate::resources::{Loaded, Object, Resources};
@@ -47,6 +47,7 @@ pub(super) fn choose<'a>(
     };
     let listener = hbone_listener(object, findings)?;
     warn_of_meaningless_fields(object, listener, findings);
+    tell_of_fields_for_others(object, findings);
     let class: Arc<str> = object.spec.gateway_class_name.as_str().into();
     let traffic = served_traffic(resources, object, findings);
     Some(Chosen {
@@ -64,7 +65,7 @@ pub(super) fn choose<'a>(
     })
 }
 
-/// The reason to refuse everything when a document could not even be told apart.
+/// The reason to refuse everything when of a file or document nothing is known.
 pub(super) fn block_on_unreadable(
     resources: &Resources,
     findings: &mut Findings,
@@ -72,14 +73,11 @@ pub(super) fn block_on_unreadable(
     let mut first = None;
     for (reason, location) in &resources.unreadable {
         findings.push(
-            Diagnostic::error(
-                Code::Unreadable,
-                format!("a document could not be identified: {reason}"),
-            )
-            .with_effect(format!(
-                "{EFFECT_NONE} until it is mended, for it may be a policy on anything"
-            ))
-            .at(location.clone()),
+            Diagnostic::error(Code::Unreadable, &**reason)
+                .with_effect(format!(
+                    "{EFFECT_NONE} until it is mended, for it may be a policy on anything"
+                ))
+                .at(location.clone()),
         );
         first.get_or_insert_with(|| match location {
             Some(location) => Arc::from(format!("{location}: {reason}")),
@@ -97,10 +95,10 @@ fn named<'a>(
     match resources.gateways.get(key) {
         Some(Loaded::Good(object) | Loaded::KeptLastGood(object)) => {
             if !is_ours(resources, &object.spec.gateway_class_name) {
-                let class = &object.spec.gateway_class_name;
+                let class = class_in_words(resources, object);
                 let finding = Diagnostic::warning(
                     Code::BadValue,
-                    format!("class '{class}' is not a waypoint class of ours"),
+                    format!("{class} is not a waypoint class of ours"),
                 )
                 .with_effect("another controller may own this Gateway; it is served all the same")
                 .with_hint("use gatewayClassName: cairn-waypoint");
@@ -144,21 +142,30 @@ fn only_one<'a>(
     if let [only] = candidates.as_slice() {
         return Some(only);
     }
-    let broken: Vec<String> = resources
+    let broken = resources
         .gateways
         .values()
         .filter_map(|loaded| match loaded {
             Loaded::Broken(broken) => Some(broken.origin.key.to_string()),
             _ => None,
-        })
-        .collect();
+        });
+    let broken: Vec<String> = broken.collect();
     let message = if !candidates.is_empty() {
         let names = list(candidates.iter().map(|object| &object.origin.key));
         format!("several Gateways could be this waypoint: {names}")
     } else if !broken.is_empty() {
         format!("the Gateway can not be read: {}", broken.join(", "))
     } else {
-        format!("there is no Gateway of class {}", CLASSES.join(" or "))
+        let others = resources.gateways.values().filter_map(Loaded::object);
+        let others: Vec<String> = others
+            .map(|o| format!("{} is of {}", o.origin.key, class_in_words(resources, o)))
+            .collect();
+        let colon = if others.is_empty() { "" } else { ": " };
+        let wanted = CLASSES.join(" or ");
+        format!(
+            "there is no Gateway of class {wanted}{colon}{}",
+            others.join(", ")
+        )
     };
     findings.push(
         Diagnostic::error(Code::NoGateway, message)
@@ -174,6 +181,18 @@ fn is_ours(resources: &Resources, class: &str) -> bool {
         || class_object(resources, class)
             .and_then(Loaded::object)
             .is_some_and(|object| object.spec.controller_name == CONTROLLER)
+}
+
+/// The class of a Gateway that is another controller's, with that controller if it is told.
+fn class_in_words(resources: &Resources, gateway: &Object<GatewaySpec>) -> String {
+    let class = &gateway.spec.gateway_class_name;
+    match class_object(resources, class).and_then(Loaded::object) {
+        Some(object) => format!(
+            "class '{class}' (controller {})",
+            object.spec.controller_name
+        ),
+        None => format!("class '{class}'"),
+    }
 }
 
 fn class_object<'a>(resources: &'a Resources, class: &str) -> Option<&'a Loaded<GatewayClassSpec>> {
@@ -252,6 +271,31 @@ fn warn_of_meaningless_fields(
             )
             .with_effect("it changes nothing");
             findings.push(object.mark(finding, &path));
+        }
+    }
+}
+
+/// Fields that whoever deploys a waypoint acts upon, and the waypoint itself does not.
+fn tell_of_fields_for_others(object: &Object<GatewaySpec>, findings: &mut Findings) {
+    let spec = &object.spec;
+    let addresses = spec.addresses.as_ref().is_some_and(|a| !a.is_empty());
+    for (set, field, effect) in [
+        (
+            addresses,
+            "addresses",
+            "this process listens at --hbone-addr whatever is written here",
+        ),
+        (
+            spec.infrastructure.is_some(),
+            "infrastructure",
+            "nothing is deployed for this Gateway, so its labels, annotations and parameters go nowhere",
+        ),
+    ] {
+        if set {
+            let message = format!("`{field}` of a Gateway has no effect yet");
+            let finding =
+                Diagnostic::new(Severity::Info, Code::Unsupported, message).with_effect(effect);
+            findings.push(object.mark(finding, &format!("spec.{field}")));
         }
     }
 }

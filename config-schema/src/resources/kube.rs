@@ -33,25 +33,8 @@ pub struct ServicePort {
     pub name: Arc<str>,
     /// `port`.
     pub port: u16,
-    /// `targetPort`; the service port itself when absent.
-    pub target_port: TargetPort,
     /// `appProtocol`.
     pub app_protocol: Option<Arc<str>>,
-}
-
-/// `targetPort`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TargetPort {
-    /// By number.
-    Number(u16),
-    /// By name of a container port, resolved for each pod.
-    Name(Arc<str>),
-}
-
-impl Default for TargetPort {
-    fn default() -> Self {
-        Self::Number(0)
-    }
 }
 
 /// An EndpointSlice.
@@ -98,12 +81,8 @@ pub struct PodSpec {
     pub host_network: bool,
     /// `status.podIPs` (or `podIP`).
     pub pod_ips: Vec<IpAddr>,
-    /// Condition Ready of the status; absent means true.
-    pub ready: bool,
     /// `status.phase` is Succeeded or Failed.
     pub finished: bool,
-    /// Named TCP container ports.
-    pub named_ports: Vec<(Arc<str>, u16)>,
     /// Kind and name of the controlling owner.
     pub owner: Option<(Arc<str>, Arc<str>)>,
 }

@@ -146,8 +146,9 @@ pub struct Resources {
     pub authorization_policies: BTreeMap<ObjectKey, Loaded<istio::AuthorizationPolicySpec>>,
     /// The ConfigMap `istio` of the root namespace; other ConfigMaps are not read.
     pub mesh_config: BTreeMap<ObjectKey, Loaded<istio::MeshConfigSpec>>,
-    /// Documents whose kind or name could not be told: nothing can be known of their scope, so the
-    /// waypoint refuses everything until they are mended. The reasons, with their places.
+    /// Files that could not be read and documents whose kind or name could not be told: nothing can
+    /// be known of their scope, so the waypoint refuses everything until they are mended. What is
+    /// wrong, in a sentence, with its place; resolving makes findings of them.
     pub unreadable: Vec<(Arc<str>, Option<Location>)>,
 }
 

@@ -65,11 +65,6 @@ impl Store {
 impl Assembly<'_> {
     /// Everything the documents of a file say.
     fn file(&mut self, state: &FileState) {
-        if let Some(reason) = &state.unreadable {
-            let message = format!("cannot read {}: {reason}", self.file);
-            let finding = Diagnostic::error(Code::Unreadable, message);
-            self.diagnostics.push(finding.at(Some(self.start())));
-        }
         let mut kinds = FxHashSet::default();
         for document in &state.documents {
             let lines_before = document.lines_before;
@@ -153,11 +148,16 @@ impl Assembly<'_> {
         let mut parts: Vec<(Arc<str>, Location)> = Vec::new();
         let is_damaged = |s: &FileState| s.documents.iter().any(|d| d.parsed.is_damaged);
         if let Some(reason) = &state.unreadable {
-            parts.push((reason.clone(), self.start()));
+            let message = format!("cannot read {}: {reason}", self.file);
+            parts.push((message.into(), self.start()));
         }
         for document in &state.documents {
             let unreadable = document.parsed.unreadable.iter();
-            parts.extend(unreadable.map(|(r, l)| (r.clone(), moved(l, document.lines_before))));
+            let part = |reason: &str, at| {
+                let message = format!("a document could not be identified: {reason}");
+                (message.into(), moved(at, document.lines_before))
+            };
+            parts.extend(unreadable.map(|(reason, at)| part(reason, at)));
         }
         if parts.is_empty() && !is_damaged(state) {
             state.has_unknown_scope = false;
@@ -169,7 +169,12 @@ impl Assembly<'_> {
         }
         let is_known = state.unreadable.is_some() && state.was_read;
         state.has_unknown_scope |= kept == 0 && !is_known;
-        if state.has_unknown_scope {
+        if !state.has_unknown_scope && state.unreadable.is_some() {
+            let findings = parts
+                .into_iter()
+                .map(|(message, at)| Diagnostic::error(Code::Unreadable, &*message).at(Some(at)));
+            self.diagnostics.extend(findings);
+        } else if state.has_unknown_scope {
             let parts = parts.into_iter().map(|(reason, at)| (reason, Some(at)));
             self.resources.unreadable.extend(parts);
         }

@@ -123,6 +123,32 @@ fn config_maps_of_others_are_not_looked_at() {
     assert!(resources.mesh_config.is_empty());
 }
 
+/// Once an object, not once an endpoint.
+#[test]
+fn localities_of_endpoints_are_told_to_have_no_effect() {
+    let slice = |endpoints: &str| {
+        format!(
+            "apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: web-1}}
+addressType: IPv4
+endpoints:
+{endpoints}ports: [{{port: 80}}]
+"
+        )
+    };
+    let plain = "- {addresses: [10.1.2.3]}\n";
+    let zoned = "- {addresses: [10.1.2.4], zone: a, hints: {forZones: [{name: a}]}}\n";
+    assert_eq!(findings(&slice(plain)), Vec::<String>::new());
+    assert_eq!(
+        findings(&slice(&(plain.to_owned() + &zoned.repeat(100)))),
+        [
+            "7:33 info unsupported endpoints[1].zone: `zone` of endpoints has no effect yet",
+            "7:36 info unsupported endpoints[1].hints: `hints` of endpoints has no effect yet",
+        ]
+    );
+}
+
 #[test]
 fn values_of_core_kinds_are_checked() {
     assert_eq!(
@@ -149,7 +175,7 @@ ports: [{port: -1}]
 apiVersion: v1
 kind: Pod
 metadata: {name: web}
-spec: {containers: [{name: a, ports: [{name: http, containerPort: 0}]}]}
+spec: {containers: [{name: a}]}
 status: {podIPs: [{ip: nowhere}]}
 "
         ),
@@ -166,8 +192,6 @@ status: {podIPs: [{ip: nowhere}]}
              an IPv4 or IPv6 address without a port or mask",
             "18:16 error bad-value ports[0].port: -1 is no port number | \
              a number from 1 to 65535",
-            "23:67 error bad-value spec.containers[0].ports[0].containerPort: 0 is no port \
-             number | a number from 1 to 65535",
             "24:24 error bad-value status.podIPs[0].ip: `nowhere` is no IP address | \
              an IPv4 or IPv6 address without a port or mask",
         ]

@@ -41,6 +41,27 @@ fn a_policy_on_a_service_applies_to_it_alone() {
     assert!(snapshot.said().is_empty(), "{:?}", snapshot.said());
 }
 
+/// An ALLOW policy without rules is how one denies everything; a DENY policy without rules is how
+/// one thinks one does (as in Istio, it matches nothing).
+#[test]
+fn a_deny_policy_without_rules_is_warned_of() {
+    for (rest, warned) in [
+        ("action: DENY", true),
+        ("action: DENY, rules: []", true),
+        ("action: DENY, rules: [{}]", false),
+        ("action: ALLOW", false),
+        ("rules: []", false),
+    ] {
+        let snapshot = shop_with(&[&policy("shop/p", &format!("{ON_WEB}, {rest}"))]);
+        assert!(snapshot.policy("shop/web").broken.is_none(), "{rest}");
+        let expected = match warned {
+            true => vec!["warning missing-field AuthorizationPolicy/shop/p spec.rules"],
+            false => vec![],
+        };
+        assert_eq!(snapshot.said(), expected, "{rest}");
+    }
+}
+
 #[test]
 fn a_policy_on_the_gateway_or_its_class_applies_to_everything_served_and_is_shared() {
     let snapshot = shop_with(&[

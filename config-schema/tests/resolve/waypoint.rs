@@ -4,6 +4,7 @@ use cairn_config_schema::diagnostics::Code;
 use cairn_config_schema::origin::Kind;
 use cairn_config_schema::resolve::{Options, resolve};
 use cairn_config_schema::snapshot::Snapshot;
+use cairn_config_schema::store::{SourceFile, Store};
 
 use super::support::{Ask, GATEWAY, WEB, break_object, documents, key, load, resolved};
 
@@ -165,6 +166,38 @@ fn an_unknown_waypoint_for_refuses_everything() {
 }
 
 #[test]
+fn a_gateway_of_another_class_is_named_where_one_of_ours_is_missing() {
+    let other = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: nginx}
+spec: {controllerName: example.com/nginx}
+";
+    let yaml = documents(&[&gateway("w", "nginx", "", HBONE), other]);
+    let message = &resolved(&yaml).finding(Code::NoGateway).message.clone();
+    let expected = "Gateway of class cairn-waypoint or istio-waypoint: shop/w is of class 'nginx' \
+                    (controller example.com/nginx)";
+    assert!(message.ends_with(expected), "{message}");
+    // Served by name all the same, and the words are the same.
+    let snapshot = with_flag(&yaml, "shop/w");
+    let message = &snapshot.finding(Code::BadValue).message;
+    assert!(message.starts_with("class 'nginx' (controller example.com/nginx) is not"));
+}
+
+#[test]
+fn fields_for_whoever_deploys_a_waypoint_are_told_to_have_no_effect() {
+    let more = "\n  addresses: [{value: 10.0.0.9}, {value: 10.0.0.10}]\n  infrastructure: {labels: {a: b}}";
+    let snapshot = resolved(&(gateway("w", "cairn-waypoint", "", HBONE) + more));
+    assert_eq!(
+        snapshot.said(),
+        [
+            "info unsupported Gateway/shop/w spec.addresses",
+            "info unsupported Gateway/shop/w spec.infrastructure",
+        ]
+    );
+}
+
+#[test]
 fn an_annotation_turns_the_clients_identity_header_on() {
     let xfcc = |value: &str| {
         let metadata = format!(
@@ -214,6 +247,27 @@ fn an_unreadable_class_refuses_everything_unless_the_gateway_says_what_it_is_for
     };
     assert!(blocked(""));
     assert!(!blocked(", labels: {istio.io/waypoint-for: service}"));
+}
+
+/// One finding, which says what is wrong and what that means; without a Gateway too.
+#[test]
+fn a_file_that_can_not_be_read_is_told_once() {
+    for (file, gateway) in [("gateway.yaml", GATEWAY), ("empty.yaml", "# none\n")] {
+        let sources = [
+            (file, Ok(gateway.as_bytes().into())),
+            ("f.yaml", Err("permission denied".into())),
+        ];
+        let files = sources.map(|(path, content)| SourceFile {
+            path: path.into(),
+            content,
+        });
+        let update = Store::default().update(&files);
+        let mut snapshot = resolve(&update.resources, &Options::default());
+        snapshot.diagnostics.extend(update.diagnostics);
+        let finding = snapshot.finding(Code::Unreadable);
+        assert_eq!(finding.message, "cannot read f.yaml: permission denied");
+        assert!(finding.effect.is_some());
+    }
 }
 
 #[test]
