@@ -44,6 +44,8 @@ pub struct Settings {
     pub workers: usize,
     /// In place of the trust domain of the ConfigMap `istio`.
     pub trust_domain: Option<String>,
+    /// The end of Services' hostnames; `cluster.local` when absent.
+    pub cluster_domain: Option<String>,
     /// How long requests in flight may take to finish once the process is told to stop.
     pub drain: Duration,
     /// Sets the filter of the process's own log.
@@ -239,6 +241,7 @@ fn follow_config(settings: &Settings, in_force: &InForce) -> anyhow::Result<sour
     let options = Options {
         gateway: settings.gateway.clone(),
         trust_domain: settings.trust_domain.clone(),
+        cluster_domain: settings.cluster_domain.clone(),
         // As Kubernetes' downward API is usually spelled; for internalTrafficPolicy: Local.
         node: std::env::var("NODE_NAME").ok(),
         ..Options::default()

@@ -20,6 +20,9 @@ pub struct Choice {
     /// Trust domain, in place of that of the ConfigMap `istio`
     #[arg(long, value_name = "DOMAIN", env = "CAIRN_TRUST_DOMAIN")]
     trust_domain: Option<String>,
+    /// Domain that the hostnames of Services end in [default: cluster.local]
+    #[arg(long, value_name = "DOMAIN", env = "CAIRN_CLUSTER_DOMAIN", value_parser = super::run::dns_name)]
+    cluster_domain: Option<String>,
 }
 
 /// What the files hold, and what it means.
@@ -51,6 +54,7 @@ pub fn load(paths: &[PathBuf], choice: &Choice) -> Loaded {
     let options = Options {
         gateway: choice.gateway.clone(),
         trust_domain: choice.trust_domain.clone(),
+        cluster_domain: choice.cluster_domain.clone(),
         version: 1,
         ..Options::default()
     };

@@ -81,6 +81,9 @@ pub struct Args {
     /// Trust domain, in place of that of the ConfigMap `istio`
     #[arg(long, value_name = "DOMAIN", env = "CAIRN_TRUST_DOMAIN")]
     trust_domain: Option<String>,
+    /// Domain that the hostnames of Services end in [default: cluster.local]
+    #[arg(long, value_name = "DOMAIN", env = "CAIRN_CLUSTER_DOMAIN", value_parser = dns_name)]
+    cluster_domain: Option<String>,
     /// How long requests in flight may take once the process is told to stop
     #[arg(
         long,
@@ -117,6 +120,23 @@ pub(super) fn object_key(text: &str) -> Result<ObjectKey, String> {
     }
 }
 
+/// Reads a DNS name; in lower case and without the dot that may end it, for hostnames are compared so.
+pub(super) fn dns_name(text: &str) -> Result<String, String> {
+    let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label
+                .bytes()
+                .all(|c| c.is_ascii_alphanumeric() || c == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    match name.len() <= 253 && name.split('.').all(is_label) {
+        true => Ok(name),
+        false => Err("expected a DNS name, like cluster.local".to_owned()),
+    }
+}
+
 /// Runs until it is told to stop.
 pub fn run(args: Args) -> anyhow::Result<Outcome> {
     log::start()?;
@@ -144,6 +164,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
         trust_domain: args
             .trust_domain
             .or_else(|| std::env::var("TRUST_DOMAIN").ok()),
+        cluster_domain: args.cluster_domain,
         drain: Duration::from_secs(args.drain_seconds),
         set_log_filter: log::set_filter,
     })?;
@@ -161,5 +182,19 @@ fn raise_descriptor_limit() {
         .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(error) = raised {
         tracing::warn!(%error, "the limit on open files could not be raised");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_domain_is_a_dns_name() {
+        assert_eq!(dns_name("K8s.Example.com."), Ok("k8s.example.com".into()));
+        assert_eq!(dns_name("local"), Ok("local".into()));
+        for wrong in ["", ".", ".local", "a..b", "-a.b", "a/b", "a b", "a:80"] {
+            assert!(dns_name(wrong).is_err(), "{wrong}");
+        }
     }
 }

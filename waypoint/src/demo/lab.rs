@@ -142,6 +142,7 @@ impl Lab {
             upstream_hbone_port: tunnel_port,
             workers: 1,
             trust_domain: None,
+            cluster_domain: None,
             drain: DRAIN,
             set_log_filter: log::set_filter,
         })?;

@@ -163,7 +163,10 @@ fn a_dangling_link_behind_which_nothing_is_known_is_unreadable_itself() {
 #[test]
 fn a_linked_folder_that_goes_away_leaves_all_that_was_in_it_in_force() {
     let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let (there, away) = (elsewhere.path().join("there"), elsewhere.path().join("away"));
+    let (there, away) = (
+        elsewhere.path().join("there"),
+        elsewhere.path().join("away"),
+    );
     let policy = "{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, \
                   metadata: {name: a, namespace: shop}, spec: {}}";
     write(&elsewhere, "there/a.yaml", policy);

@@ -196,6 +196,24 @@ fn what_is_not_served_says_why() {
 }
 
 #[test]
+fn hostnames_end_in_the_cluster_domain() {
+    let question = |more: &[&str], to: &str| {
+        let line = [more, &["--from", "shop/client", "--to", to]].concat();
+        ask(&line).0
+    };
+    let corp = ["--cluster-domain", "Corp.Example"];
+    for (more, to, found) in [
+        (&[][..], "web.shop.svc.cluster.local:80", true),
+        (&[][..], "web.shop.svc.corp.example:80", false),
+        (&corp, "web.shop.svc.corp.example:80", true),
+        (&corp, "web.shop.svc.cluster.local:80", false),
+    ] {
+        let text = question(more, to);
+        assert_eq!(text.contains("Service/shop/web at"), found, "{to}\n{text}");
+    }
+}
+
+#[test]
 fn peer_of_another_trust_domain_does_not_get_in() {
     let (text, outcome) = ask(&[
         "--from",
