@@ -1,6 +1,7 @@
 //! Whether a Host or `:authority` is one a server could mean. Does not resolve it, and does not
 //! choose a service by it: the tunnel does (specs/istio-waypoint.md 2.5).
 
+use std::borrow::Cow;
 use std::net::Ipv6Addr;
 
 use http::HeaderMap;
@@ -32,11 +33,12 @@ pub enum AuthorityError {
 }
 
 /// The one authority of a request: `uri_authority` is `:authority`, or that of an absolute target.
-/// Both it and Host may be there if they agree.
+/// Both it and Host may be there if they agree. The dot at the end of a name is left out; if the
+/// result is not what was sent, it has to be put into the request.
 pub fn of_request<'a>(
     uri_authority: Option<&'a str>,
     headers: &'a HeaderMap,
-) -> Result<&'a str, AuthorityError> {
+) -> Result<Cow<'a, str>, AuthorityError> {
     let mut hosts = headers.get_all(HOST).iter();
     let host = match hosts.next() {
         Some(value) => Some(value.to_str().map_err(|_| AuthorityError::Host)?),
@@ -52,11 +54,25 @@ pub fn of_request<'a>(
         (Some(authority), _) | (None, Some(authority)) => authority,
         (None, None) => return Err(AuthorityError::Missing),
     };
-    validate(authority)?;
+    let authority = without_trailing_dot(authority);
+    validate(&authority)?;
     Ok(authority)
 }
 
-/// Whether `authority` is `host`, `host:port`, `[ipv6]` or `[ipv6]:port`.
+/// `foo.example.` is `foo.example` to DNS and to most servers, but not to a policy that compares
+/// text: a DENY on the one must not miss the other.
+pub fn without_trailing_dot(authority: &str) -> Cow<'_, str> {
+    let (host, port) = split_port(authority);
+    match (host.strip_suffix('.'), port) {
+        (None | Some(""), _) => Cow::Borrowed(authority),
+        (Some(host), _) if host.ends_with(']') => Cow::Borrowed(authority),
+        (Some(host), None) => Cow::Borrowed(host),
+        (Some(host), Some(port)) => Cow::Owned(format!("{host}:{port}")),
+    }
+}
+
+/// Whether `authority` is `host`, `host:port`, `[ipv6]` or `[ipv6]:port`, the host without a dot at
+/// its end.
 pub fn validate(authority: &str) -> Result<(), AuthorityError> {
     if authority.is_empty() {
         return Err(AuthorityError::Missing);
@@ -70,7 +86,7 @@ pub fn validate(authority: &str) -> Result<(), AuthorityError> {
             .parse::<Ipv6Addr>()
             .map(drop)
             .map_err(|_| AuthorityError::Host)?,
-        None if host.is_empty() || !host.bytes().all(legal_in_host) => {
+        None if host.is_empty() || host.ends_with('.') || !host.bytes().all(legal_in_host) => {
             return Err(AuthorityError::Host);
         }
         None => {}
@@ -120,7 +136,6 @@ mod tests {
         for ok in [
             "a",
             "Foo.example",
-            "foo.example.",
             "foo_bar:8080",
             "10.0.0.1:80",
             "[fd00::1]",
@@ -137,6 +152,9 @@ mod tests {
             ("", Missing),
             ("admin@foo", UserInfo),
             (":80", Host),
+            (".", Host),
+            ("foo.example.", Host),
+            ("foo.example.:80", Host),
             ("foo bar", Host),
             ("foo/bar", Host),
             ("foo,bar", Host),
@@ -162,16 +180,34 @@ mod tests {
     fn the_request_has_exactly_one() {
         let mut headers = HeaderMap::new();
         assert_eq!(of_request(None, &headers), Err(AuthorityError::Missing));
-        assert_eq!(of_request(Some("foo"), &headers), Ok("foo"));
+        assert_eq!(of_request(Some("foo"), &headers), Ok("foo".into()));
         headers.insert(HOST, HeaderValue::from_static("foo"));
-        assert_eq!(of_request(None, &headers), Ok("foo"));
-        assert_eq!(of_request(Some("FOO"), &headers), Ok("FOO"));
+        assert_eq!(of_request(None, &headers), Ok("foo".into()));
+        assert_eq!(of_request(Some("FOO"), &headers), Ok("FOO".into()));
         assert_eq!(
             of_request(Some("bar"), &headers),
             Err(AuthorityError::Contradiction)
         );
         headers.append(HOST, HeaderValue::from_static("foo"));
         assert_eq!(of_request(None, &headers), Err(AuthorityError::Several));
+    }
+
+    #[test]
+    fn a_dot_at_the_end_of_a_name_is_left_out() {
+        let none = HeaderMap::new();
+        for (sent, read) in [
+            ("foo.example.", Ok("foo.example")),
+            ("foo.example.:80", Ok("foo.example:80")),
+            ("foo.example:80", Ok("foo.example:80")),
+            ("10.0.0.1.", Ok("10.0.0.1")),
+            (".", Err(AuthorityError::Host)),
+            ("foo..", Err(AuthorityError::Host)),
+            ("[::1].", Err(AuthorityError::Host)),
+            ("foo.:", Err(AuthorityError::Port)),
+        ] {
+            let found = of_request(Some(sent), &none);
+            assert_eq!(found, read.map(Cow::Borrowed), "{sent}");
+        }
     }
 
     #[test]

@@ -55,7 +55,7 @@ pub struct RequestView<'t, 'r> {
     pub method: &'r Method,
     /// Request target as sent.
     pub target: &'t str,
-    /// Host or `:authority` as sent ([`authority::of_request`] finds it).
+    /// Host or `:authority` ([`authority::of_request`] finds it).
     pub authority: &'r str,
     /// Headers.
     pub headers: &'r HeaderMap,
@@ -141,7 +141,7 @@ impl PortChain {
             query: target.query,
             headers: view.headers,
         });
-        let verdict = self.policies.decide(&facts(view, &target));
+        let (target, verdict) = self.authorise(view, target);
         let answer = if verdict.allowed {
             answer(view, &target, &found)
         } else {
@@ -153,6 +153,27 @@ impl PortChain {
             verdict: Some(verdict),
             answer,
         }
+    }
+
+    /// Asks policy. A path with parameters (`/admin;x=1`) is two paths: some servers strip them, some
+    /// do not, and nobody here knows which one the endpoint is. Strict mode lets it pass only if policy
+    /// allows both (specs/istio-waypoint.md 4.8; Istio looks at the path as sent alone).
+    fn authorise<'t>(
+        &self,
+        view: &RequestView<'t, '_>,
+        target: Target<'t>,
+    ) -> (Target<'t>, Verdict) {
+        let verdict = self.policies.decide(&facts(view, &target));
+        if verdict.allowed
+            && self.normalization == PathNormalization::Strict
+            && let Some(other) = target.without_parameters()
+        {
+            let of_other = self.policies.decide(&facts(view, &other));
+            if !of_other.allowed {
+                return (other, of_other);
+            }
+        }
+        (target, verdict)
     }
 
     /// Judges a TCP stream.
@@ -215,7 +236,9 @@ impl PortChain {
             return Err(Rejection::Form);
         }
         match target.authority {
-            Some(a) if !a.eq_ignore_ascii_case(view.authority) => {
+            Some(sent)
+                if !authority::without_trailing_dot(sent).eq_ignore_ascii_case(view.authority) =>
+            {
                 Err(AuthorityError::Contradiction.into())
             }
             _ => Ok(target),
@@ -223,14 +246,14 @@ impl PortChain {
     }
 }
 
-/// The facts that policies judge a request by.
+/// The facts that policies judge a request by; after a decision, those that decided.
 pub fn facts<'a>(view: &RequestView<'_, 'a>, target: &'a Target<'_>) -> Facts<'a> {
     Facts {
         remote_ip: remote_ip(view),
         http: Some(HttpFacts {
             method: view.method.as_str(),
             host: view.authority,
-            path: &target.path,
+            path: target.judged_path(),
             headers: view.headers,
         }),
         ..tcp_facts(view.peer, view.source_ip, view.destination)

@@ -60,6 +60,8 @@ pub struct Target<'a> {
     pub authority: Option<&'a str>,
     /// Path and query as they stand in the target, if the path did not change.
     sent: Option<&'a str>,
+    /// The path without its parameters, when policy denied that reading and not the other.
+    denied_reading: Option<String>,
 }
 
 impl Target<'_> {
@@ -70,6 +72,20 @@ impl Target<'_> {
             (None, None) => Cow::Borrowed(&self.path),
             (None, Some(query)) => Cow::Owned(format!("{}?{query}", self.path)),
         }
+    }
+
+    /// The path as the deciding policy read it.
+    pub fn judged_path(&self) -> &str {
+        self.denied_reading.as_deref().unwrap_or(&self.path)
+    }
+
+    /// The target as a server reads it that knows path parameters: `/admin;x=1` is `/admin` to a
+    /// servlet. `None` when the path has none, which is almost always.
+    pub(crate) fn without_parameters(&self) -> Option<Self> {
+        self.path.contains(';').then(|| Self {
+            denied_reading: Some(strip_parameters(&self.path)),
+            ..self.clone()
+        })
     }
 
     /// Whether path and query differ from what was sent.
@@ -105,10 +121,26 @@ pub fn normalise(target: &str, mode: PathNormalization) -> Result<Target<'_>, Re
     };
     Ok(Target {
         sent: sent.filter(|_| matches!(path, Cow::Borrowed(_))),
+        denied_reading: None,
         path,
         query,
         authority,
     })
+}
+
+/// Cuts every segment at its first `;`, and leaves out those of which nothing remains, as servers do
+/// that merge slashes afterwards. Dot segments can not appear: strict mode refuses `..;`.
+fn strip_parameters(path: &str) -> String {
+    let mut stripped = String::with_capacity(path.len());
+    let mut segments = path.split('/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        let name = segment.split(';').next().unwrap_or_default();
+        if !name.is_empty() || segments.peek().is_none() {
+            stripped.push('/');
+            stripped.push_str(name);
+        }
+    }
+    stripped
 }
 
 /// The authority of an absolute target, and path and query.

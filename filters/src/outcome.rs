@@ -31,7 +31,9 @@ pub enum Outcome {
     BadRequest,
     /// HTTP/1.0 or older.
     LowVersion,
-    /// CONNECT, or an upgrade other than WebSocket, inside the tunnel.
+    /// CONNECT inside the tunnel.
+    ConnectInside,
+    /// An upgrade other than WebSocket.
     BadUpgrade,
     /// The header block is too large.
     HeadersTooLarge,
@@ -94,11 +96,12 @@ pub struct Row {
 
 impl Outcome {
     /// All outcomes.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::BadPath,
         Self::BadAuthority,
         Self::BadRequest,
         Self::LowVersion,
+        Self::ConnectInside,
         Self::BadUpgrade,
         Self::HeadersTooLarge,
         Self::HeadersTooSlow,
@@ -132,6 +135,7 @@ impl Outcome {
             Self::BadAuthority     => Row::new(S::BAD_REQUEST, 13, "", "http.invalid_authority", "bad host", Client, true),
             Self::BadRequest       => Row::new(S::BAD_REQUEST, 13, "DPE", "http.codec_error", "bad request", Client, true),
             Self::LowVersion       => Row::new(S::UPGRADE_REQUIRED, 2, "DPE", "low_version", "HTTP/1.1 or later is required", Client, true),
+            Self::ConnectInside    => Row::new(S::METHOD_NOT_ALLOWED, 12, "", "connect_not_allowed", "CONNECT not allowed", Client, true),
             Self::BadUpgrade       => Row::new(S::FORBIDDEN, 7, "", "upgrade_failed", "upgrade not allowed", Client, true),
             Self::HeadersTooLarge  => Row::new(S::REQUEST_HEADER_FIELDS_TOO_LARGE, 8, "", "request_headers_too_large", "request headers too large", Client, true),
             Self::HeadersTooSlow   => Row::new(S::REQUEST_TIMEOUT, 4, "", "request_header_timeout", "request headers took too long", Client, true),
@@ -153,6 +157,22 @@ impl Outcome {
             Self::ClientGone       => Row::new(S::BAD_REQUEST, 1, "DC", "downstream_remote_disconnect", "", Client, false),
             Self::Internal         => Row::new(S::INTERNAL_SERVER_ERROR, 13, "", "internal_error", "internal error", Us, false),
         }
+    }
+
+    /// The `reason` of a request that was refused for what it is, before policy was asked; `None` for
+    /// every other outcome.
+    pub const fn refusal(self) -> Option<&'static str> {
+        Some(match self {
+            Self::BadPath => "bad_path",
+            Self::BadAuthority => "bad_authority",
+            Self::BadRequest => "bad_request",
+            Self::LowVersion => "low_version",
+            Self::ConnectInside => "connect",
+            Self::BadUpgrade => "bad_upgrade",
+            Self::HeadersTooLarge => "header_too_large",
+            Self::HeadersTooSlow => "header_too_slow",
+            _ => return None,
+        })
     }
 
     /// The answer to send.

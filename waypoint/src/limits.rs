@@ -59,6 +59,9 @@ pub const REQUEST_HEADER_BYTES_MAX: usize = 60 * 1024;
 /// Time for the header block of one request, first byte to last. Beyond: 408, connection closed.
 pub const REQUEST_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Header lines of one HTTP/1.1 request: the engine's limit. Beyond: 431, connection closed.
+pub const REQUEST_HEADERS_MAX: usize = 256;
+
 /// Idle time between requests of one HTTP/1.1 keep-alive connection.
 pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(3600);
 
@@ -74,6 +77,10 @@ pub const INNER_STREAMS_MAX: u32 = 1_000;
 
 /// Header list of an HTTP/2 request inside a tunnel.
 pub const INNER_HEADER_BYTES_MAX: u32 = REQUEST_HEADER_BYTES_MAX as u32;
+
+/// Malformed requests on one HTTP/2 connection inside a tunnel, the engine's own number. Beyond: the
+/// connection is closed, GOAWAY with ENHANCE_YOUR_CALM.
+pub const INNER_MALFORMED_STREAMS_MAX: u32 = 32;
 
 /// Attempts to reach an endpoint: the first and two retries on connect failure, as Istio's default
 /// (specs/istio-waypoint.md 4.6).

@@ -140,6 +140,7 @@ async fn a_served_service_is_reached_by_its_hostname_too() {
     for authority in [
         "web.shop.svc.cluster.local:80",
         "WEB.Shop.Svc.Cluster.Local:80",
+        "web.shop.svc.cluster.local.:80",
     ] {
         let stream = tunnel.open(authority).await.expect("a stream");
         let mut connection = Connection::http1_over(stream).await;
@@ -186,4 +187,42 @@ async fn an_ipv6_virtual_ip_stands_in_brackets() {
         &[(":method", "CONNECT"), (":authority", "fd00:96::6:80")],
     );
     assert!(is_refusal(bare.await), "without brackets it is ambiguous");
+}
+
+#[tokio::test]
+async fn a_dot_at_the_end_of_host_is_left_out_for_policy_and_for_the_endpoint() {
+    let mesh = Mesh::start().await;
+    let deny = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+                metadata: {name: no-admin, namespace: shop}\nspec:\n  action: DENY\n  \
+                targetRefs: [{group: \"\", kind: Service, name: raw}]\n  \
+                rules: [{to: [{operation: {hosts: [admin.shop, \"admin.shop:8080\"]}}]}]\n";
+    mesh.configure("no-admin", deny).await;
+    let get = |target: &str, host: &str| {
+        format!("GET {target} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n")
+    };
+    for (target, host, status) in [
+        ("/", "admin.shop", "403"),
+        ("/", "admin.shop.", "403"),
+        ("/", "Admin.Shop.:8080", "403"),
+        ("http://admin.shop./", "admin.shop.", "403"),
+        ("/", "admin.shop..", "400"),
+    ] {
+        let answer = mesh.exchange(RAW, get(target, host)).await;
+        assert_eq!(status_word(&answer), status, "{target} {host}: {answer:?}");
+    }
+    assert_eq!(mesh.raw.requests(), 0);
+    for (host, forwarded) in [("web.shop.", "web.shop"), ("web.shop.:80", "web.shop:80")] {
+        for target in ["/".to_owned(), format!("http://{host}/")] {
+            let answer = mesh.exchange(RAW, get(&target, host)).await;
+            assert_eq!(status_word(&answer), "200", "{target} {host}: {answer:?}");
+            let request = mesh.raw.last().to_ascii_lowercase();
+            let line = format!("\r\nhost: {forwarded}\r\n");
+            assert!(request.contains(&line), "{request:?}");
+            assert_eq!(request.matches(&format!("{host}\r\n")).count(), 0, "{request:?}");
+        }
+    }
+    let mut http2 = Connection::http2_over(mesh.stream(RAW).await).await;
+    let request = http::Request::get("http://admin.shop./").body(bytes::Bytes::new());
+    let answer = http2.send(request.expect("a request")).await;
+    assert_eq!(answer.expect("an answer").status(), 403);
 }

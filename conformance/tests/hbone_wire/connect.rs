@@ -99,10 +99,6 @@ async fn what_is_not_declared_is_a_400_and_nothing_is_dialled() {
         ),
         ("web.shop:80".to_owned(), "a short name"),
         (
-            "web.shop.svc.cluster.local.:80".to_owned(),
-            "a name with a last dot",
-        ),
-        (
             format!("127.0.0.1:{}", cairn.admin.port()),
             "the admin port",
         ),

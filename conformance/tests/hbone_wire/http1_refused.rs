@@ -24,7 +24,9 @@ async fn all_refused(table: &[(&str, &str, String)]) {
         let refused = answer.as_ref().is_ok_and(|answer| {
             let said = answer.to_ascii_lowercase();
             let once = answers(answer) == 1 && status_word(answer) == *status;
-            once && said.contains("\r\nconnection: close\r\n")
+            // Not the engine's.
+            let ours = !said.contains("\r\nserver:");
+            once && ours && said.contains("\r\nconnection: close\r\n")
         });
         if !refused {
             wrong.push(format!("{what}: not {status}, but {answer:?}"));
@@ -193,7 +195,7 @@ async fn a_header_block_over_60_kib_is_a_431() {
             "x".repeat(bytes)
         ))
     };
-    let many = "x-a: b\r\n".repeat(9000);
+    let many = "x-a: b\r\n".repeat(257);
     all_refused(&[
         ("61 KiB", "431", big(61 * 1024)),
         (
@@ -202,10 +204,9 @@ async fn a_header_block_over_60_kib_is_a_431() {
             big(60 * 1024 + 1 - big(0).len()),
         ),
         ("a megabyte", "431", big(1024 * 1024)),
-        // More than 256 headers are too many for the engine, whatever their size.
         (
             "many headers",
-            "400",
+            "431",
             get(&format!("host: raw.shop\r\n{many}")),
         ),
         (

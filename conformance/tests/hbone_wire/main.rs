@@ -24,6 +24,7 @@ mod http1_refused;
 mod http2_inside;
 mod mesh;
 mod paths;
+mod refusals;
 mod smuggling;
 mod tcp;
 mod tls;

@@ -162,7 +162,7 @@ impl Request<'_> {
         self.headers.entry(HOST).or_insert(host);
         let grpc = is_grpc(&self.headers);
         let authority = match authority::of_request(None, &self.headers) {
-            Ok(authority) => authority.to_owned(),
+            Ok(authority) => authority.into_owned(),
             Err(error) => {
                 report.answer = Some(Answer {
                     reason: Some(error.to_string()),

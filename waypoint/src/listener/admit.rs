@@ -90,6 +90,8 @@ fn parse_authority(authority: &str) -> Option<Asked> {
         return (address.port() != 0).then_some(Asked::Address(canonical));
     }
     let (host, port) = authority.rsplit_once(':')?;
+    // The dot that ends an absolute name in DNS.
+    let host = host.strip_suffix('.').unwrap_or(host);
     let port: u16 = port
         .bytes()
         .all(|c| c.is_ascii_digit())
@@ -123,6 +125,10 @@ mod tests {
             address("10.0.0.1:80")
         );
         assert_eq!(
+            parse_authority("web.shop.svc.cluster.local.:80"),
+            Some(Asked::Hostname("web.shop.svc.cluster.local".into(), 80))
+        );
+        assert_eq!(
             parse_authority("Web.shop.svc.cluster.local:8080"),
             Some(Asked::Hostname("web.shop.svc.cluster.local".into(), 8080))
         );
@@ -147,6 +153,8 @@ mod tests {
             "0x7f.1:80",
             ".:80",
             "a..b:80",
+            "a..:80",
+            "127.0.0.1.:80",
         ] {
             assert_eq!(parse_authority(text), None, "{text}");
         }

@@ -208,8 +208,7 @@ impl Stream {
             Ok(Some(inner)) => {
                 // A worker listens only once its engine runs.
                 if let Some(engine) = worker.engine() {
-                    let service = target.service.clone();
-                    engine.serve(stream, inner, origin, asked, service).await;
+                    engine.serve(stream, inner, origin, asked).await;
                 }
             }
             Ok(None) => {}

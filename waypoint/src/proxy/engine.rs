@@ -8,12 +8,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
-use cairn_config_schema::snapshot::Service;
-use pingora_core::apps::{HttpServerApp, HttpServerOptions, ServerApp};
+use anyhow::Context;
+use pingora_core::apps::{HttpServerApp, HttpServerOptions};
 use pingora_core::connectors::ConnectorOptions;
 use pingora_core::protocols::http::ServerSession;
-use pingora_core::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::services::Service as _;
 use pingora_proxy::{HttpProxy, ProcessCustomSession, ProxyServiceBuilder};
@@ -22,24 +20,24 @@ use tokio::sync::{oneshot, watch};
 
 use super::connector::{Shared, TunnelConnector};
 use super::http::Gate;
-use super::stream::{Downstream, StreamContext};
-use crate::limits::{
-    CONNECT_ATTEMPTS_MAX, INNER_HEADER_BYTES_MAX, INNER_STREAMS_MAX, KEEPALIVE_TIMEOUT,
-    TUNNEL_CONNECTION_WINDOW_BYTES, TUNNEL_STREAM_WINDOW_BYTES, UPSTREAM_IDLE_STREAMS_MAX,
-};
+use super::http2;
+use super::stream::Downstream;
+use super::stream_context::StreamContext;
+use crate::limits::{CONNECT_ATTEMPTS_MAX, KEEPALIVE_TIMEOUT, UPSTREAM_IDLE_STREAMS_MAX};
 use crate::listener::admit::Asked;
 use crate::listener::protocol::Inner;
 use crate::telemetry::exchange::StreamOrigin;
 use crate::tunnel_stream::TunnelStream;
 use crate::worker::Worker;
 
-type Proxy = HttpProxy<Gate, TunnelConnector>;
+pub(super) type Proxy = HttpProxy<Gate, TunnelConnector>;
 
 /// The HTTP engine of one worker.
 pub struct Engine {
     proxy: Arc<Proxy>,
     connections: Arc<Shared>,
     draining: watch::Receiver<bool>,
+    worker: Arc<Worker>,
 }
 
 impl Engine {
@@ -57,6 +55,7 @@ impl Engine {
             proxy,
             connections,
             draining: worker.drain.watch(),
+            worker: worker.clone(),
         })
     }
 
@@ -72,15 +71,12 @@ impl Engine {
         inner: Inner,
         origin: Arc<StreamOrigin>,
         asked: Asked,
-        service: Option<Arc<Service>>,
     ) {
-        let context = Arc::new(StreamContext::new(origin, asked, service));
         let http2 = inner == Inner::Http2;
-        match Downstream::new(stream, context.clone(), http2) {
-            // The engine's own loop knows HTTP/2 by what the stream says of itself.
-            Ok(io) if http2 => {
-                self.proxy.process_new(Box::new(io), &self.draining).await;
-            }
+        let context = StreamContext::new(self.worker.clone(), origin, asked, http2);
+        let context = Arc::new(context);
+        match Downstream::new(stream, context.clone()) {
+            Ok(io) if http2 => http2::serve(&self.proxy, io, &context, &self.draining).await,
             Ok(io) => self.serve_http1(io, &context).await,
             Err(error) => tracing::error!(%error, "stream could not be handed to the engine"),
         }
@@ -102,16 +98,6 @@ impl Engine {
     }
 }
 
-fn http2_options() -> H2Options {
-    let mut options = default_h2_options();
-    options
-        .initial_window_size(TUNNEL_STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(TUNNEL_CONNECTION_WINDOW_BYTES)
-        .max_header_list_size(INNER_HEADER_BYTES_MAX)
-        .max_concurrent_streams(INNER_STREAMS_MAX);
-    options
-}
-
 async fn build(gate: Gate, connections: Arc<Shared>) -> anyhow::Result<Arc<Proxy>> {
     let conf = Arc::new(ServerConf {
         threads: 1,
@@ -123,16 +109,14 @@ async fn build(gate: Gate, connections: Arc<Shared>) -> anyhow::Result<Arc<Proxy
     client_options.keepalive_pool_size = UPSTREAM_IDLE_STREAMS_MAX;
     let mut server_options = HttpServerOptions::default();
     server_options.force_custom = true;
+    // Not to be proxied, but so that the gate sees it: the engine would refuse it by itself.
+    server_options.allow_connect_method_proxying = true;
     let (sender, receiver) = oneshot::channel();
     let mut service = ProxyServiceBuilder::new(&conf, gate)
         .custom(TunnelConnector::new(connections), hand_over(sender))
         .client_options(client_options)
         .server_options(server_options)
         .build();
-    let proxy = service
-        .app_logic_mut()
-        .ok_or_else(|| anyhow!("the engine's service has no proxy"))?;
-    proxy.h2_options = Some(http2_options());
 
     let folder = std::env::temp_dir().join(format!("cairn-{}", uuid::Uuid::new_v4()));
     std::fs::create_dir(&folder).with_context(|| format!("make folder {}", folder.display()))?;

@@ -2,18 +2,18 @@
 //! upstream one has an identity for the engine's pool.
 //!
 //! The engine bounds neither the time nor, below 1 MiB, the size of a header block
-//! (specs/pingora.md section 4); a client could hold a stream open for ever at a byte a minute.
+//! (specs/pingora.md section 4); a client could hold a stream open for ever at a byte a minute. And
+//! what it can not read it answers by itself, unseen by its hooks: whatever it writes before the
+//! gate has seen a request is such an answer, and the guard gives its own in its place.
 
 use std::future::Future;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
-use cairn_config_schema::snapshot::Service;
 use cairn_filters::outcome::Outcome;
 use pingora_core::protocols::l4::socket::SocketAddr as EngineAddr;
 use pingora_core::protocols::raw_connect::ProxyDigest;
@@ -25,96 +25,33 @@ use pingora_http::ResponseHeader;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Sleep;
 
+use super::stream_context::StreamContext;
+use super::unread::Unread;
 use crate::limits::{REQUEST_HEADER_BYTES_MAX, REQUEST_HEADER_TIMEOUT};
-use crate::listener::admit::Asked;
-use crate::telemetry::exchange::{Exchange, HttpExchange, StreamOrigin};
+use crate::telemetry::counters;
 use crate::telemetry::instruments::Tracked;
-use crate::telemetry::{self, counters};
 use crate::tunnel_stream::TunnelStream;
 use crate::upstream::Carrier;
 
-/// What requests of one tunnelled stream share.
-#[derive(Debug)]
-pub struct StreamContext {
-    /// Where it comes from.
-    pub origin: Arc<StreamOrigin>,
-    /// What its CONNECT asked for.
-    pub asked: Asked,
-    /// The service it was for at that time; requests look it up again.
-    pub service: Option<Arc<Service>>,
-    /// Whether the header of the present request has been read: the guard rests until the next.
-    header_read: AtomicBool,
-    /// Requests before the present one.
-    requests: AtomicU64,
-}
-
-impl StreamContext {
-    /// The context of a stream whose first request is still to come.
-    pub fn new(origin: Arc<StreamOrigin>, asked: Asked, service: Option<Arc<Service>>) -> Self {
-        Self {
-            origin,
-            asked,
-            service,
-            header_read: AtomicBool::new(false),
-            requests: AtomicU64::new(0),
-        }
-    }
-
-    /// The header of the present request has been read.
-    pub fn header_read(&self) {
-        self.header_read.store(true, Ordering::Relaxed);
-    }
-
-    /// The next request of an HTTP/1.1 connection begins.
-    pub fn next_request(&self) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        self.header_read.store(false, Ordering::Relaxed);
-    }
-
-    fn awaits_header(&self) -> bool {
-        !self.header_read.load(Ordering::Relaxed)
-    }
-
-    /// Tells of a request that never became one: its header was too large or too slow.
-    fn tell_refused(&self, outcome: Outcome, header_bytes: usize) {
-        let row = outcome.row();
-        let mut exchange = Exchange::begin(self.origin.clone());
-        exchange.service.clone_from(&self.service);
-        exchange.flags = row.flag;
-        exchange.details = row.details.into();
-        exchange.http = Some(HttpExchange {
-            protocol: "HTTP/1.1",
-            status: Some(row.status),
-            request_header_bytes: header_bytes as u64,
-            ..HttpExchange::default()
-        });
-        telemetry::finish(exchange);
-    }
-}
-
-const HEADER_TOO_LARGE: &[u8] = b"HTTP/1.1 431 Request Header Fields Too Large\r\n\
-    content-type: text/plain\r\nconnection: close\r\ncontent-length: 43\r\n\r\n\
-    request header block is larger than 60 KiB\n";
-const HEADER_TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\n\
-    content-type: text/plain\r\nconnection: close\r\ncontent-length: 42\r\n\r\n\
-    request header did not arrive within 10 s\n";
+/// A header this long is not kept for the next request's.
+const HEAD_BYTES_KEPT: usize = 4 * 1024;
 
 /// A client's stream.
 pub struct Downstream {
     io: TunnelStream,
     digest: Arc<ProxyDigest>,
     context: Arc<StreamContext>,
-    http2: bool,
-    header_bytes: usize,
+    /// What came of the present header, for the log should the engine refuse it.
+    head: Vec<u8>,
     deadline: Option<Pin<Box<Sleep>>>,
-    /// The request that `header_bytes` and `deadline` are about, as `StreamContext` counts.
+    /// The request that `head` and `deadline` are about, as `StreamContext` counts.
     request: u64,
     refused: bool,
 }
 
 impl Downstream {
-    /// Wraps a stream; `http2` when its preface was seen.
-    pub fn new(io: TunnelStream, context: Arc<StreamContext>, http2: bool) -> io::Result<Self> {
+    /// Wraps a stream.
+    pub fn new(io: TunnelStream, context: Arc<StreamContext>) -> io::Result<Self> {
         // The engine hands user data through only as part of the answer of a CONNECT proxy.
         let response = ResponseHeader::build(200, Some(0)).map_err(io::Error::other)?;
         let user_data: Box<dyn std::any::Any + Send + Sync> = Box::new(context.clone());
@@ -122,8 +59,7 @@ impl Downstream {
             io,
             digest: Arc::new(ProxyDigest::new(Box::new(response), Some(user_data))),
             context,
-            http2,
-            header_bytes: 0,
+            head: Vec::new(),
             deadline: None,
             request: 0,
             refused: false,
@@ -131,17 +67,43 @@ impl Downstream {
     }
 
     /// Answers in the place of the engine, which sees the end of the stream and closes it.
-    fn refuse(
-        &mut self,
-        cx: &mut Context<'_>,
-        outcome: Outcome,
-        answer: &'static [u8],
-    ) -> Poll<io::Result<()>> {
+    fn refuse(&mut self, cx: &mut Context<'_>, unread: Unread) {
         self.refused = true;
-        self.context.tell_refused(outcome, self.header_bytes);
         // Fits the empty write buffer; if the client is gone nobody needs it.
-        let _ = Pin::new(&mut self.io).poll_write(cx, answer);
-        Poll::Ready(Ok(()))
+        let _ = Pin::new(&mut self.io).poll_write(cx, &unread.answer());
+        self.context.tell(unread, self.head.len());
+    }
+
+    /// The engine could not take the request and is writing its answer.
+    fn refuse_unread(&mut self, cx: &mut Context<'_>) {
+        let begun = self.request == self.context.requests() && !self.head.is_empty();
+        let unread = if begun {
+            Unread::explain(&self.head)
+        } else {
+            // It came with the request before it, pipelined.
+            Unread::unknown()
+        };
+        self.refuse(cx, unread);
+    }
+
+    /// The client ended or broke the stream: is there a begun request to be told of?
+    fn end_of_header(&mut self, cx: &mut Context<'_>, broken: Option<&io::Error>) {
+        // Some clients send a line break after a body.
+        if self.head.trim_ascii().is_empty() {
+            return;
+        }
+        match broken {
+            None => {
+                let unread = Unread::explain(&self.head);
+                self.refuse(cx, unread);
+            }
+            Some(error) => {
+                self.refused = true;
+                let reason = format!("the client broke off within the header: {error}");
+                let unread = Unread::because(Outcome::ClientGone, reason);
+                self.context.tell(unread, self.head.len());
+            }
+        }
     }
 
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -151,34 +113,51 @@ impl Downstream {
         }
     }
 
-    fn poll_header(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        // A request without a body that is answered here causes no read while the guard rests.
-        let request = self.context.requests.load(Ordering::Relaxed);
+    /// A request without a body that is answered here causes no read while the guard rests, so each
+    /// read asks whether it is the first of another request.
+    fn begin_header_if_new(&mut self) {
+        let request = self.context.requests();
         if self.request != request {
             self.request = request;
-            self.header_bytes = 0;
             self.deadline = None;
+            self.head.clear();
+            if self.head.capacity() > HEAD_BYTES_KEPT {
+                self.head = Vec::new();
+            }
         }
+    }
+
+    fn poll_header(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.begin_header_if_new();
         let before = buf.filled().len();
         match Pin::new(&mut self.io).poll_read(cx, buf) {
-            Poll::Ready(read) => {
-                read?;
-                self.header_bytes += buf.filled().len() - before;
-                if self.header_bytes > REQUEST_HEADER_BYTES_MAX {
+            Poll::Ready(Err(error)) => {
+                self.end_of_header(cx, Some(&error));
+                Poll::Ready(Err(error))
+            }
+            Poll::Ready(Ok(())) => {
+                let read = buf.filled().get(before..).unwrap_or_default();
+                if read.is_empty() {
+                    self.end_of_header(cx, None);
+                }
+                self.head.extend_from_slice(read);
+                if self.head.len() > REQUEST_HEADER_BYTES_MAX {
                     // A body that comes in the same frame counts too, up to the frame's size;
                     // the engine reads the header in small steps, so only headers get this far.
                     buf.set_filled(before);
-                    return self.refuse(cx, Outcome::HeadersTooLarge, HEADER_TOO_LARGE);
-                }
-                if self.deadline.is_none() && self.header_bytes > 0 {
+                    let reason = "the header is larger than 60 KiB";
+                    self.refuse(cx, Unread::because(Outcome::HeadersTooLarge, reason));
+                } else if self.deadline.is_none() && !self.head.is_empty() {
                     self.deadline = Some(Box::pin(tokio::time::sleep(REQUEST_HEADER_TIMEOUT)));
                 }
                 Poll::Ready(Ok(()))
             }
-            Poll::Pending => match self.poll_deadline(cx) {
-                Poll::Ready(()) => self.refuse(cx, Outcome::HeadersTooSlow, HEADER_TOO_SLOW),
-                Poll::Pending => Poll::Pending,
-            },
+            Poll::Pending => {
+                std::task::ready!(self.poll_deadline(cx));
+                let reason = "the header did not arrive within 10 s";
+                self.refuse(cx, Unread::because(Outcome::HeadersTooSlow, reason));
+                Poll::Ready(Ok(()))
+            }
         }
     }
 }
@@ -193,10 +172,9 @@ impl AsyncRead for Downstream {
             return Poll::Ready(Ok(()));
         }
         // HTTP/2 has its own bounds, in the engine's options.
-        if !self.http2 && self.context.awaits_header() {
+        if self.context.awaits_header() {
             return self.poll_header(cx, buf);
         }
-        self.header_bytes = 0;
         self.deadline = None;
         Pin::new(&mut self.io).poll_read(cx, buf)
     }
@@ -210,6 +188,10 @@ impl AsyncWrite for Downstream {
     ) -> Poll<io::Result<usize>> {
         if self.refused {
             // The answer is out already; whatever the engine would add goes nowhere.
+            return Poll::Ready(Ok(data.len()));
+        }
+        if self.context.awaits_header() {
+            self.refuse_unread(cx);
             return Poll::Ready(Ok(data.len()));
         }
         Pin::new(&mut self.io).poll_write(cx, data)
@@ -241,7 +223,7 @@ impl UniqueID for Downstream {
 
 impl Ssl for Downstream {
     fn selected_alpn_proto(&self) -> Option<ALPN> {
-        self.http2.then_some(ALPN::H2)
+        self.context.is_http2().then_some(ALPN::H2)
     }
 }
 
@@ -360,20 +342,5 @@ impl GetProxyDigest for Upstream {
 impl GetSocketDigest for Upstream {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
         None
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_answers_of_the_guard_say_their_own_length() {
-        for answer in [HEADER_TOO_LARGE, HEADER_TOO_SLOW] {
-            let text = std::str::from_utf8(answer).unwrap();
-            let (head, body) = text.split_once("\r\n\r\n").unwrap();
-            let stated = head.split("content-length: ").nth(1).unwrap();
-            assert_eq!(stated.parse::<usize>().unwrap(), body.len());
-        }
     }
 }

@@ -12,6 +12,8 @@ use super::names;
 
 /// CONNECT requests refused, by reason.
 pub static TUNNEL_REFUSED: ByLabel = ByLabel::new(&names::TUNNEL_REFUSED);
+/// HTTP requests refused for what they are, by reason.
+pub static REQUEST_REFUSED: ByLabel = ByLabel::new(&names::REQUEST_REFUSED);
 /// Connections that did not become a tunnel, by reason.
 pub static HANDSHAKE_FAILED: ByLabel = ByLabel::new(&names::HANDSHAKE_FAILED);
 /// Accepted TCP connections.
@@ -65,8 +67,9 @@ pub fn certificate_expires(at: SystemTime) {
 
 /// Everything above, as a scrape shows it.
 pub fn families() -> Vec<MetricFamily> {
-    let instruments: [&dyn Instrument; 13] = [
+    let instruments: [&dyn Instrument; 14] = [
         &TUNNEL_REFUSED,
+        &REQUEST_REFUSED,
         &HANDSHAKE_FAILED,
         &CONNECTIONS,
         &TUNNELS,

@@ -191,6 +191,12 @@ pub const TUNNEL_REFUSED: Metric = counter(
     "CONNECT requests refused before a byte was forwarded",
     &["reason"],
 );
+/// HTTP requests refused.
+pub const REQUEST_REFUSED: Metric = counter(
+    "cairn_request_refused_total",
+    "HTTP requests refused for what they are, before policy was asked",
+    &["reason"],
+);
 /// TLS handshakes failed.
 pub const HANDSHAKE_FAILED: Metric = counter(
     "cairn_handshake_failed_total",

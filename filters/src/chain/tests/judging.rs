@@ -17,6 +17,27 @@ fn policy_sees_the_normalised_path_and_so_does_the_backend() {
 }
 
 #[test]
+fn a_path_with_parameters_passes_only_if_policy_allows_it_without_them_too() {
+    let chain = chain(service(vec![deny_path("/admin")]), None);
+    // A servlet takes all of these for /admin.
+    for target in ["/admin;x=1", "/admin;", "/;y/admin", "/;/admin;x=1?q=2"] {
+        assert_eq!(answer_to(&chain, target), Answer::Deny, "{target}");
+    }
+    for target in ["/admin/;x", "/admins;x", "/a;x=/admin", "/x?;/admin"] {
+        assert_eq!(answer_to(&chain, target), Answer::Forward, "{target}");
+    }
+    let none = HeaderMap::new();
+    let denied = chain.decide(&view("/admin;x=1", &none));
+    assert_eq!(denied.target.unwrap().judged_path(), "/admin");
+    let decision = chain.decide(&view("/items;v=2", &none));
+    // What passes is sent on as it came.
+    assert_eq!(
+        decision.change_request(None, &mut HeaderMap::new()),
+        "/items;v=2"
+    );
+}
+
+#[test]
 fn routes_see_the_normalised_path() {
     let to = backend(cluster("v2"));
     let chain = chain(service(vec![]), Some(vec![rule("/foo", vec![], vec![to])]));

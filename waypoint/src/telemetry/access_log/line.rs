@@ -76,7 +76,7 @@ impl<'a> Line<'a> {
         Self {
             start_time,
             route_name: http.and_then(|_| route_name(exchange)),
-            method: http.map(|h| h.method.as_str()),
+            method: http.and_then(method),
             path: http.and_then(|h| some(&h.path)),
             protocol: http.and_then(|h| some(h.protocol)),
             response_code: http.and_then(|h| h.status).map_or(0, |s| s.as_u16()),
@@ -132,6 +132,12 @@ fn verb(allowed: bool) -> &'static str {
 
 fn some(text: &str) -> Option<&str> {
     (!text.is_empty()).then_some(text)
+}
+
+/// A request that could not be read has neither method nor path.
+fn method(http: &HttpExchange) -> Option<&str> {
+    let unread = http.path.is_empty() && http.method == http::Method::GET;
+    (!unread).then(|| http.method.as_str())
 }
 
 fn header<'a>(

@@ -1,0 +1,241 @@
+//! Judges one HTTP request. `Gate::judge` states the order; what is decided is decided by
+//! `cairn-filters`' chain. Sends nothing.
+//!
+//! - read the runtime, once;
+//! - refuse what is malformed or framed ambiguously (`screen.rs`);
+//! - clean the headers;
+//! - judge: normalise, route, authorise;
+//! - answer here, or choose a backend and change the request.
+
+use std::sync::Arc;
+
+use cairn_filters::chain::{Answer, Decision, Destination, RequestView};
+use cairn_filters::outcome::{Outcome, is_grpc};
+use cairn_routing::Found;
+use http::header::{HeaderValue, USER_AGENT};
+use http::{HeaderMap, Version};
+use pingora_http::RequestHeader;
+use pingora_proxy::Session;
+
+use super::context::{Plan, RequestContext};
+use super::headers::{self, RequestHeaders};
+use super::http::Gate;
+use super::stream_context::StreamContext;
+use super::{attempt, screen};
+use crate::drain::Kind;
+use crate::runtime::{Runtime, Target};
+use crate::telemetry::exchange::{Exchange, HttpExchange, Peer};
+
+/// What `judge` found.
+pub(super) enum Judged {
+    /// The request goes on to an endpoint.
+    Forward,
+    /// The request is answered here.
+    Answer(Outcome),
+    /// The request is redirected.
+    Redirect(http::StatusCode, HeaderValue),
+}
+
+impl Gate {
+    pub(super) fn judge(&self, session: &mut Session, ctx: &mut RequestContext) -> Judged {
+        let Some(stream) = stream_context(session) else {
+            return Judged::Answer(Outcome::Internal);
+        };
+        stream.header_read();
+        ctx.held = Some(self.worker.in_flight.hold(Kind::Request));
+        let runtime = self.worker.runtime.load_full();
+        let exchange = begin(session, &stream, &runtime);
+        let exchange = ctx.exchange.insert(exchange);
+        let runtime: &Runtime = ctx.runtime.insert(runtime);
+        // The service may have changed, or gone, since the tunnel was opened.
+        let target = runtime.find(&stream.asked);
+        if let Ok(target) = &target {
+            exchange.service.clone_from(&target.service);
+        }
+        if let Some((outcome, reason)) = screen::refusal(session) {
+            exchange.reason = Some(reason.to_owned());
+            return Judged::Answer(outcome);
+        }
+        let Ok(target) = target else {
+            return Judged::Answer(Outcome::NotServed);
+        };
+        let authority = match screen::authority_of(session) {
+            Ok(authority) => authority,
+            Err(error) => {
+                exchange.reason = Some(error.to_string());
+                return Judged::Answer(Outcome::BadAuthority);
+            }
+        };
+        let Some(http) = exchange.http.take() else {
+            return Judged::Answer(Outcome::Internal);
+        };
+        let http = HttpExchange { authority, ..http };
+        let judged = self.decide(session, exchange, &http, &target, runtime, &mut ctx.plan);
+        let request_id = session.req_header().headers.get("x-request-id").cloned();
+        exchange.http = Some(HttpExchange { request_id, ..http });
+        judged
+    }
+
+    fn decide(
+        &self,
+        session: &mut Session,
+        exchange: &mut Exchange,
+        http: &HttpExchange,
+        target: &Target,
+        runtime: &Runtime,
+        plan: &mut Option<Plan>,
+    ) -> Judged {
+        let peer = exchange.origin.peer.clone();
+        let own = self.worker.identity.borrow();
+        let http2 = session.is_http2();
+        let request = session.req_header_mut();
+        target.chain.clean(
+            &mut RequestHeaders(request),
+            Some(&own.identity),
+            Some(&peer.identity),
+            request_id,
+        );
+        let decision = target.chain.decide(&RequestView {
+            peer: Some(&peer.identity),
+            source_ip: peer.address.ip(),
+            destination: target.destination,
+            method: &http.method,
+            target: &http.path,
+            authority: &http.authority,
+            headers: &request.headers,
+        });
+        note_decision(exchange, &decision);
+        if decision.answer == Answer::Deny {
+            exchange.reason = denial(target, &decision, http, &peer, &request.headers);
+        }
+        let random = fastrand::u64(..);
+        let destination = match target.chain.backend(&decision, random) {
+            Ok(destination) => destination,
+            Err(failure) => {
+                return answered(&decision, failure.outcome(), exchange);
+            }
+        };
+        let cluster = match destination {
+            Destination::Cluster { key, .. } => runtime.cluster(key).cloned(),
+            Destination::Dialled => Some(target.cluster.clone()),
+        };
+        let Some(cluster) = cluster else {
+            return Judged::Answer(Outcome::InvalidBackend);
+        };
+        if let Destination::Cluster {
+            key,
+            backend: Some(_),
+        } = destination
+        {
+            let service = runtime.snapshot.services.get(&key.service);
+            exchange.service = service.cloned().or(exchange.service.take());
+            exchange.service_port = key.port;
+        }
+        let upgrade = request.headers.contains_key(http::header::UPGRADE);
+        let version = attempt::version(runtime, destination, target, http2 && !upgrade, upgrade);
+        *plan = Some(Plan {
+            response_changes: decision.response_changes(destination.backend()),
+            version,
+            cluster,
+        });
+        let path = decision.change_request(destination.backend(), &mut RequestHeaders(request));
+        if set_target(request, &path).is_err() {
+            exchange.reason = Some(format!("the rewritten path {path} is not valid"));
+            return Judged::Answer(Outcome::BrokenRule);
+        }
+        Judged::Forward
+    }
+}
+
+/// The answer for a request that has nowhere to go.
+fn answered(decision: &Decision<'_>, failure: Outcome, exchange: &mut Exchange) -> Judged {
+    if let Answer::Redirect { status, location } = &decision.answer {
+        return Judged::Redirect(*status, location.clone());
+    }
+    let outcome = decision.answer.outcome().unwrap_or(failure);
+    if let Some(details) = decision.details() {
+        exchange.details = details;
+    }
+    if exchange.reason.is_none() {
+        exchange.reason = decision.reason().map(|r| r.into_owned());
+    }
+    Judged::Answer(outcome)
+}
+
+/// Why policy denied it: the deciding rule, or the nearest allow and what it lacks.
+fn denial(
+    target: &Target,
+    decision: &Decision<'_>,
+    http: &HttpExchange,
+    peer: &Peer,
+    headers: &HeaderMap,
+) -> Option<String> {
+    let view = RequestView {
+        peer: Some(&peer.identity),
+        source_ip: peer.address.ip(),
+        destination: target.destination,
+        method: &http.method,
+        target: &http.path,
+        authority: &http.authority,
+        headers,
+    };
+    let facts = cairn_filters::chain::facts(&view, decision.target.as_ref()?);
+    let verdict = decision.verdict.as_ref()?;
+    Some(verdict.reason(target.chain.policies(), &facts))
+}
+
+fn note_decision(exchange: &mut Exchange, decision: &Decision<'_>) {
+    exchange.verdict.clone_from(&decision.verdict);
+    if let Some(Found::Rule(rule)) = &decision.found {
+        exchange.route = Some((rule.route.clone(), rule.rule));
+    }
+}
+
+fn request_id() -> HeaderValue {
+    let mut buffer = uuid::Uuid::encode_buffer();
+    let id = uuid::Uuid::new_v4();
+    // Hexadecimal digits and dashes are always a header value.
+    HeaderValue::from_str(id.hyphenated().encode_lower(&mut buffer))
+        .unwrap_or_else(|_| HeaderValue::from_static("-"))
+}
+
+fn stream_context(session: &Session) -> Option<Arc<StreamContext>> {
+    let digest = session.digest()?.proxy_digest.as_ref()?;
+    digest.user_data.as_ref()?.downcast_ref().cloned()
+}
+
+fn begin(session: &Session, stream: &StreamContext, runtime: &Runtime) -> Exchange {
+    let request = session.req_header();
+    let mut exchange = Exchange::begin(stream.origin.clone());
+    exchange.snapshot = runtime.snapshot.version;
+    exchange.source = runtime.workload(stream.origin.peer.address.ip()).cloned();
+    exchange.http = Some(HttpExchange {
+        method: request.method.clone(),
+        path: String::from_utf8_lossy(request.raw_path()).into_owned(),
+        protocol: match request.version {
+            Version::HTTP_2 => "HTTP/2",
+            Version::HTTP_11 => "HTTP/1.1",
+            _ => "HTTP/1.0",
+        },
+        user_agent: request.headers.get(USER_AGENT).cloned(),
+        forwarded_for: request.headers.get("x-forwarded-for").cloned(),
+        grpc: is_grpc(&request.headers),
+        request_header_bytes: match headers::block_bytes(session) {
+            0 => headers::wire_bytes(&request.headers) + request.raw_path().len() as u64,
+            bytes => bytes as u64,
+        },
+        ..HttpExchange::default()
+    });
+    exchange
+}
+
+/// Puts the normalised, perhaps rewritten, path and query into the request.
+fn set_target(request: &mut RequestHeader, path: &str) -> Result<(), http::Error> {
+    if request.raw_path() == path.as_bytes() {
+        return Ok(());
+    }
+    let mut parts = request.uri.clone().into_parts();
+    parts.path_and_query = Some(http::uri::PathAndQuery::try_from(path)?);
+    request.set_uri(http::Uri::from_parts(parts)?);
+    Ok(())
+}
