@@ -3,19 +3,20 @@
 
 mod assemble;
 mod contest;
+mod pieces;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{DefaultHasher, Hasher};
 use std::sync::Arc;
 
-use rustc_hash::{FxHashMap, FxHasher};
+use rustc_hash::FxHashMap;
 
 use crate::diagnostics::Diagnostic;
 use crate::limits::FILE_BYTES_MAX;
 use crate::origin::Origin;
-use crate::parse::{Document, Item, Names, Parsed, documents, parse};
+use crate::parse::{Item, Names};
 use crate::resources::Resources;
+use pieces::Cached;
 
 /// One file as it is now.
 #[derive(Clone, Debug)]
@@ -71,28 +72,6 @@ struct FileState {
     has_unknown_scope: bool,
 }
 
-/// What one document says.
-#[derive(Debug)]
-struct Cached {
-    fingerprint: Fingerprint,
-    lines_before: u32,
-    parsed: Parsed,
-}
-
-/// Two hashes of different construction and the length: texts that agree in all three are the same.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-struct Fingerprint(u64, u64, usize);
-
-impl Fingerprint {
-    fn of(bytes: &[u8]) -> Self {
-        let mut sip = DefaultHasher::new();
-        sip.write(bytes);
-        let mut fx = FxHasher::default();
-        fx.write(bytes);
-        Self(sip.finish(), fx.finish(), bytes.len())
-    }
-}
-
 impl Store {
     /// Takes the files that are there now, all of them. A file that is not among them is gone, and
     /// so are its objects.
@@ -122,7 +101,8 @@ impl Store {
         }
     }
 
-    /// Documents parsed since the store was made: those whose text was not seen before.
+    /// Documents and items of lists parsed since the store was made: those whose text was not seen
+    /// before.
     pub fn documents_parsed(&self) -> u64 {
         self.documents_parsed
     }
@@ -158,72 +138,14 @@ impl Store {
             }
         };
         let was_unreadable = old.as_ref().is_none_or(|o| o.unreadable.is_some());
-        let mut old = old.map_or_else(Vec::new, |o| o.documents);
-        let cut = documents(text);
-        let fingerprints = cut.iter().map(|d| Fingerprint::of(d.text.as_bytes()));
-        let fingerprints: Vec<_> = fingerprints.collect();
-        let is_as_before = |(d, (c, f)): (&Cached, (&Document<'_>, &Fingerprint))| {
-            d.lines_before == c.lines_before && d.fingerprint == *f
-        };
-        let changed = was_unreadable
-            || old.len() != cut.len()
-            || !old
-                .iter()
-                .zip(cut.iter().zip(&fingerprints))
-                .all(is_as_before);
-        if changed {
-            let mut known: FxHashMap<_, _> = old.drain(..).map(|d| (d.fingerprint, d)).collect();
-            old.extend(cut.iter().zip(fingerprints).map(|(document, fingerprint)| {
-                self.document(
-                    document,
-                    fingerprint,
-                    &file.path,
-                    known.remove(&fingerprint),
-                )
-            }));
-            old.shrink_to_fit();
-        }
+        let old = old.map_or_else(Vec::new, |o| o.documents);
+        let (documents, changed) = self.pieces(text, &file.path, old);
         let state = FileState {
-            documents: old,
+            documents,
             unreadable: None,
             was_read: true,
             has_unknown_scope,
         };
-        (state, changed)
-    }
-
-    /// What a document says: known from before, or parsed.
-    fn document(
-        &mut self,
-        document: &Document<'_>,
-        fingerprint: Fingerprint,
-        path: &Arc<str>,
-        known: Option<Cached>,
-    ) -> Cached {
-        let is_known = known.is_some();
-        let mut cached = known.unwrap_or_else(|| {
-            self.documents_parsed += 1;
-            Cached {
-                fingerprint,
-                lines_before: 0,
-                parsed: parse(document, path, &mut self.names).shrunk(),
-            }
-        });
-        if is_known && cached.lines_before == document.lines_before {
-            return cached;
-        }
-        cached.lines_before = document.lines_before;
-        for item in &mut cached.parsed.items {
-            let Item::Good(object) = item else { continue };
-            object.set_lines_before(document.lines_before);
-            // A list is one document: of its objects most are what they were.
-            if let Some(in_force) = self.in_force.get(object.origin())
-                && let Item::Good(old) = &in_force.item
-                && old == object
-            {
-                *object = old.clone();
-            }
-        }
-        cached
+        (state, changed || was_unreadable)
     }
 }

@@ -6,6 +6,7 @@ mod catalog;
 mod de;
 mod fault;
 mod kube;
+mod list;
 mod mesh;
 mod names;
 mod node;
@@ -24,6 +25,7 @@ use crate::diagnostics::{Diagnostic, Location};
 use crate::origin::Origin;
 use crate::resources::{AnyObject, Broken};
 
+pub(crate) use list::{CutList, cut_list};
 pub(crate) use names::Names;
 pub(crate) use split::{Document, documents};
 
@@ -72,15 +74,36 @@ impl Item {
     }
 }
 
-/// Parses one document of a file.
-pub(crate) fn parse(document: &Document<'_>, file: &Arc<str>, names: &mut Names) -> Parsed {
+/// What a text is read as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Role {
+    /// A whole document.
+    Document,
+    /// A `List` without its items.
+    Frame,
+    /// One item of a `List`.
+    Item,
+}
+
+/// Parses one document of a file, or a piece of a list. `None`: it is no such piece.
+pub(crate) fn parse(
+    document: &Document<'_>,
+    role: Role,
+    file: &Arc<str>,
+    names: &mut Names,
+) -> Option<Parsed> {
     let mut reader = object::Reader::new(document, file.clone(), names);
-    match tree::build(document.text) {
-        Ok(None) => {}
-        Ok(Some(root)) => reader.object(&root, None),
-        Err(error) => reader.damaged(&error),
+    match (tree::build(document.text), role) {
+        (Ok(None), Role::Document) => {}
+        (Ok(Some(root)), Role::Document) => reader.object(&root, None),
+        (Err(error), Role::Document) => reader.damaged(&error),
+        (Ok(Some(root)), Role::Frame) if list::is_frame(&root, document.text) => {
+            reader.object(&root, None);
+        }
+        (Ok(Some(root)), Role::Item) => reader.object(list::only_item(&root)?, None),
+        (_, Role::Frame | Role::Item) => return None,
     }
-    reader.finish()
+    Some(reader.finish())
 }
 
 /// A place of a document as a place of the file.

@@ -9,5 +9,6 @@
 mod cache;
 mod duplicates;
 mod last_good;
+mod lists;
 mod support;
 mod unreadable;
