@@ -164,6 +164,8 @@ fn judge_http(snapshot: &Snapshot, served: &Served, ask: &Ask, judged: &mut Judg
         .chain
         .clean(&mut headers, Some(&own), Some(&peer), request_id);
     let authority = without_trailing_dot(ask.authority());
+    // As the waypoint does: what is forwarded is what was judged.
+    headers.insert(HOST, HeaderValue::from_str(&authority).expect("host"));
     let view = RequestView {
         peer: Some(&peer),
         source_ip: ask.source_ip(),

@@ -66,12 +66,13 @@ impl Apps {
 
 /// One case as its stages go by.
 pub struct Replay {
+    // The process first, so that its output is there when a failure shows it.
+    cairn: Option<Cairn>,
     folder: TempDir,
     identities: Identities,
     subnet: Subnet,
     source: IpAddr,
     mesh: Mesh,
-    cairn: Option<Cairn>,
     gateway: Option<String>,
     tunnels: HashMap<String, Tunnel>,
     asked: u32,
@@ -220,8 +221,13 @@ impl Replay {
             let Some(request_id) = request_id else {
                 continue;
             };
-            let is_it = |line: &Value| line["request_id"] == request_id.as_str();
-            let line = cairn.logged(&ask.shown(), is_it).await;
+            let is_it = |line: &Value| match &line["request_id"] {
+                // Refused before its headers were read into fields.
+                Value::Null => line["response_code_details"] == judged.details.as_str(),
+                id => id == request_id.as_str(),
+            };
+            let what = format!("{} -> {} {}", ask.shown(), judged.answer, judged.details);
+            let line = cairn.logged(&what, is_it).await;
             for difference in crate::compare_line(&judged, &line) {
                 wrong.push(format!("{}: {difference}", ask.shown()));
             }
