@@ -198,12 +198,8 @@ fn compile(
         .with_effect("it is asked nothing");
         findings.push(object.mark(finding, "spec.provider"));
     }
-    if action == Action::Deny && spec.rules.as_ref().is_none_or(Vec::is_empty) {
-        let message = "a DENY policy without rules matches nothing";
-        let finding = Diagnostic::warning(Code::MissingField, message)
-            .with_effect("it denies nothing")
-            .with_hint("a rule that matches everything is written rules: [{}]");
-        findings.push(object.mark(finding, "spec.rules"));
+    if action == Action::Deny {
+        warn_of_no_rules(object, findings);
     }
     let dry_run = dry_run(object, findings);
     let rules = rules(object, action, dry_run, &scope, terms, findings);
@@ -214,6 +210,17 @@ fn compile(
         rules,
         broken: None,
     })
+}
+
+/// As in Istio, a DENY policy without rules matches nothing (specs/istio-waypoint.md 4.8).
+fn warn_of_no_rules(object: &Object<AuthorizationPolicySpec>, findings: &mut Findings) {
+    if object.spec.rules.as_ref().is_none_or(Vec::is_empty) {
+        let message = "a DENY policy without rules matches nothing";
+        let finding = Diagnostic::warning(Code::MissingField, message)
+            .with_effect("it denies nothing")
+            .with_hint("a rule that matches everything is written rules: [{}]");
+        findings.push(object.mark(finding, "spec.rules"));
+    }
 }
 
 fn rules(
