@@ -277,3 +277,46 @@ fn resident_bytes(mesh: &Mesh) -> usize {
     let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<usize>().ok());
     kib.expect("a number of KiB") * 1024
 }
+
+#[tokio::test]
+async fn a_101_that_nobody_asked_for_is_a_502_and_ends_the_connection_to_the_endpoint() {
+    let switched = |_: &str| {
+        b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: other\r\n\r\nnot HTTP"
+            .to_vec()
+    };
+    let mesh = scripted(switched).await;
+    let upgrade = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: \
+                   AAAAAAAAAAAAAAAAAAAAAA==\r\nsec-websocket-version: 13\r\n";
+    // Neither unasked nor to something else than what was asked for.
+    for (count, more) in ["", "connection: upgrade, x\r\n", upgrade]
+        .iter()
+        .enumerate()
+    {
+        let mut stream = mesh.stream(RAW).await;
+        let request = format!("GET /{count} HTTP/1.1\r\nhost: raw.shop\r\n{more}\r\n");
+        stream.write_all(request.as_bytes()).await.expect("a write");
+        let answer = read_until(&mut stream, "upstream protocol error").await;
+        assert_eq!(status_word(&answer), "502", "{more}: {answer:?}");
+        assert!(!answer.contains("not HTTP"), "{more}: {answer:?}");
+        let path = format!("/{count}");
+        let line = mesh
+            .cairn()
+            .logged("the 101", |line| line["path"] == path.as_str());
+        let line = line.await;
+        assert_eq!(line["response_code"], 502, "{line}");
+        assert_eq!(line["response_flags"], "UPE", "{line}");
+        assert!(
+            line["reason"].as_str().is_some_and(|r| r.contains("101")),
+            "{line}"
+        );
+        assert_eq!(
+            mesh.raw.connections().len(),
+            count + 1,
+            "the connection was used again"
+        );
+    }
+    until("the connections to the endpoint are closed", async || {
+        mesh.cairn().metric("cairn_upstream_streams", &[]).await == 0.0
+    })
+    .await;
+}

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use cairn_filters::outcome::Outcome;
 use http::{HeaderMap, StatusCode, Version};
 use pingora_core::modules::http::HttpModules;
+use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -73,6 +74,23 @@ impl ProxyHttp for Gate {
         ctx: &mut RequestContext,
     ) -> Result<Box<HttpPeer>> {
         attempt::next_peer(self, session, ctx)
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _session: &mut Session,
+        _reused: bool,
+        _peer: &HttpPeer,
+        _descriptor: std::os::fd::RawFd,
+        connection: Option<&Digest>,
+        ctx: &mut RequestContext,
+    ) -> Result<()> {
+        let socket = connection.and_then(|c| c.socket_digest.as_ref());
+        if let Some(exchange) = &mut ctx.exchange {
+            let local = socket.and_then(|s| s.local_addr());
+            exchange.upstream_local = local.and_then(|a| a.as_inet()).copied();
+        }
+        Ok(())
     }
 
     async fn upstream_request_filter(

@@ -176,7 +176,14 @@ impl AsyncRead for Downstream {
             return self.poll_header(cx, buf);
         }
         self.deadline = None;
-        Pin::new(&mut self.io).poll_read(cx, buf)
+        let read = Pin::new(&mut self.io).poll_read(cx, buf);
+        if read.is_pending() && !self.context.is_http2() {
+            // The engine flushes a body of known length at its end only. Whoever waits for the
+            // client has no more to write at the moment: the client gets what is there. An error
+            // shows at the next write.
+            let _ = Pin::new(&mut self.io).poll_flush(cx);
+        }
+        read
     }
 }
 
@@ -265,6 +272,8 @@ impl std::fmt::Debug for Downstream {
 pub struct Upstream {
     io: Carrier,
     descriptor: OwnedFd,
+    /// Holds our own address, which the access log is told.
+    socket: Arc<SocketDigest>,
     _counted: Tracked,
 }
 
@@ -275,9 +284,14 @@ impl Upstream {
     /// When the process is out of descriptors.
     pub fn new(io: Carrier) -> io::Result<Self> {
         let descriptor = io.descriptor()?;
+        let socket = SocketDigest::from_raw_fd(descriptor.as_raw_fd());
+        let local = io.local_address().map(EngineAddr::Inet);
+        // Set before anybody asks, or the digest would ask the kernel each time it has none.
+        let _ = socket.local_addr.set(local);
         Ok(Self {
             io,
             descriptor,
+            socket: Arc::new(socket),
             _counted: counters::UPSTREAM_STREAMS.track(),
         })
     }
@@ -341,6 +355,6 @@ impl GetProxyDigest for Upstream {
 
 impl GetSocketDigest for Upstream {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        None
+        Some(self.socket.clone())
     }
 }

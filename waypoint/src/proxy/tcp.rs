@@ -109,7 +109,10 @@ async fn connect(
             .dial(&dialer.destination(&live.endpoint), limit)
             .await
         {
-            Ok(carrier) => return Ok((carrier, live.begin())),
+            Ok(carrier) => {
+                exchange.upstream_local = carrier.local_address();
+                return Ok((carrier, live.begin()));
+            }
             Err(error) => {
                 exchange.upstream_failure = Some(error.to_string().into());
                 outcome = Outcome::ConnectFailed;

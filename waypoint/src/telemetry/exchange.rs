@@ -88,6 +88,8 @@ pub struct Exchange {
     pub route: Option<(Arc<cairn_config_schema::snapshot::HttpRoute>, usize)>,
     /// The endpoint of the last attempt.
     pub endpoint: Option<Endpoint>,
+    /// Our end of the connection of the last attempt.
+    pub upstream_local: Option<SocketAddr>,
     /// Attempts made upstream.
     pub attempts: u32,
     /// The policy verdict; `None` when the exchange ended before policy.
@@ -123,6 +125,7 @@ impl Exchange {
             tcp: None,
             route: None,
             endpoint: None,
+            upstream_local: None,
             attempts: 0,
             verdict: None,
             reason: None,

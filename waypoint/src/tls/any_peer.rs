@@ -6,19 +6,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use cairn_config_schema::identity::Identity;
+use rustls::ClientConfig;
 use rustls::client::Resumption;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::ServerName;
 use rustls::version::TLS13;
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, SignatureScheme,
-};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::handshake::EndpointConnection;
 use super::rotate::{ALPN_H2, Fixed};
-use super::verify::EndpointVerifier;
+use super::verify::{EndpointVerifier, Expected};
 use super::{LocalIdentity, peer_identity};
 
 /// Connects to anyone with a chain to the mesh roots and one SPIFFE ID, and says who it is.
@@ -34,7 +31,10 @@ pub async fn connect_to_any(
         .with_protocol_versions(&[&TLS13])
         .map_err(io::Error::other)?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyWorkload(local.clone())))
+        .with_custom_certificate_verifier(Arc::new(EndpointVerifier {
+            local: local.clone(),
+            expected: Expected::AnyWorkload,
+        }))
         .with_client_cert_resolver(Arc::new(Fixed(local.certified.clone())));
     config.alpn_protocols = vec![ALPN_H2.to_vec()];
     config.resumption = Resumption::disabled();
@@ -51,64 +51,4 @@ pub async fn connect_to_any(
     let leaf = leaf.ok_or_else(|| io::Error::other("no server certificate"))?;
     let identity = peer_identity(leaf).map_err(io::Error::other)?;
     Ok((tls, identity))
-}
-
-#[derive(Debug)]
-struct AnyWorkload(Arc<LocalIdentity>);
-
-impl AnyWorkload {
-    /// The strict verifier, expecting exactly who is there.
-    fn expecting(&self, end_entity: &CertificateDer<'_>) -> Result<EndpointVerifier, Error> {
-        let expected = peer_identity(end_entity).map_err(|error| {
-            Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error))))
-        })?;
-        Ok(EndpointVerifier {
-            local: self.0.clone(),
-            expected,
-        })
-    }
-}
-
-impl ServerCertVerifier for AnyWorkload {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        self.expecting(end_entity)?.verify_server_cert(
-            end_entity,
-            intermediates,
-            server_name,
-            ocsp_response,
-            now,
-        )
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.expecting(cert)?
-            .verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.expecting(cert)?
-            .verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        let algorithms = &self.0.provider.signature_verification_algorithms;
-        algorithms.supported_schemes()
-    }
 }

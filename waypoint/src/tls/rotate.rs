@@ -15,7 +15,7 @@ use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig, SignatureScheme};
 
 use super::identity::provider;
-use super::verify::{ClientVerifier, EndpointVerifier};
+use super::verify::{ClientVerifier, EndpointVerifier, Expected};
 use super::{IdentityFiles, LoadError, LocalIdentity};
 
 pub(super) const ALPN_H2: &[u8] = b"h2";
@@ -103,7 +103,10 @@ pub fn client_config(
     let mut config = ClientConfig::builder_with_provider(local.provider.clone())
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(EndpointVerifier { local, expected }))
+        .with_custom_certificate_verifier(Arc::new(EndpointVerifier {
+            local,
+            expected: Expected::Workload(expected),
+        }))
         .with_client_cert_resolver(certified);
     config.alpn_protocols = vec![ALPN_H2.to_vec()];
     config.resumption = Resumption::disabled();

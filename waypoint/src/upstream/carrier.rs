@@ -51,11 +51,11 @@ impl Carrier {
         }
     }
 
-    /// The TCP peer: the tunnel's next hop, or the endpoint itself.
-    pub fn next_hop(&self) -> Option<SocketAddr> {
+    /// Our end of the TCP connection underneath: the tunnel's, or the one to the endpoint itself.
+    pub fn local_address(&self) -> Option<SocketAddr> {
         match self {
-            Self::Tunnel { lease, .. } => Some(lease.next_hop()),
-            Self::Plain(tcp) => tcp.peer_addr().ok(),
+            Self::Tunnel { lease, .. } => lease.local_address(),
+            Self::Plain(tcp) => tcp.local_addr().ok(),
         }
     }
 }

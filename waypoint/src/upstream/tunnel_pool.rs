@@ -57,6 +57,8 @@ struct Tunnel {
     streams: AtomicUsize,
     closed: AtomicBool,
     descriptor: OwnedFd,
+    /// Our own end, for the access log.
+    local: Option<SocketAddr>,
     next_hop: SocketAddr,
     /// Told when a stream ends, for the idle timer.
     released: Notify,
@@ -73,8 +75,8 @@ impl StreamLease {
         self.tunnel.descriptor.try_clone()
     }
 
-    pub(super) fn next_hop(&self) -> SocketAddr {
-        self.tunnel.next_hop
+    pub(super) fn local_address(&self) -> Option<SocketAddr> {
+        self.tunnel.local
     }
 }
 
@@ -225,6 +227,7 @@ impl Hop {
             .as_fd()
             .try_clone_to_owned()
             .map_err(|e| ConnectError::Tcp(next_hop, e))?;
+        let local_address = tcp.local_addr().ok();
         let tls = tls::connect(local.clone(), key.identity.clone(), next_hop, tcp)
             .await
             .map_err(|e| ConnectError::Tls(next_hop, e))?;
@@ -243,6 +246,7 @@ impl Hop {
             streams: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             descriptor,
+            local: local_address,
             next_hop,
             released: Notify::new(),
         });

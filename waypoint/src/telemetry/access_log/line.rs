@@ -1,5 +1,6 @@
 //! What one line of the access log says. The keys are those of Istio's JSON log
-//! (specs/istio-waypoint.md 5.5), then Cairn's. Of the headers, only those with a key of their own
+//! (specs/istio-waypoint.md 5.5), but for `requested_server_name`, which no tunnel has; then Cairn's.
+//! Of the headers, only those with a key of their own
 //! are ever written.
 
 use std::borrow::Cow;
@@ -41,10 +42,9 @@ pub struct Line<'a> {
     authority: Option<&'a str>,
     upstream_host: Option<Text<SocketAddr>>,
     upstream_cluster: Option<Text<UpstreamCluster<'a>>>,
-    upstream_local_address: Option<&'a str>,
+    upstream_local_address: Option<Text<SocketAddr>>,
     downstream_local_address: Text<SocketAddr>,
     downstream_remote_address: Text<SocketAddr>,
-    requested_server_name: Option<&'a str>,
     upstream_transport_failure_reason: Option<&'a str>,
 
     source_principal: &'a str,
@@ -102,10 +102,9 @@ impl<'a> Line<'a> {
                     protocol: if http.is_some() { "http" } else { "tcp" },
                 })
             }),
-            upstream_local_address: None,
+            upstream_local_address: exchange.upstream_local.map(Text),
             downstream_local_address: Text(exchange.origin.destination),
             downstream_remote_address: Text(exchange.origin.peer.address),
-            requested_server_name: None,
             upstream_transport_failure_reason: exchange.upstream_failure.as_deref(),
             source_principal: exchange.origin.peer.identity.uri(),
             destination_principal: destination.map(|w| w.identity.uri()),

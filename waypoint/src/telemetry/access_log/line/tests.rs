@@ -46,7 +46,6 @@ fn an_http_request_that_was_answered() {
         "upstream_local_address":null,
         "downstream_local_address":"10.96.1.2:8000",
         "downstream_remote_address":"10.0.0.7:41000",
-        "requested_server_name":null,
         "upstream_transport_failure_reason":null,
         "source_principal":"spiffe://cluster.local/ns/shop/sa/web",
         "destination_principal":"spiffe://cluster.local/ns/shop/sa/httpbin",
