@@ -1,7 +1,9 @@
 //! Loopback addresses and free ports.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
+
+use tokio::net::TcpSocket;
 
 /// A block 127.x.y.0/24 that no other laboratory of this process has; x comes from the process, so
 /// that two test processes seldom share one.
@@ -50,13 +52,49 @@ pub fn free_port(ip: IpAddr) -> u16 {
         let offset =
             NEXT.fetch_add(1, Ordering::Relaxed).wrapping_add(first) % (PORTS.end - PORTS.start);
         let port = PORTS.start + offset;
-        if TcpListener::bind((ip, port)).is_ok() {
+        if is_free(SocketAddr::new(ip, port)) {
             return port;
         }
     }
 }
 
+/// Whether nobody listens there. Binds and does not listen: a process that another test is just
+/// starting has a copy of the socket until it executes its program, and a copy that listened would
+/// keep the address from whom it was found for.
+fn is_free(address: SocketAddr) -> bool {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    };
+    socket.is_ok_and(|socket| socket.set_reuseaddr(true).is_ok() && socket.bind(address).is_ok())
+}
+
 /// An address with a free port.
 pub fn free_address(ip: IpAddr) -> SocketAddr {
     SocketAddr::new(ip, free_port(ip))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+
+    use super::{free_address, is_free};
+
+    #[test]
+    fn an_address_is_free_until_somebody_listens() {
+        let address = free_address(Ipv4Addr::LOCALHOST.into());
+        let listener = TcpListener::bind(address).unwrap();
+        assert!(!is_free(address));
+        drop(listener);
+        assert!(is_free(address));
+    }
+
+    #[test]
+    fn a_copy_of_the_socket_that_found_an_address_does_not_keep_it() {
+        let address = free_address(Ipv4Addr::LOCALHOST.into());
+        let copy = tokio::net::TcpSocket::new_v4().unwrap();
+        copy.set_reuseaddr(true).unwrap();
+        copy.bind(address).unwrap();
+        TcpListener::bind(address).unwrap();
+    }
 }
