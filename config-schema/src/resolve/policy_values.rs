@@ -1,6 +1,7 @@
 //! The forms that values of an AuthorizationPolicy have, field by field (specs/istio-waypoint.md 4.8).
 //! Each function adds what one value means, or says what is wrong with it. None is empty here.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -122,8 +123,24 @@ pub(super) fn host(
     _: &str,
     values: &mut Vec<StringMatch>,
 ) -> Result {
-    values.push(StringMatch::parse(&text.to_ascii_lowercase()));
+    let text = text.to_ascii_lowercase();
+    values.push(StringMatch::parse(&without_last_dot(&text)));
     Ok(())
+}
+
+/// Requests reach policy without the dot at the end of their host, so a value with one
+/// (`foo.example.`, `*.example.:8080`) must not have it either: it would match nothing.
+fn without_last_dot(text: &str) -> Cow<'_, str> {
+    let (host, port) = match text.split_once(':') {
+        Some((host, port)) => (host, Some(port)),
+        None => (text, None),
+    };
+    match (host.strip_suffix('.'), port) {
+        // `*.` is no name with a dot at its end.
+        (None | Some("" | "*"), _) => Cow::Borrowed(text),
+        (Some(host), None) => Cow::Borrowed(host),
+        (Some(host), Some(port)) => Cow::Owned(format!("{host}:{port}")),
+    }
 }
 
 /// A method, case-sensitive.

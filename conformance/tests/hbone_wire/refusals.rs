@@ -1,11 +1,12 @@
 //! A reason for every refusal: whatever is wrong with a request, Cairn answers it itself, counts it and
 //! writes a line of the access log that says why. What is refused is the business of `http1_refused`.
 
+use cairn_conformance::client::Connection;
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 
 use crate::frames::{Answered, END_STREAM, Frames};
-use crate::mesh::{Mesh, RAW, read_all, status_word};
+use crate::mesh::{Mesh, RAW, WEB, read_all, status_word};
 
 /// What everybody is told of one refused request.
 struct Told {
@@ -190,6 +191,26 @@ async fn a_request_that_ends_within_its_header_is_a_400_with_a_reason() {
     let line = mesh.cairn().logged("the half request", half).await;
     assert_eq!(line["reason"], "the request ended before its header did");
     assert_eq!(line["response_code"], 400);
+}
+
+#[tokio::test]
+async fn a_client_that_breaks_off_within_a_header_is_told_of() {
+    let mesh = Mesh::start().await;
+    let mut tunnel = mesh.tunnel().await;
+    let mut stream = tunnel.open(RAW).await.expect("a 200");
+    let begin = b"GET /half HTTP/1.1\r\nhost: raw.shop\r\n";
+    stream.write_all(begin).await.expect("a write");
+    // Answered after the bytes before it have been read.
+    let other = tunnel.open(WEB).await.expect("a 200");
+    let answer = Connection::http1_over(other).await.get("/").await;
+    assert_eq!(answer.expect("an answer").status(), 200);
+    // Dropped without an end, the stream is reset.
+    drop(stream);
+    let gone = |line: &Value| line["response_flags"] == "DC";
+    let line = mesh.cairn().logged("the client that went", gone).await;
+    assert_eq!(line["response_code"], 0, "{line}");
+    let reason = line["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("within the header"), "{line}");
 }
 
 #[tokio::test]

@@ -46,11 +46,8 @@ pub(super) async fn serve(
     });
     let mut connection = match handshake(Box::new(io), Some(options())).await {
         Ok(connection) => connection,
-        Err(error) => {
-            let reason = format!("no HTTP/2 connection came to be: {error}");
-            context.tell(Unread::because(Outcome::BadRequest, reason), 0);
-            return;
-        }
+        // The client left before its first frame: there is no request to tell of.
+        Err(error) => return tracing::debug!(%error, "no HTTP/2 connection came to be"),
     };
     let mut drain = draining.clone();
     let mut going = false;
