@@ -39,6 +39,8 @@ debian_packages() {
     command -v curl >/dev/null || missing+=(curl)
     command -v nghttp >/dev/null || missing+=(nghttp2-client)
     command -v h2load >/dev/null || missing+=(nghttp2-client)
+    command -v ip >/dev/null || missing+=(iproute2)
+    command -v nsenter >/dev/null || missing+=(util-linux)
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
     [ ${#missing[@]} = 0 ] && return
     if ! command -v apt-get >/dev/null; then
@@ -49,6 +51,20 @@ debian_packages() {
     quietly as_root apt-get update -qq
     quietly as_root env DEBIAN_FRONTEND=noninteractive \
         apt-get install -y -qq --no-install-recommends "${missing[@]}"
+}
+
+# The compiler that made the committed eBPF object, to check that its source still makes the same.
+# Where there is none that test is skipped, save with REQUIRE_BPF=1.
+bpf_compiler() {
+    command -v clang-19 >/dev/null && command -v llvm-strip-19 >/dev/null && return
+    if [ "${REQUIRE_BPF:-}" != 1 ]; then
+        say "no clang-19 and llvm-19: the eBPF object is not compared with its source"
+        return
+    fi
+    say "installing Debian packages: clang-19 llvm-19"
+    quietly as_root apt-get update -qq
+    quietly as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends clang-19 llvm-19
 }
 
 # Envoy as the tunnels around Cairn and as the rival in the benchmark; grpcio as the gRPC
@@ -72,4 +88,5 @@ rust_components() {
 
 rust_components
 debian_packages
+bpf_compiler
 virtual_environment

@@ -1,22 +1,48 @@
-//! Loads the eBPF redirect that steers L7-flagged flows to the node's waypoint. The only crate that
-//! may contain unsafe code, once it contains any.
-//!
-//! Nothing is redirected in this version: [`load`] says so instead of pretending.
+//! The kernel redirect: connections to L7-flagged services are steered to the node's waypoint while
+//! they connect, everything else stays in the kernel. Loads the eBPF program, fills its maps and
+//! tells their state; which services and pods there are, and what becomes of a steered connection,
+//! is the caller's. The only crate that holds unsafe code. README.md beside this folder tells how it
+//! works.
 
-/// Why the redirect is not in place.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RedirectError {
-    /// This version has no eBPF program.
-    #[error(
-        "this version of Cairn has no kernel redirect; use a waypoint (`cairn run`) and see docs/status.md"
-    )]
-    NotInThisVersion,
-}
+mod error;
+mod flagged;
+mod slot;
+mod status;
 
-/// Loads and attaches the redirect.
-///
-/// # Errors
-/// Always [`RedirectError::NotInThisVersion`] in this version.
-pub fn load() -> Result<(), RedirectError> {
-    Err(RedirectError::NotInThisVersion)
-}
+#[cfg(any(kernel, test))]
+mod changes;
+#[cfg(kernel)]
+mod inspect;
+#[cfg(kernel)]
+mod kernel;
+#[cfg(kernel)]
+mod layout;
+#[cfg(kernel)]
+mod load;
+#[cfg(kernel)]
+mod maps;
+#[cfg(kernel)]
+mod redirect;
+
+#[cfg(not(kernel))]
+mod absent;
+
+#[cfg(target_os = "linux")]
+pub mod existing;
+#[cfg(target_os = "linux")]
+mod netns;
+mod place;
+
+#[cfg(not(kernel))]
+pub use absent::Redirect;
+pub use error::RedirectError;
+pub use flagged::{FlaggedService, LeftOut, LeftOutReason, ServicesReport};
+#[cfg(target_os = "linux")]
+pub use netns::netns_cookie;
+pub use place::{Place, cgroup2_root};
+#[cfg(kernel)]
+pub use redirect::Redirect;
+pub use slot::{SLOT_MAX, address_of, slot_of};
+pub use status::{
+    Counters, Detached, EnrolledPod, Feature, MapStatus, PodStatus, ProgramStatus, Status,
+};

@@ -1,0 +1,163 @@
+//! Every way to connect: address families, protocols on top, ways to call connect(), and sockets
+//! that can not be steered.
+
+use std::time::Duration;
+
+use cairn_kernel_redirect::{Counters, slot_of};
+use serde_json::{Value, json};
+
+use crate::lab::Lab;
+use crate::steering::flagged;
+
+/// Long enough for a loaded machine, far shorter than a SYN's first retransmission (1 s).
+const AT_ONCE: Duration = Duration::from_millis(500);
+
+/// Connects from an enrolled pod to a flagged service and asserts that it is steered to slot 5 and
+/// sees the address it dialled.
+fn steered(service: &str, dialled: &str, options: Value) {
+    let Some(mut lab) = Lab::new() else { return };
+    let pod = lab.pod("a");
+    let mut redirect = lab.attach();
+    let _waypoint = lab.enrol(&mut redirect, &pod);
+    redirect.set_services(&[flagged(service, 5)]).unwrap();
+    let mut app = pod.app();
+    let mut named = options.clone();
+    named["name"] = "kept".into();
+    let reached = app
+        .connect(dialled, named)
+        .unwrap_or_else(|e| panic!("{options}: {e}"));
+    assert_eq!(reached.server, "waypoint");
+    assert_eq!(slot_of(reached.local), Some(5));
+    assert_eq!(reached.peer, dialled.parse().unwrap());
+    assert_eq!(
+        app.say("kept").unwrap(),
+        "waypoint",
+        "it carries more than a greeting"
+    );
+    assert_eq!(redirect.status().unwrap().counters.steered, 1);
+}
+
+#[test]
+fn ipv6_to_a_service_with_an_ipv6_address() {
+    steered("[fd00:96::1]:80", "[fd00:96::1]:80", json!({}));
+}
+
+#[test]
+fn ipv6_socket_to_an_ipv4_mapped_address() {
+    steered("10.96.0.1:80", "[::ffff:10.96.0.1]:80", json!({}));
+}
+
+#[test]
+fn multipath_tcp() {
+    steered("10.96.0.1:80", "10.96.0.1:80", json!({"mptcp": true}));
+}
+
+#[test]
+fn tcp_fast_open() {
+    steered("10.96.0.1:80", "10.96.0.1:80", json!({"how": "fastopen"}));
+}
+
+#[test]
+fn non_blocking_connect() {
+    steered(
+        "10.96.0.1:80",
+        "10.96.0.1:80",
+        json!({"how": "nonblocking"}),
+    );
+}
+
+#[test]
+fn connect_through_io_uring() {
+    let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
+    if disabled.is_ok_and(|text| text.trim() != "0") {
+        eprintln!("SKIPPED: kernel.io_uring_disabled");
+        return;
+    }
+    steered("10.96.0.1:80", "10.96.0.1:80", json!({"how": "io_uring"}));
+}
+
+#[test]
+fn a_socket_bound_to_the_pods_address() {
+    steered(
+        "10.96.0.1:80",
+        "10.96.0.1:80",
+        json!({"source": "10.64.1.2"}),
+    );
+}
+
+#[test]
+fn a_socket_bound_to_loopbacks_device() {
+    steered("10.96.0.1:80", "10.96.0.1:80", json!({"device": "lo"}));
+}
+
+/// The loopback address of a slot is IPv4, which such a socket can not reach: it is refused by the
+/// kernel, and never goes direct.
+#[test]
+fn an_ipv6_only_socket_is_refused_and_not_let_past() {
+    let Some(mut lab) = Lab::new() else { return };
+    lab.address("fd00:96::1");
+    let pod = lab.pod("a");
+    let _server = lab.server("server", &[("fd00:96::1", 80), ("fd00:96::1", 81)]);
+    let mut redirect = lab.attach();
+    let _waypoint = lab.enrol(&mut redirect, &pod);
+    redirect
+        .set_services(&[flagged("[fd00:96::1]:80", 5)])
+        .unwrap();
+    let mut app = pod.app();
+    let (outcome, took) = app.connect_timed("[fd00:96::1]:80", json!({"v6only": true}));
+    assert_eq!(outcome, Err("ENETUNREACH".into()));
+    assert!(took < AT_ONCE, "{took:?}");
+    let unflagged = app
+        .connect("[fd00:96::1]:81", json!({"v6only": true}))
+        .unwrap();
+    assert_eq!(unflagged.server, "server");
+}
+
+/// From a socket bound to another device than loopback the listener can not be reached: what each
+/// service asks for when there is no listener happens, at once.
+#[test]
+fn a_socket_bound_to_another_device_fails_as_the_service_asks_for() {
+    let Some(mut lab) = Lab::new() else { return };
+    lab.address("10.96.0.1");
+    let pod = lab.pod("a");
+    let _server = lab.server("server", &[("10.96.0.1", 80), ("10.96.0.1", 81)]);
+    let mut redirect = lab.attach();
+    let _waypoint = lab.enrol(&mut redirect, &pod);
+    let mut opened = flagged("10.96.0.1:81", 6);
+    opened.fail_open = true;
+    redirect
+        .set_services(&[flagged("10.96.0.1:80", 5), opened])
+        .unwrap();
+    let mut app = pod.app();
+    let bound = json!({"device": "eth0"});
+    let (outcome, took) = app.connect_timed("10.96.0.1:80", bound.clone());
+    assert_eq!(outcome, Err("ECONNREFUSED".into()));
+    assert!(took < AT_ONCE, "{took:?}");
+    assert_eq!(app.connect("10.96.0.1:81", bound).unwrap().server, "server");
+    let counters = redirect.status().unwrap().counters;
+    assert_eq!(
+        (counters.unreachable, counters.refused, counters.opened),
+        (2, 1, 1)
+    );
+}
+
+#[test]
+fn datagrams_to_a_flagged_address_and_port_are_left_alone() {
+    let Some(mut lab) = Lab::new() else { return };
+    lab.address("10.96.0.1");
+    let pod = lab.pod("a");
+    let _server = lab.datagrams("10.96.0.1", 53);
+    let mut redirect = lab.attach();
+    let _waypoint = lab.enrol(&mut redirect, &pod);
+    redirect
+        .set_services(&[flagged("10.96.0.1:53", 5)])
+        .unwrap();
+    let mut app = pod.app();
+    assert_eq!(app.datagram("10.96.0.1:53").unwrap(), "hello");
+    assert_eq!(redirect.status().unwrap().counters, Counters::default());
+    // TCP to the same address and port is flagged.
+    assert_eq!(
+        app.connect("10.96.0.1:53", json!({})).unwrap().server,
+        "waypoint"
+    );
+}

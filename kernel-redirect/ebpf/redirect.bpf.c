@@ -1,0 +1,222 @@
+/* Steers connect() to an L7-flagged service to the listener in the caller's network namespace, and
+ * shows the dialled address to getpeername(). It sees no packet and keeps nothing per connection:
+ * which service was meant is written in the loopback address that the connection arrives at.
+ *
+ * Layout 1. kernel-redirect/src/layout.rs has the other half of every structure here; whoever
+ * changes one raises LAYOUT there and changes both. */
+#include "kernel.h"
+
+/* An address as every map has it: IPv6, or IPv4 mapped into it. Words in network byte order. */
+struct endpoint {
+    u32 address[4];
+    u16 port;
+    u16 zero;
+};
+
+struct service {
+    u32 slot;
+    u32 flags;
+};
+enum { SERVICE_FAIL_OPEN = 1 };
+
+/* Where the connections of one network namespace are steered: slot 0 of the range, and the port. */
+struct pod {
+    u32 range; /* host byte order */
+    u16 port;  /* network byte order */
+    u16 zero;
+};
+
+struct about {
+    u64 own_cgroup;
+    u32 features;
+    u32 zero;
+};
+
+enum counter {
+    STEERED,       /* sent to the listener */
+    REFUSED,       /* no listener, fail-closed */
+    OPENED,        /* no listener, fail-open: went direct */
+    UNREACHABLE,   /* bound to a device that does not reach loopback; also one of the two above */
+    NOT_ENROLLED,  /* from a network namespace that is not enrolled: went direct */
+    OWN,           /* the proxy's own connections: went direct */
+    COUNTERS
+};
+
+struct map_definition cairn_services SEC("maps") = {
+    .type = MAP_HASH, .key_size = sizeof(struct endpoint), .value_size = sizeof(struct service),
+    .max_entries = 65536, .flags = MAP_NO_PREALLOC, .pinning = PIN_BY_NAME,
+};
+struct map_definition cairn_slots SEC("maps") = {
+    .type = MAP_HASH, .key_size = sizeof(u32), .value_size = sizeof(struct endpoint),
+    .max_entries = 65536, .flags = MAP_NO_PREALLOC, .pinning = PIN_BY_NAME,
+};
+struct map_definition cairn_pods SEC("maps") = {
+    .type = MAP_HASH, .key_size = sizeof(u64), .value_size = sizeof(struct pod),
+    .max_entries = 4096, .flags = MAP_NO_PREALLOC, .pinning = PIN_BY_NAME,
+};
+/* Listening sockets. The kernel takes one out when its last descriptor closes, so that an entry
+ * means that somebody can accept. */
+struct map_definition cairn_listeners SEC("maps") = {
+    .type = MAP_SOCKHASH, .key_size = sizeof(u64), .value_size = sizeof(u32),
+    .max_entries = 4096, .pinning = PIN_BY_NAME,
+};
+struct map_definition cairn_counters SEC("maps") = {
+    .type = MAP_PERCPU_ARRAY, .key_size = sizeof(u32), .value_size = sizeof(u64),
+    .max_entries = COUNTERS, .pinning = PIN_BY_NAME,
+};
+struct map_definition cairn_about SEC("maps") = {
+    .type = MAP_ARRAY, .key_size = sizeof(u32), .value_size = sizeof(struct about),
+    .max_entries = 1, .pinning = PIN_BY_NAME,
+};
+
+/* Set by the loader. Without the helper a refusal is the kernel's EPERM: the verifier drops the
+ * call, which older kernels would not load. */
+volatile const u32 may_set_retval = 1;
+
+enum { ERROR_CONNECTION_REFUSED = 111, LOOPBACK_INDEX = 1 };
+enum { REFUSE = 0, GO = 1 };
+#define V4_MAPPED to_be32(0x0000ffff)
+#define SLOT_RANGE 0x7f800000 /* 127.128.0.0/9 */
+#define SLOT_RANGE_MASK 0xff800000
+
+INLINE void count(u32 which)
+{
+    u64 *value = map_lookup(&cairn_counters, &which);
+    if (value)
+        *value += 1; /* of this CPU */
+}
+
+/* Whether the namespace's listener can be reached and accepts. */
+INLINE int listens(struct socket_address *context, u64 cookie)
+{
+    struct socket *own = context->sk;
+    if (own && own->bound_dev_if != 0 && own->bound_dev_if != LOOPBACK_INDEX) {
+        count(UNREACHABLE);
+        return 0;
+    }
+    struct socket *listener = map_lookup(&cairn_listeners, &cookie);
+    if (!listener)
+        return 0;
+    int yes = listener->state == STATE_LISTEN;
+    release_socket(listener);
+    return yes;
+}
+
+/* What becomes of a flagged connection: GO with `*pod` set to where, GO without, or REFUSE. */
+INLINE int judge(struct socket_address *context, const struct service *service, struct pod **pod)
+{
+    struct about *about = map_lookup(&cairn_about, &(u32){0});
+    if (about && current_cgroup_id() == about->own_cgroup) {
+        count(OWN);
+        return GO;
+    }
+    u64 cookie = netns_cookie(context);
+    struct pod *entry = map_lookup(&cairn_pods, &cookie);
+    if (!entry) {
+        count(NOT_ENROLLED);
+        return GO;
+    }
+    if (listens(context, cookie)) {
+        count(STEERED);
+        *pod = entry;
+        return GO;
+    }
+    if (service->flags & SERVICE_FAIL_OPEN) {
+        count(OPENED);
+        return GO;
+    }
+    count(REFUSED);
+    if (may_set_retval)
+        set_retval(-ERROR_CONNECTION_REFUSED);
+    return REFUSE;
+}
+
+SEC("cgroup/connect4")
+int cairn_connect4(struct socket_address *context)
+{
+    if (context->type != TYPE_STREAM)
+        return GO;
+    struct endpoint to = {
+        .address = {0, 0, V4_MAPPED, context->user_ip4}, .port = (u16)context->user_port};
+    struct service *service = map_lookup(&cairn_services, &to);
+    if (!service)
+        return GO;
+    struct pod *pod = 0;
+    int verdict = judge(context, service, &pod);
+    if (pod) {
+        context->user_ip4 = to_be32(pod->range + service->slot);
+        context->user_port = pod->port;
+    }
+    return verdict;
+}
+
+/* Also IPv4-mapped destinations of IPv6 sockets. A socket that is IPV6_V6ONLY can not be steered to
+ * an IPv4 address: the kernel refuses it with ENETUNREACH after us. */
+SEC("cgroup/connect6")
+int cairn_connect6(struct socket_address *context)
+{
+    if (context->type != TYPE_STREAM)
+        return GO;
+    struct endpoint to = {
+        .address = {context->user_ip6[0], context->user_ip6[1], context->user_ip6[2],
+                    context->user_ip6[3]},
+        .port = (u16)context->user_port};
+    struct service *service = map_lookup(&cairn_services, &to);
+    if (!service)
+        return GO;
+    struct pod *pod = 0;
+    int verdict = judge(context, service, &pod);
+    if (pod) {
+        context->user_ip6[0] = 0;
+        context->user_ip6[1] = 0;
+        context->user_ip6[2] = V4_MAPPED;
+        context->user_ip6[3] = to_be32(pod->range + service->slot);
+        context->user_port = pod->port;
+    }
+    return verdict;
+}
+
+/* The service that a steered connection's peer address stands for, or none. */
+INLINE struct endpoint *dialled(struct socket_address *context, u32 address)
+{
+    u32 host = to_be32(address);
+    if ((host & SLOT_RANGE_MASK) != SLOT_RANGE)
+        return 0;
+    u64 cookie = netns_cookie(context);
+    struct pod *pod = map_lookup(&cairn_pods, &cookie);
+    if (!pod || pod->port != (u16)context->user_port)
+        return 0;
+    u32 slot = host - pod->range;
+    return map_lookup(&cairn_slots, &slot);
+}
+
+SEC("cgroup/getpeername4")
+int cairn_getpeername4(struct socket_address *context)
+{
+    struct endpoint *service = dialled(context, context->user_ip4);
+    if (service) {
+        context->user_ip4 = service->address[3];
+        context->user_port = service->port;
+    }
+    return GO;
+}
+
+SEC("cgroup/getpeername6")
+int cairn_getpeername6(struct socket_address *context)
+{
+    if (context->user_ip6[0] != 0 || context->user_ip6[1] != 0 ||
+        context->user_ip6[2] != V4_MAPPED)
+        return GO;
+    struct endpoint *service = dialled(context, context->user_ip6[3]);
+    if (service) {
+        context->user_ip6[0] = service->address[0];
+        context->user_ip6[1] = service->address[1];
+        context->user_ip6[2] = service->address[2];
+        context->user_ip6[3] = service->address[3];
+        context->user_port = service->port;
+    }
+    return GO;
+}
+
+/* No GPL-only helper is used. */
+const char cairn_license[] SEC("license") = "Apache-2.0";

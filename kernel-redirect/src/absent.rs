@@ -1,0 +1,99 @@
+//! The redirect of a build that has none: the same calls, each saying so.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+
+use crate::{Detached, EnrolledPod, FlaggedService, Place, RedirectError, ServicesReport, Status};
+
+/// Can not exist in this build.
+#[derive(Debug)]
+pub struct Redirect(Infallible);
+
+impl Redirect {
+    /// Always an error in this build.
+    ///
+    /// # Errors
+    /// [`RedirectError::NotInThisBuild`].
+    pub fn attach(_: &Place, _: &Path) -> Result<Self, RedirectError> {
+        Err(RedirectError::NotInThisBuild)
+    }
+
+    /// Never called: there is no value of this type.
+    ///
+    /// # Errors
+    /// None.
+    pub fn set_services(&mut self, _: &[FlaggedService]) -> Result<ServicesReport, RedirectError> {
+        match self.0 {}
+    }
+
+    /// Never called.
+    ///
+    /// # Errors
+    /// None.
+    pub fn enrol(&mut self, _: &EnrolledPod, _: BorrowedFd<'_>) -> Result<(), RedirectError> {
+        match self.0 {}
+    }
+
+    /// Never called.
+    ///
+    /// # Errors
+    /// None.
+    pub fn suspend(&mut self, _: u64) -> Result<(), RedirectError> {
+        match self.0 {}
+    }
+
+    /// Always an error in this build.
+    ///
+    /// # Errors
+    /// [`RedirectError::NotInThisBuild`].
+    pub fn suspend_all(_: &Place) -> Result<usize, RedirectError> {
+        Err(RedirectError::NotInThisBuild)
+    }
+
+    /// Never called.
+    ///
+    /// # Errors
+    /// None.
+    pub fn withdraw(&mut self, _: u64) -> Result<(), RedirectError> {
+        match self.0 {}
+    }
+
+    /// Never called.
+    ///
+    /// # Errors
+    /// None.
+    pub fn retire_other_layouts(&mut self) -> Result<usize, RedirectError> {
+        match self.0 {}
+    }
+
+    /// Never called.
+    ///
+    /// # Errors
+    /// None.
+    pub fn status(&self) -> Result<Status, RedirectError> {
+        match self.0 {}
+    }
+
+    /// Nothing: there is no value of this type.
+    pub fn slots(&self) -> impl Iterator<Item = (u32, SocketAddr)> + '_ {
+        std::iter::empty()
+    }
+
+    /// Always an error in this build.
+    ///
+    /// # Errors
+    /// [`RedirectError::NotInThisBuild`].
+    pub fn inspect(_: &Place) -> Result<Option<Status>, RedirectError> {
+        Err(RedirectError::NotInThisBuild)
+    }
+
+    /// Always an error in this build.
+    ///
+    /// # Errors
+    /// [`RedirectError::NotInThisBuild`].
+    pub fn detach(_: &Place) -> Result<Detached, RedirectError> {
+        Err(RedirectError::NotInThisBuild)
+    }
+}

@@ -1,0 +1,183 @@
+//! The bytes in the maps: the other half of the structures in ebpf/redirect.bpf.c. Whoever changes
+//! one changes both and raises [`LAYOUT`].
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use crate::{EnrolledPod, FlaggedService, slot};
+
+/// Version of the maps; the folder of the pins is named after it.
+pub(crate) const LAYOUT: u32 = 1;
+
+/// A map as the program declares it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shape {
+    pub name: &'static str,
+    pub key_size: u32,
+    pub value_size: u32,
+    pub max_entries: u32,
+}
+
+const fn shape(name: &'static str, key_size: u32, value_size: u32, max_entries: u32) -> Shape {
+    Shape {
+        name,
+        key_size,
+        value_size,
+        max_entries,
+    }
+}
+
+pub(crate) const SERVICES: Shape = shape("cairn_services", 20, 8, 65536);
+pub(crate) const SLOTS: Shape = shape("cairn_slots", 4, 20, 65536);
+pub(crate) const PODS: Shape = shape("cairn_pods", 8, 8, 4096);
+pub(crate) const LISTENERS: Shape = shape("cairn_listeners", 8, 4, 4096);
+pub(crate) const COUNTERS: Shape = shape("cairn_counters", 4, 8, 6);
+pub(crate) const ABOUT: Shape = shape("cairn_about", 4, 16, 1);
+pub(crate) const MAPS: [Shape; 6] = [SERVICES, SLOTS, PODS, LISTENERS, COUNTERS, ABOUT];
+
+/// The programs, in the order in which they are attached: whoever is steered finds its peer's name
+/// hidden already. A pin of a link is named `<program>_link`.
+pub(crate) const PROGRAMS: [&str; 4] = [
+    "cairn_getpeername4",
+    "cairn_getpeername6",
+    "cairn_connect4",
+    "cairn_connect6",
+];
+
+/// An address and port: IPv6 or IPv4-mapped, port in network byte order.
+pub(crate) type Endpoint = [u8; 20];
+pub(crate) type Service = [u8; 8];
+pub(crate) type Pod = [u8; 8];
+pub(crate) type About = [u8; 16];
+
+const FAIL_OPEN: u32 = 1;
+
+/// Bit of [`About`]: refused connections see ECONNREFUSED and not EPERM.
+pub(crate) const WITH_RETVAL: u32 = 1;
+
+pub(crate) fn endpoint(address: IpAddr, port: u16) -> Endpoint {
+    let address = match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+        IpAddr::V6(v6) => v6,
+    };
+    let mut bytes = [0; 20];
+    let (head, tail) = bytes.split_at_mut(16);
+    head.copy_from_slice(&address.octets());
+    let (port_bytes, _) = tail.split_at_mut(2);
+    port_bytes.copy_from_slice(&port.to_be_bytes());
+    bytes
+}
+
+pub(crate) fn read_endpoint(bytes: &Endpoint) -> (IpAddr, u16) {
+    let [address @ .., high, low, _, _] = *bytes;
+    (
+        IpAddr::V6(Ipv6Addr::from(address)).to_canonical(),
+        u16::from_be_bytes([high, low]),
+    )
+}
+
+pub(crate) fn service(service: &FlaggedService) -> Service {
+    let flags = if service.fail_open { FAIL_OPEN } else { 0 };
+    pair(service.slot, flags)
+}
+
+pub(crate) fn read_service(key: &Endpoint, value: &Service) -> FlaggedService {
+    let (address, port) = read_endpoint(key);
+    let (slot, flags) = read_pair(value);
+    FlaggedService {
+        address,
+        port,
+        fail_open: flags & FAIL_OPEN != 0,
+        slot,
+    }
+}
+
+pub(crate) fn pod(pod: &EnrolledPod) -> Pod {
+    let [a, b, c, d] = slot::RANGE.to_ne_bytes();
+    let [high, low] = pod.listener_port.to_be_bytes();
+    [a, b, c, d, high, low, 0, 0]
+}
+
+pub(crate) fn read_pod_port(value: &Pod) -> u16 {
+    let [_, _, _, _, high, low, _, _] = *value;
+    u16::from_be_bytes([high, low])
+}
+
+pub(crate) fn about(own_cgroup: u64, features: u32) -> About {
+    let mut bytes = [0; 16];
+    let (head, tail) = bytes.split_at_mut(8);
+    head.copy_from_slice(&own_cgroup.to_ne_bytes());
+    tail.copy_from_slice(&pair(features, 0));
+    bytes
+}
+
+/// The cgroup that is not steered, and the features in use.
+pub(crate) fn read_about(bytes: &About) -> (u64, u32) {
+    let [a, b, c, d, e, f, g, h, features @ ..] = *bytes;
+    let own = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+    (own, read_pair(&features).0)
+}
+
+fn pair(first: u32, second: u32) -> [u8; 8] {
+    let [a, b, c, d] = first.to_ne_bytes();
+    let [e, f, g, h] = second.to_ne_bytes();
+    [a, b, c, d, e, f, g, h]
+}
+
+fn read_pair(bytes: &[u8; 8]) -> (u32, u32) {
+    let [a, b, c, d, e, f, g, h] = *bytes;
+    (
+        u32::from_ne_bytes([a, b, c, d]),
+        u32::from_ne_bytes([e, f, g, h]),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn an_endpoint_is_in_network_byte_order_and_mapped() {
+        assert_eq!(
+            endpoint("10.1.2.3".parse().unwrap(), 0x1234),
+            [
+                0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 1, 2, 3, 0x12, 0x34, 0, 0
+            ]
+        );
+    }
+
+    #[test]
+    fn the_source_declares_maps_of_these_sizes() {
+        let source = include_str!("../ebpf/redirect.bpf.c");
+        for map in MAPS {
+            let at = source.find(&format!("{} SEC", map.name)).unwrap();
+            let declared = source[at..].split(';').next().unwrap();
+            let entries = match map.name {
+                "cairn_counters" => "COUNTERS".to_owned(),
+                _ => map.max_entries.to_string(),
+            };
+            assert!(
+                declared.contains(&format!(".max_entries = {entries},")),
+                "{declared}"
+            );
+            assert!(map.name.len() < 16, "the kernel keeps 15 characters");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(address: [u8; 16], v4: bool, port: u16, slot: u32, fail_open: bool, own: u64, bits: u32) {
+            let address = if v4 {
+                IpAddr::from([address[0], address[1], address[2], address[3]])
+            } else {
+                IpAddr::from(address).to_canonical()
+            };
+            let flagged = FlaggedService { address, port, fail_open, slot };
+            let key = endpoint(address, port);
+            prop_assert_eq!(read_service(&key, &service(&flagged)), flagged);
+            prop_assert_eq!(read_about(&about(own, bits)), (own, bits));
+            let enrolled = EnrolledPod { netns_cookie: own, listener_port: port };
+            prop_assert_eq!(read_pod_port(&pod(&enrolled)), port);
+        }
+    }
+}

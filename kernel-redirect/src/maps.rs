@@ -1,0 +1,188 @@
+//! The pinned maps, opened and typed. Says what is in them; what should be is decided elsewhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::Path;
+
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, SockHash};
+
+use crate::changes::Services;
+use crate::layout::{self, About, Endpoint, Pod, Service, Shape};
+use crate::{Counters, PodStatus, RedirectError};
+
+/// All maps of one layout.
+pub(crate) struct Maps {
+    pub services: HashMap<MapData, Endpoint, Service>,
+    pub slots: HashMap<MapData, u32, Endpoint>,
+    pub pods: HashMap<MapData, u64, Pod>,
+    pub listeners: SockHash<MapData, u64>,
+    counters: PerCpuArray<MapData, u64>,
+    about: Array<MapData, About>,
+}
+
+impl std::fmt::Debug for Maps {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Maps")
+    }
+}
+
+/// Names the map and what was tried.
+pub(crate) fn failed(map: Shape, doing: &'static str) -> impl FnOnce(MapError) -> RedirectError {
+    move |source| match os_error(&source) {
+        Some(libc::E2BIG) => RedirectError::Full {
+            map: map.name,
+            limit: map.max_entries,
+        },
+        _ => RedirectError::Map {
+            map: map.name,
+            doing,
+            source: source.into(),
+        },
+    }
+}
+
+/// What the kernel answered, if it was asked.
+fn os_error(error: &MapError) -> Option<i32> {
+    match error {
+        MapError::SyscallError(e) => e.io_error.raw_os_error(),
+        MapError::IoError(e) => e.raw_os_error(),
+        _ => None,
+    }
+}
+
+/// Leaves out that there was nothing to remove.
+pub(crate) fn gone_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(()),
+        Err(error) if os_error(&error) == Some(libc::ENOENT) => Ok(()),
+        other => other,
+    }
+}
+
+impl Maps {
+    /// Opens the maps pinned in `folder`, if they are what this version made.
+    pub fn open(folder: &Path) -> Result<Self, RedirectError> {
+        Ok(Self {
+            services: typed(folder, layout::SERVICES)?,
+            slots: typed(folder, layout::SLOTS)?,
+            pods: typed(folder, layout::PODS)?,
+            listeners: typed(folder, layout::LISTENERS)?,
+            counters: typed(folder, layout::COUNTERS)?,
+            about: typed(folder, layout::ABOUT)?,
+        })
+    }
+
+    /// Checks those maps that are pinned in `folder` already: using one of another shape would read
+    /// and write past its values.
+    pub fn check(folder: &Path) -> Result<(), RedirectError> {
+        for map in layout::MAPS {
+            if folder.join(map.name).exists() {
+                pinned(folder, map)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Flagged services.
+    pub fn flagged(&self) -> Result<Services, RedirectError> {
+        let mut services = Services::new();
+        for entry in self.services.iter() {
+            let (key, value) = entry.map_err(failed(layout::SERVICES, "reading"))?;
+            let service = layout::read_service(&key, &value);
+            services.insert(service.key(), service);
+        }
+        Ok(services)
+    }
+
+    /// Which address each slot stands for, those of services no longer flagged included.
+    pub fn slot_addresses(&self) -> Result<BTreeMap<u32, (IpAddr, u16)>, RedirectError> {
+        self.slots
+            .iter()
+            .map(|entry| entry.map(|(slot, value)| (slot, layout::read_endpoint(&value))))
+            .collect::<Result<_, _>>()
+            .map_err(failed(layout::SLOTS, "reading"))
+    }
+
+    /// Enrolled pods, by cookie.
+    pub fn enrolled(&self) -> Result<Vec<PodStatus>, RedirectError> {
+        let listening = self
+            .listeners
+            .keys()
+            .collect::<Result<BTreeSet<_>, _>>()
+            .map_err(failed(layout::LISTENERS, "reading"))?;
+        let mut pods = self
+            .pods
+            .iter()
+            .map(|entry| {
+                let (netns_cookie, value) = entry?;
+                Ok(PodStatus {
+                    netns_cookie,
+                    listener_port: layout::read_pod_port(&value),
+                    listening: listening.contains(&netns_cookie),
+                })
+            })
+            .collect::<Result<Vec<_>, MapError>>()
+            .map_err(failed(layout::PODS, "reading"))?;
+        pods.sort_by_key(|pod| pod.netns_cookie);
+        Ok(pods)
+    }
+
+    /// Counters, summed over the CPUs.
+    pub fn counters(&self) -> Result<Counters, RedirectError> {
+        let sum = |index: u32| {
+            self.counters
+                .get(&index, 0)
+                .map(|values| values.iter().sum::<u64>())
+                .map_err(failed(layout::COUNTERS, "reading"))
+        };
+        Ok(Counters {
+            steered: sum(0)?,
+            refused: sum(1)?,
+            opened: sum(2)?,
+            unreachable: sum(3)?,
+            not_enrolled: sum(4)?,
+            own: sum(5)?,
+        })
+    }
+
+    /// The cgroup that is not steered, and the features in use.
+    pub fn about(&self) -> Result<(u64, u32), RedirectError> {
+        self.about
+            .get(&0, 0)
+            .map(|bytes| layout::read_about(&bytes))
+            .map_err(failed(layout::ABOUT, "reading"))
+    }
+
+    /// Sets what [`about`](Self::about) tells.
+    pub fn set_about(&mut self, own_cgroup: u64, features: u32) -> Result<(), RedirectError> {
+        self.about
+            .set(0, layout::about(own_cgroup, features), 0)
+            .map_err(failed(layout::ABOUT, "writing"))
+    }
+}
+
+fn typed<T: TryFrom<Map, Error = MapError>>(folder: &Path, map: Shape) -> Result<T, RedirectError> {
+    Map::from_map_data(pinned(folder, map)?)
+        .and_then(T::try_from)
+        .map_err(failed(map, "opening"))
+}
+
+fn pinned(folder: &Path, map: Shape) -> Result<MapData, RedirectError> {
+    let path = folder.join(map.name);
+    let open = MapData::from_pin(&path).and_then(|opened| {
+        let info = opened.info()?;
+        Ok((opened, info))
+    });
+    let (opened, info) = open.map_err(failed(map, "opening its pin"))?;
+    let found = (info.key_size(), info.value_size(), info.max_entries());
+    let ours = (map.key_size, map.value_size, map.max_entries);
+    if found != ours {
+        return Err(RedirectError::Layout {
+            path,
+            detail: format!(
+                "sizes of key and value and number of entries are {found:?} and not {ours:?}"
+            ),
+        });
+    }
+    Ok(opened)
+}

@@ -1,0 +1,198 @@
+//! Where things are: the folder of the pins, the pods' cgroup, and what the kernel and the process
+//! must bring along. Attaches nothing.
+
+use std::path::{Path, PathBuf};
+
+/// Where programs and maps are pinned, and what they are attached to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// A folder on a BPF file system, of this redirect alone: `/sys/fs/bpf/cairn`. It and the file
+    /// system at `/sys/fs/bpf` are made if they are missing.
+    pub bpffs: PathBuf,
+    /// The cgroup v2 folder above all pods: `/sys/fs/cgroup/kubepods.slice`.
+    pub cgroup: PathBuf,
+}
+
+/// Where the cgroup v2 hierarchy is mounted, if it is: `/sys/fs/cgroup`, or beside v1
+/// `/sys/fs/cgroup/unified`.
+#[must_use]
+pub fn cgroup2_root() -> Option<PathBuf> {
+    mounted(
+        &std::fs::read_to_string("/proc/self/mountinfo").ok()?,
+        "cgroup2",
+    )
+}
+
+/// The first mount of a file system, from the text of /proc/self/mountinfo (proc(5)): the fifth
+/// field is where, the one after ` - ` is what.
+fn mounted(mountinfo: &str, kind: &str) -> Option<PathBuf> {
+    mountinfo.lines().find_map(|line| {
+        let (mount, system) = line.split_once(" - ")?;
+        let at = mount.split(' ').nth(4)?;
+        (system.split(' ').next()? == kind).then(|| Path::new(at).to_path_buf())
+    })
+}
+
+#[cfg(kernel)]
+pub(crate) use checks::{capabilities, cgroup_id, kernel_version, pin_folder};
+
+#[cfg(kernel)]
+mod checks {
+    use std::fs::{self, DirBuilder};
+    use std::io;
+    use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+    use std::path::Path;
+
+    use aya::util::KernelVersion;
+    use nix::mount::{MsFlags, mount};
+    use nix::sys::statfs::{BPF_FS_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
+
+    use super::cgroup2_root;
+    use crate::RedirectError;
+
+    const BPFFS: &str = "/sys/fs/bpf";
+
+    /// Version of the running kernel, as `uname -r` says it.
+    pub(crate) fn kernel_version() -> String {
+        fs::read_to_string("/proc/sys/kernel/osrelease")
+            .map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
+    }
+
+    /// The kernel is new enough and lets us. SO_NETNS_COOKIE is of 5.14, the first long-term kernel
+    /// with it 5.15; the listeners' map, links and hooks are older.
+    pub(crate) fn capabilities() -> Result<(), RedirectError> {
+        if KernelVersion::current().is_ok_and(|found| found < KernelVersion::new(5, 15, 0)) {
+            return Err(RedirectError::KernelTooOld {
+                found: kernel_version(),
+                needed: "5.15",
+            });
+        }
+        let held = fs::read_to_string("/proc/self/status")
+            .ok()
+            .and_then(|status| super::effective(&status));
+        match held.map(super::missing) {
+            Some(missing) if !missing.is_empty() => Err(RedirectError::MissingCapability {
+                missing: missing.join(" and "),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The id of a cgroup v2 folder: its inode number.
+    pub(crate) fn cgroup_id(path: &Path) -> Result<u64, RedirectError> {
+        let wrong = |why: String| {
+            RedirectError::NoCgroup {
+            path: path.to_path_buf(),
+            why,
+            fix: match cgroup2_root() {
+                Some(root) => format!("cgroup v2 is mounted at {}: give a folder there", root.display()),
+                None => "cgroup v2 is not mounted: boot the node with systemd.unified_cgroup_hierarchy=1, or run `mount -t cgroup2 none /sys/fs/cgroup/unified`".to_owned(),
+            },
+        }
+        };
+        match statfs(path) {
+            Ok(system) if system.filesystem_type() == CGROUP2_SUPER_MAGIC => fs::metadata(path)
+                .map(|folder| folder.ino())
+                .map_err(|e| wrong(e.to_string())),
+            Ok(_) => Err(wrong("it is on another file system".to_owned())),
+            Err(e) => Err(wrong(e.desc().to_owned())),
+        }
+    }
+
+    /// Makes the folder for pins; mounts the BPF file system where it always is, if it is not.
+    /// Returns whether the folder is new.
+    pub(crate) fn pin_folder(folder: &Path) -> Result<bool, RedirectError> {
+        if !on_bpffs(folder) {
+            let failed = |source| RedirectError::NoBpffs {
+                path: folder.to_path_buf(),
+                source,
+            };
+            if !folder.starts_with(BPFFS) {
+                let why =
+                    "the folder is not under /sys/fs/bpf, so that it is not for Cairn to mount";
+                return Err(failed(io::Error::other(why)));
+            }
+            mount(
+                Some("bpf"),
+                BPFFS,
+                Some("bpf"),
+                MsFlags::empty(),
+                Some("mode=0700"),
+            )
+            .map_err(|e| failed(e.into()))?;
+        }
+        if folder.is_dir() {
+            return Ok(false);
+        }
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(|source| RedirectError::Pin {
+                path: folder.to_path_buf(),
+                doing: "making the folder",
+                source,
+            })?;
+        Ok(true)
+    }
+
+    /// Whether the nearest folder that exists is on a BPF file system.
+    fn on_bpffs(folder: &Path) -> bool {
+        folder
+            .ancestors()
+            .find_map(|folder| statfs(folder).ok())
+            .is_some_and(|system| system.filesystem_type() == BPF_FS_MAGIC)
+    }
+}
+
+/// The effective capabilities in the text of /proc/self/status.
+#[cfg(any(kernel, test))]
+fn effective(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|l| l.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(line.trim(), 16).ok()
+}
+
+/// Names of the capabilities that are missing in `held`. CAP_SYS_ADMIN is as good as CAP_BPF.
+#[cfg(any(kernel, test))]
+fn missing(held: u64) -> Vec<&'static str> {
+    let has = |bit: u32| held & (1 << bit) != 0;
+    let mut missing = Vec::new();
+    if !has(39) && !has(21) {
+        missing.push("CAP_BPF");
+    }
+    if !has(12) {
+        missing.push("CAP_NET_ADMIN");
+    }
+    missing
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cgroup_v2_is_found_alone_and_beside_v1() {
+        let beside = "24 1 0:22 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755\n\
+            25 24 0:23 / /sys/fs/cgroup/cpu rw,relatime shared:7 - cgroup cgroup rw,cpu\n\
+            26 24 0:24 / /sys/fs/cgroup/unified rw,relatime shared:8 - cgroup2 cgroup2 rw\n";
+        assert_eq!(
+            mounted(beside, "cgroup2").unwrap(),
+            Path::new("/sys/fs/cgroup/unified")
+        );
+        let v1_only = "25 24 0:23 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n";
+        assert_eq!(mounted(v1_only, "cgroup2"), None);
+    }
+
+    #[test]
+    fn missing_capabilities_are_named() {
+        let status = |held: &str| effective(&format!("Name:\tx\nCapEff:\t{held}\nCapBnd:\t0\n"));
+        assert_eq!(missing(status("000001ffffffffff").unwrap()), [""; 0]);
+        assert_eq!(missing(0), ["CAP_BPF", "CAP_NET_ADMIN"]);
+        assert_eq!(
+            missing(1 << 21),
+            ["CAP_NET_ADMIN"],
+            "as on kernels before CAP_BPF"
+        );
+        assert_eq!(status("no number"), None);
+    }
+}

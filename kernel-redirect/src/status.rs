@@ -1,0 +1,119 @@
+//! What can be seen of the redirect from outside: plain values for `cairn node status`.
+
+use crate::FlaggedService;
+
+/// A pod whose connections are steered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EnrolledPod {
+    /// Of its network namespace, see [`netns_cookie`](crate::netns_cookie).
+    pub netns_cookie: u64,
+    /// Port of the listener in that namespace.
+    pub listener_port: u16,
+}
+
+/// The redirect as it is pinned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// Version of the layout of maps and pins.
+    pub layout: u32,
+    /// Folders of other layouts that are still there: an upgrade or downgrade not finished.
+    pub other_layouts: Vec<String>,
+    /// The four programs.
+    pub programs: Vec<ProgramStatus>,
+    /// Maps and how full they are.
+    pub maps: Vec<MapStatus>,
+    /// Enrolled pods.
+    pub pods: Vec<PodStatus>,
+    /// Flagged services, by address and port.
+    pub services: Vec<FlaggedService>,
+    /// Since the maps were made.
+    pub counters: Counters,
+    /// Id (inode number) of the cgroup whose processes are never steered.
+    pub own_cgroup_id: u64,
+    /// What of the kernel is in use, and if not, why.
+    pub features: Vec<Feature>,
+}
+
+/// A program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProgramStatus {
+    /// Its name, e.g. `cairn_connect4`.
+    pub name: &'static str,
+    /// The kernel's id for it; `None` if it is not attached.
+    pub id: Option<u32>,
+    /// Id (inode number) of the cgroup it is attached to; `None` if that is gone or never was.
+    pub cgroup_id: Option<u64>,
+    /// How often it ran. Counts only while `kernel.bpf_stats_enabled` is on.
+    pub runs: u64,
+    /// How long it ran in all, in nanoseconds; as `runs`.
+    pub run_time_ns: u64,
+}
+
+impl ProgramStatus {
+    /// Whether it is attached to a cgroup that exists.
+    #[must_use]
+    pub fn attached(&self) -> bool {
+        self.id.is_some() && self.cgroup_id.is_some()
+    }
+}
+
+/// A map.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MapStatus {
+    /// Its name, e.g. `cairn_services`.
+    pub name: &'static str,
+    /// Entries in it.
+    pub entries: usize,
+    /// Entries it has room for.
+    pub limit: u32,
+}
+
+/// A pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PodStatus {
+    /// Of its network namespace.
+    pub netns_cookie: u64,
+    /// Port of the listener in that namespace.
+    pub listener_port: u16,
+    /// Whether the listener is there: if not, each service's failure mode applies.
+    pub listening: bool,
+}
+
+/// What happened to connections to flagged services.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Sent to the pod's listener.
+    pub steered: u64,
+    /// No listener, service fails closed: refused.
+    pub refused: u64,
+    /// No listener, service fails open: went direct.
+    pub opened: u64,
+    /// From sockets bound to a device that does not reach loopback; each is also in `refused` or
+    /// `opened`.
+    pub unreachable: u64,
+    /// From a network namespace that is not enrolled (hostNetwork, pods the agent does not know):
+    /// went direct.
+    pub not_enrolled: u64,
+    /// The waypoint's own: went direct.
+    pub own: u64,
+}
+
+/// Something the kernel may or may not have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Feature {
+    /// What it is called.
+    pub name: &'static str,
+    /// Whether it is used.
+    pub in_use: bool,
+    /// What it gives, or why it is not used and what that means.
+    pub why: String,
+}
+
+/// What detaching took away.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Detached {
+    /// Programs detached.
+    pub programs: usize,
+    /// Maps removed.
+    pub maps: usize,
+}
