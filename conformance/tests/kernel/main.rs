@@ -11,6 +11,7 @@
     clippy::indexing_slicing
 )]
 
+mod cost;
 mod failure;
 mod lab;
 mod lifecycle;
