@@ -16,6 +16,13 @@ impl PolicySet {
         if !self.dry_run.is_empty() {
             verdict.shadow = shadow(&self.dry_run, facts);
         }
+        // A denial anywhere wins across surfaces (specs/policies.md 2.4).
+        if verdict.allowed
+            && let Some(network) = &self.network
+        {
+            verdict.network = network.decide(facts);
+            verdict.allowed = verdict.network.as_ref().is_none_or(|n| n.allowed);
+        }
         verdict
     }
 }
@@ -47,6 +54,7 @@ fn verdict(allowed: bool, policy: Option<&Arc<Policy>>, rule: Option<usize>) -> 
         policy: policy.cloned(),
         rule,
         shadow: Vec::new(),
+        network: None,
     }
 }
 

@@ -32,17 +32,19 @@ impl PolicySet {
         let verdict = self.decide(facts);
         let mut policies = outcomes(&self.enforced, facts);
         policies.extend(outcomes(&self.dry_run, facts));
-        let by_default = !verdict.allowed && verdict.policy.is_none();
+        let by_default =
+            !verdict.allowed && verdict.policy.is_none() && !verdict.denied_by_network();
         Explanation {
             allowed: verdict.allowed,
             reason: reason(&verdict, self, facts),
-            policy: verdict.policy.as_ref().map(|p| p.origin.clone()),
-            rule: verdict.rule,
+            policy: verdict.origin().cloned(),
+            rule: verdict.rule_index(),
             nearest_allow: by_default
                 .then(|| nearest_allow(&self.enforced.allow, facts))
                 .flatten(),
             policies,
             shadow: verdict.shadow.iter().map(ShadowOutcome::of).collect(),
+            network: self.network.as_ref().and_then(|n| n.explain(facts)),
         }
     }
 }
@@ -109,6 +111,11 @@ fn clause_outcome(clause: &Clause, facts: &Facts<'_>) -> ClauseOutcome {
 /// The reason for a verdict, see [`Verdict::reason`].
 pub(crate) fn reason(verdict: &Verdict, set: &PolicySet, facts: &Facts<'_>) -> String {
     let allow = &set.enforced.allow;
+    if verdict.is_by_network()
+        && let Some(reason) = set.network.as_ref().and_then(|n| n.reason(facts))
+    {
+        return reason;
+    }
     match &verdict.policy {
         None if !verdict.allowed => denied_by_default(allow, facts),
         None if set.enforced.is_empty() => "no policy applies".to_owned(),

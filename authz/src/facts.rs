@@ -3,7 +3,10 @@
 use std::net::IpAddr;
 
 use cairn_config_schema::identity::Identity;
+use cairn_config_schema::snapshot::Backend;
 use http::HeaderMap;
+
+use crate::token::Token;
 
 /// Everything policies can ask about one HTTP request or one TCP stream.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +22,8 @@ pub struct Facts<'a> {
     pub destination_ip: IpAddr,
     /// The port asked for: the service port, never the targetPort.
     pub destination_port: u16,
+    /// The backends of the rule that routing chose. Empty: the service itself.
+    pub backends: &'a [Backend],
     /// The request. `None`: a TCP stream, judged by the TCP forms of the rules.
     pub http: Option<HttpFacts<'a>>,
 }
@@ -32,6 +37,10 @@ pub struct HttpFacts<'a> {
     pub host: &'a str,
     /// Path after normalisation, without query and fragment; of a gRPC call `/package.Service/Method`.
     pub path: &'a str,
+    /// Query without the question mark, as sent.
+    pub query: Option<&'a str>,
     /// Request headers. `host` is looked up in [`HttpFacts::host`], not here.
     pub headers: &'a HeaderMap,
+    /// The verified token the request came with. `None`: no positive clause about one matches.
+    pub token: Option<&'a Token>,
 }

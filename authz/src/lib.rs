@@ -8,8 +8,11 @@ mod clause;
 mod decide;
 mod explain;
 mod facts;
+pub mod jwt;
+mod network;
 mod policy;
 mod text;
+mod token;
 mod verdict;
 mod words;
 
@@ -17,5 +20,10 @@ pub use explain::{
     ClauseOutcome, Explanation, NearestAllow, PolicyOutcome, RuleOutcome, ShadowOutcome,
 };
 pub use facts::{Facts, HttpFacts};
+pub use network::{
+    HeaderEdit, Network, NetworkExplanation, NetworkPolicyOutcome, NetworkRuleOutcome,
+    NetworkVerdict, NetworkWhy,
+};
 pub use policy::PolicySet;
+pub use token::Token;
 pub use verdict::{Shadow, Verdict};

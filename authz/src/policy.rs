@@ -7,12 +7,15 @@ use cairn_config_schema::snapshot::{Action, Policy, PolicyRule};
 
 use crate::clause::{self, Clause};
 use crate::facts::Facts;
+use crate::network::Network;
 
 /// The policies that apply to one service or workload, compiled. Immutable.
 #[derive(Clone, Debug, Default)]
 pub struct PolicySet {
     pub(crate) enforced: Group,
     pub(crate) dry_run: Group,
+    /// Those of Cilium and Calico. `None`: none applies.
+    pub(crate) network: Option<Network>,
 }
 
 /// Policies by action, each in the order of namespace and name.
@@ -80,9 +83,15 @@ impl PolicySet {
         set
     }
 
+    /// With the network policies that apply, which are asked after all others have allowed.
+    pub fn with_network(mut self, network: Network) -> Self {
+        self.network = (!network.is_empty()).then_some(network);
+        self
+    }
+
     /// Whether no policy applies at all, dry-run ones included: everything is allowed.
     pub fn is_empty(&self) -> bool {
-        self.enforced.is_empty() && self.dry_run.is_empty()
+        self.enforced.is_empty() && self.dry_run.is_empty() && self.network.is_none()
     }
 }
 

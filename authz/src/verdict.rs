@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use cairn_config_schema::origin::Origin;
 use cairn_config_schema::snapshot::{Action, Policy};
 
 use crate::facts::Facts;
+use crate::network::NetworkVerdict;
 use crate::policy::PolicySet;
 
 /// What was decided, and by which rule.
@@ -21,6 +23,8 @@ pub struct Verdict {
     /// What dry-run policies would have decided: at most one entry per action, none without
     /// dry-run policies.
     pub shadow: Vec<Shadow>,
+    /// What network policies decided, if they were asked and one applies: after all others allowed.
+    pub network: Option<NetworkVerdict>,
 }
 
 /// What the dry-run policies of one action would have decided among themselves, as Istio's shadow
@@ -38,12 +42,50 @@ pub struct Shadow {
 }
 
 impl Verdict {
+    /// Whether network policy denied it, after all other policies allowed.
+    pub fn denied_by_network(&self) -> bool {
+        self.network
+            .as_ref()
+            .is_some_and(|network| !network.allowed)
+    }
+
+    /// The network policies' part, where it is what decided: they denied, or they alone have a rule.
+    fn deciding_network(&self) -> Option<&NetworkVerdict> {
+        let network = self.network.as_ref()?;
+        (!network.allowed || self.policy.is_none()).then_some(network)
+    }
+
+    /// The object that decided, of whatever kind. `None`: decided by default.
+    pub fn origin(&self) -> Option<&Origin> {
+        match self.deciding_network() {
+            Some(network) => network.origin(),
+            None => self.policy.as_ref().map(|policy| &policy.origin),
+        }
+    }
+
+    /// The number of its rule, from 0 in its list.
+    pub fn rule_index(&self) -> Option<usize> {
+        match self.deciding_network() {
+            Some(network) => network.rule().map(|rule| rule.index),
+            None => self.rule,
+        }
+    }
+
+    /// Whether the reason is one of network policy.
+    pub(crate) fn is_by_network(&self) -> bool {
+        self.deciding_network()
+            .is_some_and(|network| !network.allowed || network.policy.is_some())
+    }
+
     /// Envoy's `%RESPONSE_CODE_DETAILS%` of a denial:
     /// `rbac_access_denied_matched_policy[ns[NS]-policy[NAME]-rule[N]]`, or `[none]` by default.
     /// A policy broken as a whole has `rule[broken]`. `None` when allowed.
     pub fn response_code_details(&self) -> Option<String> {
         if self.allowed {
             return None;
+        }
+        if let Some(network) = self.network.as_ref().filter(|n| !n.allowed) {
+            return network.response_code_details();
         }
         let Some(policy) = &self.policy else {
             return Some("rbac_access_denied_matched_policy[none]".to_owned());

@@ -77,10 +77,12 @@ fn decide(bencher: Bencher<'_, '_>, set: &PolicySet, caller: usize, expect_allow
         remote_ip: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)),
         destination_ip: IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1)),
         destination_port: 80,
+        backends: &[],
         http: Some(HttpFacts {
             method: "GET",
             host: "app.bench.svc.cluster.local",
             path: &path,
+            query: None,
             headers: &headers,
         }),
     };

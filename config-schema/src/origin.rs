@@ -46,6 +46,9 @@ pub enum Kind {
     EndpointSlice,
     Pod,
     AuthorizationPolicy,
+    RequestAuthentication,
+    CiliumNetworkPolicy,
+    CiliumClusterwideNetworkPolicy,
     ConfigMap,
 }
 
@@ -61,6 +64,9 @@ impl Kind {
             Kind::EndpointSlice => "EndpointSlice",
             Kind::Pod => "Pod",
             Kind::AuthorizationPolicy => "AuthorizationPolicy",
+            Kind::RequestAuthentication => "RequestAuthentication",
+            Kind::CiliumNetworkPolicy => "CiliumNetworkPolicy",
+            Kind::CiliumClusterwideNetworkPolicy => "CiliumClusterwideNetworkPolicy",
             Kind::ConfigMap => "ConfigMap",
         }
     }

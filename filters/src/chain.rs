@@ -1,5 +1,5 @@
-//! The one order in which a request is judged: normalise, route, authorise, answer; then, for a
-//! request that may go on, choose a backend and change the request. The data path and `cairn explain`
+//! The one order in which a request is judged: authenticate, normalise, route, authorise, answer;
+//! then, for a request that may go on, choose a backend and change the request. The data path and `cairn explain`
 //! both run it. Sends nothing and picks no endpoint.
 //!
 //! The route is found before policy is asked so that a denial, too, can be told with its route; but a
@@ -8,10 +8,14 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use cairn_authz::{Facts, HttpFacts, PolicySet, Verdict};
+use cairn_authz::jwt::{
+    self, Authenticator, Failure as TokenFailure, KeySets, Login, Memory, Status,
+};
+use cairn_authz::{Facts, HttpFacts, Network, PolicySet, Verdict};
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::snapshot::{
-    BackendTarget, Binding, ClusterKey, PathNormalization, Policy, Service, ServicePort, Snapshot,
+    BackendTarget, Binding, ClusterKey, PathNormalization, Policy, RequestAuthentication, Service,
+    ServicePort, Snapshot,
 };
 use cairn_routing::{Found, RequestParts, RouteTable};
 use http::header::{HeaderName, HeaderValue};
@@ -22,6 +26,7 @@ use crate::decision::answer;
 pub use crate::decision::{Answer, Decision, Destination, Failure, ResponseChanges};
 use crate::header_change::Headers;
 use crate::hygiene;
+use crate::login;
 use crate::normalise::{Rejection, Target, normalise};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -31,6 +36,7 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 #[derive(Debug)]
 pub struct PortChain {
     routes: RouteTable,
+    authenticator: Authenticator,
     policies: PolicySet,
     normalization: PathNormalization,
     /// Where requests go that no route claims. `None`: to the address that was dialled.
@@ -59,17 +65,28 @@ pub struct RequestView<'t, 'r> {
     pub authority: &'r str,
     /// Headers.
     pub headers: &'r HeaderMap,
+    /// What [`PortChain::authenticate`] said. `None` will do where nothing authenticates.
+    pub login: Option<&'r Authenticated>,
 }
+
+/// Who a request is from, or why its token is refused.
+pub type Authenticated = Result<Login, TokenFailure>;
 
 impl PortChain {
     /// The chain of one port of a service.
     pub fn compile(snapshot: &Snapshot, service: &Arc<Service>, port: &ServicePort) -> Self {
-        let mut chain = Self::bare(snapshot, &service.policies);
+        let authentications = snapshot.authentications.of_service(&service.key);
+        let mut chain = Self::bare(snapshot, &service.policies, authentications);
         chain.routes = RouteTable::compile(&port.routes);
-        chain.default_cluster = Some(ClusterKey {
+        let own = ClusterKey {
             service: service.key.clone(),
             port: port.number,
-        });
+        };
+        if !snapshot.network.is_empty() {
+            let network = Network::of_port(&snapshot.network, &own, routed(port));
+            chain.policies = chain.policies.with_network(network);
+        }
+        chain.default_cluster = Some(own);
         // The policies of a service that is not served were never resolved: their empty list would
         // allow everything.
         if chain.refused.is_none() && service.binding != Binding::Served {
@@ -81,14 +98,24 @@ impl PortChain {
     /// The chain for traffic to the addresses of workloads: the waypoint's policies, and no routes.
     pub fn for_workload(snapshot: &Snapshot) -> Self {
         let policies = snapshot.waypoint.as_ref().map_or(&[][..], |w| &w.policies);
-        Self::bare(snapshot, policies)
+        let mut chain = Self::bare(snapshot, policies, &snapshot.authentications.waypoint);
+        if !snapshot.network.is_empty() {
+            let network = Network::of_workloads(&snapshot.network);
+            chain.policies = chain.policies.with_network(network);
+        }
+        chain
     }
 
     /// A chain without routes. It refuses everything when the waypoint is missing or blocked.
-    fn bare(snapshot: &Snapshot, policies: &[Arc<Policy>]) -> Self {
+    fn bare(
+        snapshot: &Snapshot,
+        policies: &[Arc<Policy>],
+        authentications: &[Arc<RequestAuthentication>],
+    ) -> Self {
         let waypoint = snapshot.waypoint.as_ref();
         Self {
             routes: RouteTable::default(),
+            authenticator: Authenticator::compile(authentications),
             policies: PolicySet::compile(policies),
             normalization: snapshot.mesh.path_normalization,
             default_cluster: None,
@@ -125,6 +152,48 @@ impl PortChain {
         hygiene::clean_request(headers, client_cert, request_id);
     }
 
+    /// What verifies tokens here.
+    pub fn authenticator(&self) -> &Authenticator {
+        &self.authenticator
+    }
+
+    /// Second: who the request is from. `now_s` is in seconds since 1970.
+    ///
+    /// # Errors
+    /// When it has a token that is not valid; to be handed on to [`PortChain::decide`] all the same.
+    pub fn authenticate(
+        &self,
+        request: &jwt::Request<'_>,
+        keys: &KeySets,
+        memory: &mut Memory,
+        now_s: i64,
+    ) -> Authenticated {
+        self.authenticator
+            .authenticate(request, keys, memory, now_s)
+    }
+
+    /// Third: takes the token out and writes claims, so that routes and policies see the headers that
+    /// the application will see.
+    pub fn take_token(&self, login: &Authenticated, headers: &mut impl Headers) {
+        if !self.authenticator.is_empty() {
+            login::apply(&self.authenticator, login.as_ref().ok(), headers);
+        }
+    }
+
+    /// Why a request is refused before policy is asked.
+    fn unauthenticated(&self, view: &RequestView<'_, '_>) -> Option<TokenFailure> {
+        match view.login {
+            Some(login) => login.as_ref().err().cloned(),
+            None if self.authenticator.is_empty() => None,
+            // A caller that forgot to ask must not find an open door.
+            None => Some(TokenFailure {
+                status: Status::BadSignature,
+                reason: "the token was not looked at".to_owned(),
+                refresh: None,
+            }),
+        }
+    }
+
     /// Judges a request: normalise, route, authorise, answer.
     pub fn decide<'t>(&self, view: &RequestView<'t, '_>) -> Decision<'t> {
         if let Some(reason) = &self.refused {
@@ -141,17 +210,25 @@ impl PortChain {
             query: target.query,
             headers: view.headers,
         });
-        let (target, verdict) = self.authorise(view, target);
-        let answer = if verdict.allowed {
-            answer(view, &target, &found)
-        } else {
-            Answer::Deny
+        if let Some(failure) = self.unauthenticated(view) {
+            return Decision {
+                target: Some(target),
+                found: Some(found),
+                ..Decision::early(Answer::Unauthenticated(failure))
+            };
+        }
+        let (target, verdict) = self.authorise(view, target, &found);
+        let answer = match verdict.allowed {
+            true => answer(view, &target, &found),
+            false if verdict.denied_by_network() => Answer::DenyNetwork,
+            false => Answer::Deny,
         };
         Decision {
             target: Some(target),
             found: Some(found),
             verdict: Some(verdict),
             answer,
+            removed_params: logged_in(view).map_or_else(Vec::new, login::removed_params),
         }
     }
 
@@ -162,13 +239,14 @@ impl PortChain {
         &self,
         view: &RequestView<'t, '_>,
         target: Target<'t>,
+        found: &Found,
     ) -> (Target<'t>, Verdict) {
-        let verdict = self.policies.decide(&facts(view, &target));
+        let verdict = self.policies.decide(&facts(view, &target, Some(found)));
         if verdict.allowed
             && self.normalization == PathNormalization::Strict
             && let Some(other) = target.without_parameters()
         {
-            let of_other = self.policies.decide(&facts(view, &other));
+            let of_other = self.policies.decide(&facts(view, &other, Some(found)));
             if !of_other.allowed {
                 return (other, of_other);
             }
@@ -189,6 +267,7 @@ impl PortChain {
                 policy: None,
                 rule: None,
                 shadow: Vec::new(),
+                network: None,
             };
         }
         self.policies
@@ -246,18 +325,44 @@ impl PortChain {
     }
 }
 
-/// The facts that policies judge a request by; after a decision, those that decided.
-pub fn facts<'a>(view: &RequestView<'_, 'a>, target: &'a Target<'_>) -> Facts<'a> {
+/// The ports that the routes of a port lead to.
+fn routed(port: &ServicePort) -> impl Iterator<Item = &ClusterKey> {
+    let rules = port.routes.iter().flat_map(|route| &route.rules);
+    let targets = rules.flat_map(|rule| rule.backends.iter().map(|b| &b.target));
+    targets.filter_map(|target| match target {
+        BackendTarget::Cluster(key) => Some(key),
+        BackendTarget::Invalid(_) => None,
+    })
+}
+
+/// The facts that policies judge a request by; after a decision, those that decided. `found` is the
+/// route.
+pub fn facts<'a>(
+    view: &RequestView<'_, 'a>,
+    target: &'a Target<'_>,
+    found: Option<&'a Found>,
+) -> Facts<'a> {
+    let rule = match found {
+        Some(Found::Rule(reference)) => reference.rule(),
+        _ => None,
+    };
     Facts {
+        backends: rule.map_or(&[], |rule| &rule.backends),
         remote_ip: remote_ip(view),
         http: Some(HttpFacts {
             method: view.method.as_str(),
             host: view.authority,
             path: target.judged_path(),
+            query: target.query,
             headers: view.headers,
+            token: logged_in(view).and_then(Login::token),
         }),
         ..tcp_facts(view.peer, view.source_ip, view.destination)
     }
+}
+
+fn logged_in<'r>(view: &RequestView<'_, 'r>) -> Option<&'r Login> {
+    view.login?.as_ref().ok()
 }
 
 /// The facts that policies judge a TCP stream by.
@@ -268,6 +373,7 @@ pub fn tcp_facts(peer: Option<&Identity>, source_ip: IpAddr, destination: Socket
         remote_ip: source_ip,
         destination_ip: destination.ip(),
         destination_port: destination.port(),
+        backends: &[],
         http: None,
     }
 }

@@ -4,7 +4,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use cairn_authz::Verdict;
+use cairn_authz::jwt::{Failure as TokenFailure, without_params};
+use cairn_authz::{HeaderEdit, Verdict};
 use cairn_config_schema::snapshot::{Backend, ClusterKey, Filter, HttpMatch, HttpRule};
 use cairn_routing::{Found, RuleRef};
 use http::StatusCode;
@@ -14,7 +15,7 @@ use crate::chain::RequestView;
 use crate::header_change::{self, Headers};
 use crate::normalise::{Rejection, Target};
 use crate::outcome::Outcome;
-use crate::{redirect, rewrite};
+use crate::{login, redirect, rewrite};
 
 /// What becomes of a request, and everything that led to it.
 #[derive(Clone, Debug)]
@@ -27,6 +28,8 @@ pub struct Decision<'a> {
     pub verdict: Option<Verdict>,
     /// What to do.
     pub answer: Answer,
+    /// Query parameters that are not for the application: tokens were in them.
+    pub(crate) removed_params: Vec<Arc<str>>,
 }
 
 /// What to do with a request.
@@ -41,8 +44,12 @@ pub enum Answer {
         /// Location.
         location: HeaderValue,
     },
+    /// 401, or 403 for somebody else's: its token is not valid.
+    Unauthenticated(TokenFailure),
     /// 403: policy denied it.
     Deny,
+    /// 403 with the words of Cilium: network policy denied it.
+    DenyNetwork,
     /// 404: routes are attached and none matches.
     NotFound,
     /// 400: the target or the authority is refused.
@@ -56,12 +63,19 @@ pub enum Answer {
 }
 
 impl Answer {
+    /// Whether policy denied it.
+    pub fn is_denial(&self) -> bool {
+        matches!(self, Self::Deny | Self::DenyNetwork)
+    }
+
     /// The row of the table of outcomes. `None`: the request is sent on.
     pub fn outcome(&self) -> Option<Outcome> {
         Some(match self {
             Self::Forward => return None,
             Self::Redirect { .. } => Outcome::Redirected,
+            Self::Unauthenticated(failure) => login::outcome(failure),
             Self::Deny => Outcome::Denied,
+            Self::DenyNetwork => Outcome::DeniedByNetwork,
             Self::NotFound => Outcome::NoRoute,
             Self::BadPath(Rejection::Authority(_)) => Outcome::BadAuthority,
             Self::BadPath(_) => Outcome::BadPath,
@@ -168,6 +182,7 @@ impl Decision<'_> {
             found: None,
             verdict: None,
             answer,
+            removed_params: Vec::new(),
         }
     }
 
@@ -175,7 +190,8 @@ impl Decision<'_> {
     /// verdict knows).
     pub fn reason(&self) -> Option<Cow<'_, str>> {
         match &self.answer {
-            Answer::Forward | Answer::Redirect { .. } | Answer::Deny => None,
+            Answer::Forward | Answer::Redirect { .. } | Answer::Deny | Answer::DenyNetwork => None,
+            Answer::Unauthenticated(failure) => Some(failure.reason.as_str().into()),
             Answer::NotFound => Some("no route of the service matches".into()),
             Answer::BadPath(rejection) => Some(rejection.to_string().into()),
             Answer::BrokenRule(reason) => Some(reason.as_ref().into()),
@@ -186,6 +202,9 @@ impl Decision<'_> {
 
     /// Envoy's response code details, unless the request is sent on.
     pub fn details(&self) -> Option<Cow<'static, str>> {
+        if let Answer::Unauthenticated(failure) = &self.answer {
+            return Some(Cow::Owned(login::details(failure)));
+        }
         let of_verdict = self
             .verdict
             .as_ref()
@@ -207,6 +226,8 @@ impl Decision<'_> {
             .target
             .as_ref()
             .map_or(Cow::Borrowed("/"), Target::path_and_query);
+        path = without_params(path, &self.removed_params);
+        self.change_by_network(headers);
         if let Some((rule, matched)) = self.rule() {
             for filter in rule.filters.iter().chain(backend_filters(backend)) {
                 match filter {
@@ -219,6 +240,19 @@ impl Decision<'_> {
             }
         }
         path
+    }
+
+    /// What network policies change, before the filters: a route sees the request as policy left it
+    /// (specs/policies.md 2.1.5).
+    fn change_by_network(&self, headers: &mut impl Headers) {
+        let network = self.verdict.as_ref().and_then(|v| v.network.as_ref());
+        for edit in network.iter().flat_map(|network| &network.edits) {
+            match edit {
+                HeaderEdit::Append(name, value) => headers.append(name, value.clone()),
+                HeaderEdit::Set(name, value) => headers.set(name, value.clone()),
+                HeaderEdit::Remove(name) => headers.remove(name),
+            }
+        }
     }
 
     /// The response filters of the rule in their order, then those of the backend, to be kept until

@@ -39,8 +39,14 @@ pub enum Outcome {
     HeadersTooLarge,
     /// The header block took too long.
     HeadersTooSlow,
+    /// A token that is not valid. Details and body come from what is wrong with it.
+    Unauthenticated,
+    /// A valid token that is for somebody else.
+    WrongAudience,
     /// Policy denied it. The details come from the verdict.
     Denied,
+    /// Network policy denied it, in Cilium's words. The details come from the verdict.
+    DeniedByNetwork,
     /// Routes are attached and none matches.
     NoRoute,
     /// A filter redirected it. The status comes from the filter.
@@ -96,7 +102,7 @@ pub struct Row {
 
 impl Outcome {
     /// All outcomes.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 28] = [
         Self::BadPath,
         Self::BadAuthority,
         Self::BadRequest,
@@ -105,7 +111,10 @@ impl Outcome {
         Self::BadUpgrade,
         Self::HeadersTooLarge,
         Self::HeadersTooSlow,
+        Self::Unauthenticated,
+        Self::WrongAudience,
         Self::Denied,
+        Self::DeniedByNetwork,
         Self::NoRoute,
         Self::Redirected,
         Self::BrokenRule,
@@ -139,7 +148,10 @@ impl Outcome {
             Self::BadUpgrade       => Row::new(S::FORBIDDEN, 7, "", "upgrade_failed", "upgrade not allowed", Client, true),
             Self::HeadersTooLarge  => Row::new(S::REQUEST_HEADER_FIELDS_TOO_LARGE, 8, "", "request_headers_too_large", "request headers too large", Client, true),
             Self::HeadersTooSlow   => Row::new(S::REQUEST_TIMEOUT, 4, "", "request_header_timeout", "request headers took too long", Client, true),
+            Self::Unauthenticated  => Row::new(S::UNAUTHORIZED, 16, "", "jwt_authn_access_denied{Jwt_verification_fails}", "Jwt verification fails", Client, true),
+            Self::WrongAudience    => Row::new(S::FORBIDDEN, 7, "", "jwt_authn_access_denied{Audiences_in_Jwt_are_not_allowed}", "Audiences in Jwt are not allowed", Client, true),
             Self::Denied           => Row::new(S::FORBIDDEN, 7, "", "rbac_access_denied_matched_policy[none]", "RBAC: access denied", Client, true),
+            Self::DeniedByNetwork  => Row::new(S::FORBIDDEN, 7, "", "network_access_denied_matched_policy[none]", "Access denied\r\n", Client, true),
             Self::NoRoute          => Row::new(S::NOT_FOUND, 12, "NR", "route_not_found", "", Client, true),
             Self::Redirected       => Row::new(S::FOUND, 2, "", "direct_response", "", Client, true),
             Self::BrokenRule       => Row::new(S::INTERNAL_SERVER_ERROR, 14, "", "direct_response", "route not in force", ControlPlane, true),
@@ -184,7 +196,7 @@ impl Outcome {
                 content_type: Some("application/grpc"),
                 grpc_status: Some(row.grpc_status),
                 body: "",
-                grpc_message: row.body,
+                grpc_message: row.body.trim_ascii_end(),
             }
         } else {
             LocalReply {
@@ -234,6 +246,20 @@ pub struct LocalReply {
     pub grpc_message: &'static str,
     /// Body.
     pub body: &'static str,
+}
+
+impl LocalReply {
+    /// The same with another body, or gRPC message.
+    pub fn with_body(self, body: &'static str) -> Self {
+        if self.grpc_status.is_some() {
+            Self {
+                grpc_message: body,
+                ..self
+            }
+        } else {
+            Self { body, ..self }
+        }
+    }
 }
 
 /// Whether a request is gRPC: `content-type` is `application/grpc` or begins with `application/grpc+`

@@ -4,6 +4,7 @@ use cairn_config_schema::origin::Origin;
 use cairn_config_schema::snapshot::Action;
 use serde::Serialize;
 
+use crate::network::NetworkExplanation;
 use crate::verdict::Shadow;
 
 /// A verdict with everything that led to it. `Display` gives the text form, several lines.
@@ -23,6 +24,8 @@ pub struct Explanation {
     pub policies: Vec<PolicyOutcome>,
     /// What the dry-run policies would have decided, by action.
     pub shadow: Vec<ShadowOutcome>,
+    /// The network policies of the workload. `None`: none applies.
+    pub network: Option<NetworkExplanation>,
 }
 
 /// The ALLOW rule with the fewest failed clauses; among equals the one that failed latest.

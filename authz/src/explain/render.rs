@@ -31,7 +31,11 @@ impl fmt::Display for Explanation {
         for policy in &self.policies {
             write_policy(f, policy)?;
         }
-        self.shadow.iter().try_for_each(|s| write_shadow(f, s))
+        self.shadow.iter().try_for_each(|s| write_shadow(f, s))?;
+        match &self.network {
+            Some(network) => write!(f, "\n{network}"),
+            None => Ok(()),
+        }
     }
 }
 

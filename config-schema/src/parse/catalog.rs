@@ -27,7 +27,7 @@ pub(crate) enum Class {
 }
 
 /// Group, versions and kind of what Cairn reads; `v1beta1` objects have the fields of `v1`.
-const READ: [(&str, &[&str], Kind); 9] = [
+const READ: [(&str, &[&str], Kind); 12] = [
     (GATEWAY_API, &["v1", "v1beta1"], Kind::GatewayClass),
     (GATEWAY_API, &["v1", "v1beta1"], Kind::Gateway),
     (GATEWAY_API, &["v1", "v1beta1"], Kind::HTTPRoute),
@@ -37,19 +37,18 @@ const READ: [(&str, &[&str], Kind); 9] = [
     ("", &["v1"], Kind::ConfigMap),
     ("discovery.k8s.io", &["v1"], Kind::EndpointSlice),
     (SECURITY, &["v1", "v1beta1"], Kind::AuthorizationPolicy),
+    (SECURITY, &["v1", "v1beta1"], Kind::RequestAuthentication),
+    (CILIUM, &["v2"], Kind::CiliumNetworkPolicy),
+    (CILIUM, &["v2"], Kind::CiliumClusterwideNetworkPolicy),
 ];
 
 const GATEWAY_API: &str = "gateway.networking.k8s.io";
 const SECURITY: &str = "security.istio.io";
+const CILIUM: &str = "cilium.io";
 
 /// Group, kind and effect of what is not enforced. An empty kind stands for every kind of the
 /// group that is not listed otherwise.
-const NOT_ENFORCED: [(&str, &str, &str); 21] = [
-    (
-        SECURITY,
-        "RequestAuthentication",
-        "no JSON Web Token is checked",
-    ),
+const NOT_ENFORCED: [(&str, &str, &str); 18] = [
     (
         ISTIO_NETWORKING,
         "VirtualService",
@@ -104,22 +103,12 @@ const NOT_ENFORCED: [(&str, &str, &str); 21] = [
         "the pool is no backend here",
     ),
     (
-        "cilium.io",
-        "CiliumNetworkPolicy",
-        "its L7 rules are not enforced",
-    ),
-    (
-        "cilium.io",
-        "CiliumClusterwideNetworkPolicy",
-        "its L7 rules are not enforced",
-    ),
-    (
-        "cilium.io",
+        CILIUM,
         "CiliumEnvoyConfig",
         "there is no Envoy to configure",
     ),
     (
-        "cilium.io",
+        CILIUM,
         "CiliumClusterwideEnvoyConfig",
         "there is no Envoy to configure",
     ),
@@ -246,7 +235,10 @@ fn expected_versions(kind: Kind) -> &'static str {
         }
         Kind::Namespace | Kind::Service | Kind::Pod | Kind::ConfigMap => "v1",
         Kind::EndpointSlice => "discovery.k8s.io/v1",
-        Kind::AuthorizationPolicy => "security.istio.io/v1 or security.istio.io/v1beta1",
+        Kind::CiliumNetworkPolicy | Kind::CiliumClusterwideNetworkPolicy => "cilium.io/v2",
+        Kind::AuthorizationPolicy | Kind::RequestAuthentication => {
+            "security.istio.io/v1 or security.istio.io/v1beta1"
+        }
     }
 }
 
@@ -259,7 +251,19 @@ pub(crate) fn named(kind: &str) -> Option<Kind> {
 
 /// Whether objects of the kind live in a namespace.
 pub(crate) fn is_namespaced(kind: Kind) -> bool {
-    !matches!(kind, Kind::GatewayClass | Kind::Namespace)
+    !matches!(
+        kind,
+        Kind::GatewayClass | Kind::Namespace | Kind::CiliumClusterwideNetworkPolicy
+    )
+}
+
+/// Whether objects of the kind say who may do what in their namespace: a namespace that can not be
+/// told must not be guessed.
+pub(crate) fn is_policy(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::AuthorizationPolicy | Kind::RequestAuthentication | Kind::CiliumNetworkPolicy
+    )
 }
 
 #[cfg(test)]
@@ -276,7 +280,10 @@ mod tests {
         assert_eq!(classify("apps/v1", "Deployment"), Class::NotRead);
         assert_eq!(classify("v1", "Secret"), Class::NotRead);
         assert_eq!(classify("example.com/v1", "Widget"), Class::NotRead);
-        assert!(!enforced("security.istio.io/v1", "RequestAuthentication"));
+        assert_eq!(
+            classify("security.istio.io/v1", "RequestAuthentication"),
+            Class::Read(Kind::RequestAuthentication)
+        );
         assert!(!enforced("gateway.networking.k8s.io/v1", "GRPCRoute"));
         assert!(!enforced(
             "gateway.networking.k8s.io/v1",

@@ -324,8 +324,20 @@ pub(super) fn pod(node: &Node<'_>, faults: &mut Vec<Fault>, names: &mut Names) -
         host_network: spec.host_network.unwrap_or_default(),
         pod_ips: pod_ips(&mut conversion),
         finished: matches!(phase, "Succeeded" | "Failed"),
+        named_ports: named_ports(&spec, conversion.names),
         owner: owner(node, conversion.names),
     })
+}
+
+fn named_ports(spec: &core::PodSpec, names: &mut Names) -> Vec<(Arc<str>, u16)> {
+    let init = spec.init_containers.iter().flatten();
+    let ports = init.chain(&spec.containers).flat_map(|c| c.ports.iter());
+    let tcp = ports.flatten().filter(|p| is_tcp(p.protocol.as_ref()));
+    let named = tcp.filter_map(|port| {
+        let name = port.name.as_ref()?.to_ascii_lowercase();
+        Some((names.share(&name), u16::try_from(port.container_port).ok()?))
+    });
+    named.collect()
 }
 
 /// The text of a field of the status, which is read leniently: it is the cluster's, not the user's.

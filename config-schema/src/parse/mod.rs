@@ -3,6 +3,7 @@
 //! in `store`.
 
 mod catalog;
+mod cilium;
 mod de;
 mod fault;
 mod kube;
@@ -12,6 +13,7 @@ mod names;
 mod node;
 mod object;
 mod path;
+mod pods;
 mod read;
 mod salvage;
 mod scalar;
@@ -24,6 +26,8 @@ use std::sync::Arc;
 use crate::diagnostics::{Diagnostic, Location};
 use crate::origin::Origin;
 use crate::resources::{AnyObject, Broken};
+
+pub use pods::{NodePod, node_pods};
 
 pub(crate) use list::{CutList, cut_list};
 pub(crate) use names::Names;

@@ -179,7 +179,7 @@ impl<'d> Reader<'d> {
             self.unreadable(at, Code::MissingField, &message, None);
             return None;
         };
-        if kind == Kind::AuthorizationPolicy
+        if catalog::is_policy(kind)
             && let Some(at) = garbled_namespace(node)
         {
             let message = format!("the namespace of {kind} {name} cannot be told");
@@ -203,11 +203,11 @@ impl<'d> Reader<'d> {
         let class = catalog::classify(header.api_version.as_deref().unwrap_or_default(), kind);
         let origin = match class {
             // Absent and unreadable look the same here, and `default` may be the wrong place to deny.
-            Class::Read(Kind::AuthorizationPolicy)
-            | Class::WrongVersion {
-                kind: Kind::AuthorizationPolicy,
-                ..
-            } if header.namespace.is_none() => None,
+            Class::Read(kind) | Class::WrongVersion { kind, .. }
+                if catalog::is_policy(kind) && header.namespace.is_none() =>
+            {
+                None
+            }
             Class::Read(kind) | Class::WrongVersion { kind, .. } => {
                 let namespace = match (catalog::is_namespaced(kind), &header.namespace) {
                     (true, namespace) => namespace.as_deref().unwrap_or("default"),

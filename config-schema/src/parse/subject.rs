@@ -14,13 +14,15 @@ use super::node::{Node, duplicates};
 use super::object::location;
 use super::path::{Path, walk};
 use super::read::read as read_typed;
-use super::{Item, Parsed, kube, mesh, salvage};
+use super::{Item, Parsed, cilium, kube, mesh, salvage};
 use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::limits::DIAGNOSTICS_PER_OBJECT_MAX;
 use crate::origin::{Kind, Origin};
+use crate::resources::authentication::RequestAuthenticationSpec;
+use crate::resources::cilium::CiliumPolicySpec;
 use crate::resources::gateway_api::{GatewayClassSpec, GatewaySpec, HttpRouteSpec};
 use crate::resources::istio::AuthorizationPolicySpec;
-use crate::resources::{Broken, Meta, Object, PathHasher, Place, Spec};
+use crate::resources::{Broken, Clusterwide, Meta, Object, PathHasher, Place, Spec};
 
 /// A copy of the object that `kubectl apply` leaves in it; as large as the object, and never read.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -60,6 +62,18 @@ pub(super) fn read(
         }
         Kind::AuthorizationPolicy => {
             let spec = optional_spec::<AuthorizationPolicySpec>(node, faults);
+            subject.settle(spec)
+        }
+        Kind::CiliumNetworkPolicy => {
+            let spec = subject.cilium();
+            subject.settle(spec)
+        }
+        Kind::CiliumClusterwideNetworkPolicy => {
+            let spec = subject.cilium().map(Clusterwide);
+            subject.settle(spec)
+        }
+        Kind::RequestAuthentication => {
+            let spec = optional_spec::<RequestAuthenticationSpec>(node, faults);
             subject.settle(spec)
         }
         Kind::Namespace => {
@@ -157,6 +171,19 @@ struct Subject<'s> {
 }
 
 impl Subject<'_> {
+    /// The rules of a Cilium policy. What is wrong in its egress parts is told at once, so that it
+    /// does not break what the policy says of ingress.
+    fn cilium(&mut self) -> Option<CiliumPolicySpec> {
+        let mut of_egress = Vec::new();
+        let spec = cilium::policy(self.node, &mut self.faults, &mut of_egress);
+        for fault in of_egress.into_iter().take(DIAGNOSTICS_PER_OBJECT_MAX) {
+            let fault = fault.with_effect("egress is not enforced by this waypoint in any case");
+            let finding = finding(fault, self.file, Some(&self.origin));
+            self.parsed.diagnostics.push(finding);
+        }
+        spec
+    }
+
     /// Good if the specification is there and nothing is an error; broken otherwise.
     fn settle<T: Spec>(mut self, spec: Option<T>) -> Item {
         self.faults.sort_by_key(|f| f.at);
@@ -215,6 +242,9 @@ fn unknown_outermost(kind: Kind, node: &Node<'_>, faults: &mut Vec<Fault>) {
             "endpoints",
             "ports",
         ],
+        Kind::CiliumNetworkPolicy | Kind::CiliumClusterwideNetworkPolicy => {
+            &["apiVersion", "kind", "metadata", "spec", "specs", "status"]
+        }
         _ => &["apiVersion", "kind", "metadata", "spec", "status"],
     };
     for entry in node.entries() {

@@ -2,8 +2,14 @@
 //! into a finding and a safe outcome. This file says in which order; the files beside it do the work.
 
 mod attachment;
+mod authentication;
+mod authentication_rules;
+mod cilium_http;
+mod cilium_peers;
 mod endpoints;
 mod mesh;
+mod network;
+mod network_cilium;
 mod paths;
 mod policies;
 mod policy_conditions;
@@ -90,6 +96,16 @@ pub fn resolve(resources: &Resources, options: &Options) -> Snapshot {
         &mut findings,
     );
 
+    let authentications = authentication::attach(
+        resources,
+        &mesh,
+        waypoint.as_ref(),
+        &services,
+        &mut findings,
+    );
+
+    let network = network::resolve(resources, &clusters, &pods, &mut findings);
+
     worst_first(&mut findings);
     Snapshot {
         version: options.version,
@@ -101,6 +117,8 @@ pub fn resolve(resources: &Resources, options: &Options) -> Snapshot {
             .collect(),
         workloads: pods.by_address,
         clusters,
+        network,
+        authentications,
         diagnostics: findings,
     }
 }

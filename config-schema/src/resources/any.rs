@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Loaded, Object, Resources, gateway_api, istio, kube};
+use super::{
+    Clusterwide, Loaded, Object, Resources, authentication, cilium, gateway_api, istio, kube,
+};
 use crate::origin::{ObjectKey, Origin};
 
 /// A specification that [`Resources`] keeps.
@@ -109,5 +111,8 @@ kinds! {
     EndpointSlice: kube::EndpointSliceSpec => endpoint_slices,
     Pod: kube::PodSpec => pods,
     AuthorizationPolicy: istio::AuthorizationPolicySpec => authorization_policies,
+    RequestAuthentication: authentication::RequestAuthenticationSpec => request_authentications,
+    CiliumNetworkPolicy: cilium::CiliumPolicySpec => cilium_policies,
+    CiliumClusterwideNetworkPolicy: Clusterwide<cilium::CiliumPolicySpec> => cilium_clusterwide_policies,
     ConfigMap: istio::MeshConfigSpec => mesh_config,
 }

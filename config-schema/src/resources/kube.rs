@@ -83,6 +83,8 @@ pub struct PodSpec {
     pub pod_ips: Vec<IpAddr>,
     /// `status.phase` is Succeeded or Failed.
     pub finished: bool,
+    /// TCP ports of its containers that have a name, in lower case.
+    pub named_ports: Vec<(Arc<str>, u16)>,
     /// Kind and name of the controlling owner.
     pub owner: Option<(Arc<str>, Arc<str>)>,
 }

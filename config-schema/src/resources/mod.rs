@@ -4,6 +4,8 @@
 //! ten thousand whole Pods would cost more memory than the rest of the process.
 
 mod any;
+pub mod authentication;
+pub mod cilium;
 pub mod gateway_api;
 pub mod istio;
 pub mod kube;
@@ -52,6 +54,10 @@ impl<T> Object<T> {
             .of(self.origin.clone(), path)
     }
 }
+
+/// The specification of a kind that lives in no namespace and is otherwise the same as another.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Clusterwide<T>(pub T);
 
 /// An object as it is in force.
 #[derive(Clone, Debug)]
@@ -144,6 +150,14 @@ pub struct Resources {
     pub pods: BTreeMap<ObjectKey, Loaded<kube::PodSpec>>,
     /// AuthorizationPolicies.
     pub authorization_policies: BTreeMap<ObjectKey, Loaded<istio::AuthorizationPolicySpec>>,
+    /// CiliumNetworkPolicies.
+    pub cilium_policies: BTreeMap<ObjectKey, Loaded<cilium::CiliumPolicySpec>>,
+    /// CiliumClusterwideNetworkPolicies; cluster-scoped.
+    pub cilium_clusterwide_policies:
+        BTreeMap<ObjectKey, Loaded<Clusterwide<cilium::CiliumPolicySpec>>>,
+    /// RequestAuthentications.
+    pub request_authentications:
+        BTreeMap<ObjectKey, Loaded<authentication::RequestAuthenticationSpec>>,
     /// The ConfigMap `istio` of the root namespace; other ConfigMaps are not read.
     pub mesh_config: BTreeMap<ObjectKey, Loaded<istio::MeshConfigSpec>>,
     /// Files that could not be read and documents whose kind or name could not be told: nothing can
@@ -155,7 +169,7 @@ pub struct Resources {
 /// The broken objects of every kind, for summaries.
 impl Resources {
     /// Number of objects in force, by kind.
-    pub fn counts(&self) -> [(Kind, usize); 9] {
+    pub fn counts(&self) -> [(Kind, usize); 12] {
         [
             (Kind::GatewayClass, self.gateway_classes.len()),
             (Kind::Gateway, self.gateways.len()),
@@ -165,6 +179,15 @@ impl Resources {
             (Kind::EndpointSlice, self.endpoint_slices.len()),
             (Kind::Pod, self.pods.len()),
             (Kind::AuthorizationPolicy, self.authorization_policies.len()),
+            (Kind::CiliumNetworkPolicy, self.cilium_policies.len()),
+            (
+                Kind::CiliumClusterwideNetworkPolicy,
+                self.cilium_clusterwide_policies.len(),
+            ),
+            (
+                Kind::RequestAuthentication,
+                self.request_authentications.len(),
+            ),
             (Kind::ConfigMap, self.mesh_config.len()),
         ]
     }

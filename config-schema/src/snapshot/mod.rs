@@ -4,7 +4,11 @@
 //! port has routes, a route has rules, a rule has backends; a service has the policies that apply
 //! to it. Routing and authorization compile it further; nothing in the data path reads YAML.
 
+mod authentication;
+mod l7_ports;
+mod labels;
 mod mesh;
+mod network_policy;
 mod policy;
 mod route;
 mod service;
@@ -16,7 +20,18 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 use serde::Serialize;
 
+pub use authentication::{
+    Authentications, ClaimHeader, JwtRule, KeySource, RemoteKeys, RequestAuthentication,
+    RequestPrincipal, TokenHeader,
+};
+pub use l7_ports::L7Port;
+pub use labels::{Label, LabelExpression, LabelView, Labels, Truth};
 pub use mesh::{Mesh, PathNormalization};
+pub use network_policy::{
+    AuthenticationMode, CalicoHttp, CalicoPath, CiliumHttpRule, Criteria, Entity,
+    HeaderExpectation, HttpRules, Mismatch, NetworkAction, NetworkPolicies, NetworkPolicy,
+    NetworkRule, NetworkSubject, NetworkTier, Peer, PortSet, Sources, Surface,
+};
 pub use policy::{
     Action, Condition, Operation, PathPattern, PathTemplate, Policy, PolicyRule, Source,
     StringMatch, TemplateError, TemplateSegment, Values,
@@ -26,7 +41,8 @@ pub use route::{
     PathMatch, PathRewrite, Pattern, QueryMatch, Redirect, RedirectScheme, Rewrite, TextMatch,
 };
 pub use service::{
-    AppProtocol, Binding, ClusterKey, Endpoint, Service, ServicePort, Workload, WorkloadType,
+    AppProtocol, Binding, ClusterKey, Endpoint, RedirectFailure, Service, ServicePort, Workload,
+    WorkloadType,
 };
 
 use crate::diagnostics::Diagnostic;
@@ -50,6 +66,10 @@ pub struct Snapshot {
     /// Endpoints that may receive traffic, by service and service port.
     #[serde(serialize_with = "by_text")]
     pub clusters: BTreeMap<ClusterKey, Arc<[Endpoint]>>,
+    /// Network policies of Cilium and Calico, and what they select.
+    pub network: NetworkPolicies,
+    /// Whose tokens are taken, by service.
+    pub authentications: Authentications,
     /// Findings of parsing and resolving, worst first.
     pub diagnostics: Vec<Diagnostic>,
 }

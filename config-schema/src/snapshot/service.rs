@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{HttpRoute, Policy};
+use super::{HttpRoute, Labels, Policy};
 use crate::identity::Identity;
 use crate::origin::ObjectKey;
 
@@ -26,6 +26,20 @@ pub struct Service {
     /// Every policy that applies to requests to this service: those of the Gateway, its class and
     /// the service itself. Empty unless `binding` is `Served`.
     pub policies: Vec<Arc<Policy>>,
+    /// What becomes of connections that the kernel redirect steers here while nobody listens.
+    pub redirect_failure: RedirectFailure,
+}
+
+/// What becomes of a connection that the kernel redirect would steer, while the node's proxy is not
+/// there to take it: annotation `cairn.dev/redirect-failure`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RedirectFailure {
+    /// It is refused at once.
+    #[default]
+    Closed,
+    /// It goes to the service directly, past every route and policy of the proxy.
+    Open,
 }
 
 /// One port of a service.
@@ -132,6 +146,12 @@ pub struct Workload {
     pub version: Arc<str>,
     /// Node it runs on; empty when unknown.
     pub node: Arc<str>,
+    /// Labels of the pod, shared with pods that have the same.
+    pub labels: Arc<Labels>,
+    /// Labels of its namespace. `None`: no such Namespace is in the configuration.
+    pub namespace_labels: Option<Arc<Labels>>,
+    /// Ports of its containers that have a name, by the name in lower case.
+    pub named_ports: Box<[(Arc<str>, u16)]>,
     /// Whether this waypoint serves its addresses (`istio.io/waypoint-for: workload` or `all`).
     pub binding: Binding,
 }

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use cairn_authz::Verdict;
+use cairn_authz::{Verdict, jwt};
 use cairn_config_schema::identity::Identity;
-use cairn_config_schema::origin::ObjectKey;
+use cairn_config_schema::origin::{ObjectKey, Origin};
 use cairn_config_schema::snapshot::{
-    AppProtocol, Binding, ClusterKey, Policy, Service, ServicePort, Snapshot,
+    AppProtocol, Binding, ClusterKey, Service, ServicePort, Snapshot,
 };
 use cairn_filters::authority::without_trailing_dot;
 use cairn_filters::outcome::is_grpc;
@@ -18,6 +18,7 @@ use http::header::{HOST, HeaderName, HeaderValue};
 use http::{HeaderMap, Method};
 
 use super::format::Ask;
+use super::tokens;
 
 /// Draws for the shares: the standard deviation of a 50 % share is then 0.35 points.
 const DRAWS: u64 = 20_000;
@@ -166,6 +167,17 @@ fn judge_http(snapshot: &Snapshot, served: &Served, ask: &Ask, judged: &mut Judg
     let authority = without_trailing_dot(ask.authority());
     // As the waypoint does: what is forwarded is what was judged.
     headers.insert(HOST, HeaderValue::from_str(&authority).expect("host"));
+    let login = served.chain.authenticate(
+        &jwt::Request {
+            method: &method,
+            headers: &headers,
+            query: target.split_once('?').map(|(_, query)| query),
+        },
+        &jwt::KeySets::default(),
+        &mut jwt::Memory::new(),
+        tokens::NOW_S,
+    );
+    served.chain.take_token(&login, &mut headers);
     let view = RequestView {
         peer: Some(&peer),
         source_ip: ask.source_ip(),
@@ -174,13 +186,14 @@ fn judge_http(snapshot: &Snapshot, served: &Served, ask: &Ask, judged: &mut Judg
         target,
         authority: &authority,
         headers: &headers,
+        login: None,
     };
     let decision = served.chain.decide(&view);
     if let (Some(verdict), Some(target)) = (&decision.verdict, &decision.target) {
-        let facts = chain::facts(&view, target);
+        let facts = chain::facts(&view, target, decision.found.as_ref());
         let reason = verdict.reason(served.chain.policies(), &facts);
         tell_verdict(verdict, reason, judged);
-        let denied = decision.answer == Answer::Deny;
+        let denied = decision.answer.is_denial();
         assert_eq!(denied, !verdict.allowed, "verdict and answer agree");
     }
     judged.route = match &decision.found {
@@ -193,7 +206,7 @@ fn judge_http(snapshot: &Snapshot, served: &Served, ask: &Ask, judged: &mut Judg
 
 fn tell_verdict(verdict: &Verdict, reason: String, judged: &mut Judged) {
     judged.verdict = allow_or_deny(verdict.allowed);
-    judged.by = by(verdict.policy.as_ref(), verdict.rule);
+    judged.by = by(verdict.origin(), verdict.rule_index());
     judged.reason = reason;
     judged.shadow = verdict
         .shadow
@@ -202,7 +215,7 @@ fn tell_verdict(verdict: &Verdict, reason: String, judged: &mut Judged) {
             let action = serde_json::to_value(s.action).expect("a word");
             let action = action.as_str().expect("a word");
             let would = allow_or_deny(s.would);
-            format!("{action} {would} {}", by(s.policy.as_ref(), s.rule))
+            format!("{action} {would} {}", by(s.policy.as_ref().map(|p| &p.origin), s.rule))
         })
         .collect();
     judged.shadow.sort();
@@ -275,11 +288,11 @@ fn tell_forwarding(
     decision.change_response(backend, &mut judged.response_headers);
 }
 
-fn by(policy: Option<&Arc<Policy>>, rule: Option<usize>) -> String {
+fn by(policy: Option<&Origin>, rule: Option<usize>) -> String {
     match (policy, rule) {
         (None, _) => "none".into(),
-        (Some(policy), None) => policy.origin.key.to_string(),
-        (Some(policy), Some(rule)) => format!("{}#{rule}", policy.origin.key),
+        (Some(policy), None) => policy.key.to_string(),
+        (Some(policy), Some(rule)) => format!("{}#{rule}", policy.key),
     }
 }
 

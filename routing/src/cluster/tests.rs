@@ -28,6 +28,9 @@ fn endpoint(last: u8, pod: &str, version: &str) -> Endpoint {
             app: "w".into(),
             version: version.into(),
             node: "".into(),
+            labels: Default::default(),
+            namespace_labels: None,
+            named_ports: Default::default(),
             binding: Binding::Unbound,
         })),
     }

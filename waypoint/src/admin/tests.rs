@@ -39,6 +39,7 @@ fn state() -> AdminState {
         readiness: Arc::default(),
         snapshot: Box::new(move || Some(snapshot.clone())),
         last_reload: Arc::default(),
+        jwks: Arc::default(),
         active_requests: Box::new(|key, _| (key.port == 80).then_some(7)),
         set_log_filter: Box::new(|filter| match filter {
             "info" => Ok(()),
@@ -63,6 +64,9 @@ fn snapshot() -> Snapshot {
         app: "".into(),
         version: "".into(),
         node: "".into(),
+        labels: Default::default(),
+        namespace_labels: None,
+        named_ports: Default::default(),
         binding: Binding::Unbound,
     });
     let key = ObjectKey::new("shop", "web");
@@ -73,6 +77,7 @@ fn snapshot() -> Snapshot {
         ports: vec![],
         binding: Binding::Served,
         policies: vec![],
+        redirect_failure: Default::default(),
     };
     let endpoint = |workload| Endpoint {
         address: "10.0.0.9:8080".parse().unwrap(),

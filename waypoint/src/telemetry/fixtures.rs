@@ -27,6 +27,7 @@ pub fn origin(service_account: &str, baggage: Option<&'static str>) -> Arc<Strea
         tunnel_authority: "10.96.1.2:8000".into(),
         baggage: baggage.map(HeaderValue::from_static),
         destination: address("10.96.1.2:8000"),
+        pod: None,
     })
 }
 
@@ -44,6 +45,9 @@ pub fn workload(name: &str, version: &str) -> Arc<Workload> {
         app: name.into(),
         version: version.into(),
         node: "".into(),
+        labels: Default::default(),
+        namespace_labels: None,
+        named_ports: Default::default(),
         binding: Binding::Unbound,
     })
 }
@@ -61,6 +65,7 @@ pub fn service(name: &str) -> Arc<Service> {
         }],
         binding: Binding::Served,
         policies: vec![],
+        redirect_failure: Default::default(),
     })
 }
 
@@ -136,5 +141,6 @@ pub fn denied() -> Verdict {
             rule: Some(1),
             would: true,
         }],
+        network: None,
     }
 }

@@ -9,7 +9,7 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use cairn_authz::Shadow;
+use cairn_authz::{Shadow, Verdict};
 use cairn_config_schema::origin::Origin;
 use cairn_config_schema::snapshot::{Action, Service};
 use http::HeaderValue;
@@ -114,10 +114,8 @@ impl<'a> Line<'a> {
             tunnel_authority: &exchange.origin.tunnel_authority,
             attempts: exchange.attempts,
             verdict: verdict.map(|v| verb(v.allowed)),
-            policy: verdict
-                .and_then(|v| v.policy.as_ref())
-                .map(|p| Text(&p.origin)),
-            rule: verdict.and_then(|v| v.rule),
+            policy: verdict.and_then(Verdict::origin).map(Text),
+            rule: verdict.and_then(Verdict::rule_index),
             reason: exchange.reason.as_deref(),
             dry_run: DryRun(verdict.map(|v| v.shadow.as_slice()).unwrap_or_default()),
             snapshot: exchange.snapshot,

@@ -1,0 +1,383 @@
+//! Why network policies decided as they did, clause by clause. Cold path: allocates freely. Whether
+//! something matches is asked of the code that decides, never worked out here.
+
+use std::fmt;
+use std::sync::Arc;
+
+use cairn_config_schema::origin::Origin;
+use cairn_config_schema::snapshot::{
+    HttpRules, NetworkAction, NetworkPolicy, NetworkRule, Peer, Sources, Truth,
+};
+use serde::Serialize;
+
+use super::http::Request;
+use super::source::Source;
+use super::verdict::{NetworkVerdict, NetworkWhy};
+use super::{Network, Subject, cilium, has_port};
+use crate::explain::ClauseOutcome;
+use crate::facts::Facts;
+
+/// Peers of a rule that are written out; the rest is counted.
+const PEERS_MAX: usize = 4;
+
+/// The network policies of the workload that decided.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct NetworkExplanation {
+    /// Whether they let it pass.
+    pub allowed: bool,
+    /// The policy that decided.
+    pub policy: Option<Origin>,
+    /// Its rule, from 0 in its list.
+    pub rule: Option<usize>,
+    /// The reason in one clause.
+    pub reason: String,
+    /// The workload, `namespace/name`, and its port.
+    pub destination: String,
+    /// Who was seen at the other end.
+    pub source: String,
+    /// Every policy that selects the workload.
+    pub policies: Vec<NetworkPolicyOutcome>,
+}
+
+/// How one policy came out.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct NetworkPolicyOutcome {
+    /// The policy.
+    pub policy: Origin,
+    /// Evaluated, never enforced.
+    pub staged: bool,
+    /// Whether what nothing allows is denied on account of it.
+    pub default_deny: bool,
+    /// Why it can not be evaluated and so denies everything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub broken: Option<String>,
+    /// Its rules.
+    pub rules: Vec<NetworkRuleOutcome>,
+}
+
+/// How one rule came out.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct NetworkRuleOutcome {
+    /// Where it stands: `spec.ingress[0].toPorts[0]`.
+    pub path: String,
+    /// What a match means.
+    pub action: NetworkAction,
+    /// Whether it matched.
+    pub matched: bool,
+    /// Why it can not be evaluated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// Its clauses. Of several HTTP rules one has to match.
+    pub clauses: Vec<ClauseOutcome>,
+}
+
+impl fmt::Display for NetworkExplanation {
+    /// Several lines: the outcome, then each policy, rule and clause.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let outcome = if self.allowed { "allow" } else { "deny" };
+        write!(
+            f,
+            "network policies of {}: {outcome}: {}",
+            self.destination, self.reason
+        )?;
+        for policy in &self.policies {
+            let staged = if policy.staged { " (staged)" } else { "" };
+            let default = match policy.default_deny {
+                true => "denies by default",
+                false => "only adds",
+            };
+            write!(f, "\n{}{staged}: {default}", policy.policy)?;
+            for rule in &policy.rules {
+                let matched = if rule.matched {
+                    "matches"
+                } else {
+                    "does not match"
+                };
+                write!(f, "\n  {}: {matched}", rule.path)?;
+                if let Some(note) = &rule.note {
+                    write!(f, " ({note})")?;
+                }
+                for clause in &rule.clauses {
+                    let mark = if clause.matched { "yes" } else { "no " };
+                    write!(f, "\n    {mark} {}: {}", clause.path, clause.words)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Network {
+    /// Explains what [`Network::decide`] says. `None`: no policy applies.
+    pub(crate) fn explain(&self, facts: &Facts<'_>) -> Option<NetworkExplanation> {
+        let source = Source::of(facts, &self.sources);
+        let (subject, verdict) = self.deciding(facts, &source)?;
+        let policies = subject.policies();
+        Some(NetworkExplanation {
+            allowed: verdict.allowed,
+            policy: verdict.origin().cloned(),
+            rule: verdict.rule().map(|rule| rule.index),
+            reason: subject.reason(&verdict, facts, &source),
+            destination: format!("{}:{}", subject.workload, subject.port(facts)),
+            source: source.words(),
+            policies: policies
+                .map(|p| subject.outcome(p, facts, &source))
+                .collect(),
+        })
+    }
+
+    /// The reason for a verdict, in one clause.
+    pub(crate) fn reason(&self, facts: &Facts<'_>) -> Option<String> {
+        let source = Source::of(facts, &self.sources);
+        let (subject, verdict) = self.deciding(facts, &source)?;
+        Some(subject.reason(&verdict, facts, &source))
+    }
+
+    /// The first workload whose policies deny, else the first of all.
+    fn deciding<'a>(
+        &'a self,
+        facts: &Facts<'a>,
+        source: &Source<'_>,
+    ) -> Option<(&'a Subject, NetworkVerdict)> {
+        let decided = self.subjects(facts).map(|s| (s, s.decide(facts, source)));
+        let mut first = None;
+        for (subject, verdict) in decided {
+            if !verdict.allowed {
+                return Some((subject, verdict));
+            }
+            first.get_or_insert((subject, verdict));
+        }
+        first
+    }
+}
+
+impl Subject {
+    fn policies(&self) -> impl Iterator<Item = &Arc<NetworkPolicy>> {
+        self.cilium.policies.iter()
+    }
+
+    fn reason(&self, verdict: &NetworkVerdict, facts: &Facts<'_>, source: &Source<'_>) -> String {
+        let broken = || {
+            let policy = verdict.policy.as_ref();
+            let reason = policy.and_then(|p| p.broken.as_deref());
+            let reason = reason.unwrap_or_default();
+            format!("can not be evaluated and so denies everything: {reason}")
+        };
+        let by_rule = || match verdict.rule() {
+            Some(rule) => {
+                let clauses = self.nearest_clauses(rule, facts, source);
+                let words: Vec<String> = clauses.into_iter().map(|c| c.words).collect();
+                match &rule.broken {
+                    Some(reason) => format!("{} can not be evaluated: {reason}", rule.path),
+                    None if words.is_empty() => format!("{} is for everything", rule.path),
+                    None => format!("{}: {}", rule.path, words.join(" and ")),
+                }
+            }
+            None => broken(),
+        };
+        match &verdict.why {
+            NetworkWhy::Allowed | NetworkWhy::Denied => by_rule(),
+            NetworkWhy::NothingDenies => {
+                "no network policy denies what none of them allows".to_owned()
+            }
+            NetworkWhy::NoRule => self.no_rule(facts, source),
+            NetworkWhy::Authentication => {
+                format!("AUTH_REQUIRED: the peer is not authenticated as {} asks", {
+                    verdict
+                        .rule()
+                        .map(|r| r.path.to_string())
+                        .unwrap_or_default()
+                })
+            }
+            NetworkWhy::Broken => broken(),
+            NetworkWhy::Unknown(reason) => format!("{reason}, so nothing may pass"),
+        }
+    }
+
+    /// The rule that came closest and the first of its clauses that failed.
+    fn no_rule(&self, facts: &Facts<'_>, source: &Source<'_>) -> String {
+        let mut nearest: Option<((usize, usize), String)> = None;
+        for policy in self.policies() {
+            for rule in &policy.rules {
+                if rule.action != NetworkAction::Allow {
+                    continue;
+                }
+                let clauses = self.nearest_clauses(rule, facts, source);
+                let distance = match rule.broken {
+                    Some(_) => (usize::MAX, usize::MAX),
+                    None => distance(&clauses),
+                };
+                let failed = clauses.into_iter().find(|c| !c.matched);
+                let first = match &rule.broken {
+                    Some(reason) => format!("can not be evaluated: {reason}"),
+                    None => failed.map(|c| c.words).unwrap_or_default(),
+                };
+                if nearest.as_ref().is_none_or(|(least, _)| distance < *least) {
+                    let words = format!("{} {}: {first}", policy.origin, rule.path);
+                    nearest = Some((distance, words));
+                }
+            }
+        }
+        let of = &self.workload;
+        match nearest {
+            Some((_, nearest)) => {
+                format!("no network policy of {of} allows it, nearest allow is {nearest}")
+            }
+            None => format!("no network policy of {of} allows anything"),
+        }
+    }
+
+    fn outcome(
+        &self,
+        policy: &Arc<NetworkPolicy>,
+        facts: &Facts<'_>,
+        source: &Source<'_>,
+    ) -> NetworkPolicyOutcome {
+        let rules = policy.rules.iter();
+        NetworkPolicyOutcome {
+            policy: policy.origin.clone(),
+            staged: policy.staged,
+            default_deny: policy.default_deny,
+            broken: policy.broken.as_deref().map(str::to_owned),
+            rules: rules.map(|r| self.rule_outcome(r, facts, source)).collect(),
+        }
+    }
+
+    fn rule_outcome(
+        &self,
+        rule: &NetworkRule,
+        facts: &Facts<'_>,
+        source: &Source<'_>,
+    ) -> NetworkRuleOutcome {
+        let port = self.port(facts);
+        let mut request = facts.http.as_ref().map(Request::new);
+        let matched = match rule.action {
+            NetworkAction::Deny => cilium::denies(rule, source, port),
+            _ => cilium::is_for(rule, source, port) && cilium::matches_http(rule, request.as_mut()),
+        };
+        let mut clauses = self.clauses(rule, facts, source);
+        clauses.extend(http_clauses(rule, facts).into_iter().flatten());
+        NetworkRuleOutcome {
+            path: rule.path.to_string(),
+            action: rule.action,
+            matched,
+            note: rule.broken.as_deref().map(|reason| match rule.action {
+                NetworkAction::Deny => format!("can not be evaluated and so denies: {reason}"),
+                _ => format!("can not be evaluated and so allows nothing: {reason}"),
+            }),
+            clauses,
+        }
+    }
+
+    /// The clauses with, of several HTTP rules, the one that came closest.
+    fn nearest_clauses(
+        &self,
+        rule: &NetworkRule,
+        facts: &Facts<'_>,
+        source: &Source<'_>,
+    ) -> Vec<ClauseOutcome> {
+        let mut clauses = self.clauses(rule, facts, source);
+        let http = http_clauses(rule, facts);
+        let http = http.into_iter().min_by_key(|clauses| distance(clauses));
+        clauses.extend(http.into_iter().flatten());
+        clauses
+    }
+
+    /// Peers and ports.
+    fn clauses(
+        &self,
+        rule: &NetworkRule,
+        facts: &Facts<'_>,
+        source: &Source<'_>,
+    ) -> Vec<ClauseOutcome> {
+        let mut clauses = Vec::new();
+        if rule.from != Sources::Anybody {
+            let is = source.is_among(&rule.from);
+            let word = match is {
+                Truth::Yes => "is",
+                Truth::No => "is not",
+                Truth::Unknown => "can not be told to be",
+            };
+            clauses.push(ClauseOutcome {
+                path: "from".to_owned(),
+                matched: match rule.action {
+                    NetworkAction::Deny => is != Truth::No,
+                    _ => is == Truth::Yes,
+                },
+                words: format!("{} {word} {}", source.words(), peers(&rule.from)),
+            });
+        }
+        if let Some(ports) = &rule.ports {
+            let port = self.port(facts);
+            let matched = has_port(Some(ports), port);
+            let word = if matched { "is" } else { "is not" };
+            clauses.push(ClauseOutcome {
+                path: "ports".to_owned(),
+                matched,
+                words: format!("port {port} of the workload {word} one of the rule's"),
+            });
+        }
+        clauses
+    }
+}
+
+/// How far clauses are from matching, less is nearer: how many fail; among equals, what fails late.
+fn distance(clauses: &[ClauseOutcome]) -> (usize, usize) {
+    let failed = clauses.iter().filter(|c| !c.matched).count();
+    let first = clauses.iter().position(|c| !c.matched);
+    (failed, usize::MAX - first.unwrap_or(usize::MAX))
+}
+
+/// The clauses of each HTTP rule.
+fn http_clauses(rule: &NetworkRule, facts: &Facts<'_>) -> Vec<Vec<ClauseOutcome>> {
+    let not_http = |words: &str| ClauseOutcome {
+        path: "http".to_owned(),
+        matched: false,
+        words: words.to_owned(),
+    };
+    match (&rule.http, &facts.http) {
+        (HttpRules::NotAsked, _) => Vec::new(),
+        (_, None) => vec![vec![not_http("the rule is for HTTP, and this is TCP")]],
+        (HttpRules::Cilium(rules), Some(http)) => {
+            let request = Request::new(http);
+            let of_rule = |(index, rule)| -> Vec<ClauseOutcome> {
+                let clauses = request.clauses(rule).into_iter();
+                let outcome = |(field, matched, words): (String, bool, String)| ClauseOutcome {
+                    path: format!("rules.http[{index}].{field}"),
+                    matched,
+                    words,
+                };
+                clauses.map(outcome).collect()
+            };
+            if rules.is_empty() {
+                return vec![vec![not_http("the list of HTTP rules is empty")]];
+            }
+            rules.iter().enumerate().map(of_rule).collect()
+        }
+        (HttpRules::Calico(_), Some(_)) => Vec::new(),
+    }
+}
+
+/// Who a rule is for, in words.
+fn peers(sources: &Sources) -> String {
+    let peers = match sources {
+        Sources::Anybody => return "anybody".to_owned(),
+        Sources::Criteria(_) => return "the source of the rule".to_owned(),
+        Sources::AnyOf(peers) if peers.is_empty() => return "among its peers: none".to_owned(),
+        Sources::AnyOf(peers) => peers,
+    };
+    let mut words: Vec<String> = peers.iter().take(PEERS_MAX).map(peer).collect();
+    if peers.len() > PEERS_MAX {
+        words.push(format!("{} more", peers.len() - PEERS_MAX));
+    }
+    format!("among {}", words.join(" or "))
+}
+
+fn peer(peer: &Peer) -> String {
+    match peer {
+        Peer::Endpoints(labels) => format!("endpoints with {labels}"),
+        Peer::Entity(entity) => format!("the entity {}", entity.as_str()),
+        Peer::Cidr { block, .. } => format!("addresses of {block}"),
+        Peer::Unknowable(field) => format!("{field}, which a waypoint does not know"),
+    }
+}

@@ -1,0 +1,188 @@
+//! Network policies of Cilium and Calico, compiled and evaluated (specs/policies.md 2.1, 2.4, 2.5).
+//! What they select was resolved before: here are, for each service port, the workloads behind it.
+
+mod cilium;
+mod explain;
+mod http;
+mod source;
+mod verdict;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use cairn_config_schema::origin::ObjectKey;
+use cairn_config_schema::snapshot::{
+    BackendTarget, ClusterKey, NetworkPolicies, NetworkPolicy, NetworkRule, NetworkSubject,
+    PortSet, Surface, Workload,
+};
+use rustc_hash::FxHashMap;
+
+use crate::facts::Facts;
+use source::Source;
+
+pub use explain::{NetworkExplanation, NetworkPolicyOutcome, NetworkRuleOutcome};
+pub use verdict::{HeaderEdit, NetworkVerdict, NetworkWhy};
+
+/// The network policies that apply to requests to one service port, or to the addresses of
+/// workloads, compiled. Immutable.
+#[derive(Clone, Debug, Default)]
+pub struct Network {
+    /// Behind the port itself.
+    own: Box<[Subject]>,
+    /// Behind the ports that routes lead to.
+    routed: Vec<(ClusterKey, Box<[Subject]>)>,
+    /// By the address that was dialled.
+    workloads: FxHashMap<IpAddr, Subject>,
+    sources: Arc<FxHashMap<IpAddr, Arc<Workload>>>,
+}
+
+/// Workloads with the same policies on the same port.
+#[derive(Clone, Debug)]
+struct Subject {
+    workload: ObjectKey,
+    /// `None`: the one that was dialled.
+    port: Option<u16>,
+    unknown: Option<Arc<str>>,
+    broken: Option<Arc<NetworkPolicy>>,
+    cilium: cilium::Rules,
+}
+
+/// A rule of a policy.
+#[derive(Clone, Debug)]
+struct RuleRef {
+    policy: Arc<NetworkPolicy>,
+    at: usize,
+}
+
+impl RuleRef {
+    fn rule(&self) -> Option<&NetworkRule> {
+        self.policy.rules.get(self.at)
+    }
+}
+
+impl Network {
+    /// The policies of a service port, `own`, and of the ports `routed` that its routes lead to.
+    pub fn of_port<'a>(
+        policies: &NetworkPolicies,
+        own: &ClusterKey,
+        routed: impl IntoIterator<Item = &'a ClusterKey>,
+    ) -> Self {
+        let subjects = |key: &ClusterKey| -> Box<[Subject]> {
+            let subjects = policies.clusters.get(key);
+            subjects
+                .map_or(&[][..], |s| s)
+                .iter()
+                .map(Subject::compile)
+                .collect()
+        };
+        let mut network = Self {
+            own: subjects(own),
+            sources: policies.sources.clone(),
+            ..Self::default()
+        };
+        for key in routed {
+            if !network.routed.iter().any(|(there, _)| there == key) {
+                network.routed.push((key.clone(), subjects(key)));
+            }
+        }
+        network
+    }
+
+    /// The policies of the workloads that are served by their own addresses.
+    pub fn of_workloads(policies: &NetworkPolicies) -> Self {
+        let workloads = policies.workloads.iter();
+        Self {
+            workloads: workloads
+                .map(|(ip, s)| (*ip, Subject::compile(s)))
+                .collect(),
+            sources: policies.sources.clone(),
+            ..Self::default()
+        }
+    }
+
+    /// Whether no policy applies, wherever a request may go.
+    pub fn is_empty(&self) -> bool {
+        self.own.is_empty()
+            && self.workloads.is_empty()
+            && self.routed.iter().all(|(_, subjects)| subjects.is_empty())
+    }
+
+    /// Decides a request or stream: all workloads it may go to must allow it. `None`: no policy
+    /// applies.
+    pub(crate) fn decide(&self, facts: &Facts<'_>) -> Option<NetworkVerdict> {
+        let source = Source::of(facts, &self.sources);
+        let mut decided: Option<NetworkVerdict> = None;
+        for subject in self.subjects(facts) {
+            let verdict = subject.decide(facts, &source);
+            match &mut decided {
+                _ if !verdict.allowed => return Some(verdict),
+                None => decided = Some(verdict),
+                Some(first) => first.take_edits(verdict),
+            }
+        }
+        decided
+    }
+
+    /// The workloads a request may go to: those behind the backends of its rule, else those behind
+    /// the port itself.
+    fn subjects<'a>(&'a self, facts: &Facts<'a>) -> impl Iterator<Item = &'a Subject> {
+        let dialled = self.workloads.get(&facts.destination_ip.to_canonical());
+        let is_cluster = |target: &BackendTarget| matches!(target, BackendTarget::Cluster(_));
+        let is_routed = facts.backends.iter().any(|b| is_cluster(&b.target));
+        let own = if is_routed { &[][..] } else { &self.own };
+        let routed = facts.backends.iter().filter_map(|backend| {
+            let BackendTarget::Cluster(key) = &backend.target else {
+                return None;
+            };
+            self.routed.iter().find(|(there, _)| there == key)
+        });
+        let routed = routed.flat_map(|(_, subjects)| subjects.iter());
+        dialled.into_iter().chain(own).chain(routed)
+    }
+}
+
+impl Subject {
+    fn compile(subject: &NetworkSubject) -> Self {
+        let policies = subject.policies.iter();
+        let broken = policies.clone().find(|p| p.broken.is_some() && !p.staged);
+        let of_cilium = policies.filter(|p| p.surface == Surface::Cilium);
+        Self {
+            workload: subject.workload.clone(),
+            port: subject.port,
+            unknown: subject.unknown.clone(),
+            broken: broken.cloned(),
+            cilium: cilium::Rules::compile(of_cilium, subject.port),
+        }
+    }
+
+    /// The port of the workload that the request goes to.
+    fn port(&self, facts: &Facts<'_>) -> u16 {
+        self.port.unwrap_or(facts.destination_port)
+    }
+
+    fn decide(&self, facts: &Facts<'_>, source: &Source<'_>) -> NetworkVerdict {
+        let verdict = |why| NetworkVerdict::new(why, &self.workload);
+        if let Some(reason) = &self.unknown {
+            return verdict(NetworkWhy::Unknown(reason.clone()));
+        }
+        // What could not be understood may have been a deny.
+        if let Some(policy) = &self.broken {
+            return verdict(NetworkWhy::Broken).by(policy, None);
+        }
+        self.cilium.decide(facts, source, self.port(facts), verdict)
+    }
+}
+
+/// Whether a port is among these; `None` is any.
+fn has_port(ports: Option<&[PortSet]>, port: u16) -> bool {
+    ports.is_none_or(|ports| ports.iter().any(|set| is_in(set, port)))
+}
+
+fn is_in(set: &PortSet, port: u16) -> bool {
+    match set {
+        PortSet::Range(first, last) => (*first..=*last).contains(&port),
+        // Names were replaced by numbers when the workload was known.
+        PortSet::Named(_) => false,
+        PortSet::Not(sets) => !sets.iter().any(|set| is_in(set, port)),
+    }
+}

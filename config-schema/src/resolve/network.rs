@@ -1,0 +1,240 @@
+//! Network policies of Cilium and Calico: which of them select the workloads that this waypoint
+//! forwards to (specs/policies.md 2.1.8). What a policy says is read in `network_cilium` and
+//! `network_calico`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use super::Findings;
+use super::network_cilium;
+use super::workloads::Pods;
+use crate::diagnostics::{Code, Diagnostic};
+use crate::resources::{Loaded, Resources};
+use crate::snapshot::{
+    Binding, ClusterKey, Endpoint, LabelExpression, LabelView, NetworkPolicies, NetworkPolicy,
+    NetworkSubject, PortSet, Truth, Workload,
+};
+
+/// A policy and what it selects.
+pub(super) struct Selecting {
+    /// The policy.
+    pub policy: Arc<NetworkPolicy>,
+    /// On the labels of a workload, its namespace among them.
+    pub selector: LabelExpression,
+    /// On the labels of the namespace.
+    pub namespace_selector: LabelExpression,
+}
+
+impl Selecting {
+    fn selects(&self, view: &LabelView<'_>) -> Truth {
+        let by_pod = self.selector.holds(&|key| view.of_pod(key));
+        by_pod.and(self.namespace_selector.holds(&|key| view.of_namespace(key)))
+    }
+}
+
+/// Finds the policies of every workload that may be forwarded to.
+pub(super) fn resolve(
+    resources: &Resources,
+    clusters: &BTreeMap<ClusterKey, Arc<[Endpoint]>>,
+    pods: &Pods,
+    findings: &mut Findings,
+) -> NetworkPolicies {
+    let policies = network_cilium::read_all(resources, findings);
+    if policies.is_empty() {
+        return NetworkPolicies::default();
+    }
+    let mut network = NetworkPolicies {
+        sources: Arc::new(pods.by_address.clone()),
+        ..NetworkPolicies::default()
+    };
+    let mut selected: FxHashMap<*const Workload, Selected> = FxHashMap::default();
+    for (key, endpoints) in clusters {
+        let mut subjects: Vec<NetworkSubject> = Vec::new();
+        for endpoint in endpoints.iter() {
+            let subject = match &endpoint.workload {
+                Some(workload) => {
+                    let selected = selected
+                        .entry(Arc::as_ptr(workload))
+                        .or_insert_with(|| Selected::of(workload, &policies));
+                    selected.subject(workload, Some(endpoint.address.port()))
+                }
+                None => nameless(key, resources, &policies, findings),
+            };
+            let Some(subject) = subject else { continue };
+            let same = |other: &NetworkSubject| {
+                other.port == subject.port
+                    && other.unknown == subject.unknown
+                    && same_policies(&other.policies, &subject.policies)
+            };
+            if !subjects.iter().any(same) {
+                subjects.push(subject);
+            }
+        }
+        if !subjects.is_empty() {
+            network.clusters.insert(key.clone(), subjects.into());
+        }
+    }
+    for (address, workload) in &pods.by_address {
+        if workload.binding == Binding::Served
+            && let Some(subject) = Selected::of(workload, &policies).subject(workload, None)
+        {
+            network.workloads.insert(*address, subject);
+        }
+    }
+    tell_of_idle(&policies, &network, findings);
+    network
+}
+
+fn same_policies(one: &[Arc<NetworkPolicy>], other: &[Arc<NetworkPolicy>]) -> bool {
+    let same = |(a, b): (&Arc<NetworkPolicy>, &Arc<NetworkPolicy>)| Arc::ptr_eq(a, b) || a == b;
+    one.len() == other.len() && one.iter().zip(other).all(same)
+}
+
+/// The policies that select a workload.
+struct Selected {
+    policies: Vec<Arc<NetworkPolicy>>,
+    /// Why that is not known.
+    unknown: Option<Arc<str>>,
+}
+
+impl Selected {
+    fn of(workload: &Workload, policies: &[Selecting]) -> Self {
+        let view = view(workload);
+        let mut selected = Self {
+            policies: Vec::new(),
+            unknown: None,
+        };
+        for selecting in policies {
+            match selecting.selects(&view) {
+                Truth::Yes => {
+                    let policy = with_named_ports(&selecting.policy, workload);
+                    selected.policies.push(policy);
+                }
+                Truth::No => {}
+                Truth::Unknown => selected.unknown = Some(unknown(&selecting.policy)),
+            }
+        }
+        selected
+    }
+
+    fn subject(&self, workload: &Workload, port: Option<u16>) -> Option<NetworkSubject> {
+        let there = !self.policies.is_empty() || self.unknown.is_some();
+        there.then(|| NetworkSubject {
+            workload: workload.key.clone(),
+            port,
+            policies: self.policies.clone(),
+            unknown: self.unknown.clone(),
+        })
+    }
+}
+
+/// What is known of a workload.
+fn view(workload: &Workload) -> LabelView<'_> {
+    LabelView {
+        pod: Some(&workload.labels),
+        namespace: Some(&workload.key.namespace),
+        namespace_labels: workload.namespace_labels.as_deref(),
+        service_account: workload.identity.service_account(),
+    }
+}
+
+fn unknown(policy: &NetworkPolicy) -> Arc<str> {
+    format!("it is not known whether {} selects it", policy.origin).into()
+}
+
+/// An endpoint of which no Pod is known. Behind a Service without a selector it is none of the
+/// cluster's, and no policy selects it; behind any other nobody knows which do.
+fn nameless(
+    key: &ClusterKey,
+    resources: &Resources,
+    policies: &[Selecting],
+    findings: &mut Findings,
+) -> Option<NetworkSubject> {
+    let service = resources.services.get(&key.service)?.object()?;
+    if !service.spec.has_selector {
+        return None;
+    }
+    let namespace = resources.namespaces.values().filter_map(Loaded::object);
+    let mut namespace = namespace.filter(|n| n.origin.key.name == key.service.namespace);
+    let view = LabelView {
+        namespace: Some(&key.service.namespace),
+        namespace_labels: namespace.next().map(|n| &n.meta.labels),
+        ..LabelView::default()
+    };
+    let may_select = policies.iter().find(|p| p.selects(&view) != Truth::No)?;
+    let reason = unknown(&may_select.policy);
+    let message = format!(
+        "an endpoint of Service {} is no Pod of the configuration: {reason}",
+        key.service
+    );
+    let finding = Diagnostic::error(Code::NoEndpoints, message)
+        .with_effect(format!("everything for {} is denied", key.service))
+        .with_hint("network policies select workloads by their labels: have the Pods, too");
+    findings.push(service.mark(finding, ""));
+    Some(NetworkSubject {
+        workload: key.service.clone(),
+        port: None,
+        policies: Vec::new(),
+        unknown: Some(reason),
+    })
+}
+
+/// The policy with names of ports replaced by this workload's numbers. A name that the workload has
+/// not is no port of it.
+fn with_named_ports(policy: &Arc<NetworkPolicy>, workload: &Workload) -> Arc<NetworkPolicy> {
+    fn has_name(port: &PortSet) -> bool {
+        match port {
+            PortSet::Range(..) => false,
+            PortSet::Named(_) => true,
+            PortSet::Not(ports) => ports.iter().any(has_name),
+        }
+    }
+    fn numbers(ports: &[PortSet], workload: &Workload) -> Vec<PortSet> {
+        let mut found = Vec::new();
+        for port in ports {
+            match port {
+                PortSet::Range(..) => found.push(port.clone()),
+                PortSet::Not(ports) => found.push(PortSet::Not(numbers(ports, workload))),
+                PortSet::Named(name) => {
+                    let named = workload.named_ports.iter().filter(|(n, _)| n == name);
+                    found.extend(named.map(|(_, port)| PortSet::Range(*port, *port)));
+                }
+            }
+        }
+        found
+    }
+    let ports = policy.rules.iter().filter_map(|rule| rule.ports.as_ref());
+    if !ports.flatten().any(has_name) {
+        return policy.clone();
+    }
+    let mut own = NetworkPolicy::clone(policy);
+    for rule in &mut own.rules {
+        rule.ports = rule.ports.as_ref().map(|ports| numbers(ports, workload));
+    }
+    Arc::new(own)
+}
+
+/// A policy that selects nothing this waypoint forwards to is enforced by others, or by nobody.
+fn tell_of_idle(policies: &[Selecting], network: &NetworkPolicies, findings: &mut Findings) {
+    let subjects = network.clusters.values().flat_map(|s| s.iter());
+    let subjects: Vec<_> = subjects.chain(network.workloads.values()).collect();
+    for selecting in policies {
+        let origin = &selecting.policy.origin;
+        let selects = subjects
+            .iter()
+            .any(|s| s.unknown.is_some() || s.policies.iter().any(|p| p.origin == *origin));
+        if !selects && !selecting.policy.rules.is_empty() {
+            let message = format!("{origin} selects no workload that this waypoint forwards to");
+            let finding = Diagnostic::new(
+                crate::diagnostics::Severity::Info,
+                Code::NotForWaypoint,
+                message,
+            )
+            .with_effect("nothing of it is enforced here")
+            .of(origin.clone(), "");
+            findings.push(finding);
+        }
+    }
+}

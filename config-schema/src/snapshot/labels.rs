@@ -1,0 +1,279 @@
+//! Labels of workloads, and expressions over them. What can not be known of a workload is neither
+//! true nor false: whoever asks decides on the safe side.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+/// Labels of an object.
+pub type Labels = BTreeMap<Arc<str>, Arc<str>>;
+
+/// Whether something holds, as far as it is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Truth {
+    /// It does not.
+    No,
+    /// What it depends on is not known.
+    Unknown,
+    /// It does.
+    Yes,
+}
+
+impl Truth {
+    /// Both.
+    pub fn and(self, other: Self) -> Self {
+        self.min(other)
+    }
+
+    /// Either.
+    pub fn or(self, other: Self) -> Self {
+        self.max(other)
+    }
+
+    /// The opposite; unknown stays unknown.
+    pub fn negated(self) -> Self {
+        match self {
+            Self::No => Self::Yes,
+            Self::Unknown => Self::Unknown,
+            Self::Yes => Self::No,
+        }
+    }
+
+    /// All of them; yes if there is none.
+    pub fn all(truths: impl IntoIterator<Item = Self>) -> Self {
+        truths.into_iter().fold(Self::Yes, Self::and)
+    }
+
+    /// One of them; no if there is none.
+    pub fn any(truths: impl IntoIterator<Item = Self>) -> Self {
+        truths.into_iter().fold(Self::No, Self::or)
+    }
+}
+
+impl From<bool> for Truth {
+    fn from(holds: bool) -> Self {
+        if holds { Self::Yes } else { Self::No }
+    }
+}
+
+/// What a label is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Label<'a> {
+    /// This value.
+    Value(&'a str),
+    /// Not there.
+    Absent,
+    /// Nobody knows.
+    Unknown,
+}
+
+/// A condition on labels.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)] // the variants say it: a key, and a value or values
+pub enum LabelExpression {
+    In(Arc<str>, Vec<Arc<str>>),
+    Has(Arc<str>),
+    StartsWith(Arc<str>, Arc<str>),
+    EndsWith(Arc<str>, Arc<str>),
+    Contains(Arc<str>, Arc<str>),
+    Not(Box<LabelExpression>),
+    /// Empty: everything.
+    All(Vec<LabelExpression>),
+    /// Empty: nothing.
+    Any(Vec<LabelExpression>),
+}
+
+impl LabelExpression {
+    /// Everything.
+    pub fn everything() -> Self {
+        Self::All(Vec::new())
+    }
+
+    /// The key is there with this value.
+    pub fn equals(key: impl Into<Arc<str>>, value: impl Into<Arc<str>>) -> Self {
+        Self::In(key.into(), vec![value.into()])
+    }
+
+    /// The opposite.
+    pub fn negated(self) -> Self {
+        Self::Not(Box::new(self))
+    }
+
+    /// Whether the labels satisfy it. Allocates nothing.
+    pub fn holds<'a>(&self, label: &impl Fn(&str) -> Label<'a>) -> Truth {
+        let on = |key: &str, test: &dyn Fn(&str) -> bool| match label(key) {
+            Label::Value(value) => test(value).into(),
+            Label::Absent => Truth::No,
+            Label::Unknown => Truth::Unknown,
+        };
+        match self {
+            Self::In(key, values) => on(key, &|found| values.iter().any(|v| **v == *found)),
+            Self::Has(key) => on(key, &|_| true),
+            Self::StartsWith(key, text) => on(key, &|found| found.starts_with(&**text)),
+            Self::EndsWith(key, text) => on(key, &|found| found.ends_with(&**text)),
+            Self::Contains(key, text) => on(key, &|found| found.contains(&**text)),
+            Self::Not(inner) => inner.holds(label).negated(),
+            Self::All(inner) => Truth::all(inner.iter().map(|e| e.holds(label))),
+            Self::Any(inner) => Truth::any(inner.iter().map(|e| e.holds(label))),
+        }
+    }
+}
+
+impl fmt::Display for LabelExpression {
+    /// In words: `app=web and tier in (a, b)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::In(key, values) => match values.as_slice() {
+                [value] => write!(f, "{key}={value}"),
+                values => write!(f, "{key} in ({})", values.join(", ")),
+            },
+            Self::Has(key) => write!(f, "label {key}"),
+            Self::StartsWith(key, text) => write!(f, "{key}={text}*"),
+            Self::EndsWith(key, text) => write!(f, "{key}=*{text}"),
+            Self::Contains(key, text) => write!(f, "{key}=*{text}*"),
+            Self::Not(inner) => write!(f, "not ({inner})"),
+            Self::All(inner) if inner.is_empty() => f.write_str("any labels"),
+            Self::Any(inner) if inner.is_empty() => f.write_str("no labels"),
+            Self::All(inner) => write_joined(f, inner, " and "),
+            Self::Any(inner) => write_joined(f, inner, " or "),
+        }
+    }
+}
+
+fn write_joined(
+    f: &mut fmt::Formatter<'_>,
+    inner: &[LabelExpression],
+    between: &str,
+) -> fmt::Result {
+    let mut written = false;
+    for expression in inner {
+        // An empty conjunction inside another says nothing.
+        if matches!(expression, LabelExpression::All(e) if e.is_empty()) && inner.len() > 1 {
+            continue;
+        }
+        if written {
+            f.write_str(between)?;
+        }
+        write!(f, "{expression}")?;
+        written = true;
+    }
+    Ok(())
+}
+
+const CILIUM_NAMESPACE: &str = "io.kubernetes.pod.namespace";
+const CILIUM_ACCOUNT: &str = "io.cilium.k8s.policy.serviceaccount";
+const CILIUM_CLUSTER: &str = "io.cilium.k8s.policy.cluster";
+const CILIUM_NAMESPACE_LABELS: &str = "io.cilium.k8s.namespace.labels.";
+const CALICO_NAMESPACE: &str = "projectcalico.org/namespace";
+const CALICO_ACCOUNT: &str = "projectcalico.org/serviceaccount";
+const CALICO_ORCHESTRATOR: &str = "projectcalico.org/orchestrator";
+const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
+const CALICO_NAME: &str = "projectcalico.org/name";
+
+/// What is known of one end of a connection, for selectors of Cilium and Calico. `None`: not known.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LabelView<'a> {
+    /// Labels of the pod.
+    pub pod: Option<&'a Labels>,
+    /// Its namespace.
+    pub namespace: Option<&'a str>,
+    /// Labels of the namespace.
+    pub namespace_labels: Option<&'a Labels>,
+    /// Its service account.
+    pub service_account: Option<&'a str>,
+}
+
+impl<'a> LabelView<'a> {
+    /// A label of the pod, with those that Cilium and Calico add to it (specs/policies.md 2.1.1, 2.5).
+    pub fn of_pod(&self, key: &str) -> Label<'a> {
+        if let Some(key) = key.strip_prefix(CILIUM_NAMESPACE_LABELS) {
+            return self.of_namespace(key);
+        }
+        match key {
+            CILIUM_NAMESPACE | CALICO_NAMESPACE => known(self.namespace),
+            CILIUM_ACCOUNT | CALICO_ACCOUNT => known(self.service_account),
+            // The name of the cluster is in no object a waypoint reads.
+            CILIUM_CLUSTER => Label::Unknown,
+            CALICO_ORCHESTRATOR => Label::Value("k8s"),
+            key => in_labels(self.pod, key),
+        }
+    }
+
+    /// A label of the namespace, with those that Kubernetes and Calico add to it.
+    pub fn of_namespace(&self, key: &str) -> Label<'a> {
+        match key {
+            NAMESPACE_NAME | CALICO_NAME => known(self.namespace),
+            key => in_labels(self.namespace_labels, key),
+        }
+    }
+}
+
+fn known(value: Option<&str>) -> Label<'_> {
+    value.map_or(Label::Unknown, Label::Value)
+}
+
+fn in_labels<'a>(labels: Option<&'a Labels>, key: &str) -> Label<'a> {
+    match labels {
+        None => Label::Unknown,
+        Some(labels) => labels.get(key).map_or(Label::Absent, |v| Label::Value(v)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(pairs: &[(&str, &str)]) -> Labels {
+        let pairs = pairs.iter();
+        pairs.map(|(k, v)| ((*k).into(), (*v).into())).collect()
+    }
+
+    #[test]
+    fn what_is_not_known_is_neither_true_nor_false() {
+        let web = LabelExpression::equals("app", "web");
+        let of = |view: LabelView<'_>| web.holds(&|key| view.of_pod(key));
+        let (yes, no) = (labels(&[("app", "web")]), labels(&[]));
+        let view = |pod| LabelView {
+            pod,
+            ..LabelView::default()
+        };
+        assert_eq!(of(view(Some(&yes))), Truth::Yes);
+        assert_eq!(of(view(Some(&no))), Truth::No);
+        assert_eq!(of(view(None)), Truth::Unknown);
+        let not = web.clone().negated();
+        assert_eq!(not.holds(&|key| view(None).of_pod(key)), Truth::Unknown);
+        assert_eq!(not.holds(&|key| view(Some(&no)).of_pod(key)), Truth::Yes);
+        let all = LabelExpression::everything();
+        assert_eq!(all.holds(&|key| view(None).of_pod(key)), Truth::Yes);
+    }
+
+    #[test]
+    fn cilium_and_calico_add_labels() {
+        let of_namespace = labels(&[("team", "a")]);
+        let view = LabelView {
+            namespace: Some("shop"),
+            namespace_labels: Some(&of_namespace),
+            service_account: Some("web"),
+            ..LabelView::default()
+        };
+        for (key, value) in [
+            ("io.kubernetes.pod.namespace", "shop"),
+            ("io.cilium.k8s.policy.serviceaccount", "web"),
+            ("io.cilium.k8s.namespace.labels.team", "a"),
+            (
+                "io.cilium.k8s.namespace.labels.kubernetes.io/metadata.name",
+                "shop",
+            ),
+            ("projectcalico.org/namespace", "shop"),
+        ] {
+            assert_eq!(view.of_pod(key), Label::Value(value), "{key}");
+        }
+        assert_eq!(view.of_pod("app"), Label::Unknown);
+        assert_eq!(view.of_namespace("other"), Label::Absent);
+        assert_eq!(view.of_pod("reserved:host"), Label::Unknown);
+    }
+}
