@@ -107,7 +107,9 @@ pub enum RedirectError {
     },
 
     /// A map could not be read or changed.
-    #[error("map {map}: {doing}: {source}; `cairn node status` shows what is there")]
+    #[error(
+        "map {map}: {doing}: {source}; if pins were removed by hand, run `cairn node detach` and start again"
+    )]
     Map {
         /// Name of the map.
         map: &'static str,

@@ -43,6 +43,10 @@ pub(crate) fn status(place: &Place, folder: &Path, maps: &Maps) -> Result<Status
 
 /// Names of the folders of other layouts in the pins' folder.
 pub(crate) fn other_layouts(bpffs: &Path) -> Result<Vec<String>, RedirectError> {
+    if !bpffs.is_dir() {
+        // Somebody detached while we run.
+        return Ok(Vec::new());
+    }
     let ours = format!("v{LAYOUT}");
     let mut names: Vec<_> = pins(bpffs)?
         .iter()

@@ -95,8 +95,8 @@ impl Lab {
             pods: Cell::new(0),
         };
         fs::create_dir(lab.waypoint_cgroup()).map_err(|e| e.to_string())?;
-        lab.namespace("hub")?;
         lab.attachable()?;
+        lab.namespace("hub")?;
         Ok(lab)
     }
 

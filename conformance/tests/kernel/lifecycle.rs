@@ -102,6 +102,8 @@ fn status_reads_without_taking_over_and_detach_removes_everything() {
         "what is steered goes on"
     );
     assert_eq!(Redirect::detach(lab.place()).unwrap().programs, 0);
+    let detached = redirect.status().expect("who still runs can tell");
+    assert!(!detached.programs.iter().any(|p| p.attached()));
 
     // A reboot, seen from here: nothing is pinned, and whoever starts sets all up anew.
     let mut redirect = lab.attach();
