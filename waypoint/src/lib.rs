@@ -4,12 +4,14 @@
 pub mod admin;
 pub mod cli;
 pub mod client;
+pub mod client_stream;
 pub mod demo;
 pub mod drain;
 pub mod explain;
 pub mod limits;
 pub mod listener;
 pub mod log;
+pub mod node;
 pub mod pki;
 pub mod proxy;
 pub mod publish;

@@ -7,6 +7,18 @@ use std::time::Duration;
 /// far above a node's pods.
 pub const CONNECTIONS_PER_WORKER_MAX: usize = 20_000;
 
+/// Steered connections of one pod that may be open at once. Beyond: reset, counted as
+/// `connection_limit`. One pod must not take the descriptors of all others.
+pub const STEERED_CONNECTIONS_PER_POD_MAX: usize = 8_192;
+
+/// How long a steered connection that is done waits for its client to be done too, so that the
+/// client reads the end of an answer instead of a reset.
+pub const STEERED_LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Pods of one node whose connections are steered: the size of the kernel's map. Beyond: the pod is
+/// not enrolled, which is logged and shown by `cairn node status`.
+pub const PODS_MAX: usize = 4_096;
+
 /// TLS handshake, accept to ALPN. Beyond: closed, counted as `timeout`.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 

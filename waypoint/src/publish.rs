@@ -11,6 +11,7 @@ use cairn_config_schema::diagnostics::{Diagnostic, Severity};
 use cairn_config_schema::resolve::{self, Options};
 use cairn_config_schema::snapshot::{Mesh, Snapshot};
 use cairn_config_schema::store::{self, Store};
+use tokio::sync::watch;
 
 use crate::admin::{NotReady, Readiness, Reload};
 use crate::runtime::Runtime;
@@ -28,6 +29,8 @@ pub struct InForce {
     pub readiness: Arc<Readiness>,
     /// For `/config_dump`.
     pub last_reload: Arc<ArcSwapOption<Reload>>,
+    /// Version of the snapshot in force, for those who follow it.
+    pub version: Arc<watch::Sender<u64>>,
 }
 
 impl Default for InForce {
@@ -37,6 +40,7 @@ impl Default for InForce {
             mesh: Arc::default(),
             readiness: Arc::default(),
             last_reload: Arc::default(),
+            version: Arc::new(watch::Sender::new(0)),
         }
     }
 }
@@ -76,6 +80,7 @@ impl Publisher {
         // the strength of the old one while policy is already the new one's.
         self.in_force.mesh.store(Arc::new(snapshot.mesh.clone()));
         self.in_force.runtime.store(Arc::new(runtime));
+        self.in_force.version.send_replace(snapshot.version);
         self.tell(&snapshot, noticed);
     }
 

@@ -9,12 +9,15 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use cairn_config_schema::origin::ObjectKey;
 use cairn_config_schema::resolve::Options;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
 use crate::admin::{self, AdminState, NotReady};
 use crate::drain::{Drain, InFlight, Kind};
+use crate::limits::PODS_MAX;
 use crate::listener::accept;
 use crate::listener::admit::Refusal;
+use crate::listener::steered::PodListener;
+use crate::node::Beat;
 use crate::publish::{InForce, Publisher};
 use crate::source;
 use crate::telemetry::{self, counters};
@@ -63,7 +66,16 @@ pub struct Running {
     reload: Arc<Notify>,
     stop: Arc<Notify>,
     watch: source::Watch,
-    _workers: Vec<JoinHandle<()>>,
+    workers: Vec<WorkerThread>,
+}
+
+/// A worker as the rest of the process sees it.
+pub struct WorkerThread {
+    /// Takes the listeners of pods.
+    pub pods: mpsc::Sender<PodListener>,
+    /// Tells whether it is alive.
+    pub beat: Arc<Beat>,
+    _thread: JoinHandle<()>,
 }
 
 /// Starts a waypoint and returns once its configuration is in force and its sockets are open.
@@ -100,6 +112,8 @@ pub fn start(settings: Settings) -> anyhow::Result<Running> {
 
     let mut workers = Vec::with_capacity(listeners.len());
     for (index, listener) in listeners.into_iter().enumerate() {
+        let (pods, taken) = mpsc::channel(PODS_MAX);
+        let beat = Arc::<Beat>::default();
         let parts = worker::Parts {
             runtime: in_force.runtime.clone(),
             in_flight: in_flight.clone(),
@@ -108,8 +122,14 @@ pub fn start(settings: Settings) -> anyhow::Result<Running> {
             acceptor: Acceptor::new(&identity, in_force.mesh.clone())?,
             listener,
             dialer: Dialer::new(identity.clone(), settings.upstream_hbone_port, own.clone()),
+            pods: taken,
+            beat: beat.clone(),
         };
-        workers.push(spawn_worker(index, parts)?);
+        workers.push(WorkerThread {
+            pods,
+            beat,
+            _thread: spawn_worker(index, parts)?,
+        });
     }
     follow_identity(identity, reload.clone())?;
     in_force.readiness.remove(NotReady::NotListening);
@@ -125,7 +145,7 @@ pub fn start(settings: Settings) -> anyhow::Result<Running> {
         reload,
         stop,
         watch,
-        _workers: workers,
+        workers,
     })
 }
 
@@ -143,6 +163,11 @@ impl Running {
     /// The configuration in force.
     pub fn in_force(&self) -> &InForce {
         &self.in_force
+    }
+
+    /// The threads that serve.
+    pub fn workers(&self) -> &[WorkerThread] {
+        &self.workers
     }
 
     /// Reads configuration and certificates again, as SIGHUP does.

@@ -15,6 +15,7 @@ use cairn_routing::Cluster;
 use rustc_hash::FxHashMap;
 
 use crate::listener::admit::{Asked, Refusal};
+use crate::telemetry::exchange::StreamOrigin;
 
 /// A snapshot made ready to run.
 pub struct Runtime {
@@ -176,6 +177,13 @@ impl Runtime {
     /// The workload that has an address.
     pub fn workload(&self, ip: IpAddr) -> Option<&Arc<Workload>> {
         self.snapshot.workloads.get(&ip)
+    }
+
+    /// The client's workload, for telemetry: by its address, else as the node knows its pod.
+    pub fn source(&self, origin: &StreamOrigin) -> Option<Arc<Workload>> {
+        let known = self.workload(origin.peer.address.ip());
+        let pod = origin.pod.as_ref().and_then(|pod| pod.workload.as_ref());
+        known.or(pod).cloned()
     }
 
     /// The live cluster of a service port.

@@ -5,17 +5,20 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 
 use crate::drain::{Drain, InFlight};
 use crate::listener::accept;
 use crate::listener::admit::Refusal;
+use crate::listener::steered::{self, PodListener};
+use crate::node::Beat;
 use crate::proxy::connector::Shared;
 use crate::proxy::engine::Engine;
 use crate::runtime::Runtime;
 use crate::telemetry;
 use crate::tls::{Acceptor, IdentitySource};
-use crate::upstream::Dialer;
 use crate::upstream::tunnel_pool::FORGET_INTERVAL;
+use crate::upstream::{Dialer, Egress};
 
 /// What the tasks of one worker share.
 pub struct Worker {
@@ -46,6 +49,10 @@ pub struct Parts {
     pub listener: std::net::TcpListener,
     /// The worker's own way to endpoints.
     pub dialer: Dialer,
+    /// Listeners of pods, as they are handed over.
+    pub pods: mpsc::Receiver<PodListener>,
+    /// Shows that the worker is alive.
+    pub beat: Arc<Beat>,
 }
 
 impl Worker {
@@ -70,6 +77,8 @@ impl Worker {
         ready();
         tokio::join!(
             accept::run(listener, parts.acceptor, worker.clone()),
+            steered::take(parts.pods, worker.clone()),
+            parts.beat.keep(),
             sweep(&worker),
         );
         Ok(())
@@ -111,6 +120,7 @@ async fn sweep(worker: &Worker) {
             .collect();
         engine.connections().retain(|destination| {
             destination.epoch == epoch
+                && destination.egress.as_ref().is_none_or(Egress::is_open)
                 && (alive.contains(&destination.address)
                     || runtime.workload(destination.address.ip()).is_some())
         });

@@ -13,9 +13,10 @@ use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::origin::ObjectKey;
 use crate::resources::kube::ServiceSpec;
 use crate::resources::{Loaded, Object, Resources};
-use crate::snapshot::{AppProtocol, Binding, Mesh, Service, ServicePort};
+use crate::snapshot::{AppProtocol, Binding, Mesh, RedirectFailure, Service, ServicePort};
 
 const GRPC_WEB: &str = "grpc-web";
+const REDIRECT_FAILURE: &str = "cairn.dev/redirect-failure";
 
 /// Every Service that can be read, without routes and policies.
 pub(super) fn resolve(
@@ -36,6 +37,7 @@ pub(super) fn resolve(
                     ports: ports(object, findings),
                     binding,
                     policies: Vec::new(),
+                    redirect_failure: redirect_failure(object, findings),
                 };
                 services.insert(object.origin.key.clone(), service);
             }
@@ -48,6 +50,29 @@ pub(super) fn resolve(
     part_shared_addresses(resources, &mut services, findings);
     refuse_without_address(resources, &mut services, findings);
     services
+}
+
+/// Closed unless the annotation says `open`: whatever else it says is no wish to pass policy by.
+fn redirect_failure(object: &Object<ServiceSpec>, findings: &mut Findings) -> RedirectFailure {
+    let annotation = object.meta.annotations.get(REDIRECT_FAILURE);
+    match annotation.map(|value| &**value) {
+        Some("open") => RedirectFailure::Open,
+        None | Some("closed") => RedirectFailure::Closed,
+        Some(other) => {
+            let finding = Diagnostic::warning(
+                Code::BadValue,
+                format!(
+                    "annotation {REDIRECT_FAILURE} is '{other}', neither \"open\" nor \"closed\""
+                ),
+            )
+            .with_effect("connections are refused while the node's proxy does not listen");
+            findings.push(object.mark(
+                finding,
+                &format!("metadata.annotations[{REDIRECT_FAILURE}]"),
+            ));
+            RedirectFailure::Closed
+        }
+    }
 }
 
 fn hostname(key: &ObjectKey, mesh: &Mesh) -> Arc<str> {

@@ -12,6 +12,7 @@ mod kinds;
 mod kubectl;
 mod mesh;
 mod never_panics;
+mod pods;
 mod salvage;
 mod strict;
 mod support;

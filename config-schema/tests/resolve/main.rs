@@ -7,6 +7,7 @@
 mod attachment;
 mod endpoints;
 mod findings;
+mod l7_ports;
 mod mesh;
 mod policies;
 mod policy_rules;

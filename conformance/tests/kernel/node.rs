@@ -211,7 +211,7 @@ fn replace(path: &Path, text: &str) {
 
 /// What curl in a pod says: its exit code, and the body with the status behind it.
 fn curl(pod: &Pod, arguments: &[&str]) -> (Option<i32>, String) {
-    let mut curl = pod.command(Path::new("curl"));
+    let mut curl = command(&pod.netns, &pod.cgroup, Path::new("curl"));
     curl.args(["-s", "-w", " %{http_code}\\n", "--max-time", "10"]);
     let output = curl.args(arguments).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();

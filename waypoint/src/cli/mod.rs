@@ -4,6 +4,7 @@ mod check;
 mod configuration;
 mod demo;
 mod explain;
+mod node;
 mod output;
 mod pki;
 mod request;
@@ -46,8 +47,8 @@ enum Command {
     Observe(Absent),
     /// The cluster controller (not in this version)
     Controller(Absent),
-    /// The node agent with the kernel redirect (not in this version)
-    Node(Absent),
+    /// Serve the pods of one node: the kernel steers what needs a proxy, and nothing else
+    Node(Box<node::Args>),
 }
 
 /// Takes anything, since what it would take is not decided.
@@ -70,7 +71,7 @@ pub fn main() -> ExitCode {
         Command::Pki(args) => pki::pki(&args),
         Command::Observe(_) => absent("observe"),
         Command::Controller(_) => absent("controller"),
-        Command::Node(_) => absent("node"),
+        Command::Node(args) => node::node(*args),
     };
     match outcome {
         Ok(outcome) => outcome.into(),
@@ -98,7 +99,7 @@ mod tests {
     #[test]
     fn every_command_that_exists_shows_an_example() {
         for command in Cli::command().get_subcommands() {
-            let absent = ["observe", "controller", "node"].contains(&command.get_name());
+            let absent = ["observe", "controller"].contains(&command.get_name());
             let help = command
                 .get_after_help()
                 .map(ToString::to_string)

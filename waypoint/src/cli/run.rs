@@ -139,6 +139,14 @@ pub(super) fn dns_name(text: &str) -> Result<String, String> {
 
 /// Runs until it is told to stop.
 pub fn run(args: Args) -> anyhow::Result<Outcome> {
+    serve(args, |_| Ok(()))
+}
+
+/// Serves until it is told to stop. `beside` is started once the waypoint serves.
+pub(super) fn serve(
+    args: Args,
+    beside: impl FnOnce(&run::Running) -> anyhow::Result<()>,
+) -> anyhow::Result<Outcome> {
     log::start()?;
     raise_descriptor_limit();
     let _access_log = match args.access_log {
@@ -147,8 +155,18 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
         }
         AccessLog::Off => None,
     };
+    let running = run::start(settings(args))?;
+    beside(&running)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(running.until_stopped())?;
+    Ok(Outcome::Fine)
+}
+
+fn settings(args: Args) -> run::Settings {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let running = run::start(run::Settings {
+    run::Settings {
         config: args.config,
         gateway: args.gateway,
         identity_dir: args.identity_dir,
@@ -167,12 +185,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
         cluster_domain: args.cluster_domain,
         drain: Duration::from_secs(args.drain_seconds),
         set_log_filter: log::set_filter,
-    })?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(running.until_stopped())?;
-    Ok(Outcome::Fine)
+    }
 }
 
 /// Ten thousand streams need more descriptors than a shell's usual 1,024.

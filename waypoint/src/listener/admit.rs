@@ -22,11 +22,15 @@ pub enum Refusal {
     PolicyDenied,
     /// A TCP service has no endpoint that can be reached.
     NoEndpoint,
+    /// A steered connection that stands for no service port.
+    NoSlot,
+    /// Too many steered connections of one pod.
+    ConnectionLimit,
 }
 
 impl Refusal {
     /// Every reason, for registering counters.
-    pub const ALL: [Refusal; 7] = [
+    pub const ALL: [Refusal; 9] = [
         Self::NotConnect,
         Self::BadAuthority,
         Self::NoGateway,
@@ -34,6 +38,8 @@ impl Refusal {
         Self::UndeclaredPort,
         Self::PolicyDenied,
         Self::NoEndpoint,
+        Self::NoSlot,
+        Self::ConnectionLimit,
     ];
 
     /// The metric label.
@@ -46,17 +52,23 @@ impl Refusal {
             Self::UndeclaredPort => "undeclared_port",
             Self::PolicyDenied => "policy_denied",
             Self::NoEndpoint => "no_endpoint",
+            Self::NoSlot => "no_slot",
+            Self::ConnectionLimit => "connection_limit",
         }
     }
 
-    /// The status of the answer (specs/istio-waypoint.md 2.4).
+    /// The status of the answer (specs/istio-waypoint.md 2.4). A steered connection is reset instead.
     pub fn status(self) -> StatusCode {
         match self {
-            Self::NotConnect | Self::BadAuthority | Self::NotServed | Self::UndeclaredPort => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::NotConnect
+            | Self::BadAuthority
+            | Self::NotServed
+            | Self::UndeclaredPort
+            | Self::NoSlot => StatusCode::BAD_REQUEST,
             Self::PolicyDenied => StatusCode::UNAUTHORIZED,
-            Self::NoGateway | Self::NoEndpoint => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoGateway | Self::NoEndpoint | Self::ConnectionLimit => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 }

@@ -1,6 +1,9 @@
-//! From a TCP connection to a tunnelled stream: accept, TLS, CONNECT, protocol.
+//! From a TCP connection to a stream that is served: accept, TLS, CONNECT, protocol; or the listener
+//! inside a pod and the slot its connections arrive at.
 
 pub mod accept;
 pub mod admit;
+pub mod admitted;
 pub mod protocol;
+pub mod steered;
 pub mod tunnel;

@@ -6,8 +6,8 @@ use std::io;
 use bytes::{Bytes, BytesMut};
 use cairn_config_schema::snapshot::AppProtocol;
 
+use crate::client_stream::ClientStream;
 use crate::limits::SNIFF_TIMEOUT;
-use crate::tunnel_stream::TunnelStream;
 
 /// What is spoken inside a tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ const METHOD_BYTES_MAX: usize = 20;
 ///
 /// # Errors
 /// When the stream breaks.
-pub async fn detect(stream: &mut TunnelStream, declared: AppProtocol) -> io::Result<Option<Inner>> {
+pub async fn detect(stream: &mut ClientStream, declared: AppProtocol) -> io::Result<Option<Inner>> {
     let sniffs = matches!(declared, AppProtocol::Sniff);
     let mut seen = BytesMut::new();
     let outcome = if sniffs {
@@ -50,7 +50,7 @@ pub async fn detect(stream: &mut TunnelStream, declared: AppProtocol) -> io::Res
 }
 
 async fn read_until(
-    stream: &mut TunnelStream,
+    stream: &mut ClientStream,
     seen: &mut BytesMut,
     verdict: fn(&[u8]) -> Option<Inner>,
 ) -> io::Result<Option<Inner>> {

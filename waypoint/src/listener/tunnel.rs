@@ -11,8 +11,9 @@ use http::{Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::admit::{self, Asked, Refusal};
-use super::protocol::{self, Inner};
+use super::admit::{self, Refusal};
+use super::admitted::Admitted;
+use crate::client_stream::ClientStream;
 use crate::drain::Kind;
 use crate::limits::{
     CONNECT_HEADER_BYTES_MAX, PING_INTERVAL, PING_TIMEOUT, STREAMS_PER_TUNNEL_MAX,
@@ -20,7 +21,6 @@ use crate::limits::{
     TUNNEL_STREAM_WINDOW_BYTES,
 };
 use crate::proxy::tcp;
-use crate::runtime::Target;
 use crate::telemetry::counters;
 use crate::telemetry::exchange::{Peer, StreamOrigin};
 use crate::tunnel_stream::TunnelStream;
@@ -138,13 +138,16 @@ fn take(
                 tunnel_authority: request.uri().authority().map_or("", |a| a.as_str()).into(),
                 baggage: request.headers().get("baggage").cloned(),
                 destination: target.destination,
+                pod: None,
             });
             let stream = Stream {
                 request,
                 respond,
-                origin,
-                asked,
-                target,
+                admitted: Admitted {
+                    origin,
+                    asked,
+                    target,
+                },
             };
             let (worker, open) = (worker.clone(), open.clone());
             tokio::spawn(async move {
@@ -184,44 +187,25 @@ fn refuse(
 struct Stream {
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
-    origin: Arc<StreamOrigin>,
-    asked: Asked,
-    target: Arc<Target>,
+    admitted: Admitted,
 }
 
 impl Stream {
     async fn serve(self, worker: Arc<Worker>) {
-        if self.target.protocol == AppProtocol::Tcp {
+        if self.admitted.target.protocol == AppProtocol::Tcp {
             return self.serve_declared_tcp(worker).await;
         }
-        let protocol = self.target.protocol;
-        let (origin, asked, target) =
-            (self.origin.clone(), self.asked.clone(), self.target.clone());
-        let Some(mut stream) = self.accept() else {
-            return;
-        };
-        match protocol::detect(&mut stream, protocol).await {
-            Ok(Some(Inner::Tcp)) => {
-                // Found out only now, so a denial closes the stream without a byte (2.4).
-                tcp::serve_sniffed(stream, origin, target, worker).await;
-            }
-            Ok(Some(inner)) => {
-                // A worker listens only once its engine runs.
-                if let Some(engine) = worker.engine() {
-                    engine.serve(stream, inner, origin, asked).await;
-                }
-            }
-            Ok(None) => {}
-            Err(error) => tracing::debug!(%error, "stream broke before its first bytes"),
+        if let Some((stream, admitted)) = self.accept() {
+            admitted.serve(stream, worker).await;
         }
     }
 
     /// Policy and the connection upstream come before the 200, so that a denial and a dead
     /// endpoint are refusals of the CONNECT (specs/istio-waypoint.md 2.4).
     async fn serve_declared_tcp(mut self, worker: Arc<Worker>) {
-        match tcp::open(&self.origin, &self.target, &worker).await {
+        match tcp::open(&self.admitted.origin, &self.admitted.target, &worker).await {
             Ok(opened) => {
-                if let Some(stream) = self.accept() {
+                if let Some((stream, _)) = self.accept() {
                     opened.splice(stream).await;
                 }
             }
@@ -234,10 +218,11 @@ impl Stream {
         }
     }
 
-    fn accept(mut self) -> Option<TunnelStream> {
+    fn accept(mut self) -> Option<(ClientStream, Admitted)> {
         let mut response = Response::new(());
         *response.status_mut() = StatusCode::OK;
         let send = self.respond.send_response(response, false).ok()?;
-        Some(TunnelStream::new(self.request.into_body(), send))
+        let stream = TunnelStream::new(self.request.into_body(), send);
+        Some((ClientStream::Tunnel(stream), self.admitted))
     }
 }

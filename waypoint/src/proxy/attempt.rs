@@ -63,7 +63,11 @@ pub(super) fn next_peer(
         exchange.endpoint = Some(live.endpoint.clone());
     }
     let timeout = Duration::from_millis(runtime.snapshot.mesh.connect_timeout_ms);
-    let destination = gate.connections.dialer().destination(&live.endpoint);
+    let egress = ctx.exchange.as_ref().and_then(|e| e.origin.egress());
+    let destination = gate
+        .connections
+        .dialer()
+        .destination(&live.endpoint, egress);
     ctx.active = Some(live.begin());
     Ok(gate.connections.peer(destination, plan.version, timeout))
 }

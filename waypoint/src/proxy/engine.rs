@@ -23,11 +23,11 @@ use super::http::Gate;
 use super::http2;
 use super::stream::Downstream;
 use super::stream_context::StreamContext;
+use crate::client_stream::ClientStream;
 use crate::limits::{CONNECT_ATTEMPTS_MAX, KEEPALIVE_TIMEOUT, UPSTREAM_IDLE_STREAMS_MAX};
 use crate::listener::admit::Asked;
 use crate::listener::protocol::Inner;
 use crate::telemetry::exchange::StreamOrigin;
-use crate::tunnel_stream::TunnelStream;
 use crate::worker::Worker;
 
 pub(super) type Proxy = HttpProxy<Gate, TunnelConnector>;
@@ -64,10 +64,10 @@ impl Engine {
         &self.connections
     }
 
-    /// Serves the requests of one tunnelled stream until it ends.
+    /// Serves the requests of one stream until it ends.
     pub async fn serve(
         &self,
-        stream: TunnelStream,
+        stream: ClientStream,
         inner: Inner,
         origin: Arc<StreamOrigin>,
         asked: Asked,

@@ -208,7 +208,7 @@ fn begin(session: &Session, stream: &StreamContext, runtime: &Runtime) -> Exchan
     let request = session.req_header();
     let mut exchange = Exchange::begin(stream.origin.clone());
     exchange.snapshot = runtime.snapshot.version;
-    exchange.source = runtime.workload(stream.origin.peer.address.ip()).cloned();
+    exchange.source = runtime.source(&stream.origin);
     exchange.http = Some(HttpExchange {
         method: request.method.clone(),
         path: String::from_utf8_lossy(request.raw_path()).into_owned(),

@@ -27,10 +27,10 @@ use tokio::time::Sleep;
 
 use super::stream_context::StreamContext;
 use super::unread::Unread;
+use crate::client_stream::ClientStream;
 use crate::limits::{REQUEST_HEADER_BYTES_MAX, REQUEST_HEADER_TIMEOUT};
 use crate::telemetry::counters;
 use crate::telemetry::instruments::Tracked;
-use crate::tunnel_stream::TunnelStream;
 use crate::upstream::Carrier;
 
 /// A header this long is not kept for the next request's.
@@ -38,7 +38,7 @@ const HEAD_BYTES_KEPT: usize = 4 * 1024;
 
 /// A client's stream.
 pub struct Downstream {
-    io: TunnelStream,
+    io: ClientStream,
     digest: Arc<ProxyDigest>,
     context: Arc<StreamContext>,
     /// What came of the present header, for the log should the engine refuse it.
@@ -51,7 +51,7 @@ pub struct Downstream {
 
 impl Downstream {
     /// Wraps a stream.
-    pub fn new(io: TunnelStream, context: Arc<StreamContext>) -> io::Result<Self> {
+    pub fn new(io: ClientStream, context: Arc<StreamContext>) -> io::Result<Self> {
         // The engine hands user data through only as part of the answer of a CONNECT proxy.
         let response = ResponseHeader::build(200, Some(0)).map_err(io::Error::other)?;
         let user_data: Box<dyn std::any::Any + Send + Sync> = Box::new(context.clone());

@@ -74,7 +74,7 @@ impl StreamContext {
         let row = unread.outcome.row();
         let mut exchange = Exchange::begin(self.origin.clone());
         exchange.snapshot = runtime.snapshot.version;
-        exchange.source = runtime.workload(self.origin.peer.address.ip()).cloned();
+        exchange.source = runtime.source(&self.origin);
         exchange.service = runtime
             .find(&self.asked)
             .ok()

@@ -12,6 +12,7 @@ use cairn_filters::outcome::Outcome;
 use cairn_routing::ActiveRequest;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::client_stream::ClientStream;
 use crate::drain::{Held, Kind};
 use crate::limits::{CONNECT_ATTEMPTS_MAX, TCP_IDLE_TIMEOUT, TCP_REPORT_INTERVAL};
 use crate::listener::admit::Refusal;
@@ -19,7 +20,6 @@ use crate::runtime::Target;
 use crate::telemetry;
 use crate::telemetry::exchange::{Exchange, StreamOrigin};
 use crate::telemetry::tcp::TcpMeter;
-use crate::tunnel_stream::TunnelStream;
 use crate::upstream::Carrier;
 use crate::worker::Worker;
 
@@ -47,7 +47,7 @@ pub async fn open(
     let runtime = worker.runtime.load_full();
     let mut exchange = Exchange::begin(origin.clone());
     exchange.snapshot = runtime.snapshot.version;
-    exchange.source = runtime.workload(origin.peer.address.ip()).cloned();
+    exchange.source = runtime.source(origin);
     exchange.service.clone_from(&target.service);
     let verdict = target.chain.decide_tcp(
         Some(&origin.peer.identity),
@@ -95,6 +95,7 @@ async fn connect(
     exchange: &mut Exchange,
 ) -> Result<(Carrier, ActiveRequest), Outcome> {
     let connections = worker.engine().ok_or(Outcome::Internal)?.connections();
+    let egress = exchange.origin.egress().cloned();
     let mut tried = Vec::new();
     let mut outcome = Outcome::NoEndpoint;
     while tried.len() < CONNECT_ATTEMPTS_MAX as usize {
@@ -106,7 +107,7 @@ async fn connect(
         exchange.endpoint = Some(live.endpoint.clone());
         let dialer = connections.dialer();
         match dialer
-            .dial(&dialer.destination(&live.endpoint), limit)
+            .dial(&dialer.destination(&live.endpoint, egress.as_ref()), limit)
             .await
         {
             Ok(carrier) => {
@@ -125,7 +126,7 @@ async fn connect(
 /// A stream that turned out to be TCP after its CONNECT was accepted: a denial closes it without a
 /// byte (specs/istio-waypoint.md 4.8).
 pub async fn serve_sniffed(
-    stream: TunnelStream,
+    stream: ClientStream,
     origin: Arc<StreamOrigin>,
     target: Arc<Target>,
     worker: Arc<Worker>,
@@ -138,7 +139,7 @@ pub async fn serve_sniffed(
 
 impl Opened {
     /// Passes bytes both ways until both ends are done.
-    pub async fn splice(mut self, client: TunnelStream) {
+    pub async fn splice(mut self, client: ClientStream) {
         self.exchange.tcp = Some(TcpMeter::open(&self.exchange));
         let received = Arc::new(AtomicU64::new(0));
         let sent = Arc::new(AtomicU64::new(0));

@@ -11,27 +11,38 @@ use cairn_config_schema::snapshot::{Endpoint, Service, Workload};
 use http::{HeaderValue, Method, StatusCode};
 
 use super::tcp::TcpMeter;
+use crate::node::Pod;
+use crate::upstream::Egress;
 
 /// The client of a tunnel, shared by everything that runs in it.
 #[derive(Debug)]
 pub struct Peer {
-    /// From the client certificate.
+    /// From the client certificate; of a steered connection, the pod's.
     pub identity: Identity,
     /// The TCP peer address.
     pub address: SocketAddr,
 }
 
-/// What is known of a tunnelled stream from its CONNECT.
+/// What is known of a stream from its CONNECT, or from the listener of the pod it was steered from.
 #[derive(Debug)]
 pub struct StreamOrigin {
     /// The client.
     pub peer: Arc<Peer>,
-    /// `:authority` of the CONNECT as sent.
+    /// `:authority` of the CONNECT as sent; empty for a steered connection.
     pub tunnel_authority: Arc<str>,
     /// `baggage` of the CONNECT; telemetry only, never trusted.
     pub baggage: Option<HeaderValue>,
     /// Virtual IP (or pod IP) and port.
     pub destination: SocketAddr,
+    /// The pod of this node it was steered from; `None` for a tunnel.
+    pub pod: Option<Arc<Pod>>,
+}
+
+impl StreamOrigin {
+    /// Where plain connections for it leave from, when that is not this process's own namespace.
+    pub fn egress(&self) -> Option<&Egress> {
+        self.pod.as_ref().map(|pod| &pod.egress)
+    }
 }
 
 /// The HTTP part of an exchange.

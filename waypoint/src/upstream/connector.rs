@@ -12,12 +12,14 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::carrier::Carrier;
+use super::egress::Egress;
 use super::tunnel_pool::TunnelPool;
 use crate::listener::accept::tune;
 use crate::tls::IdentitySource;
 
 /// An endpoint as a thing to connect to. Two destinations are equal when their connections may be
-/// shared: same address, same expected identity, same local identity.
+/// shared: same address, same expected identity, same local identity,
+/// same pod they are for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Destination {
     /// Pod IP and target port.
@@ -26,6 +28,8 @@ pub struct Destination {
     pub identity: Option<Identity>,
     /// Epoch of the local identity.
     pub epoch: u64,
+    /// The pod of this node it is for. Plain TCP leaves from its network namespace.
+    pub egress: Option<Egress>,
 }
 
 /// Why an endpoint was not reached. Nothing of a request was sent in any of these cases, so that
@@ -91,6 +95,26 @@ impl TcpDialer {
         Ok(stream)
     }
 
+    /// A connection from inside a pod. Loopback is refused there: it is where the pod's connections
+    /// are steered from, so they would come back.
+    ///
+    /// # Errors
+    /// [`ConnectError::Tcp`], or [`ConnectError::Own`].
+    pub async fn connect_from(
+        &self,
+        egress: &Egress,
+        address: SocketAddr,
+    ) -> Result<TcpStream, ConnectError> {
+        let ip = address.ip().to_canonical();
+        if ip.is_loopback() || ip.is_unspecified() {
+            return Err(ConnectError::Own(address));
+        }
+        let connected = egress.connect(address).await;
+        let stream = connected.map_err(|e| ConnectError::Tcp(address, e))?;
+        let _ = tune(&stream);
+        Ok(stream)
+    }
+
     fn is_own(&self, address: SocketAddr, local: Option<SocketAddr>) -> bool {
         let here = address.ip().is_loopback() || local.is_some_and(|l| l.ip() == address.ip());
         self.own_ports.iter().any(|own| {
@@ -118,11 +142,12 @@ impl Dialer {
     }
 
     /// The destination of an endpoint under the identity in force.
-    pub fn destination(&self, endpoint: &Endpoint) -> Destination {
+    pub fn destination(&self, endpoint: &Endpoint, egress: Option<&Egress>) -> Destination {
         Destination {
             address: endpoint.address,
             identity: endpoint.hbone_identity().cloned(),
             epoch: self.identity.borrow().epoch,
+            egress: egress.cloned(),
         }
     }
 
@@ -157,7 +182,13 @@ impl Dialer {
                         .open(next_hop, identity, local, destination.address)
                         .await
                 }
-                None => Ok(Carrier::Plain(self.tcp.connect(next_hop).await?)),
+                None => {
+                    let tcp = match &destination.egress {
+                        Some(egress) => self.tcp.connect_from(egress, next_hop).await,
+                        None => self.tcp.connect(next_hop).await,
+                    };
+                    Ok(Carrier::Plain(tcp?))
+                }
             }
         };
         timeout(limit, dialled)

@@ -3,7 +3,9 @@
 
 pub mod carrier;
 pub mod connector;
+pub mod egress;
 pub mod tunnel_pool;
 
 pub use carrier::Carrier;
 pub use connector::{ConnectError, Destination, Dialer};
+pub use egress::Egress;

@@ -43,6 +43,7 @@ fn service(policies: Vec<Policy>) -> Service {
         ports: Vec::new(),
         binding: Binding::Served,
         policies: policies.into_iter().map(Arc::new).collect(),
+        redirect_failure: Default::default(),
     }
 }
 

@@ -1,0 +1,153 @@
+//! The list of pods that a node agent is given in a file. Strict: one entry that is wrong makes the
+//! whole list wrong, because a pod that is left out by mistake would pass policy by.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::fault::Fault;
+use super::moved;
+use super::node::{Node, duplicates};
+use super::path::{Path, find};
+use super::read::read;
+use super::split::documents;
+use super::subject::finding;
+use super::tree;
+use crate::diagnostics::{Code, Diagnostic, Location, Severity};
+use crate::identity::Identity;
+use crate::origin::ObjectKey;
+
+/// One pod of a node, as the container runtime made it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodePod {
+    /// Name of the pod.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its service account: with the namespace and the trust domain this is its identity.
+    pub service_account: String,
+    /// Its labels, for telemetry.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Path of its network namespace, absolute: `/run/netns/NAME` or `/proc/PID/ns/net`.
+    pub netns: PathBuf,
+    /// Path of its cgroup, absolute, below the one the redirect is attached to.
+    pub cgroup: PathBuf,
+}
+
+impl NodePod {
+    /// Namespace and name.
+    pub fn key(&self) -> ObjectKey {
+        ObjectKey::new(self.namespace.as_str(), self.name.as_str())
+    }
+}
+
+/// Reads a list of pods, YAML or JSON. An empty file is an empty list.
+///
+/// # Errors
+/// Everything that is wrong with it, with places and what to do.
+pub fn node_pods(text: &str, file: &Arc<str>) -> Result<Vec<NodePod>, Vec<Diagnostic>> {
+    let documents = documents(text);
+    let Some(document) = documents.first() else {
+        return Ok(Vec::new());
+    };
+    let mut findings = Vec::new();
+    if let Some(second) = documents.get(1) {
+        let location = Location {
+            file: file.clone(),
+            line: second.lines_before + 1,
+            column: 1,
+        };
+        let finding = Diagnostic::error(Code::SyntaxError, "a second document begins here")
+            .with_hint("write all pods as one list");
+        findings.push(finding.at(Some(location)));
+    }
+    let mut pods = Vec::new();
+    match tree::build(document.text) {
+        Ok(None) => {}
+        Ok(Some(root)) => {
+            let mut faults = keys_twice(&root);
+            pods = read::<Vec<NodePod>>(&root, root.at, &Path::ROOT, &[], &mut faults)
+                .unwrap_or_default();
+            if faults.is_empty() {
+                judge(&root, &pods, &mut faults);
+            }
+            let found = faults.into_iter().map(|fault| finding(fault, file, None));
+            findings.extend(found);
+        }
+        Err(error) => {
+            let fault = Fault::error(error.code, error.message, "", error.at);
+            let mut found = finding(fault, file, None);
+            found.hint = error.hint;
+            findings.push(found);
+        }
+    }
+    if findings.is_empty() {
+        return Ok(pods);
+    }
+    for finding in &mut findings {
+        finding.severity = Severity::Error;
+        let place = finding.location.take();
+        finding.location = place.map(|place| moved(&place, document.lines_before));
+    }
+    Err(findings)
+}
+
+fn keys_twice(root: &Node<'_>) -> Vec<Fault> {
+    let twice = duplicates(root).into_iter().map(|twice| {
+        let line = twice.first.line;
+        let message = format!("the key comes twice in one map, first in line {line}");
+        Fault::error(Code::SyntaxError, message, twice.path, twice.at)
+    });
+    twice.collect()
+}
+
+/// What the types can not say.
+fn judge(root: &Node<'_>, pods: &[NodePod], faults: &mut Vec<Fault>) {
+    let mut complain = |index: usize, field: &str, code, message: String, hint: &str| {
+        let path = format!("[{index}].{field}");
+        let at = find(root, &path);
+        faults.push(Fault::error(code, message, path, at).with_hint(hint));
+    };
+    let mut names = HashMap::new();
+    let mut namespaces = HashMap::new();
+    for (index, pod) in pods.iter().enumerate() {
+        for (field, value) in [
+            ("name", &pod.name),
+            ("namespace", &pod.namespace),
+            ("serviceAccount", &pod.service_account),
+        ] {
+            // The identity's own rules: what it can not hold can not be a name either.
+            if Identity::of_workload("td", value, value).is_err() {
+                let message = format!("'{value}' is no name");
+                let hint = "letters, digits, '-' and '.'";
+                complain(index, field, Code::BadValue, message, hint);
+            }
+        }
+        for (field, path) in [("netns", &pod.netns), ("cgroup", &pod.cgroup)] {
+            if !path.is_absolute() {
+                let message = format!("'{}' is no absolute path", path.display());
+                complain(
+                    index,
+                    field,
+                    Code::BadValue,
+                    message,
+                    "a path that begins with /",
+                );
+            }
+        }
+        if let Some(first) = names.insert(pod.key(), index) {
+            let message = format!("{} comes twice, first as item {first}", pod.key());
+            let hint = "every pod of a node has one entry";
+            complain(index, "name", Code::DuplicateObject, message, hint);
+        }
+        if let Some(first) = namespaces.insert(&pod.netns, index) {
+            let message = format!("item {first} has the same network namespace");
+            let hint = "pods on the host's network can not be steered: leave them out";
+            complain(index, "netns", Code::Conflict, message, hint);
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Which service ports the kernel redirect steers.
+
+use cairn_config_schema::snapshot::Snapshot;
+
+use super::support::{GATEWAY, NAMESPACE, documents, resolved, shop_with};
+
+fn addresses(snapshot: &Snapshot) -> Vec<String> {
+    let ports = snapshot.l7_ports();
+    ports.iter().map(|p| p.address.to_string()).collect()
+}
+
+#[test]
+fn http_ports_of_an_attached_service_and_no_others() {
+    let found = addresses(&shop_with(&[]));
+    assert_eq!(found, ["10.0.0.1:80", "10.0.0.1:8080", "10.0.0.2:80"]);
+}
+
+#[test]
+fn what_no_waypoint_serves_is_left_alone() {
+    let unattached = NAMESPACE.replace("{istio.io/use-waypoint: waypoint}", "{}");
+    let service = "
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {clusterIP: 10.0.0.1, ports: [{name: http, port: 80}]}
+";
+    let snapshot = resolved(&documents(&[GATEWAY, &unattached, service]));
+    assert_eq!(addresses(&snapshot), [""; 0]);
+    let snapshot = resolved(&documents(&[NAMESPACE, service]));
+    assert_eq!(addresses(&snapshot), [""; 0]);
+}
+
+#[test]
+fn an_undeclared_port_counts_once_it_has_a_route() {
+    let service = "
+apiVersion: v1
+kind: Service
+metadata: {name: raw, namespace: shop}
+spec: {clusterIP: 10.0.0.3, ports: [{port: 7000}, {port: 7001}]}
+";
+    let without = addresses(&shop_with(&[service]));
+    assert!(!without.iter().any(|a| a.starts_with("10.0.0.3")));
+    let route = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: raw, namespace: shop}
+spec:
+  parentRefs: [{group: '', kind: Service, name: raw, port: 7000}]
+  rules: [{backendRefs: [{name: raw, port: 7000}]}]
+";
+    let with = addresses(&shop_with(&[service, route]));
+    assert!(with.contains(&"10.0.0.3:7000".to_owned()), "{with:?}");
+    assert!(!with.contains(&"10.0.0.3:7001".to_owned()), "{with:?}");
+}
+
+#[test]
+fn a_policy_counts_on_tcp_ports_too_for_nobody_else_enforces_it() {
+    let policy = "
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: web, namespace: shop}
+spec:
+  targetRefs: [{group: '', kind: Service, name: web}]
+  rules: [{from: [{source: {namespaces: [shop]}}]}]
+";
+    let found = addresses(&shop_with(&[policy]));
+    assert!(found.contains(&"10.0.0.1:9000".to_owned()), "{found:?}");
+    // Of the service it targets only.
+    assert_eq!(
+        found.iter().filter(|a| a.starts_with("10.0.0.2")).count(),
+        1
+    );
+}
+
+#[test]
+fn a_service_may_ask_to_go_past_a_proxy_that_is_gone() {
+    let service = |annotation: &str| {
+        format!(
+            "
+apiVersion: v1
+kind: Service
+metadata:
+  name: open
+  namespace: shop
+  annotations: {{cairn.dev/redirect-failure: {annotation}}}
+spec: {{clusterIP: 10.0.0.3, ports: [{{name: http, port: 80}}]}}
+"
+        )
+    };
+    let fails_open = |annotation| {
+        let snapshot = shop_with(&[&service(annotation)]);
+        let ports = snapshot.l7_ports();
+        let port = ports.iter().find(|p| &*p.service.name == "open");
+        (port.unwrap().fails_open, snapshot.diagnostics.len())
+    };
+    assert_eq!(fails_open("open"), (true, fails_open("closed").1));
+    assert!(!fails_open("closed").0);
+    let (open, findings) = fails_open("Open");
+    assert!(!open, "what is not understood does not pass policy by");
+    assert_eq!(findings, fails_open("closed").1 + 1);
+}

@@ -1,0 +1,246 @@
+//! `cairn node`: the agent and waypoint of one node, and what operators ask about its redirect. What
+//! it does while it runs is [`crate::node`]'s and [`crate::run`]'s.
+
+mod connections;
+mod status;
+
+use std::fs;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use cairn_kernel_redirect::{Place, Redirect, cgroup2_root};
+use clap::Subcommand;
+
+use super::output::{self, Format};
+use super::{Outcome, run};
+use crate::log;
+use crate::node::agent::ServingThread;
+use crate::node::guard::{self, Guard};
+use crate::node::{Agent, PodsFile};
+use crate::run::Running;
+
+/// Serve the pods of this node: a program in the kernel steers their connections to services that
+/// need a proxy (HTTP ports of a waypoint's services, routes, policies) to a listener in the pod
+/// itself, and leaves all others alone. Takes what `cairn run` takes.
+#[derive(Debug, clap::Args)]
+// Its own name would be that of the group that `run`'s arguments are.
+#[group(skip)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "Examples:\n  cairn node --config ./mesh --pods ./pods.yaml --identity-dir ./pki/shop/waypoint\n  \
+    cairn node status\n  cairn node connections --pods ./pods.yaml --close\n  cairn node detach\n\n\
+    Needs CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN, cgroup v2 and Linux 5.15; see docs/node.md."
+)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// List of this node's pods, YAML or JSON, followed for changes
+    #[arg(long, required = true, value_name = "FILE", env = "CAIRN_PODS")]
+    pods: Option<PathBuf>,
+    #[command(flatten)]
+    place: PlaceArgs,
+    #[command(flatten)]
+    run: run::Args,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show what is attached, enrolled, flagged and counted
+    Status(StatusArgs),
+    /// Detach the programs and remove everything that is pinned: connections go direct
+    Detach(DetachArgs),
+    /// Connections of this node's pods that went direct before their service was flagged
+    Connections(ConnectionsArgs),
+    /// Started by `cairn node` beside itself
+    #[command(hide = true)]
+    Guard(PlaceArgs),
+}
+
+/// Where the redirect is.
+#[derive(Clone, Debug, clap::Args)]
+struct PlaceArgs {
+    /// Folder for pinned programs and maps, on a BPF file system
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "CAIRN_BPFFS",
+        default_value = "/sys/fs/bpf/cairn"
+    )]
+    bpffs: PathBuf,
+    /// cgroup v2 folder above all pods [default: kubepods.slice or kubepods]
+    #[arg(long, value_name = "DIR", env = "CAIRN_PODS_CGROUP")]
+    cgroup: Option<PathBuf>,
+}
+
+/// Show what is attached, enrolled, flagged and counted, without a running agent.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  cairn node status --pods ./pods.yaml -o json")]
+struct StatusArgs {
+    #[command(flatten)]
+    place: PlaceArgs,
+    /// List of pods, to show their names
+    #[arg(long, value_name = "FILE", env = "CAIRN_PODS")]
+    pods: Option<PathBuf>,
+    /// How to show it
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    output: Format,
+}
+
+/// Detach the programs and remove everything that is pinned. Connections that are steered go on, new
+/// ones go direct, past policy.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  cairn node detach")]
+struct DetachArgs {
+    #[command(flatten)]
+    place: PlaceArgs,
+    /// How to show it
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    output: Format,
+}
+
+/// Connections of this node's pods to flagged services that do not pass the proxy: they were there
+/// before the service was flagged.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  cairn node connections --pods ./pods.yaml --close\n\nExit code 1: there are some, and they were not closed."
+)]
+struct ConnectionsArgs {
+    #[command(flatten)]
+    place: PlaceArgs,
+    /// List of this node's pods
+    #[arg(long, value_name = "FILE", env = "CAIRN_PODS")]
+    pods: PathBuf,
+    /// Close them: their processes see an error and connect again, through the proxy
+    #[arg(long)]
+    close: bool,
+    /// How to show it
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    output: Format,
+}
+
+impl PlaceArgs {
+    /// The place, with the pods' cgroup found where it usually is.
+    fn place(&self) -> anyhow::Result<Place> {
+        let cgroup = match &self.cgroup {
+            Some(cgroup) => cgroup.clone(),
+            None => kubepods()?,
+        };
+        Ok(Place {
+            bpffs: self.bpffs.clone(),
+            cgroup,
+        })
+    }
+
+    /// The place for those who only look at what is pinned.
+    fn pinned(&self) -> Place {
+        Place {
+            bpffs: self.bpffs.clone(),
+            cgroup: self.cgroup.clone().unwrap_or_default(),
+        }
+    }
+}
+
+fn kubepods() -> anyhow::Result<PathBuf> {
+    let root = cgroup2_root().context(
+        "cgroup v2 is not mounted: boot the node with systemd.unified_cgroup_hierarchy=1, or mount it",
+    )?;
+    let usual = ["kubepods.slice", "kubepods"].map(|name| root.join(name));
+    let found = usual.into_iter().find(|folder| folder.is_dir());
+    found.with_context(|| {
+        format!(
+            "neither kubepods.slice nor kubepods is in {}: give the cgroup of the pods with --cgroup",
+            root.display()
+        )
+    })
+}
+
+/// The cgroup of this process, whose own connections are never steered.
+fn own_cgroup() -> anyhow::Result<PathBuf> {
+    let root = cgroup2_root().context("cgroup v2 is not mounted")?;
+    let text = fs::read_to_string("/proc/self/cgroup").context("read /proc/self/cgroup")?;
+    let path = text.lines().find_map(|line| line.strip_prefix("0::/"));
+    let path = path.context("this process is in no cgroup of version 2")?;
+    Ok(root.join(path))
+}
+
+/// Runs the agent, or the command given.
+pub fn node(args: Args) -> anyhow::Result<Outcome> {
+    match args.command {
+        None => serve(args),
+        Some(Command::Status(args)) => {
+            status::show(&args.place.pinned(), args.pods.as_deref(), args.output)
+        }
+        Some(Command::Detach(args)) => detach(&args),
+        Some(Command::Connections(args)) => {
+            connections::show(&args.place.pinned(), &args.pods, args.close, args.output)
+        }
+        Some(Command::Guard(args)) => {
+            log::start()?;
+            let line = std::os::fd::AsFd::as_fd(&std::io::stdin()).try_clone_to_owned()?;
+            guard::guard(&mut UnixStream::from(line), &args.place()?, &own_cgroup()?)?;
+            Ok(Outcome::Fine)
+        }
+    }
+}
+
+fn serve(args: Args) -> anyhow::Result<Outcome> {
+    let pods = args.pods.unwrap_or_default();
+    // What is wrong with these is said before anything is opened or attached.
+    let source = PodsFile::open(&pods)?;
+    let place = args.place.place()?;
+    let own_cgroup = own_cgroup()?;
+    run::serve(args.run, |running| {
+        start_agent(running, source, place, &own_cgroup)
+    })
+}
+
+fn start_agent(
+    running: &Running,
+    source: PodsFile,
+    place: Place,
+    own_cgroup: &Path,
+) -> anyhow::Result<()> {
+    let workers = running.workers().iter().map(|worker| ServingThread {
+        pods: worker.pods.clone(),
+        beat: worker.beat.clone(),
+    });
+    let workers = workers.collect();
+    let redirect = Redirect::attach(&place, own_cgroup)?;
+    let guard = Guard::start(&place).context("start the guard")?;
+    let in_force = running.in_force().clone();
+    let agent = Agent::new(redirect, place, in_force, workers, Some(guard))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let (sender, started) = std::sync::mpsc::channel();
+    std::thread::Builder::new()
+        .name("node-agent".to_owned())
+        .spawn(move || {
+            // The receiver waits below.
+            runtime.block_on(agent.run(source, move |failing| drop(sender.send(failing))));
+        })?;
+    let failing = started.recv().context("the agent ended at once")?;
+    tracing::info!(failing = failing.len(), "steering");
+    Ok(())
+}
+
+fn detach(args: &DetachArgs) -> anyhow::Result<Outcome> {
+    let gone = Redirect::detach(&args.place.pinned())?;
+    match args.output {
+        Format::Json => output::print_json(&serde_json::json!({
+            "programs": gone.programs,
+            "maps": gone.maps,
+        }))?,
+        Format::Text if gone.programs + gone.maps == 0 => {
+            output::print("nothing was attached\n")?;
+        }
+        Format::Text => output::print(&format!(
+            "detached {} and removed {}: new connections go direct\n",
+            output::count(gone.programs, "program", "programs"),
+            output::count(gone.maps, "map", "maps"),
+        ))?,
+    }
+    Ok(Outcome::Fine)
+}

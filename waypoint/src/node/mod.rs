@@ -1,0 +1,19 @@
+//! The node agent: which pods there are, what is steered, and what happens when somebody who should
+//! serve does not. Steering itself is `cairn-kernel-redirect`'s, serving is the workers'.
+
+pub mod agent;
+pub mod guard;
+pub mod namespace;
+pub mod pod;
+pub mod slots;
+pub mod source;
+pub mod steering;
+pub mod watchdog;
+
+pub use agent::Agent;
+pub use namespace::Namespace;
+pub use pod::Pod;
+pub use slots::Slots;
+pub use source::{PodSource, PodsFile};
+pub use steering::Steering;
+pub use watchdog::Beat;

@@ -1,0 +1,179 @@
+//! A pod's network namespace: its listener, its cookie, its addresses. Each visit is a thread of its
+//! own that enters, does one thing and ends, so that no thread that serves ever changes its namespace.
+
+use std::fs::File;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use nix::sched::{CloneFlags, setns};
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Port of the listener in a pod, when the pod does not use it itself.
+const PORT: u16 = 15_001;
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 4_096;
+
+/// Why a pod's namespace can not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum NamespaceError {
+    /// The path leads nowhere, or is no namespace's.
+    #[error(
+        "network namespace {0}: {1}; give the path of the pod's namespace, /run/netns/NAME or /proc/PID/ns/net"
+    )]
+    Open(String, #[source] io::Error),
+    /// Not allowed, or not a network namespace.
+    #[error(
+        "network namespace {0} can not be entered: {1}; it must be a network namespace, and CAP_SYS_ADMIN is needed"
+    )]
+    Enter(String, #[source] io::Error),
+    /// The host's own.
+    #[error(
+        "network namespace {0} is the host's: pods on the host's network can not be steered, leave them out"
+    )]
+    Host(String),
+    /// No listener.
+    #[error("no listener in network namespace {0}: {1}")]
+    Listen(String, #[source] io::Error),
+    /// No address but loopback.
+    #[error("network namespace {0} has no address but loopback; is the pod's network set up?")]
+    NoAddress(String),
+}
+
+/// A network namespace, kept from going away by being open.
+#[derive(Debug)]
+pub struct Namespace {
+    /// The open namespace.
+    pub file: File,
+    shown: String,
+    /// Device and inode: what two paths of one namespace share.
+    id: (u64, u64),
+}
+
+/// What one visit brings back.
+#[derive(Debug)]
+pub struct Inside {
+    /// Bound to loopback, so that nobody outside the pod reaches it.
+    pub listener: TcpListener,
+    /// The kernel's name for the namespace.
+    pub cookie: u64,
+    /// Addresses other than loopback's; never empty.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Namespace {
+    /// Opens the namespace at a path.
+    ///
+    /// # Errors
+    /// [`NamespaceError::Open`], or [`NamespaceError::Host`].
+    pub fn open(path: &Path) -> Result<Self, NamespaceError> {
+        let shown = path.display().to_string();
+        let failed = |e| NamespaceError::Open(shown.clone(), e);
+        let file = File::open(path).map_err(failed)?;
+        let id = identity(&file.metadata().map_err(failed)?);
+        let own = std::fs::metadata("/proc/self/ns/net").map_err(failed)?;
+        if identity(&own) == id {
+            return Err(NamespaceError::Host(shown));
+        }
+        Ok(Self { file, shown, id })
+    }
+
+    /// Whether the path still leads to this namespace.
+    pub fn is_at(&self, path: &Path) -> bool {
+        std::fs::metadata(path).is_ok_and(|found| identity(&found) == self.id)
+    }
+
+    /// Opens the listener and looks around.
+    ///
+    /// # Errors
+    /// [`NamespaceError`].
+    pub fn visit(&self) -> Result<Inside, NamespaceError> {
+        let listen = |e| NamespaceError::Listen(self.shown.clone(), e);
+        let (listener, addresses) = self.within(|| (listen_on_loopback(), addresses()))?;
+        let listener = listener.map_err(listen)?;
+        let cookie = cairn_kernel_redirect::netns_cookie(listener.as_fd()).map_err(listen)?;
+        let addresses = addresses.map_err(listen)?;
+        if addresses.is_empty() {
+            return Err(NamespaceError::NoAddress(self.shown.clone()));
+        }
+        Ok(Inside {
+            listener,
+            cookie,
+            addresses,
+        })
+    }
+
+    /// Runs something inside, on a thread of its own.
+    ///
+    /// # Errors
+    /// [`NamespaceError::Enter`].
+    pub fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, NamespaceError> {
+        let entered = std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("in-pod".to_owned());
+            let thread = thread.spawn_scoped(scope, || {
+                setns(&self.file, CloneFlags::CLONE_NEWNET)?;
+                io::Result::Ok(work())
+            })?;
+            thread
+                .join()
+                .unwrap_or_else(|_| Err(io::Error::other("the thread inside it ended early")))
+        });
+        entered.map_err(|e| NamespaceError::Enter(self.shown.clone(), e))
+    }
+}
+
+fn identity(found: &std::fs::Metadata) -> (u64, u64) {
+    (found.dev(), found.ino())
+}
+
+/// On every address of loopback, and on no other device: bound to the device `lo`, so that nobody
+/// reaches it from outside the pod (specs/kernel-redirect.md 1, pitfall 14).
+fn listen_on_loopback() -> io::Result<TcpListener> {
+    let anywhere = |port| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+    let only_v4 = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    let in_use = |e: &io::Error| e.kind() == io::ErrorKind::AddrInUse;
+    let free = |address: fn(u16) -> SocketAddr| match listen(address(PORT)) {
+        Err(error) if in_use(&error) => listen(address(0)),
+        done => done,
+    };
+    // A pod without IPv6 has steered connections too.
+    free(anywhere).or_else(|_| free(only_v4))
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.bind_device(Some(b"lo"))?;
+    // A process before us may have left connections in TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Those that others know the pod by: no loopback, and no link-local ones.
+fn addresses() -> io::Result<Vec<IpAddr>> {
+    let mut found = Vec::new();
+    for interface in nix::ifaddrs::getifaddrs()? {
+        let Some(address) = interface.address else {
+            continue;
+        };
+        let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
+        let v6 = address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip()));
+        let Some(ip) = v4.or(v6) else {
+            continue;
+        };
+        let link_local = matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        if !ip.is_loopback() && !link_local && !found.contains(&ip) {
+            found.push(ip);
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,84 @@
+//! A pod whose connections are served here: who it is, where it is, and the way out of it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use cairn_config_schema::identity::{Identity, IdentityError};
+use cairn_config_schema::origin::ObjectKey;
+use cairn_config_schema::parse::NodePod;
+use cairn_config_schema::snapshot::{Binding, Workload, WorkloadType};
+
+use crate::upstream::Egress;
+
+/// A pod of this node.
+#[derive(Debug)]
+pub struct Pod {
+    /// Namespace and name.
+    pub key: ObjectKey,
+    /// Its service account.
+    pub service_account: String,
+    /// Its addresses, loopback left out; never empty.
+    pub addresses: Vec<IpAddr>,
+    /// Sockets of its network namespace.
+    pub egress: Egress,
+    /// What telemetry calls it when the configuration has no Pod of this address.
+    pub workload: Option<Arc<Workload>>,
+}
+
+impl Pod {
+    /// The identity that connections of this pod have: from which listener accepted them, and from
+    /// nothing that they carry.
+    ///
+    /// # Errors
+    /// When the trust domain is none.
+    pub fn identity(&self, trust_domain: &str) -> Result<Identity, IdentityError> {
+        Identity::of_workload(trust_domain, &self.key.namespace, &self.service_account)
+    }
+
+    /// The address the client is known by: the pod's, of the family it dialled, with the port it
+    /// connects from.
+    pub fn address_towards(&self, destination: SocketAddr, port: u16) -> Option<SocketAddr> {
+        let same_family = |ip: &&IpAddr| ip.is_ipv4() == destination.is_ipv4();
+        let found = self.addresses.iter().find(same_family);
+        let ip = found.or(self.addresses.first())?;
+        Some(SocketAddr::new(*ip, port))
+    }
+}
+
+/// The names of a pod that is only in the pods file, for telemetry. `trust_domain` is part of the
+/// identity it is shown with.
+pub fn workload_of(pod: &NodePod, addresses: &[IpAddr], trust_domain: &str) -> Option<Workload> {
+    let label = |keys: &[&str]| {
+        let mut values = keys.iter().filter_map(|key| pod.labels.get(*key));
+        values.next().map(|value| Arc::<str>::from(value.as_str()))
+    };
+    let identity =
+        Identity::of_workload(trust_domain, &pod.namespace, &pod.service_account).ok()?;
+    Some(Workload {
+        key: pod.key(),
+        addresses: addresses.to_vec(),
+        identity,
+        hbone: false,
+        workload_name: pod.name.as_str().into(),
+        workload_type: WorkloadType::Pod,
+        canonical_name: label(&[
+            "service.istio.io/canonical-name",
+            "app.kubernetes.io/name",
+            "app",
+        ])
+        .unwrap_or_else(|| pod.name.as_str().into()),
+        canonical_revision: label(&[
+            "service.istio.io/canonical-revision",
+            "app.kubernetes.io/version",
+            "version",
+        ])
+        .unwrap_or_else(|| "latest".into()),
+        app: label(&["app"]).unwrap_or_default(),
+        version: label(&["version"]).unwrap_or_default(),
+        node: "".into(),
+        labels: Arc::default(),
+        namespace_labels: None,
+        named_ports: Box::default(),
+        binding: Binding::Unbound,
+    })
+}

@@ -1,0 +1,173 @@
+//! Where the node's pods come from. Here: a file. The cluster's API will be another source.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cairn_config_schema::diagnostics::Diagnostic;
+use cairn_config_schema::parse::{NodePod, node_pods};
+use tokio::time::{Interval, interval};
+
+/// How often the file is looked at: it is small, and looking is simpler than watching.
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Tells which pods there are.
+pub trait PodSource {
+    /// Waits until they are others than those told last, and tells all of them. The first call
+    /// answers at once. Dropped before it answers, it has lost nothing.
+    fn next(&mut self) -> impl Future<Output = Vec<NodePod>> + Send;
+}
+
+/// Why there is no list of pods to begin with.
+#[derive(Debug, thiserror::Error)]
+pub enum PodsError {
+    /// No such file, or not allowed.
+    #[error("read {0}: {1}")]
+    Read(String, #[source] std::io::Error),
+    /// It says something that can not be meant.
+    #[error("the list of pods is wrong\n{0}")]
+    Wrong(String),
+}
+
+/// The pods of a file, followed for changes.
+#[derive(Debug)]
+pub struct PodsFile {
+    path: PathBuf,
+    /// What was read last, right or wrong.
+    text: Option<String>,
+    untold: Option<Vec<NodePod>>,
+    /// Kept from call to call: whoever waits for other things too begins to wait anew all the time.
+    looks: Option<Interval>,
+}
+
+impl PodsFile {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// When it can not be read or is wrong: later that keeps the pods that were, but at the start
+    /// there are none to keep.
+    pub fn open(path: &Path) -> Result<Self, PodsError> {
+        let shown = || path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|e| PodsError::Read(shown(), e))?;
+        let pods = parse(path, &text).map_err(PodsError::Wrong)?;
+        Ok(Self {
+            path: path.to_owned(),
+            text: Some(text),
+            untold: Some(pods),
+            looks: None,
+        })
+    }
+
+    /// The pods the file had when it was opened, until they are told.
+    pub fn pods(&self) -> &[NodePod] {
+        self.untold.as_deref().unwrap_or_default()
+    }
+
+    /// The pods, if they are others than before. What can not be read changes nothing: pods that are
+    /// steered stay so, for to forget them would let them pass policy by.
+    fn look(&mut self) -> Option<Vec<NodePod>> {
+        let text = match std::fs::read_to_string(&self.path) {
+            Ok(text) => text,
+            Err(error) => {
+                if self.text.take().is_some() {
+                    tracing::error!(path = %self.path.display(), %error,
+                        "the list of pods can not be read, the last good one stays in force");
+                }
+                return None;
+            }
+        };
+        if self.text.as_ref() == Some(&text) {
+            return None;
+        }
+        let parsed = parse(&self.path, &text);
+        self.text = Some(text);
+        match parsed {
+            Ok(pods) => Some(pods),
+            Err(findings) => {
+                tracing::error!(
+                    "the list of pods is wrong, the last good one stays in force\n{findings}"
+                );
+                None
+            }
+        }
+    }
+}
+
+impl PodSource for PodsFile {
+    async fn next(&mut self) -> Vec<NodePod> {
+        if let Some(pods) = self.untold.take() {
+            return pods;
+        }
+        loop {
+            let looks = self.looks.get_or_insert_with(|| interval(POLL_INTERVAL));
+            looks.tick().await;
+            if let Some(pods) = self.look() {
+                return pods;
+            }
+        }
+    }
+}
+
+/// The list in a text; `Err` has one line for each finding.
+fn parse(path: &Path, text: &str) -> Result<Vec<NodePod>, String> {
+    let file: Arc<str> = path.display().to_string().into();
+    node_pods(text, &file).map_err(|findings| {
+        let lines: Vec<String> = findings.iter().map(line).collect();
+        lines.join("\n")
+    })
+}
+
+fn line(finding: &Diagnostic) -> String {
+    let place = finding.location.as_ref();
+    let place = place.map_or_else(String::new, |place| format!("{place}: "));
+    let path = match finding.path.as_str() {
+        "" => String::new(),
+        path => format!("{path}: "),
+    };
+    let hint = finding.hint.as_ref();
+    let hint = hint.map_or_else(String::new, |hint| format!("; {hint}"));
+    format!("{place}{path}{}{hint}", finding.message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(name: &str) -> String {
+        format!(
+            "- {{name: {name}, namespace: shop, serviceAccount: web, netns: /run/netns/{name}, cgroup: /sys/fs/cgroup/{name}}}\n"
+        )
+    }
+
+    fn names(pods: &[NodePod]) -> Vec<&str> {
+        pods.iter().map(|pod| pod.name.as_str()).collect()
+    }
+
+    #[tokio::test]
+    async fn changes_are_told_and_what_is_wrong_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pods.yaml");
+        std::fs::write(&path, pod("a")).unwrap();
+        let mut file = PodsFile::open(&path).unwrap();
+        assert_eq!(names(&file.next().await), ["a"]);
+
+        std::fs::write(&path, pod("a").replace("netns", "netnss")).unwrap();
+        assert_eq!(file.look(), None, "a wrong list is no change");
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(file.look(), None, "nor is a missing one");
+
+        std::fs::write(&path, format!("{}{}", pod("a"), pod("b"))).unwrap();
+        assert_eq!(names(&file.next().await), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_wrong_list_at_the_start_is_an_error_with_places() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pods.yaml");
+        std::fs::write(&path, pod("a").replace("netns", "netnss")).unwrap();
+        let error = PodsFile::open(&path).unwrap_err().to_string();
+        assert!(error.contains("pods.yaml:1:"), "{error}");
+        assert!(error.contains("netnss"), "{error}");
+        assert!(error.contains("did you mean"), "{error}");
+    }
+}
