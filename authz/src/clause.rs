@@ -2,10 +2,11 @@
 //! decisions are made in `decide`.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::snapshot::{
-    Condition, Operation, PathPattern, Source, StringMatch, Values,
+    Condition, Operation, PathPattern, RequestPrincipal, Source, StringMatch, Values,
 };
 use http::HeaderMap;
 use http::header::{COOKIE, HOST, HeaderName};
@@ -13,6 +14,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use crate::facts::{Facts, HttpFacts};
 use crate::text;
+use crate::token::Token;
 
 /// A field with its values, or its `not` twin with its values.
 #[derive(Clone, Debug)]
@@ -48,6 +50,10 @@ pub(crate) enum Test {
     Method(Box<[StringMatch]>),
     Path(Box<[PathPattern]>),
     Header(HeaderName, Box<[StringMatch]>),
+    RequestPrincipal(Box<[RequestPrincipal]>),
+    Audience(Box<[StringMatch]>),
+    Presenter(Box<[StringMatch]>),
+    Claim(Arc<[Arc<str>]>, Box<[StringMatch]>),
 }
 
 impl Clause {
@@ -63,6 +69,7 @@ impl Test {
     pub(crate) fn matches(&self, facts: &Facts<'_>) -> bool {
         let peer = facts.peer;
         let http = facts.http.as_ref();
+        let token = http.and_then(|h| h.token);
         match self {
             Self::Principal(values) => any(values, peer.map(Identity::principal)),
             Self::Namespace(values) => any(values, peer.and_then(Identity::namespace)),
@@ -81,6 +88,10 @@ impl Test {
                 http.is_some_and(|h| values.iter().any(|v| text::matches_path(v, h.path)))
             }
             Self::Header(name, values) => http.is_some_and(|h| header(name, values, h)),
+            Self::RequestPrincipal(values) => token.is_some_and(|t| request_principal(values, t)),
+            Self::Audience(values) => token.is_some_and(|t| any_of(values, t.audiences())),
+            Self::Presenter(values) => any(values, token.and_then(Token::presenter)),
+            Self::Claim(path, values) => token.is_some_and(|t| any_of(values, t.claim(path))),
         }
     }
 
@@ -88,13 +99,35 @@ impl Test {
     pub(crate) fn http_only(&self) -> bool {
         matches!(
             self,
-            Self::Host(_) | Self::Method(_) | Self::Path(_) | Self::Header(..)
+            Self::Host(_)
+                | Self::Method(_)
+                | Self::Path(_)
+                | Self::Header(..)
+                | Self::RequestPrincipal(_)
+                | Self::Audience(_)
+                | Self::Presenter(_)
+                | Self::Claim(..)
         )
     }
 }
 
 fn any(values: &[StringMatch], value: Option<&str>) -> bool {
     value.is_some_and(|v| values.iter().any(|p| text::matches(p, v.as_bytes())))
+}
+
+fn any_of<'a>(values: &[StringMatch], mut found: impl Iterator<Item = &'a str>) -> bool {
+    found.any(|text| any(values, Some(text)))
+}
+
+/// Both issuer and subject must be there; an empty one is as absent.
+fn request_principal(values: &[RequestPrincipal], token: &Token) -> bool {
+    let Some(subject) = token.subject.as_deref().filter(|s| !s.is_empty()) else {
+        return false;
+    };
+    values.iter().any(|value| {
+        text::matches(&value.issuer, token.issuer.as_bytes())
+            && text::matches(&value.subject, subject.as_bytes())
+    })
 }
 
 fn service_account(values: &[StringMatch], peer: &Identity) -> bool {
@@ -179,6 +212,8 @@ pub(crate) fn of_source(source: &Source, item: usize) -> Vec<Clause> {
     let accounts = &source.service_accounts;
     push(&mut clauses, part, accounts, Test::ServiceAccount);
     push(&mut clauses, part, &source.trust_domains, Test::TrustDomain);
+    let principals = &source.request_principals;
+    push(&mut clauses, part, principals, Test::RequestPrincipal);
     push_blocks(&mut clauses, part, &source.ip_blocks, Test::SourceIp);
     push_blocks(&mut clauses, part, &source.remote_ip_blocks, Test::RemoteIp);
     clauses
@@ -211,6 +246,12 @@ pub(crate) fn of_condition(condition: &Condition, item: usize) -> Vec<Clause> {
         Condition::SourcePrincipal(values) => push(to, part, values, Test::Principal),
         Condition::SourceServiceAccount(values) => push(to, part, values, Test::ServiceAccount),
         Condition::SourceTrustDomain(values) => push(to, part, values, Test::TrustDomain),
+        Condition::RequestPrincipal(values) => push(to, part, values, Test::RequestPrincipal),
+        Condition::Audience(values) => push(to, part, values, Test::Audience),
+        Condition::Presenter(values) => push(to, part, values, Test::Presenter),
+        Condition::Claim { path, values } => {
+            push(to, part, values, |v| Test::Claim(path.clone(), v));
+        }
     }
     clauses
 }

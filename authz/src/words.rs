@@ -8,6 +8,7 @@ use http::header::HOST;
 
 use crate::clause::{Clause, Part, Test};
 use crate::facts::Facts;
+use crate::token::Token;
 
 /// Values of a list that are written out; the rest is counted. A reason is one line of a log.
 const VALUES_MAX: usize = 5;
@@ -38,6 +39,7 @@ fn write_outcome(out: &mut String, clause: &Clause, facts: &Facts<'_>) -> fmt::R
 fn write_subject(out: &mut String, test: &Test, facts: &Facts<'_>) -> fmt::Result {
     let peer = facts.peer;
     let http = facts.http.as_ref();
+    let token = http.and_then(|h| h.token);
     match test {
         Test::Principal(_) => named(out, "principal", peer.map(Identity::principal)),
         Test::Namespace(_) => named(out, "namespace", peer.and_then(Identity::namespace)),
@@ -61,6 +63,22 @@ fn write_subject(out: &mut String, test: &Test, facts: &Facts<'_>) -> fmt::Resul
             let sent = http.is_some_and(|h| *name == HOST || h.headers.contains_key(name));
             let absent = if sent { "" } else { " (absent)" };
             write!(out, "header {name}{absent}")
+        }
+        Test::RequestPrincipal(_) => {
+            let principal = token.and_then(Token::principal);
+            named(out, "request principal", principal.as_deref())
+        }
+        Test::Audience(_) => {
+            let audiences: Vec<&str> = token.into_iter().flat_map(Token::audiences).collect();
+            let audiences = audiences.join(", ");
+            named(out, "audience", Some(&*audiences).filter(|a| !a.is_empty()))
+        }
+        Test::Presenter(_) => named(out, "presenter", token.and_then(Token::presenter)),
+        // As with headers: what it is may be nobody's business.
+        Test::Claim(path, _) => {
+            let sent = token.is_some_and(|t| t.claim(path).next().is_some());
+            let absent = if sent { "" } else { " (absent)" };
+            write!(out, "claim {}{absent}", path.join("."))
         }
     }
 }
@@ -98,7 +116,11 @@ fn write_values(out: &mut String, test: &Test) -> fmt::Result {
         | Test::TrustDomain(values)
         | Test::Host(values)
         | Test::Method(values)
+        | Test::Audience(values)
+        | Test::Presenter(values)
+        | Test::Claim(_, values)
         | Test::Header(_, values) => write_list(out, values),
+        Test::RequestPrincipal(values) => write_list(out, values),
         Test::Path(values) => {
             let text = |pattern: &PathPattern| match pattern {
                 PathPattern::Text(text) => text.to_string(),
@@ -164,8 +186,13 @@ fn field(clause: &Clause) -> &'static str {
         Test::Host(_) => ("hosts", "notHosts"),
         Test::Method(_) => ("methods", "notMethods"),
         Test::Path(_) => ("paths", "notPaths"),
+        Test::RequestPrincipal(_) => ("requestPrincipals", "notRequestPrincipals"),
         // Only `when` has these.
-        Test::DestinationIp(_) | Test::Header(..) => ("values", "notValues"),
+        Test::DestinationIp(_)
+        | Test::Header(..)
+        | Test::Audience(_)
+        | Test::Presenter(_)
+        | Test::Claim(..) => ("values", "notValues"),
     };
     if clause.negated { not } else { plain }
 }

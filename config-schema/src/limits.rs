@@ -15,3 +15,6 @@ pub const DIAGNOSTICS_PER_OBJECT_MAX: usize = 50;
 
 /// Size in bytes of one compiled regular expression; a route may not take the memory of the rest.
 pub const REGEX_BYTES_MAX: usize = 1024 * 1024;
+
+/// Size in bytes of one `jwks` that stands in an object; a set of a hundred RSA keys has 50 KiB.
+pub const INLINE_JWKS_BYTES_MAX: usize = 256 * 1024;

@@ -49,6 +49,10 @@ pub enum Kind {
     RequestAuthentication,
     CiliumNetworkPolicy,
     CiliumClusterwideNetworkPolicy,
+    /// Calico's; that of Kubernetes is not read.
+    NetworkPolicy,
+    GlobalNetworkPolicy,
+    Tier,
     ConfigMap,
 }
 
@@ -67,6 +71,9 @@ impl Kind {
             Kind::RequestAuthentication => "RequestAuthentication",
             Kind::CiliumNetworkPolicy => "CiliumNetworkPolicy",
             Kind::CiliumClusterwideNetworkPolicy => "CiliumClusterwideNetworkPolicy",
+            Kind::NetworkPolicy => "NetworkPolicy",
+            Kind::GlobalNetworkPolicy => "GlobalNetworkPolicy",
+            Kind::Tier => "Tier",
             Kind::ConfigMap => "ConfigMap",
         }
     }

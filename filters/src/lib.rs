@@ -8,6 +8,7 @@ pub mod chain;
 mod decision;
 pub mod header_change;
 pub mod hygiene;
+pub mod login;
 pub mod normalise;
 pub mod outcome;
 pub mod redirect;

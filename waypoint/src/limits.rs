@@ -130,3 +130,30 @@ pub const ADMIN_HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a connection to the admin endpoints may last: a reader that stalls must not keep
 /// readiness probes out for ever.
 pub const ADMIN_CONNECTION_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Size of one answer of a server of keys, in bytes. Beyond: the fetch fails.
+pub const JWKS_BYTES_MAX: usize = 1024 * 1024;
+
+/// Redirects followed for keys. Beyond: the fetch fails.
+pub const JWKS_REDIRECTS_MAX: usize = 3;
+
+/// Sources of keys of one configuration, each with a task of its own. Beyond: an error in the log, and
+/// tokens of the rest are refused.
+pub const JWKS_SOURCES_MAX: usize = 1_000;
+
+/// How often keys are fetched, as istiod does.
+pub const JWKS_REFRESH_INTERVAL: Duration = Duration::from_secs(1_200);
+
+/// Time to the next fetch after one that failed; doubled with each further one.
+pub const JWKS_RETRY_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Longest time to the next fetch after one that failed.
+pub const JWKS_RETRY_INTERVAL_MAX: Duration = Duration::from_secs(300);
+
+/// Keys are fetched for a token that names an unknown one, but not sooner after the last fetch: anybody
+/// can make up such tokens.
+pub const JWKS_ASKED_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long the last good keys stay in force while fetching fails. Beyond: tokens are refused; a key
+/// that its issuer withdrew must not be good for ever.
+pub const JWKS_AGE_MAX: Duration = Duration::from_secs(86_400);

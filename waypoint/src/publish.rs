@@ -14,6 +14,7 @@ use cairn_config_schema::store::{self, Store};
 use tokio::sync::watch;
 
 use crate::admin::{NotReady, Readiness, Reload};
+use crate::jwks::Jwks;
 use crate::runtime::Runtime;
 use crate::source::SourceFile;
 use crate::telemetry::counters;
@@ -27,6 +28,8 @@ pub struct InForce {
     pub mesh: Arc<ArcSwap<Mesh>>,
     /// Told when there is something to serve, and when not.
     pub readiness: Arc<Readiness>,
+    /// Keys that verify tokens.
+    pub jwks: Arc<Jwks>,
     /// For `/config_dump`.
     pub last_reload: Arc<ArcSwapOption<Reload>>,
     /// Version of the snapshot in force, for those who follow it.
@@ -39,6 +42,7 @@ impl Default for InForce {
             runtime: Arc::new(ArcSwap::from_pointee(Runtime::empty())),
             mesh: Arc::default(),
             readiness: Arc::default(),
+            jwks: Arc::default(),
             last_reload: Arc::default(),
             version: Arc::new(watch::Sender::new(0)),
         }

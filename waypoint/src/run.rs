@@ -13,11 +13,12 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::admin::{self, AdminState, NotReady};
 use crate::drain::{Drain, InFlight, Kind};
-use crate::limits::PODS_MAX;
 use crate::listener::accept;
 use crate::listener::admit::Refusal;
+use crate::limits::PODS_MAX;
 use crate::listener::steered::PodListener;
 use crate::node::Beat;
+use crate::jwks;
 use crate::publish::{InForce, Publisher};
 use crate::source;
 use crate::telemetry::{self, counters};
@@ -49,6 +50,8 @@ pub struct Settings {
     pub trust_domain: Option<String>,
     /// The end of Services' hostnames; `cluster.local` when absent.
     pub cluster_domain: Option<String>,
+    /// Keys of token issuers may come from loopback and link-local addresses, for labs.
+    pub jwks_allow_local: bool,
     /// How long requests in flight may take to finish once the process is told to stop.
     pub drain: Duration,
     /// Sets the filter of the process's own log.
@@ -95,6 +98,7 @@ pub fn start(settings: Settings) -> anyhow::Result<Running> {
 
     let reload = Arc::new(Notify::new());
     let watch = follow_config(&settings, &in_force)?;
+    follow_keys(&settings, &in_force)?;
     let (in_flight, drain, stop) = (
         Arc::<InFlight>::default(),
         Drain::default(),
@@ -119,6 +123,7 @@ pub fn start(settings: Settings) -> anyhow::Result<Running> {
             in_flight: in_flight.clone(),
             drain: drain.clone(),
             identity: identity.clone(),
+            jwks: in_force.jwks.clone(),
             acceptor: Acceptor::new(&identity, in_force.mesh.clone())?,
             listener,
             dialer: Dialer::new(identity.clone(), settings.upstream_hbone_port, own.clone()),
@@ -281,6 +286,19 @@ fn follow_config(settings: &Settings, in_force: &InForce) -> anyhow::Result<sour
         .context("watch the configuration")
 }
 
+/// Fetches the keys that the configuration in force names, from now on.
+fn follow_keys(settings: &Settings, in_force: &InForce) -> anyhow::Result<()> {
+    counters::JWKS_FETCHES.preset(["success", "failure"]);
+    let runtime = in_force.runtime.clone();
+    jwks::start(
+        in_force.jwks.clone(),
+        settings.jwks_allow_local,
+        in_force.version.subscribe(),
+        move || runtime.load().snapshot.clone(),
+    )
+    .context("start fetching keys")
+}
+
 /// Looks at the certificate files every second, and at once on SIGHUP. They are three small files
 /// that an orchestrator replaces in its own ways; looking is simpler than watching and as good.
 fn follow_identity(identity: Arc<IdentitySource>, reload: Arc<Notify>) -> anyhow::Result<()> {
@@ -332,6 +350,7 @@ fn admin_state(settings: &Settings, in_force: &InForce, stop: &Arc<Notify>) -> A
             (snapshot.version > 0).then_some(snapshot)
         }),
         last_reload: in_force.last_reload.clone(),
+        jwks: in_force.jwks.clone(),
         active_requests: Box::new(move |key, address| {
             let runtime = active.load();
             let endpoints = runtime.cluster(key)?.endpoints();

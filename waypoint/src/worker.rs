@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use crate::drain::{Drain, InFlight};
+use crate::jwks::Jwks;
 use crate::listener::accept;
 use crate::listener::admit::Refusal;
 use crate::listener::steered::{self, PodListener};
@@ -17,8 +18,8 @@ use crate::proxy::engine::Engine;
 use crate::runtime::Runtime;
 use crate::telemetry;
 use crate::tls::{Acceptor, IdentitySource};
-use crate::upstream::tunnel_pool::FORGET_INTERVAL;
 use crate::upstream::{Dialer, Egress};
+use crate::upstream::tunnel_pool::FORGET_INTERVAL;
 
 /// What the tasks of one worker share.
 pub struct Worker {
@@ -30,6 +31,8 @@ pub struct Worker {
     pub drain: Drain,
     /// The local identity.
     pub identity: Arc<IdentitySource>,
+    /// Keys that verify tokens.
+    pub jwks: Arc<Jwks>,
     engine: OnceLock<Engine>,
 }
 
@@ -43,6 +46,8 @@ pub struct Parts {
     pub drain: Drain,
     /// The local identity.
     pub identity: Arc<IdentitySource>,
+    /// Keys that verify tokens.
+    pub jwks: Arc<Jwks>,
     /// TLS for clients.
     pub acceptor: Acceptor,
     /// The worker's own socket.
@@ -66,6 +71,7 @@ impl Worker {
             in_flight: parts.in_flight,
             drain: parts.drain,
             identity: parts.identity,
+            jwks: parts.jwks,
             engine: OnceLock::new(),
         });
         let connections = Shared::new(parts.dialer);

@@ -93,6 +93,8 @@ impl Asked {
             method: &method,
             path: &self.path,
             headers: self.headers(),
+            keys: Default::default(),
+            now_s: 0,
             tcp: false,
         };
         explain::judge(snapshot.clone(), question).unwrap()

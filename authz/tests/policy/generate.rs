@@ -1,9 +1,10 @@
 //! Policies and requests at random, from few words, so that they often meet.
 
+use cairn_authz::Token;
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::snapshot::{
-    Action, Condition, Operation, PathPattern, PathTemplate, Policy, PolicyRule, Source,
-    StringMatch, Values,
+    Action, Condition, Operation, PathPattern, PathTemplate, Policy, PolicyRule, RequestPrincipal,
+    Source, StringMatch, Values,
 };
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use proptest::collection::vec;
@@ -129,17 +130,77 @@ fn source() -> impl Strategy<Value = Source> {
         values(form(TRUST_DOMAINS).boxed()),
         values(block()),
         values(block()),
+        values(request_principal().boxed()),
     )
         .prop_map(
-            |(principals, namespaces, service_accounts, trust_domains, ip_blocks, remote)| Source {
+            |(
                 principals,
                 namespaces,
                 service_accounts,
                 trust_domains,
                 ip_blocks,
+                remote,
+                login,
+            )| Source {
+                principals,
+                namespaces,
+                service_accounts,
+                trust_domains,
+                request_principals: login,
+                ip_blocks,
                 remote_ip_blocks: remote,
             },
         )
+}
+
+const ISSUERS: &[&str] = &["https://a", "https://a/b", "b"];
+const SUBJECTS: &[&str] = &["c", "b/c", "cc", ""];
+const WORDS: &[&str] = &["a", "ab", "b", ""];
+const CLAIMS: &[&[&str]] = &[
+    &["groups"],
+    &["nested", "role"],
+    &["aud"],
+    &["missing", "role"],
+];
+const REQUEST_PRINCIPALS: &[&str] = &[
+    "*",
+    "https://a/c",
+    "https://a/b/c",
+    "https://a/b/*",
+    "https://a/c*",
+    "*/c",
+    "*b/c",
+    "b/b/c",
+];
+
+fn request_principal() -> impl Strategy<Value = RequestPrincipal> + Clone {
+    select(REQUEST_PRINCIPALS).prop_map(RequestPrincipal::parse)
+}
+
+fn token() -> impl Strategy<Value = Token> {
+    let words = || vec(select(WORDS), 0..3);
+    let claims = (
+        words(),
+        select(WORDS),
+        prop::bool::ANY,
+        weighted(0.5, select(WORDS)),
+    );
+    (select(ISSUERS), weighted(0.9, select(SUBJECTS)), claims).prop_map(
+        |(issuer, subject, (groups, role, one, azp))| {
+            let groups = match one {
+                true => serde_json::json!(role),
+                false => serde_json::json!(groups),
+            };
+            let claims = serde_json::json!({
+                "aud": groups, "groups": groups, "nested": {"role": role}, "azp": azp, "n": 1,
+            });
+            Token {
+                issuer: issuer.to_owned(),
+                subject: subject.map(str::to_owned),
+                claims: claims.as_object().cloned().unwrap_or_default(),
+            }
+        },
+    )
 }
 
 fn operation() -> impl Strategy<Value = Operation> {
@@ -172,6 +233,13 @@ fn condition() -> impl Strategy<Value = Condition> {
         1 => set_values(form(PRINCIPALS).boxed()).prop_map(Condition::SourcePrincipal),
         1 => set_values(form(ACCOUNTS).boxed()).prop_map(Condition::SourceServiceAccount),
         1 => set_values(form(TRUST_DOMAINS).boxed()).prop_map(Condition::SourceTrustDomain),
+        1 => set_values(request_principal().boxed()).prop_map(Condition::RequestPrincipal),
+        1 => set_values(form(WORDS).boxed()).prop_map(Condition::Audience),
+        1 => set_values(form(WORDS).boxed()).prop_map(Condition::Presenter),
+        2 => (select(CLAIMS), set_values(form(WORDS).boxed())).prop_map(|(path, values)| {
+            let path = path.iter().map(|name| (*name).into()).collect();
+            Condition::Claim { path, values }
+        }),
     ]
 }
 
@@ -257,8 +325,15 @@ pub fn request() -> impl Strategy<Value = Request> {
         select(PORTS),
         prop::bool::weighted(0.25),
     );
-    let http = (select(METHODS), select(HOSTS), select(PATHS), headers());
-    (network, http).prop_map(|(network, (method, host, path, headers))| {
+    let token = weighted(0.6, token());
+    let http = (
+        select(METHODS),
+        select(HOSTS),
+        select(PATHS),
+        headers(),
+        token,
+    );
+    (network, http).prop_map(|(network, (method, host, path, headers, token))| {
         let (peer, source_ip, remote_ip, destination_ip, destination_port, tcp) = network;
         Request {
             peer,
@@ -270,6 +345,7 @@ pub fn request() -> impl Strategy<Value = Request> {
             host: host.to_owned(),
             path: path.to_owned(),
             headers,
+            token,
             tcp,
         }
     })

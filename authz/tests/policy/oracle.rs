@@ -5,8 +5,8 @@
 use std::net::IpAddr;
 
 use cairn_config_schema::snapshot::{
-    Action, Condition, Operation, PathPattern, Policy, PolicyRule, Source, StringMatch,
-    TemplateSegment, Values,
+    Action, Condition, Operation, PathPattern, Policy, PolicyRule, RequestPrincipal, Source,
+    StringMatch, TemplateSegment, Values,
 };
 use ipnet::IpNet;
 use regex::bytes::Regex;
@@ -58,7 +58,8 @@ pub fn rule_matches(rule: &PolicyRule, action: Action, request: &Request) -> boo
     let mut rule = rule.clone();
     if request.tcp {
         let has_http = rule.to.iter().any(Operation::has_http_fields)
-            || rule.when.iter().any(is_header_condition);
+            || rule.from.iter().any(|s| !s.request_principals.is_empty())
+            || rule.when.iter().any(is_http_condition);
         if action == Action::Allow && has_http {
             return false;
         }
@@ -67,7 +68,10 @@ pub fn rule_matches(rule: &PolicyRule, action: Action, request: &Request) -> boo
             operation.methods = Values::default();
             operation.paths = Values::default();
         }
-        rule.when.retain(|c| !is_header_condition(c));
+        for source in &mut rule.from {
+            source.request_principals = Values::default();
+        }
+        rule.when.retain(|c| !is_http_condition(c));
     }
     let from = rule.from.is_empty() || rule.from.iter().any(|s| source_matches(s, request));
     let to = rule.to.is_empty() || rule.to.iter().any(|o| operation_matches(o, request));
@@ -75,9 +79,16 @@ pub fn rule_matches(rule: &PolicyRule, action: Action, request: &Request) -> boo
     from && to && when
 }
 
-/// Headers with no values at all are absent from a rule, not HTTP-only parts of it.
-fn is_header_condition(condition: &Condition) -> bool {
-    matches!(condition, Condition::RequestHeader { values, .. } if !values.is_empty())
+/// Conditions with no values at all are absent from a rule, not HTTP-only parts of it.
+fn is_http_condition(condition: &Condition) -> bool {
+    match condition {
+        Condition::RequestHeader { values, .. }
+        | Condition::Audience(values)
+        | Condition::Presenter(values)
+        | Condition::Claim { values, .. } => !values.is_empty(),
+        Condition::RequestPrincipal(values) => !values.is_empty(),
+        _ => false,
+    }
 }
 
 /// "values in a list ∨; `notX` = ¬∨"; a field without values is not set.
@@ -91,6 +102,9 @@ fn source_matches(source: &Source, request: &Request) -> bool {
         && field(&source.namespaces, |v| namespace(v, request))
         && field(&source.service_accounts, |v| service_account(v, request))
         && field(&source.trust_domains, |v| trust_domain(v, request))
+        && field(&source.request_principals, |v| {
+            request_principal(v, request)
+        })
         && field(&source.ip_blocks, |v| in_block(v, request.source_ip))
         && field(&source.remote_ip_blocks, |v| in_block(v, request.remote_ip))
 }
@@ -120,7 +134,55 @@ fn condition_matches(condition: &Condition, request: &Request) -> bool {
         Condition::SourcePrincipal(values) => field(values, |v| principal(v, request)),
         Condition::SourceServiceAccount(values) => field(values, |v| service_account(v, request)),
         Condition::SourceTrustDomain(values) => field(values, |v| trust_domain(v, request)),
+        Condition::RequestPrincipal(values) => field(values, |v| request_principal(v, request)),
+        Condition::Audience(values) => field(values, |v| claim(&["aud"], v, request)),
+        Condition::Presenter(values) => field(values, |v| claim(&["azp"], v, request)),
+        Condition::Claim { path, values } => {
+            let path: Vec<&str> = path.iter().map(|name| &**name).collect();
+            field(values, |v| claim(&path, v, request))
+        }
     }
+}
+
+/// `iss/sub` as it is written, cut at its last slash, each half a string form of its own.
+fn request_principal(value: &RequestPrincipal, request: &Request) -> bool {
+    let Some(token) = &request.token else {
+        return false;
+    };
+    let (issuer, subject) = (&token.issuer, token.subject.clone().unwrap_or_default());
+    let written = value.to_string();
+    let half = |written: &str, text: &str| {
+        let any = if written == "*" { ".+" } else { ".*" };
+        let pattern = regex::escape(written).replace("\\*", any);
+        regex::Regex::new(&format!("^(?s:{pattern})$"))
+            .unwrap()
+            .is_match(text)
+            && !text.is_empty()
+    };
+    match written.rsplit_once('/') {
+        Some((i, s)) => half(i, issuer) && half(s, &subject),
+        None if written == "*" => !issuer.is_empty() && !subject.is_empty(),
+        None => panic!("the generator makes no such value"),
+    }
+}
+
+/// A claim that is a string, or a list with it.
+fn claim(path: &[&str], value: &StringMatch, request: &Request) -> bool {
+    let Some(token) = &request.token else {
+        return false;
+    };
+    let mut found = &serde_json::Value::Object(token.claims.clone());
+    for name in path {
+        found = &found[*name];
+    }
+    let texts = match found {
+        serde_json::Value::Array(items) => items.clone(),
+        one => vec![one.clone()],
+    };
+    let texts = texts.iter().filter_map(|text| text.as_str());
+    texts
+        .into_iter()
+        .any(|text| string("", value, ".+", text.as_bytes()))
 }
 
 /// The header as one value; the authority for `host`.

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use cairn_authz::{Facts, HttpFacts, PolicySet, Verdict};
+use cairn_authz::{Facts, HttpFacts, PolicySet, Token, Verdict};
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::origin::{Kind, ObjectKey, Origin};
 use cairn_config_schema::snapshot::{
@@ -25,6 +25,7 @@ pub struct Request {
     pub host: String,
     pub path: String,
     pub headers: HeaderMap,
+    pub token: Option<Token>,
     pub tcp: bool,
 }
 
@@ -40,6 +41,7 @@ pub fn request() -> Request {
         host: "reviews.shop:9080".to_owned(),
         path: "/reviews/1".to_owned(),
         headers: HeaderMap::new(),
+        token: None,
         tcp: false,
     }
 }
@@ -52,11 +54,14 @@ impl Request {
             remote_ip: self.remote_ip,
             destination_ip: self.destination_ip,
             destination_port: self.destination_port,
+            backends: &[],
             http: (!self.tcp).then_some(HttpFacts {
                 method: &self.method,
                 host: &self.host,
                 path: &self.path,
+                query: None,
                 headers: &self.headers,
+                token: self.token.as_ref(),
             }),
         }
     }

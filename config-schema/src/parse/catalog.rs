@@ -27,7 +27,7 @@ pub(crate) enum Class {
 }
 
 /// Group, versions and kind of what Cairn reads; `v1beta1` objects have the fields of `v1`.
-const READ: [(&str, &[&str], Kind); 12] = [
+const READ: [(&str, &[&str], Kind); 15] = [
     (GATEWAY_API, &["v1", "v1beta1"], Kind::GatewayClass),
     (GATEWAY_API, &["v1", "v1beta1"], Kind::Gateway),
     (GATEWAY_API, &["v1", "v1beta1"], Kind::HTTPRoute),
@@ -40,11 +40,15 @@ const READ: [(&str, &[&str], Kind); 12] = [
     (SECURITY, &["v1", "v1beta1"], Kind::RequestAuthentication),
     (CILIUM, &["v2"], Kind::CiliumNetworkPolicy),
     (CILIUM, &["v2"], Kind::CiliumClusterwideNetworkPolicy),
+    (CALICO, &["v3"], Kind::NetworkPolicy),
+    (CALICO, &["v3"], Kind::GlobalNetworkPolicy),
+    (CALICO, &["v3"], Kind::Tier),
 ];
 
 const GATEWAY_API: &str = "gateway.networking.k8s.io";
 const SECURITY: &str = "security.istio.io";
 const CILIUM: &str = "cilium.io";
+const CALICO: &str = "projectcalico.org";
 
 /// Group, kind and effect of what is not enforced. An empty kind stands for every kind of the
 /// group that is not listed otherwise.
@@ -113,14 +117,14 @@ const NOT_ENFORCED: [(&str, &str, &str); 18] = [
         "there is no Envoy to configure",
     ),
     (
-        "projectcalico.org",
-        "NetworkPolicy",
-        "its HTTP rules are not enforced",
+        CALICO,
+        "StagedNetworkPolicy",
+        "it is not tried: nothing is recorded for it",
     ),
     (
-        "projectcalico.org",
-        "GlobalNetworkPolicy",
-        "its HTTP rules are not enforced",
+        CALICO,
+        "StagedGlobalNetworkPolicy",
+        "it is not tried: nothing is recorded for it",
     ),
     (
         "crd.projectcalico.org",
@@ -230,6 +234,7 @@ fn is_foreign(group: &str) -> bool {
 
 fn expected_versions(kind: Kind) -> &'static str {
     match kind {
+        Kind::NetworkPolicy | Kind::GlobalNetworkPolicy | Kind::Tier => "projectcalico.org/v3",
         Kind::GatewayClass | Kind::Gateway | Kind::HTTPRoute => {
             "gateway.networking.k8s.io/v1 or gateway.networking.k8s.io/v1beta1"
         }
@@ -253,7 +258,11 @@ pub(crate) fn named(kind: &str) -> Option<Kind> {
 pub(crate) fn is_namespaced(kind: Kind) -> bool {
     !matches!(
         kind,
-        Kind::GatewayClass | Kind::Namespace | Kind::CiliumClusterwideNetworkPolicy
+        Kind::GatewayClass
+            | Kind::Namespace
+            | Kind::CiliumClusterwideNetworkPolicy
+            | Kind::GlobalNetworkPolicy
+            | Kind::Tier
     )
 }
 
@@ -262,7 +271,10 @@ pub(crate) fn is_namespaced(kind: Kind) -> bool {
 pub(crate) fn is_policy(kind: Kind) -> bool {
     matches!(
         kind,
-        Kind::AuthorizationPolicy | Kind::RequestAuthentication | Kind::CiliumNetworkPolicy
+        Kind::AuthorizationPolicy
+            | Kind::RequestAuthentication
+            | Kind::CiliumNetworkPolicy
+            | Kind::NetworkPolicy
     )
 }
 

@@ -12,7 +12,7 @@ use crate::resources::TargetRef;
 /// may be aimed at anything it could reach.
 pub(super) fn targets(kind: Kind, object: &Node<'_>) -> Option<Vec<TargetRef>> {
     let fields: &[&str] = match kind {
-        Kind::AuthorizationPolicy => &["targetRefs", "targetRef"],
+        Kind::AuthorizationPolicy | Kind::RequestAuthentication => &["targetRefs", "targetRef"],
         Kind::HTTPRoute => &["parentRefs"],
         _ => return None,
     };

@@ -14,11 +14,12 @@ use super::node::{Node, duplicates};
 use super::object::location;
 use super::path::{Path, walk};
 use super::read::read as read_typed;
-use super::{Item, Parsed, cilium, kube, mesh, salvage};
+use super::{Item, Parsed, calico, cilium, kube, mesh, salvage};
 use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::limits::DIAGNOSTICS_PER_OBJECT_MAX;
 use crate::origin::{Kind, Origin};
 use crate::resources::authentication::RequestAuthenticationSpec;
+use crate::resources::calico::{CalicoPolicySpec, TierSpec};
 use crate::resources::cilium::CiliumPolicySpec;
 use crate::resources::gateway_api::{GatewayClassSpec, GatewaySpec, HttpRouteSpec};
 use crate::resources::istio::AuthorizationPolicySpec;
@@ -74,6 +75,18 @@ pub(super) fn read(
         }
         Kind::RequestAuthentication => {
             let spec = optional_spec::<RequestAuthenticationSpec>(node, faults);
+            subject.settle(spec)
+        }
+        Kind::NetworkPolicy => {
+            let spec = subject.calico();
+            subject.settle(spec)
+        }
+        Kind::GlobalNetworkPolicy => {
+            let spec = subject.calico().map(Clusterwide);
+            subject.settle(spec)
+        }
+        Kind::Tier => {
+            let spec = optional_spec::<TierSpec>(node, faults);
             subject.settle(spec)
         }
         Kind::Namespace => {
@@ -176,12 +189,24 @@ impl Subject<'_> {
     fn cilium(&mut self) -> Option<CiliumPolicySpec> {
         let mut of_egress = Vec::new();
         let spec = cilium::policy(self.node, &mut self.faults, &mut of_egress);
+        self.report_egress(of_egress);
+        spec
+    }
+
+    /// The rules of a Calico policy, in the same way.
+    fn calico(&mut self) -> Option<CalicoPolicySpec> {
+        let mut of_egress = Vec::new();
+        let spec = calico::policy(self.node, &mut self.faults, &mut of_egress);
+        self.report_egress(of_egress);
+        spec
+    }
+
+    fn report_egress(&mut self, of_egress: Vec<Fault>) {
         for fault in of_egress.into_iter().take(DIAGNOSTICS_PER_OBJECT_MAX) {
             let fault = fault.with_effect("egress is not enforced by this waypoint in any case");
             let finding = finding(fault, self.file, Some(&self.origin));
             self.parsed.diagnostics.push(finding);
         }
-        spec
     }
 
     /// Good if the specification is there and nothing is an error; broken otherwise.

@@ -4,11 +4,13 @@
 mod attachment;
 mod authentication;
 mod authentication_rules;
+mod calico_selector;
 mod cilium_http;
 mod cilium_peers;
 mod endpoints;
 mod mesh;
 mod network;
+mod network_calico;
 mod network_cilium;
 mod paths;
 mod policies;

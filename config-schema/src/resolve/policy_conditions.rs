@@ -1,6 +1,8 @@
 //! `when` of an AuthorizationPolicy rule: which keys there are, and what each is compared with
 //! (specs/istio-waypoint.md 4.8).
 
+use std::sync::Arc;
+
 use http::header::HeaderName;
 
 use super::policy_rules::Reading;
@@ -10,7 +12,7 @@ use crate::resources::istio::When;
 use crate::snapshot::Condition;
 
 /// Keys that are a word of their own, for "did you mean".
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 13] = [
     "source.ip",
     "remote.ip",
     "source.namespace",
@@ -20,6 +22,10 @@ const KEYS: [&str; 9] = [
     "destination.ip",
     "destination.port",
     "request.headers",
+    "request.auth.principal",
+    "request.auth.audiences",
+    "request.auth.presenter",
+    "request.auth.claims",
 ];
 
 /// Reads one condition. `None`: it can not be evaluated, and the rule is broken.
@@ -55,12 +61,42 @@ pub(super) fn read(written: &When, path: &str, reading: &mut Reading<'_>) -> Opt
         "destination.port" => {
             Condition::DestinationPort(reading.values(any_of, none_of, read_value::port))
         }
+        "request.auth.principal" => Condition::RequestPrincipal(reading.values(
+            any_of,
+            none_of,
+            read_value::request_principal,
+        )),
+        "request.auth.audiences" => {
+            Condition::Audience(reading.values(any_of, none_of, read_value::text))
+        }
+        "request.auth.presenter" => {
+            Condition::Presenter(reading.values(any_of, none_of, read_value::text))
+        }
+        key if key.starts_with("request.auth.claims[") => Condition::Claim {
+            path: claim_of(key, &format!("{path}.key"), reading)?,
+            values: reading.values(any_of, none_of, read_value::text),
+        },
         key => Condition::RequestHeader {
             name: header_of(key, &format!("{path}.key"), reading)?,
             values: reading.values(any_of, none_of, read_value::text),
         },
     };
     Some(condition)
+}
+
+/// The names in `request.auth.claims[a][b]`: a name may have dots and slashes, but no brackets.
+fn claim_of(key: &str, path: &str, reading: &mut Reading<'_>) -> Option<Arc<[Arc<str>]>> {
+    let inner = key
+        .strip_prefix("request.auth.claims[")
+        .and_then(|rest| rest.strip_suffix(']'));
+    let names: Vec<&str> = inner.map_or(Vec::new(), |inner| inner.split("][").collect());
+    let is_name = |name: &&str| !name.is_empty() && !name.contains(['[', ']']);
+    if names.is_empty() || !names.iter().all(is_name) {
+        let message = format!("'{key}' is not of the form request.auth.claims[a][b]");
+        reading.fail(Code::BadValue, path, message);
+        return None;
+    }
+    Some(names.into_iter().map(Arc::from).collect())
 }
 
 /// The name in `request.headers[name]`; any other key breaks the rule.
@@ -76,10 +112,7 @@ fn header_of(key: &str, path: &str, reading: &mut Reading<'_>) -> Option<HeaderN
         }
         return parsed;
     }
-    if key.starts_with("request.auth.") {
-        let message = format!("{key} needs JWT authentication, which is not supported yet");
-        reading.fail(Code::Unsupported, path, message);
-    } else if key == "connection.sni" {
+    if key == "connection.sni" {
         let message = "connection.sni is not known to a waypoint, which sees no server name";
         reading.fail(Code::Unsupported, path, message);
     } else if key.starts_with("experimental.") {

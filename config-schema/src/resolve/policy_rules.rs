@@ -174,15 +174,6 @@ macro_rules! twin {
 }
 
 fn read_source(written: &istio::Source, path: &str, reading: &mut Reading<'_>) -> Source {
-    for (field, values) in [
-        ("requestPrincipals", &written.request_principals),
-        ("notRequestPrincipals", &written.not_request_principals),
-    ] {
-        if values.is_some() {
-            let message = format!("{field} needs JWT authentication, which is not supported yet");
-            reading.fail(Code::Unsupported, &format!("{path}.{field}"), message);
-        }
-    }
     let (any, none) = twin!(written, path, principals "principals", not_principals "notPrincipals");
     let principals = reading.values(any, none, read_value::principal);
     let (any, none) = twin!(written, path, namespaces "namespaces", not_namespaces "notNamespaces");
@@ -199,6 +190,12 @@ fn read_source(written: &istio::Source, path: &str, reading: &mut Reading<'_>) -
         not_trust_domains "notTrustDomains"
     );
     let trust_domains = reading.values(any, none, read_value::text);
+    let (any, none) = twin!(
+        written, path,
+        request_principals "requestPrincipals",
+        not_request_principals "notRequestPrincipals"
+    );
+    let request_principals = reading.values(any, none, read_value::request_principal);
     let (any, none) = twin!(written, path, ip_blocks "ipBlocks", not_ip_blocks "notIpBlocks");
     let ip_blocks = reading.values(any, none, read_value::ip_block);
     let (any, none) = twin!(
@@ -212,6 +209,7 @@ fn read_source(written: &istio::Source, path: &str, reading: &mut Reading<'_>) -
         namespaces,
         service_accounts,
         trust_domains,
+        request_principals,
         ip_blocks,
         remote_ip_blocks,
     }

@@ -7,7 +7,6 @@ use std::fmt;
 use super::{Findings, waypoint};
 use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::origin::ObjectKey;
-use crate::resources::istio::AuthorizationPolicySpec;
 use crate::resources::{Object, Resources, TargetRef};
 use crate::snapshot::{Binding, Mesh, Service, Waypoint};
 
@@ -44,13 +43,11 @@ pub(super) struct Targets<'a> {
     pub services: &'a BTreeMap<ObjectKey, Service>,
 }
 
-type Policy = Object<AuthorizationPolicySpec>;
-
 impl Targets<'_> {
     /// What a target leads to. `None`: to nothing here, which a finding says.
-    pub fn follow(
+    pub fn follow<T>(
         &self,
-        policy: &Policy,
+        policy: &Object<T>,
         path: &str,
         target: &TargetRef,
         findings: &mut Findings,
@@ -90,7 +87,7 @@ impl Targets<'_> {
         }
     }
 
-    fn gateway(&self, policy: &Policy, target: &TargetRef) -> Result<Reach, Box<Diagnostic>> {
+    fn gateway<T>(&self, policy: &Object<T>, target: &TargetRef) -> Result<Reach, Box<Diagnostic>> {
         let key = ObjectKey {
             namespace: policy.origin.key.namespace.clone(),
             name: target.name.as_str().into(),
@@ -110,7 +107,11 @@ impl Targets<'_> {
             .into())
     }
 
-    fn gateway_class(&self, policy: &Policy, target: &TargetRef) -> Result<Reach, Box<Diagnostic>> {
+    fn gateway_class<T>(
+        &self,
+        policy: &Object<T>,
+        target: &TargetRef,
+    ) -> Result<Reach, Box<Diagnostic>> {
         let (name, root) = (target.name.as_str(), &self.mesh.root_namespace);
         if policy.origin.key.namespace != *root {
             let message =
@@ -142,7 +143,7 @@ impl Targets<'_> {
         .into())
     }
 
-    fn service(&self, policy: &Policy, target: &TargetRef) -> Result<Reach, Box<Diagnostic>> {
+    fn service<T>(&self, policy: &Object<T>, target: &TargetRef) -> Result<Reach, Box<Diagnostic>> {
         let key = ObjectKey {
             namespace: policy.origin.key.namespace.clone(),
             name: target.name.as_str().into(),

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::paths::{canonical, never_seen};
 use super::policy_rules::Reading;
-use crate::snapshot::{PathPattern, PathTemplate, StringMatch};
+use crate::snapshot::{PathPattern, PathTemplate, RequestPrincipal, StringMatch};
 
 type Result = std::result::Result<(), String>;
 
@@ -46,6 +46,31 @@ pub(super) fn principal(
             values.push(StringMatch::parse(text));
         }
     }
+    Ok(())
+}
+
+/// `iss/sub` of a token.
+pub(super) fn request_principal(
+    reading: &mut Reading<'_>,
+    text: &str,
+    path: &str,
+    values: &mut Vec<RequestPrincipal>,
+) -> Result {
+    let principal = RequestPrincipal::parse(text);
+    let never = match (&principal.issuer, &principal.subject) {
+        (_, StringMatch::Exact(subject)) if subject.is_empty() => {
+            Some("it has no subject; every subject is written ISSUER/*".to_owned())
+        }
+        // `https://issuer*`: the last slash is that of the scheme.
+        (StringMatch::Exact(issuer), _) if issuer.ends_with(":/") => Some(format!(
+            "what stands before the last '/' is the issuer, and none is '{issuer}'"
+        )),
+        _ => None,
+    };
+    if let Some(why) = never {
+        reading.warn(path, format!("'{text}': {why}"), "it matches nobody");
+    }
+    values.push(principal);
     Ok(())
 }
 

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{
-    Clusterwide, Loaded, Object, Resources, authentication, cilium, gateway_api, istio, kube,
+    Clusterwide, Loaded, Object, Resources, authentication, calico, cilium, gateway_api, istio,
+    kube,
 };
 use crate::origin::{ObjectKey, Origin};
 
@@ -114,5 +115,8 @@ kinds! {
     RequestAuthentication: authentication::RequestAuthenticationSpec => request_authentications,
     CiliumNetworkPolicy: cilium::CiliumPolicySpec => cilium_policies,
     CiliumClusterwideNetworkPolicy: Clusterwide<cilium::CiliumPolicySpec> => cilium_clusterwide_policies,
+    NetworkPolicy: calico::CalicoPolicySpec => calico_policies,
+    GlobalNetworkPolicy: Clusterwide<calico::CalicoPolicySpec> => calico_global_policies,
+    Tier: calico::TierSpec => calico_tiers,
     ConfigMap: istio::MeshConfigSpec => mesh_config,
 }

@@ -5,6 +5,7 @@
 
 mod any;
 pub mod authentication;
+pub mod calico;
 pub mod cilium;
 pub mod gateway_api;
 pub mod istio;
@@ -158,6 +159,12 @@ pub struct Resources {
     /// RequestAuthentications.
     pub request_authentications:
         BTreeMap<ObjectKey, Loaded<authentication::RequestAuthenticationSpec>>,
+    /// NetworkPolicies of Calico.
+    pub calico_policies: BTreeMap<ObjectKey, Loaded<calico::CalicoPolicySpec>>,
+    /// GlobalNetworkPolicies of Calico; cluster-scoped.
+    pub calico_global_policies: BTreeMap<ObjectKey, Loaded<Clusterwide<calico::CalicoPolicySpec>>>,
+    /// Tiers of Calico; cluster-scoped.
+    pub calico_tiers: BTreeMap<ObjectKey, Loaded<calico::TierSpec>>,
     /// The ConfigMap `istio` of the root namespace; other ConfigMaps are not read.
     pub mesh_config: BTreeMap<ObjectKey, Loaded<istio::MeshConfigSpec>>,
     /// Files that could not be read and documents whose kind or name could not be told: nothing can
@@ -169,7 +176,7 @@ pub struct Resources {
 /// The broken objects of every kind, for summaries.
 impl Resources {
     /// Number of objects in force, by kind.
-    pub fn counts(&self) -> [(Kind, usize); 12] {
+    pub fn counts(&self) -> [(Kind, usize); 15] {
         [
             (Kind::GatewayClass, self.gateway_classes.len()),
             (Kind::Gateway, self.gateways.len()),
@@ -188,6 +195,9 @@ impl Resources {
                 Kind::RequestAuthentication,
                 self.request_authentications.len(),
             ),
+            (Kind::NetworkPolicy, self.calico_policies.len()),
+            (Kind::GlobalNetworkPolicy, self.calico_global_policies.len()),
+            (Kind::Tier, self.calico_tiers.len()),
             (Kind::ConfigMap, self.mesh_config.len()),
         ]
     }

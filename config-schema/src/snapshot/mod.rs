@@ -5,6 +5,7 @@
 //! to it. Routing and authorization compile it further; nothing in the data path reads YAML.
 
 mod authentication;
+mod calico_path;
 mod l7_ports;
 mod labels;
 mod mesh;
@@ -24,6 +25,7 @@ pub use authentication::{
     Authentications, ClaimHeader, JwtRule, KeySource, RemoteKeys, RequestAuthentication,
     RequestPrincipal, TokenHeader,
 };
+pub use calico_path::calico_path;
 pub use l7_ports::L7Port;
 pub use labels::{Label, LabelExpression, LabelView, Labels, Truth};
 pub use mesh::{Mesh, PathNormalization};

@@ -7,6 +7,7 @@ use http::header::HeaderName;
 use ipnet::IpNet;
 use serde::Serialize;
 
+use super::RequestPrincipal;
 use crate::origin::Origin;
 
 /// One AuthorizationPolicy, attached.
@@ -89,6 +90,8 @@ pub struct Source {
     pub service_accounts: Values<StringMatch>,
     /// Trust domains of the identity.
     pub trust_domains: Values<StringMatch>,
+    /// Issuer and subject of a verified token. Only HTTP has it.
+    pub request_principals: Values<RequestPrincipal>,
     /// Address of the TCP peer.
     pub ip_blocks: Values<IpNet>,
     /// Address after x-forwarded-for.
@@ -143,6 +146,19 @@ pub enum Condition {
     DestinationIp(Values<IpNet>),
     /// `destination.port`: the service port.
     DestinationPort(Values<u16>),
+    /// `request.auth.principal`. Only HTTP has it, as the three below.
+    RequestPrincipal(Values<RequestPrincipal>),
+    /// `request.auth.audiences`: one of `aud`.
+    Audience(Values<StringMatch>),
+    /// `request.auth.presenter`: `azp`.
+    Presenter(Values<StringMatch>),
+    /// `request.auth.claims[a][b]`.
+    Claim {
+        /// The names in brackets.
+        path: Arc<[Arc<str>]>,
+        /// Its values: a string, or one of a list.
+        values: Values<StringMatch>,
+    },
 }
 
 fn header_name<S: serde::Serializer>(name: &HeaderName, s: S) -> Result<S::Ok, S::Error> {

@@ -146,6 +146,11 @@ fn targets(item: &Item) -> Option<Vec<TargetRef>> {
             let all = spec.target_refs.iter().flatten().chain(&spec.target_ref);
             Some(all.cloned().collect())
         }
+        Item::Good(AnyObject::RequestAuthentication(authentication)) => {
+            let spec = &authentication.spec;
+            let all = spec.target_refs.iter().flatten().chain(&spec.target_ref);
+            Some(all.cloned().collect())
+        }
         Item::Good(AnyObject::HTTPRoute(route)) => {
             let parents = route.spec.parent_refs.iter().flatten();
             Some(parents.map(TargetRef::from).collect())

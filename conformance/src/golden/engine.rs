@@ -186,6 +186,7 @@ fn judge_http(snapshot: &Snapshot, served: &Served, ask: &Ask, judged: &mut Judg
         target,
         authority: &authority,
         headers: &headers,
+        login: Some(&login),
         login: None,
     };
     let decision = served.chain.decide(&view);
@@ -215,7 +216,10 @@ fn tell_verdict(verdict: &Verdict, reason: String, judged: &mut Judged) {
             let action = serde_json::to_value(s.action).expect("a word");
             let action = action.as_str().expect("a word");
             let would = allow_or_deny(s.would);
-            format!("{action} {would} {}", by(s.policy.as_ref().map(|p| &p.origin), s.rule))
+            format!(
+                "{action} {would} {}",
+                by(s.policy.as_ref().map(|p| &p.origin), s.rule)
+            )
         })
         .collect();
     judged.shadow.sort();

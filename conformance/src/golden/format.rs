@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::tokens;
+
 /// One document: a state of the configuration, and what is asked in it. Further documents follow
 /// on the same store, so that a case can break what was good before.
 #[derive(Debug, Deserialize)]
@@ -94,6 +96,13 @@ pub enum Values {
 }
 
 impl Values {
+    fn iter_mut(&mut self) -> impl Iterator<Item = &mut String> {
+        match self {
+            Self::One(value) => std::slice::from_mut(value).iter_mut(),
+            Self::Several(values) => values.iter_mut(),
+        }
+    }
+
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &String> {
         match self {
@@ -166,8 +175,22 @@ pub enum Answer {
 }
 
 impl Ask {
-    /// This ask, with what it does not say taken from `default`.
+    /// This ask, with what it does not say taken from `default` and tokens put in place of their names.
     pub fn with_defaults(&self, default: &Ask) -> Ask {
+        let mut ask = self.filled(default);
+        ask.send = ask.send.map(|send| tokens::put_into(&send));
+        for value in ask
+            .headers
+            .iter_mut()
+            .flatten()
+            .flat_map(|(_, v)| v.iter_mut())
+        {
+            *value = tokens::put_into(value);
+        }
+        ask
+    }
+
+    fn filled(&self, default: &Ask) -> Ask {
         Ask {
             why: self.why.clone(),
             from: self.from.clone().or_else(|| default.from.clone()),

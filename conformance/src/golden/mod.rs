@@ -4,6 +4,7 @@
 pub mod engine;
 pub mod format;
 pub mod mesh;
+pub mod tokens;
 
 use std::path::{Path, PathBuf};
 

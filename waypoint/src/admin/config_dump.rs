@@ -8,11 +8,14 @@ use std::time::SystemTime;
 
 use cairn_config_schema::diagnostics::{Code, Diagnostic};
 use cairn_config_schema::origin::ObjectKey;
-use cairn_config_schema::snapshot::{Mesh, Service, Snapshot, Waypoint, Workload};
+use cairn_config_schema::snapshot::{
+    Authentications, Mesh, Service, Snapshot, Waypoint, Workload,
+};
 use serde::Serialize;
 
 use super::clusters::{self, Cluster};
 use super::state::{AdminState, Reload};
+use crate::jwks::Jwks;
 
 #[derive(Serialize)]
 struct ConfigDump<'a> {
@@ -26,6 +29,34 @@ struct ConfigDump<'a> {
     services: Vec<&'a Service>,
     workloads: Vec<&'a Workload>,
     clusters: Vec<Cluster<'a>>,
+    authentications: &'a Authentications,
+    keys: Vec<KeysText>,
+}
+
+/// A source of keys. The keys themselves are public, and of no use here.
+#[derive(Serialize)]
+struct KeysText {
+    source: String,
+    keys: usize,
+    fetched: Option<String>,
+    tried: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    left_out: Vec<String>,
+}
+
+fn keys(jwks: &Jwks) -> Vec<KeysText> {
+    let states = jwks.states().into_iter();
+    let text = states.map(|(source, state)| KeysText {
+        source: source.to_string(),
+        keys: state.keys,
+        fetched: state.fetched.map(rfc3339),
+        tried: state.tried.map(rfc3339),
+        error: state.error,
+        left_out: state.left_out,
+    });
+    text.collect()
 }
 
 #[derive(Serialize)]
@@ -91,5 +122,7 @@ fn dump<'a>(
         services: snapshot.services.values().map(|s| &**s).collect(),
         workloads: workloads.into_values().map(|w| &**w).collect(),
         clusters: clusters::list(snapshot, &*state.active_requests),
+        authentications: &snapshot.authentications,
+        keys: keys(&state.jwks),
     }
 }

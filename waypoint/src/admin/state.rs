@@ -9,6 +9,7 @@ use arc_swap::ArcSwapOption;
 use cairn_config_schema::snapshot::{ClusterKey, Snapshot};
 
 use super::readiness::Readiness;
+use crate::jwks::Jwks;
 use crate::telemetry::series::Registry;
 
 /// How the last attempt to read the configuration came out.
@@ -37,6 +38,8 @@ pub struct AdminState {
     pub snapshot: Box<dyn Fn() -> Option<Arc<Snapshot>> + Send + Sync>,
     /// The last reload; written by whoever publishes.
     pub last_reload: Arc<ArcSwapOption<Reload>>,
+    /// Keys that verify tokens, for `/config_dump` and `/metrics`.
+    pub jwks: Arc<Jwks>,
     /// Asked by `/clusters` and `/config_dump`.
     pub active_requests: Box<ActiveRequests>,
     /// Called by `/logging`.

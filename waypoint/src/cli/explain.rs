@@ -3,10 +3,16 @@
 
 mod text;
 
+use std::fs;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use http::header::{HeaderName, HeaderValue};
+use anyhow::Context;
+use cairn_authz::jwt::{KeySet, KeySets};
+use cairn_config_schema::snapshot::{KeySource, Snapshot};
+use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use http::{HeaderMap, Method};
 
 use super::configuration::{self, Choice};
@@ -49,6 +55,12 @@ pub struct Args {
     /// A header, `Name: value`; may be given several times
     #[arg(short = 'H', long = "header", value_name = "HEADER", value_parser = super::request::header)]
     headers: Vec<(HeaderName, HeaderValue)>,
+    /// File with a JSON Web Token, sent as `Authorization: Bearer`
+    #[arg(long, value_name = "FILE")]
+    jwt: Option<PathBuf>,
+    /// File with the JSON Web Key Set of issuers whose keys a waypoint would fetch
+    #[arg(long, value_name = "FILE")]
+    jwks: Option<PathBuf>,
     /// The client speaks no HTTP; for ports that declare no protocol
     #[arg(long)]
     tcp: bool,
@@ -67,13 +79,20 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         Ok(from) => from,
         Err(error) => return Ok(output::wrong_usage(&error)),
     };
+    let mut headers = args.headers.iter().cloned().collect::<HeaderMap>();
+    if let Some(file) = &args.jwt {
+        headers.append(AUTHORIZATION, bearer(file)?);
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
     let question = Question {
         from,
         to: &args.to,
         method: &args.method,
         path: &args.path,
-        headers: args.headers.iter().cloned().collect::<HeaderMap>(),
+        headers,
         tcp: args.tcp,
+        keys: keys(args.jwks.as_deref(), &loaded.snapshot)?,
+        now_s: i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
     };
     let report = explain::judge(loaded.snapshot, question)?;
     match args.output {
@@ -81,6 +100,27 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         Format::Text => output::print(&text::render(&report, args.verbose, Paint::for_stdout())?)?,
     }
     Ok(outcome(&report))
+}
+
+fn bearer(file: &Path) -> anyhow::Result<HeaderValue> {
+    let token = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+    let value = HeaderValue::try_from(format!("Bearer {}", token.trim()));
+    value.with_context(|| format!("{} holds no token", file.display()))
+}
+
+/// The same keys for every source that a waypoint would fetch from.
+fn keys(file: Option<&Path>, snapshot: &Snapshot) -> anyhow::Result<KeySets> {
+    let mut keys = KeySets::default();
+    let Some(file) = file else { return Ok(keys) };
+    let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+    let set = KeySet::parse(&text).with_context(|| format!("read {}", file.display()))?;
+    let set = Arc::new(set);
+    for rule in snapshot.authentications.all().flat_map(|a| &a.rules) {
+        if let KeySource::Remote(source) = &rule.keys {
+            keys.by_source.insert(source.clone(), set.clone());
+        }
+    }
+    Ok(keys)
 }
 
 fn outcome(report: &Report) -> Outcome {

@@ -84,6 +84,9 @@ pub struct Args {
     /// Domain that the hostnames of Services end in [default: cluster.local]
     #[arg(long, value_name = "DOMAIN", env = "CAIRN_CLUSTER_DOMAIN", value_parser = dns_name)]
     cluster_domain: Option<String>,
+    /// Fetch keys of token issuers from loopback and link-local addresses, too; for labs
+    #[arg(long, env = "CAIRN_JWKS_ALLOW_LOCAL")]
+    jwks_allow_local: bool,
     /// How long requests in flight may take once the process is told to stop
     #[arg(
         long,
@@ -183,6 +186,7 @@ fn settings(args: Args) -> run::Settings {
             .trust_domain
             .or_else(|| std::env::var("TRUST_DOMAIN").ok()),
         cluster_domain: args.cluster_domain,
+        jwks_allow_local: args.jwks_allow_local,
         drain: Duration::from_secs(args.drain_seconds),
         set_log_filter: log::set_filter,
     }

@@ -143,6 +143,7 @@ impl Lab {
             workers: 1,
             trust_domain: None,
             cluster_domain: None,
+            jwks_allow_local: true,
             drain: DRAIN,
             set_log_filter: log::set_filter,
         })?;

@@ -4,6 +4,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use cairn_authz::Token;
+use cairn_authz::jwt::{self, KeySets, Login, Memory, Status};
 use cairn_config_schema::diagnostics::Severity;
 use cairn_config_schema::snapshot::{AppProtocol, HttpMatch, PathMatch, Snapshot, TextMatch};
 use cairn_filters::authority;
@@ -19,6 +21,9 @@ use super::report::{Answer, Backend, Client, Destination, HttpRequest, Refused, 
 use crate::listener::admit::Refusal;
 use crate::runtime::{Runtime, Target};
 
+/// A waypoint fetches keys; a question about files does not.
+const NO_KEYS: &str = "; explain fetches no keys: --jwks gives them";
+
 /// One request, or TCP stream.
 pub struct Question<'a> {
     /// Who asks, see [`super::client`].
@@ -33,6 +38,10 @@ pub struct Question<'a> {
     pub headers: HeaderMap,
     /// No HTTP is spoken on a port that declares nothing.
     pub tcp: bool,
+    /// Keys for the sources that a waypoint would fetch from.
+    pub keys: KeySets,
+    /// Seconds since 1970: when it is asked.
+    pub now_s: i64,
 }
 
 /// What becomes of it under this configuration.
@@ -50,6 +59,7 @@ pub fn judge(snapshot: Snapshot, question: Question<'_>) -> anyhow::Result<Repor
         refused: None,
         request: None,
         verdict: None,
+        request_principal: None,
         route: None,
         answer: None,
         backends: Vec::new(),
@@ -89,6 +99,8 @@ pub fn judge(snapshot: Snapshot, question: Question<'_>) -> anyhow::Result<Repor
             path: question.path,
             headers: question.headers,
             to: question.to,
+            keys: question.keys,
+            now_s: question.now_s,
         };
         request.judge(&mut report, &runtime, &target);
     }
@@ -154,6 +166,8 @@ struct Request<'a> {
     path: &'a str,
     headers: HeaderMap,
     to: &'a str,
+    keys: KeySets,
+    now_s: i64,
 }
 
 impl Request<'_> {
@@ -176,6 +190,24 @@ impl Request<'_> {
         target
             .chain
             .clean(&mut self.headers, None, Some(&client), id);
+        let mut login = target.chain.authenticate(
+            &jwt::Request {
+                method: self.method,
+                headers: &self.headers,
+                query: self.path.split_once('?').map(|(_, query)| query),
+            },
+            &self.keys,
+            &mut Memory::new(),
+            self.now_s,
+        );
+        if let Err(failure) = &mut login
+            && failure.status == Status::NoKeys
+        {
+            failure.reason.push_str(NO_KEYS);
+        }
+        target.chain.take_token(&login, &mut self.headers);
+        let token = login.as_ref().ok().and_then(Login::token);
+        report.request_principal = token.and_then(Token::principal);
         let view = RequestView {
             peer: Some(&client),
             source_ip: report.client.ip,
@@ -184,6 +216,7 @@ impl Request<'_> {
             target: self.path,
             authority: &authority,
             headers: &self.headers,
+            login: Some(&login),
         };
         let decision = target.chain.decide(&view);
         report.request = Some(HttpRequest {
@@ -196,10 +229,9 @@ impl Request<'_> {
                 .map(|t| t.path_and_query().into_owned()),
         });
         report.route = decision.found.as_ref().map(route);
-        report.verdict = decision
-            .target
-            .as_ref()
-            .map(|normalised| target.chain.policies().explain(&facts(&view, normalised)));
+        let judged = decision.target.as_ref().filter(|_| decision.verdict.is_some());
+        report.verdict = judged
+            .map(|normalised| target.chain.policies().explain(&facts(&view, normalised, decision.found.as_ref())));
         report.answer = answer(&decision, grpc);
         if decision.answer == Decided::Forward {
             report.backends = backends(&decision, runtime, target, &self.headers, grpc);
@@ -262,6 +294,9 @@ fn answer(decision: &Decision<'_>, grpc: bool) -> Option<Answer> {
         answer.details = details.into_owned();
     }
     answer.reason = decision.reason().map(|reason| reason.into_owned());
+    if let Decided::Unauthenticated(failure) = &decision.answer {
+        answer.body = failure.status.message().to_owned();
+    }
     if let Decided::Redirect { status, location } = &decision.answer {
         answer.status = status.as_u16();
         answer.location = Some(String::from_utf8_lossy(location.as_bytes()).into_owned());

@@ -23,6 +23,8 @@ pub struct Report {
     pub refused: Option<Refused>,
     /// The request. `None`: TCP, or refused.
     pub request: Option<HttpRequest>,
+    /// Whom the request is from by its token, `iss/sub`. `None`: it has none, or a refused one.
+    pub request_principal: Option<String>,
     /// The policies' verdict. `None`: refused before they were asked.
     pub verdict: Option<Explanation>,
     /// The route. `None`: TCP, or refused before one was looked for.

@@ -60,6 +60,11 @@ impl ProxyHttp for Gate {
         match self.judge(session, ctx) {
             Judged::Forward => return Ok(false),
             Judged::Answer(outcome) => answer(session, ctx, outcome).await?,
+            Judged::Unauthenticated(outcome, body, challenge) => {
+                note_outcome(ctx, outcome);
+                let reply = outcome.reply(is_grpc(ctx)).with_body(body);
+                reply::unauthenticated(session, reply, challenge).await?;
+            }
             Judged::Redirect(status, location) => {
                 note_outcome(ctx, Outcome::Redirected);
                 reply::redirect(session, status, location).await?;
@@ -263,12 +268,12 @@ impl ProxyHttp for Gate {
 
 async fn answer(session: &mut Session, ctx: &mut RequestContext, outcome: Outcome) -> Result<()> {
     note_outcome(ctx, outcome);
-    let grpc = ctx
-        .exchange
-        .as_ref()
-        .and_then(|e| e.http.as_ref())
-        .is_some_and(|http| http.grpc);
-    reply::send(session, outcome.reply(grpc), closes(outcome)).await
+    reply::send(session, outcome.reply(is_grpc(ctx)), closes(outcome)).await
+}
+
+fn is_grpc(ctx: &RequestContext) -> bool {
+    let http = ctx.exchange.as_ref().and_then(|e| e.http.as_ref());
+    http.is_some_and(|http| http.grpc)
 }
 
 /// Whether the connection ends with this answer: when the end of the message is in doubt.

@@ -4,12 +4,14 @@
 //! - read the runtime, once;
 //! - refuse what is malformed or framed ambiguously (`screen.rs`);
 //! - clean the headers;
+//! - authenticate: verify the token and take it out;
 //! - judge: normalise, route, authorise;
 //! - answer here, or choose a backend and change the request.
 
 use std::sync::Arc;
 
-use cairn_filters::chain::{Answer, Decision, Destination, RequestView};
+use cairn_filters::chain::{Answer, Authenticated, Decision, Destination, RequestView};
+use cairn_filters::login::challenge;
 use cairn_filters::outcome::{Outcome, is_grpc};
 use cairn_routing::Found;
 use http::header::{HeaderValue, USER_AGENT};
@@ -21,7 +23,7 @@ use super::context::{Plan, RequestContext};
 use super::headers::{self, RequestHeaders};
 use super::http::Gate;
 use super::stream_context::StreamContext;
-use super::{attempt, screen};
+use super::{attempt, login, screen};
 use crate::drain::Kind;
 use crate::runtime::{Runtime, Target};
 use crate::telemetry::exchange::{Exchange, HttpExchange, Peer};
@@ -32,6 +34,8 @@ pub(super) enum Judged {
     Forward,
     /// The request is answered here.
     Answer(Outcome),
+    /// The request's token is refused: body and challenge say why.
+    Unauthenticated(Outcome, &'static str, HeaderValue),
     /// The request is redirected.
     Redirect(http::StatusCode, HeaderValue),
 }
@@ -72,7 +76,12 @@ impl Gate {
         let http = HttpExchange { authority, ..http };
         let judged = self.decide(session, exchange, &http, &target, runtime, &mut ctx.plan);
         let request_id = session.req_header().headers.get("x-request-id").cloned();
-        exchange.http = Some(HttpExchange { request_id, ..http });
+        let path = login::shown_path(&target.chain, http.path);
+        exchange.http = Some(HttpExchange {
+            request_id,
+            path,
+            ..http
+        });
         judged
     }
 
@@ -95,6 +104,9 @@ impl Gate {
             Some(&peer.identity),
             request_id,
         );
+        let (method, path) = (&http.method, &*http.path);
+        let jwks = &self.worker.jwks;
+        let login = login::authenticate(&target.chain, jwks, request, method, path);
         let decision = target.chain.decide(&RequestView {
             peer: Some(&peer.identity),
             source_ip: peer.address.ip(),
@@ -103,10 +115,19 @@ impl Gate {
             target: &http.path,
             authority: &http.authority,
             headers: &request.headers,
+            login: login.as_ref(),
         });
         note_decision(exchange, &decision);
-        if decision.answer == Answer::Deny {
-            exchange.reason = denial(target, &decision, http, &peer, &request.headers);
+        if decision.answer.is_denial() {
+            let (headers, login) = (&request.headers, login.as_ref());
+            exchange.reason = denial(target, &decision, http, &peer, headers, login);
+        }
+        if let Answer::Unauthenticated(failure) = &decision.answer {
+            let path = decision.target.as_ref().map_or("/", |t| &*t.path);
+            let challenge = challenge(&request.headers, &http.authority, path);
+            let _ = answered(&decision, Outcome::Unauthenticated, exchange);
+            let outcome = cairn_filters::login::outcome(failure);
+            return Judged::Unauthenticated(outcome, failure.status.message(), challenge);
         }
         let random = fastrand::u64(..);
         let destination = match target.chain.backend(&decision, random) {
@@ -169,6 +190,7 @@ fn denial(
     http: &HttpExchange,
     peer: &Peer,
     headers: &HeaderMap,
+    login: Option<&Authenticated>,
 ) -> Option<String> {
     let view = RequestView {
         peer: Some(&peer.identity),
@@ -178,8 +200,9 @@ fn denial(
         target: &http.path,
         authority: &http.authority,
         headers,
+        login,
     };
-    let facts = cairn_filters::chain::facts(&view, decision.target.as_ref()?);
+    let facts = cairn_filters::chain::facts(&view, decision.target.as_ref()?, decision.found.as_ref());
     let verdict = decision.verdict.as_ref()?;
     Some(verdict.reason(target.chain.policies(), &facts))
 }

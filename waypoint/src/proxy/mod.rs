@@ -10,6 +10,7 @@ pub mod headers;
 pub mod http;
 mod http2;
 mod judge;
+mod login;
 pub mod reply;
 mod screen;
 pub mod session;

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use cairn_filters::outcome::LocalReply;
 use http::StatusCode;
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, WWW_AUTHENTICATE};
 use pingora_core::protocols::http::HttpTask;
 use pingora_error::Result;
 use pingora_http::ResponseHeader;
@@ -15,6 +15,24 @@ const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 /// Sends a local reply. `close`: the connection must not be used again, because what follows on it
 /// can not be told apart from what belongs to this request.
 pub async fn send(session: &mut Session, reply: LocalReply, close: bool) -> Result<()> {
+    let header = header(&reply)?;
+    let body = Bytes::from_static(reply.body.as_bytes());
+    finish(session, header, body, close).await
+}
+
+/// Sends the answer to a request whose token is refused.
+pub async fn unauthenticated(
+    session: &mut Session,
+    reply: LocalReply,
+    challenge: HeaderValue,
+) -> Result<()> {
+    let mut header = header(&reply)?;
+    header.insert_header(WWW_AUTHENTICATE, challenge)?;
+    let body = Bytes::from_static(reply.body.as_bytes());
+    finish(session, header, body, false).await
+}
+
+fn header(reply: &LocalReply) -> Result<ResponseHeader> {
     let mut header = ResponseHeader::build(reply.status, Some(6))?;
     if let Some(content_type) = reply.content_type {
         header.insert_header(CONTENT_TYPE, HeaderValue::from_static(content_type))?;
@@ -27,13 +45,7 @@ pub async fn send(session: &mut Session, reply: LocalReply, close: bool) -> Resu
     } else {
         header.insert_header(CONTENT_LENGTH, HeaderValue::from(reply.body.len()))?;
     }
-    finish(
-        session,
-        header,
-        Bytes::from_static(reply.body.as_bytes()),
-        close,
-    )
-    .await
+    Ok(header)
 }
 
 /// Sends a redirect.

@@ -29,6 +29,13 @@ pub static UPSTREAM_STREAMS: Gauge = Gauge::new(&names::UPSTREAM_STREAMS);
 /// Access log lines dropped.
 pub static ACCESS_LOG_DROPPED: Gauge = Gauge::new(&names::ACCESS_LOG_DROPPED);
 
+/// Requests with a valid token.
+pub static JWT_VALID: Gauge = Gauge::new(&names::JWT_VALID);
+/// Requests refused because of their token.
+pub static JWT_REFUSED: Gauge = Gauge::new(&names::JWT_REFUSED);
+/// Fetches of keys, by result.
+pub static JWKS_FETCHES: ByLabel = ByLabel::new(&names::JWKS_FETCHES);
+
 static RELOADS: ByLabel = ByLabel::new(&names::RELOADS);
 static RELOAD_DURATION: Value = Value::new(&names::RELOAD_DURATION);
 static SNAPSHOT_VERSION: Value = Value::new(&names::SNAPSHOT_VERSION);
@@ -67,7 +74,7 @@ pub fn certificate_expires(at: SystemTime) {
 
 /// Everything above, as a scrape shows it.
 pub fn families() -> Vec<MetricFamily> {
-    let instruments: [&dyn Instrument; 14] = [
+    let instruments: [&dyn Instrument; 17] = [
         &TUNNEL_REFUSED,
         &REQUEST_REFUSED,
         &HANDSHAKE_FAILED,
@@ -82,6 +89,9 @@ pub fn families() -> Vec<MetricFamily> {
         &SNAPSHOT_VERSION,
         &DIAGNOSTICS,
         &CERTIFICATE_EXPIRY,
+        &JWT_VALID,
+        &JWT_REFUSED,
+        &JWKS_FETCHES,
     ];
     instruments.iter().filter_map(|i| i.family()).collect()
 }

@@ -76,6 +76,12 @@ impl Exposition {
         }
     }
 
+    /// Adds metrics that are worked out as they are asked for.
+    pub fn with(mut self, families: Vec<MetricFamily>) -> Self {
+        self.own.extend(families);
+        self
+    }
+
     /// Only the metrics of exchanges.
     pub fn of_series(registry: Arc<Registry>) -> Self {
         Self {

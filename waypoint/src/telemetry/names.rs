@@ -281,3 +281,33 @@ pub const CERTIFICATE_EXPIRY: Metric = gauge(
     "When the waypoint's own certificate expires, seconds since 1970",
     &[],
 );
+/// Tokens found valid.
+pub const JWT_VALID: Metric = counter(
+    "cairn_jwt_valid_total",
+    "HTTP requests with a valid JSON Web Token",
+    &[],
+);
+/// Tokens refused.
+pub const JWT_REFUSED: Metric = counter(
+    "cairn_jwt_refused_total",
+    "HTTP requests refused because of a JSON Web Token that is not valid",
+    &[],
+);
+/// Fetches of keys.
+pub const JWKS_FETCHES: Metric = counter(
+    "cairn_jwks_fetches_total",
+    "Times keys of token issuers were fetched",
+    &["result"],
+);
+/// Keys in force.
+pub const JWKS_KEYS: Metric = gauge(
+    "cairn_jwks_keys",
+    "Keys in force of a source; without any, every token of it is refused",
+    &["source"],
+);
+/// Age of keys.
+pub const JWKS_AGE: Metric = gauge(
+    "cairn_jwks_age_seconds",
+    "Time since the keys in force of a source were fetched",
+    &["source"],
+);

@@ -6,9 +6,11 @@ pub mod handshake;
 pub mod identity;
 pub mod rotate;
 pub mod verify;
+pub mod web;
 
 pub use any_peer::connect_to_any;
 pub use handshake::{Acceptor, connect};
 pub use identity::{IdentityFiles, LoadError, LocalIdentity};
 pub use rotate::IdentitySource;
 pub use verify::{VerifyError, peer_identity};
+pub use web::WebClient;

@@ -149,6 +149,7 @@ fn view<'a>(target: &'a str, headers: &'a HeaderMap) -> RequestView<'a, 'a> {
         target,
         authority: "web:8080",
         headers,
+        login: None,
     }
 }
 

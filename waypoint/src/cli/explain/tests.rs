@@ -27,6 +27,8 @@ fn ask(line: &[&str]) -> (String, Outcome) {
         path: &args.path,
         headers: args.headers.iter().cloned().collect(),
         tcp: args.tcp,
+        keys: Default::default(),
+        now_s: 0,
     };
     let report = explain::judge(loaded.snapshot, question).unwrap();
     let text = text::render(&report, args.verbose, Paint::none()).unwrap();

@@ -79,6 +79,9 @@ fn head(text: &mut String, report: &Report) -> Result {
             writeln!(text, "normalised {normalised}")?;
         }
     }
+    if let Some(principal) = &report.request_principal {
+        writeln!(text, "token      {principal}")?;
+    }
     Ok(())
 }
 

@@ -1,0 +1,366 @@
+//! Every rule that applies to a service, compiled, and what becomes of a request by them: refused,
+//! or who it is from. Reads the request and changes nothing in it.
+
+use std::sync::Arc;
+
+use aws_lc_rs::digest;
+use cairn_config_schema::origin::Origin;
+use cairn_config_schema::snapshot::{JwtRule, KeySource, RemoteKeys, RequestAuthentication};
+use http::header::{HeaderName, HeaderValue};
+use http::{HeaderMap, Method};
+
+use super::TOKENS_PER_REQUEST_MAX;
+use super::keys::{KeySet, KeySets};
+use super::locate::{Found, Place};
+use super::memory::{Digest, Memory};
+use super::status::Status;
+use super::verify::{Times, Unverified};
+use crate::token::Token;
+
+/// The request authentications of one service, compiled. Immutable.
+#[derive(Debug, Default)]
+pub struct Authenticator {
+    /// Sorted by issuer, as Istio does.
+    rules: Vec<Rule>,
+    places: Vec<Place>,
+    /// Headers that only we write.
+    outputs: Vec<HeaderName>,
+    /// Of all rules; what is remembered under it is of these and no others.
+    id: Digest,
+    /// One that could not be read: nothing passes.
+    broken: Option<(Origin, Arc<str>)>,
+}
+
+#[derive(Debug)]
+struct Rule {
+    rule: JwtRule,
+    origin: Origin,
+    /// Indices of its places.
+    places: Vec<usize>,
+    /// Keys that stand in the object. `None`: they are fetched, or can not be used.
+    inline: Option<Arc<KeySet>>,
+}
+
+/// What is looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Method.
+    pub method: &'a Method,
+    /// Headers as the client sent them.
+    pub headers: &'a HeaderMap,
+    /// Query without the question mark.
+    pub query: Option<&'a str>,
+}
+
+/// Why a request is refused.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Failure {
+    /// Why.
+    pub status: Status,
+    /// In words, for the log; no part of a token is in them.
+    pub reason: String,
+    /// Keys that might verify it if they were fetched again.
+    pub refresh: Option<RemoteKeys>,
+}
+
+/// Who a request is from, and what to change in it.
+#[derive(Clone, Debug, Default)]
+pub struct Login {
+    /// Valid tokens; the first says who it is from.
+    verified: Vec<Arc<Verified>>,
+    /// Places to be emptied.
+    remove: Vec<Place>,
+}
+
+/// A token that was verified, by which rule and with which keys.
+#[derive(Debug)]
+pub(super) struct Verified {
+    token: Token,
+    rule: usize,
+    keys: Digest,
+    times: Times,
+    outputs: Vec<(HeaderName, HeaderValue)>,
+    pub(super) token_bytes: usize,
+}
+
+impl Login {
+    /// Whom the request is from. `None`: it has no token.
+    pub fn token(&self) -> Option<&Token> {
+        self.verified.first().map(|verified| &verified.token)
+    }
+
+    /// Places whose tokens are not for the application.
+    pub fn removed(&self) -> &[Place] {
+        &self.remove
+    }
+
+    /// Headers to write. Of two tokens that write one header the first has it.
+    pub fn outputs(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+        // Written in this order, so that the first comes last and stays.
+        let outputs = self
+            .verified
+            .iter()
+            .rev()
+            .flat_map(|v| v.outputs.iter().rev());
+        outputs.map(|(name, value)| (name, value))
+    }
+}
+
+impl Authenticator {
+    /// Compiles what applies: order and duplicates do not matter. Never fails: what can not be
+    /// honoured refuses.
+    pub fn compile(authentications: &[Arc<RequestAuthentication>]) -> Self {
+        let mut compiled = Self::default();
+        let mut rules: Vec<(&Origin, &JwtRule)> = Vec::new();
+        for authentication in authentications {
+            if let Some(reason) = &authentication.broken {
+                let broken = || (authentication.origin.clone(), reason.clone());
+                compiled.broken.get_or_insert_with(broken);
+            }
+            let of_this = authentication.rules.iter();
+            rules.extend(of_this.map(|rule| (&authentication.origin, rule)));
+        }
+        rules.sort_by(|a, b| (&a.1.issuer, &a.0.key).cmp(&(&b.1.issuer, &b.0.key)));
+        let mut id = digest::Context::new(&digest::SHA256);
+        for (origin, rule) in rules {
+            id.update(format!("{rule:?}\n").as_bytes());
+            let inline = match &rule.keys {
+                KeySource::Inline(text) => {
+                    id.update(text.as_bytes());
+                    KeySet::parse(text).ok().map(Arc::new)
+                }
+                KeySource::Remote(_) => None,
+            };
+            let places = compiled.places_of(rule);
+            compiled.rules.push(Rule {
+                rule: rule.clone(),
+                origin: origin.clone(),
+                places,
+                inline,
+            });
+            let claims = rule.output_claims.iter().map(|output| &output.header);
+            for header in claims.chain(&rule.output_payload) {
+                if !compiled.outputs.contains(header) {
+                    compiled.outputs.push(header.clone());
+                }
+            }
+        }
+        compiled.id = to_digest(&id.finish());
+        compiled
+    }
+
+    fn places_of(&mut self, rule: &JwtRule) -> Vec<usize> {
+        let mut indices = Vec::new();
+        for place in Place::of_rule(rule) {
+            let known = self.places.iter().position(|p| *p == place);
+            indices.push(known.unwrap_or_else(|| {
+                self.places.push(place);
+                self.places.len() - 1
+            }));
+        }
+        indices
+    }
+
+    /// Whether nothing applies, so that every request is nobody's.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty() && self.broken.is_none()
+    }
+
+    /// Headers that only a verified token may write: incoming copies must go, token or not.
+    pub fn output_headers(&self) -> &[HeaderName] {
+        &self.outputs
+    }
+
+    /// Keys that have to be fetched, with the time in milliseconds that may take.
+    pub fn remote_keys(&self) -> impl Iterator<Item = (&RemoteKeys, u64)> {
+        self.rules.iter().filter_map(|r| match &r.rule.keys {
+            KeySource::Remote(remote) => Some((remote, r.rule.timeout_ms)),
+            KeySource::Inline(_) => None,
+        })
+    }
+
+    /// Who the request is from. `now_s` is in seconds since 1970. Allocates nothing for a request
+    /// without a token.
+    ///
+    /// # Errors
+    /// [`Failure`]: it has a token that is not valid.
+    pub fn authenticate(
+        &self,
+        request: &Request<'_>,
+        keys: &KeySets,
+        memory: &mut Memory,
+        now_s: i64,
+    ) -> Result<Login, Failure> {
+        if let Some((origin, reason)) = &self.broken {
+            return Err(Failure {
+                status: Status::BadSignature,
+                reason: format!("{origin} is not in force: {reason}"),
+                refresh: None,
+            });
+        }
+        // A preflight is the browser's, which sends no token with it (specs/istio-waypoint.md 4.9).
+        if self.rules.is_empty() || is_preflight(request) {
+            return Ok(Login::default());
+        }
+        let mut found = Vec::new();
+        for (index, place) in self.places.iter().enumerate() {
+            place.find(index, request.headers, request.query, &mut found);
+        }
+        if found.is_empty() {
+            return Ok(Login::default());
+        }
+        if found.len() > TOKENS_PER_REQUEST_MAX {
+            return Err(self.failure(Status::TooMany, None, None));
+        }
+        self.verify_all(&found, keys, memory, now_s)
+    }
+
+    fn verify_all(
+        &self,
+        found: &[Found<'_>],
+        keys: &KeySets,
+        memory: &mut Memory,
+        now_s: i64,
+    ) -> Result<Login, Failure> {
+        let mut login = Login::default();
+        for token in found {
+            let verified = self.verify(token, keys, memory, now_s)?;
+            let forwarded = self
+                .rules
+                .get(verified.rule)
+                .is_some_and(|r| r.rule.forward_original_token);
+            if !forwarded && let Some(place) = self.places.get(token.place) {
+                login.remove.push(place.clone());
+            }
+            login.verified.push(verified);
+        }
+        // By issuer; a sort is stable, so that places stay in their order.
+        login.verified.sort_by_key(|verified| verified.rule);
+        Ok(login)
+    }
+
+    fn verify(
+        &self,
+        found: &Found<'_>,
+        keys: &KeySets,
+        memory: &mut Memory,
+        now_s: i64,
+    ) -> Result<Arc<Verified>, Failure> {
+        let mut hashed = digest::Context::new(&digest::SHA256);
+        hashed.update(&self.id);
+        hashed.update(&(found.place as u64).to_le_bytes());
+        hashed.update(found.text.as_bytes());
+        let digest = to_digest(&hashed.finish());
+        if let Some(verified) = memory.get(&digest) {
+            if self.still_valid(&verified, keys, now_s) {
+                return Ok(verified);
+            }
+            memory.forget(&digest);
+        }
+        let token =
+            Unverified::parse(&found.text).map_err(|status| self.failure(status, None, None))?;
+        let mut failed: Option<(Status, usize)> = None;
+        for (index, rule) in self.rules.iter().enumerate() {
+            if !rule.places.contains(&found.place) {
+                continue;
+            }
+            let set = rule.keys(keys);
+            match token.check(&rule.rule, set, now_s) {
+                Ok(()) => {
+                    let times = token.times;
+                    let (token, outputs) = token.taken(&rule.rule);
+                    let verified = Arc::new(Verified {
+                        token,
+                        rule: index,
+                        keys: set.map(|set| set.id).unwrap_or_default(),
+                        times,
+                        outputs,
+                        token_bytes: found.text.len(),
+                    });
+                    memory.put(digest, verified.clone());
+                    return Ok(verified);
+                }
+                Err(status) => {
+                    let before = failed.map(|(status, _)| status);
+                    let worse = status.or(before);
+                    if failed.is_none() || before != Some(worse) {
+                        failed = Some((worse, index));
+                    }
+                }
+            }
+        }
+        let (status, rule) = failed.unwrap_or((Status::UnknownIssuer, usize::MAX));
+        Err(self.failure(status, self.rules.get(rule), Some(&token.issuer)))
+    }
+
+    /// Whether what was verified would be verified again: its keys are the same, and it is its time.
+    fn still_valid(&self, verified: &Verified, keys: &KeySets, now_s: i64) -> bool {
+        let set = self.rules.get(verified.rule).and_then(|r| r.keys(keys));
+        set.is_some_and(|set| set.id == verified.keys) && verified.times.check(now_s).is_ok()
+    }
+
+    fn failure(&self, status: Status, rule: Option<&Rule>, issuer: Option<&str>) -> Failure {
+        let mut reason = status.message().to_owned();
+        if let Some(issuer) = issuer.filter(|issuer| !issuer.is_empty()) {
+            let shown: String = issuer
+                .chars()
+                .filter(|c| !c.is_control())
+                .take(120)
+                .collect();
+            reason.push_str(&format!(", issuer {shown}"));
+        }
+        let mut refresh = None;
+        if let Some(rule) = rule {
+            reason.push_str(&format!(" ({})", rule.origin));
+            if let Some(why) = &rule.rule.broken {
+                reason.push_str(&format!(": the rule is not in force: {why}"));
+            }
+            refresh = match &rule.rule.keys {
+                KeySource::Remote(remote)
+                    if matches!(status, Status::NoKeys | Status::NoSuchKey) =>
+                {
+                    Some(remote.clone())
+                }
+                _ => None,
+            };
+        }
+        Failure {
+            status,
+            reason,
+            refresh,
+        }
+    }
+
+    /// Query parameters that may hold a token. Empty without allocation where there are none.
+    pub fn params(&self) -> Vec<Arc<str>> {
+        let params = self.places.iter().filter_map(|place| match place {
+            Place::Param(name) => Some(name.clone()),
+            Place::Header(_) | Place::Cookie(_) => None,
+        });
+        params.collect()
+    }
+}
+
+impl Rule {
+    fn keys<'a>(&'a self, fetched: &'a KeySets) -> Option<&'a KeySet> {
+        match &self.rule.keys {
+            KeySource::Inline(_) => self.inline.as_deref(),
+            KeySource::Remote(remote) => fetched.by_source.get(remote).map(|set| &**set),
+        }
+    }
+}
+
+fn is_preflight(request: &Request<'_>) -> bool {
+    *request.method == Method::OPTIONS
+        && request.headers.contains_key(http::header::ORIGIN)
+        && request
+            .headers
+            .contains_key(http::header::ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+fn to_digest(hash: &digest::Digest) -> Digest {
+    let mut digest = Digest::default();
+    let bytes = digest.iter_mut().zip(hash.as_ref());
+    bytes.for_each(|(to, from)| *to = *from);
+    digest
+}

@@ -1,0 +1,204 @@
+//! RequestAuthentications and what they are attached to (specs/istio-waypoint.md 4.0, 4.9). What a
+//! rule says is read in `authentication_rules`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::authentication_rules;
+use super::policy_targets::{Reach, Targets};
+use super::{Findings, unreadable};
+use crate::diagnostics::{Code, Diagnostic};
+use crate::origin::ObjectKey;
+use crate::resources::authentication::RequestAuthenticationSpec;
+use crate::resources::{Broken, Loaded, Object, Place, Resources, TargetRef};
+use crate::snapshot::{Authentications, Binding, Mesh, RequestAuthentication, Service, Waypoint};
+
+type Written = Object<RequestAuthenticationSpec>;
+
+/// A policy, and what it reaches.
+type Attached = Vec<(Arc<RequestAuthentication>, Vec<Reach>)>;
+
+/// Attaches every RequestAuthentication to the waypoint or to services; at the end each served
+/// service has all that apply to it.
+pub(super) fn attach(
+    resources: &Resources,
+    mesh: &Mesh,
+    waypoint: Option<&Waypoint>,
+    services: &BTreeMap<ObjectKey, Service>,
+    findings: &mut Findings,
+) -> Authentications {
+    let targets = Targets {
+        resources,
+        mesh,
+        waypoint,
+        services,
+    };
+    let mut attached = Authentications::default();
+    let mut of_services: Vec<(ObjectKey, Arc<RequestAuthentication>)> = Vec::new();
+    for loaded in resources.request_authentications.values() {
+        let found = match loaded {
+            Loaded::Good(object) | Loaded::KeptLastGood(object) => {
+                follow(object, &targets, findings)
+            }
+            Loaded::Broken(broken) => follow_broken(broken, &targets, findings),
+        };
+        for (authentication, reaches) in found {
+            for reach in reaches {
+                match reach {
+                    Reach::Waypoint => push(&mut attached.waypoint, &authentication),
+                    Reach::Service(key) => of_services.push((key, authentication.clone())),
+                }
+            }
+        }
+    }
+    let served = services.values().filter(|s| s.binding == Binding::Served);
+    if !attached.waypoint.is_empty() {
+        for service in served {
+            let all = attached.waypoint.clone();
+            attached.services.insert(service.key.clone(), all);
+        }
+    }
+    for (key, authentication) in of_services {
+        push(attached.services.entry(key).or_default(), &authentication);
+    }
+    attached
+}
+
+/// Adds one once, though several targets may lead to the same list.
+fn push(list: &mut Vec<Arc<RequestAuthentication>>, added: &Arc<RequestAuthentication>) {
+    if !list.iter().any(|there| Arc::ptr_eq(there, added)) {
+        list.push(added.clone());
+    }
+}
+
+fn follow(object: &Written, targets: &Targets<'_>, findings: &mut Findings) -> Attached {
+    let refs = target_refs(&object.spec);
+    if refs.is_empty() {
+        findings.push(not_for_waypoint(object));
+        return Vec::new();
+    }
+    let (mut whole, mut limited) = (Vec::new(), Vec::new());
+    for (path, target) in refs {
+        let Some(reach) = targets.follow(object, &path, target, findings) else {
+            continue;
+        };
+        if target.section_name.is_some() || target.port.is_some() {
+            let finding = Diagnostic::error(Code::Unsupported, NO_SECTIONS)
+                .with_effect(format!("every HTTP request to {reach} is refused"))
+                .with_hint("target the whole Service or Gateway");
+            findings.push(object.mark(finding, &format!("{path}.sectionName")));
+            limited.push(reach);
+        } else {
+            whole.push(reach);
+        }
+    }
+    let mut attached = Vec::new();
+    if !limited.is_empty() {
+        attached.push((Arc::new(refuse_all(object, NO_SECTIONS)), limited));
+    }
+    // One that reaches nothing here is another waypoint's to judge.
+    if !whole.is_empty() {
+        let read = read(object, &whole, findings);
+        attached.push((Arc::new(read), whole));
+    }
+    attached
+}
+
+const NO_SECTIONS: &str = "sectionName is not supported for a RequestAuthentication";
+
+/// `targetRefs` and the deprecated `targetRef`, each with its path.
+fn target_refs(spec: &RequestAuthenticationSpec) -> Vec<(String, &TargetRef)> {
+    let many = spec.target_refs.iter().flatten().enumerate();
+    let many = many.map(|(index, target)| (format!("spec.targetRefs[{index}]"), target));
+    let one = spec.target_ref.iter();
+    many.chain(one.map(|target| ("spec.targetRef".to_owned(), target)))
+        .collect()
+}
+
+/// Reads the object for these places.
+fn read(object: &Written, reaches: &[Reach], findings: &mut Findings) -> RequestAuthentication {
+    let scope = scope(reaches);
+    if object.spec.selector.is_some() {
+        let reason = "a RequestAuthentication has either a selector or targetRefs";
+        let finding = Diagnostic::error(Code::Conflict, reason)
+            .with_effect(format!("every HTTP request to {scope} is refused"))
+            .with_hint("remove the selector");
+        findings.push(object.mark(finding, "spec.selector"));
+        return refuse_all(object, reason);
+    }
+    let written = object.spec.jwt_rules.as_deref().unwrap_or_default();
+    if written.is_empty() {
+        let message = "a RequestAuthentication without jwtRules looks at no token";
+        let finding = Diagnostic::warning(Code::MissingField, message)
+            .with_effect("it does nothing")
+            .with_hint("jwtRules: [{issuer: ..., jwksUri: ...}]");
+        findings.push(object.mark(finding, "spec.jwtRules"));
+    }
+    let rules = written.iter().enumerate().map(|(index, rule)| {
+        let path = format!("spec.jwtRules[{index}]");
+        authentication_rules::read(rule, &path, object, &scope, findings)
+    });
+    RequestAuthentication {
+        origin: object.origin.clone(),
+        rules: rules.collect(),
+        broken: None,
+    }
+}
+
+fn refuse_all(object: &Written, reason: &str) -> RequestAuthentication {
+    RequestAuthentication {
+        origin: object.origin.clone(),
+        rules: Vec::new(),
+        broken: Some(reason.into()),
+    }
+}
+
+/// ztunnel knows nothing of tokens, so that nobody looks at them.
+fn not_for_waypoint(object: &Written) -> Diagnostic {
+    let (what, path) = match object.spec.selector {
+        Some(_) => ("a RequestAuthentication with a selector", "spec.selector"),
+        None => ("a RequestAuthentication without targetRefs", ""),
+    };
+    let finding = Diagnostic::warning(
+        Code::NotForWaypoint,
+        format!("{what} is not for a waypoint"),
+    )
+    .with_effect("nothing enforces it: no token is checked, and no request has a principal by it")
+    .with_hint("to enforce it here use targetRefs: [{kind: Gateway, group: gateway.networking.k8s.io, name: ...}] or [{kind: Service, group: \"\", name: ...}]");
+    object.mark(finding, path)
+}
+
+/// One that can not be read refuses every HTTP request in its scope, see
+/// [`RequestAuthentication::broken`].
+fn follow_broken(broken: &Broken, targets: &Targets<'_>, findings: &mut Findings) -> Attached {
+    let object = Object {
+        origin: broken.origin.clone(),
+        meta: Default::default(),
+        spec: RequestAuthenticationSpec::default(),
+        place: broken
+            .location
+            .as_ref()
+            .map_or_else(Place::default, Place::of),
+    };
+    let reaches = match &broken.targets {
+        None => targets.all_of_namespace(&broken.origin.key.namespace),
+        Some(refs) => (refs.iter().enumerate())
+            .filter_map(|(index, target)| {
+                let path = format!("spec.targetRefs[{index}]");
+                targets.follow(&object, &path, target, findings)
+            })
+            .collect(),
+    };
+    let effect = match reaches.as_slice() {
+        [] => "this waypoint serves nothing that it is for".to_owned(),
+        reaches => format!("every HTTP request to {} is refused", scope(reaches)),
+    };
+    findings.push(unreadable(broken, effect));
+    vec![(Arc::new(refuse_all(&object, &broken.reason)), reaches)]
+}
+
+/// Where it applies, in words for findings.
+fn scope(reaches: &[Reach]) -> String {
+    let words: Vec<String> = reaches.iter().map(ToString::to_string).collect();
+    words.join(", ")
+}

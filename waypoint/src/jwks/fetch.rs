@@ -1,0 +1,275 @@
+//! Fetches one key set: HTTP or HTTPS, bounded in size, time and redirects, from addresses that are
+//! looked at before they are connected to. Keeps nothing between two fetches.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use bytes::Bytes;
+use cairn_authz::jwt::{KeySet, KeySetError};
+use cairn_config_schema::snapshot::RemoteKeys;
+use http::header::{ACCEPT, HOST, LOCATION, USER_AGENT};
+use http::{Request, StatusCode, Uri};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+use super::address::forbidden;
+use crate::limits::{JWKS_BYTES_MAX, JWKS_REDIRECTS_MAX};
+use crate::tls::WebClient;
+
+/// Why keys could not be fetched. `Display` says it in words, with the address where that helps.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// No URL, or one that leads where keys are not fetched from.
+    #[error("{0} is not a URL that keys can be fetched from")]
+    Url(String),
+    /// The name is unknown.
+    #[error("{0} can not be looked up: {1}")]
+    Lookup(String, std::io::Error),
+    /// Every address of the name is one that keys are not fetched from.
+    #[error("{0} is {1} ({2}), from which keys are not fetched; see --jwks-allow-local")]
+    Forbidden(String, &'static str, IpAddr),
+    /// No connection.
+    #[error("{0} can not be connected to: {1}")]
+    Connect(String, std::io::Error),
+    /// Not HTTP.
+    #[error("{0} gave no answer: {1}")]
+    Http(String, hyper::Error),
+    /// Not 200.
+    #[error("{0} answered {1}")]
+    Status(String, StatusCode),
+    /// Redirected too often, from https to http, or to nowhere.
+    #[error("{0} redirects {1}")]
+    Redirect(String, &'static str),
+    /// Too large, or cut off.
+    #[error("the answer of {0} is larger than {JWKS_BYTES_MAX} bytes or ends early")]
+    Body(String),
+    /// Not in time.
+    #[error("it took longer than {} ms", .0.as_millis())]
+    Timeout(Duration),
+    /// The provider's configuration is none, or another's.
+    #[error("{0} is no OpenID configuration of this issuer: {1}")]
+    Discovery(String, &'static str),
+    /// Not a key set.
+    #[error(transparent)]
+    Keys(#[from] KeySetError),
+}
+
+/// Fetches keys.
+pub struct Fetcher {
+    web: WebClient,
+    /// Loopback and link-local addresses, too: for labs, where everything is on one machine.
+    allow_local: bool,
+}
+
+impl Fetcher {
+    /// A fetcher that trusts the certificates the system trusts.
+    pub fn new(allow_local: bool) -> Self {
+        Self {
+            web: WebClient::default(),
+            allow_local,
+        }
+    }
+
+    /// The keys of a source, within a time.
+    ///
+    /// # Errors
+    /// [`FetchError`] says why there are none.
+    pub async fn fetch(&self, source: &RemoteKeys, within: Duration) -> Result<KeySet, FetchError> {
+        let fetched = tokio::time::timeout(within, self.keys(source)).await;
+        fetched.unwrap_or(Err(FetchError::Timeout(within)))
+    }
+
+    async fn keys(&self, source: &RemoteKeys) -> Result<KeySet, FetchError> {
+        let text = match source.discovery {
+            false => self.get(&source.url).await?,
+            true => {
+                let configuration = self.get(&source.url).await?;
+                self.get(&jwks_uri(&source.url, &configuration)?).await?
+            }
+        };
+        Ok(KeySet::parse(&text)?)
+    }
+
+    /// The body at a URL, redirects followed.
+    async fn get(&self, url: &str) -> Result<String, FetchError> {
+        let mut url = url.to_owned();
+        for _ in 0..=JWKS_REDIRECTS_MAX {
+            let uri: Uri = url.parse().map_err(|_| FetchError::Url(url.clone()))?;
+            match self.get_once(&uri, &url).await? {
+                Answer::Body(body) => return Ok(body),
+                Answer::Moved(to) => {
+                    let next = redirected(&uri, &to)
+                        .ok_or_else(|| FetchError::Redirect(url.clone(), "to nowhere"))?;
+                    if url.starts_with("https:") && !next.starts_with("https:") {
+                        return Err(FetchError::Redirect(url, "from https to http"));
+                    }
+                    url = next;
+                }
+            }
+        }
+        Err(FetchError::Redirect(url, "too often"))
+    }
+
+    async fn get_once(&self, uri: &Uri, url: &str) -> Result<Answer, FetchError> {
+        let wrong = || FetchError::Url(url.to_owned());
+        let https = match uri.scheme_str() {
+            Some("https") => true,
+            Some("http") => false,
+            _ => return Err(wrong()),
+        };
+        let authority = uri.authority().ok_or_else(wrong)?;
+        let host = authority.host().trim_matches(['[', ']']);
+        let port = authority.port_u16().unwrap_or(if https { 443 } else { 80 });
+        let tcp = self.connect(host, port, url).await?;
+        if https {
+            let tls = self.web.connect(host, tcp).await;
+            let tls = tls.map_err(|e| FetchError::Connect(url.to_owned(), e))?;
+            exchange(tls, uri, url).await
+        } else {
+            exchange(tcp, uri, url).await
+        }
+    }
+
+    /// Connects to an address that was looked at: the name is not looked up again.
+    async fn connect(&self, host: &str, port: u16, url: &str) -> Result<TcpStream, FetchError> {
+        let found = tokio::net::lookup_host((host, port)).await;
+        let found = found.map_err(|e| FetchError::Lookup(host.to_owned(), e))?;
+        let mut last = FetchError::Lookup(host.to_owned(), std::io::ErrorKind::NotFound.into());
+        for address in found {
+            if let Some(why) = self.refuses(address) {
+                last = FetchError::Forbidden(host.to_owned(), why, address.ip());
+                continue;
+            }
+            match TcpStream::connect(address).await {
+                Ok(tcp) => return Ok(tcp),
+                Err(error) => last = FetchError::Connect(url.to_owned(), error),
+            }
+        }
+        Err(last)
+    }
+
+    fn refuses(&self, address: SocketAddr) -> Option<&'static str> {
+        forbidden(address.ip()).filter(|_| !self.allow_local)
+    }
+}
+
+enum Answer {
+    Body(String),
+    Moved(String),
+}
+
+async fn exchange<S>(stream: S, uri: &Uri, url: &str) -> Result<Answer, FetchError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let http = |error| FetchError::Http(url.to_owned(), error);
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(http)?;
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let host = uri.authority().map_or("", |authority| authority.as_str());
+    let request = Request::get(path)
+        .header(HOST, host)
+        .header(ACCEPT, "application/json")
+        .header(USER_AGENT, concat!("cairn/", env!("CARGO_PKG_VERSION")))
+        .body(Empty::<Bytes>::new())
+        .map_err(|_| FetchError::Url(url.to_owned()))?;
+    // Dropped with the answer, and with it the connection.
+    let driver = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(connection));
+    let response = sender.send_request(request).await.map_err(http)?;
+    let status = response.status();
+    if status.is_redirection() {
+        let to = response.headers().get(LOCATION);
+        let to = to.and_then(|to| to.to_str().ok());
+        let to = to.ok_or_else(|| FetchError::Redirect(url.to_owned(), "to nowhere"))?;
+        return Ok(Answer::Moved(to.to_owned()));
+    }
+    if status != StatusCode::OK {
+        return Err(FetchError::Status(url.to_owned(), status));
+    }
+    let broken = || FetchError::Body(url.to_owned());
+    let body = Limited::new(response.into_body(), JWKS_BYTES_MAX);
+    let body = body.collect().await.map_err(|_| broken())?.to_bytes();
+    drop(driver);
+    let body = String::from_utf8(body.into()).map_err(|_| broken())?;
+    Ok(Answer::Body(body))
+}
+
+/// Where a Location leads: a URL, or an absolute path at the same place.
+fn redirected(from: &Uri, to: &str) -> Option<String> {
+    if to.starts_with("http://") || to.starts_with("https://") {
+        return Some(to.to_owned());
+    }
+    let (scheme, authority) = (from.scheme_str()?, from.authority()?);
+    (to.starts_with('/') && !to.starts_with("//")).then(|| format!("{scheme}://{authority}{to}"))
+}
+
+/// `jwks_uri` of a provider's configuration, which must be that of the issuer that was asked
+/// (OpenID Connect Discovery 4.3).
+fn jwks_uri(url: &str, configuration: &str) -> Result<String, FetchError> {
+    let wrong = |why| FetchError::Discovery(url.to_owned(), why);
+    let parsed: serde_json::Value =
+        serde_json::from_str(configuration).map_err(|_| wrong("it is not JSON"))?;
+    let text = |name: &str| parsed.get(name).and_then(serde_json::Value::as_str);
+    let asked = url.split("/.well-known/").next().unwrap_or_default();
+    let issuer = text("issuer").ok_or_else(|| wrong("it has no `issuer`"))?;
+    if issuer.trim_end_matches('/') != asked {
+        return Err(wrong("its `issuer` is another"));
+    }
+    let keys = text("jwks_uri").ok_or_else(|| wrong("it has no `jwks_uri`"))?;
+    if url.starts_with("https:") && !keys.starts_with("https:") {
+        return Err(wrong("its `jwks_uri` is not https"));
+    }
+    Ok(keys.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redirect_is_a_url_or_a_path() {
+        let from: Uri = "https://idp.example/a/b".parse().unwrap();
+        let to = |to| redirected(&from, to);
+        assert_eq!(to("/keys").as_deref(), Some("https://idp.example/keys"));
+        assert_eq!(to("http://other/").as_deref(), Some("http://other/"));
+        assert_eq!(to("//other/keys"), None);
+        assert_eq!(to("keys"), None);
+        assert_eq!(to("file:///etc/passwd"), None);
+    }
+
+    #[test]
+    fn a_provider_speaks_for_its_own_issuer_only() {
+        let url = "https://idp.example/realm/.well-known/openid-configuration";
+        let of = |issuer: &str, keys: &str| {
+            jwks_uri(url, &format!("{{\"issuer\":\"{issuer}\",\"jwks_uri\":\"{keys}\"}}"))
+        };
+        let keys = "https://idp.example/keys";
+        assert_eq!(of("https://idp.example/realm", keys).unwrap(), keys);
+        assert_eq!(of("https://idp.example/realm/", keys).unwrap(), keys);
+        assert!(of("https://other.example/realm", keys).is_err());
+        assert!(of("https://idp.example/realm", "http://idp.example/keys").is_err());
+        assert!(jwks_uri(url, "{}").is_err());
+        assert!(jwks_uri(url, "<html>").is_err());
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn loopback_is_refused_however_it_is_written() {
+        let fetcher = Fetcher::new(false);
+        for url in [
+            "http://127.0.0.1:1/",
+            "http://localhost:1/",
+            "http://[::1]:1/",
+            "http://[::ffff:127.0.0.1]:1/",
+            "http://0.0.0.0:1/",
+            "http://169.254.169.254/latest/meta-data",
+        ] {
+            let error = fetcher.get(url).await.unwrap_err();
+            assert!(matches!(error, FetchError::Forbidden(..)), "{url}: {error}");
+        }
+        let allowed = Fetcher::new(true).get("http://127.0.0.1:1/").await;
+        assert!(matches!(allowed, Err(FetchError::Connect(..))));
+    }
+}
