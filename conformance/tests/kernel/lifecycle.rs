@@ -2,6 +2,7 @@
 
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cairn_kernel_redirect::{EnrolledPod, Place, Redirect, RedirectError, existing};
 use serde_json::json;
@@ -60,6 +61,42 @@ fn whoever_attaches_next_takes_over_with_flows_and_connects_undisturbed() {
     assert_eq!((after.counters.steered, after.counters.refused), (5, 0));
     assert_eq!(app.say("l7").unwrap(), "waypoint");
     assert_eq!(app.say("l4").unwrap(), "server");
+}
+
+/// The server would answer whoever went direct.
+#[test]
+fn no_connection_goes_astray_while_the_program_is_replaced() {
+    let Some(mut lab) = Lab::new() else { return };
+    lab.address("10.96.0.1");
+    let pod = lab.pod("a");
+    let _server = lab.server("server", &[("10.96.0.1", 80)]);
+    let mut redirect = lab.attach();
+    let _waypoint = lab.enrol(&mut redirect, &pod);
+    redirect
+        .set_services(&[flagged("10.96.0.1:80", 1)])
+        .unwrap();
+    let done = AtomicBool::new(false);
+    let mut app = pod.app();
+    let connections = std::thread::scope(|scope| {
+        let connecting = scope.spawn(|| {
+            let mut connections = 0;
+            while !done.load(Ordering::Relaxed) && connections < 20_000 {
+                let reached = app.connect("10.96.0.1:80", json!({})).unwrap();
+                assert_eq!(reached.server, "waypoint", "connection {connections}");
+                assert_eq!(reached.peer, "10.96.0.1:80".parse().unwrap());
+                connections += 1;
+            }
+            connections
+        });
+        for _ in 0..10 {
+            drop(lab.attach());
+        }
+        done.store(true, Ordering::Relaxed);
+        connecting.join().unwrap()
+    });
+    let counters = redirect.status().unwrap().counters;
+    assert_eq!((counters.steered, counters.refused), (connections, 0));
+    assert!(connections > 10, "{connections} while it was replaced");
 }
 
 #[test]
@@ -270,8 +307,12 @@ fn a_socket_that_can_not_be_steered_to_is_refused_with_the_reason() {
 fn connections_from_before_a_service_was_flagged_are_counted_and_closed() {
     let Some(mut lab) = Lab::new() else { return };
     lab.address("10.96.0.1");
+    lab.address("fd00:96::1");
     let pod = lab.pod("a");
-    let _server = lab.server("server", &[("10.96.0.1", 80), ("10.96.0.1", 81)]);
+    let _server = lab.server(
+        "server",
+        &[("10.96.0.1", 80), ("10.96.0.1", 81), ("fd00:96::1", 80)],
+    );
     let mut redirect = lab.attach();
     let _waypoint = lab.enrol(&mut redirect, &pod);
     let mut app = pod.app();
@@ -290,6 +331,13 @@ fn connections_from_before_a_service_was_flagged_are_counted_and_closed() {
         "server",
         "an old connection stays direct"
     );
+
+    // Of an IPv6 service too.
+    app.connect("[fd00:96::1]:80", json!({"name": "v6"}))
+        .unwrap();
+    let v6 = "[fd00:96::1]:80".parse().unwrap();
+    assert_eq!(pod.within(|| existing::destroy(v6)).unwrap(), 1);
+    assert_eq!(app.say("v6"), Err("ECONNABORTED".into()));
 
     let to = "10.96.0.1:80".parse().unwrap();
     assert_eq!(pod.within(|| existing::count(to)).unwrap(), 2);
