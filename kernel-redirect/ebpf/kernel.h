@@ -44,7 +44,15 @@ struct socket_address {
     } __attribute__((aligned(8)));
 };
 
+/* struct sockaddr_in6. */
+struct address6 {
+    u16 family, port;
+    u32 flow, address[4], scope;
+};
+enum { FAMILY_INET6 = 10 };
+
 static void *(*const map_lookup)(const void *map, const void *key) = (void *)1;
+static long (*const bind_source)(void *context, void *address, int size) = (void *)64;
 static u64 (*const current_cgroup_id)(void) = (void *)80;
 static long (*const release_socket)(void *socket) = (void *)86;
 static u64 (*const netns_cookie)(void *context) = (void *)122;

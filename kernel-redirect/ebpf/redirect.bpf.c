@@ -23,8 +23,9 @@ enum { SERVICE_FAIL_OPEN = 1 };
 struct pod {
     u32 range; /* host byte order */
     u16 port;  /* network byte order */
-    u16 zero;
+    u16 flags;
 };
+enum { POD_HAS_IPV6_SLOTS = 1 };
 
 struct about {
     u64 own_cgroup;
@@ -78,6 +79,9 @@ enum { REFUSE = 0, GO = 1 };
 #define V4_MAPPED to_be32(0x0000ffff)
 #define SLOT_RANGE 0x7f800000 /* 127.128.0.0/9 */
 #define SLOT_RANGE_MASK 0xff800000
+/* fd63:6169:726e::/96, which the loader routes to loopback in the pods' namespaces. */
+#define SLOT6_FIRST to_be32(0xfd636169)
+#define SLOT6_SECOND to_be32(0x726e0000)
 
 INLINE void count(u32 which)
 {
@@ -150,8 +154,20 @@ int cairn_connect4(struct socket_address *context)
     return verdict;
 }
 
-/* Also IPv4-mapped destinations of IPv6 sockets. A socket that is IPV6_V6ONLY can not be steered to
- * an IPv4 address: the kernel refuses it with ENETUNREACH after us. */
+/* Whether the connection can go to an IPv6 slot: from loopback's address, because the answer of a
+ * listener that is bound to loopback finds no way to another one (in IPv4 loopback is the source by
+ * itself). A socket that was bound before keeps its source. */
+INLINE int from_loopback6(struct socket_address *context, const struct pod *pod)
+{
+    struct socket *own = context->sk;
+    if (!(pod->flags & POD_HAS_IPV6_SLOTS) || !own || own->src_port != 0)
+        return 0;
+    struct address6 loopback = {.family = FAMILY_INET6, .address = {0, 0, 0, to_be32(1)}};
+    return bind_source(context, &loopback, sizeof(loopback)) == 0;
+}
+
+/* IPv6 destinations get an IPv6 slot, which IPV6_V6ONLY sockets reach too; IPv4-mapped ones, and all
+ * where that can not be, an IPv4 one, which the kernel refuses to sockets that are IPv6 only. */
 SEC("cgroup/connect6")
 int cairn_connect6(struct socket_address *context)
 {
@@ -167,26 +183,54 @@ int cairn_connect6(struct socket_address *context)
     struct pod *pod = 0;
     int verdict = judge(context, service, &pod);
     if (pod) {
-        context->user_ip6[0] = 0;
-        context->user_ip6[1] = 0;
-        context->user_ip6[2] = V4_MAPPED;
-        context->user_ip6[3] = to_be32(pod->range + service->slot);
+        int mapped = to.address[0] == 0 && to.address[1] == 0 && to.address[2] == V4_MAPPED;
+        if (!mapped && from_loopback6(context, pod)) {
+            context->user_ip6[0] = SLOT6_FIRST;
+            context->user_ip6[1] = SLOT6_SECOND;
+            context->user_ip6[2] = 0;
+            context->user_ip6[3] = to_be32(service->slot);
+        } else {
+            context->user_ip6[0] = 0;
+            context->user_ip6[1] = 0;
+            context->user_ip6[2] = V4_MAPPED;
+            context->user_ip6[3] = to_be32(pod->range + service->slot);
+        }
         context->user_port = pod->port;
     }
     return verdict;
 }
 
-/* The service that a steered connection's peer address stands for, or none. */
+/* The pod, if a peer's port is that of its listener. */
+INLINE struct pod *listening_on(struct socket_address *context)
+{
+    u64 cookie = netns_cookie(context);
+    struct pod *pod = map_lookup(&cairn_pods, &cookie);
+    return pod && pod->port == (u16)context->user_port ? pod : 0;
+}
+
+/* The service that a peer's IPv4 address stands for, or none. */
 INLINE struct endpoint *dialled(struct socket_address *context, u32 address)
 {
     u32 host = to_be32(address);
     if ((host & SLOT_RANGE_MASK) != SLOT_RANGE)
         return 0;
-    u64 cookie = netns_cookie(context);
-    struct pod *pod = map_lookup(&cairn_pods, &cookie);
-    if (!pod || pod->port != (u16)context->user_port)
+    struct pod *pod = listening_on(context);
+    if (!pod)
         return 0;
     u32 slot = host - pod->range;
+    return map_lookup(&cairn_slots, &slot);
+}
+
+/* The service that a peer's IPv6 address stands for, or none. */
+INLINE struct endpoint *dialled6(struct socket_address *context)
+{
+    u32 first = context->user_ip6[0], second = context->user_ip6[1];
+    u32 third = context->user_ip6[2], last = context->user_ip6[3];
+    if (first == 0 && second == 0 && third == V4_MAPPED)
+        return dialled(context, last);
+    if (first != SLOT6_FIRST || second != SLOT6_SECOND || third != 0 || !listening_on(context))
+        return 0;
+    u32 slot = to_be32(last);
     return map_lookup(&cairn_slots, &slot);
 }
 
@@ -204,10 +248,7 @@ int cairn_getpeername4(struct socket_address *context)
 SEC("cgroup/getpeername6")
 int cairn_getpeername6(struct socket_address *context)
 {
-    if (context->user_ip6[0] != 0 || context->user_ip6[1] != 0 ||
-        context->user_ip6[2] != V4_MAPPED)
-        return GO;
-    struct endpoint *service = dialled(context, context->user_ip6[3]);
+    struct endpoint *service = dialled6(context);
     if (service) {
         context->user_ip6[0] = service->address[0];
         context->user_ip6[1] = service->address[1];

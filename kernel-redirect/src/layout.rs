@@ -91,10 +91,17 @@ pub(crate) fn read_service(key: &Endpoint, value: &Service) -> FlaggedService {
     }
 }
 
-pub(crate) fn pod(pod: &EnrolledPod) -> Pod {
+/// `ipv6_slots`: whether the pod's namespace has a route to them.
+pub(crate) fn pod(pod: &EnrolledPod, ipv6_slots: bool) -> Pod {
     let [a, b, c, d] = slot::RANGE.to_ne_bytes();
     let [high, low] = pod.listener_port.to_be_bytes();
-    [a, b, c, d, high, low, 0, 0]
+    let [e, f] = u16::from(ipv6_slots).to_ne_bytes();
+    [a, b, c, d, high, low, e, f]
+}
+
+pub(crate) fn read_pod_has_ipv6(value: &Pod) -> bool {
+    let [_, _, _, _, _, _, e, f] = *value;
+    u16::from_ne_bytes([e, f]) != 0
 }
 
 pub(crate) fn read_pod_port(value: &Pod) -> u16 {
@@ -177,7 +184,8 @@ mod tests {
             prop_assert_eq!(read_service(&key, &service(&flagged)), flagged);
             prop_assert_eq!(read_about(&about(own, bits)), (own, bits));
             let enrolled = EnrolledPod { netns_cookie: own, listener_port: port };
-            prop_assert_eq!(read_pod_port(&pod(&enrolled)), port);
+            let value = pod(&enrolled, fail_open);
+            prop_assert_eq!((read_pod_port(&value), read_pod_has_ipv6(&value)), (port, fail_open));
         }
     }
 }

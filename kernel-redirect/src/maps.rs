@@ -118,6 +118,7 @@ impl Maps {
                 Ok(PodStatus {
                     netns_cookie,
                     listener_port: layout::read_pod_port(&value),
+                    ipv6_slots: layout::read_pod_has_ipv6(&value),
                     listening: listening.contains(&netns_cookie),
                 })
             })

@@ -1,4 +1,5 @@
-//! The cookie by which the kernel knows a network namespace. Enters none.
+//! What is asked of and done to a network namespace by way of a socket that was made in it: its
+//! cookie, and the route to the IPv6 slots. Enters none.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -29,5 +30,62 @@ pub fn netns_cookie(fd: BorrowedFd<'_>) -> io::Result<u64> {
         Ok(cookie)
     } else {
         Err(io::Error::last_os_error())
+    }
+}
+
+/// `struct in6_rtmsg`, whose fields the C library's binding keeps to itself.
+#[cfg(kernel)]
+#[repr(C)]
+struct Ipv6Route {
+    destination: [u8; 16],
+    source: [u8; 16],
+    gateway: [u8; 16],
+    kind: u32,
+    destination_bits: u16,
+    source_bits: u16,
+    metric: u32,
+    expires: libc::c_ulong,
+    flags: u32,
+    device: libc::c_int,
+}
+
+/// Routes the IPv6 slots to loopback in the network namespace of `listener`, an IPv6 socket: IPv6 has
+/// no range there as 127.0.0.0/8 is one. Nothing else in the namespace sees the route.
+///
+/// # Errors
+/// What the kernel answers: `EACCES` where IPv6 is disabled for loopback.
+#[cfg(kernel)]
+pub(crate) fn route_ipv6_slots(listener: BorrowedFd<'_>) -> io::Result<()> {
+    // Of include/uapi/linux/{ipv6_route,route,rtnetlink}.h, and the index that loopback always has.
+    const LOCAL_ROUTE: u32 = 2;
+    const UP: u32 = 0x1;
+    const LOCAL: u32 = 0x8000_0000;
+    const LOOPBACK_INDEX: libc::c_int = 1;
+    let route = Ipv6Route {
+        destination: crate::slot::FIRST_V6.octets(),
+        source: [0; 16],
+        gateway: [0; 16],
+        kind: LOCAL_ROUTE,
+        destination_bits: 96,
+        source_bits: 0,
+        metric: 0,
+        expires: 0,
+        flags: UP | LOCAL,
+        device: LOOPBACK_INDEX,
+    };
+    // SAFETY: on an IPv6 socket SIOCADDRT reads one `in6_rtmsg`, as which this
+    // is laid out and which lives across the call.
+    #[allow(unsafe_code, reason = "no crate wraps this for a socket that is given")]
+    let result = unsafe {
+        libc::ioctl(
+            listener.as_raw_fd(),
+            libc::SIOCADDRT,
+            std::ptr::from_ref(&route),
+        )
+    };
+    match io::Error::last_os_error() {
+        _ if result == 0 => Ok(()),
+        error if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+        error => Err(error),
     }
 }

@@ -13,6 +13,7 @@ use crate::changes::{Services, changes};
 use crate::kernel::PinnedLink;
 use crate::layout::{self, LAYOUT};
 use crate::maps::{Maps, failed, gone_is_fine};
+use crate::netns::route_ipv6_slots;
 use crate::{
     Detached, EnrolledPod, FlaggedService, LeftOut, LeftOutReason, Place, RedirectError,
     ServicesReport, Status, inspect, load, netns_cookie, place,
@@ -163,17 +164,20 @@ impl Redirect {
         pod: &EnrolledPod,
         listener: BorrowedFd<'_>,
     ) -> Result<(), RedirectError> {
-        check_listener(pod, listener).map_err(|why| RedirectError::Listener {
+        let address = check_listener(pod, listener).map_err(|why| RedirectError::Listener {
             netns_cookie: pod.netns_cookie,
             why,
         })?;
+        // Without IPv6 on the pod's loopback its IPv6 sockets are steered to IPv4 slots, which those
+        // that are IPV6_V6ONLY can not reach.
+        let ipv6_slots = address.is_ipv6() && route_ipv6_slots(listener).is_ok();
         self.maps
             .listeners
             .insert(pod.netns_cookie, listener.as_raw_fd(), 0)
             .map_err(failed(layout::LISTENERS, "adding a listener"))?;
         self.maps
             .pods
-            .insert(pod.netns_cookie, layout::pod(pod), 0)
+            .insert(pod.netns_cookie, layout::pod(pod, ipv6_slots), 0)
             .map_err(failed(layout::PODS, "adding a pod"))
     }
 
@@ -305,8 +309,8 @@ fn remove_layout(folder: &Path) -> Result<Detached, RedirectError> {
     Ok(removed)
 }
 
-/// Why connections can not be steered to this socket, if so.
-fn check_listener(pod: &EnrolledPod, listener: BorrowedFd<'_>) -> Result<(), String> {
+/// Where the socket listens, or why connections can not be steered to it.
+fn check_listener(pod: &EnrolledPod, listener: BorrowedFd<'_>) -> Result<SocketAddr, String> {
     let socket = SockRef::from(&listener);
     let cookie = netns_cookie(listener).map_err(|e| format!("its network namespace: {e}"))?;
     if cookie != pod.netns_cookie {
@@ -319,19 +323,16 @@ fn check_listener(pod: &EnrolledPod, listener: BorrowedFd<'_>) -> Result<(), Str
         .local_addr()
         .map_err(|e| e.to_string())?
         .as_socket()
-        .filter(|_| accepts);
-    match address {
-        Some(address) if address.port() == pod.listener_port && address.ip().is_unspecified() => {}
-        Some(address) => {
-            return Err(format!(
-                "it listens on {address} and not on every address of port {}",
-                pod.listener_port
-            ));
-        }
-        None => return Err("it is no TCP socket that listens".to_owned()),
+        .filter(|_| accepts)
+        .ok_or("it is no TCP socket that listens")?;
+    if address.port() != pod.listener_port || !address.ip().is_unspecified() {
+        return Err(format!(
+            "it listens on {address} and not on every address of port {}",
+            pod.listener_port
+        ));
     }
     match socket.device() {
-        Ok(Some(device)) if device == b"lo" => Ok(()),
+        Ok(Some(device)) if device == b"lo" => Ok(address),
         Ok(_) => Err(
             "it is not bound to device lo, so that it could be reached from outside the pod".into(),
         ),

@@ -1,25 +1,29 @@
 //! Slot addressing: which service a steered connection was meant for is the loopback address that
 //! it arrives at. Pure arithmetic; who has which slot is the caller's table.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Slot 0. The range is 127.128.0.0/9, which every network namespace routes to its loopback.
 const FIRST: u32 = u32::from_be_bytes([127, 128, 0, 0]);
+
+/// Slot 0 of IPv6, in a network of unique local addresses (RFC 4193) of 96 bits. Pods' namespaces
+/// have no route to it until one is made.
+pub(crate) const FIRST_V6: Ipv6Addr = Ipv6Addr::new(0xfd63, 0x6169, 0x726e, 0, 0, 0, 0, 0);
 
 /// The highest slot: the address after it, 127.255.255.255, is loopback's broadcast address.
 pub const SLOT_MAX: u32 = (1 << 23) - 2;
 
 /// The slot of the address at which a steered connection arrived (`getsockname()` of the accepted
-/// socket, IPv4 or IPv4-mapped), or `None` if it was not steered.
+/// socket, IPv4, IPv4-mapped or IPv6), or `None` if it was not steered.
 #[must_use]
 pub fn slot_of(local: SocketAddr) -> Option<u32> {
-    let IpAddr::V4(address) = local.ip().to_canonical() else {
-        return None;
+    let slot = match local.ip().to_canonical() {
+        IpAddr::V4(address) => address.to_bits().checked_sub(FIRST)?,
+        IpAddr::V6(address) => {
+            u32::try_from(address.to_bits().checked_sub(FIRST_V6.to_bits())?).ok()?
+        }
     };
-    address
-        .to_bits()
-        .checked_sub(FIRST)
-        .filter(|slot| *slot <= SLOT_MAX)
+    (slot <= SLOT_MAX).then_some(slot)
 }
 
 /// The address of a slot, or `None` if there is no such slot.
@@ -47,6 +51,8 @@ mod tests {
         assert_eq!(of("127.128.1.2"), Some(258));
         assert_eq!(of("::ffff:127.128.0.9"), Some(9));
         assert_eq!(of("127.255.255.254"), Some(SLOT_MAX));
+        assert_eq!(of("fd63:6169:726e::"), Some(0));
+        assert_eq!(of("fd63:6169:726e::1:2"), Some(65_538));
     }
 
     #[test]
@@ -59,6 +65,8 @@ mod tests {
             "10.0.0.1",
             "::1",
             "fd00::1",
+            "fd63:6169:726e::ffff:ffff",
+            "fd63:6169:726e:0:0:1::",
         ] {
             assert_eq!(of(address), None, "{address}");
         }

@@ -75,6 +75,8 @@ pub struct PodStatus {
     pub netns_cookie: u64,
     /// Port of the listener in that namespace.
     pub listener_port: u16,
+    /// Whether IPv6 sockets that are IPV6_V6ONLY can be steered: needs IPv6 on the pod's loopback.
+    pub ipv6_slots: bool,
     /// Whether the listener is there: if not, each service's failure mode applies.
     pub listening: bool,
 }

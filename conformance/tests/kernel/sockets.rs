@@ -85,19 +85,48 @@ fn a_socket_bound_to_the_pods_address() {
     );
 }
 
+/// It can go neither to a slot of IPv4 nor, with its source, to one of IPv6.
+#[test]
+fn a_socket_bound_to_the_pods_ipv6_address_is_refused() {
+    let Some(mut lab) = Lab::new() else { return };
+    lab.address("fd00:96::1");
+    let pod = lab.pod("a");
+    let _server = lab.server("server", &[("fd00:96::1", 80)]);
+    let mut redirect = lab.attach();
+    let _waypoint = lab.enrol(&mut redirect, &pod);
+    redirect
+        .set_services(&[flagged("[fd00:96::1]:80", 5)])
+        .unwrap();
+    let bound = json!({"source": pod.address6.to_string()});
+    let (outcome, took) = pod.app().connect_timed("[fd00:96::1]:80", bound);
+    assert_eq!(outcome, Err("ENETUNREACH".into()));
+    assert!(took < AT_ONCE, "{took:?}");
+}
+
 #[test]
 fn a_socket_bound_to_loopbacks_device() {
     steered("10.96.0.1:80", "10.96.0.1:80", json!({"device": "lo"}));
 }
 
-/// The loopback address of a slot is IPv4, which such a socket can not reach: it is refused by the
-/// kernel, and never goes direct.
 #[test]
-fn an_ipv6_only_socket_is_refused_and_not_let_past() {
+fn an_ipv6_only_socket() {
+    steered(
+        "[fd00:96::1]:80",
+        "[fd00:96::1]:80",
+        json!({"v6only": true}),
+    );
+}
+
+/// Then there are only slots of IPv4, which such a socket can not reach: it is refused by the kernel,
+/// and never goes direct. Other IPv6 sockets are steered.
+#[test]
+fn an_ipv6_only_socket_in_a_pod_without_ipv6_on_loopback_is_refused() {
     let Some(mut lab) = Lab::new() else { return };
     lab.address("fd00:96::1");
     let pod = lab.pod("a");
     let _server = lab.server("server", &[("fd00:96::1", 80), ("fd00:96::1", 81)]);
+    let no_ipv6 = |device: &str| format!("/proc/sys/net/ipv6/conf/{device}/disable_ipv6");
+    pod.within(|| std::fs::write(no_ipv6("lo"), "1")).unwrap();
     let mut redirect = lab.attach();
     let _waypoint = lab.enrol(&mut redirect, &pod);
     redirect
@@ -111,6 +140,10 @@ fn an_ipv6_only_socket_is_refused_and_not_let_past() {
         .connect("[fd00:96::1]:81", json!({"v6only": true}))
         .unwrap();
     assert_eq!(unflagged.server, "server");
+    let both = app.connect("[fd00:96::1]:80", json!({})).unwrap();
+    assert_eq!(slot_of(both.local), Some(5));
+    assert_eq!(both.peer, "[fd00:96::1]:80".parse().unwrap());
+    assert!(!redirect.status().unwrap().pods[0].ipv6_slots);
 }
 
 /// From a socket bound to another device than loopback the listener can not be reached: what each

@@ -186,6 +186,7 @@ mod tests {
             pods: vec![PodStatus {
                 netns_cookie: 7,
                 listener_port: 15001,
+                ipv6_slots: true,
                 listening: false,
             }],
             services: vec![FlaggedService {
