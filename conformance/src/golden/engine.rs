@@ -187,7 +187,6 @@ fn judge_http(snapshot: &Snapshot, served: &Served, ask: &Ask, judged: &mut Judg
         authority: &authority,
         headers: &headers,
         login: Some(&login),
-        login: None,
     };
     let decision = served.chain.decide(&view);
     if let (Some(verdict), Some(target)) = (&decision.verdict, &decision.target) {

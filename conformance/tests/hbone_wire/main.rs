@@ -29,6 +29,7 @@ mod refusals;
 mod smuggling;
 mod tcp;
 mod tls;
+mod token;
 mod tunnel;
 mod upstream_tunnel;
 mod workload;
