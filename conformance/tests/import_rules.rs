@@ -149,6 +149,11 @@ const CONFINED: &[Confined] = &[
         why: "past parsing, everything speaks in the snapshot's terms",
     },
     Confined {
+        names: &["aya", "libc"],
+        places: &["kernel-redirect/src/"],
+        why: "the kernel's own interfaces are called in one crate",
+    },
+    Confined {
         names: &["notify"],
         places: &["waypoint/src/source/", "waypoint/src/tls/"],
         why: "only sources and identities watch files",
@@ -286,6 +291,24 @@ fn confined_names_stay_where_they_belong() {
         }
     }
     assert!(offences.is_empty(), "{}", offences.join("\n"));
+}
+
+/// Every crate takes the workspace's lints, which forbid unsafe code; the one that may hold some takes
+/// the same but denies it, so that each block has to say why it is there.
+#[test]
+fn only_the_kernel_redirect_may_hold_unsafe_code() {
+    let manifest = |path: &str| std::fs::read_to_string(workspace().join(path)).unwrap();
+    assert!(manifest("Cargo.toml").contains("unsafe_code = \"forbid\""));
+    for (name, _) in WORKSPACE_IMPORTS {
+        let folder = name.strip_prefix("cairn-").unwrap();
+        let text = manifest(&format!("{folder}/Cargo.toml"));
+        if *name == "cairn-kernel-redirect" {
+            assert!(text.contains("unsafe_code = \"deny\""));
+            assert!(text.contains("undocumented_unsafe_blocks = \"deny\""));
+        } else {
+            assert!(text.contains("[lints]\nworkspace = true"), "{name}");
+        }
+    }
 }
 
 #[test]
