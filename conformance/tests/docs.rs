@@ -116,9 +116,11 @@ fn every_code_of_a_diagnostic_has_a_section() {
 
 #[test]
 fn every_flag_and_variable_is_explained() {
-    for command in ["demo", "run", "check", "explain", "request", "pki"] {
+    let commands = ["demo", "run", "check", "explain", "request", "pki", "node"];
+    let of_node = ["node status", "node connections", "node detach"];
+    for command in commands.into_iter().chain(of_node) {
         let help = Command::new(workspace::cairn())
-            .args([command, "--help"])
+            .args(command.split(' ').chain(["--help"]))
             .output()
             .unwrap();
         let help = String::from_utf8(help.stdout).unwrap();

@@ -3,7 +3,10 @@
 
 use std::net::SocketAddr;
 
-use super::{AppProtocol, Binding, RedirectFailure, Service, ServicePort, Snapshot};
+use super::{
+    AppProtocol, Binding, ClusterKey, HttpRules, NetworkPolicy, RedirectFailure, Service,
+    ServicePort, Snapshot,
+};
 use crate::origin::ObjectKey;
 
 /// A service port as clients dial it, with something for a proxy to do.
@@ -31,7 +34,7 @@ impl Snapshot {
             .filter(|service| service.binding == Binding::Served)
             .flat_map(|service| {
                 let needed = service.ports.iter();
-                let needed = needed.filter(move |port| blocked || needs_proxy(service, port));
+                let needed = needed.filter(move |port| blocked || self.needs_proxy(service, port));
                 needed.flat_map(move |port| dialled_as(service, port))
             })
             .collect();
@@ -39,6 +42,45 @@ impl Snapshot {
         ports.dedup_by(|a, b| a.address == b.address);
         ports
     }
+
+    /// Any AuthorizationPolicy counts, not only one with fields of HTTP: what targets a waypoint or a
+    /// Service is enforced by nobody but the waypoint (specs/istio-waypoint.md 4.8), on TCP ports too.
+    /// Of network policies only those with something at L7 do: the CNI enforces the rest.
+    fn needs_proxy(&self, service: &Service, port: &ServicePort) -> bool {
+        let speaks_http = match port.protocol {
+            AppProtocol::Http | AppProtocol::Http2 | AppProtocol::Grpc => true,
+            // Undeclared is no wish for a proxy: it would cost a server that speaks first a second.
+            AppProtocol::Tcp | AppProtocol::Sniff => false,
+        };
+        let may_be_http = port.protocol != AppProtocol::Tcp;
+        let asks_for_tokens = !self.authentications.of_service(&service.key).is_empty();
+        speaks_http
+            || !port.routes.is_empty()
+            || !service.policies.is_empty()
+            || (may_be_http && asks_for_tokens)
+            || self.has_network_policy_at_l7(service, port)
+    }
+
+    fn has_network_policy_at_l7(&self, service: &Service, port: &ServicePort) -> bool {
+        let key = ClusterKey {
+            service: service.key.clone(),
+            port: port.number,
+        };
+        let subjects = self.network.clusters.get(&key);
+        subjects.into_iter().flat_map(|s| s.iter()).any(|subject| {
+            subject.unknown.is_some() || subject.policies.iter().any(|policy| is_at_l7(policy))
+        })
+    }
+}
+
+/// What can not be evaluated counts: only the proxy knows to deny for it.
+fn is_at_l7(policy: &NetworkPolicy) -> bool {
+    policy.broken.is_some()
+        || policy.rules.iter().any(|rule| {
+            rule.broken.is_some()
+                || rule.authentication.is_some()
+                || rule.http != HttpRules::NotAsked
+        })
 }
 
 fn dialled_as<'s>(service: &'s Service, port: &ServicePort) -> impl Iterator<Item = L7Port> + 's {
@@ -48,15 +90,4 @@ fn dialled_as<'s>(service: &'s Service, port: &ServicePort) -> impl Iterator<Ite
         service: service.key.clone(),
         fails_open: service.redirect_failure == RedirectFailure::Open,
     })
-}
-
-/// Any policy counts, not only one with fields of HTTP: what targets a waypoint or a Service is
-/// enforced by nobody but the waypoint (specs/istio-waypoint.md 4.8), on TCP ports too.
-fn needs_proxy(service: &Service, port: &ServicePort) -> bool {
-    let speaks_http = match port.protocol {
-        AppProtocol::Http | AppProtocol::Http2 | AppProtocol::Grpc => true,
-        // Undeclared is no wish for a proxy: it would cost a server that speaks first a second.
-        AppProtocol::Tcp | AppProtocol::Sniff => false,
-    };
-    speaks_http || !port.routes.is_empty() || !service.policies.is_empty()
 }

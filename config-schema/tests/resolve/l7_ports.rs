@@ -99,3 +99,64 @@ spec: {{clusterIP: 10.0.0.3, ports: [{{name: http, port: 80}}]}}
     assert!(!open, "what is not understood does not pass policy by");
     assert_eq!(findings, fails_open("closed").1 + 1);
 }
+
+/// A Service with an undeclared port, its pod, and where that is.
+const RAW: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: raw, namespace: shop}
+spec: {clusterIP: 10.0.0.3, selector: {app: raw}, ports: [{port: 7000}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: raw-1, namespace: shop, labels: {app: raw}}
+spec: {serviceAccountName: raw, containers: [{name: app, image: raw}]}
+status: {phase: Running, podIP: 10.1.0.3, podIPs: [{ip: 10.1.0.3}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: raw-1, namespace: shop, labels: {kubernetes.io/service-name: raw}}
+addressType: IPv4
+ports: [{port: 7000}]
+endpoints: [{addresses: [10.1.0.3], targetRef: {kind: Pod, name: raw-1, namespace: shop}}]
+";
+
+fn raw_is_flagged(more: &str) -> bool {
+    let found = addresses(&shop_with(&[RAW, more]));
+    found.contains(&"10.0.0.3:7000".to_owned())
+}
+
+#[test]
+fn a_network_policy_counts_when_it_asks_what_is_said() {
+    let policy = |rules: &str| {
+        format!(
+            "
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {{name: raw, namespace: shop}}
+spec:
+  endpointSelector: {{matchLabels: {{app: raw}}}}
+  ingress:
+  - toPorts:
+    - ports: [{{port: '7000', protocol: TCP}}]
+      {rules}
+"
+        )
+    };
+    assert!(!raw_is_flagged(&policy("")), "the CNI enforces it");
+    assert!(raw_is_flagged(&policy("rules: {http: [{method: GET}]}")));
+}
+
+#[test]
+fn tokens_are_asked_for_by_nobody_but_the_proxy() {
+    let authentication = "
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {name: raw, namespace: shop}
+spec:
+  targetRefs: [{group: '', kind: Service, name: raw}]
+  jwtRules: [{issuer: me, jwks: '{\"keys\":[]}'}]
+";
+    assert!(!raw_is_flagged(&RAW.replace("raw", "other")));
+    assert!(raw_is_flagged(authentication));
+}
