@@ -75,33 +75,36 @@ impl Rules {
             let Some(rule) = reference.rule() else {
                 continue;
             };
-            if !is_for(rule, source, port) {
+            let is_for = is_for(rule, source, port);
+            if is_for == Truth::No {
                 continue;
             }
-            // The strictest of those that say something (specs/policies.md 2.1.6).
+            // The strictest of those that say something (specs/policies.md 2.1.6), those that may be
+            // for this peer among them.
             if let Some(mode) = rule.authentication
                 && authentication.is_none_or(|(strictest, _)| mode > strictest)
             {
                 authentication = Some((mode, reference));
             }
-            if matches_http(rule, request.as_mut()) && matched.is_none() {
+            if is_for == Truth::Yes && matches_http(rule, request.as_mut()) && matched.is_none() {
                 matched = Some(reference);
             }
             if matched.is_some() && !self.thorough {
                 break;
             }
         }
-        let Some(matched) = matched else {
-            return verdict(match self.default_deny {
-                true => NetworkWhy::NoRule,
-                false => NetworkWhy::NothingDenies,
-            });
-        };
+        if matched.is_none() && self.default_deny {
+            return verdict(NetworkWhy::NoRule);
+        }
+        // Asked of a peer, authentication is asked even if nothing else needs a rule.
         if let Some((mode, by)) = authentication
             && !is_satisfied(mode, source)
         {
             return verdict(NetworkWhy::Authentication).by(&by.policy, Some(by.at));
         }
+        let Some(matched) = matched else {
+            return verdict(NetworkWhy::NothingDenies);
+        };
         let mut verdict = verdict(NetworkWhy::Allowed).by(&matched.policy, Some(matched.at));
         verdict.edits = request.map(Request::into_edits).unwrap_or_default();
         verdict
@@ -122,10 +125,11 @@ pub(super) fn denies(rule: &NetworkRule, source: &Source<'_>, port: u16) -> bool
 }
 
 /// Whether an allow rule is for this peer on this port, whatever it asks of the request.
-pub(super) fn is_for(rule: &NetworkRule, source: &Source<'_>, port: u16) -> bool {
-    rule.broken.is_none()
-        && has_port(rule.ports.as_deref(), port)
-        && source.is_among(&rule.from) == Truth::Yes
+pub(super) fn is_for(rule: &NetworkRule, source: &Source<'_>, port: u16) -> Truth {
+    match rule.broken.is_none() && has_port(rule.ports.as_deref(), port) {
+        true => source.is_among(&rule.from),
+        false => Truth::No,
+    }
 }
 
 /// Whether the request is one that the rule allows; what is not HTTP is none.

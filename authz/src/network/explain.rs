@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use cairn_config_schema::origin::Origin;
 use cairn_config_schema::snapshot::{
-    HttpRules, NetworkAction, NetworkPolicy, NetworkRule, Peer, Sources, Truth,
+    Criteria, HttpRules, NetworkAction, NetworkPolicy, NetworkRule, Peer, Sources, Truth,
 };
 use serde::Serialize;
 
-use super::http::Request;
+use super::http::{Request, shown};
 use super::source::Source;
 use super::verdict::{NetworkVerdict, NetworkWhy};
-use super::{Network, Subject, cilium, has_port};
+use super::{Network, Subject, calico, cilium, has_port};
 use crate::explain::ClauseOutcome;
 use crate::facts::Facts;
 
@@ -153,7 +153,8 @@ impl Network {
 
 impl Subject {
     fn policies(&self) -> impl Iterator<Item = &Arc<NetworkPolicy>> {
-        self.cilium.policies.iter()
+        let of_calico = self.calico.iter().flat_map(|tier| &tier.policies);
+        self.cilium.policies.iter().chain(of_calico)
     }
 
     fn reason(&self, verdict: &NetworkVerdict, facts: &Facts<'_>, source: &Source<'_>) -> String {
@@ -208,6 +209,10 @@ impl Subject {
                     None => distance(&clauses),
                 };
                 let failed = clauses.into_iter().find(|c| !c.matched);
+                // One that matches is of the surface that allowed.
+                if failed.is_none() && rule.broken.is_none() {
+                    continue;
+                }
                 let first = match &rule.broken {
                     Some(reason) => format!("can not be evaluated: {reason}"),
                     None => failed.map(|c| c.words).unwrap_or_default(),
@@ -251,9 +256,18 @@ impl Subject {
     ) -> NetworkRuleOutcome {
         let port = self.port(facts);
         let mut request = facts.http.as_ref().map(Request::new);
+        let is_calico = matches!(rule.http, HttpRules::Calico(_)) || self.is_of_calico(rule);
         let matched = match rule.action {
+            _ if is_calico => match (rule.action, calico::matches(rule, facts, source, port)) {
+                (_, Truth::Yes) => true,
+                (NetworkAction::Deny | NetworkAction::Pass, truth) => truth == Truth::Unknown,
+                _ => false,
+            },
             NetworkAction::Deny => cilium::denies(rule, source, port),
-            _ => cilium::is_for(rule, source, port) && cilium::matches_http(rule, request.as_mut()),
+            _ => {
+                cilium::is_for(rule, source, port) == Truth::Yes
+                    && cilium::matches_http(rule, request.as_mut())
+            }
         };
         let mut clauses = self.clauses(rule, facts, source);
         clauses.extend(http_clauses(rule, facts).into_iter().flatten());
@@ -281,6 +295,11 @@ impl Subject {
         let http = http.into_iter().min_by_key(|clauses| distance(clauses));
         clauses.extend(http.into_iter().flatten());
         clauses
+    }
+
+    fn is_of_calico(&self, rule: &NetworkRule) -> bool {
+        let mut policies = self.calico.iter().flat_map(|tier| &tier.policies);
+        policies.any(|policy| policy.rules.iter().any(|own| std::ptr::eq(own, rule)))
     }
 
     /// Peers and ports.
@@ -354,7 +373,27 @@ fn http_clauses(rule: &NetworkRule, facts: &Facts<'_>) -> Vec<Vec<ClauseOutcome>
             }
             rules.iter().enumerate().map(of_rule).collect()
         }
-        (HttpRules::Calico(_), Some(_)) => Vec::new(),
+        (HttpRules::Calico(http), Some(request)) => {
+            let mut clauses = Vec::new();
+            if !http.methods.is_empty() {
+                let matched = calico::has_method(http, request);
+                clauses.push(clause("methods", matched, "method", request.method));
+            }
+            if !http.paths.is_empty() {
+                let matched = calico::has_path(http, request) == Truth::Yes;
+                clauses.push(clause("paths", matched, "path", request.path));
+            }
+            vec![clauses]
+        }
+    }
+}
+
+fn clause(field: &str, matched: bool, what: &str, value: &str) -> ClauseOutcome {
+    let word = if matched { "is" } else { "is not" };
+    ClauseOutcome {
+        path: format!("http.{field}"),
+        matched,
+        words: format!("{what} {} {word} one of the rule's", shown(value)),
     }
 }
 
@@ -362,7 +401,7 @@ fn http_clauses(rule: &NetworkRule, facts: &Facts<'_>) -> Vec<Vec<ClauseOutcome>
 fn peers(sources: &Sources) -> String {
     let peers = match sources {
         Sources::Anybody => return "anybody".to_owned(),
-        Sources::Criteria(_) => return "the source of the rule".to_owned(),
+        Sources::Criteria(criteria) => return criteria_words(criteria),
         Sources::AnyOf(peers) if peers.is_empty() => return "among its peers: none".to_owned(),
         Sources::AnyOf(peers) => peers,
     };
@@ -371,6 +410,26 @@ fn peers(sources: &Sources) -> String {
         words.push(format!("{} more", peers.len() - PEERS_MAX));
     }
     format!("among {}", words.join(" or "))
+}
+
+fn criteria_words(criteria: &Criteria) -> String {
+    let mut words = Vec::new();
+    let named = [
+        ("", &criteria.selector),
+        ("not ", &criteria.not_selector),
+        ("in namespaces with ", &criteria.namespace_selector),
+    ];
+    for (what, labels) in named {
+        words.extend(labels.as_ref().map(|labels| format!("{what}{labels}")));
+    }
+    if let Some(names) = &criteria.service_accounts {
+        words.push(format!("service account {}", names.join(" or ")));
+    }
+    if criteria.nets.is_some() || !criteria.not_nets.is_empty() {
+        words.push("address in the rule's nets".to_owned());
+    }
+    words.extend(criteria.ip_version.map(|v| format!("IPv{v}")));
+    format!("a source with {}", words.join(" and "))
 }
 
 fn peer(peer: &Peer) -> String {

@@ -206,7 +206,7 @@ impl<'a> Request<'a> {
 }
 
 /// A value from outside: bounded, and no control character reaches a terminal.
-fn shown(value: &str) -> String {
+pub(super) fn shown(value: &str) -> String {
     const CHARS_MAX: usize = 120;
     let mut words = String::new();
     for c in value.chars().take(CHARS_MAX) {

@@ -1,6 +1,7 @@
 //! Network policies of Cilium and Calico, compiled and evaluated (specs/policies.md 2.1, 2.4, 2.5).
 //! What they select was resolved before: here are, for each service port, the workloads behind it.
 
+mod calico;
 mod cilium;
 mod explain;
 mod http;
@@ -45,6 +46,7 @@ struct Subject {
     unknown: Option<Arc<str>>,
     broken: Option<Arc<NetworkPolicy>>,
     cilium: cilium::Rules,
+    calico: Vec<calico::Tier>,
 }
 
 /// A rule of a policy.
@@ -145,13 +147,14 @@ impl Subject {
     fn compile(subject: &NetworkSubject) -> Self {
         let policies = subject.policies.iter();
         let broken = policies.clone().find(|p| p.broken.is_some() && !p.staged);
-        let of_cilium = policies.filter(|p| p.surface == Surface::Cilium);
+        let of_cilium = policies.clone().filter(|p| p.surface == Surface::Cilium);
         Self {
             workload: subject.workload.clone(),
             port: subject.port,
             unknown: subject.unknown.clone(),
             broken: broken.cloned(),
             cilium: cilium::Rules::compile(of_cilium, subject.port),
+            calico: calico::tiers(policies),
         }
     }
 
@@ -169,7 +172,17 @@ impl Subject {
         if let Some(policy) = &self.broken {
             return verdict(NetworkWhy::Broken).by(policy, None);
         }
-        self.cilium.decide(facts, source, self.port(facts), verdict)
+        let port = self.port(facts);
+        let of_cilium = self.cilium.decide(facts, source, port, verdict);
+        if !of_cilium.allowed || self.calico.is_empty() {
+            return of_cilium;
+        }
+        let of_calico = calico::decide(&self.calico, facts, source, port, verdict);
+        match of_calico.allowed && of_cilium.policy.is_some() {
+            true => of_cilium,
+            // Without a Cilium rule that allows there is nothing to change.
+            false => of_calico,
+        }
     }
 }
 

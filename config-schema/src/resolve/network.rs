@@ -8,8 +8,8 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use super::Findings;
-use super::network_cilium;
 use super::workloads::Pods;
+use super::{network_calico, network_cilium};
 use crate::diagnostics::{Code, Diagnostic};
 use crate::resources::{Loaded, Resources};
 use crate::snapshot::{
@@ -41,7 +41,8 @@ pub(super) fn resolve(
     pods: &Pods,
     findings: &mut Findings,
 ) -> NetworkPolicies {
-    let policies = network_cilium::read_all(resources, findings);
+    let mut policies = network_cilium::read_all(resources, findings);
+    policies.extend(network_calico::read_all(resources, findings));
     if policies.is_empty() {
         return NetworkPolicies::default();
     }

@@ -1,0 +1,12 @@
+//! Network policies of Cilium and Calico, held against naive oracles over generated policies and
+//! requests. The rules one by one are golden cases (`conformance/golden/cilium`, `calico`).
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+mod generate;
+mod oracle;
+mod properties;

@@ -1,0 +1,107 @@
+//! NetworkPolicy, GlobalNetworkPolicy and Tier of Calico (projectcalico.org/v3) as written. What the
+//! fields mean is `resolve`'s business.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde::Deserialize;
+
+/// `spec` of a policy. Egress rules are checked when they are read and not kept: they are enforced
+/// at the source, where no waypoint is.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)] // the fields are Calico's
+pub struct CalicoPolicySpec {
+    pub tier: Option<String>,
+    pub order: Option<f64>,
+    pub selector: Option<String>,
+    pub namespace_selector: Option<String>,
+    pub service_account_selector: Option<String>,
+    pub types: Option<Vec<String>>,
+    pub ingress: Option<Vec<CalicoRule>>,
+    pub egress: Option<Vec<CalicoRule>>,
+    pub do_not_track: Option<bool>,
+    #[serde(rename = "preDNAT")]
+    pub pre_dnat: Option<bool>,
+    pub apply_on_forward: Option<bool>,
+    pub performance_hints: Option<Vec<String>>,
+}
+
+/// One rule.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)] // the fields are Calico's
+pub struct CalicoRule {
+    pub action: String,
+    pub protocol: Option<IntOrString>,
+    pub not_protocol: Option<IntOrString>,
+    pub ip_version: Option<i64>,
+    pub icmp: Option<serde_json::Value>,
+    #[serde(rename = "notICMP")]
+    pub not_icmp: Option<serde_json::Value>,
+    pub source: Option<EntityRule>,
+    pub destination: Option<EntityRule>,
+    pub http: Option<HttpMatch>,
+    pub metadata: Option<RuleMetadata>,
+}
+
+/// `metadata` of a rule.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)] // the fields are Calico's
+pub struct RuleMetadata {
+    pub annotations: Option<BTreeMap<String, String>>,
+}
+
+/// `source` or `destination` of a rule.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)] // the fields are Calico's
+pub struct EntityRule {
+    pub nets: Option<Vec<String>>,
+    pub not_nets: Option<Vec<String>>,
+    pub selector: Option<String>,
+    pub not_selector: Option<String>,
+    pub namespace_selector: Option<String>,
+    pub ports: Option<Vec<IntOrString>>,
+    pub not_ports: Option<Vec<IntOrString>>,
+    pub service_accounts: Option<ServiceAccounts>,
+    pub services: Option<serde_json::Value>,
+    pub domains: Option<Vec<String>>,
+}
+
+/// `serviceAccounts`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)] // the fields are Calico's
+pub struct ServiceAccounts {
+    pub names: Option<Vec<String>>,
+    pub selector: Option<String>,
+}
+
+/// `http`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)] // the fields are Calico's
+pub struct HttpMatch {
+    pub methods: Option<Vec<String>>,
+    pub paths: Option<Vec<HttpPath>>,
+}
+
+/// One item of `paths`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)] // the fields are Calico's
+pub struct HttpPath {
+    pub exact: Option<String>,
+    pub prefix: Option<String>,
+}
+
+/// `spec` of a Tier.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)] // the fields are Calico's
+pub struct TierSpec {
+    pub order: Option<f64>,
+    pub default_action: Option<String>,
+}
