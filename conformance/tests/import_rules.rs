@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
+use cargo_metadata::{DepKindInfo, DependencyKind, Metadata, MetadataCommand};
 
 /// Workspace crates each crate may use outside its tests.
 const WORKSPACE_IMPORTS: &[(&str, &[&str])] = &[
@@ -199,13 +199,27 @@ fn normal_tree(metadata: &Metadata, package: &str) -> BTreeSet<String> {
             let normal = nodes[id]
                 .deps
                 .iter()
-                .filter(|d| d.dep_kinds.iter().any(|k| k.kind == DependencyKind::Normal));
+                .filter(|d| d.dep_kinds.iter().any(is_needed))
+                .filter(|d| !is_only_named(&metadata[id].name, &d.name));
             open.extend(normal.map(|d| &d.pkg));
         }
     }
     seen.into_iter()
         .map(|id| metadata[id].name.to_string())
         .collect()
+}
+
+/// `cargo metadata` lists what a feature would give to a dependency if it were there (`rand_core?/std`);
+/// `cargo tree` shows that it is not.
+fn is_only_named(package: &str, dependency: &str) -> bool {
+    (package, dependency) == ("signature", "rand_core")
+}
+
+/// Needed to build for the systems that Cairn is built for; WebAssembly is none.
+fn is_needed(kind: &DepKindInfo) -> bool {
+    let target = kind.target.as_ref().map(ToString::to_string);
+    let is_wasm = target.is_some_and(|t| t.contains("wasm32") && !t.starts_with("cfg(not"));
+    kind.kind == DependencyKind::Normal && !is_wasm
 }
 
 #[test]

@@ -23,19 +23,19 @@ fn kinds_that_are_not_read_are_mentioned_once_a_file() {
 fn kinds_with_policy_or_routes_that_nobody_enforces_are_named() {
     assert_eq!(
         findings(
-            "apiVersion: security.istio.io/v1
-kind: RequestAuthentication
-metadata: {name: jwt, namespace: shop}
+            "apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: web, namespace: shop}
 ---
 apiVersion: cilium.io/v2
-kind: CiliumNetworkPolicy
+kind: CiliumEnvoyConfig
 metadata: {name: l7}
 "
         ),
         [
-            "2:7 warning not-enforced : RequestAuthentication shop/jwt has no effect: \
+            "2:7 warning not-enforced : DestinationRule shop/web has no effect: \
              Cairn does not read this kind yet",
-            "6:7 warning not-enforced : CiliumNetworkPolicy l7 has no effect: \
+            "6:7 warning not-enforced : CiliumEnvoyConfig l7 has no effect: \
              Cairn does not read this kind yet",
         ]
     );
