@@ -58,6 +58,18 @@ kind: Service
 metadata: {name: v2, namespace: shop}
 spec: {clusterIP: 10.96.0.22, ports: [{name: http, port: 80}]}
 ---
+apiVersion: v1
+kind: Service
+metadata: {name: db, namespace: shop, labels: {istio.io/use-waypoint: waypoint}}
+spec: {clusterIP: 10.96.0.13, ports: [{name: tcp, port: 5432}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: db, namespace: shop}
+spec:
+  targetRefs: [{group: '', kind: Service, name: db}]
+  rules: [{from: [{source: {serviceAccounts: [client]}}]}]
+---
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
 metadata: {name: canary, namespace: shop}
@@ -79,8 +91,9 @@ spec:
 /// Where the servers of v1 and v2 are: not at the virtual addresses.
 const V1: &str = "10.97.0.1:8080";
 const V2: &str = "10.97.0.2:8080";
-/// And that of `open`.
+/// Those of `open` and `db`.
 const OPEN: &str = "10.97.0.3:8080";
+const DB: &str = "10.97.0.4:5432";
 
 fn slice(service: &str, endpoint: &str) -> String {
     let endpoint: SocketAddr = endpoint.parse().unwrap();
@@ -90,9 +103,10 @@ apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
 metadata: {{name: {service}-1, namespace: shop, labels: {{kubernetes.io/service-name: {service}}}}}
 addressType: IPv4
-ports: [{{name: http, port: {}}}]
+ports: [{{name: {}, port: {}}}]
 endpoints: [{{addresses: ['{}']}}]
 ",
+        if service == "db" { "tcp" } else { "http" },
         endpoint.port(),
         endpoint.ip()
     )
@@ -117,6 +131,7 @@ impl Mesh {
             "10.97.0.1",
             "10.97.0.2",
             "10.97.0.3",
+            "10.97.0.4",
         ] {
             lab.address(address);
         }
@@ -139,7 +154,8 @@ impl Mesh {
             _servers: servers,
         };
         mesh.configure(&format!(
-            "{MESH}{}{}{}",
+            "{MESH}{}{}{}{}",
+            slice("db", DB),
             slice("v1", V1),
             slice("v2", V2),
             slice("open", OPEN)
@@ -261,7 +277,7 @@ fn policy_and_routes_hold_through_the_kernel() {
         .collect();
     assert_eq!(
         flagged,
-        ["10.96.0.10:80", "10.96.0.12:80"],
+        ["10.96.0.10:80", "10.96.0.12:80", "10.96.0.13:5432"],
         "exactly those with something at L7"
     );
 
@@ -319,6 +335,37 @@ fn policy_and_routes_hold_through_the_kernel() {
         before,
         "the other port was not touched"
     );
+}
+
+#[test]
+fn a_tcp_service_speaks_first_and_its_policy_decides_by_the_pod() {
+    let Some(mut mesh) = Mesh::new() else { return };
+    let stranger = mesh.lab.pod("stranger");
+    mesh.list(&[("client", &mesh.client), ("stranger", &stranger)]);
+    let _server = mesh.lab.server("db", &[("10.97.0.4", 5432)]);
+    let _agent = mesh.agent();
+    let to = "10.96.0.13:5432";
+    let reached = mesh.client.app().connect(to, json!({})).unwrap();
+    assert_eq!(reached.server, "db");
+    assert_eq!(
+        reached.from,
+        IpAddr::V4(mesh.client.address),
+        "as the server sees it"
+    );
+    assert_eq!(reached.peer, to.parse().unwrap(), "as dialled");
+    stranger.app().connect(to, json!({})).unwrap_err();
+    // The same pod under another account: known by its listing, and at once.
+    let listed = fs::read_to_string(mesh.path("pods.json")).unwrap();
+    replace(
+        &mesh.path("pods.json"),
+        &listed.replace(
+            "\"serviceAccount\":\"stranger\"",
+            "\"serviceAccount\":\"client\"",
+        ),
+    );
+    until("the stranger is a client", DEADLINE, || {
+        stranger.app().connect(to, json!({})).is_ok()
+    });
 }
 
 #[test]
@@ -454,7 +501,7 @@ fn status_and_detach_tell_what_they_see_and_do() {
     assert_eq!(status["pods"][0]["pod"], "shop/client", "{status:#}");
     assert_eq!(
         status["services"].as_array().unwrap().len(),
-        2,
+        3,
         "{status:#}"
     );
     let text = String::from_utf8(mesh.ask(&["status"]).stdout).unwrap();

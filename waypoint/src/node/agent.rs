@@ -227,22 +227,10 @@ impl<S: Steering> Agent<S> {
 
     /// Enrols the pods that are there and lets go of the others.
     fn reconcile(&mut self) {
-        let wanted: BTreeMap<ObjectKey, NodePod> = self
-            .wanted
-            .iter()
-            .map(|pod| (pod.key(), pod.clone()))
-            .collect();
-        let gone: Vec<ObjectKey> = self
-            .enrolled
-            .iter()
-            .filter(|(key, enrolled)| {
-                wanted.get(key) != Some(&enrolled.as_listed)
-                    || !enrolled.namespace.is_at(&enrolled.as_listed.netns)
-            })
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in gone {
-            self.let_go(&key);
+        let keyed = self.wanted.iter().map(|pod| (pod.key(), pod.clone()));
+        let wanted: BTreeMap<ObjectKey, NodePod> = keyed.collect();
+        for key in self.outdated(&wanted) {
+            self.let_go(&key, wanted.get(&key));
         }
         self.failing.retain(|key, _| wanted.contains_key(key));
         for (key, pod) in &wanted {
@@ -256,19 +244,30 @@ impl<S: Steering> Agent<S> {
                     self.failing.remove(key);
                     self.enrolled.insert(key.clone(), enrolled);
                 }
-                Err(error) => {
-                    let words = error.to_string();
-                    if self.failing.get(key) != Some(&words) {
-                        tracing::error!(pod = %key, error = %words,
-                            "pod not enrolled: its connections go direct, past policy");
-                        self.failing.insert(key.clone(), words);
-                    }
-                }
+                Err(error) => self.fails(key, error.to_string()),
             }
         }
         // While a pod fails, what an earlier agent enrolled may be that pod: it stays refused.
         if self.failing.is_empty() {
             self.forget_strangers();
+        }
+    }
+
+    /// Pods that left, are listed otherwise, or have another namespace than they had.
+    fn outdated(&self, wanted: &BTreeMap<ObjectKey, NodePod>) -> Vec<ObjectKey> {
+        let is_outdated = |key: &ObjectKey, enrolled: &Enrolled| {
+            wanted.get(key) != Some(&enrolled.as_listed)
+                || !enrolled.namespace.is_at(&enrolled.as_listed.netns)
+        };
+        let found = self.enrolled.iter().filter(|(k, e)| is_outdated(k, e));
+        found.map(|(key, _)| key.clone()).collect()
+    }
+
+    fn fails(&mut self, key: &ObjectKey, words: String) {
+        if self.failing.get(key) != Some(&words) {
+            tracing::error!(pod = %key, error = %words,
+                "pod not enrolled: its connections go direct, past policy");
+            self.failing.insert(key.clone(), words);
         }
     }
 
@@ -346,15 +345,21 @@ impl<S: Steering> Agent<S> {
         Ok((worker, sender))
     }
 
-    fn let_go(&mut self, key: &ObjectKey) {
+    /// Ends the listening for a pod. One that is the same in all but its listing stays in the kernel,
+    /// which gets its new listener at once: not for a moment may it pass policy by.
+    fn let_go(&mut self, key: &ObjectKey, listed: Option<&NodePod>) {
         let Some(enrolled) = self.enrolled.remove(key) else {
             return;
         };
+        if listed.is_some_and(|pod| enrolled.namespace.is_at(&pod.netns)) {
+            tracing::info!(pod = %key, "pod is listed otherwise");
+            return;
+        }
         enrolled.pod.egress.close();
         match self.steering.withdraw(enrolled.in_kernel.netns_cookie) {
             Ok(()) => tracing::info!(pod = %key, "pod left"),
             Err(error) => {
-                tracing::error!(pod = %key, %error, "pod left, and the kernel still has it")
+                tracing::error!(pod = %key, %error, "pod left, and the kernel still has it");
             }
         }
     }
