@@ -112,6 +112,7 @@ pub fn tcp() -> Exchange {
         policy: None,
         rule: None,
         shadow: vec![],
+        network: None,
     });
     exchange
 }

@@ -16,7 +16,7 @@ const MESH: &str = include_str!("tests/mesh.yaml");
 fn ask(line: &[&str]) -> (String, Outcome) {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("mesh.yaml");
-    std::fs::write(&file, MESH).unwrap();
+    fs::write(&file, MESH).unwrap();
     let always = ["explain", "--config", file.to_str().unwrap()];
     let args = Line::parse_from(always.iter().chain(line)).args;
     let loaded = configuration::load(&args.config, &args.choice);
