@@ -62,9 +62,11 @@ impl<'a> Request<'a> {
             return false;
         }
         // All of them, even after one has failed, for the sake of what they change.
-        rule.header_matches
-            .iter()
-            .fold(true, |all, expected| self.meets(expected) && all)
+        let mut all = true;
+        for expected in &rule.header_matches {
+            all &= self.meets(expected);
+        }
+        all
     }
 
     fn matches_plainly(&self, rule: &CiliumHttpRule) -> bool {

@@ -17,8 +17,10 @@ use proptest::option::weighted;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-/// Expressions, and what they match in plain code.
-pub const PATTERNS: [(&str, fn(&str) -> bool); 5] = [
+/// An expression, and what it matches in plain code.
+type Meaning = (&'static str, fn(&str) -> bool);
+
+pub const PATTERNS: [Meaning; 5] = [
     ("/a", |v| v == "/a"),
     ("/a.*", |v| v.starts_with("/a")),
     ("/a|/b", |v| v == "/a" || v == "/b"),
