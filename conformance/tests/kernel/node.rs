@@ -401,7 +401,7 @@ fn killed_or_stopped_each_service_has_what_it_asked_for() {
     );
     assert!(refused() && open_by("direct"));
     agent.signal("CONT");
-    until("it is steered to again", DEADLINE, || steered());
+    until("it is steered to again", DEADLINE, &steered);
     assert!(open_by("open"));
 
     agent.signal("KILL");
