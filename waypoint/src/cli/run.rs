@@ -139,7 +139,8 @@ pub(super) fn dns_name(text: &str) -> Result<String, String> {
 
 /// Runs until it is told to stop.
 pub fn run(args: Args) -> anyhow::Result<Outcome> {
-    log::start()?;
+    // Dropped last, so that it takes the others' last words.
+    let _log = log::start()?;
     raise_descriptor_limit();
     let _access_log = match args.access_log {
         AccessLog::Json => {
