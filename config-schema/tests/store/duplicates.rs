@@ -56,10 +56,11 @@ fn the_version_that_was_in_force_stays_whatever_the_order() {
         for _ in 0..2 {
             let update = feed(&mut store, &files);
             assert_eq!(in_force(&update.resources), ["a kept /1"]);
-            let [finding] = &update.diagnostics[..] else {
+            let [finding, kept] = &update.diagnostics[..] else {
                 panic!("{:?}", update.diagnostics);
             };
             assert_eq!(finding.code, Code::DuplicateObject);
+            assert_eq!(kept.code, Code::KeptLastGood, "/config_dump lists it");
             let effect = finding.effect.as_deref().unwrap();
             assert!(
                 effect.ends_with("the last good version stays in force"),
