@@ -1,7 +1,7 @@
 //! `when` of an AuthorizationPolicy rule: which keys there are, and what each is compared with
 //! (specs/istio-waypoint.md 4.8).
 
-use http::header::HeaderName;
+use http::header::{HOST, HeaderName};
 
 use super::policy_rules::Reading;
 use super::policy_values as read_value;
@@ -55,10 +55,15 @@ pub(super) fn read(written: &When, path: &str, reading: &mut Reading<'_>) -> Opt
         "destination.port" => {
             Condition::DestinationPort(reading.values(any_of, none_of, read_value::port))
         }
-        key => Condition::RequestHeader {
-            name: header_of(key, &format!("{path}.key"), reading)?,
-            values: reading.values(any_of, none_of, read_value::text),
-        },
+        key => {
+            let name = header_of(key, &format!("{path}.key"), reading)?;
+            let values = if name == HOST {
+                reading.values(any_of, none_of, read_value::host_header)
+            } else {
+                reading.values(any_of, none_of, read_value::text)
+            };
+            Condition::RequestHeader { name, values }
+        }
     };
     Some(condition)
 }
