@@ -78,7 +78,7 @@ impl Head {
 
     /// Whether nothing has come but line breaks, which some clients send after a body.
     pub fn is_blank(&self) -> bool {
-        self.begin.trim_ascii().is_empty()
+        self.lines == 0 && self.line_is_empty
     }
 
     /// Why the engine did not take it.
