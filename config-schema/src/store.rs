@@ -4,9 +4,10 @@
 mod assemble;
 mod contest;
 mod pieces;
+mod settle;
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
@@ -14,9 +15,10 @@ use rustc_hash::FxHashMap;
 use crate::diagnostics::Diagnostic;
 use crate::limits::FILE_BYTES_MAX;
 use crate::origin::Origin;
-use crate::parse::{Item, Names};
+use crate::parse::Names;
 use crate::resources::Resources;
 use pieces::Cached;
+use settle::Known;
 
 /// One file as it is now.
 #[derive(Clone, Debug)]
@@ -43,20 +45,10 @@ pub struct Update {
 #[derive(Debug, Default)]
 pub struct Store {
     files: BTreeMap<Arc<str>, FileState>,
-    /// What was put in force by the last update, and from which file.
-    in_force: FxHashMap<Origin, InForce>,
-    /// Objects with definitions that differ, and the files these are in.
-    contested: FxHashMap<Origin, BTreeSet<Arc<str>>>,
+    /// What is known of each object from the updates before.
+    known: FxHashMap<Origin, Known>,
     names: Names,
     documents_parsed: u64,
-}
-
-/// What is in force of one object.
-#[derive(Clone, Debug)]
-struct InForce {
-    item: Item,
-    /// The file it is from.
-    file: Arc<str>,
 }
 
 /// What is kept of one file: what its documents say, not their text.

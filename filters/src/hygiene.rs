@@ -7,7 +7,7 @@
 //! at Istio's waypoint, and therefore worth only what the client is worth.
 
 use cairn_config_schema::identity::Identity;
-use http::header::{CONNECTION, HeaderName, HeaderValue, TE, UPGRADE};
+use http::header::{CONNECTION, COOKIE, HeaderName, HeaderValue, TE, UPGRADE};
 
 use crate::header_change::Headers;
 
@@ -36,6 +36,7 @@ pub fn clean_request(
     request_id: impl FnOnce() -> HeaderValue,
 ) {
     remove_nominated(headers);
+    join_cookies(headers);
     let forbidden = |name: &&HeaderName| {
         name.as_str().starts_with(ENVOY_PREFIX) || **name == X_FORWARDED_CLIENT_CERT
     };
@@ -74,6 +75,22 @@ pub fn strip_hop_by_hop(headers: &mut impl Headers, upgrade: bool) {
     }
     if headers.get_all(&TE).any(|value| value != "trailers") {
         headers.remove(&TE);
+    }
+}
+
+/// HTTP/2 clients send each cookie in a field of its own; anything but HTTP/2 gets one field (RFC 9113
+/// 8.2.3), and policy must see the one that an endpoint will read.
+fn join_cookies(headers: &mut impl Headers) {
+    if headers.get_all(&COOKIE).nth(1).is_none() {
+        return;
+    }
+    let values: Vec<&[u8]> = headers
+        .get_all(&COOKIE)
+        .map(HeaderValue::as_bytes)
+        .collect();
+    // Header values stay one when they are joined by a legal text.
+    if let Ok(joined) = HeaderValue::from_bytes(&values.join(&b"; "[..])) {
+        headers.set(&COOKIE, joined);
     }
 }
 

@@ -68,6 +68,10 @@ pub const UPSTREAM_IDLE_STREAM_TIMEOUT: Duration = Duration::from_secs(50);
 /// Header block of one request. Beyond: 431, connection closed.
 pub const REQUEST_HEADER_BYTES_MAX: usize = 60 * 1024;
 
+/// Bytes of a header that are kept beside the engine's own copy, so that a refusal can say what was
+/// wrong. Beyond: the reason is told in general words.
+pub const HEAD_BYTES_KEPT: usize = 4 * 1024;
+
 /// Time for the header block of one request, first byte to last. Beyond: 408, connection closed.
 pub const REQUEST_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -119,6 +123,17 @@ pub const ACCESS_LOG_BATCH_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How long the exit waits for stdout to take the last lines of the access log.
 pub const ACCESS_LOG_FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Bytes of the process's own log that wait for stderr; as much again may be on its way. Beyond: the
+/// line is dropped and counted, for a worker that waited for stderr would answer nobody.
+pub const LOG_QUEUE_BYTES: usize = 1024 * 1024;
+
+/// How long the exit waits for stderr to take the last lines of the log.
+pub const LOG_FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Of the lines about clients that are refused before there is a stream, one for each reason is
+/// written in this time. Any client can cause them as fast as it can send.
+pub const LOG_REPEAT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Connections to one of the metrics, readiness and admin addresses. Beyond: they wait in the
 /// kernel's backlog until one ends.

@@ -1,5 +1,8 @@
 //! The process's own log, on stderr: levels by `CAIRN_LOG`, changed at runtime through the admin
-//! address. The access log is `telemetry::access_log`'s.
+//! address. How lines get to stderr is in `queue`. The access log is `telemetry::access_log`'s.
+
+mod queue;
+mod seldom;
 
 use std::io::IsTerminal;
 use std::sync::OnceLock;
@@ -9,23 +12,28 @@ use tracing_subscriber::reload::{self, Handle};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt};
 
+pub use queue::Writer;
+pub use seldom::Seldom;
+
 /// What is logged unless `CAIRN_LOG` says otherwise. The engine's own errors repeat what the access
 /// log tells of every request.
 const DEFAULT: &str = "info,pingora_core=off,pingora_proxy=off";
 
 static FILTER: OnceLock<Handle<EnvFilter, Registry>> = OnceLock::new();
 
-/// Starts the log. Called once, by the commands that run for long.
+/// Starts the log. Called once, by the commands that run for long. Dropping the writer writes what
+/// is left; what is logged after that is lost.
 ///
 /// # Errors
-/// When `CAIRN_LOG` is not a filter, or a log has been started already.
-pub fn start() -> anyhow::Result<()> {
+/// When `CAIRN_LOG` is not a filter, a log has been started already, or its thread can not start.
+pub fn start() -> anyhow::Result<Writer> {
     let directives = std::env::var("CAIRN_LOG").unwrap_or_else(|_| DEFAULT.to_owned());
     let filter = EnvFilter::try_new(&directives)
         .map_err(|e| anyhow::anyhow!("CAIRN_LOG={directives}: {e}"))?;
     let (filter, handle) = reload::Layer::new(filter);
+    let writer = Writer::start(Box::new(std::io::stderr()))?;
     let text = fmt::layer()
-        .with_writer(std::io::stderr)
+        .with_writer(writer.lines())
         .with_ansi(std::io::stderr().is_terminal());
     tracing_subscriber::registry()
         .with(filter)
@@ -33,7 +41,7 @@ pub fn start() -> anyhow::Result<()> {
         .try_init()?;
     // `try_init` succeeds once, so nothing is there yet.
     let _ = FILTER.set(handle);
-    Ok(())
+    Ok(writer)
 }
 
 /// Changes what is logged, `info` or `cairn_waypoint=debug,h2=warn`.

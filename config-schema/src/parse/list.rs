@@ -23,9 +23,13 @@ enum Part {
     After,
 }
 
-/// The items of a document that looks like such a list.
+/// The items of a document that looks like such a list. `None` for every line that `kubectl` would
+/// not have written: what is not understood here is read as a whole, never left out.
 pub(crate) fn cut_list<'t>(document: &Document<'t>) -> Option<CutList<'t>> {
     let text = document.text;
+    if has_other_breaks(text) {
+        return None;
+    }
     let (mut part, mut end) = (Part::Before, 0);
     let mut frame = String::new();
     let mut starts: Vec<(usize, usize)> = Vec::new();
@@ -33,15 +37,16 @@ pub(crate) fn cut_list<'t>(document: &Document<'t>) -> Option<CutList<'t>> {
     for (number, line) in text.split_inclusive('\n').enumerate() {
         let start = end;
         end += line.len();
-        let is_item = line.starts_with("- ");
         let is_items = line.trim_end() == "items:";
+        let is_nothing = line.trim().is_empty() || line.starts_with('#');
         match part {
-            // A directive would not reach the pieces.
-            Part::Before if is_item || line.starts_with('%') => return None,
-            Part::After if is_item || is_items => return None,
             Part::Before if is_items => part = Part::Items,
-            Part::Items if is_item => starts.push((start, number)),
-            Part::Items if line.starts_with([' ', '#', '\n', '\r']) => {}
+            Part::After if is_items => return None,
+            Part::Items if line.starts_with("- ") => starts.push((start, number)),
+            Part::Items if is_nothing => {}
+            // Before the first `- ` it would belong to no item.
+            Part::Items if line.starts_with(' ') && !starts.is_empty() => {}
+            _ if !is_nothing && !is_around_items(line) => return None,
             Part::Items => part = Part::After,
             Part::Before | Part::After => {}
         }
@@ -67,11 +72,32 @@ pub(crate) fn cut_list<'t>(document: &Document<'t>) -> Option<CutList<'t>> {
     Some(CutList { frame, items })
 }
 
+/// Whether lines may end otherwise than with LF or CR LF: at a lone CR in YAML (YAML 1.2.2, 5.4), at
+/// others in YAML 1.1.
+fn has_other_breaks(text: &str) -> bool {
+    let lone_cr = text.match_indices('\r').any(|(at, _)| {
+        let rest = text.get(at + 1..).unwrap_or_default();
+        !rest.starts_with('\n')
+    });
+    lone_cr || text.contains(['\u{85}', '\u{2028}', '\u{2029}'])
+}
+
+/// A line of a `List` before or after its items: a key that it has, or a part of its `metadata`.
+fn is_around_items(line: &str) -> bool {
+    let is_start = line.trim_end() == "---";
+    let keys = ["apiVersion: ", "kind: ", "metadata:", " "];
+    is_start || keys.iter().any(|key| line.starts_with(key))
+}
+
 /// Whether this is a `List` with its items taken out: a block map whose `items` stand where the cut
 /// was made, and not a text in which such lines occur.
 pub(super) fn is_frame(root: &Node<'_>, text: &str) -> bool {
     let entries = root.entries();
-    let once = |key: &str| entries.iter().filter(|e| e.key == key).count() == 1;
+    let count = |key: &str| entries.iter().filter(|e| e.key == key).count();
+    // A list with a fault outside of its items is one whose items are not to be trusted.
+    let is_faultless = entries.iter().all(|e| {
+        ["apiVersion", "kind", "metadata", "items"].contains(&&*e.key) && count(&e.key) == 1
+    });
     let is_block = entries.first().is_some_and(|e| e.key_at == root.at)
         && entries.iter().all(|e| e.key_at.column == 1);
     let items_line = text.lines().position(|line| line.trim_end() == "items:");
@@ -80,8 +106,7 @@ pub(super) fn is_frame(root: &Node<'_>, text: &str) -> bool {
         items.value.is_null() && line == items_line.map(|line| line + 1)
     };
     is_block
-        && once("kind")
-        && once("items")
+        && is_faultless
         && root.get("kind").and_then(Node::text) == Some("List")
         && root.entry("items").is_some_and(is_cut)
 }

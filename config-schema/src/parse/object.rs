@@ -230,7 +230,9 @@ impl<'d> Reader<'d> {
             Some(origin) if is_other_config_map(&origin) => {}
             Some(origin) => {
                 finding.object = Some(origin.clone());
+                let pod_ips = salvage::pod_ips_of_text(origin.kind, self.document.text);
                 self.parsed.items.push(Item::Broken(Arc::new(Broken {
+                    pod_ips,
                     origin,
                     location: finding.location.clone(),
                     reason: error.message.as_str().into(),

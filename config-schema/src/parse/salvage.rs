@@ -2,6 +2,8 @@
 //! and name, from a text that is no YAML. Lenient where the reader is strict, and silent: whoever
 //! calls has reported the error.
 
+use std::net::IpAddr;
+
 use super::fault::closest;
 use super::node::{Node, Value, duplicates};
 use super::scalar::{Plain, resolve};
@@ -74,6 +76,56 @@ fn target(kind: Kind, node: &Node<'_>) -> Option<TargetRef> {
         section_name: text("sectionName")?,
         port,
     })
+}
+
+/// Addresses in `status.podIPs` and `status.podIP` of a Pod that has not ended. Nothing may be sent
+/// there as long as it is not known whose identity to expect.
+pub(super) fn pod_ips(kind: Kind, object: &Node<'_>) -> Vec<IpAddr> {
+    let statuses = object.entries().iter().filter(|e| e.key == "status");
+    let mut found = Vec::new();
+    for status in statuses.filter(|_| kind == Kind::Pod) {
+        let phase = status.value.get("phase").and_then(Node::text);
+        if matches!(phase, Some("Succeeded" | "Failed")) {
+            continue;
+        }
+        for entry in status.value.entries() {
+            match &*entry.key {
+                "podIP" => found.extend(address(&entry.value)),
+                "podIPs" => {
+                    let ips = entry.value.items().iter().flat_map(Node::entries);
+                    found.extend(ips.filter_map(|ip| address(&ip.value)));
+                }
+                _ => {}
+            }
+        }
+    }
+    found.sort();
+    found.dedup();
+    found
+}
+
+fn address(node: &Node<'_>) -> Option<IpAddr> {
+    node.text()?.trim().parse().ok()
+}
+
+/// The same from a text that is no YAML: whatever follows `podIP`, `podIPs` or `ip` and is an
+/// address. Of the node's addresses (`hostIPs`) none is meant.
+pub(super) fn pod_ips_of_text(kind: Kind, text: &str) -> Vec<IpAddr> {
+    if kind != Kind::Pod {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    let mut is_of_pod = false;
+    for word in text.split(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '.' | ':')) {
+        match (word.parse(), word.trim_end_matches(':')) {
+            (Ok(address), _) if is_of_pod => found.push(address),
+            (Ok(_), _) | (Err(_), "" | "ip") => {}
+            (Err(_), key) => is_of_pod = matches!(key, "podIP" | "podIPs"),
+        }
+    }
+    found.sort();
+    found.dedup();
+    found
 }
 
 /// What a line scan finds at the top of a text that could not be parsed.
@@ -181,6 +233,25 @@ mod tests {
         let gateway = found.unwrap().remove(0);
         assert_eq!(gateway.kind, "Gateway");
         assert_eq!(gateway.group, "gateway.networking.k8s.io");
+    }
+
+    #[test]
+    fn the_addresses_of_a_pod_are_read_from_what_is_left() {
+        let text = "kind: Pod\nstatus:\n  hostIP: 192.168.0.1\n  hostIPs:\n  - ip: 192.168.0.1\n  \
+                    phase: Running\n  podIP: 10.1.0.1\n  podIPs:\n  - ip: 10.1.0.1\n  - ip: 'fd00::1'\n  \
+                    startTime: x\n  ip: 10.9.9.9\n";
+        let expected: Vec<IpAddr> = ["10.1.0.1", "fd00::1"]
+            .map(|ip| ip.parse().unwrap())
+            .to_vec();
+        let object = tree::build(text).unwrap().unwrap();
+        assert_eq!(pod_ips(Kind::Pod, &object), expected);
+        let ended = text.replace("Running", "Succeeded");
+        let object = tree::build(&ended).unwrap().unwrap();
+        assert!(pod_ips(Kind::Pod, &object).is_empty());
+        assert_eq!(pod_ips_of_text(Kind::Pod, text), expected);
+        let flow =
+            "{kind: Pod, status: {podIPs: [{ip: 10.1.0.1}, {\"ip\":\"fd00::1\"}], hostIP: 10.2.0.1";
+        assert_eq!(pod_ips_of_text(Kind::Pod, flow), expected);
     }
 
     #[test]

@@ -118,8 +118,13 @@ pub(super) fn read(
 
 fn keys_twice(node: &Node<'_>) -> Vec<Fault> {
     let twice = duplicates(node).into_iter().map(|twice| {
-        let line = twice.first.line;
-        let message = format!("the key comes twice in one map, first in line {line}");
+        // Not the number of the line: nodes count from the start of their document or list item.
+        let first = match twice.at.line.saturating_sub(twice.first.line) {
+            0 => "in the same line".to_owned(),
+            1 => "one line above".to_owned(),
+            lines => format!("{lines} lines above"),
+        };
+        let message = format!("the key comes twice in one map, first {first}");
         Fault::error(Code::SyntaxError, message, twice.path, twice.at)
     });
     twice.collect()
@@ -225,6 +230,7 @@ impl Subject<'_> {
             (_, _, reason) => Item::Broken(Arc::new(Broken {
                 location: Some(location(self.file, self.node.at)),
                 targets: salvage::targets(self.origin.kind, self.node),
+                pod_ips: salvage::pod_ips(self.origin.kind, self.node),
                 origin: self.origin,
                 reason: reason.unwrap_or_else(|| "it cannot be read".into()),
             })),

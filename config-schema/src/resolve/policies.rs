@@ -184,13 +184,32 @@ fn compile(
             );
         }
     };
+    tell_of_action(object, action, &scope, findings);
+    let dry_run = dry_run(object, findings);
+    let rules = rules(object, action, dry_run, &scope, terms, findings);
+    Some(Policy {
+        origin: object.origin.clone(),
+        action,
+        dry_run,
+        rules,
+        broken: None,
+    })
+}
+
+/// What is to be said of an action, whatever the rules.
+fn tell_of_action(
+    object: &Object<AuthorizationPolicySpec>,
+    action: Action,
+    scope: &str,
+    findings: &mut Findings,
+) {
     if action == Action::Custom {
         let finding = Diagnostic::error(Code::Unsupported, "CUSTOM is not supported yet")
             .with_effect(format!(
                 "requests to {scope} that its rules match are denied"
             ));
         findings.push(object.mark(finding, "spec.action"));
-    } else if spec.provider.is_some() {
+    } else if object.spec.provider.is_some() {
         let finding = Diagnostic::warning(
             Code::BadValue,
             "a provider means nothing but with action CUSTOM",
@@ -201,15 +220,6 @@ fn compile(
     if action == Action::Deny {
         warn_of_no_rules(object, findings);
     }
-    let dry_run = dry_run(object, findings);
-    let rules = rules(object, action, dry_run, &scope, terms, findings);
-    Some(Policy {
-        origin: object.origin.clone(),
-        action,
-        dry_run,
-        rules,
-        broken: None,
-    })
 }
 
 /// As in Istio, a DENY policy without rules matches nothing (specs/istio-waypoint.md 4.8).

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use http::header::HeaderName;
+use http::header::{HOST, HeaderName};
 
 use super::policy_rules::Reading;
 use super::policy_values as read_value;
@@ -76,10 +76,15 @@ pub(super) fn read(written: &When, path: &str, reading: &mut Reading<'_>) -> Opt
             path: claim_of(key, &format!("{path}.key"), reading)?,
             values: reading.values(any_of, none_of, read_value::text),
         },
-        key => Condition::RequestHeader {
-            name: header_of(key, &format!("{path}.key"), reading)?,
-            values: reading.values(any_of, none_of, read_value::text),
-        },
+        key => {
+            let name = header_of(key, &format!("{path}.key"), reading)?;
+            let values = if name == HOST {
+                reading.values(any_of, none_of, read_value::host_header)
+            } else {
+                reading.values(any_of, none_of, read_value::text)
+            };
+            Condition::RequestHeader { name, values }
+        }
     };
     Some(condition)
 }

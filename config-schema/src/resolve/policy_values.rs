@@ -153,9 +153,20 @@ pub(super) fn host(
     Ok(())
 }
 
-/// Requests reach policy without the dot at the end of their host, so a value with one
+/// A value of the header Host, compared as it is sent but for the dot at its end.
+pub(super) fn host_header(
+    _: &mut Reading<'_>,
+    text: &str,
+    _: &str,
+    values: &mut Vec<StringMatch>,
+) -> Result {
+    values.push(StringMatch::parse(&without_last_dot(text)));
+    Ok(())
+}
+
+/// Requests reach policy and routes without the dot at the end of their host, so a value with one
 /// (`foo.example.`, `*.example.:8080`) must not have it either: it would match nothing.
-fn without_last_dot(text: &str) -> Cow<'_, str> {
+pub(super) fn without_last_dot(text: &str) -> Cow<'_, str> {
     let (host, port) = match text.split_once(':') {
         Some((host, port)) => (host, Some(port)),
         None => (text, None),

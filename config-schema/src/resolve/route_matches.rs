@@ -9,9 +9,10 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::Method;
-use http::header::HeaderName;
+use http::header::{HOST, HeaderName};
 
 use super::paths::canonical;
+use super::policy_values::without_last_dot;
 use super::route_rules::Reading;
 use crate::diagnostics::Code;
 use crate::resources::gateway_api::{
@@ -144,10 +145,23 @@ fn read_headers(
         }
         let value = match header.r#type {
             Some(HeaderType::RegularExpression) => {
+                if name == HOST && header.value.ends_with("\\.") {
+                    let message = "requests are matched without the dot at the end of their host";
+                    let effect = "it matches nothing";
+                    reading.warn(
+                        Code::BadValue,
+                        &format!("{at}.value"),
+                        message.to_owned(),
+                        effect,
+                    );
+                }
                 match pattern(&header.value, &format!("{at}.value"), reading) {
                     Some(pattern) => TextMatch::Regex(pattern),
                     None => continue,
                 }
+            }
+            Some(HeaderType::Exact) | None if name == HOST => {
+                TextMatch::Exact(without_last_dot(&header.value).into())
             }
             Some(HeaderType::Exact) | None => TextMatch::Exact(header.value.as_str().into()),
         };

@@ -38,6 +38,7 @@ pub(super) fn resolve(
 ) -> Pods {
     let mut pods = Pods::default();
     let mut shared = SharedLabels::new(resources);
+    pods.unknown_addresses.extend(&resources.doubtful_pod_ips);
     let mut by_age: Vec<&Arc<Object<PodSpec>>> = Vec::with_capacity(resources.pods.len());
     for loaded in resources.pods.values() {
         match loaded {
@@ -48,6 +49,7 @@ pub(super) fn resolve(
                     "its identity is unknown, so nothing is sent to it",
                 ));
                 pods.unknown.insert(broken.origin.key.clone());
+                pods.unknown_addresses.extend(&broken.pod_ips);
             }
         }
     }

@@ -38,6 +38,11 @@ macro_rules! kinds {
                 match self { $(Self::$kind(object) => &object.place,)* }
             }
 
+            /// When the object was made, seconds since 1970.
+            pub fn created_s(&self) -> Option<i64> {
+                match self { $(Self::$kind(object) => object.meta.created_s,)* }
+            }
+
             /// Corrects the place after lines were added or removed before the object's document.
             pub fn set_lines_before(&mut self, lines_before: u32) {
                 match self {
@@ -49,7 +54,7 @@ macro_rules! kinds {
                 }
             }
 
-            /// Whether both say the same, wherever they stand.
+            /// Whether both say the same, wherever they stand and whenever they were made.
             pub fn says_the_same_as(&self, other: &Self) -> bool {
                 match (self, other) {
                     $((Self::$kind(a), Self::$kind(b)) => {

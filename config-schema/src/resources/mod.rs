@@ -15,7 +15,8 @@ mod place;
 pub use any::{AnyObject, Spec};
 pub use place::{PathHasher, Place};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::diagnostics::{Diagnostic, Location};
@@ -93,6 +94,8 @@ pub struct Broken {
     /// `targetRefs` of a policy or `parentRefs` of a route that could be read all the same.
     /// `None`: not even that, so that the scope is everything the object could reach.
     pub targets: Option<Vec<TargetRef>>,
+    /// Addresses of a Pod that could be read all the same: `status.podIPs`.
+    pub pod_ips: Vec<IpAddr>,
 }
 
 /// A reference to another object: `targetRefs` of a policy, `parentRefs` of a route.
@@ -149,6 +152,8 @@ pub struct Resources {
     pub endpoint_slices: BTreeMap<ObjectKey, Loaded<kube::EndpointSliceSpec>>,
     /// Pods.
     pub pods: BTreeMap<ObjectKey, Loaded<kube::PodSpec>>,
+    /// Addresses that Pods have by a text that is not in force: whose they are is not known.
+    pub doubtful_pod_ips: BTreeSet<IpAddr>,
     /// AuthorizationPolicies.
     pub authorization_policies: BTreeMap<ObjectKey, Loaded<istio::AuthorizationPolicySpec>>,
     /// CiliumNetworkPolicies.

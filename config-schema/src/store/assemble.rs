@@ -1,79 +1,73 @@
-//! Puts together what is in force from what the documents say now and what was in force before.
+//! Puts together what is in force from what the documents say now and what was known before, and
+//! tells what is wrong. Which version of an object counts is decided in `settle`.
 
-use std::collections::BTreeSet;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::contest::Definition;
-use super::{FileState, InForce, Store};
+use super::contest::{Defined, place, pod_ips};
+use super::settle::{Decided, Decision, Known, Places, decide, remember};
+use super::{FileState, Store};
 use crate::diagnostics::{Code, Diagnostic, Location, Severity};
-use crate::origin::Origin;
+use crate::origin::{Kind, ObjectKey, Origin};
 use crate::parse::{Item, moved};
-use crate::resources::{AnyObject, Broken, Resources};
+use crate::resources::{Broken, Resources};
 
 /// The work of one update.
-pub(super) struct Assembly<'s> {
-    pub(super) before: FxHashMap<Origin, InForce>,
-    pub(super) now: FxHashMap<Origin, InForce>,
-    /// The files that define an object in different ways, before and now.
-    pub(super) contested_before: FxHashMap<Origin, BTreeSet<Arc<str>>>,
-    pub(super) contested: FxHashMap<Origin, BTreeSet<Arc<str>>>,
-    /// First definitions that are not what is in force: broken or contested ones.
-    pub(super) firsts: FxHashMap<Origin, Definition>,
-    pub(super) resources: Resources,
-    pub(super) diagnostics: Vec<Diagnostic>,
-    pub(super) file: &'s Arc<str>,
+struct Assembly {
+    files: FxHashSet<Arc<str>>,
+    before: FxHashMap<Origin, Known>,
+    now: FxHashMap<Origin, Defined>,
+    /// Files of which a part, or all, can not be read, and how many objects each may hide that it
+    /// had before.
+    damaged: FxHashMap<Arc<str>, usize>,
+    resources: Resources,
+    diagnostics: Vec<Diagnostic>,
 }
 
 impl Store {
     pub(super) fn assemble(&mut self, order: &[&Arc<str>]) -> (Resources, Vec<Diagnostic>) {
-        let Some(first) = order.first() else {
-            self.in_force.clear();
-            self.contested.clear();
-            return Default::default();
-        };
         let mut assembly = Assembly {
-            now: FxHashMap::with_capacity_and_hasher(self.in_force.len(), Default::default()),
-            before: std::mem::take(&mut self.in_force),
-            contested_before: std::mem::take(&mut self.contested),
-            contested: FxHashMap::default(),
-            firsts: FxHashMap::default(),
+            files: order.iter().map(|path| Arc::clone(path)).collect(),
+            now: FxHashMap::with_capacity_and_hasher(self.known.len(), Default::default()),
+            before: std::mem::take(&mut self.known),
+            damaged: FxHashMap::default(),
             resources: Resources::default(),
             diagnostics: Vec::new(),
-            file: first,
         };
         for path in order {
-            assembly.file = path;
             if let Some(state) = self.files.get(*path) {
-                assembly.file(state);
+                assembly.file(path, state);
             }
         }
+        let decisions = assembly.decide();
         for path in order {
-            assembly.file = path;
             if let Some(state) = self.files.get_mut(*path) {
-                assembly.unreadable_parts(state);
+                assembly.unreadable_parts(path, state);
             }
         }
-        self.in_force = assembly.now;
-        self.contested = assembly.contested;
+        self.known = assembly.remember(decisions);
         (assembly.resources, assembly.diagnostics)
     }
 }
 
-impl Assembly<'_> {
+impl Assembly {
     /// Everything the documents of a file say.
-    fn file(&mut self, state: &FileState) {
+    fn file(&mut self, path: &Arc<str>, state: &FileState) {
+        let once = Arc::new(Places::from([(path.clone(), 1)]));
         let mut kinds = FxHashSet::default();
+        let mut is_damaged = state.unreadable.is_some();
         for document in &state.documents {
             let lines_before = document.lines_before;
-            for finding in &document.parsed.diagnostics {
+            let parsed = &document.parsed;
+            is_damaged |= parsed.is_damaged || !parsed.unreadable.is_empty();
+            for finding in &parsed.diagnostics {
                 let mut finding = finding.clone();
                 finding.location = finding.location.map(|l| moved(&l, lines_before));
                 self.diagnostics.push(finding);
             }
-            for (kind, location) in &document.parsed.kinds_not_read {
+            for (kind, location) in &parsed.kinds_not_read {
                 if kinds.insert(kind) {
                     let message = format!("{kind} is not read by this version");
                     let finding = Diagnostic::new(Severity::Info, Code::UnknownKind, message)
@@ -81,75 +75,110 @@ impl Assembly<'_> {
                     self.diagnostics.push(finding);
                 }
             }
-            for item in &document.parsed.items {
-                self.item(item, lines_before);
+            for item in &parsed.items {
+                self.item(item, lines_before, path, &once);
             }
+        }
+        if is_damaged {
+            self.damaged.insert(path.clone(), 0);
         }
     }
 
-    /// One object of a document.
-    fn item(&mut self, item: &Item, lines_before: u32) {
-        let origin = item.origin();
-        let Entry::Vacant(entry) = self.now.entry(origin.clone()) else {
-            return self.defined_again(item, lines_before);
+    /// One object of a document. `once` is its place, if there is no other.
+    fn item(&mut self, item: &Item, lines_before: u32, path: &Arc<str>, once: &Arc<Places>) {
+        let item = match item {
+            Item::Good(_) => item.clone(),
+            Item::Broken(broken) => Item::Broken(Arc::new(Broken {
+                location: broken.location.as_ref().map(|l| moved(l, lines_before)),
+                ..Broken::clone(broken)
+            })),
         };
-        let file = self.file.clone();
-        let broken = match item {
-            Item::Good(object) => {
-                object.put(&mut self.resources, false);
-                let item = item.clone();
-                entry.insert(InForce { item, file });
+        let origin = item.origin().clone();
+        let mut defined = match self.now.entry(origin) {
+            Entry::Vacant(entry) => {
+                entry.insert(Defined::new(item, once.clone()));
                 return;
             }
-            Item::Broken(broken) => broken,
+            Entry::Occupied(entry) => entry,
         };
-        let at = location_of(item, lines_before);
-        let item = match self.last_good(origin).cloned() {
-            Some(good) => {
-                good.put(&mut self.resources, true);
-                let message = format!("{origin} is broken; its last good version stays in force");
-                self.diagnostics.push(kept(origin, message, at.clone()));
-                Item::Good(good)
+        let first = place(&defined.get().item);
+        let Some(contest) = defined.get_mut().add(&item, path) else {
+            return;
+        };
+        let origin = defined.key();
+        let effect = match self.before.get(origin).map(|known| &known.item) {
+            Some(Item::Good(_)) => {
+                "neither takes effect by itself: the last good version stays in force"
             }
-            None => {
-                let broken = Arc::new(Broken {
-                    location: at.clone(),
-                    ..Broken::clone(broken)
-                });
-                broken.put(&mut self.resources);
-                Item::Broken(broken)
-            }
+            _ => "neither is in force: the object counts as one that can not be read",
         };
-        let first = Definition {
-            item: Item::Broken(broken.clone()),
-            at,
-            file: file.clone(),
-        };
-        self.firsts.insert(origin.clone(), first);
-        self.now.insert(origin.clone(), InForce { item, file });
+        let first = first.map(|at| format!(", first at {at}"));
+        let message = format!("{origin} is {contest}{}", first.unwrap_or_default());
+        let finding = Diagnostic::error(Code::DuplicateObject, message)
+            .with_effect(effect)
+            .with_hint("remove one of them, or rename it")
+            .at(place(&item))
+            .of(origin.clone(), "");
+        self.diagnostics.push(finding);
     }
 
-    /// The version that was in force before.
-    pub(super) fn last_good(&self, origin: &Origin) -> Option<&AnyObject> {
-        match self.before.get(origin) {
-            Some(InForce {
-                item: Item::Good(object),
-                ..
-            }) => Some(object),
-            _ => None,
+    /// Puts in force what is to be, and tells what is kept and why.
+    fn decide(&mut self) -> FxHashMap<Origin, Decided> {
+        let gone = self.before.keys().filter(|o| !self.now.contains_key(*o));
+        let origins: Vec<Origin> = self.now.keys().chain(gone).cloned().collect();
+        let mut decisions = FxHashMap::with_capacity_and_hasher(origins.len(), Default::default());
+        let mut findings = Vec::new();
+        for origin in origins {
+            let (before, now) = (self.before.get(&origin), self.now.get(&origin));
+            let hidden_in = before.map_or_else(Vec::new, |before| {
+                before.hidden_in(now, |file| self.damaged.contains_key(file))
+            });
+            for file in &hidden_in {
+                let count = self.damaged.entry(file.clone()).or_default();
+                *count += 1;
+            }
+            let decision = decide(before, now, !hidden_in.is_empty());
+            if let Some(decision) = &decision {
+                match &decision.item {
+                    Item::Good(object) => object.put(&mut self.resources, decision.is_kept),
+                    Item::Broken(broken) => broken.put(&mut self.resources),
+                }
+                if decision.is_kept {
+                    // A kept Pod's new addresses are nobody's whom one could expect there.
+                    let said = now.map(|now| pod_ips(&now.item)).unwrap_or_default();
+                    let known = pod_ips(&decision.item);
+                    let doubtful = said.iter().filter(|ip| !known.contains(ip));
+                    self.resources.doubtful_pod_ips.extend(doubtful);
+                    findings.push(kept(decision, now, hidden_in.first()));
+                }
+            }
+            let is_hidden = !hidden_in.is_empty();
+            decisions.insert(
+                origin,
+                Decided {
+                    decision,
+                    is_hidden,
+                },
+            );
         }
+        findings.sort_by(|a, b| by_object(a).cmp(&by_object(b)));
+        self.diagnostics.extend(findings);
+        decisions
     }
 
-    /// While a part of a file cannot be read, all that the file provided before and does not now
-    /// stays in force: it may be in that part. If nothing is missing, the part is something new of
-    /// which nothing is known, and the waypoint is told so; but a file that was read before and
-    /// can not be opened now is no news.
-    fn unreadable_parts(&mut self, state: &mut FileState) {
+    /// While a part of a file cannot be read, all that the file had before and does not show now
+    /// may be in that part. If nothing is missing, the part is something new of which nothing is
+    /// known, and the waypoint is told so; but a file that was read before and can not be opened
+    /// now is no news.
+    fn unreadable_parts(&mut self, path: &Arc<str>, state: &mut FileState) {
+        let Some(hidden) = self.damaged.get(path) else {
+            state.has_unknown_scope = false;
+            return;
+        };
         let mut parts: Vec<(Arc<str>, Location)> = Vec::new();
-        let is_damaged = |s: &FileState| s.documents.iter().any(|d| d.parsed.is_damaged);
         if let Some(reason) = &state.unreadable {
-            let message = format!("cannot read {}: {reason}", self.file);
-            parts.push((message.into(), self.start()));
+            let message = format!("cannot read {path}: {reason}");
+            parts.push((message.into(), start(path)));
         }
         for document in &state.documents {
             let unreadable = document.parsed.unreadable.iter();
@@ -159,16 +188,11 @@ impl Assembly<'_> {
             };
             parts.extend(unreadable.map(|(reason, at)| part(reason, at)));
         }
-        if parts.is_empty() && !is_damaged(state) {
-            state.has_unknown_scope = false;
-            return;
-        }
-        let kept = self.keep_contested(state) + self.keep_missing();
         if parts.is_empty() {
             return;
         }
         let is_known = state.unreadable.is_some() && state.was_read;
-        state.has_unknown_scope |= kept == 0 && !is_known;
+        state.has_unknown_scope |= *hidden == 0 && !is_known;
         if !state.has_unknown_scope && state.unreadable.is_some() {
             let findings = parts
                 .into_iter()
@@ -180,55 +204,68 @@ impl Assembly<'_> {
         }
     }
 
-    /// Keeps in force what the file provided before and no file provides now; says how many.
-    fn keep_missing(&mut self) -> usize {
-        let is_missing = |(origin, before): &(&Origin, &InForce)| {
-            before.file == *self.file && !self.now.contains_key(*origin)
-        };
-        let missing = self.before.iter().filter(is_missing);
-        let mut missing: Vec<_> = missing.map(|(o, b)| (o.clone(), b.item.clone())).collect();
-        missing.sort_by(|a, b| (a.0.kind, &a.0.key).cmp(&(b.0.kind, &b.0.key)));
-        let count = missing.len();
-        for (origin, item) in missing {
-            match &item {
-                Item::Good(object) => object.put(&mut self.resources, true),
-                Item::Broken(broken) => broken.put(&mut self.resources),
+    /// What the next update is to know.
+    fn remember(&self, mut decisions: FxHashMap<Origin, Decided>) -> FxHashMap<Origin, Known> {
+        let all_is_refused = !self.resources.unreadable.is_empty();
+        let mut known = FxHashMap::with_capacity_and_hasher(self.now.len(), Default::default());
+        let mut note = |origin: &Origin, now: Option<&Defined>| {
+            let decided = decisions.remove(origin).unwrap_or_default();
+            let before = self.before.get(origin);
+            let is_deleted = |file: &Arc<str>| !self.files.contains(file);
+            if let Some(one) = remember(before, now, decided, all_is_refused, is_deleted) {
+                known.insert(origin.clone(), one);
             }
-            let message = format!(
-                "{origin} stays in force: it was in {}, part of which cannot be read now",
-                self.file
-            );
-            let finding = kept(&origin, message, Some(self.start()));
-            self.diagnostics.push(finding);
-            let file = self.file.clone();
-            self.now.insert(origin, InForce { item, file });
+        };
+        for (origin, now) in &self.now {
+            note(origin, Some(now));
         }
-        count
-    }
-
-    pub(super) fn start(&self) -> Location {
-        Location {
-            file: self.file.clone(),
-            line: 1,
-            column: 1,
+        for origin in self.before.keys().filter(|o| !self.now.contains_key(*o)) {
+            note(origin, None);
         }
+        known
     }
 }
 
-pub(super) fn kept(origin: &Origin, message: String, location: Option<Location>) -> Diagnostic {
+/// That something else is in force than the files say, and why.
+fn kept(decision: &Decision, now: Option<&Defined>, hidden_in: Option<&Arc<str>>) -> Diagnostic {
+    let origin = decision.item.origin();
+    let stays = match decision.item {
+        Item::Good(_) => "stays in force",
+        Item::Broken(_) => "stays as it was",
+    };
+    let seen = now.and_then(|now| place(&now.item));
+    let message = match (hidden_in, now) {
+        (Some(file), _) => {
+            let why = format!("it was in {file}, part of which cannot be read now");
+            let seen = seen.as_ref();
+            let seen = seen.map(|at| format!("; what {at} says does not replace it"));
+            format!("{origin} {stays}: {why}{}", seen.unwrap_or_default())
+        }
+        (
+            None,
+            Some(Defined {
+                contest: Some(contest),
+                ..
+            }),
+        ) => {
+            format!("{origin} {stays} as it was: it is {contest}")
+        }
+        (None, _) => format!("{origin} is broken; its last good version {stays}"),
+    };
     Diagnostic::warning(Code::KeptLastGood, message)
         .with_hint("mend it, or delete it to take it out of force")
-        .at(location)
+        .at(hidden_in.map(start).or(seen))
         .of(origin.clone(), "")
 }
 
-/// Where an object of a document stands in the file.
-pub(super) fn location_of(item: &Item, lines_before: u32) -> Option<Location> {
-    match item {
-        Item::Good(object) => object.place().locate(""),
-        Item::Broken(broken) => {
-            let location = broken.location.as_ref();
-            location.map(|l| moved(l, lines_before))
-        }
+fn by_object(finding: &Diagnostic) -> Option<(Kind, &ObjectKey)> {
+    finding.object.as_ref().map(|o| (o.kind, &o.key))
+}
+
+fn start(file: &Arc<str>) -> Location {
+    Location {
+        file: file.clone(),
+        line: 1,
+        column: 1,
     }
 }

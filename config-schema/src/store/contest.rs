@@ -1,139 +1,99 @@
-//! One name, two definitions that say different things: nobody can know which is meant, so neither
-//! is taken. What was in force before stays; without that the object is a broken one. The order of
-//! files and documents decides nothing but which place a finding names first.
+//! The definitions of one object. One name, two definitions that say different things: nobody can
+//! know which is meant, so neither is taken, and the order of files and documents decides nothing
+//! but which place a finding names first. What is in force instead is decided in `settle`.
 
-use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::assemble::{Assembly, kept, location_of};
-use super::{FileState, InForce};
-use crate::diagnostics::{Code, Diagnostic, Location};
-use crate::origin::Origin;
+use super::settle::Places;
+use crate::diagnostics::Location;
 use crate::parse::Item;
 use crate::resources::{AnyObject, Broken, TargetRef};
 
-/// Why an object with several definitions counts as broken.
-const REASON: &str = "it is defined twice with different content";
-
-/// The first definition of an object, when it is not what is in force.
+/// What the files say of one object.
 #[derive(Clone, Debug)]
-pub(super) struct Definition {
+pub(super) struct Defined {
+    /// Good: what all definitions say. Broken: they can not be read or differ, and this is whatever
+    /// any of them may be aimed at.
     pub item: Item,
-    pub at: Option<Location>,
-    pub file: Arc<str>,
+    pub places: Arc<Places>,
+    /// What is wrong with there being more than one, as in "it is defined twice ...".
+    pub contest: Option<&'static str>,
+    first_is_broken: bool,
 }
 
-impl Assembly<'_> {
-    /// A further definition of an object that has one already.
-    pub(super) fn defined_again(&mut self, item: &Item, lines_before: u32) {
-        let origin = item.origin();
-        let Some(in_force) = self.now.get(origin) else {
-            return;
-        };
-        let first = match (self.firsts.get(origin), &in_force.item) {
-            (Some(first), _) => first.clone(),
-            (None, Item::Broken(_)) => return, // the firsts of those are noted
-            (None, good @ Item::Good(object)) => Definition {
-                item: good.clone(),
-                at: object.place().locate(""),
-                file: in_force.file.clone(),
-            },
-        };
-        if let (Item::Good(a), Item::Good(b)) = (&first.item, item)
-            && a.says_the_same_as(b)
+impl Defined {
+    pub fn new(item: Item, places: Arc<Places>) -> Self {
+        let first_is_broken = matches!(item, Item::Broken(_));
+        Self {
+            item,
+            places,
+            contest: None,
+            first_is_broken,
+        }
+    }
+
+    /// Takes a further definition in; says what is wrong with it.
+    pub fn add(&mut self, again: &Item, file: &Arc<str>) -> Option<&'static str> {
+        *Arc::make_mut(&mut self.places)
+            .entry(file.clone())
+            .or_default() += 1;
+        if let (Item::Good(one), Item::Good(other)) = (&self.item, again)
+            && one.says_the_same_as(other)
         {
-            return;
+            // Copies may differ in their age, which routes are ordered by: the oldest counts, in
+            // whatever order the files come.
+            if age(other) < age(one) {
+                self.item = again.clone();
+            }
+            return None;
         }
-        let decided = self.decided(origin, &first, &in_force.item, item);
-        let effect = match &decided {
-            Item::Good(object) => {
-                object.put(&mut self.resources, true);
-                "neither takes effect by itself: the last good version stays in force"
-            }
-            Item::Broken(broken) => {
-                broken.put(&mut self.resources);
-                "neither is in force: the object counts as one that can not be read"
-            }
+        let contest = match (self.first_is_broken, again) {
+            (true, Item::Broken(_)) => "defined twice, and neither definition can be read",
+            (false, Item::Good(_)) => "defined twice with different content",
+            _ => "defined twice, and one of the definitions can not be read",
         };
-        let place = first.at.as_ref().map(|at| format!(", first at {at}"));
-        let message = format!("{origin} is defined twice with different content");
-        let message = message + &place.unwrap_or_default();
-        let finding = Diagnostic::error(Code::DuplicateObject, message)
-            .with_effect(effect)
-            .with_hint("remove one of them, or rename it")
-            .at(location_of(item, lines_before))
-            .of(origin.clone(), "");
-        self.diagnostics.push(finding);
-        let files = self.contested.entry(origin.clone()).or_default();
-        files.extend([first.file.clone(), self.file.clone()]);
-        let file = first.file.clone();
-        self.firsts.insert(origin.clone(), first);
-        let item = decided;
-        self.now.insert(origin.clone(), InForce { item, file });
+        let reason = format!("it is {}", self.contest.unwrap_or(contest));
+        self.contest.get_or_insert(contest);
+        self.item = Item::Broken(Arc::new(joined(&self.item, again, reason.into())));
+        Some(contest)
     }
+}
 
-    /// What takes the place of two definitions.
-    fn decided(&self, origin: &Origin, first: &Definition, there: &Item, again: &Item) -> Item {
-        if let Some(good) = self.last_good(origin) {
-            return Item::Good(good.clone());
+/// Sorts older before younger before unknown.
+fn age(object: &AnyObject) -> (bool, Option<i64>) {
+    let created_s = object.created_s();
+    (created_s.is_none(), created_s)
+}
+
+/// What may be either of two: aimed at all that either is aimed at.
+pub(super) fn joined(one: &Item, other: &Item, reason: Arc<str>) -> Broken {
+    let targets = match (targets(one), targets(other)) {
+        (Some(mut all), Some(more)) => {
+            all.extend(more);
+            all.sort();
+            all.dedup();
+            Some(all)
         }
-        // `there` is the first definition, or what more than one were put together to already.
-        let targets = match (targets(there), targets(again)) {
-            (Some(mut all), Some(more)) => {
-                all.extend(more);
-                all.sort();
-                all.dedup();
-                Some(all)
-            }
-            _ => None,
-        };
-        Item::Broken(Arc::new(Broken {
-            origin: origin.clone(),
-            location: first.at.clone(),
-            reason: REASON.into(),
-            targets,
-        }))
+        _ => None,
+    };
+    let mut pod_ips = [pod_ips(one), pod_ips(other)].concat();
+    pod_ips.sort();
+    pod_ips.dedup();
+    Broken {
+        origin: one.origin().clone(),
+        location: place(one),
+        reason,
+        targets,
+        pod_ips,
     }
+}
 
-    /// While a file that took part in a contest can not be read whole, the contest goes on: that the
-    /// other definition is the only one to be seen does not make it the one that is meant. Says how
-    /// many objects that concerns.
-    pub(super) fn keep_contested(&mut self, state: &FileState) -> usize {
-        if self.contested_before.is_empty() {
-            return 0;
-        }
-        let documents = state.documents.iter();
-        let here: BTreeSet<_> = documents
-            .flat_map(|d| d.parsed.items.iter().map(|i| key(i.origin())))
-            .collect();
-        let goes_on = |(origin, files): &(&Origin, &BTreeSet<Arc<str>>)| {
-            files.contains(self.file)
-                && !here.contains(&key(origin))
-                && !self.contested.contains_key(*origin)
-        };
-        let contested = self.contested_before.iter().filter(goes_on);
-        let mut contested: Vec<_> = contested.map(|(o, f)| (o.clone(), f.clone())).collect();
-        contested.sort_by(|(a, _), (b, _)| key(a).cmp(&key(b)));
-        let count = contested.len();
-        for (origin, files) in contested {
-            let Some(before) = self.before.get(&origin).cloned() else {
-                continue;
-            };
-            match &before.item {
-                Item::Good(object) => object.put(&mut self.resources, true),
-                Item::Broken(broken) => broken.put(&mut self.resources),
-            }
-            let message = format!(
-                "{origin} stays as it was: it was defined twice with different content, and {}, \
-                 part of which cannot be read now, had one definition",
-                self.file
-            );
-            let finding = kept(&origin, message, Some(self.start()));
-            self.diagnostics.push(finding);
-            self.contested.insert(origin.clone(), files);
-            self.now.insert(origin, before);
-        }
-        count
+/// Where an object stands in its file.
+pub(super) fn place(item: &Item) -> Option<Location> {
+    match item {
+        Item::Good(object) => object.place().locate(""),
+        Item::Broken(broken) => broken.location.clone(),
     }
 }
 
@@ -159,6 +119,11 @@ fn targets(item: &Item) -> Option<Vec<TargetRef>> {
     }
 }
 
-fn key(origin: &Origin) -> (crate::origin::Kind, &crate::origin::ObjectKey) {
-    (origin.kind, &origin.key)
+/// The addresses of a Pod that runs, as far as they are known.
+pub(super) fn pod_ips(item: &Item) -> &[IpAddr] {
+    match item {
+        Item::Broken(broken) => &broken.pod_ips,
+        Item::Good(AnyObject::Pod(pod)) if !pod.spec.finished => &pod.spec.pod_ips,
+        Item::Good(_) => &[],
+    }
 }

@@ -105,8 +105,8 @@ impl Store {
             let Item::Good(object) = item else { continue };
             object.set_lines_before(document.lines_before);
             // A list that can not be cut is one piece: of its objects most are what they were.
-            if let Some(in_force) = self.in_force.get(object.origin())
-                && let Item::Good(old) = &in_force.item
+            if let Some(known) = self.known.get(object.origin())
+                && let Item::Good(old) = &known.item
                 && old == object
             {
                 *object = old.clone();

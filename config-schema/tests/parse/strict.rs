@@ -175,7 +175,7 @@ fn a_key_that_comes_twice_is_an_error_at_the_second() {
     assert_eq!(
         route("  rules:\n  - name: a\n    filters: []\n    name: b\n"),
         ["10:5 error syntax-error spec.rules[0].name: \
-             the key comes twice in one map, first in line 8"]
+             the key comes twice in one map, first 2 lines above"]
     );
     let (resources, found) =
         load("apiVersion: v1\nkind: Pod\nkind: Service\nmetadata: {name: a}\n");

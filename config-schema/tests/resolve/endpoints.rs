@@ -3,8 +3,10 @@
 use cairn_config_schema::diagnostics::Code;
 use cairn_config_schema::origin::Kind;
 use cairn_config_schema::resolve::{Options, resolve};
+use cairn_config_schema::resources::Resources;
+use cairn_config_schema::store::{SourceFile, Store};
 
-use super::support::{Ask, break_object, load, shop, shop_with};
+use super::support::{Ask, break_object, documents, load, shop, shop_with};
 
 fn slice(name: &str, ports: &str, endpoints: &str) -> String {
     let family = if endpoints.contains("fd00") {
@@ -177,6 +179,50 @@ fn nothing_is_sent_to_a_pod_that_can_not_be_read() {
             .said()
             .contains(&"error no-endpoints EndpointSlice/shop/web-a".to_owned())
     );
+}
+
+/// Of a Pod that can not be read, or of which nobody knows which definition is meant, the addresses
+/// are known all the same: a slice that does not name the pod must not lead there in plain text.
+#[test]
+fn a_pod_that_can_not_be_read_is_known_by_its_addresses() {
+    let by_address = slice(
+        "web-a",
+        HTTP,
+        "{addresses: [10.1.0.1]}, {addresses: [10.1.0.2]}",
+    );
+    let broken = POD.replace("serviceAccountName", "serviceAcountName");
+    let no_yaml = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: web-1\n  namespace: shop\n\
+                   spec: {\nstatus:\n  podIPs:\n  - ip: 10.1.0.1\n"
+        .to_owned();
+    let other = POD
+        .replace("10.1.0.1", "10.1.0.2")
+        .replace(": web}", ": db}");
+    let contested = documents(&[&other, POD]);
+    for (pods, left) in [
+        (&broken, &["10.1.0.2:8000"][..]),
+        (&no_yaml, &["10.1.0.2:8000"]),
+        (&contested, &[]),
+    ] {
+        let mut store = Store::default();
+        let resources = fed(&mut store, &shop(&[&by_address, pods]));
+        let snapshot = resolve(&resources, &Options::default());
+        assert_eq!(snapshot.endpoints("shop/web", 80), left, "{pods}");
+    }
+    // Nor where a Pod in force as it was has moved to by a text that is not.
+    let mut store = Store::default();
+    fed(&mut store, &shop(&[&by_address, POD]));
+    let moved = broken.replace("10.1.0.1", "10.1.0.2");
+    let resources = fed(&mut store, &shop(&[&by_address, &moved]));
+    let snapshot = resolve(&resources, &Options::default());
+    assert_eq!(snapshot.endpoints("shop/web", 80), ["10.1.0.1:8000"]);
+}
+
+fn fed(store: &mut Store, yaml: &str) -> Resources {
+    let file = SourceFile {
+        path: "config.yaml".into(),
+        content: Ok(yaml.as_bytes().into()),
+    };
+    store.update(&[file]).resources
 }
 
 #[test]

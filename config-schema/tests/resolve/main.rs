@@ -5,6 +5,7 @@
 #![allow(clippy::indexing_slicing)]
 
 mod attachment;
+mod broken_policies;
 mod endpoints;
 mod findings;
 mod l7_ports;

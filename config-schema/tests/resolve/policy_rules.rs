@@ -362,3 +362,23 @@ fn the_effect_of_a_broken_rule_depends_on_the_action() {
     let dry = ", annotations: {istio.io/dry-run: \"true\"}";
     assert!(effect("DENY", dry).contains("dry run"));
 }
+
+/// Requests reach policy without the dot at the end of their host.
+#[test]
+fn a_host_is_compared_without_its_last_dot_wherever_it_is_written() {
+    for (value, expected) in [
+        ("Web.shop.", StringMatch::Exact("Web.shop".into())),
+        ("web.shop.:80", StringMatch::Exact("web.shop:80".into())),
+        ("*.shop.", StringMatch::Suffix(".shop".into())),
+        ("web.*", StringMatch::Prefix("web.".into())),
+    ] {
+        let rule = good(&when(
+            "request.headers[Host]",
+            &format!("values: [\"{value}\"]"),
+        ));
+        let [Condition::RequestHeader { values, .. }] = rule.when.as_slice() else {
+            panic!("{:?}", rule.when);
+        };
+        assert_eq!(values.any_of, [expected], "{value}");
+    }
+}

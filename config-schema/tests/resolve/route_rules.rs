@@ -310,3 +310,15 @@ fn a_rule_has_its_name() {
     let rule = good(&format!("name: main, {BACKEND}"));
     assert_eq!(rule.name, Some(Arc::from("main")));
 }
+
+/// Requests are matched without the dot at the end of their host.
+#[test]
+fn a_match_on_host_is_compared_without_its_last_dot() {
+    let found = good(&matching("headers: [{name: Host, value: web.shop.}]"));
+    let headers = &found.matches[0].headers;
+    assert!(matches!(&headers[0].value, TextMatch::Exact(v) if &**v == "web.shop"));
+    let ends_in_dot =
+        matching("headers: [{name: host, type: RegularExpression, value: 'web[.]shop\\.'}]");
+    let (_, said) = rule(&ends_in_dot);
+    assert_eq!(said.len(), 1, "{said:?}");
+}

@@ -109,6 +109,7 @@ pub fn broken(kind: Kind, name: &str, targets: Option<Vec<TargetRef>>) -> Arc<Br
         location: None,
         reason: "line 3 is nonsense".into(),
         targets,
+        pod_ips: Vec::new(),
     })
 }
 

@@ -56,10 +56,11 @@ fn the_version_that_was_in_force_stays_whatever_the_order() {
         for _ in 0..2 {
             let update = feed(&mut store, &files);
             assert_eq!(in_force(&update.resources), ["a kept /1"]);
-            let [finding] = &update.diagnostics[..] else {
+            let [finding, kept] = &update.diagnostics[..] else {
                 panic!("{:?}", update.diagnostics);
             };
             assert_eq!(finding.code, Code::DuplicateObject);
+            assert_eq!(kept.code, Code::KeptLastGood, "/config_dump lists it");
             let effect = finding.effect.as_deref().unwrap();
             assert!(
                 effect.ends_with("the last good version stays in force"),
@@ -115,6 +116,66 @@ fn a_broken_one_is_not_replaced_by_a_good_one_beside_it() {
         );
         assert_eq!(in_force(&update.resources), ["a broken"]);
         assert_eq!(found(&update, Code::DuplicateObject).len(), 1);
+    }
+}
+
+#[test]
+fn it_is_said_which_definitions_can_not_be_read() {
+    let (good, broken) = (
+        policy("a", "/1"),
+        policy("a", "/1").replace("paths", "path"),
+    );
+    for (one, other, expected) in [
+        (
+            &broken,
+            &broken,
+            "is defined twice, and neither definition can be read",
+        ),
+        (
+            &good,
+            &broken,
+            "is defined twice, and one of the definitions can not be read",
+        ),
+        (
+            &broken,
+            &good,
+            "is defined twice, and one of the definitions can not be read",
+        ),
+    ] {
+        let files = [("f.yaml", Ok(&**one)), ("g.yaml", Ok(&**other))];
+        let update = feed(&mut Store::default(), &files);
+        let [finding] = &found(&update, Code::DuplicateObject)[..] else {
+            panic!("{:?}", update.diagnostics);
+        };
+        assert!(finding.contains(expected), "{finding}");
+        let policies = &update.resources.authorization_policies;
+        let Loaded::Broken(broken) = &policies[&key("a")] else {
+            panic!("a is not broken");
+        };
+        assert_eq!(broken.reason.replace("it is", "is"), expected);
+    }
+}
+
+/// Routes are ordered by age, so that the order of files must not decide which copy's counts.
+#[test]
+fn of_copies_that_differ_in_their_age_the_oldest_counts() {
+    let made = |created: &str| {
+        let created = format!("  name: a\n  creationTimestamp: {created}\n");
+        policy("a", "/1").replace("  name: a\n", &created)
+    };
+    let (old, young) = (made("2025-01-01T00:00:00Z"), made("2026-01-01T00:00:00Z"));
+    let unknown = policy("a", "/1");
+    for order in [
+        [&old, &young, &unknown],
+        [&unknown, &young, &old],
+        [&young, &old, &unknown],
+    ] {
+        let text: String = order.into_iter().map(String::as_str).collect();
+        let update = feed(&mut Store::default(), &[("f.yaml", Ok(&text))]);
+        assert!(update.diagnostics.is_empty());
+        let policies = &update.resources.authorization_policies;
+        let created_s = policies[&key("a")].object().unwrap().meta.created_s;
+        assert_eq!(created_s, Some(1_735_689_600));
     }
 }
 

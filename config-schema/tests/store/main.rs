@@ -7,6 +7,8 @@
 )]
 
 mod cache;
+mod contests;
+mod damaged_lists;
 mod duplicates;
 mod last_good;
 mod lists;

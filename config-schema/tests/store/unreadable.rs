@@ -106,8 +106,9 @@ fn what_failed_closed_goes_on_failing_closed_in_an_unreadable_file() {
     assert_eq!(in_force(&update.resources), ["a broken"]);
 }
 
+/// It may be in the part that can not be read as well, and then it is contested.
 #[test]
-fn an_object_that_moved_out_of_the_file_is_not_kept() {
+fn an_object_that_moved_into_another_file_waits_for_the_damage_to_be_mended() {
     let mut store = Store::default();
     let (a, b) = (policy("a", "/1"), policy("b", "/1"));
     let both = a.clone() + &b;
@@ -115,5 +116,14 @@ fn an_object_that_moved_out_of_the_file_is_not_kept() {
     feed(&mut store, &[("f.yaml", Ok(&both))]);
     let moved = policy("b", "/2");
     let update = feed(&mut store, &[("f.yaml", Ok(&rest)), ("g.yaml", Ok(&moved))]);
+    assert_eq!(in_force(&update.resources), ["a good /1", "b kept /1"]);
+    assert_eq!(
+        found(&update, Code::KeptLastGood),
+        [
+            "f.yaml:1:1 AuthorizationPolicy/shop/b stays in force: it was in f.yaml, part of which \
+          cannot be read now; what g.yaml:2:1 says does not replace it"
+        ]
+    );
+    let update = feed(&mut store, &[("f.yaml", Ok(&a)), ("g.yaml", Ok(&moved))]);
     assert_eq!(in_force(&update.resources), ["a good /1", "b good /2"]);
 }

@@ -8,13 +8,16 @@ use crate::frames::{Answered, Frames};
 use crate::mesh::{Mesh, WEB, status_of};
 
 /// None of these is `address:port` or `hostname:port`.
-const MALFORMED: [&str; 54] = [
+const MALFORMED: [&str; 57] = [
     "",
     ":",
     ":80",
     "10.96.1.1",
     "10.96.1.1:",
     "10.96.1.1:0",
+    "10.96.1.1:080",
+    "10.96.1.1:00080",
+    "web.shop.svc.cluster.local:080",
     "10.96.1.1:65616",
     "10.96.1.1:99999",
     "10.96.1.1:+80",

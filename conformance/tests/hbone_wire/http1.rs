@@ -320,3 +320,22 @@ async fn a_101_that_nobody_asked_for_is_a_502_and_ends_the_connection_to_the_end
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_101_of_http_1_0_is_a_502() {
+    let switched = |_: &str| {
+        b"HTTP/1.0 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nraw"
+            .to_vec()
+    };
+    let mesh = scripted(switched).await;
+    let request = "GET /old HTTP/1.1\r\nhost: raw.shop\r\nconnection: upgrade\r\n\
+                   upgrade: websocket\r\n\r\n";
+    let mut stream = mesh.stream(RAW).await;
+    stream.write_all(request.as_bytes()).await.expect("a write");
+    let answer = read_until(&mut stream, "upstream protocol error").await;
+    assert_eq!(status_word(&answer), "502", "{answer:?}");
+    let line = mesh
+        .cairn()
+        .logged("the 101", |line| line["path"] == "/old");
+    assert_eq!(line.await["response_flags"], "UPE");
+}

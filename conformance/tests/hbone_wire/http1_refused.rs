@@ -232,6 +232,65 @@ async fn a_header_block_of_60_kib_passes() {
 }
 
 #[tokio::test]
+async fn a_body_behind_a_large_header_does_not_count_as_header() {
+    let mesh = Mesh::start().await;
+    let value = "x".repeat(50 * 1024);
+    let body = "z".repeat(300_000);
+    let request = format!(
+        "POST / HTTP/1.1\r\nhost: raw.shop\r\nconnection: close\r\nx-big: {value}\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let answer = mesh.exchange(RAW, request).await;
+    assert_eq!(status_word(&answer), "200", "{answer:?}");
+}
+
+/// Sends the begin of a header and nothing more.
+async fn is_timed_out(mesh: &Mesh, sent: &str, answers_before: usize) {
+    let mut stream = mesh.stream(RAW).await;
+    stream.write_all(sent.as_bytes()).await.expect("a write");
+    let began = Instant::now();
+    let read = read_all(&mut stream).await;
+    let took = began.elapsed();
+    assert_eq!(answers(&read), answers_before + 1, "{sent:?}: {read:?}");
+    let last = read.rfind("HTTP/1.1 408").is_some();
+    assert!(last, "{sent:?}: {read:?}");
+    let bounds = Duration::from_secs(9)..Duration::from_secs(15);
+    assert!(bounds.contains(&took), "{sent:?}: {took:?}");
+}
+
+#[tokio::test]
+async fn a_header_begun_behind_another_request_and_half_a_preface_are_timed_too() {
+    let mesh = Mesh::start().await;
+    let first = "GET /first HTTP/1.1\r\nhost: raw.shop\r\n\r\n";
+    let chunked = "POST /first HTTP/1.1\r\nhost: raw.shop\r\ntransfer-encoding: chunked\r\n\r\n\
+                   1\r\nx\r\n0\r\n\r\n";
+    let behind = [first, chunked].map(|request| format!("{request}GET /o"));
+    tokio::join!(
+        is_timed_out(&mesh, "PRI * HT", 0),
+        is_timed_out(&mesh, &behind[0], 1),
+        is_timed_out(&mesh, &behind[1], 1),
+        stays_open(&mesh, first),
+        stays_open(&mesh, chunked),
+        stays_open(
+            &mesh,
+            "POST / HTTP/1.1\r\nhost: raw.shop\r\ncontent-length: 3\r\n\r\nabc"
+        ),
+    );
+}
+
+/// Waits longer than a header may take between two requests.
+async fn stays_open(mesh: &Mesh, request: &str) {
+    let mut stream = mesh.stream(RAW).await;
+    for wait in [12, 0] {
+        stream.write_all(request.as_bytes()).await.expect("a write");
+        let answer = read_until(&mut stream, "ok").await;
+        assert_eq!(status_word(&answer), "200", "{request:?}: {answer:?}");
+        tokio::time::sleep(Duration::from_secs(wait)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_header_that_takes_longer_than_10_s_is_a_408() {
     let mesh = Mesh::start().await;
     let mut stream = mesh.stream(RAW).await;

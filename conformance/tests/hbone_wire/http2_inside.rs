@@ -78,6 +78,19 @@ async fn an_http_port_is_spoken_to_in_http_1_1_with_one_host() {
 }
 
 #[tokio::test]
+async fn cookies_in_fields_of_their_own_reach_an_http_1_1_endpoint_as_one() {
+    let mesh = Mesh::start().await;
+    let both = "[{to: [{operation: {paths: [/*]}}], when: [{key: \"request.headers[cookie]\", \
+                values: [\"a=1; b=2\"]}]}]";
+    mesh.allow_only("raw", both).await;
+    let crumbs = [&BASE[..], &[("cookie", "a=1"), ("cookie", "b=2")]].concat();
+    assert_eq!(by_hand(&mesh, &crumbs).await, Answered::Status(200));
+    let lower = mesh.raw.last().to_ascii_lowercase();
+    assert!(lower.contains("\r\ncookie: a=1; b=2\r\n"), "{lower:?}");
+    assert_eq!(lower.matches("\r\ncookie:").count(), 1, "{lower:?}");
+}
+
+#[tokio::test]
 async fn a_request_that_the_client_resets_ends_the_connection_to_an_http_1_1_endpoint() {
     let mesh = Mesh::start().await;
     let client = http2(mesh.stream(WEB).await).await;
@@ -147,17 +160,20 @@ async fn headers_over_60_kib_are_refused_and_the_connection_goes_on() {
     assert_eq!(fine.expect("an answer").status(), 200);
 }
 
-#[tokio::test]
-async fn malformed_requests_are_refused_and_nothing_is_forwarded() {
-    let mesh = Mesh::start().await;
-    let base = [
-        (":method", "GET"),
-        (":scheme", "http"),
-        (":path", "/"),
-        (":authority", "raw.shop"),
-    ];
+/// A request in order.
+const BASE: [(&str, &str); 4] = [
+    (":method", "GET"),
+    (":scheme", "http"),
+    (":path", "/"),
+    (":authority", "raw.shop"),
+];
+
+type Fields = Vec<(&'static str, &'static str)>;
+
+fn malformed_headers() -> Vec<(&'static str, Fields)> {
+    let base = BASE;
     let with = |more: &[(&'static str, &'static str)]| [&base[..], more].concat();
-    let table = [
+    vec![
         ("another Host", with(&[("host", "other")])),
         (
             "two Hosts",
@@ -177,6 +193,13 @@ async fn malformed_requests_are_refused_and_nothing_is_forwarded() {
             with(&[("x-a", "b\r\nhost: other")]),
         ),
         ("a NUL in a value", with(&[("x-a", "b\0")])),
+    ]
+}
+
+fn malformed_requests() -> Vec<(&'static str, Fields)> {
+    let base = BASE;
+    let with = |more: &[(&'static str, &'static str)]| [&base[..], more].concat();
+    vec![
         ("two methods", with(&[(":method", "POST")])),
         ("an unknown pseudo-header", with(&[(":user", "me")])),
         ("no method", base[1..].to_vec()),
@@ -223,9 +246,14 @@ async fn malformed_requests_are_refused_and_nothing_is_forwarded() {
             "a method with a line feed",
             [&[(":method", "GET / HTTP/1.1\r\n")], &base[1..]].concat(),
         ),
-    ];
+    ]
+}
+
+#[tokio::test]
+async fn malformed_requests_are_refused_and_nothing_is_forwarded() {
+    let mesh = Mesh::start().await;
     let mut wrong = Vec::new();
-    for (what, fields) in &table {
+    for (what, fields) in &[malformed_headers(), malformed_requests()].concat() {
         let answered = tokio::time::timeout(Duration::from_secs(5), by_hand(&mesh, fields)).await;
         let refused = match answered {
             Ok(Answered::Status(status)) => (400..500).contains(&status),
@@ -240,7 +268,7 @@ async fn malformed_requests_are_refused_and_nothing_is_forwarded() {
     assert!(wrong.is_empty(), "{}\n{seen}", wrong.join("\n"));
     assert_eq!(seen, "");
     assert_eq!(
-        by_hand(&mesh, &base).await,
+        by_hand(&mesh, &BASE).await,
         Answered::Status(200),
         "the base"
     );

@@ -23,6 +23,7 @@ mod host;
 mod http1;
 mod http1_refused;
 mod http2_inside;
+mod log;
 mod mesh;
 mod paths;
 mod refusals;

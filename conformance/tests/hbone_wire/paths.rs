@@ -99,6 +99,17 @@ async fn a_path_that_could_be_read_in_two_ways_is_a_400() {
 }
 
 #[tokio::test]
+async fn a_line_break_before_the_request_hides_no_fragment() {
+    let mesh = Mesh::start().await;
+    for breaks in ["\r\n", "\n", "\r\n\r\n"] {
+        let request = format!("{breaks}{}", get("/a#/../b"));
+        let answer = mesh.exchange(RAW, request).await;
+        assert_eq!(status_word(&answer), "400", "{breaks:?}: {answer:?}");
+    }
+    assert_eq!(mesh.raw.seen(), "");
+}
+
+#[tokio::test]
 async fn no_spelling_of_a_denied_path_gets_through() {
     let mesh = Mesh::start().await;
     let deny = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\

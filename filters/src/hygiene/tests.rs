@@ -150,3 +150,13 @@ fn a_change_of_protocol_and_grpcs_trailers_are_kept() {
     strip_hop_by_hop(&mut kept, true);
     assert_eq!(names(&kept), ["connection", "te", "upgrade"]);
 }
+
+#[test]
+fn cookies_in_fields_of_their_own_become_one_field() {
+    let crumbs = [("cookie", "a=1"), ("accept", "*/*"), ("cookie", "b=2; c")];
+    let clean = cleaned(&crumbs);
+    assert_eq!(clean.get_all("cookie").iter().count(), 1);
+    assert_eq!(clean["cookie"], "a=1; b=2; c");
+    assert_eq!(cleaned(&[("cookie", "a=1;b")])["cookie"], "a=1;b");
+    assert_eq!(cleaned(&[]).get("cookie"), None);
+}

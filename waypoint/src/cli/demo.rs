@@ -22,9 +22,8 @@ pub struct Args {
 
 /// Runs `cairn demo`.
 pub fn demo(args: &Args) -> anyhow::Result<Outcome> {
-    if std::env::var_os("CAIRN_LOG").is_some() {
-        log::start()?;
-    }
+    let wanted = std::env::var_os("CAIRN_LOG").is_some();
+    let _log = wanted.then(log::start).transpose()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

@@ -150,7 +150,8 @@ pub(super) fn serve(
     args: Args,
     beside: impl FnOnce(&run::Running) -> anyhow::Result<()>,
 ) -> anyhow::Result<Outcome> {
-    log::start()?;
+    // Dropped last, so that it takes the others' last words.
+    let _log = log::start()?;
     raise_descriptor_limit();
     let _access_log = match args.access_log {
         AccessLog::Json => {

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::tunnel;
 use crate::limits::{CONNECTIONS_PER_WORKER_MAX, HANDSHAKE_TIMEOUT};
+use crate::log::Seldom;
 use crate::telemetry::counters;
 use crate::telemetry::exchange::Peer;
 use crate::tls::Acceptor;
@@ -52,7 +53,10 @@ pub async fn run(listener: TcpListener, acceptor: Acceptor, worker: Arc<Worker>)
             Ok(accepted) => accepted,
             Err(error) => {
                 // Out of descriptors, most likely: wait for some to come back instead of spinning.
-                tracing::warn!(%error, "accept failed");
+                static LINE: Seldom = Seldom::new();
+                if let Some(kept_back) = LINE.due() {
+                    tracing::warn!(%error, kept_back, "accept failed");
+                }
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
@@ -80,8 +84,11 @@ async fn serve(stream: TcpStream, address: SocketAddr, acceptor: &Acceptor, work
             tunnel::serve(tls, Arc::new(Peer { identity, address }), worker).await;
         }
         Ok(Err(error)) => {
+            static LINE: Seldom = Seldom::new();
             worker.handshake_failed(TLS);
-            tracing::info!(%address, %error, "TLS handshake refused");
+            if let Some(kept_back) = LINE.due() {
+                tracing::info!(%address, %error, kept_back, "TLS handshake refused");
+            }
         }
         Err(_) => worker.handshake_failed(TIMEOUT),
     }

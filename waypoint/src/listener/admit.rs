@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 
 use http::{Method, Request, StatusCode};
 
+use crate::log::Seldom;
+
 /// Why a CONNECT is refused. `as_str` is the `reason` label of `cairn_tunnel_refused_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -57,6 +59,14 @@ impl Refusal {
         }
     }
 
+    /// The line in the log that tells of it.
+    pub fn line(self) -> &'static Seldom {
+        static LINES: [Seldom; Refusal::ALL.len()] = [const { Seldom::new() }; Refusal::ALL.len()];
+        // As long as `ALL` is complete, which a test sees to, none is left for the others.
+        static OTHERS: Seldom = Seldom::new();
+        LINES.get(self as usize).unwrap_or(&OTHERS)
+    }
+
     /// The status of the answer (specs/istio-waypoint.md 2.4). A steered connection is reset instead.
     pub fn status(self) -> StatusCode {
         match self {
@@ -97,11 +107,15 @@ pub fn asked<B>(request: &Request<B>) -> Result<Asked, Refusal> {
 }
 
 fn parse_authority(authority: &str) -> Option<Asked> {
+    let (host, port) = authority.rsplit_once(':')?;
+    // As in Host: one way to write a port. The parser of the standard library takes 080.
+    if port.starts_with('0') {
+        return None;
+    }
     if let Ok(address) = authority.parse::<SocketAddr>() {
         let canonical = SocketAddr::new(address.ip().to_canonical(), address.port());
-        return (address.port() != 0).then_some(Asked::Address(canonical));
+        return Some(Asked::Address(canonical));
     }
-    let (host, port) = authority.rsplit_once(':')?;
     // The dot that ends an absolute name in DNS.
     let host = host.strip_suffix('.').unwrap_or(host);
     let port: u16 = port
@@ -119,7 +133,7 @@ fn parse_authority(authority: &str) -> Option<Asked> {
         .rsplit('.')
         .next()
         .is_some_and(|l| l.starts_with(|c: char| c.is_ascii_digit()));
-    let valid = port != 0 && host.len() <= 253 && !numeric && host.split('.').all(label);
+    let valid = host.len() <= 253 && !numeric && host.split('.').all(label);
     valid.then(|| Asked::Hostname(host.to_ascii_lowercase(), port))
 }
 
@@ -147,12 +161,22 @@ mod tests {
     }
 
     #[test]
+    fn each_reason_has_a_line_of_its_own() {
+        for (at, refusal) in Refusal::ALL.into_iter().enumerate() {
+            assert_eq!(refusal as usize, at, "{refusal:?}");
+        }
+    }
+
+    #[test]
     fn malformed_authorities_are_refused() {
         for text in [
             "",
             "10.96.1.2",
             "10.96.1.2:",
             "10.96.1.2:0",
+            "10.96.1.2:080",
+            "[fd00::1]:080",
+            "web.shop:080",
             "10.96.1.2:70000",
             "10.96.1.2:+80",
             "fd00::1:80",

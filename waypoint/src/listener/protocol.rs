@@ -40,13 +40,31 @@ pub async fn detect(stream: &mut ClientStream, declared: AppProtocol) -> io::Res
             Err(_) => Some(Inner::Tcp),
         }
     } else {
-        // A client may keep a connection open before its first request: no deadline until the
-        // first byte, and the engine's header deadline covers the rest.
-        let read = read_until(stream, &mut seen, http_version).await?;
-        read.or((!seen.is_empty()).then_some(Inner::Http1))
+        declared_http(stream, &mut seen).await?
     };
     stream.push_back(seen.freeze());
     Ok(outcome)
+}
+
+/// A client may keep a connection open before its first request: no deadline until the first byte. The
+/// preface comes in one piece; what begins like it and stops is HTTP/1.1 to us, whose header
+/// deadline covers the rest.
+async fn declared_http(
+    stream: &mut TunnelStream,
+    seen: &mut BytesMut,
+) -> io::Result<Option<Inner>> {
+    let Some(first) = stream.next_chunk().await? else {
+        return Ok(None);
+    };
+    append(seen, first);
+    if let Some(inner) = http_version(seen) {
+        return Ok(Some(inner));
+    }
+    let more = read_until(stream, seen, http_version);
+    match tokio::time::timeout(SNIFF_TIMEOUT, more).await {
+        Ok(read) => Ok(read?.or(Some(Inner::Http1))),
+        Err(_) => Ok(Some(Inner::Http1)),
+    }
 }
 
 async fn read_until(

@@ -169,18 +169,26 @@ fn refuse(
     worker: &Worker,
 ) {
     worker.refused(refusal);
+    if let Some(kept_back) = refusal.line().due() {
+        tell(refusal, request, peer, kept_back);
+    }
+    let mut response = Response::new(());
+    *response.status_mut() = refusal.status();
+    // The peer may be gone; then nobody needs the answer.
+    let _ = respond.send_response(response, true);
+}
+
+/// `kept_back`: refusals for the same reason that no line told of.
+fn tell(refusal: Refusal, request: &Request<RecvStream>, peer: &Peer, kept_back: u64) {
     tracing::info!(
         peer = %peer.identity,
         address = %peer.address,
         method = %request.method(),
         authority = request.uri().authority().map_or("", |a| a.as_str()),
         reason = refusal.as_str(),
+        kept_back,
         "tunnel refused"
     );
-    let mut response = Response::new(());
-    *response.status_mut() = refusal.status();
-    // The peer may be gone; then nobody needs the answer.
-    let _ = respond.send_response(response, true);
 }
 
 /// A CONNECT that was taken.

@@ -133,12 +133,23 @@ pub fn has_ambiguous_length(session: &Session) -> bool {
     })
 }
 
+/// Whether the request has a body that ends by its Content-Length.
+pub fn has_stated_length(session: &Session) -> bool {
+    let length = session.req_header().headers.get(CONTENT_LENGTH);
+    length.is_some_and(|length| length != "0")
+}
+
 /// Whether the request line of an HTTP/1.1 request has a `#`. The engine drops a fragment before
 /// anybody can see it; a client that sends one is wrong about where its path ends.
 pub fn has_fragment(session: &Session) -> bool {
     session.as_http1().is_some_and(|http1| {
+        // A line break before the request line is no part of it (RFC 9112 2.2).
         let raw = http1.get_headers_raw_bytes();
-        raw.iter().take_while(|b| **b != b'\n').any(|b| *b == b'#')
+        let lines = raw.trim_ascii_start();
+        lines
+            .iter()
+            .take_while(|b| **b != b'\n')
+            .any(|b| *b == b'#')
     })
 }
 

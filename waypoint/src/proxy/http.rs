@@ -310,11 +310,14 @@ fn note_outcome(ctx: &mut RequestContext, outcome: Outcome) {
     }
 }
 
-/// Whether a 101 answers an upgrade that was forwarded: WebSocket is the only one (`screen.rs`).
+/// Whether a 101 answers an upgrade that was forwarded: WebSocket is the only one (`screen.rs`), and
+/// HTTP/1.0 knows no 101.
 fn is_wanted(session: &Session, response: &ResponseHeader) -> bool {
     let websocket = |to: &http::HeaderValue| to.as_bytes().eq_ignore_ascii_case(b"websocket");
     let upgrade = response.headers.get(http::header::UPGRADE);
-    session.is_upgrade_req() && upgrade.is_none_or(websocket)
+    response.version == Version::HTTP_11
+        && session.is_upgrade_req()
+        && upgrade.is_none_or(websocket)
 }
 
 /// Whether a response ends with its header: by its status, its length, or as gRPC's trailers-only.

@@ -45,7 +45,7 @@ impl Gate {
         let Some(stream) = stream_context(session) else {
             return Judged::Answer(Outcome::Internal);
         };
-        stream.header_read();
+        stream.header_read(headers::has_stated_length(session));
         ctx.held = Some(self.worker.in_flight.hold(Kind::Request));
         let runtime = self.worker.runtime.load_full();
         let exchange = begin(session, &stream, &runtime);

@@ -6,6 +6,7 @@ pub mod connector;
 pub mod context;
 pub mod engine;
 pub mod error;
+mod head;
 pub mod headers;
 pub mod http;
 mod http2;

@@ -25,6 +25,7 @@ use pingora_http::ResponseHeader;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Sleep;
 
+use super::head::Head;
 use super::stream_context::StreamContext;
 use super::unread::Unread;
 use crate::client_stream::ClientStream;
@@ -33,20 +34,19 @@ use crate::telemetry::counters;
 use crate::telemetry::instruments::Tracked;
 use crate::upstream::Carrier;
 
-/// A header this long is not kept for the next request's.
-const HEAD_BYTES_KEPT: usize = 4 * 1024;
-
 /// A client's stream.
 pub struct Downstream {
     io: ClientStream,
     digest: Arc<ProxyDigest>,
     context: Arc<StreamContext>,
-    /// What came of the present header, for the log should the engine refuse it.
-    head: Vec<u8>,
+    /// What came of the present header.
+    head: Head,
     deadline: Option<Pin<Box<Sleep>>>,
     /// The request that `head` and `deadline` are about, as `StreamContext` counts.
     request: u64,
     refused: bool,
+    /// The last bytes that the engine got.
+    tail: [u8; 3],
 }
 
 impl Downstream {
@@ -59,10 +59,11 @@ impl Downstream {
             io,
             digest: Arc::new(ProxyDigest::new(Box::new(response), Some(user_data))),
             context,
-            head: Vec::new(),
+            head: Head::new(),
             deadline: None,
             request: 0,
             refused: false,
+            tail: [0; 3],
         })
     }
 
@@ -71,14 +72,14 @@ impl Downstream {
         self.refused = true;
         // Fits the empty write buffer; if the client is gone nobody needs it.
         let _ = Pin::new(&mut self.io).poll_write(cx, &unread.answer());
-        self.context.tell(unread, self.head.len());
+        self.context.tell(unread, self.head.bytes());
     }
 
     /// The engine could not take the request and is writing its answer.
     fn refuse_unread(&mut self, cx: &mut Context<'_>) {
-        let begun = self.request == self.context.requests() && !self.head.is_empty();
+        let begun = self.request == self.context.requests() && self.head.bytes() > 0;
         let unread = if begun {
-            Unread::explain(&self.head)
+            self.head.explain()
         } else {
             // It came with the request before it, pipelined.
             Unread::unknown()
@@ -88,20 +89,19 @@ impl Downstream {
 
     /// The client ended or broke the stream: is there a begun request to be told of?
     fn end_of_header(&mut self, cx: &mut Context<'_>, broken: Option<&io::Error>) {
-        // Some clients send a line break after a body.
-        if self.head.trim_ascii().is_empty() {
+        if self.head.is_blank() {
             return;
         }
         match broken {
             None => {
-                let unread = Unread::explain(&self.head);
+                let unread = self.head.cut_off();
                 self.refuse(cx, unread);
             }
             Some(error) => {
                 self.refused = true;
                 let reason = format!("the client broke off within the header: {error}");
                 let unread = Unread::because(Outcome::ClientGone, reason);
-                self.context.tell(unread, self.head.len());
+                self.context.tell(unread, self.head.bytes());
             }
         }
     }
@@ -119,12 +119,27 @@ impl Downstream {
         let request = self.context.requests();
         if self.request != request {
             self.request = request;
-            self.deadline = None;
+            self.deadline = self.begun_behind_the_last().then(header_deadline);
             self.head.clear();
-            if self.head.capacity() > HEAD_BYTES_KEPT {
-                self.head = Vec::new();
-            }
         }
+    }
+
+    /// Whether the engine has the begin of this request already: it came pipelined, and the engine
+    /// asks for more. A request ends with an empty line, but for a body of stated length, whose end
+    /// can not be told from a begun header here: then the time counts from the next byte.
+    fn begun_behind_the_last(&self) -> bool {
+        let ended = self.tail.ends_with(b"\n\n") || self.tail == *b"\n\r\n";
+        !ended && !self.context.stated_length()
+    }
+
+    fn note_tail(&mut self, read: &[u8]) {
+        let [_, b, c] = self.tail;
+        self.tail = match *read {
+            [] => return,
+            [x] => [b, c, x],
+            [x, y] => [c, x, y],
+            [.., x, y, z] => [x, y, z],
+        };
     }
 
     fn poll_header(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -140,15 +155,14 @@ impl Downstream {
                 if read.is_empty() {
                     self.end_of_header(cx, None);
                 }
-                self.head.extend_from_slice(read);
-                if self.head.len() > REQUEST_HEADER_BYTES_MAX {
-                    // A body that comes in the same frame counts too, up to the frame's size;
-                    // the engine reads the header in small steps, so only headers get this far.
+                self.head.take(read);
+                self.note_tail(read);
+                if self.head.bytes() > REQUEST_HEADER_BYTES_MAX {
                     buf.set_filled(before);
                     let reason = "the header is larger than 60 KiB";
                     self.refuse(cx, Unread::because(Outcome::HeadersTooLarge, reason));
-                } else if self.deadline.is_none() && !self.head.is_empty() {
-                    self.deadline = Some(Box::pin(tokio::time::sleep(REQUEST_HEADER_TIMEOUT)));
+                } else if self.deadline.is_none() && self.head.bytes() > 0 {
+                    self.deadline = Some(header_deadline());
                 }
                 Poll::Ready(Ok(()))
             }
@@ -160,6 +174,10 @@ impl Downstream {
             }
         }
     }
+}
+
+fn header_deadline() -> Pin<Box<Sleep>> {
+    Box::pin(tokio::time::sleep(REQUEST_HEADER_TIMEOUT))
 }
 
 impl AsyncRead for Downstream {
@@ -176,7 +194,9 @@ impl AsyncRead for Downstream {
             return self.poll_header(cx, buf);
         }
         self.deadline = None;
+        let before = buf.filled().len();
         let read = Pin::new(&mut self.io).poll_read(cx, buf);
+        self.note_tail(buf.filled().get(before..).unwrap_or_default());
         if read.is_pending() && !self.context.is_http2() {
             // The engine flushes a body of known length at its end only. Whoever waits for the
             // client has no more to write at the moment: the client gets what is there. An error

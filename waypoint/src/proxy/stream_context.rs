@@ -22,6 +22,8 @@ pub struct StreamContext {
     http2: bool,
     /// Whether the header of the present request has been read: the guard rests until the next.
     header_read: AtomicBool,
+    /// Whether the present request says how long its body is.
+    stated_length: AtomicBool,
     /// Requests before the present one.
     requests: AtomicU64,
 }
@@ -35,6 +37,7 @@ impl StreamContext {
             worker,
             http2,
             header_read: AtomicBool::new(false),
+            stated_length: AtomicBool::new(false),
             requests: AtomicU64::new(0),
         }
     }
@@ -44,8 +47,10 @@ impl StreamContext {
         self.http2
     }
 
-    /// The header of the present request has been read.
-    pub fn header_read(&self) {
+    /// The header of the present request has been read. `stated_length`: whether its body ends by
+    /// Content-Length, and not with an empty line as everything else in HTTP/1.1 does.
+    pub fn header_read(&self, stated_length: bool) {
+        self.stated_length.store(stated_length, Ordering::Relaxed);
         self.header_read.store(true, Ordering::Relaxed);
     }
 
@@ -58,6 +63,12 @@ impl StreamContext {
     /// Requests of an HTTP/1.1 connection before the present one.
     pub(super) fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Whether the request before ended by its Content-Length. Asked while the next one's header is
+    /// awaited.
+    pub(super) fn stated_length(&self) -> bool {
+        self.stated_length.load(Ordering::Relaxed)
     }
 
     /// Whether the engine is still reading the header of the present request of HTTP/1.1.

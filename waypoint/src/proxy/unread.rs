@@ -12,6 +12,10 @@ use httparse::{Error, Header, Request, Status};
 
 use crate::limits::REQUEST_HEADERS_MAX;
 
+/// The reason when what is wrong is not at hand.
+pub const UNKNOWN: &str =
+    "the request line or a header is malformed, or Host or Content-Length contradict";
+
 /// A request that never became one, and as much of it as could be read.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Unread {
@@ -41,23 +45,19 @@ impl Unread {
 
     /// A request of which only the begin came, or of which a part passed the guard unseen.
     pub fn unknown() -> Self {
-        let reason =
-            "the request line or a header is malformed, or Host or Content-Length contradict";
-        Self::because(Outcome::BadRequest, reason)
+        Self::because(Outcome::BadRequest, UNKNOWN)
     }
 
-    /// What is wrong with a header that the engine refused.
-    pub fn explain(head: &[u8]) -> Self {
+    /// What is wrong with a header that the engine refused. `unfinished`: the reason if `head` is in
+    /// order as far as it goes.
+    pub fn explain(head: &[u8], unfinished: &'static str) -> Self {
         let mut headers = [httparse::EMPTY_HEADER; REQUEST_HEADERS_MAX];
         let mut request = Request::new(&mut headers);
         let parsed = request.parse(head);
         let headers: &[Header<'_>] = request.headers;
         let (outcome, reason) = match parsed {
             Err(error) => of_syntax(error),
-            Ok(Status::Partial) => (
-                Outcome::BadRequest,
-                "the request ended before its header did".into(),
-            ),
+            Ok(Status::Partial) => (Outcome::BadRequest, unfinished.into()),
             Ok(Status::Complete(_)) => of_content(request.path, headers),
         };
         let method = request.method.and_then(|m| m.parse().ok());
@@ -89,14 +89,18 @@ impl Unread {
     }
 }
 
-type Why = (Outcome, Cow<'static, str>);
+/// What is answered, and why.
+pub type Why = (Outcome, Cow<'static, str>);
+
+/// More header lines than [`REQUEST_HEADERS_MAX`].
+pub fn too_many_headers() -> Why {
+    let reason = format!("the request has more than {REQUEST_HEADERS_MAX} header lines");
+    (Outcome::HeadersTooLarge, reason.into())
+}
 
 fn of_syntax(error: Error) -> Why {
     let reason = match error {
-        Error::TooManyHeaders => {
-            let reason = format!("the request has more than {REQUEST_HEADERS_MAX} header lines");
-            return (Outcome::HeadersTooLarge, reason.into());
-        }
+        Error::TooManyHeaders => return too_many_headers(),
         Error::HeaderName => "a header name has a character that no name has",
         Error::HeaderValue => "a header value has a control character",
         Error::Version => "the request line does not end with HTTP/1.1",
@@ -182,7 +186,7 @@ mod tests {
             ("GET / HTTP/1.1\r\nhost: a\r\n", "ended before its header"),
             (&many, "more than 256 header lines"),
         ] {
-            let why = Unread::explain(head.as_bytes());
+            let why = Unread::explain(head.as_bytes(), "ended before its header");
             assert!(why.reason.contains(reason), "{head:?}: {why:?}");
             assert!(why.outcome.refusal().is_some(), "{why:?}");
         }
@@ -190,13 +194,16 @@ mod tests {
 
     #[test]
     fn what_could_be_read_is_told() {
-        let why = Unread::explain(b"PUT /a?b HTTP/1.1\r\nhost: one\r\nHost: two\r\n\r\n");
+        let why = Unread::explain(
+            b"PUT /a?b HTTP/1.1\r\nhost: one\r\nHost: two\r\n\r\n",
+            UNKNOWN,
+        );
         assert_eq!((why.method.as_str(), why.path.as_str()), ("PUT", "/a?b"));
         assert_eq!(
             (why.outcome, why.authority.as_str()),
             (Outcome::BadAuthority, "one")
         );
-        let why = Unread::explain(b"\x16\x03\x01\r\n\r\n");
+        let why = Unread::explain(b"\x16\x03\x01\r\n\r\n", UNKNOWN);
         assert_eq!((why.method.as_str(), why.path.as_str()), ("GET", ""));
     }
 

@@ -28,6 +28,8 @@ pub static UPSTREAM_TUNNELS: Gauge = Gauge::new(&names::UPSTREAM_TUNNELS);
 pub static UPSTREAM_STREAMS: Gauge = Gauge::new(&names::UPSTREAM_STREAMS);
 /// Access log lines dropped.
 pub static ACCESS_LOG_DROPPED: Gauge = Gauge::new(&names::ACCESS_LOG_DROPPED);
+/// Lines of the process's own log dropped.
+pub static LOG_DROPPED: Gauge = Gauge::new(&names::LOG_DROPPED);
 
 /// Requests with a valid token.
 pub static JWT_VALID: Gauge = Gauge::new(&names::JWT_VALID);
@@ -74,7 +76,7 @@ pub fn certificate_expires(at: SystemTime) {
 
 /// Everything above, as a scrape shows it.
 pub fn families() -> Vec<MetricFamily> {
-    let instruments: [&dyn Instrument; 17] = [
+    let instruments: [&dyn Instrument; 18] = [
         &TUNNEL_REFUSED,
         &REQUEST_REFUSED,
         &HANDSHAKE_FAILED,
@@ -84,6 +86,7 @@ pub fn families() -> Vec<MetricFamily> {
         &UPSTREAM_TUNNELS,
         &UPSTREAM_STREAMS,
         &ACCESS_LOG_DROPPED,
+        &LOG_DROPPED,
         &RELOADS,
         &RELOAD_DURATION,
         &SNAPSHOT_VERSION,

@@ -245,6 +245,12 @@ pub const ACCESS_LOG_DROPPED: Metric = counter(
     "Access log lines dropped because stdout did not keep up",
     &[],
 );
+/// Lines of the process's own log dropped.
+pub const LOG_DROPPED: Metric = counter(
+    "cairn_log_dropped_total",
+    "Lines of the log dropped because stderr did not keep up",
+    &[],
+);
 /// Overflow of label sets.
 pub const SERIES_OVERFLOW: Metric = counter(
     "cairn_metric_series_overflow_total",
