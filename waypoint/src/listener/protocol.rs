@@ -50,7 +50,7 @@ pub async fn detect(stream: &mut ClientStream, declared: AppProtocol) -> io::Res
 /// preface comes in one piece; what begins like it and stops is HTTP/1.1 to us, whose header
 /// deadline covers the rest.
 async fn declared_http(
-    stream: &mut TunnelStream,
+    stream: &mut ClientStream,
     seen: &mut BytesMut,
 ) -> io::Result<Option<Inner>> {
     let Some(first) = stream.next_chunk().await? else {
