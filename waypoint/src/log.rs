@@ -4,6 +4,7 @@
 mod queue;
 mod seldom;
 
+use std::backtrace::BacktraceStatus;
 use std::io::IsTerminal;
 use std::sync::OnceLock;
 
@@ -39,9 +40,19 @@ pub fn start() -> anyhow::Result<Writer> {
         .with(filter)
         .with(text)
         .try_init()?;
+    std::panic::set_hook(Box::new(tell_panic));
     // `try_init` succeeds once, so nothing is there yet.
     let _ = FILTER.set(handle);
     Ok(writer)
+}
+
+/// The standard hook would wait for stderr, on whatever thread it is.
+fn tell_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let backtrace = std::backtrace::Backtrace::capture();
+    match backtrace.status() {
+        BacktraceStatus::Captured => tracing::error!("{panic}; please report this\n{backtrace}"),
+        _ => tracing::error!("{panic}; please report this"),
+    }
 }
 
 /// Changes what is logged, `info` or `cairn_waypoint=debug,h2=warn`.

@@ -198,7 +198,9 @@ proptest::proptest! {
             damage(&mut lines, one);
         }
         let text = lines.join("\n") + "\n";
-        proptest::prop_assume!(text.matches("\nitems:\n").count() == 1);
+        if text.matches("\nitems:\n").count() != 1 {
+            return Ok(()); // then `whole` would not say the same
+        }
         proptest::prop_assert_eq!(said(&text), said(&whole(&text)), "{}", text);
     }
 }
