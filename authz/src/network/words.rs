@@ -1,6 +1,6 @@
 //! Who a rule of a network policy is for, in words.
 
-use cairn_config_schema::snapshot::{Criteria, LabelExpression, Peer, Sources};
+use cairn_config_schema::snapshot::{Criteria, Peer, Sources};
 
 /// Peers of a rule that are written out; the rest is counted.
 const PEERS_MAX: usize = 4;
