@@ -13,12 +13,12 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::admin::{self, AdminState, NotReady};
 use crate::drain::{Drain, InFlight, Kind};
+use crate::jwks;
+use crate::limits::PODS_MAX;
 use crate::listener::accept;
 use crate::listener::admit::Refusal;
-use crate::limits::PODS_MAX;
 use crate::listener::steered::PodListener;
 use crate::node::Beat;
-use crate::jwks;
 use crate::publish::{InForce, Publisher};
 use crate::source;
 use crate::telemetry::{self, counters};

@@ -18,8 +18,8 @@ use crate::proxy::engine::Engine;
 use crate::runtime::Runtime;
 use crate::telemetry;
 use crate::tls::{Acceptor, IdentitySource};
-use crate::upstream::{Dialer, Egress};
 use crate::upstream::tunnel_pool::FORGET_INTERVAL;
+use crate::upstream::{Dialer, Egress};
 
 /// What the tasks of one worker share.
 pub struct Worker {
