@@ -53,14 +53,33 @@ fn read(kind: &str, spec: &str) -> (Vec<NetworkPolicy>, Vec<(Severity, String)>)
     (policies, found.collect())
 }
 
+/// A policy for everything with one rule of ingress.
+fn ingress(item: &str) -> String {
+    format!("{{endpointSelector: {{}}, ingress: [{item}]}}")
+}
+
+fn ports(ports: &str) -> String {
+    ingress(&format!("{{toPorts: [{ports}]}}"))
+}
+
+const TCP: &str = "{port: '80', protocol: TCP}";
+
+/// Each of these specs has an error whose path and message begin so, and denies what it selects.
+fn assert_refused(specs: &[(String, &str)]) {
+    for (spec, at) in specs {
+        let (policies, found) = read("CiliumNetworkPolicy", spec);
+        let error = found
+            .iter()
+            .any(|(severity, text)| *severity == Severity::Error && text.starts_with(at));
+        assert!(error, "{spec}: {found:?}");
+        assert_eq!(policies.len(), 1, "{spec}");
+        assert!(policies[0].broken.is_some(), "{spec}");
+    }
+}
+
 #[test]
-fn what_ciliums_api_refuses_denies_what_the_policy_selects() {
-    let ingress = |item: &str| format!("{{endpointSelector: {{}}, ingress: [{item}]}}");
-    let ports = |ports: &str| ingress(&format!("{{toPorts: [{ports}]}}"));
-    let tcp = "{port: '80', protocol: TCP}";
-    let http = |rule: &str| ports(&format!("{{ports: [{tcp}], rules: {{http: [{rule}]}}}}"));
-    let forty_one = vec![tcp; 41].join(", ");
-    for (spec, at) in [
+fn selectors_and_peers_that_ciliums_api_refuses() {
+    assert_refused(&[
         (
             "{ingress: [{}]}".to_owned(),
             "spec `endpointSelector` is missing",
@@ -109,12 +128,19 @@ fn what_ciliums_api_refuses_denies_what_the_policy_selects() {
             ingress("{fromEndpoints: [{matchExpressions: [{key: a, operator: Is}]}]}"),
             "spec.ingress[0].fromEndpoints[0].matchExpressions[0]",
         ),
+    ]);
+}
+
+#[test]
+fn ports_that_ciliums_api_refuses() {
+    let forty_one = vec![TCP; 41].join(", ");
+    assert_refused(&[
         (
             ingress("{authentication: {mode: maybe}}"),
             "spec.ingress[0].authentication.mode",
         ),
         (
-            ingress(&format!("{{icmps: [{{}}], toPorts: [{{ports: [{tcp}]}}]}}")),
+            ingress(&format!("{{icmps: [{{}}], toPorts: [{{ports: [{TCP}]}}]}}")),
             "spec.ingress[0].icmps",
         ),
         (
@@ -133,6 +159,12 @@ fn what_ciliums_api_refuses_denies_what_the_policy_selects() {
             ports("{ports: [{port: '80', protocol: QUIC}]}"),
             "spec.ingress[0].toPorts[0].ports[0].protocol",
         ),
+    ]);
+}
+
+#[test]
+fn l7_rules_that_ciliums_api_refuses() {
+    assert_refused(&[
         (
             ports("{ports: [{port: '80'}], rules: {http: [{}]}}"),
             "spec.ingress[0].toPorts[0].rules L7 rules need ports with protocol: TCP",
@@ -143,32 +175,39 @@ fn what_ciliums_api_refuses_denies_what_the_policy_selects() {
         ),
         (
             ports(&format!(
-                "{{ports: [{tcp}], rules: {{http: [{{}}], l7proto: x}}}}"
+                "{{ports: [{TCP}], rules: {{http: [{{}}], l7proto: x}}}}"
             )),
             "spec.ingress[0].toPorts[0].rules a port has one kind",
         ),
         (
             ports(&format!(
-                "{{ports: [{tcp}], rules: {{dns: [{{matchPattern: '*'}}]}}}}"
+                "{{ports: [{TCP}], rules: {{dns: [{{matchPattern: '*'}}]}}}}"
             )),
             "spec.ingress[0].toPorts[0].rules.dns",
         ),
         (
-            ports(&format!("{{ports: [{tcp}], listener: {{}}}}")),
+            ports(&format!("{{ports: [{TCP}], listener: {{}}}}")),
             "spec.ingress[0].toPorts[0].listener",
         ),
         (
             ports(&format!(
-                "{{ports: [{tcp}], serverNames: [a.b], rules: {{http: [{{}}]}}}}"
+                "{{ports: [{TCP}], serverNames: [a.b], rules: {{http: [{{}}]}}}}"
             )),
             "spec.ingress[0].toPorts[0].serverNames",
         ),
         (
             format!(
-                "{{endpointSelector: {{}}, ingressDeny: [{{toPorts: [{{ports: [{tcp}], rules: {{http: [{{}}]}}}}]}}]}}"
+                "{{endpointSelector: {{}}, ingressDeny: [{{toPorts: [{{ports: [{TCP}], rules: {{http: [{{}}]}}}}]}}]}}"
             ),
             "spec.ingressDeny[0].toPorts[0].rules a deny rule has no L7",
         ),
+    ]);
+}
+
+#[test]
+fn http_rules_that_ciliums_api_refuses() {
+    let http = |rule: &str| ports(&format!("{{ports: [{TCP}], rules: {{http: [{rule}]}}}}"));
+    assert_refused(&[
         (
             http("{path: '/a('}"),
             "spec.ingress[0].toPorts[0].rules.http[0].path",
@@ -189,15 +228,7 @@ fn what_ciliums_api_refuses_denies_what_the_policy_selects() {
             http("{headerMatches: [{name: x, secret: {namespace: a}}]}"),
             "spec.ingress[0].toPorts[0].rules.http[0].headerMatches[0].secret",
         ),
-    ] {
-        let (policies, found) = read("CiliumNetworkPolicy", &spec);
-        let error = found
-            .iter()
-            .any(|(severity, text)| *severity == Severity::Error && text.starts_with(at));
-        assert!(error, "{spec}: {found:?}");
-        assert_eq!(policies.len(), 1, "{spec}");
-        assert!(policies[0].broken.is_some(), "{spec}");
-    }
+    ]);
 }
 
 #[test]
