@@ -8,9 +8,7 @@ use std::time::SystemTime;
 
 use cairn_config_schema::diagnostics::{Code, Diagnostic};
 use cairn_config_schema::origin::ObjectKey;
-use cairn_config_schema::snapshot::{
-    Authentications, Mesh, Service, Snapshot, Waypoint, Workload,
-};
+use cairn_config_schema::snapshot::{Authentications, Mesh, Service, Snapshot, Waypoint, Workload};
 use serde::Serialize;
 
 use super::clusters::{self, Cluster};

@@ -229,9 +229,16 @@ impl Request<'_> {
                 .map(|t| t.path_and_query().into_owned()),
         });
         report.route = decision.found.as_ref().map(route);
-        let judged = decision.target.as_ref().filter(|_| decision.verdict.is_some());
-        report.verdict = judged
-            .map(|normalised| target.chain.policies().explain(&facts(&view, normalised, decision.found.as_ref())));
+        let judged = decision
+            .target
+            .as_ref()
+            .filter(|_| decision.verdict.is_some());
+        report.verdict = judged.map(|normalised| {
+            target
+                .chain
+                .policies()
+                .explain(&facts(&view, normalised, decision.found.as_ref()))
+        });
         report.answer = answer(&decision, grpc);
         if decision.answer == Decided::Forward {
             report.backends = backends(&decision, runtime, target, &self.headers, grpc);

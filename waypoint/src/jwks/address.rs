@@ -103,7 +103,13 @@ mod tests {
             let address: IpAddr = text.parse().unwrap();
             assert!(forbidden(address).is_some(), "{text}");
         }
-        for text in ["10.96.0.10", "192.168.1.1", "8.8.8.8", "fd00::1", "2001:db8::1"] {
+        for text in [
+            "10.96.0.10",
+            "192.168.1.1",
+            "8.8.8.8",
+            "fd00::1",
+            "2001:db8::1",
+        ] {
             let address: IpAddr = text.parse().unwrap();
             assert_eq!(forbidden(address), None, "{text}");
         }

@@ -244,7 +244,10 @@ mod tests {
     fn a_provider_speaks_for_its_own_issuer_only() {
         let url = "https://idp.example/realm/.well-known/openid-configuration";
         let of = |issuer: &str, keys: &str| {
-            jwks_uri(url, &format!("{{\"issuer\":\"{issuer}\",\"jwks_uri\":\"{keys}\"}}"))
+            jwks_uri(
+                url,
+                &format!("{{\"issuer\":\"{issuer}\",\"jwks_uri\":\"{keys}\"}}"),
+            )
         };
         let keys = "https://idp.example/keys";
         assert_eq!(of("https://idp.example/realm", keys).unwrap(), keys);

@@ -31,7 +31,8 @@ pub fn start(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let follow = async move { follow(jwks, Arc::new(Fetcher::new(allow_local)), version, snapshot).await };
+    let follow =
+        async move { follow(jwks, Arc::new(Fetcher::new(allow_local)), version, snapshot).await };
     std::thread::Builder::new()
         .name("jwks".to_owned())
         .spawn(move || runtime.block_on(follow))?;
@@ -56,7 +57,10 @@ async fn follow(
             keep
         });
         for (source, within) in wanted {
-            if tasks.get(&source).is_none_or(|(before, _)| *before != within) {
+            if tasks
+                .get(&source)
+                .is_none_or(|(before, _)| *before != within)
+            {
                 let asked = jwks.add(&source);
                 let task = keep_fresh(jwks.clone(), fetcher.clone(), source.clone(), within, asked);
                 let task = AbortOnDropHandle::new(tokio::spawn(task));
@@ -83,7 +87,10 @@ fn wanted(snapshot: &Snapshot) -> BTreeMap<RemoteKeys, Duration> {
     }
     if wanted.len() > JWKS_SOURCES_MAX {
         let left_out = wanted.len() - JWKS_SOURCES_MAX;
-        tracing::error!(left_out, "too many sources of keys: tokens of the rest are refused");
+        tracing::error!(
+            left_out,
+            "too many sources of keys: tokens of the rest are refused"
+        );
         wanted = wanted.into_iter().take(JWKS_SOURCES_MAX).collect();
     }
     wanted

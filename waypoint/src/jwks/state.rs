@@ -136,9 +136,9 @@ impl Jwks {
         if states.is_empty() {
             return Vec::new();
         }
-        let keys = states.iter().map(|(source, state)| {
-            sample(&names::JWKS_KEYS, &[&source.url], state.keys as f64)
-        });
+        let keys = states
+            .iter()
+            .map(|(source, state)| sample(&names::JWKS_KEYS, &[&source.url], state.keys as f64));
         let fetched = states.iter().filter_map(|(source, state)| {
             let age = state.fetched?.elapsed().unwrap_or_default();
             Some(sample(&names::JWKS_AGE, &[&source.url], age.as_secs_f64()))

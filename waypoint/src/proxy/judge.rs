@@ -202,7 +202,8 @@ fn denial(
         headers,
         login,
     };
-    let facts = cairn_filters::chain::facts(&view, decision.target.as_ref()?, decision.found.as_ref());
+    let facts =
+        cairn_filters::chain::facts(&view, decision.target.as_ref()?, decision.found.as_ref());
     let verdict = decision.verdict.as_ref()?;
     Some(verdict.reason(target.chain.policies(), &facts))
 }

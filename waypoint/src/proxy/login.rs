@@ -66,5 +66,7 @@ pub(super) fn shown_path(chain: &PortChain, path: String) -> String {
 /// Seconds since 1970. A clock that is before 1970 is wrong; every token is too old then.
 fn now_s() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(i64::MAX, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+    since.map_or(i64::MAX, |since| {
+        i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+    })
 }
