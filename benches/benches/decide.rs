@@ -84,6 +84,7 @@ fn decide(bencher: Bencher<'_, '_>, set: &PolicySet, caller: usize, expect_allow
             path: &path,
             query: None,
             headers: &headers,
+            token: None,
         }),
     };
     assert_eq!(set.decide(&facts).allowed, expect_allowed);

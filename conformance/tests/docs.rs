@@ -164,7 +164,8 @@ fn every_outcome_and_refusal_has_its_row() {
             grpc,
             flag,
             format!("`{}`", row.details),
-            row.body.to_owned(),
+            // Cilium's ends with a line break, which no table has.
+            row.body.trim_end().to_owned(),
         ];
         assert!(has_row(&cells), "no row for {outcome:?}: {cells:?}");
     }

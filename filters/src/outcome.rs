@@ -290,6 +290,20 @@ mod tests {
     }
 
     #[test]
+    fn network_policy_denies_in_ciliums_words() {
+        let reply = Outcome::DeniedByNetwork.reply(false);
+        assert_eq!(
+            (reply.status.as_u16(), reply.body),
+            (403, "Access denied\r\n")
+        );
+        let reply = Outcome::DeniedByNetwork.reply(true);
+        assert_eq!(
+            (reply.grpc_status, reply.grpc_message),
+            (Some(7), "Access denied")
+        );
+    }
+
+    #[test]
     fn no_route_is_an_empty_404_and_unimplemented() {
         let reply = Outcome::NoRoute.reply(false);
         assert_eq!((reply.status.as_u16(), reply.body), (404, ""));

@@ -15,6 +15,10 @@ pub const STEERED_CONNECTIONS_PER_POD_MAX: usize = 8_192;
 /// client reads the end of an answer instead of a reset.
 pub const STEERED_LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Connections of one pod that wait for a socket of its network namespace. Beyond: the attempt fails,
+/// and another endpoint is tried.
+pub const EGRESS_SOCKETS_WAITING_MAX: usize = 1_024;
+
 /// Pods of one node whose connections are steered: the size of the kernel's map. Beyond: the pod is
 /// not enrolled, which is logged and shown by `cairn node status`.
 pub const PODS_MAX: usize = 4_096;

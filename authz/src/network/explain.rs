@@ -6,19 +6,16 @@ use std::sync::Arc;
 
 use cairn_config_schema::origin::Origin;
 use cairn_config_schema::snapshot::{
-    Criteria, HttpRules, NetworkAction, NetworkPolicy, NetworkRule, Peer, Sources, Truth,
+    HttpRules, NetworkAction, NetworkPolicy, NetworkRule, Sources, Truth,
 };
 use serde::Serialize;
 
 use super::http::{Request, shown};
 use super::source::Source;
 use super::verdict::{NetworkVerdict, NetworkWhy};
-use super::{Network, Subject, calico, cilium, has_port};
+use super::{Network, Subject, calico, cilium, has_port, words};
 use crate::explain::ClauseOutcome;
 use crate::facts::Facts;
-
-/// Peers of a rule that are written out; the rest is counted.
-const PEERS_MAX: usize = 4;
 
 /// The network policies of the workload that decided.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -323,7 +320,7 @@ impl Subject {
                     NetworkAction::Deny => is != Truth::No,
                     _ => is == Truth::Yes,
                 },
-                words: format!("{} {word} {}", source.words(), peers(&rule.from)),
+                words: format!("{} {word} {}", source.words(), words::peers(&rule.from)),
             });
         }
         if let Some(ports) = &rule.ports {
@@ -394,49 +391,5 @@ fn clause(field: &str, matched: bool, what: &str, value: &str) -> ClauseOutcome 
         path: format!("http.{field}"),
         matched,
         words: format!("{what} {} {word} one of the rule's", shown(value)),
-    }
-}
-
-/// Who a rule is for, in words.
-fn peers(sources: &Sources) -> String {
-    let peers = match sources {
-        Sources::Anybody => return "anybody".to_owned(),
-        Sources::Criteria(criteria) => return criteria_words(criteria),
-        Sources::AnyOf(peers) if peers.is_empty() => return "among its peers: none".to_owned(),
-        Sources::AnyOf(peers) => peers,
-    };
-    let mut words: Vec<String> = peers.iter().take(PEERS_MAX).map(peer).collect();
-    if peers.len() > PEERS_MAX {
-        words.push(format!("{} more", peers.len() - PEERS_MAX));
-    }
-    format!("among {}", words.join(" or "))
-}
-
-fn criteria_words(criteria: &Criteria) -> String {
-    let mut words = Vec::new();
-    let named = [
-        ("", &criteria.selector),
-        ("not ", &criteria.not_selector),
-        ("in namespaces with ", &criteria.namespace_selector),
-    ];
-    for (what, labels) in named {
-        words.extend(labels.as_ref().map(|labels| format!("{what}{labels}")));
-    }
-    if let Some(names) = &criteria.service_accounts {
-        words.push(format!("service account {}", names.join(" or ")));
-    }
-    if criteria.nets.is_some() || !criteria.not_nets.is_empty() {
-        words.push("address in the rule's nets".to_owned());
-    }
-    words.extend(criteria.ip_version.map(|v| format!("IPv{v}")));
-    format!("a source with {}", words.join(" and "))
-}
-
-fn peer(peer: &Peer) -> String {
-    match peer {
-        Peer::Endpoints(labels) => format!("endpoints with {labels}"),
-        Peer::Entity(entity) => format!("the entity {}", entity.as_str()),
-        Peer::Cidr { block, .. } => format!("addresses of {block}"),
-        Peer::Unknowable(field) => format!("{field}, which a waypoint does not know"),
     }
 }

@@ -7,6 +7,7 @@ mod explain;
 mod http;
 mod source;
 mod verdict;
+mod words;
 
 use std::net::IpAddr;
 use std::sync::Arc;

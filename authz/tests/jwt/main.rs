@@ -2,7 +2,12 @@
 //! reading of specs/istio-waypoint.md 4.9 that knows how each token was made and verifies nothing.
 
 // A panic here is a failed test.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 use std::sync::Arc;
 

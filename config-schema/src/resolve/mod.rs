@@ -4,9 +4,11 @@
 mod attachment;
 mod authentication;
 mod authentication_rules;
+mod calico_rules;
 mod calico_selector;
 mod cilium_http;
 mod cilium_peers;
+mod cilium_ports;
 mod endpoints;
 mod mesh;
 mod network;

@@ -1,24 +1,17 @@
 //! What a NetworkPolicy or GlobalNetworkPolicy of Calico says of ingress, and in which order
-//! (specs/policies.md 2.5).
+//! (specs/policies.md 2.5). Its rules are read in `calico_rules`.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Arc;
-
-use ipnet::IpNet;
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::network::Selecting;
 use super::network_cilium::Reading;
-use super::{Findings, calico_selector, unreadable};
+use super::{Findings, calico_rules, unreadable};
 use crate::diagnostics::{Code, Diagnostic};
 use crate::origin::Origin;
-use crate::resources::calico::{CalicoPolicySpec, CalicoRule, EntityRule, HttpMatch};
+use crate::resources::calico::{CalicoPolicySpec, CalicoRule};
 use crate::resources::{Broken, Loaded, Place, Resources};
-use crate::snapshot::{
-    CalicoHttp, CalicoPath, Criteria, HttpRules, LabelExpression, NetworkAction, NetworkPolicy,
-    NetworkRule, NetworkTier, PortSet, Sources, Surface, calico_path,
-};
+use crate::snapshot::{LabelExpression, NetworkPolicy, NetworkTier, Surface};
 
 const NAMESPACE_LABEL: &str = "projectcalico.org/namespace";
 const DEFAULT_TIER: &str = "default";
@@ -145,7 +138,7 @@ fn tiers(resources: &Resources, findings: &mut Findings) -> Tiers {
     tiers
 }
 
-fn in_namespace(namespace: &Arc<str>) -> LabelExpression {
+pub(super) fn in_namespace(namespace: &Arc<str>) -> LabelExpression {
     match &**namespace {
         "" => LabelExpression::everything(),
         _ => LabelExpression::equals(NAMESPACE_LABEL, namespace.clone()),
@@ -178,8 +171,9 @@ fn selecting(policy: NetworkPolicy, selector: LabelExpression) -> Selecting {
 /// `None`: it says nothing of ingress.
 fn policy(spec: &CalicoPolicySpec, tiers: &Tiers, reading: &mut Reading<'_>) -> Option<Selecting> {
     let own = in_namespace(&reading.origin.key.namespace);
-    let selector = expression(&spec.selector, "spec.selector", reading);
-    let namespaces = expression(&spec.namespace_selector, "spec.namespaceSelector", reading);
+    let selector = calico_rules::expression(&spec.selector, "spec.selector", reading);
+    let namespaces =
+        calico_rules::expression(&spec.namespace_selector, "spec.namespaceSelector", reading);
     if spec.namespace_selector.is_some() && !reading.is_clusterwide() {
         let message = "only a GlobalNetworkPolicy has a namespaceSelector";
         reading.refuse("spec.namespaceSelector", message, "remove it");
@@ -208,7 +202,7 @@ fn policy(spec: &CalicoPolicySpec, tiers: &Tiers, reading: &mut Reading<'_>) -> 
     }
     let mut rules = Vec::new();
     for (index, rule) in spec.ingress.iter().flatten().enumerate() {
-        rules.extend(self::rule(rule, index, reading));
+        rules.extend(calico_rules::rule(rule, index, reading));
     }
     let policy = match (reading.broken.take(), tier) {
         (None, Some(tier)) => NetworkPolicy {
@@ -243,265 +237,5 @@ fn is_for_ingress(spec: &CalicoPolicySpec, reading: &mut Reading<'_>) -> bool {
     match types {
         [] => has(&spec.ingress) || !has(&spec.egress),
         types => types.iter().any(|t| t != "Egress"),
-    }
-}
-
-/// `None`: it can not be read, and the policy is broken.
-fn expression(
-    text: &Option<String>,
-    path: &str,
-    reading: &mut Reading<'_>,
-) -> Option<LabelExpression> {
-    let text = text.as_deref().unwrap_or_default();
-    match calico_selector::parse(text) {
-        Ok(expression) => Some(expression),
-        Err(reason) => {
-            let message = format!("'{text}' is no selector: {reason}");
-            reading.refuse(path, message, "app == 'web' && has(tier), or all()");
-            None
-        }
-    }
-}
-
-/// `None`: it is never about TCP.
-fn rule(rule: &CalicoRule, index: usize, reading: &mut Reading<'_>) -> Option<NetworkRule> {
-    let path = format!("spec.ingress[{index}]");
-    let action = match rule.action.to_ascii_lowercase().as_str() {
-        "allow" => NetworkAction::Allow,
-        "deny" => NetworkAction::Deny,
-        "pass" => NetworkAction::Pass,
-        "log" => NetworkAction::Log,
-        _ => {
-            let message = format!("unknown action '{}'", rule.action);
-            reading.refuse(
-                &format!("{path}.action"),
-                message,
-                "Allow, Deny, Pass or Log",
-            );
-            return None;
-        }
-    };
-    let is_tcp = |p: &IntOrString| match p {
-        IntOrString::Int(number) => *number == 6,
-        IntOrString::String(name) => name.eq_ignore_ascii_case("TCP"),
-    };
-    let never = rule.protocol.as_ref().is_some_and(|p| !is_tcp(p))
-        || rule.not_protocol.as_ref().is_some_and(is_tcp)
-        || rule.icmp.is_some();
-    let mut broken = None;
-    let from = source(rule, &path, &mut broken, reading);
-    let ports = destination(rule.destination.as_ref(), &path, &mut broken, reading);
-    let http = match &rule.http {
-        Some(http) => HttpRules::Calico(self::http(http, &path, reading)),
-        None => HttpRules::NotAsked,
-    };
-    (!never).then(|| NetworkRule {
-        index,
-        path: path.into(),
-        action,
-        from,
-        ports,
-        http,
-        authentication: None,
-        broken,
-    })
-}
-
-/// A criterion that a waypoint can not judge: the rule fails on the safe side.
-fn can_not(what: &str, path: &str, broken: &mut Option<Arc<str>>, reading: &mut Reading<'_>) {
-    let message = format!("{what}: a waypoint can not evaluate this");
-    let effect = "an allow by it allows nothing, a deny or pass denies everything";
-    reading.warn(Code::Unsupported, path, message.clone(), effect);
-    broken.get_or_insert(message.into());
-}
-
-fn source(
-    rule: &CalicoRule,
-    path: &str,
-    broken: &mut Option<Arc<str>>,
-    reading: &mut Reading<'_>,
-) -> Sources {
-    let path = format!("{path}.source");
-    let none = EntityRule::default();
-    let source = rule.source.as_ref().unwrap_or(&none);
-    for (there, field) in [
-        (
-            source.ports.is_some() || source.not_ports.is_some(),
-            "ports",
-        ),
-        (source.services.is_some(), "services"),
-        (source.domains.is_some(), "domains"),
-    ] {
-        if there {
-            can_not(field, &format!("{path}.{field}"), broken, reading);
-        }
-    }
-    let accounts = source.service_accounts.as_ref();
-    if accounts.is_some_and(|a| a.selector.as_ref().is_some_and(|s| !s.is_empty())) {
-        let path = format!("{path}.serviceAccounts.selector");
-        can_not("serviceAccounts.selector", &path, broken, reading);
-    }
-    let written = |text: &Option<String>| text.as_ref().is_some_and(|t| !t.is_empty());
-    let read = |text: &Option<String>, field: &str, reading: &mut Reading<'_>| {
-        written(text).then(|| expression(text, &format!("{path}.{field}"), reading))?
-    };
-    let mut selector = read(&source.selector, "selector", reading);
-    let not_selector = read(&source.not_selector, "notSelector", reading);
-    let namespace_selector = read(&source.namespace_selector, "namespaceSelector", reading);
-    let names = accounts
-        .and_then(|a| a.names.as_ref())
-        .filter(|n| !n.is_empty());
-    // A selector of a namespaced policy is for its own namespace unless it says where.
-    let narrowed = selector.is_some() || names.is_some();
-    if narrowed && namespace_selector.is_none() && !reading.is_clusterwide() {
-        let own = in_namespace(&reading.origin.key.namespace);
-        let inner = selector.unwrap_or(LabelExpression::everything());
-        selector = Some(LabelExpression::All(vec![own, inner]));
-    }
-    let ip_version = rule.ip_version.map(|version| match version {
-        4 => 4,
-        6 => 6,
-        other => {
-            let message = format!("there is no IP version {other}");
-            reading.refuse(&path, message, "4 or 6");
-            4
-        }
-    });
-    let nets = nets(&source.nets, &format!("{path}.nets"), reading);
-    let not_nets = self::nets(&source.not_nets, &format!("{path}.notNets"), reading);
-    let criteria = Criteria {
-        nets,
-        not_nets: not_nets.unwrap_or_default(),
-        selector,
-        not_selector,
-        namespace_selector,
-        service_accounts: names.map(|n| n.iter().map(|n| n.as_str().into()).collect()),
-        ip_version,
-    };
-    match criteria == Criteria::default() {
-        true => Sources::Anybody,
-        false => Sources::Criteria(Box::new(criteria)),
-    }
-}
-
-/// `None`: any.
-fn nets(
-    written: &Option<Vec<String>>,
-    path: &str,
-    reading: &mut Reading<'_>,
-) -> Option<Vec<IpNet>> {
-    let written = written.as_ref().filter(|nets| !nets.is_empty())?;
-    let mut nets = Vec::new();
-    for (index, text) in written.iter().enumerate() {
-        let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
-        match text.parse().ok().or_else(address) {
-            Some(net) => nets.push(net),
-            None => {
-                let message = format!("'{text}' is no block of addresses");
-                reading.refuse(&format!("{path}[{index}]"), message, "10.0.0.0/8");
-            }
-        }
-    }
-    Some(nets)
-}
-
-/// The ports; what else is said of the destination can not be evaluated.
-fn destination(
-    destination: Option<&EntityRule>,
-    path: &str,
-    broken: &mut Option<Arc<str>>,
-    reading: &mut Reading<'_>,
-) -> Option<Vec<PortSet>> {
-    let destination = destination?;
-    let path = format!("{path}.destination");
-    for (there, field) in [
-        (destination.nets.is_some(), "nets"),
-        (destination.not_nets.is_some(), "notNets"),
-        (destination.selector.is_some(), "selector"),
-        (destination.not_selector.is_some(), "notSelector"),
-        (
-            destination.namespace_selector.is_some(),
-            "namespaceSelector",
-        ),
-        (destination.service_accounts.is_some(), "serviceAccounts"),
-        (destination.services.is_some(), "services"),
-        (destination.domains.is_some(), "domains"),
-    ] {
-        if there {
-            can_not(field, &format!("{path}.{field}"), broken, reading);
-        }
-    }
-    let mut read = |list: &Option<Vec<IntOrString>>, field: &str| {
-        let list = list.as_ref().filter(|list| !list.is_empty())?;
-        let mut sets = Vec::new();
-        for (index, port) in list.iter().enumerate() {
-            match port_set(port) {
-                Some(set) => sets.push(set),
-                None => {
-                    let path = format!("{path}.{field}[{index}]");
-                    reading.refuse(&path, "this is no port", "80, 8000:8100 or a name");
-                }
-            }
-        }
-        Some(sets)
-    };
-    let ports = read(&destination.ports, "ports");
-    match (ports, read(&destination.not_ports, "notPorts")) {
-        (ports, None) => ports,
-        (None, Some(not)) => Some(vec![PortSet::Not(not)]),
-        (Some(_), Some(_)) => {
-            can_not(
-                "ports with notPorts",
-                &format!("{path}.notPorts"),
-                broken,
-                reading,
-            );
-            None
-        }
-    }
-}
-
-fn port_set(port: &IntOrString) -> Option<PortSet> {
-    match port {
-        IntOrString::Int(number) => {
-            let port = u16::try_from(*number).ok()?;
-            Some(PortSet::Range(port, port))
-        }
-        IntOrString::String(text) => {
-            if let Some((first, last)) = text.split_once(':') {
-                let (first, last) = (first.parse().ok()?, last.parse().ok()?);
-                return (first <= last).then_some(PortSet::Range(first, last));
-            }
-            if let Ok(port) = text.parse() {
-                return Some(PortSet::Range(port, port));
-            }
-            let is_name = text.bytes().any(|c| c.is_ascii_alphabetic());
-            is_name.then(|| PortSet::Named(text.to_ascii_lowercase().into()))
-        }
-    }
-}
-
-fn http(http: &HttpMatch, path: &str, reading: &mut Reading<'_>) -> CalicoHttp {
-    let methods = http.methods.iter().flatten();
-    let mut paths = Vec::new();
-    for (index, written) in http.paths.iter().flatten().enumerate() {
-        let path = format!("{path}.http.paths[{index}]");
-        let normal = |text: &str| calico_path(text).map(|path| Arc::from(&*path));
-        let read = match (&written.exact, &written.prefix) {
-            (Some(exact), None) => normal(exact).map(CalicoPath::Exact),
-            (None, Some(prefix)) => normal(prefix).map(CalicoPath::Prefix),
-            _ => None,
-        };
-        match read {
-            Some(read) => paths.push(read),
-            None => {
-                let message = "a path is either exact or a prefix, and hides nothing in escapes";
-                reading.refuse(&path, message, "exact: /a, or prefix: /a");
-            }
-        }
-    }
-    CalicoHttp {
-        methods: methods.map(|m| m.as_str().into()).collect(),
-        paths,
     }
 }

@@ -10,6 +10,7 @@ mod endpoints;
 mod findings;
 mod l7_ports;
 mod mesh;
+mod network;
 mod policies;
 mod policy_rules;
 mod route_filters;

@@ -25,6 +25,9 @@ const MESH: &str = include_str!("mesh.yaml");
 /// The policies as they are at first.
 pub(super) const POLICIES: &str = include_str!("policies.yaml");
 
+/// Whose tokens are taken; `KEYS` stands for the public key of the demo's issuer.
+const TOKENS: &str = include_str!("tokens.yaml");
+
 /// Certificates of the demo; it is over long before.
 const VALIDITY: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -71,6 +74,8 @@ pub struct Lab {
     ports: BTreeMap<&'static str, u16>,
     tunnel_port: u16,
     authority: pki::Folder,
+    /// Signs the tokens that the mesh takes.
+    pub issuer: pki::Issuer,
     /// The waypoint.
     pub waypoint: run::Running,
     // Last, for what is above uses its files.
@@ -128,6 +133,9 @@ impl Lab {
         fs::create_dir(&config)?;
         fs::write(config.join("mesh.yaml"), mesh_yaml(&ports))?;
         fs::write(config.join("policies.yaml"), POLICIES)?;
+        let issuer = pki::Issuer::new()?;
+        let tokens = TOKENS.replacen("KEYS", issuer.jwks(), 1);
+        fs::write(config.join("tokens.yaml"), tokens)?;
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let waypoint = run::start(run::Settings {
             config: vec![config],
@@ -152,6 +160,7 @@ impl Lab {
             ports,
             tunnel_port,
             authority,
+            issuer,
             waypoint,
             folder,
         })

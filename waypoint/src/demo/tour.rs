@@ -5,6 +5,7 @@ mod ask;
 mod change;
 mod policy;
 mod routes;
+mod tokens;
 mod tunnels;
 
 use http::header::CONTENT_TYPE;
@@ -42,6 +43,7 @@ pub async fn tour(
         show,
     };
     tour.policy().await?;
+    tour.tokens().await?;
     tour.paths().await?;
     tour.routes().await?;
     tour.tcp().await?;

@@ -77,6 +77,8 @@ pub struct Agent<S> {
     workers: Vec<ServingThread>,
     watchdog: Watchdog,
     guard: Option<Guard>,
+    /// Whether there is to be one.
+    guarded: bool,
     slots: Slots,
     shared: Arc<ArcSwap<Slots>>,
     wanted: Vec<NodePod>,
@@ -102,7 +104,7 @@ struct Enrolled {
 }
 
 impl<S: Steering> Agent<S> {
-    /// An agent that goes on with what an earlier one left in the kernel. `guarded`: with a guard.
+    /// An agent that goes on with what an earlier one left in the kernel.
     ///
     /// # Errors
     /// When the kernel's maps can not be read.
@@ -127,6 +129,7 @@ impl<S: Steering> Agent<S> {
             in_force,
             watchdog,
             workers,
+            guarded: guard.is_some(),
             guard,
             slots,
             wanted: Vec::new(),
@@ -170,7 +173,10 @@ impl<S: Steering> Agent<S> {
                     let _ = changed;
                     self.flag_services();
                 }
-                _ = retry.tick() => self.reconcile(),
+                _ = retry.tick() => {
+                    self.start_guard();
+                    self.reconcile();
+                }
             }
         }
     }
@@ -382,17 +388,23 @@ impl<S: Steering> Agent<S> {
         }
     }
 
+    /// Starts a guard where there was one. Without it nobody takes the listeners away should this
+    /// process stand still.
+    fn start_guard(&mut self) {
+        if !self.guarded || self.guard.is_some() {
+            return;
+        }
+        match Guard::start(&self.place) {
+            Ok(guard) => self.guard = Some(guard),
+            Err(error) => tracing::error!(%error, "no guard can be started"),
+        }
+    }
+
     /// Looks after the workers, and tells the guard that the agent itself is alive.
     fn look(&mut self) {
         if self.guard.as_mut().is_some_and(|guard| !guard.beat()) {
+            tracing::error!("the guard has ended, another one is started");
             self.guard = None;
-            tracing::error!(
-                "the guard has ended: should this process stand still, nobody takes its listeners away"
-            );
-            match Guard::start(&self.place) {
-                Ok(guard) => self.guard = Some(guard),
-                Err(error) => tracing::error!(%error, "no new guard"),
-            }
         }
         let now = Instant::now();
         if self.watchdog.overslept(now) {

@@ -3,6 +3,8 @@
 
 mod authority;
 mod folder;
+mod issuer;
 
 pub use authority::{Authority, Issued, Leaf, PkiError};
 pub use folder::{Folder, IDENTITY_FILES, write_identity};
+pub use issuer::Issuer;

@@ -17,6 +17,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 
+use crate::limits::EGRESS_SOCKETS_WAITING_MAX;
+
 /// Enough for a thread that calls socket().
 const STACK_BYTES: usize = 64 * 1024;
 
@@ -44,7 +46,7 @@ impl Egress {
     pub fn enter(netns: &File) -> io::Result<Self> {
         static NUMBERS: AtomicU64 = AtomicU64::new(1);
         let netns = netns.try_clone()?;
-        let (orders, taken) = mpsc::sync_channel(1_024);
+        let (orders, taken) = mpsc::sync_channel(EGRESS_SOCKETS_WAITING_MAX);
         let (ready, entered) = mpsc::sync_channel(1);
         std::thread::Builder::new()
             .name("pod-sockets".to_owned())
@@ -78,7 +80,6 @@ impl Egress {
         }
         let (sender, made) = oneshot::channel();
         let order = Order::Socket(Domain::for_address(address), sender);
-        // Full only when a thousand sockets are being made at this moment.
         let busy = |_| io::Error::new(io::ErrorKind::WouldBlock, "too many connections at once");
         self.0.orders.try_send(order).map_err(busy)?;
         let socket = made.await.map_err(|_| gone())??;
