@@ -81,11 +81,15 @@ fn after_prefix<'a>(header: &TokenHeader, value: Cow<'a, str>) -> Option<Cow<'a,
     let Some(prefix) = &header.prefix else {
         return Some(trimmed(value, 0));
     };
-    let start = value.get(..prefix.len())?;
-    let begins = match header.scheme {
-        true => start.eq_ignore_ascii_case(prefix),
-        false => start == &**prefix,
+    let is = |text: &str, wanted: &str| match header.scheme {
+        true => text.eq_ignore_ascii_case(wanted),
+        false => text == wanted,
     };
+    // Parsers of HTTP cut spaces at the end: `Bearer ` with nothing after it arrives as `Bearer`.
+    if is(value.trim_end(), prefix.trim_end()) {
+        return Some(Cow::Borrowed(""));
+    }
+    let begins = is(value.get(..prefix.len())?, prefix);
     begins.then(|| trimmed(value, prefix.len()))
 }
 

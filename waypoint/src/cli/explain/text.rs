@@ -149,7 +149,7 @@ fn answer_words(answer: &Answer, paint: Paint) -> String {
         None => answer.status.to_string(),
     };
     if !answer.body.is_empty() {
-        words.push_str(&format!(" \"{}\"", answer.body));
+        words.push_str(&format!(" \"{}\"", answer.body.trim_end()));
     }
     let mut words = if answer.location.is_some() {
         paint.good(words)
