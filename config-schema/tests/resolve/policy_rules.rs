@@ -289,19 +289,22 @@ fn empty_values_and_empty_items_break_the_rule() {
 }
 
 #[test]
-fn what_needs_a_jwt_breaks_the_rule() {
-    breaks(
-        &source("requestPrincipals: [\"*\"]"),
-        "unsupported",
-        "from[0].source.requestPrincipals",
-    );
-    breaks(
-        &source("notRequestPrincipals: [\"*\"]"),
-        "unsupported",
-        "from[0].source.notRequestPrincipals",
-    );
-    for key in ["request.auth.principal", "request.auth.claims[a][b]"] {
-        breaks(&when(key, "values: [a]"), "unsupported", "when[0].key");
+fn the_names_of_a_claim_are_in_brackets() {
+    let key = "request.auth.claims[https://a.example/roles][b]";
+    let rule = good(&when(key, "values: [a]"));
+    let Condition::Claim { path, .. } = &rule.when[0] else {
+        panic!("{:?}", rule.when);
+    };
+    assert_eq!(path.join(" "), "https://a.example/roles b");
+    for key in [
+        "request.auth.claims",
+        "request.auth.claims[]",
+        "request.auth.claims[a",
+        "request.auth.claims[a]b]",
+        "request.auth.claims[a].b",
+        "request.auth.other",
+    ] {
+        breaks(&when(key, "values: [a]"), "bad-value", "when[0].key");
     }
 }
 
@@ -347,7 +350,7 @@ fn every_key_has_its_condition() {
 #[test]
 fn the_effect_of_a_broken_rule_depends_on_the_action() {
     let effect = |action: &str, annotation: &str| {
-        let yaml = policy(action, &source("requestPrincipals: [a]")).replace(
+        let yaml = policy(action, &source("ipBlocks: [a]")).replace(
             "namespace: shop}",
             &format!("namespace: shop{annotation}}}"),
         );
