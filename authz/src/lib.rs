@@ -21,7 +21,7 @@ pub use explain::{
 };
 pub use facts::{Facts, HttpFacts};
 pub use network::{
-    HeaderEdit, Network, NetworkExplanation, NetworkPolicyOutcome, NetworkRuleOutcome,
+    BackendEdit, HeaderEdit, Network, NetworkExplanation, NetworkPolicyOutcome, NetworkRuleOutcome,
     NetworkVerdict, NetworkWhy,
 };
 pub use policy::PolicySet;

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use cairn_authz::jwt::{Failure as TokenFailure, without_params};
 use cairn_authz::{HeaderEdit, Verdict};
-use cairn_config_schema::snapshot::{Backend, ClusterKey, Filter, HttpMatch, HttpRule};
+use cairn_config_schema::snapshot::{
+    Backend, BackendTarget, ClusterKey, Filter, HttpMatch, HttpRule,
+};
 use cairn_routing::{Found, RuleRef};
 use http::StatusCode;
 use http::header::HeaderValue;
@@ -227,7 +229,7 @@ impl Decision<'_> {
             .as_ref()
             .map_or(Cow::Borrowed("/"), Target::path_and_query);
         path = without_params(path, &self.removed_params);
-        self.change_by_network(headers);
+        self.change_by_network(backend, headers);
         if let Some((rule, matched)) = self.rule() {
             for filter in rule.filters.iter().chain(backend_filters(backend)) {
                 match filter {
@@ -242,11 +244,18 @@ impl Decision<'_> {
         path
     }
 
-    /// What network policies change, before the filters: a route sees the request as policy left it
-    /// (specs/policies.md 2.1.5).
-    fn change_by_network(&self, headers: &mut impl Headers) {
+    /// What network policies of the workloads behind the backend change, before the filters: a route
+    /// sees the request as policy left it (specs/policies.md 2.1.5).
+    fn change_by_network(&self, backend: Option<&Backend>, headers: &mut impl Headers) {
+        let backend = backend.and_then(|backend| match &backend.target {
+            BackendTarget::Cluster(key) => Some(key),
+            _ => None,
+        });
         let network = self.verdict.as_ref().and_then(|v| v.network.as_ref());
-        for edit in network.iter().flat_map(|network| &network.edits) {
+        for edit in network
+            .iter()
+            .flat_map(|network| network.edits_for(backend))
+        {
             match edit {
                 HeaderEdit::Append(name, value) => headers.append(name, value.clone()),
                 HeaderEdit::Set(name, value) => headers.set(name, value.clone()),

@@ -71,10 +71,12 @@ impl Rules {
         let mut request = facts.http.as_ref().map(Request::new);
         let mut matched: Option<&RuleRef> = None;
         let mut authentication: Option<(AuthenticationMode, &RuleRef)> = None;
+        let mut has_l7 = false;
         for reference in &self.allow {
             let Some(rule) = reference.rule() else {
                 continue;
             };
+            has_l7 |= may_be_on_l7(rule, source, port);
             let is_for = is_for(rule, source, port);
             if is_for == Truth::No {
                 continue;
@@ -93,7 +95,9 @@ impl Rules {
                 break;
             }
         }
-        if matched.is_none() && self.default_deny {
+        // `enableDefaultDeny: false` is not for L7 rules: where they are, what none of them allows is
+        // denied all the same (specs/policies.md 2.1.4).
+        if matched.is_none() && (self.default_deny || has_l7) {
             return verdict(NetworkWhy::NoRule);
         }
         // Asked of a peer, authentication is asked even if nothing else needs a rule.
@@ -130,6 +134,14 @@ pub(super) fn is_for(rule: &NetworkRule, source: &Source<'_>, port: u16) -> Trut
         true => source.is_among(&rule.from),
         false => Truth::No,
     }
+}
+
+/// Whether an allow rule that may be for this peer on this port has L7 rules, among them those that
+/// can not be evaluated: an allow is broken by nothing but its L7 part.
+fn may_be_on_l7(rule: &NetworkRule, source: &Source<'_>, port: u16) -> bool {
+    (rule.broken.is_some() || rule.http != HttpRules::NotAsked)
+        && has_port(rule.ports.as_deref(), port)
+        && source.is_among(&rule.from) != Truth::No
 }
 
 /// Whether the request is one that the rule allows; what is not HTTP is none.

@@ -136,7 +136,8 @@ impl Network {
         facts: &Facts<'a>,
         source: &Source<'_>,
     ) -> Option<(&'a Subject, NetworkVerdict)> {
-        let decided = self.subjects(facts).map(|s| (s, s.decide(facts, source)));
+        let subjects = self.subjects(facts);
+        let decided = subjects.map(|(_, s)| (s, s.decide(facts, source)));
         let mut first = None;
         for (subject, verdict) in decided {
             if !verdict.allowed {

@@ -7,7 +7,7 @@ use cairn_config_schema::snapshot::{CiliumHttpRule, HeaderExpectation, Mismatch}
 use http::HeaderMap;
 use http::header::{HOST, HeaderName, HeaderValue};
 
-use super::verdict::HeaderEdit;
+use super::verdict::{BackendEdit, HeaderEdit};
 use crate::facts::HttpFacts;
 
 /// A request as Cilium's proxy sees it.
@@ -35,8 +35,14 @@ impl<'a> Request<'a> {
         }
     }
 
-    pub(super) fn into_edits(self) -> Vec<HeaderEdit> {
-        self.edits
+    /// The changes, of which it is not said yet to which backend's requests.
+    pub(super) fn into_edits(self) -> Vec<BackendEdit> {
+        let edits = self.edits.into_iter();
+        let everywhere = |edit| BackendEdit {
+            backend: None,
+            edit,
+        };
+        edits.map(everywhere).collect()
     }
 
     /// Path with the query.

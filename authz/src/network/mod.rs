@@ -23,7 +23,7 @@ use crate::facts::Facts;
 use source::Source;
 
 pub use explain::{NetworkExplanation, NetworkPolicyOutcome, NetworkRuleOutcome};
-pub use verdict::{HeaderEdit, NetworkVerdict, NetworkWhy};
+pub use verdict::{BackendEdit, HeaderEdit, NetworkVerdict, NetworkWhy};
 
 /// The network policies that apply to requests to one service port, or to the addresses of
 /// workloads, compiled. Immutable.
@@ -115,8 +115,8 @@ impl Network {
     pub(crate) fn decide(&self, facts: &Facts<'_>) -> Option<NetworkVerdict> {
         let source = Source::of(facts, &self.sources);
         let mut decided: Option<NetworkVerdict> = None;
-        for subject in self.subjects(facts) {
-            let verdict = subject.decide(facts, &source);
+        for (backend, subject) in self.subjects(facts) {
+            let verdict = subject.decide(facts, &source).for_backend(backend);
             match &mut decided {
                 _ if !verdict.allowed => return Some(verdict),
                 None => decided = Some(verdict),
@@ -126,9 +126,12 @@ impl Network {
         decided
     }
 
-    /// The workloads a request may go to: those behind the backends of its rule, else those behind
-    /// the port itself.
-    fn subjects<'a>(&'a self, facts: &Facts<'a>) -> impl Iterator<Item = &'a Subject> {
+    /// The workloads a request may go to: those behind the backends of its rule, each with its
+    /// backend, else those behind the port itself.
+    fn subjects<'a>(
+        &'a self,
+        facts: &Facts<'a>,
+    ) -> impl Iterator<Item = (Option<&'a ClusterKey>, &'a Subject)> {
         let dialled = self.workloads.get(&facts.destination_ip.to_canonical());
         let is_cluster = |target: &BackendTarget| matches!(target, BackendTarget::Cluster(_));
         let is_routed = facts.backends.iter().any(|b| is_cluster(&b.target));
@@ -139,8 +142,10 @@ impl Network {
             };
             self.routed.iter().find(|(there, _)| there == key)
         });
-        let routed = routed.flat_map(|(_, subjects)| subjects.iter());
-        dialled.into_iter().chain(own).chain(routed)
+        let routed =
+            routed.flat_map(|(key, subjects)| subjects.iter().map(move |s| (Some(key), s)));
+        let unrouted = dialled.into_iter().chain(own).map(|s| (None, s));
+        unrouted.chain(routed)
     }
 }
 

@@ -72,9 +72,9 @@ impl<'a> Source<'a> {
             Peer::Entity(entity) => self.is_of(*entity),
             Peer::Cidr { block, except } => {
                 let inside = block.contains(&self.ip) && !contains(except, self.ip);
-                self.unless_endpoint(inside)
+                self.unless_known(inside)
             }
-            Peer::Unknowable(_) => self.unless_endpoint(self.workload.is_none()),
+            Peer::Unknowable(_) => self.unless_known(true),
         }
     }
 
@@ -101,9 +101,9 @@ impl<'a> Source<'a> {
             Entity::None => Truth::No,
             Entity::Cluster if self.is_endpoint() => Truth::Yes,
             Entity::Cluster => Truth::Unknown,
-            Entity::World => self.unless_endpoint(true),
-            Entity::WorldIpv4 => self.unless_endpoint(self.ip.is_ipv4()),
-            Entity::WorldIpv6 => self.unless_endpoint(self.ip.is_ipv6()),
+            Entity::World => self.unless_known(true),
+            Entity::WorldIpv4 => self.unless_known(self.ip.is_ipv4()),
+            Entity::WorldIpv6 => self.unless_known(self.ip.is_ipv6()),
             Entity::Host
             | Entity::RemoteNode
             | Entity::Init
@@ -117,9 +117,10 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Something that no workload of the mesh is, and that others may be.
-    fn unless_endpoint(&self, may_be: bool) -> Truth {
-        match may_be && !self.is_endpoint() {
+    /// Something that no known workload is, and that others may be: a certificate alone does not
+    /// show that its bearer is in the cluster.
+    fn unless_known(&self, may_be: bool) -> Truth {
+        match may_be && self.workload.is_none() {
             true => Truth::Unknown,
             false => Truth::No,
         }

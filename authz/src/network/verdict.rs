@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cairn_config_schema::origin::{ObjectKey, Origin};
-use cairn_config_schema::snapshot::{NetworkPolicy, NetworkRule};
+use cairn_config_schema::snapshot::{ClusterKey, NetworkPolicy, NetworkRule};
 use http::header::{HeaderName, HeaderValue};
 
 /// What was decided, and by which rule.
@@ -20,7 +20,7 @@ pub struct NetworkVerdict {
     /// The workload whose policies decided.
     pub workload: ObjectKey,
     /// Changes to the headers of a request that may pass.
-    pub edits: Vec<HeaderEdit>,
+    pub edits: Vec<BackendEdit>,
 }
 
 /// Why a network policy decided as it did.
@@ -53,6 +53,15 @@ pub enum HeaderEdit {
     Remove(HeaderName),
 }
 
+/// A change that the policies of the workloads behind one backend ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendEdit {
+    /// The backend of the route whose requests are changed. `None`: wherever the request goes.
+    pub backend: Option<ClusterKey>,
+    /// The change.
+    pub edit: HeaderEdit,
+}
+
 impl NetworkVerdict {
     pub(super) fn new(why: NetworkWhy, workload: &ObjectKey) -> Self {
         Self {
@@ -69,6 +78,23 @@ impl NetworkVerdict {
         self.policy = Some(policy.clone());
         self.at = at;
         self
+    }
+
+    /// Makes the changes those of one backend alone.
+    pub(super) fn for_backend(mut self, backend: Option<&ClusterKey>) -> Self {
+        for edit in &mut self.edits {
+            edit.backend = backend.cloned();
+        }
+        self
+    }
+
+    /// The changes to a request that goes to this backend of a route, in their order.
+    pub fn edits_for(&self, backend: Option<&ClusterKey>) -> impl Iterator<Item = &HeaderEdit> {
+        let is_for = move |of: &Option<ClusterKey>| of.is_none() || of.as_ref() == backend;
+        self.edits
+            .iter()
+            .filter(move |e| is_for(&e.backend))
+            .map(|e| &e.edit)
     }
 
     /// Adds the changes that another workload's policies ask for.

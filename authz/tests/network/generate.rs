@@ -35,6 +35,8 @@ pub struct World {
     pub labels: BTreeMap<String, String>,
     pub namespace: String,
     pub account: String,
+    /// Of the mesh, and yet no endpoint of the cluster.
+    pub outside: bool,
 }
 
 /// What is asked, by whom.
@@ -98,6 +100,7 @@ pub fn worlds() -> Vec<World> {
                     labels: labels.collect(),
                     namespace: namespace.to_owned(),
                     account: account.to_owned(),
+                    outside: false,
                 });
             }
         }

@@ -33,9 +33,10 @@ fn is_among(sources: &Sources, world: &World) -> bool {
         Sources::Anybody => true,
         Sources::AnyOf(peers) => peers.iter().any(|peer| match peer {
             Peer::Endpoints(labels) => holds(labels, world),
+            Peer::Entity(Entity::World) => world.outside,
             Peer::Entity(entity) => matches!(entity, Entity::All | Entity::Cluster),
-            // A client of the mesh is an endpoint of the cluster.
-            Peer::Cidr { .. } => false,
+            // Endpoints of the cluster are never matched by their addresses.
+            Peer::Cidr { block, .. } => world.outside && block.contains(&address()),
             Peer::Unknowable(_) => panic!("not generated"),
         }),
         Sources::Criteria(c) => {
@@ -174,7 +175,11 @@ pub fn cilium(policies: &[NetworkPolicy], request: &Request, world: &World) -> (
             _ => false,
         };
     }
-    let by_default = !policies.iter().any(|p| p.default_deny);
+    // L7 rules deny what they do not allow even where nothing is denied by default. A rule is broken
+    // by its L7 part.
+    let is_l7 = |r: &NetworkRule| r.broken.is_some() || r.http != HttpRules::NotAsked;
+    let on_l7 = rules().any(|r| r.action == NetworkAction::Allow && is_l7(r) && is_for(r));
+    let by_default = !on_l7 && !policies.iter().any(|p| p.default_deny);
     let authentic = mode != Some(AuthenticationMode::TestAlwaysFail);
     ((allowed || by_default) && authentic, lines)
 }

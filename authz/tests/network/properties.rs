@@ -83,7 +83,9 @@ fn edited(mut headers: HeaderMap, edits: &[HeaderEdit]) -> Vec<(String, String)>
 fn possible(request: &Request) -> Vec<World> {
     let same =
         |w: &World| w.namespace == request.source.namespace && w.account == request.source.account;
-    worlds().into_iter().filter(|w| same(w)).collect()
+    let inside = worlds().into_iter().filter(|w| same(w));
+    let outside = |w: World| World { outside: true, ..w };
+    inside.flat_map(|w| [w.clone(), outside(w)]).collect()
 }
 
 fn check(
@@ -135,7 +137,8 @@ proptest! {
             let verdict = with_facts(&request, |facts| set.decide(facts));
             let network = verdict.network.unwrap();
             let by_rule = network.policy.is_some();
-            let edits = edited(request.headers.clone(), &network.edits);
+            let edits: Vec<_> = network.edits_for(None).cloned().collect();
+            let edits = edited(request.headers.clone(), &edits);
             let mut expected = oracle(&request.source).1;
             expected.sort_by(|a, b| a.0.cmp(&b.0));
             if by_rule {

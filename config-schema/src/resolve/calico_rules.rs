@@ -11,7 +11,7 @@ use super::calico_selector;
 use super::network_calico::in_namespace;
 use super::network_cilium::Reading;
 use crate::diagnostics::Code;
-use crate::resources::calico::{CalicoRule, EntityRule, HttpMatch};
+use crate::resources::calico::{CalicoRule, EntityRule, HttpMatch, HttpPath, ServiceAccounts};
 use crate::snapshot::{
     CalicoHttp, CalicoPath, Criteria, HttpRules, LabelExpression, NetworkAction, NetworkRule,
     PortSet, Sources, calico_path,
@@ -56,12 +56,17 @@ pub(super) fn rule(
             return None;
         }
     };
-    let is_tcp = |p: &IntOrString| match p {
-        IntOrString::Int(number) => *number == 6,
-        IntOrString::String(name) => name.eq_ignore_ascii_case("TCP"),
+    let mut protocol = |written: &Option<IntOrString>, field: &str| {
+        let written = written.as_ref()?;
+        let read = is_tcp(written);
+        if read.is_none() {
+            let hint = "TCP, UDP, ICMP, ICMPv6, SCTP, UDPLite or a number from 1 to 255";
+            reading.refuse(&format!("{path}.{field}"), "this is no protocol", hint);
+        }
+        read
     };
-    let never = rule.protocol.as_ref().is_some_and(|p| !is_tcp(p))
-        || rule.not_protocol.as_ref().is_some_and(is_tcp)
+    let never = protocol(&rule.protocol, "protocol") == Some(false)
+        || protocol(&rule.not_protocol, "notProtocol") == Some(true)
         || rule.icmp.is_some();
     let mut broken = None;
     let from = source(rule, &path, &mut broken, reading);
@@ -80,6 +85,35 @@ pub(super) fn rule(
         authentication: None,
         broken,
     })
+}
+
+/// Whether a protocol is TCP; `None`: it is no protocol. Calico reads names in any case and numbers
+/// in quotes.
+fn is_tcp(protocol: &IntOrString) -> Option<bool> {
+    const OTHERS: [&str; 5] = ["UDP", "ICMP", "ICMPv6", "SCTP", "UDPLite"];
+    let number = match protocol {
+        IntOrString::Int(number) => u8::try_from(*number).ok(),
+        IntOrString::String(name) if name.eq_ignore_ascii_case("TCP") => return Some(true),
+        IntOrString::String(name) if OTHERS.iter().any(|o| name.eq_ignore_ascii_case(o)) => {
+            return Some(false);
+        }
+        IntOrString::String(text) => text.parse().ok(),
+    };
+    Some(number.filter(|n| *n != 0)? == 6)
+}
+
+/// Whether a list is there and has something in it: an empty one is as good as none.
+fn has_items<T>(list: &Option<Vec<T>>) -> bool {
+    list.as_ref().is_some_and(|list| !list.is_empty())
+}
+
+fn has_text(text: &Option<String>) -> bool {
+    text.as_ref().is_some_and(|text| !text.is_empty())
+}
+
+fn has_accounts(accounts: &Option<ServiceAccounts>) -> bool {
+    let accounts = accounts.as_ref();
+    accounts.is_some_and(|a| has_items(&a.names) || has_text(&a.selector))
 }
 
 /// A criterion that a waypoint can not judge: the rule fails on the safe side.
@@ -101,24 +135,23 @@ fn source(
     let source = rule.source.as_ref().unwrap_or(&none);
     for (there, field) in [
         (
-            source.ports.is_some() || source.not_ports.is_some(),
+            has_items(&source.ports) || has_items(&source.not_ports),
             "ports",
         ),
         (source.services.is_some(), "services"),
-        (source.domains.is_some(), "domains"),
+        (has_items(&source.domains), "domains"),
     ] {
         if there {
             can_not(field, &format!("{path}.{field}"), broken, reading);
         }
     }
     let accounts = source.service_accounts.as_ref();
-    if accounts.is_some_and(|a| a.selector.as_ref().is_some_and(|s| !s.is_empty())) {
+    if accounts.is_some_and(|a| has_text(&a.selector)) {
         let path = format!("{path}.serviceAccounts.selector");
         can_not("serviceAccounts.selector", &path, broken, reading);
     }
-    let written = |text: &Option<String>| text.as_ref().is_some_and(|t| !t.is_empty());
     let read = |text: &Option<String>, field: &str, reading: &mut Reading<'_>| {
-        written(text).then(|| expression(text, &format!("{path}.{field}"), reading))?
+        has_text(text).then(|| expression(text, &format!("{path}.{field}"), reading))?
     };
     let mut selector = read(&source.selector, "selector", reading);
     let not_selector = read(&source.not_selector, "notSelector", reading);
@@ -190,17 +223,20 @@ fn destination(
     let destination = destination?;
     let path = format!("{path}.destination");
     for (there, field) in [
-        (destination.nets.is_some(), "nets"),
-        (destination.not_nets.is_some(), "notNets"),
-        (destination.selector.is_some(), "selector"),
-        (destination.not_selector.is_some(), "notSelector"),
+        (has_items(&destination.nets), "nets"),
+        (has_items(&destination.not_nets), "notNets"),
+        (has_text(&destination.selector), "selector"),
+        (has_text(&destination.not_selector), "notSelector"),
         (
-            destination.namespace_selector.is_some(),
+            has_text(&destination.namespace_selector),
             "namespaceSelector",
         ),
-        (destination.service_accounts.is_some(), "serviceAccounts"),
+        (
+            has_accounts(&destination.service_accounts),
+            "serviceAccounts",
+        ),
         (destination.services.is_some(), "services"),
-        (destination.domains.is_some(), "domains"),
+        (has_items(&destination.domains), "domains"),
     ] {
         if there {
             can_not(field, &format!("{path}.{field}"), broken, reading);
@@ -258,19 +294,28 @@ fn port_set(port: &IntOrString) -> Option<PortSet> {
 
 fn http(http: &HttpMatch, path: &str, reading: &mut Reading<'_>) -> CalicoHttp {
     let methods = http.methods.iter().flatten();
+    for (index, method) in methods.clone().enumerate() {
+        if method.bytes().any(|c| c.is_ascii_lowercase()) {
+            let path = format!("{path}.http.methods[{index}]");
+            let message = format!(
+                "methods are compared with their case, and '{method}' is not in upper case"
+            );
+            reading.warn(
+                Code::BadValue,
+                &path,
+                message,
+                "no usual request has this method",
+            );
+        }
+    }
     let mut paths = Vec::new();
     for (index, written) in http.paths.iter().flatten().enumerate() {
         let path = format!("{path}.http.paths[{index}]");
-        let normal = |text: &str| calico_path(text).map(|path| Arc::from(&*path));
-        let read = match (&written.exact, &written.prefix) {
-            (Some(exact), None) => normal(exact).map(CalicoPath::Exact),
-            (None, Some(prefix)) => normal(prefix).map(CalicoPath::Prefix),
-            _ => None,
-        };
-        match read {
+        match http_path(written) {
             Some(read) => paths.push(read),
             None => {
-                let message = "a path is either exact or a prefix, and hides nothing in escapes";
+                let message = "a path is either exact or a prefix, begins with a slash, has neither \
+                               query, fragment nor space, and hides nothing in escapes";
                 reading.refuse(&path, message, "exact: /a, or prefix: /a");
             }
         }
@@ -278,5 +323,20 @@ fn http(http: &HttpMatch, path: &str, reading: &mut Reading<'_>) -> CalicoHttp {
     CalicoHttp {
         methods: methods.map(|m| m.as_str().into()).collect(),
         paths,
+    }
+}
+
+/// `None`: it is no path, or none as Calico's API takes it. An empty text is as good as none.
+fn http_path(written: &HttpPath) -> Option<CalicoPath> {
+    let given = |text: &'_ Option<String>| text.clone().filter(|text| !text.is_empty());
+    let normal = |text: String| {
+        let is_path = text.starts_with('/') && !text.contains(['?', '#', ' ']);
+        let path = calico_path(&text).filter(|_| is_path)?;
+        Some(Arc::<str>::from(&*path))
+    };
+    match (given(&written.exact), given(&written.prefix)) {
+        (Some(exact), None) => normal(exact).map(CalicoPath::Exact),
+        (None, Some(prefix)) => normal(prefix).map(CalicoPath::Prefix),
+        _ => None,
     }
 }

@@ -1,8 +1,9 @@
 //! HTTP rules of Cilium (specs/policies.md 2.1.5): regular expressions, headers, header matches.
 
-use http::header::{HeaderName, HeaderValue};
+use http::header::{HOST, HeaderName, HeaderValue};
 
 use super::network_cilium::Reading;
+use super::route_filters::FRAMING;
 use crate::diagnostics::Code;
 use crate::resources::cilium::{HeaderMatch, HttpRule};
 use crate::snapshot::{CiliumHttpRule, HeaderExpectation, Mismatch, Pattern};
@@ -113,6 +114,12 @@ fn expectation(
             "letters, digits and dashes",
         );
     };
+    let changes = !matches!(mismatch, Mismatch::Fail | Mismatch::Log);
+    if changes && (name == HOST || FRAMING.contains(&name.as_str())) {
+        let message = format!("header {name} belongs to the proxy and can not be changed");
+        let hint = "leave `mismatch` out, or LOG";
+        return reading.refuse(&format!("{path}.mismatch"), message, hint);
+    }
     if let Some(secret) = &expected.secret {
         if secret.name.is_empty() {
             let path = format!("{path}.secret");

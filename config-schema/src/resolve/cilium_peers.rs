@@ -113,7 +113,8 @@ fn tell_of_fields(fields: &[(&str, usize)], path: &str, reading: &mut Reading<'_
         .any(|(f, n)| f.starts_with("fromCIDR") && *n > 0)
     {
         let message = "address blocks are for sources outside the cluster";
-        let effect = "no client of the mesh is matched by them";
+        let effect = "an allow by them allows no client of the mesh, a deny denies those of which no \
+                      Pod is known";
         let (field, _) = fields
             .iter()
             .find(|(f, _)| f.starts_with("fromCIDR"))
@@ -222,8 +223,9 @@ fn entity(name: &str, path: &str, reading: &mut Reading<'_>) -> Option<Peer> {
     match entity {
         Entity::All | Entity::Cluster | Entity::None => {}
         Entity::World | Entity::WorldIpv4 | Entity::WorldIpv6 => {
-            let message = format!("no client of the mesh is of the entity {name}");
-            let effect = "an allow or deny by it matches none of them";
+            let message = format!("no workload of the mesh is of the entity {name}");
+            let effect = "an allow by it allows no client of the mesh, a deny denies those of which \
+                          no Pod is known";
             reading.warn(Code::NotForWaypoint, path, message, effect);
         }
         _ => {

@@ -226,7 +226,10 @@ fn tell_of_idle(policies: &[Selecting], network: &NetworkPolicies, findings: &mu
         let selects = subjects
             .iter()
             .any(|s| s.unknown.is_some() || s.policies.iter().any(|p| p.origin == *origin));
-        if !selects && !selecting.policy.rules.is_empty() {
+        let policy = &selecting.policy;
+        let speaks = policy.default_deny || !policy.rules.is_empty();
+        // Of one that is broken an error was told.
+        if !selects && speaks && policy.broken.is_none() {
             let message = format!("{origin} selects no workload that this waypoint forwards to");
             let finding = Diagnostic::new(
                 crate::diagnostics::Severity::Info,

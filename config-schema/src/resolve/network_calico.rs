@@ -126,10 +126,10 @@ fn tiers(resources: &Resources, findings: &mut Findings) -> Tiers {
         tiers.insert(name.to_string(), Arc::new(tier));
     }
     for (name, _, _) in BUILT_IN {
-        if !resources
-            .calico_tiers
-            .values()
-            .any(|l| l.object().is_none())
+        // What the unreadable one of this name says is not known.
+        let unreadable =
+            |l: &Loaded<_>| matches!(l, Loaded::Broken(b) if &*b.origin.key.name == name);
+        if !resources.calico_tiers.values().any(unreadable)
             && let Some(tier) = built_in(name)
         {
             tiers.entry(name.to_owned()).or_insert(Arc::new(tier));
@@ -168,8 +168,16 @@ fn selecting(policy: NetworkPolicy, selector: LabelExpression) -> Selecting {
     }
 }
 
-/// `None`: it says nothing of ingress.
+/// `None`: it says nothing of ingress to workloads.
 fn policy(spec: &CalicoPolicySpec, tiers: &Tiers, reading: &mut Reading<'_>) -> Option<Selecting> {
+    if !is_for_ingress(spec, reading) {
+        let message = "egress is enforced at the source, by Calico, and not at a waypoint";
+        reading.not_here("spec", message);
+        return None;
+    }
+    if is_for_hosts(spec, reading) {
+        return None;
+    }
     let own = in_namespace(&reading.origin.key.namespace);
     let selector = calico_rules::expression(&spec.selector, "spec.selector", reading);
     let namespaces =
@@ -197,9 +205,6 @@ fn policy(spec: &CalicoPolicySpec, tiers: &Tiers, reading: &mut Reading<'_>) -> 
             "have the Tier in the configuration, too",
         );
     }
-    if !is_for_ingress(spec, reading) {
-        return None;
-    }
     let mut rules = Vec::new();
     for (index, rule) in spec.ingress.iter().flatten().enumerate() {
         rules.extend(calico_rules::rule(rule, index, reading));
@@ -221,6 +226,30 @@ fn policy(spec: &CalicoPolicySpec, tiers: &Tiers, reading: &mut Reading<'_>) -> 
         namespace_selector: namespaces.unwrap_or(LabelExpression::everything()),
         ..selecting(policy, selector)
     })
+}
+
+/// Whether it is for host endpoints alone: before connections are tracked or addresses translated
+/// there is no workload yet. Calico has that in a GlobalNetworkPolicy only.
+fn is_for_hosts(spec: &CalicoPolicySpec, reading: &mut Reading<'_>) -> bool {
+    let clusterwide = reading.is_clusterwide();
+    let mut for_hosts = false;
+    for (asked, field) in [
+        (spec.do_not_track, "doNotTrack"),
+        (spec.pre_dnat, "preDNAT"),
+    ] {
+        if asked != Some(true) {
+            continue;
+        }
+        let path = format!("spec.{field}");
+        if clusterwide {
+            reading.not_here(&path, "a policy for host endpoints is not for a waypoint");
+            for_hosts = true;
+        } else {
+            let message = format!("only a GlobalNetworkPolicy has {field}");
+            reading.refuse(&path, message, "remove it");
+        }
+    }
+    for_hosts
 }
 
 /// `types`, or what they are when absent: ingress unless there are egress rules alone.

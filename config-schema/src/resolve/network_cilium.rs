@@ -116,6 +116,12 @@ impl Reading<'_> {
         self.say(finding, path);
     }
 
+    /// A part that is right and yet nothing for a waypoint.
+    pub fn not_here(&mut self, path: &str, message: &str) {
+        let finding = Diagnostic::new(Severity::Info, Code::NotForWaypoint, message);
+        self.say(finding.with_effect("nothing of it is enforced here"), path);
+    }
+
     fn say(&mut self, finding: Diagnostic, path: &str) {
         let located = finding.at(self.place.locate(path));
         self.findings.push(located.of(self.origin.clone(), path));
@@ -151,12 +157,7 @@ fn selecting(rule: &CiliumRule, path: &str, reading: &mut Reading<'_>) -> Option
             selector = labels.map(|labels| LabelExpression::All(vec![own.clone(), labels]));
         }
         (None, Some(_)) if reading.is_clusterwide() => {
-            let finding = Diagnostic::new(
-                Severity::Info,
-                Code::NotForWaypoint,
-                "a policy for nodes is not for a waypoint",
-            );
-            reading.say(finding.with_effect("nothing of it is enforced here"), path);
+            reading.not_here(path, "a policy for nodes is not for a waypoint");
             return None;
         }
         (None, Some(_)) => {
@@ -209,18 +210,13 @@ fn rules(rule: &CiliumRule, path: &str, reading: &mut Reading<'_>) -> Vec<Networ
         reading.refuse(path, message, hint);
     }
     if egress {
-        let finding = Diagnostic::new(
-            Severity::Info,
-            Code::NotForWaypoint,
-            "egress is enforced at the source, by Cilium, and not at a waypoint",
-        );
-        let finding = finding.with_effect("nothing of it is enforced here");
+        let message = "egress is enforced at the source, by Cilium, and not at a waypoint";
         let field = if is_empty(&rule.egress) {
             "egressDeny"
         } else {
             "egress"
         };
-        reading.say(finding, &format!("{path}.{field}"));
+        reading.not_here(&format!("{path}.{field}"), message);
     }
     let mut rules = Vec::new();
     for (field, list, action) in [

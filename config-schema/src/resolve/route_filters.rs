@@ -21,7 +21,7 @@ use crate::snapshot::{
 
 /// Headers that say where a message ends or what becomes of its connection. They belong to the
 /// proxy: a route that changed them could make two parsers disagree.
-const FRAMING: [&str; 8] = [
+pub(super) const FRAMING: [&str; 8] = [
     "connection",
     "content-length",
     "keep-alive",
