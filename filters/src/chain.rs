@@ -218,8 +218,9 @@ impl PortChain {
             };
         }
         let (target, verdict) = self.authorise(view, target, &found);
+        let removed_params = logged_in(view).map_or_else(Vec::new, login::removed_params);
         let answer = match verdict.allowed {
-            true => answer(view, &target, &found),
+            true => answer(view, &target, &found, &removed_params),
             false if verdict.denied_by_network() => Answer::DenyNetwork,
             false => Answer::Deny,
         };
@@ -228,7 +229,7 @@ impl PortChain {
             found: Some(found),
             verdict: Some(verdict),
             answer,
-            removed_params: logged_in(view).map_or_else(Vec::new, login::removed_params),
+            removed_params,
         }
     }
 

@@ -135,7 +135,12 @@ impl Failure {
 }
 
 /// The answer to a request that policy allows.
-pub(crate) fn answer(view: &RequestView<'_, '_>, target: &Target<'_>, found: &Found) -> Answer {
+pub(crate) fn answer(
+    view: &RequestView<'_, '_>,
+    target: &Target<'_>,
+    found: &Found,
+    removed_params: &[Arc<str>],
+) -> Answer {
     let reference = match found {
         Found::Default => return Answer::Forward,
         Found::NoMatch => return Answer::NotFound,
@@ -151,7 +156,10 @@ pub(crate) fn answer(view: &RequestView<'_, '_>, target: &Target<'_>, found: &Fo
         match filter {
             Filter::Redirect(redirect) => {
                 let port = view.destination.port();
-                return match redirect::location(redirect, matched, target, view.authority, port) {
+                let (authority, removed) = (view.authority, removed_params);
+                let location =
+                    redirect::location(redirect, matched, target, authority, port, removed);
+                return match location {
                     Some(location) => Answer::Redirect {
                         status: redirect.status,
                         location,

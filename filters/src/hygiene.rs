@@ -38,7 +38,7 @@ pub fn clean_request(
     remove_nominated(headers);
     join_cookies(headers);
     let forbidden = |name: &&HeaderName| {
-        name.as_str().starts_with(ENVOY_PREFIX) || **name == X_FORWARDED_CLIENT_CERT
+        name.as_str().starts_with(ENVOY_PREFIX) || reads_as(name, &X_FORWARDED_CLIENT_CERT)
     };
     // An empty Vec does not allocate, and it is empty for an honest client.
     let found: Vec<HeaderName> = headers.names().filter(forbidden).cloned().collect();
@@ -54,6 +54,14 @@ pub fn clean_request(
     if headers.get(&X_FORWARDED_PROTO).is_none() {
         headers.set(&X_FORWARDED_PROTO, HeaderValue::from_static("http"));
     }
+}
+
+/// Whether an application may take one header for the other: CGI and its heirs (WSGI, PHP, Rack) make
+/// one variable of `x-user` and `x_user` (RFC 3875 4.1.18).
+pub(crate) fn reads_as(name: &HeaderName, other: &HeaderName) -> bool {
+    let (name, other) = (name.as_str().bytes(), other.as_str().bytes());
+    let plain = |byte| if byte == b'_' { b'-' } else { byte };
+    name.len() == other.len() && name.map(plain).eq(other.map(plain))
 }
 
 /// `By=<own>;URI=<peer>`: the form Istio's waypoint writes. `None` for a peer without identity.

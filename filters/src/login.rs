@@ -4,19 +4,24 @@
 use std::sync::Arc;
 
 use cairn_authz::jwt::{Authenticator, Failure, Login, Place, Status, without_cookies};
-use http::header::{COOKIE, HeaderValue};
+use http::header::{COOKIE, HeaderName, HeaderValue};
 
 use crate::header_change::Headers;
-use crate::hygiene::X_FORWARDED_PROTO;
+use crate::hygiene::{X_FORWARDED_PROTO, reads_as};
 use crate::outcome::Outcome;
 
 /// Characters of a path that a challenge names.
 const REALM_PATH_MAX: usize = 256;
 
 /// Takes the token out, unless the application is to have it, and writes the claims that it is to
-/// have. Headers that only claims may write are removed first, whether there is a token or not.
+/// have. Headers that only claims may write are removed first, whether there is a token or not, and
+/// with them those that an application may take for one ([`reads_as`]).
 pub fn apply(authenticator: &Authenticator, login: Option<&Login>, headers: &mut impl Headers) {
-    for name in authenticator.output_headers() {
+    let outputs = authenticator.output_headers();
+    let is_output = |name: &&HeaderName| outputs.iter().any(|output| reads_as(name, output));
+    // An empty Vec does not allocate, and it is empty for an honest client.
+    let found: Vec<HeaderName> = headers.names().filter(is_output).cloned().collect();
+    for name in &found {
         headers.remove(name);
     }
     let Some(login) = login else { return };

@@ -1,7 +1,10 @@
 //! The Location of a redirect (specs/gateway-api.md 1.4, Redirect). Does not decide whether to.
 
+use std::borrow::Cow;
 use std::fmt::Write;
+use std::sync::Arc;
 
+use cairn_authz::jwt::without_params;
 use cairn_config_schema::snapshot::{HttpMatch, Redirect, RedirectScheme};
 use http::header::HeaderValue;
 
@@ -9,14 +12,16 @@ use crate::authority::host_without_port;
 use crate::normalise::Target;
 use crate::rewrite::change_path;
 
-/// The Location for a request that came to `service_port` with this authority and target. `None`:
-/// the redirect can not be made for this match, or the result is not a header value.
+/// The Location for a request that came to `service_port` with this authority and target, without the
+/// query parameters whose tokens are nobody else's. `None`: the redirect can not be made for this
+/// match, or the result is not a header value.
 pub fn location(
     redirect: &Redirect,
     matched: &HttpMatch,
     target: &Target<'_>,
     authority: &str,
     service_port: u16,
+    removed_params: &[Arc<str>],
 ) -> Option<HeaderValue> {
     // Requests reach a waypoint in the clear, whatever x-forwarded-proto says.
     let scheme = redirect.scheme.unwrap_or(RedirectScheme::Http);
@@ -40,8 +45,8 @@ pub fn location(
         None => location.push_str(&target.path),
     }
     if let Some(query) = target.query {
-        location.push('?');
-        location.push_str(query);
+        let query = Cow::Owned(format!("?{query}"));
+        location.push_str(&without_params(query, removed_params));
     }
     HeaderValue::from_bytes(location.as_bytes()).ok()
 }

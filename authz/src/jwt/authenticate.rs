@@ -94,14 +94,12 @@ impl Login {
         &self.remove
     }
 
-    /// Headers to write. Of two tokens that write one header the first has it.
+    /// Headers to write: those of the token that says who the request is from. What another token
+    /// says of somebody else is not said of them.
     pub fn outputs(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
-        // Written in this order, so that the first comes last and stays.
-        let outputs = self
-            .verified
-            .iter()
-            .rev()
-            .flat_map(|v| v.outputs.iter().rev());
+        // Written in this order, so that of two for one header the first comes last and stays.
+        let outputs = self.verified.first().into_iter();
+        let outputs = outputs.flat_map(|verified| verified.outputs.iter().rev());
         outputs.map(|(name, value)| (name, value))
     }
 }
@@ -260,6 +258,7 @@ impl Authenticator {
         let token =
             Unverified::parse(&found.text).map_err(|status| self.failure(status, None, None))?;
         let mut failed: Option<(Status, usize)> = None;
+        let mut refresh: Option<&RemoteKeys> = None;
         for (index, rule) in self.rules.iter().enumerate() {
             if !rule.places.contains(&found.place) {
                 continue;
@@ -281,6 +280,7 @@ impl Authenticator {
                     return Ok(verified);
                 }
                 Err(status) => {
+                    refresh = rule.refresh(status, refresh);
                     let before = failed.map(|(status, _)| status);
                     let worse = status.or(before);
                     if failed.is_none() || before != Some(worse) {
@@ -290,7 +290,11 @@ impl Authenticator {
             }
         }
         let (status, rule) = failed.unwrap_or((Status::UnknownIssuer, usize::MAX));
-        Err(self.failure(status, self.rules.get(rule), Some(&token.issuer)))
+        let failure = self.failure(status, self.rules.get(rule), Some(&token.issuer));
+        Err(Failure {
+            refresh: refresh.cloned(),
+            ..failure
+        })
     }
 
     /// Whether what was verified would be verified again: its keys are the same, and it is its time.
@@ -309,25 +313,16 @@ impl Authenticator {
                 .collect();
             reason.push_str(&format!(", issuer {shown}"));
         }
-        let mut refresh = None;
         if let Some(rule) = rule {
             reason.push_str(&format!(" ({})", rule.origin));
             if let Some(why) = &rule.rule.broken {
                 reason.push_str(&format!(": the rule is not in force: {why}"));
             }
-            refresh = match &rule.rule.keys {
-                KeySource::Remote(remote)
-                    if matches!(status, Status::NoKeys | Status::NoSuchKey) =>
-                {
-                    Some(remote.clone())
-                }
-                _ => None,
-            };
         }
         Failure {
             status,
             reason,
-            refresh,
+            refresh: None,
         }
     }
 
@@ -342,6 +337,21 @@ impl Authenticator {
 }
 
 impl Rule {
+    /// The source to be asked again, after this rule failed and those before said `asked`: whichever
+    /// lacks a key, even if the answer speaks of another rule. One without any keys is tried again as
+    /// it is, so that one with the wrong keys comes first.
+    fn refresh<'a>(
+        &'a self,
+        status: Status,
+        asked: Option<&'a RemoteKeys>,
+    ) -> Option<&'a RemoteKeys> {
+        match (&self.rule.keys, status) {
+            (KeySource::Remote(own), Status::NoSuchKey) => Some(own),
+            (KeySource::Remote(own), Status::NoKeys) => asked.or(Some(own)),
+            _ => asked,
+        }
+    }
+
     fn keys<'a>(&'a self, fetched: &'a KeySets) -> Option<&'a KeySet> {
         match &self.rule.keys {
             KeySource::Inline(_) => self.inline.as_deref(),

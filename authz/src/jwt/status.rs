@@ -84,10 +84,15 @@ impl Status {
     }
 
     /// Of two reasons the one that says more: that another issuer's rule does not know the token is
-    /// the least.
+    /// the least, that it is not for another rule's audience the next.
     pub(super) fn or(self, other: Option<Self>) -> Self {
+        let weight = |status| match status {
+            Self::UnknownIssuer => 0,
+            Self::WrongAudience => 1,
+            _ => 2,
+        };
         match other {
-            Some(other) if self == Self::UnknownIssuer => other,
+            Some(other) if weight(self) < weight(other) => other,
             _ => self,
         }
     }

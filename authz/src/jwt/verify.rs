@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use cairn_config_schema::snapshot::JwtRule;
+use cairn_config_schema::snapshot::{JwtRule, KeySource};
 use http::header::{HeaderName, HeaderValue};
 use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
@@ -121,7 +121,11 @@ impl<'a> Unverified<'a> {
         if !rule.audiences.is_empty() && !rule.audiences.iter().any(is_for) {
             return Err(Status::WrongAudience);
         }
-        let keys = keys.ok_or(Status::NoKeys)?;
+        let keys = keys.ok_or(match &rule.keys {
+            KeySource::Remote(_) => Status::NoKeys,
+            // Keys that stand in the object and can not be used: nothing was fetched.
+            KeySource::Inline(_) => Status::NoSuchKey,
+        })?;
         let mut candidates = keys
             .candidates(self.key_id.as_deref(), self.algorithm)
             .take(KEYS_TRIED_MAX)

@@ -13,9 +13,11 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use cairn_authz::jwt::{Authenticator, KeySets, Memory, Request};
+use cairn_authz::jwt::{Authenticator, KeySets, Memory, Request, Status};
 use cairn_config_schema::origin::{Kind, ObjectKey, Origin};
-use cairn_config_schema::snapshot::{JwtRule, KeySource, RequestAuthentication, TokenHeader};
+use cairn_config_schema::snapshot::{
+    JwtRule, KeySource, RemoteKeys, RequestAuthentication, TokenHeader,
+};
 use http::header::{AUTHORIZATION, HeaderName};
 use http::{HeaderMap, Method};
 use jsonwebtoken::{Algorithm, EncodingKey};
@@ -117,49 +119,54 @@ fn is_valid(made: &Made, rule: &Written) -> bool {
 }
 
 fn compiled(rules: &[Written]) -> Authenticator {
-    let all: Value = serde_json::from_str(JWKS).unwrap();
-    let rule = |written: &Written| {
-        let keys = all["keys"].as_array().unwrap().iter();
-        let keys: Vec<_> = keys
-            .filter(|key| written.keys.contains(&key["kid"].as_str().unwrap()))
-            .collect();
-        let header = |name: &HeaderName, prefix: Option<&str>| TokenHeader {
-            name: name.clone(),
-            prefix: prefix.map(Arc::from),
-            scheme: prefix.is_some(),
-        };
-        JwtRule {
-            issuer: written.issuer.into(),
-            audiences: written.audience.into_iter().map(Arc::from).collect(),
-            keys: KeySource::Inline(json!({ "keys": keys }).to_string().into()),
-            from_headers: (written.places.iter())
-                .filter_map(|place| match *place {
-                    "authorization" => Some(header(&AUTHORIZATION, Some("Bearer "))),
-                    "x-jwt" => Some(header(&HeaderName::from_static("x-jwt"), None)),
-                    _ => None,
-                })
-                .collect(),
-            from_params: (written.places.iter())
-                .filter(|place| **place == "token")
-                .map(|place| Arc::from(*place))
-                .collect(),
-            from_cookies: vec![],
-            forward_original_token: false,
-            output_payload: None,
-            output_claims: vec![],
-            space_delimited_claims: vec![],
-            timeout_ms: 5_000,
-            broken: written.broken.then(|| "broken".into()),
-        }
-    };
+    compile(rules.iter().map(rule).collect())
+}
+
+fn compile(rules: Vec<JwtRule>) -> Authenticator {
     Authenticator::compile(&[Arc::new(RequestAuthentication {
         origin: Origin {
             kind: Kind::RequestAuthentication,
             key: ObjectKey::new("shop", "a"),
         },
-        rules: rules.iter().map(rule).collect(),
+        rules,
         broken: None,
     })])
+}
+
+fn rule(written: &Written) -> JwtRule {
+    let all: Value = serde_json::from_str(JWKS).unwrap();
+    let keys = all["keys"].as_array().unwrap().iter();
+    let keys: Vec<_> = keys
+        .filter(|key| written.keys.contains(&key["kid"].as_str().unwrap()))
+        .collect();
+    let header = |name: &HeaderName, prefix: Option<&str>| TokenHeader {
+        name: name.clone(),
+        prefix: prefix.map(Arc::from),
+        scheme: prefix.is_some(),
+    };
+    JwtRule {
+        issuer: written.issuer.into(),
+        audiences: written.audience.into_iter().map(Arc::from).collect(),
+        keys: KeySource::Inline(json!({ "keys": keys }).to_string().into()),
+        from_headers: (written.places.iter())
+            .filter_map(|place| match *place {
+                "authorization" => Some(header(&AUTHORIZATION, Some("Bearer "))),
+                "x-jwt" => Some(header(&HeaderName::from_static("x-jwt"), None)),
+                _ => None,
+            })
+            .collect(),
+        from_params: (written.places.iter())
+            .filter(|place| **place == "token")
+            .map(|place| Arc::from(*place))
+            .collect(),
+        from_cookies: vec![],
+        forward_original_token: false,
+        output_payload: None,
+        output_claims: vec![],
+        space_delimited_claims: vec![],
+        timeout_ms: 5_000,
+        broken: written.broken.then(|| "broken".into()),
+    }
 }
 
 fn ask(
@@ -323,4 +330,91 @@ fn memory_is_bounded() {
         assert!(memory.len() <= 8_192);
     }
     assert!(memory.len() >= 4_096);
+}
+
+#[test]
+fn a_missing_key_is_asked_for_whatever_other_rules_say() {
+    let made = Made {
+        alg: "EdDSA",
+        signer: "ed25519",
+        kid: None,
+        issuer: "a",
+        audience: Some(json!("x")),
+        not_before_s: None,
+        expires_s: None,
+        place: "x-jwt",
+        tampered: false,
+    };
+    let written = Written {
+        issuer: "a",
+        audience: None,
+        keys: vec!["ed25519"],
+        places: vec!["x-jwt"],
+        broken: false,
+    };
+    let source = RemoteKeys {
+        url: "https://idp.example/keys".into(),
+        discovery: false,
+    };
+    let remote = JwtRule {
+        keys: KeySource::Remote(source.clone()),
+        ..rule(&written)
+    };
+    let others = rule(&Written {
+        audience: Some("z"),
+        ..written
+    });
+    let headers = HeaderMap::from_iter([(
+        HeaderName::from_static("x-jwt"),
+        sign(&made).parse().unwrap(),
+    )]);
+    let request = Request {
+        method: &Method::GET,
+        headers: &headers,
+        query: None,
+    };
+    let (keys, mut memory) = (KeySets::default(), Memory::new());
+    for rules in [
+        vec![remote.clone(), others.clone()],
+        vec![others.clone(), remote],
+    ] {
+        let login = compile(rules).authenticate(&request, &keys, &mut memory, NOW_S);
+        let failure = login.unwrap_err();
+        assert_eq!(
+            (failure.status, failure.refresh),
+            (Status::NoKeys, Some(source.clone()))
+        );
+    }
+    let login = compile(vec![others]).authenticate(&request, &keys, &mut memory, NOW_S);
+    let failure = login.unwrap_err();
+    assert_eq!(
+        (failure.status, failure.refresh),
+        (Status::WrongAudience, None)
+    );
+}
+
+/// Nothing is fetched for keys that stand in the object, and nothing is said of it.
+#[test]
+fn keys_in_the_object_that_are_none_match_nothing() {
+    let written = Written {
+        issuer: "a",
+        audience: None,
+        keys: vec![],
+        places: vec!["x-jwt"],
+        broken: false,
+    };
+    let made = Made {
+        alg: "EdDSA",
+        signer: "ed25519",
+        kid: None,
+        issuer: "a",
+        audience: None,
+        not_before_s: None,
+        expires_s: None,
+        place: "x-jwt",
+        tampered: false,
+    };
+    let asked = (&made, &*sign(&made));
+    let reason = ask(&compiled(&[written]), asked, &mut Memory::new(), NOW_S).unwrap_err();
+    assert!(reason.starts_with(Status::NoSuchKey.message()), "{reason}");
 }

@@ -1,7 +1,8 @@
 //! One item of `jwtRules` (specs/istio-waypoint.md 4.9): issuer, keys, places of the token, headers
 //! written. A part that can not be honoured breaks the rule, and every token of its issuer is
 //! refused; the places and headers that could be read stay, so that such tokens are found and such
-//! headers kept from clients.
+//! headers kept from clients. Where a place could not be read, tokens are looked for in the default
+//! places as well.
 
 use std::sync::Arc;
 
@@ -20,6 +21,9 @@ use crate::snapshot::{ClaimHeader, JwtRule, KeySource, RemoteKeys, TokenHeader};
 const TIMEOUT_MS: u64 = 5_000;
 /// More than this nobody waits for.
 const TIMEOUT_MS_MAX: u64 = 60_000;
+
+/// The parameter that tokens are looked for in by default.
+const ACCESS_TOKEN: &str = "access_token";
 
 /// Claims that OAuth writes as words with spaces in between; Istio splits them too.
 const SPACE_DELIMITED: [&str; 2] = ["scope", "permission"];
@@ -48,12 +52,15 @@ struct Reading<'a> {
     object: &'a Object<RequestAuthenticationSpec>,
     scope: &'a str,
     broken: Option<Arc<str>>,
+    /// How many parts could not be honoured.
+    failures: usize,
     findings: &'a mut Findings,
 }
 
 impl Reading<'_> {
     fn fail(&mut self, code: Code, path: &str, message: impl Into<String>) {
         let message = message.into();
+        self.failures += 1;
         self.broken.get_or_insert_with(|| message.as_str().into());
         let effect = format!("every token of this rule sent to {} is refused", self.scope);
         let finding = Diagnostic::error(code, message).with_effect(effect);
@@ -115,6 +122,7 @@ pub(super) fn read(
         object,
         scope,
         broken: None,
+        failures: 0,
         findings,
     };
     if written.issuer.is_empty() {
@@ -122,12 +130,7 @@ pub(super) fn read(
     }
     let keys = keys(written, path, &mut reading);
     let audiences = reading.words(&written.audiences, &format!("{path}.audiences"));
-    let from_params = reading.words(&written.from_params, &format!("{path}.fromParams"));
-    let from_cookies = reading.words(&written.from_cookies, &format!("{path}.fromCookies"));
-    let from_headers = from_headers(written, path, &mut reading);
-    let is_default = written.from_headers.is_none()
-        && written.from_params.is_none()
-        && written.from_cookies.is_none();
+    let places = places(written, path, &mut reading);
     let output_payload = written
         .output_payload_to_header
         .as_deref()
@@ -141,19 +144,9 @@ pub(super) fn read(
         issuer: written.issuer.as_str().into(),
         audiences,
         keys,
-        from_headers: match is_default {
-            true => vec![TokenHeader {
-                name: AUTHORIZATION,
-                prefix: Some("Bearer ".into()),
-                scheme: true,
-            }],
-            false => from_headers,
-        },
-        from_params: match is_default {
-            true => vec!["access_token".into()],
-            false => from_params,
-        },
-        from_cookies,
+        from_headers: places.headers,
+        from_params: places.params,
+        from_cookies: places.cookies,
         forward_original_token: written.forward_original_token.unwrap_or(false),
         output_payload,
         output_claims,
@@ -259,6 +252,45 @@ fn inline_keys(text: &str, path: &str, reading: &mut Reading<'_>) {
     }
 }
 
+/// Where a rule's tokens are.
+struct Places {
+    headers: Vec<TokenHeader>,
+    params: Vec<Arc<str>>,
+    cookies: Vec<Arc<str>>,
+}
+
+/// Places that are written replace the default ones. One that can not be read replaces nothing: a rule
+/// that looks nowhere would find no token to refuse.
+fn places(written: &authentication::JwtRule, path: &str, reading: &mut Reading<'_>) -> Places {
+    let failures = reading.failures;
+    let mut places = Places {
+        params: reading.words(&written.from_params, &format!("{path}.fromParams")),
+        cookies: reading.words(&written.from_cookies, &format!("{path}.fromCookies")),
+        headers: from_headers(written, path, reading),
+    };
+    let none = places.headers.is_empty() && places.params.is_empty() && places.cookies.is_empty();
+    if none || reading.failures > failures {
+        let (header, param) = (bearer(), Arc::from(ACCESS_TOKEN));
+        if !places.headers.contains(&header) {
+            places.headers.push(header);
+        }
+        if !places.params.contains(&param) {
+            places.params.push(param);
+        }
+    }
+    places
+}
+
+/// `Authorization: Bearer`, the one place of that header's tokens however it is written: two places
+/// would find the same token twice, each for its own rules alone.
+fn bearer() -> TokenHeader {
+    TokenHeader {
+        name: AUTHORIZATION,
+        prefix: Some("Bearer ".into()),
+        scheme: true,
+    }
+}
+
 fn from_headers(
     written: &authentication::JwtRule,
     path: &str,
@@ -280,6 +312,11 @@ fn from_headers(
             continue;
         }
         let prefix = from.prefix.as_deref().filter(|prefix| !prefix.is_empty());
+        let is_bearer = |prefix: &str| prefix.trim().eq_ignore_ascii_case("bearer");
+        if name == AUTHORIZATION && prefix.is_some_and(is_bearer) {
+            headers.push(bearer());
+            continue;
+        }
         headers.push(TokenHeader {
             name,
             prefix: prefix.map(Arc::from),

@@ -86,6 +86,19 @@ async fn a_token_in_the_query_is_neither_forwarded_nor_logged() {
             .await;
     }
     assert!(mesh.raw.last().starts_with("GET /q?a=alice HTTP/1.1\r\n"));
+    // Refused before anybody looks for tokens: by the engine, and by us.
+    for (path, hosts) in [
+        ("/two", "host: a\r\nhost: b\r\n"),
+        ("/none", "connection: close\r\n"),
+    ] {
+        let target = put_into(&format!("{path}?access_token={{jwt:alice}}"));
+        let request = format!("GET {target} HTTP/1.1\r\n{hosts}\r\n");
+        let answer = mesh.exchange(RAW, request).await;
+        assert_eq!(status_word(&answer), "400", "{answer:?}");
+        mesh.cairn()
+            .logged("the refusal", |line| line["path"] == *path)
+            .await;
+    }
     let log = format!("{:?}", mesh.cairn().access_log());
     assert!(
         !log.contains(&token("alice")) && !log.contains("access_token"),

@@ -29,6 +29,8 @@ fn a_client_can_not_speak_as_a_proxy() {
     let clean = cleaned(&[
         ("x-forwarded-client-cert", "By=spiffe://a;URI=spiffe://b"),
         ("x-forwarded-client-cert", "By=spiffe://c"),
+        ("x_forwarded_client_cert", "By=spiffe://d"),
+        ("x-forwarded_client-cert", "By=spiffe://e"),
         ("x-envoy-original-path", "/admin"),
         ("x-envoy-retry-on", "5xx"),
         ("x-envoy-peer-metadata", "abc"),

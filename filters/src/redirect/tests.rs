@@ -29,7 +29,7 @@ fn on(path: PathMatch) -> HttpMatch {
 fn locate(redirect: &Redirect, authority: &str, service_port: u16) -> String {
     let target = normalise("/foo/bar?q=1", PathNormalization::Strict).unwrap();
     let matched = on(PathMatch::Prefix("/foo".into()));
-    let location = location(redirect, &matched, &target, authority, service_port);
+    let location = location(redirect, &matched, &target, authority, service_port, &[]);
     location.unwrap().to_str().unwrap().to_owned()
 }
 
@@ -98,5 +98,22 @@ fn a_prefix_can_not_be_replaced_where_none_matched() {
     };
     let target = normalise("/foo", PathNormalization::Strict).unwrap();
     let matched = on(PathMatch::Exact("/foo".into()));
-    assert_eq!(location(&redirect, &matched, &target, "web", 80), None);
+    let location = location(&redirect, &matched, &target, "web", 80, &[]);
+    assert_eq!(location, None);
+}
+
+#[test]
+fn a_token_is_not_sent_elsewhere() {
+    let removed = [Arc::from("token")];
+    let matched = on(PathMatch::Prefix("/".into()));
+    for (sent, expected) in [
+        ("/a?x=1&token=t&y=2", "http://web/a?x=1&y=2"),
+        ("/a?t%6Fken=t", "http://web/a"),
+        ("/a?", "http://web/a?"),
+        ("/a?x=1", "http://web/a?x=1"),
+    ] {
+        let target = normalise(sent, PathNormalization::Strict).unwrap();
+        let location = location(&plain(), &matched, &target, "web", 80, &removed);
+        assert_eq!(location.unwrap(), expected, "{sent}");
+    }
 }

@@ -22,38 +22,48 @@ use crate::tls::WebClient;
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// No URL, or one that leads where keys are not fetched from.
-    #[error("{0} is not a URL that keys can be fetched from")]
+    #[error("{} is not a URL that keys can be fetched from", shown(.0))]
     Url(String),
     /// The name is unknown.
-    #[error("{0} can not be looked up: {1}")]
+    #[error("{} can not be looked up: {}", shown(.0), .1)]
     Lookup(String, std::io::Error),
     /// Every address of the name is one that keys are not fetched from.
-    #[error("{0} is {1} ({2}), from which keys are not fetched; see --jwks-allow-local")]
+    #[error("{} is {} ({}), from which keys are not fetched; see --jwks-allow-local", shown(.0), .1, .2)]
     Forbidden(String, &'static str, IpAddr),
     /// No connection.
-    #[error("{0} can not be connected to: {1}")]
+    #[error("{} can not be connected to: {}", shown(.0), .1)]
     Connect(String, std::io::Error),
     /// Not HTTP.
-    #[error("{0} gave no answer: {1}")]
+    #[error("{} gave no answer: {}", shown(.0), .1)]
     Http(String, hyper::Error),
     /// Not 200.
-    #[error("{0} answered {1}")]
+    #[error("{} answered {}", shown(.0), .1)]
     Status(String, StatusCode),
     /// Redirected too often, from https to http, or to nowhere.
-    #[error("{0} redirects {1}")]
+    #[error("{} redirects {}", shown(.0), .1)]
     Redirect(String, &'static str),
     /// Too large, or cut off.
-    #[error("the answer of {0} is larger than {JWKS_BYTES_MAX} bytes or ends early")]
+    #[error("the answer of {} is larger than {JWKS_BYTES_MAX} bytes or ends early", shown(.0))]
     Body(String),
     /// Not in time.
     #[error("it took longer than {} ms", .0.as_millis())]
     Timeout(Duration),
     /// The provider's configuration is none, or another's.
-    #[error("{0} is no OpenID configuration of this issuer: {1}")]
+    #[error("{} is no OpenID configuration of this issuer: {}", shown(.0), .1)]
     Discovery(String, &'static str),
     /// Not a key set.
     #[error(transparent)]
     Keys(#[from] KeySetError),
+}
+
+/// Characters of an address that an error names.
+const SHOWN_MAX: usize = 200;
+
+/// An address for an error. It may be from a provider's answer: it is escaped and cut, so that it can
+/// write no line of a log and fill none.
+fn shown(address: &str) -> String {
+    let escaped = address.chars().take(SHOWN_MAX).flat_map(char::escape_debug);
+    escaped.take(SHOWN_MAX).collect()
 }
 
 /// Fetches keys.
@@ -256,6 +266,19 @@ mod tests {
         assert!(of("https://idp.example/realm", "http://idp.example/keys").is_err());
         assert!(jwks_uri(url, "{}").is_err());
         assert!(jwks_uri(url, "<html>").is_err());
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn an_address_of_a_provider_writes_no_log() {
+        let url = format!(
+            "https://idp.example/\n\u{1b}[2J\u{202e}{}",
+            "a".repeat(10_000)
+        );
+        let error = Fetcher::new(false).get(&url).await.unwrap_err();
+        assert!(matches!(error, FetchError::Url(_)), "{error:?}");
+        let text = error.to_string();
+        let begin = r"https://idp.example/\n\u{1b}[2J\u{202e}aaa";
+        assert!(text.starts_with(begin) && text.len() < 300, "{text}");
     }
 
     #[tokio::test(flavor = "current_thread")]

@@ -103,7 +103,8 @@ async fn keep_fresh(
     within: Duration,
     asked: Arc<Notify>,
 ) {
-    let mut good_until: Option<Instant> = None;
+    // A task before this one may have left keys; they grow no younger by a new `timeout`.
+    let mut good_until = jwks.good_until(&source);
     let mut failures = 0;
     loop {
         let began = Instant::now();
@@ -113,8 +114,9 @@ async fn keep_fresh(
                     tracing::info!(source = %source, keys = set.keys().len(), "keys fetched");
                 }
                 failures = 0;
-                good_until = Some(began + JWKS_AGE_MAX);
-                jwks.fetched(&source, set);
+                let until = began + JWKS_AGE_MAX;
+                good_until = Some(until);
+                jwks.fetched(&source, set, until);
             }
             Err(error) => {
                 if failures == 0 {
@@ -168,5 +170,26 @@ mod tests {
         assert_eq!(pause(1), JWKS_RETRY_INTERVAL);
         assert_eq!(pause(2), JWKS_RETRY_INTERVAL * 2);
         assert_eq!(pause(1_000), JWKS_RETRY_INTERVAL_MAX);
+    }
+
+    /// Another `timeout` is another task; the keys that the one before it fetched are as old as before.
+    #[tokio::test(flavor = "current_thread")]
+    async fn kept_keys_do_not_outlive_their_time_in_another_task() {
+        let (jwks, fetcher) = (Arc::new(Jwks::default()), Arc::new(Fetcher::new(false)));
+        let source = RemoteKeys {
+            // Refused before anything is sent.
+            url: "http://127.0.0.1:1/".into(),
+            discovery: false,
+        };
+        let asked = jwks.add(&source);
+        let set = include_str!("../../../conformance/golden/keys/jwks.json");
+        let set = cairn_authz::jwt::KeySet::parse(set).unwrap();
+        jwks.fetched(&source, set, Instant::now());
+        assert!(jwks.load().by_source.contains_key(&source));
+        let within = Duration::from_secs(1);
+        let task = keep_fresh(jwks.clone(), fetcher, source.clone(), within, asked);
+        let run = tokio::time::timeout(Duration::from_millis(200), task).await;
+        assert!(run.is_err(), "it goes on");
+        assert!(!jwks.load().by_source.contains_key(&source));
     }
 }

@@ -10,6 +10,7 @@ use cairn_authz::jwt::{KeySet, KeySets};
 use cairn_config_schema::snapshot::RemoteKeys;
 use prometheus::proto::MetricFamily;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::telemetry::counters::JWKS_FETCHES;
 use crate::telemetry::instruments::{family, sample};
@@ -25,6 +26,8 @@ pub struct Jwks {
 #[derive(Debug, Default)]
 struct Source {
     state: SourceState,
+    /// When the keys in force are too old. Outlives the task that fetched them, as they do.
+    good_until: Option<Instant>,
     /// Told when a token names a key that is not there.
     asked: Arc<Notify>,
 }
@@ -81,11 +84,17 @@ impl Jwks {
         self.put(source, None);
     }
 
+    /// When the keys in force of a source are too old. `None`: there are none.
+    pub(super) fn good_until(&self, source: &RemoteKeys) -> Option<Instant> {
+        self.lock().get(source)?.good_until
+    }
+
     /// Keys were fetched.
-    pub(super) fn fetched(&self, source: &RemoteKeys, set: KeySet) {
+    pub(super) fn fetched(&self, source: &RemoteKeys, set: KeySet, good_until: Instant) {
         JWKS_FETCHES.inc("success");
         let now = SystemTime::now();
         if let Some(kept) = self.lock().get_mut(source) {
+            kept.good_until = Some(good_until);
             kept.state = SourceState {
                 keys: set.keys().len(),
                 left_out: set.left_out.clone(),
@@ -109,6 +118,7 @@ impl Jwks {
     /// The last good keys are too old.
     pub(super) fn expire(&self, source: &RemoteKeys) {
         if let Some(kept) = self.lock().get_mut(source) {
+            kept.good_until = None;
             kept.state.keys = 0;
             kept.state.fetched = None;
         }

@@ -58,16 +58,16 @@ impl Gate {
         }
         if let Some((outcome, reason)) = screen::refusal(session) {
             exchange.reason = Some(reason.to_owned());
-            return Judged::Answer(outcome);
+            return refused(exchange, outcome);
         }
         let Ok(target) = target else {
-            return Judged::Answer(Outcome::NotServed);
+            return refused(exchange, Outcome::NotServed);
         };
         let authority = match screen::authority_of(session) {
             Ok(authority) => authority,
             Err(error) => {
                 exchange.reason = Some(error.to_string());
-                return Judged::Answer(Outcome::BadAuthority);
+                return refused(exchange, Outcome::BadAuthority);
             }
         };
         let Some(http) = exchange.http.take() else {
@@ -166,6 +166,16 @@ impl Gate {
         }
         Judged::Forward
     }
+}
+
+/// The answer for a request at which nobody looked for tokens. One may be in its query, which is not
+/// for the log therefore.
+fn refused(exchange: &mut Exchange, outcome: Outcome) -> Judged {
+    if let Some(http) = &mut exchange.http {
+        let path = http.path.find('?').unwrap_or(http.path.len());
+        http.path.truncate(path);
+    }
+    Judged::Answer(outcome)
 }
 
 /// The answer for a request that has nowhere to go.

@@ -25,7 +25,7 @@ pub struct Unread {
     pub reason: Cow<'static, str>,
     /// GET, as long as there is no path.
     pub method: Method,
-    /// As sent; empty if unknown.
+    /// As sent, without the query: nobody looked whether a token is in it. Empty if unknown.
     pub path: String,
     /// Host as sent; empty if unknown.
     pub authority: String,
@@ -65,7 +65,7 @@ impl Unread {
         let method = method.filter(|_| request.path.is_some());
         Self {
             method: method.unwrap_or(Method::GET),
-            path: request.path.unwrap_or_default().to_owned(),
+            path: without_query(request.path.unwrap_or_default()).to_owned(),
             authority: values(headers, &HOST)
                 .next()
                 .map(|host| String::from_utf8_lossy(host).into_owned())
@@ -87,6 +87,10 @@ impl Unread {
         )
         .into_bytes()
     }
+}
+
+fn without_query(target: &str) -> &str {
+    target.split_once('?').map_or(target, |(path, _)| path)
 }
 
 /// What is answered, and why.
@@ -198,7 +202,7 @@ mod tests {
             b"PUT /a?b HTTP/1.1\r\nhost: one\r\nHost: two\r\n\r\n",
             UNKNOWN,
         );
-        assert_eq!((why.method.as_str(), why.path.as_str()), ("PUT", "/a?b"));
+        assert_eq!((why.method.as_str(), why.path.as_str()), ("PUT", "/a"));
         assert_eq!(
             (why.outcome, why.authority.as_str()),
             (Outcome::BadAuthority, "one")
