@@ -172,8 +172,9 @@ fn attach_one(
         source,
     };
     let pin = folder.join(link_name(name));
+    let beside = folder.join(format!("{name}_new"));
     if replace(&pin, cgroup.id, program).map_err(|e| failed(e.into()))? {
-        return Ok(());
+        return remove_stale(&beside);
     }
     let folder_fd = File::open(cgroup.path).map_err(|e| failed(e.into()))?;
     // A link leaves other programs alone whatever the mode; specs/kernel-redirect.md 6.2.
@@ -184,9 +185,20 @@ fn attach_one(
     let link = FdLink::try_from(attached).map_err(|e| failed(e.into()))?;
     // Beside the old one first, so that there is no moment without: both may be attached for one, and
     // the second to run finds nothing left to steer.
-    let beside = folder.join(format!("{name}_new"));
+    remove_stale(&beside)?;
     link.pin(&beside).map_err(|e| failed(e.into()))?;
     fs::rename(&beside, &pin).map_err(pin_failed(&beside, "renaming"))
+}
+
+/// Removes what a process left that ended between pinning and renaming: it would be in the way of the
+/// next, and stay attached. Only once something else is attached in its place.
+fn remove_stale(pin: &Path) -> Result<(), RedirectError> {
+    match fs::remove_file(pin) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(pin_failed(pin, "removing")(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whether the link pinned at `pin` is on this cgroup and has the new program now.

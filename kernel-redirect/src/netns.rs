@@ -53,7 +53,8 @@ struct Ipv6Route {
 /// no range there as 127.0.0.0/8 is one. Nothing else in the namespace sees the route.
 ///
 /// # Errors
-/// What the kernel answers: `EACCES` where IPv6 is disabled for loopback.
+/// What the kernel answers: `EACCES` where IPv6 is disabled for loopback. `InvalidInput` for a socket
+/// of another family.
 #[cfg(kernel)]
 pub(crate) fn route_ipv6_slots(listener: BorrowedFd<'_>) -> io::Result<()> {
     // Of include/uapi/linux/{ipv6_route,route,rtnetlink}.h, and the index that loopback always has.
@@ -61,6 +62,10 @@ pub(crate) fn route_ipv6_slots(listener: BorrowedFd<'_>) -> io::Result<()> {
     const UP: u32 = 0x1;
     const LOCAL: u32 = 0x8000_0000;
     const LOOPBACK_INDEX: libc::c_int = 1;
+    // An IPv4 socket takes the same number for a structure of another size.
+    if socket2::SockRef::from(&listener).domain()? != socket2::Domain::IPV6 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
     let route = Ipv6Route {
         destination: crate::slot::FIRST_V6.octets(),
         source: [0; 16],

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::limits::{STEERED_LINGER_TIMEOUT, WRITE_BUFFER_BYTES};
 use crate::tunnel_stream::TunnelStream;
@@ -98,17 +99,20 @@ pub struct SteeredStream {
     unsent: BytesMut,
     read_ended: bool,
     broken_off: bool,
+    /// Its place among the pod's connections, which it has until the socket is closed.
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 impl SteeredStream {
-    /// The stream of an accepted connection.
-    pub fn new(tcp: TcpStream) -> Self {
+    /// The stream of an accepted connection, with its place among those of its pod.
+    pub fn new(tcp: TcpStream, permit: Option<OwnedSemaphorePermit>) -> Self {
         Self {
             tcp: Some(tcp),
             unread: Bytes::new(),
             unsent: BytesMut::new(),
             read_ended: false,
             broken_off: false,
+            permit,
         }
     }
 
@@ -161,8 +165,12 @@ impl Drop for SteeredStream {
         // A socket closed with unread bytes resets its peer, which may throw away an answer that it
         // has not read yet: the 403 to a large POST. Outside a runtime nobody is served any more.
         let unsent = self.unsent.split();
+        let permit = self.permit.take();
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(linger(tcp, unsent));
+            runtime.spawn(async move {
+                linger(tcp, unsent).await;
+                drop(permit);
+            });
         }
     }
 }
@@ -240,7 +248,10 @@ impl AsyncWrite for SteeredStream {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use tokio::net::TcpListener;
+    use tokio::sync::Semaphore;
 
     use super::*;
 
@@ -250,7 +261,19 @@ mod tests {
             .await
             .unwrap();
         let (accepted, _) = listener.accept().await.unwrap();
-        (SteeredStream::new(accepted), client)
+        (SteeredStream::new(accepted, None), client)
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_lingers_counts_among_its_pods() {
+        let (mut steered, mut client) = pair().await;
+        let room = Arc::new(Semaphore::new(1));
+        steered.permit = Some(room.clone().try_acquire_owned().unwrap());
+        drop(steered);
+        client.read_to_end(&mut Vec::new()).await.unwrap();
+        assert_eq!(room.available_permits(), 0, "the client may still send");
+        drop(client);
+        drop(room.acquire().await.unwrap());
     }
 
     #[tokio::test]

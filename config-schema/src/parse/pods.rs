@@ -45,14 +45,15 @@ impl NodePod {
     }
 }
 
-/// Reads a list of pods, YAML or JSON. An empty file is an empty list.
+/// Reads a list of pods, YAML or JSON. No pods are `[]`: an empty file is one that is being written,
+/// and whoever took it for an empty list would let all pods pass policy by.
 ///
 /// # Errors
 /// Everything that is wrong with it, with places and what to do.
 pub fn node_pods(text: &str, file: &Arc<str>) -> Result<Vec<NodePod>, Vec<Diagnostic>> {
     let documents = documents(text);
     let Some(document) = documents.first() else {
-        return Ok(Vec::new());
+        return Err(vec![no_list(file)]);
     };
     let mut findings = Vec::new();
     if let Some(second) = documents.get(1) {
@@ -67,7 +68,7 @@ pub fn node_pods(text: &str, file: &Arc<str>) -> Result<Vec<NodePod>, Vec<Diagno
     }
     let mut pods = Vec::new();
     match tree::build(document.text) {
-        Ok(None) => {}
+        Ok(None) => findings.push(no_list(file)),
         Ok(Some(root)) => {
             let mut faults = keys_twice(&root);
             pods = read::<Vec<NodePod>>(&root, root.at, &Path::ROOT, &[], &mut faults)
@@ -94,6 +95,17 @@ pub fn node_pods(text: &str, file: &Arc<str>) -> Result<Vec<NodePod>, Vec<Diagno
         finding.location = place.map(|place| moved(&place, document.lines_before));
     }
     Err(findings)
+}
+
+fn no_list(file: &Arc<str>) -> Diagnostic {
+    let start = Location {
+        file: file.clone(),
+        line: 1,
+        column: 1,
+    };
+    Diagnostic::error(Code::SyntaxError, "there is no list in it")
+        .with_hint("write [] if there are no pods")
+        .at(Some(start))
 }
 
 fn keys_twice(root: &Node<'_>) -> Vec<Fault> {

@@ -75,6 +75,8 @@ pub fn resolve(resources: &Resources, options: &Options) -> Snapshot {
     let (mesh, mesh_block) = mesh::resolve(resources, options, &mut findings);
     let mut chosen = waypoint::choose(resources, options, &mut findings);
     let unreadable = waypoint::block_on_unreadable(resources, &mut findings);
+    let all_read = mesh_block.is_none() && unreadable.is_none();
+    let without_gateways = all_read && resources.gateways.is_empty();
     if let Some(chosen) = &mut chosen {
         let blocked = &mut chosen.waypoint.blocked;
         *blocked = blocked.take().or(mesh_block).or(unreadable);
@@ -115,6 +117,7 @@ pub fn resolve(resources: &Resources, options: &Options) -> Snapshot {
         version: options.version,
         mesh,
         waypoint,
+        without_gateways,
         services: services
             .into_iter()
             .map(|(key, service)| (key, Arc::new(service)))

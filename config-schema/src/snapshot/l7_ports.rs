@@ -23,9 +23,12 @@ pub struct L7Port {
 impl Snapshot {
     /// The ports of this waypoint's services that a proxy has something to do for, by address. A port
     /// that is not among them has no route, no policy and no declared HTTP: L4, left to the kernel.
-    pub fn l7_ports(&self) -> Vec<L7Port> {
+    ///
+    /// `None`: nobody knows, for there are Gateways and none could be chosen, or something can not be
+    /// read. What is steered must stay so: a second Gateway is no wish to pass policy by.
+    pub fn l7_ports(&self) -> Option<Vec<L7Port>> {
         let Some(waypoint) = &self.waypoint else {
-            return Vec::new();
+            return self.without_gateways.then(Vec::new);
         };
         let blocked = waypoint.blocked.is_some();
         let mut ports: Vec<L7Port> = self
@@ -40,7 +43,7 @@ impl Snapshot {
             .collect();
         ports.sort();
         ports.dedup_by(|a, b| a.address == b.address);
-        ports
+        Some(ports)
     }
 
     /// Any AuthorizationPolicy counts, not only one with fields of HTTP: what targets a waypoint or a

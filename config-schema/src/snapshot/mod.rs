@@ -59,6 +59,10 @@ pub struct Snapshot {
     pub mesh: Mesh,
     /// The Gateway this process serves. `None`: no such Gateway, every tunnel is refused.
     pub waypoint: Option<Waypoint>,
+    /// Whether the configuration has no Gateway at all, and everything in it was read: then nothing
+    /// waits for a waypoint. Without one and `false`, nobody knows what it would serve.
+    #[serde(skip)]
+    pub without_gateways: bool,
     /// Every Service of the configuration, served by this waypoint or not, for backends point to both.
     #[serde(serialize_with = "by_text")]
     pub services: BTreeMap<ObjectKey, Arc<Service>>,

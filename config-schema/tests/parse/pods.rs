@@ -33,10 +33,15 @@ fn a_list_is_read_from_yaml_and_json() {
 }
 
 #[test]
-fn no_pods_are_a_list_too() {
-    for text in ["", "# none yet\n", "[]\n"] {
+fn no_pods_are_an_empty_list_and_not_an_empty_file() {
+    for text in ["[]", "# none yet\n[]\n"] {
         assert_eq!(read(text), Ok(Vec::new()), "{text:?}");
     }
+    for text in ["", "\n", "# none yet\n", "---\n", "--- \n...\n", "null\n"] {
+        let findings = read(text).expect_err(text);
+        assert_eq!(findings.len(), 1, "{text:?}: {findings:?}");
+    }
+    assert!(read("").unwrap_err()[0].contains("there is no list"));
 }
 
 #[test]

@@ -1,11 +1,16 @@
 //! Which service ports the kernel redirect steers.
 
+use cairn_config_schema::origin::Kind;
+use cairn_config_schema::resolve::{Options, resolve};
+use cairn_config_schema::resources::Loaded;
 use cairn_config_schema::snapshot::Snapshot;
 
-use super::support::{GATEWAY, NAMESPACE, documents, resolved, shop_with};
+use super::support::{
+    GATEWAY, NAMESPACE, WEB, broken, documents, key, load, resolved, shop, shop_with,
+};
 
 fn addresses(snapshot: &Snapshot) -> Vec<String> {
-    let ports = snapshot.l7_ports();
+    let ports = snapshot.l7_ports().expect("it is known what to flag");
     ports.iter().map(|p| p.address.to_string()).collect()
 }
 
@@ -28,6 +33,30 @@ spec: {clusterIP: 10.0.0.1, ports: [{name: http, port: 80}]}
     assert_eq!(addresses(&snapshot), [""; 0]);
     let snapshot = resolved(&documents(&[NAMESPACE, service]));
     assert_eq!(addresses(&snapshot), [""; 0]);
+}
+
+#[test]
+fn what_to_flag_is_not_known_while_no_gateway_can_be_chosen() {
+    let second = GATEWAY.replace("name: waypoint", "name: another");
+    assert_eq!(shop_with(&[&second]).l7_ports(), None, "which of the two?");
+
+    let other_class = shop(&[]).replace("cairn-waypoint", "cairn-waypiont");
+    assert_eq!(resolved(&other_class).l7_ports(), None);
+
+    let broken_gateway = broken(Kind::Gateway, "shop/waypoint", None);
+    let mut resources = load(&documents(&[NAMESPACE, WEB]));
+    let nobody = resolve(&resources, &Options::default());
+    assert_eq!(nobody.l7_ports(), Some(Vec::new()), "no Gateway at all");
+    let gateway = key("shop/waypoint");
+    (resources.gateways).insert(gateway, Loaded::Broken(broken_gateway));
+    let unreadable = resolve(&resources, &Options::default());
+    assert_eq!(unreadable.l7_ports(), None);
+
+    let mut resources = load(&documents(&[NAMESPACE, WEB]));
+    resources.unreadable.push(("nonsense".into(), None));
+    let unreadable = resolve(&resources, &Options::default());
+    assert_eq!(unreadable.l7_ports(), None, "it may have been a Gateway");
+    assert_eq!(Snapshot::default().l7_ports(), None, "nothing was read yet");
 }
 
 #[test]
@@ -89,7 +118,7 @@ spec: {{clusterIP: 10.0.0.3, ports: [{{name: http, port: 80}}]}}
     };
     let fails_open = |annotation| {
         let snapshot = shop_with(&[&service(annotation)]);
-        let ports = snapshot.l7_ports();
+        let ports = snapshot.l7_ports().unwrap();
         let port = ports.iter().find(|p| &*p.service.name == "open");
         (port.unwrap().fails_open, snapshot.diagnostics.len())
     };

@@ -197,6 +197,26 @@ fn a_cgroup_made_anew_is_attached_to_anew() {
 }
 
 #[test]
+fn what_a_process_left_half_way_is_not_in_the_way_of_the_next() {
+    let Some(lab) = Lab::new() else { return };
+    let folder = lab.place().bpffs.join("v1");
+    let left = || {
+        let names = std::fs::read_dir(&folder).unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.ends_with("_new")).count()
+    };
+    drop(lab.attach());
+    // It ended after pinning a link and before giving it its name.
+    let link = folder.join("cairn_connect4_link");
+    std::fs::rename(&link, folder.join("cairn_connect4_new")).unwrap();
+    assert_eq!(left(), 1);
+    let redirect = lab.attach();
+    let programs = redirect.status().unwrap().programs;
+    assert!(programs.iter().all(|p| p.attached()));
+    assert_eq!(left(), 0);
+}
+
+#[test]
 fn another_layout_stays_attached_until_it_is_retired() {
     let Some(mut lab) = Lab::new() else { return };
     lab.address("10.96.0.1");

@@ -179,7 +179,7 @@ pub fn node(args: Args) -> anyhow::Result<Outcome> {
         Some(Command::Guard(args)) => {
             log::start()?;
             let line = std::os::fd::AsFd::as_fd(&std::io::stdin()).try_clone_to_owned()?;
-            guard::guard(&mut UnixStream::from(line), &args.place()?, &own_cgroup()?)?;
+            guard::guard(&mut UnixStream::from(line), &args.place()?)?;
             Ok(Outcome::Fine)
         }
     }

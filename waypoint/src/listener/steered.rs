@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use cairn_config_schema::snapshot::AppProtocol;
 use cairn_kernel_redirect::slot_of;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::accept::tune;
 use super::admit::{Asked, Refusal};
@@ -18,6 +18,7 @@ use super::admitted::Admitted;
 use crate::client_stream::{ClientStream, SteeredStream};
 use crate::drain::Kind;
 use crate::limits::STEERED_CONNECTIONS_PER_POD_MAX;
+use crate::log::Seldom;
 use crate::node::{Pod, Slots};
 use crate::proxy::tcp;
 use crate::telemetry::counters;
@@ -68,7 +69,10 @@ async fn run(listener: PodListener, worker: Arc<Worker>) {
             Ok(accepted) => accepted,
             Err(error) => {
                 // Out of descriptors, most likely: wait for some to come back instead of spinning.
-                tracing::warn!(pod = %pod.key, %error, "accept failed");
+                static LINE: Seldom = Seldom::new();
+                if let Some(kept_back) = LINE.due() {
+                    tracing::warn!(pod = %pod.key, %error, kept_back, "accept failed");
+                }
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
@@ -80,21 +84,21 @@ async fn run(listener: PodListener, worker: Arc<Worker>) {
         };
         let connection = Connection {
             stream,
+            permit,
             port: address.port(),
             pod: pod.clone(),
             slots: slots.clone(),
             worker: worker.clone(),
         };
-        tokio::spawn(async move {
-            connection.serve().await;
-            drop(permit);
-        });
+        tokio::spawn(connection.serve());
     }
 }
 
 /// One steered connection.
 struct Connection {
     stream: TcpStream,
+    /// One of the pod's, held for as long as the socket is open.
+    permit: OwnedSemaphorePermit,
     /// The client's port.
     port: u16,
     pod: Arc<Pod>,
@@ -113,8 +117,10 @@ impl Connection {
             Ok(admitted) => self.pass_on(admitted).await,
             Err(refusal) => {
                 self.worker.refused(refusal);
-                tracing::info!(pod = %self.pod.key, local = ?self.stream.local_addr().ok(),
-                    reason = refusal.as_str(), "steered connection refused");
+                if let Some(kept_back) = refusal.line().due() {
+                    tracing::info!(pod = %self.pod.key, local = ?self.stream.local_addr().ok(),
+                        reason = refusal.as_str(), kept_back, "steered connection refused");
+                }
                 reset(&self.stream);
             }
         }
@@ -153,7 +159,7 @@ impl Connection {
 
     async fn pass_on(self, admitted: Admitted) {
         let worker = self.worker;
-        let mut stream = ClientStream::Steered(SteeredStream::new(self.stream));
+        let mut stream = ClientStream::Steered(SteeredStream::new(self.stream, Some(self.permit)));
         if admitted.target.protocol != AppProtocol::Tcp {
             return admitted.serve(stream, worker).await;
         }

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
 use super::guard::Guard;
-use super::namespace::{Namespace, NamespaceError};
+use super::namespace::{Inside, Leads, Namespace, NamespaceError};
 use super::pod::{self, Pod};
 use super::watchdog::{Beat, Change, LOOK_INTERVAL, Watchdog};
 use super::{PodSource, Slots, Steering};
@@ -87,6 +87,10 @@ pub struct Agent<S> {
     failing: BTreeMap<ObjectKey, String>,
     /// The same for services.
     left_out: usize,
+    /// Why the kernel's services are not those of the configuration: it is tried again.
+    unflagged: Option<String>,
+    /// Whether it was said that nobody knows what to flag.
+    told_unknown: bool,
     insist_until: Option<Instant>,
 }
 
@@ -100,7 +104,25 @@ struct Enrolled {
     /// worker that panics must be noticed by its beat.
     listener: std::net::TcpListener,
     worker: usize,
+    /// Whether its path could not be followed when it was last looked at.
+    lost: bool,
     _until: oneshot::Sender<()>,
+}
+
+impl Enrolled {
+    /// Whether the pod's path leads to another namespace now. One that leads nowhere says nothing
+    /// about the pod: it stays enrolled, for its processes may live on.
+    fn is_elsewhere(&mut self) -> bool {
+        let leads = self.namespace.seen_from(&self.as_listed.netns);
+        if let Leads::Unknown(error) = &leads
+            && !self.lost
+        {
+            tracing::warn!(pod = %self.pod.key, netns = %self.as_listed.netns.display(), %error,
+                "the pod's network namespace can not be found; it stays enrolled while it is listed");
+        }
+        self.lost = matches!(leads, Leads::Unknown(_));
+        matches!(leads, Leads::Elsewhere)
+    }
 }
 
 impl<S: Steering> Agent<S> {
@@ -136,6 +158,8 @@ impl<S: Steering> Agent<S> {
             enrolled: BTreeMap::new(),
             failing: BTreeMap::new(),
             left_out: 0,
+            unflagged: None,
+            told_unknown: false,
             insist_until: None,
         })
     }
@@ -173,18 +197,34 @@ impl<S: Steering> Agent<S> {
                     let _ = changed;
                     self.flag_services();
                 }
-                _ = retry.tick() => {
-                    self.start_guard();
-                    self.reconcile();
-                }
+                _ = retry.tick() => self.retry(),
             }
         }
     }
 
-    /// Flags exactly the ports of the configuration in force that need a proxy.
+    fn retry(&mut self) {
+        self.start_guard();
+        if self.unflagged.is_some() {
+            self.flag_services();
+        }
+        self.reconcile();
+    }
+
+    /// Flags exactly the ports of the configuration in force that need a proxy. While nobody knows
+    /// which these are all stays as it is: what is steered is then refused, for there is no Gateway.
     fn flag_services(&mut self) {
         let snapshot = self.in_force.runtime.load().snapshot.clone();
-        let ports = snapshot.l7_ports();
+        let Some(ports) = snapshot.l7_ports() else {
+            if !self.told_unknown {
+                tracing::error!(
+                    snapshot = snapshot.version,
+                    "no Gateway can be chosen: the flagged services stay, and their connections are refused"
+                );
+            }
+            self.told_unknown = true;
+            return;
+        };
+        self.told_unknown = false;
         let without_slot = self.slots.assign(&ports);
         let mut left_out = without_slot.len();
         for port in without_slot {
@@ -224,9 +264,15 @@ impl<S: Steering> Agent<S> {
                     );
                 }
                 self.left_out = left_out;
+                self.unflagged = None;
             }
             Err(error) => {
-                tracing::error!(%error, "the flagged services are not those of the configuration")
+                let words = error.to_string();
+                if self.unflagged.as_ref() != Some(&words) {
+                    tracing::error!(%error,
+                        "the flagged services are not those of the configuration; tried again every second");
+                }
+                self.unflagged = Some(words);
             }
         }
     }
@@ -240,6 +286,7 @@ impl<S: Steering> Agent<S> {
         }
         self.failing.retain(|key, _| wanted.contains_key(key));
         for (key, pod) in &wanted {
+            self.beat();
             if self.enrolled.contains_key(key) {
                 continue;
             }
@@ -260,13 +307,13 @@ impl<S: Steering> Agent<S> {
     }
 
     /// Pods that left, are listed otherwise, or have another namespace than they had.
-    fn outdated(&self, wanted: &BTreeMap<ObjectKey, NodePod>) -> Vec<ObjectKey> {
-        let is_outdated = |key: &ObjectKey, enrolled: &Enrolled| {
-            wanted.get(key) != Some(&enrolled.as_listed)
-                || !enrolled.namespace.is_at(&enrolled.as_listed.netns)
+    fn outdated(&mut self, wanted: &BTreeMap<ObjectKey, NodePod>) -> Vec<ObjectKey> {
+        let is_outdated = |key: &ObjectKey, enrolled: &mut Enrolled| {
+            wanted.get(key) != Some(&enrolled.as_listed) || enrolled.is_elsewhere()
         };
-        let found = self.enrolled.iter().filter(|(k, e)| is_outdated(k, e));
-        found.map(|(key, _)| key.clone()).collect()
+        let all = self.enrolled.iter_mut();
+        all.filter_map(|(key, enrolled)| is_outdated(key, enrolled).then(|| key.clone()))
+            .collect()
     }
 
     fn fails(&mut self, key: &ObjectKey, words: String) {
@@ -292,6 +339,18 @@ impl<S: Steering> Agent<S> {
             return Err(EnrolError::Shared(other.pod.key.clone()));
         }
         let egress = Egress::enter(&namespace.file).map_err(EnrolError::Egress)?;
+        self.take_in(listed, namespace, inside, egress)
+    }
+
+    /// Enrols a pod whose namespace was visited. Also if its worker hangs: of a pod that the kernel
+    /// does not know all connections would go direct, and not only where the service asks for that.
+    fn take_in(
+        &mut self,
+        listed: &NodePod,
+        namespace: Namespace,
+        inside: Inside,
+        egress: Egress,
+    ) -> Result<Enrolled, EnrolError> {
         let mesh = self.in_force.mesh.load();
         let workload = pod::workload_of(listed, &inside.addresses, &mesh.trust_domain);
         let pod = Arc::new(Pod {
@@ -309,11 +368,14 @@ impl<S: Steering> Agent<S> {
         };
         let handed = inside.listener.try_clone().map_err(listen)?;
         let (worker, until) = self.hand_over(&pod, handed)?;
-        if self.watchdog.is_alive(worker) {
-            let listener = inside.listener.as_fd();
-            self.steering
-                .enrol(&in_kernel, listener)
-                .inspect_err(|_| pod.egress.close())?;
+        let listener = inside.listener.as_fd();
+        self.steering
+            .enrol(&in_kernel, listener)
+            .inspect_err(|_| pod.egress.close())?;
+        if !self.watchdog.is_alive(worker)
+            && let Err(error) = self.steering.suspend(in_kernel.netns_cookie)
+        {
+            tracing::error!(pod = %pod.key, %error, "its worker hangs, and its listener stays");
         }
         Ok(Enrolled {
             as_listed: listed.clone(),
@@ -322,6 +384,7 @@ impl<S: Steering> Agent<S> {
             in_kernel,
             listener: inside.listener,
             worker,
+            lost: false,
             _until: until,
         })
     }
@@ -352,12 +415,15 @@ impl<S: Steering> Agent<S> {
     }
 
     /// Ends the listening for a pod. One that is the same in all but its listing stays in the kernel,
-    /// which gets its new listener at once: not for a moment may it pass policy by.
+    /// which gets its new listener at once: not for a moment may it pass policy by. So does one whose
+    /// new path can not be followed: it is refused until it can.
     fn let_go(&mut self, key: &ObjectKey, listed: Option<&NodePod>) {
         let Some(enrolled) = self.enrolled.remove(key) else {
             return;
         };
-        if listed.is_some_and(|pod| enrolled.namespace.is_at(&pod.netns)) {
+        let is_elsewhere =
+            |pod: &NodePod| matches!(enrolled.namespace.seen_from(&pod.netns), Leads::Elsewhere);
+        if listed.is_some_and(|pod| !is_elsewhere(pod)) {
             tracing::info!(pod = %key, "pod is listed otherwise");
             return;
         }
@@ -400,12 +466,17 @@ impl<S: Steering> Agent<S> {
         }
     }
 
-    /// Looks after the workers, and tells the guard that the agent itself is alive.
-    fn look(&mut self) {
+    /// Tells the guard that the agent is alive.
+    fn beat(&mut self) {
         if self.guard.as_mut().is_some_and(|guard| !guard.beat()) {
             tracing::error!("the guard has ended, another one is started");
             self.guard = None;
         }
+    }
+
+    /// Looks after the workers, and tells the guard that the agent itself is alive.
+    fn look(&mut self) {
+        self.beat();
         let now = Instant::now();
         if self.watchdog.overslept(now) {
             tracing::warn!("the agent stood still; its listeners are given back to the kernel");

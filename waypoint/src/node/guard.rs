@@ -6,7 +6,6 @@
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::Context;
@@ -62,7 +61,7 @@ impl Drop for Guard {
 ///
 /// # Errors
 /// When the line can not be read.
-pub fn guard(line: &mut UnixStream, place: &Place, own_cgroup: &Path) -> anyhow::Result<()> {
+pub fn guard(line: &mut UnixStream, place: &Place) -> anyhow::Result<()> {
     line.set_read_timeout(Some(HUNG_AFTER))?;
     let mut taken_away = false;
     let mut beats = [0; 64];
@@ -73,8 +72,7 @@ pub fn guard(line: &mut UnixStream, place: &Place, own_cgroup: &Path) -> anyhow:
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if is_silence(&error) => {
                 if !taken_away {
-                    taken_away = true;
-                    take_away(place, own_cgroup)?;
+                    taken_away = take_away(place);
                 }
             }
             Err(error) => return Err(error).context("listen to the agent"),
@@ -89,17 +87,18 @@ fn is_silence(error: &io::Error) -> bool {
     )
 }
 
-fn take_away(place: &Place, own_cgroup: &Path) -> anyhow::Result<()> {
-    let mut redirect = Redirect::attach(place, own_cgroup)?;
-    let pods = redirect.status()?.pods;
-    let mut taken = 0;
-    for pod in pods.iter().filter(|pod| pod.listening) {
-        redirect.suspend(pod.netns_cookie)?;
-        taken += 1;
+/// Whether it is done; else it is tried again after as long a silence. By the pins alone: to attach
+/// anew would replace the programs of an agent that may go on at any moment.
+fn take_away(place: &Place) -> bool {
+    match Redirect::suspend_all(place) {
+        Ok(pods) => tracing::error!(
+            pods,
+            "the agent stands still, its listeners were taken away: each service's failure mode applies"
+        ),
+        Err(error) => {
+            tracing::error!(%error, "the agent stands still, and its listeners stay; tried again");
+            return false;
+        }
     }
-    tracing::error!(
-        pods = taken,
-        "the agent stands still, its listeners were taken away: each service's failure mode applies"
-    );
-    Ok(())
+    true
 }

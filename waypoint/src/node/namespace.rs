@@ -53,6 +53,17 @@ pub struct Namespace {
     id: (u64, u64),
 }
 
+/// Where the path of a namespace leads now.
+#[derive(Debug)]
+pub enum Leads {
+    /// Still there.
+    Here,
+    /// To another namespace.
+    Elsewhere,
+    /// It can not be told. The namespace may live on, with processes in it.
+    Unknown(io::Error),
+}
+
 /// What one visit brings back.
 #[derive(Debug)]
 pub struct Inside {
@@ -82,8 +93,12 @@ impl Namespace {
     }
 
     /// Whether the path still leads to this namespace.
-    pub fn is_at(&self, path: &Path) -> bool {
-        std::fs::metadata(path).is_ok_and(|found| identity(&found) == self.id)
+    pub fn seen_from(&self, path: &Path) -> Leads {
+        match std::fs::metadata(path) {
+            Ok(found) if identity(&found) == self.id => Leads::Here,
+            Ok(_) => Leads::Elsewhere,
+            Err(error) => Leads::Unknown(error),
+        }
     }
 
     /// Opens the listener and looks around.
@@ -176,4 +191,24 @@ fn addresses() -> io::Result<Vec<IpAddr>> {
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_is_gone_is_not_one_that_leads_elsewhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, other) = (folder.path().join("web"), folder.path().join("other"));
+        // Any file will do: nobody enters it.
+        std::fs::write(&path, "").unwrap();
+        std::fs::write(&other, "").unwrap();
+        let namespace = Namespace::open(&path).unwrap();
+        assert!(matches!(namespace.seen_from(&path), Leads::Here));
+        std::fs::remove_file(&path).unwrap();
+        assert!(matches!(namespace.seen_from(&path), Leads::Unknown(_)));
+        std::fs::rename(&other, &path).unwrap();
+        assert!(matches!(namespace.seen_from(&path), Leads::Elsewhere));
+    }
 }

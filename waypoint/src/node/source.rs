@@ -35,6 +35,9 @@ pub struct PodsFile {
     path: PathBuf,
     /// What was read last, right or wrong.
     text: Option<String>,
+    /// What the last look found to be new: acted on if the next finds it too, because whoever writes
+    /// in place may be half way, and half a list is a list that lacks pods.
+    unsettled: Option<String>,
     untold: Option<Vec<NodePod>>,
     /// Kept from call to call: whoever waits for other things too begins to wait anew all the time.
     looks: Option<Interval>,
@@ -53,6 +56,7 @@ impl PodsFile {
         Ok(Self {
             path: path.to_owned(),
             text: Some(text),
+            unsettled: None,
             untold: Some(pods),
             looks: None,
         })
@@ -63,12 +67,13 @@ impl PodsFile {
         self.untold.as_deref().unwrap_or_default()
     }
 
-    /// The pods, if they are others than before. What can not be read changes nothing: pods that are
+    /// The pods, if they are others than before, and the same for two looks. What can not be read changes nothing: pods that are
     /// steered stay so, for to forget them would let them pass policy by.
     fn look(&mut self) -> Option<Vec<NodePod>> {
         let text = match std::fs::read_to_string(&self.path) {
             Ok(text) => text,
             Err(error) => {
+                self.unsettled = None;
                 if self.text.take().is_some() {
                     tracing::error!(path = %self.path.display(), %error,
                         "the list of pods can not be read, the last good one stays in force");
@@ -77,8 +82,14 @@ impl PodsFile {
             }
         };
         if self.text.as_ref() == Some(&text) {
+            self.unsettled = None;
             return None;
         }
+        if self.unsettled.as_ref() != Some(&text) {
+            self.unsettled = Some(text);
+            return None;
+        }
+        self.unsettled = None;
         let parsed = parse(&self.path, &text);
         self.text = Some(text);
         match parsed {
@@ -152,12 +163,42 @@ mod tests {
         assert_eq!(names(&file.next().await), ["a"]);
 
         std::fs::write(&path, pod("a").replace("netns", "netnss")).unwrap();
-        assert_eq!(file.look(), None, "a wrong list is no change");
+        assert_eq!([file.look(), file.look()], [None, None], "no change");
+        assert!(
+            file.text.as_ref().unwrap().contains("netnss"),
+            "it was judged"
+        );
         std::fs::remove_file(&path).unwrap();
         assert_eq!(file.look(), None, "nor is a missing one");
 
         std::fs::write(&path, format!("{}{}", pod("a"), pod("b"))).unwrap();
         assert_eq!(names(&file.next().await), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_list_that_is_being_written_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pods.yaml");
+        let all = format!("{}{}{}", pod("a"), pod("b"), pod("c"));
+        std::fs::write(&path, &all).unwrap();
+        let mut file = PodsFile::open(&path).unwrap();
+
+        // Truncated, then half of it, then all: each a moment only.
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(file.look(), None);
+        std::fs::write(&path, pod("a")).unwrap();
+        assert_eq!(file.look(), None);
+        std::fs::write(&path, &all).unwrap();
+        assert_eq!([file.look(), file.look()], [None, None], "as it was");
+
+        std::fs::write(&path, pod("a")).unwrap();
+        assert_eq!(file.look(), None);
+        assert_eq!(names(&file.look().unwrap()), ["a"], "it stays so");
+
+        std::fs::write(&path, "").unwrap();
+        assert_eq!([file.look(), file.look()], [None, None], "empty is no list");
+        std::fs::write(&path, "[]").unwrap();
+        assert_eq!([file.look(), file.look()], [None, Some(Vec::new())]);
     }
 
     #[test]

@@ -69,6 +69,17 @@ impl Egress {
         })))
     }
 
+    /// The way out of no pod: makes no sockets.
+    #[cfg(test)]
+    pub(crate) fn nowhere() -> Self {
+        let (orders, _) = mpsc::sync_channel(1);
+        Self(Arc::new(Inner {
+            number: 0,
+            closed: AtomicBool::new(false),
+            orders,
+        }))
+    }
+
     /// A connection from inside the pod's namespace.
     ///
     /// # Errors
