@@ -49,22 +49,10 @@ pub(super) fn read(
     };
     let faults = &mut subject.faults;
     match subject.origin.kind {
-        Kind::GatewayClass => {
-            let spec = required_spec::<GatewayClassSpec>(node, faults);
-            subject.settle(spec)
-        }
-        Kind::Gateway => {
-            let spec = required_spec::<GatewaySpec>(node, faults);
-            subject.settle(spec)
-        }
-        Kind::HTTPRoute => {
-            let spec = required_spec::<HttpRouteSpec>(node, faults);
-            subject.settle(spec)
-        }
-        Kind::AuthorizationPolicy => {
-            let spec = optional_spec::<AuthorizationPolicySpec>(node, faults);
-            subject.settle(spec)
-        }
+        Kind::GatewayClass => subject.required::<GatewayClassSpec>(),
+        Kind::Gateway => subject.required::<GatewaySpec>(),
+        Kind::HTTPRoute => subject.required::<HttpRouteSpec>(),
+        Kind::AuthorizationPolicy => subject.optional::<AuthorizationPolicySpec>(),
         Kind::CiliumNetworkPolicy => {
             let spec = subject.cilium();
             subject.settle(spec)
@@ -73,10 +61,7 @@ pub(super) fn read(
             let spec = subject.cilium().map(Clusterwide);
             subject.settle(spec)
         }
-        Kind::RequestAuthentication => {
-            let spec = optional_spec::<RequestAuthenticationSpec>(node, faults);
-            subject.settle(spec)
-        }
+        Kind::RequestAuthentication => subject.optional::<RequestAuthenticationSpec>(),
         Kind::NetworkPolicy => {
             let spec = subject.calico();
             subject.settle(spec)
@@ -85,10 +70,7 @@ pub(super) fn read(
             let spec = subject.calico().map(Clusterwide);
             subject.settle(spec)
         }
-        Kind::Tier => {
-            let spec = optional_spec::<TierSpec>(node, faults);
-            subject.settle(spec)
-        }
+        Kind::Tier => subject.optional::<TierSpec>(),
         Kind::Namespace => {
             let spec = kube::namespace(node, faults);
             tolerate_newer_kubernetes(faults);
@@ -189,6 +171,18 @@ struct Subject<'s> {
 }
 
 impl Subject<'_> {
+    /// An object whose `spec` has to be there.
+    fn required<T: Spec + DeserializeOwned>(mut self) -> Item {
+        let spec = required_spec::<T>(self.node, &mut self.faults);
+        self.settle(spec)
+    }
+
+    /// An object that may come without `spec`.
+    fn optional<T: Spec + DeserializeOwned + Default>(mut self) -> Item {
+        let spec = optional_spec::<T>(self.node, &mut self.faults);
+        self.settle(spec)
+    }
+
     /// The rules of a Cilium policy. What is wrong in its egress parts is told at once, so that it
     /// does not break what the policy says of ingress.
     fn cilium(&mut self) -> Option<CiliumPolicySpec> {
