@@ -51,6 +51,7 @@ pub async fn open(
     exchange.service.clone_from(&target.service);
     let verdict = target.chain.decide_tcp(
         Some(&origin.peer.identity),
+        origin.attested_by(),
         origin.peer.address.ip(),
         origin.destination,
     );
@@ -58,6 +59,7 @@ pub async fn open(
     if !allowed {
         let facts = cairn_filters::chain::tcp_facts(
             Some(&origin.peer.identity),
+            origin.attested_by(),
             origin.peer.address.ip(),
             origin.destination,
         );
