@@ -15,6 +15,7 @@ mod cost;
 mod failure;
 mod lab;
 mod lifecycle;
+mod mesh;
 mod node;
 mod object;
 mod processes;
