@@ -9,6 +9,7 @@ use cairn_config_schema::snapshot::{ClusterKey, Endpoint};
 use rustc_hash::FxHashMap;
 
 use crate::balance::Algorithm;
+use crate::budget::{Budget, InFlight};
 use crate::endpoint::LiveEndpoint;
 
 /// A service port as a load-balancing target.
@@ -17,6 +18,7 @@ pub struct Cluster {
     key: ClusterKey,
     algorithm: Algorithm,
     endpoints: ArcSwap<Vec<Arc<LiveEndpoint>>>,
+    budget: Arc<Budget>,
 }
 
 impl Cluster {
@@ -26,12 +28,23 @@ impl Cluster {
             key,
             algorithm: Algorithm::default(),
             endpoints: ArcSwap::from_pointee(merge(&[], &endpoints)),
+            budget: Arc::default(),
         }
     }
 
     /// Service and port.
     pub fn key(&self) -> &ClusterKey {
         &self.key
+    }
+
+    /// Counts a request to this cluster, whatever endpoints it will try, until the guard is dropped.
+    pub fn enter(&self) -> InFlight {
+        self.budget.enter()
+    }
+
+    /// How many requests and retries are in flight.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     /// Replaces the endpoints; the load of those that stay is kept. One caller at a time: of two

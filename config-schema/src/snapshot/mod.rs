@@ -13,6 +13,7 @@ mod network_policy;
 mod policy;
 mod route;
 mod service;
+mod traffic;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -45,6 +46,9 @@ pub use route::{
 pub use service::{
     AppProtocol, Binding, ClusterKey, Endpoint, RedirectFailure, Service, ServicePort, Workload,
     WorkloadType,
+};
+pub use traffic::{
+    BackOff, RetryBudget, RetryConditions, RetryPolicy, RuleTraffic, Timeouts,
 };
 
 use crate::diagnostics::Diagnostic;
