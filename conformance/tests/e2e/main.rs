@@ -15,4 +15,6 @@ mod laboratory;
 mod policy;
 mod protocols;
 mod routes;
+mod retries;
 mod telemetry;
+mod timeouts;

@@ -31,6 +31,10 @@ pub static ACCESS_LOG_DROPPED: Gauge = Gauge::new(&names::ACCESS_LOG_DROPPED);
 /// Lines of the process's own log dropped.
 pub static LOG_DROPPED: Gauge = Gauge::new(&names::LOG_DROPPED);
 
+/// Retries made, by cause.
+pub static RETRIES: ByLabel = ByLabel::new(&names::RETRIES);
+/// Retries not made, by reason.
+pub static RETRIES_DENIED: ByLabel = ByLabel::new(&names::RETRIES_DENIED);
 /// Requests with a valid token.
 pub static JWT_VALID: Gauge = Gauge::new(&names::JWT_VALID);
 /// Requests refused because of their token.
@@ -76,7 +80,7 @@ pub fn certificate_expires(at: SystemTime) {
 
 /// Everything above, as a scrape shows it.
 pub fn families() -> Vec<MetricFamily> {
-    let instruments: [&dyn Instrument; 18] = [
+    let instruments: [&dyn Instrument; 20] = [
         &TUNNEL_REFUSED,
         &REQUEST_REFUSED,
         &HANDSHAKE_FAILED,
@@ -92,6 +96,8 @@ pub fn families() -> Vec<MetricFamily> {
         &SNAPSHOT_VERSION,
         &DIAGNOSTICS,
         &CERTIFICATE_EXPIRY,
+        &RETRIES,
+        &RETRIES_DENIED,
         &JWT_VALID,
         &JWT_REFUSED,
         &JWKS_FETCHES,
