@@ -65,7 +65,17 @@ mod tests {
         assert_eq!(parsed("100m"), Some(Duration::from_millis(100)));
         assert_eq!(parsed("7u"), Some(Duration::from_micros(7)));
         assert_eq!(parsed("00000009n"), Some(Duration::from_nanos(9)));
-        for text in ["", "S", "1", "1s", "-1S", "+1S", "1.5S", "123456789S", "1 S"] {
+        for text in [
+            "",
+            "S",
+            "1",
+            "1s",
+            "-1S",
+            "+1S",
+            "1.5S",
+            "123456789S",
+            "1 S",
+        ] {
             assert_eq!(parsed(text), None, "{text}");
         }
     }

@@ -34,11 +34,24 @@ mod tests {
     fn the_mean_doubles_until_the_most() {
         let mean = |retry| {
             let sum: u64 = (0..10_000u64)
-                .map(|n| delay_ms(&BackOff::default(), retry, n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 7))
+                .map(|n| {
+                    delay_ms(
+                        &BackOff::default(),
+                        retry,
+                        n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 7,
+                    )
+                })
                 .sum();
             sum as f64 / 10_000.0
         };
-        for (retry, expected) in [(1, 12.5), (2, 25.0), (3, 50.0), (4, 100.0), (5, 125.0), (90, 125.0)] {
+        for (retry, expected) in [
+            (1, 12.5),
+            (2, 25.0),
+            (3, 50.0),
+            (4, 100.0),
+            (5, 125.0),
+            (90, 125.0),
+        ] {
             let mean = mean(retry);
             assert!((mean - expected).abs() < expected * 0.05, "{retry}: {mean}");
         }

@@ -87,7 +87,9 @@ mod tests {
         let budget = Arc::new(Budget::default());
         let mut requests: Vec<_> = (0..10).map(|_| budget.enter()).collect();
         let settings = RetryBudget::default();
-        let allowed = requests.iter_mut().filter_map(|r| r.may_retry(settings).then_some(()));
+        let allowed = requests
+            .iter_mut()
+            .filter_map(|r| r.may_retry(settings).then_some(()));
         assert_eq!(allowed.count(), 3);
         // The request that has leave may be tried again; another takes the place of one that ended.
         assert!(requests[0].may_retry(settings));

@@ -129,7 +129,11 @@ mod tests {
 
     #[test]
     fn the_default_repeats_nothing_else() {
-        for outcome in [LOST, AttemptOutcome::TimedOut, AttemptOutcome::Answered(503)] {
+        for outcome in [
+            LOST,
+            AttemptOutcome::TimedOut,
+            AttemptOutcome::Answered(503),
+        ] {
             let attempt = Attempt {
                 idempotent: true,
                 ..attempt(1, outcome)

@@ -151,7 +151,16 @@ mod tests {
             assert_eq!(parse_duration(text), Some(expected), "{text}");
         }
         for text in [
-            "", "10", "s", "1d", "1.5s", "-1s", "100000s", "1s ", "1h1m1s1ms1s", "1S",
+            "",
+            "10",
+            "s",
+            "1d",
+            "1.5s",
+            "-1s",
+            "100000s",
+            "1s ",
+            "1h1m1s1ms1s",
+            "1S",
         ] {
             assert_eq!(parse_duration(text), None, "{text}");
         }

@@ -47,9 +47,7 @@ pub use service::{
     AppProtocol, Binding, ClusterKey, Endpoint, RedirectFailure, Service, ServicePort, Workload,
     WorkloadType,
 };
-pub use traffic::{
-    BackOff, RetryBudget, RetryConditions, RetryPolicy, RuleTraffic, Timeouts,
-};
+pub use traffic::{BackOff, RetryBudget, RetryConditions, RetryPolicy, RuleTraffic, Timeouts};
 
 use crate::diagnostics::Diagnostic;
 use crate::origin::{ObjectKey, Origin};

@@ -27,7 +27,11 @@ fn timeouts_are_durations_and_zero_is_none() {
 fn a_timeout_that_makes_no_sense_breaks_the_rule() {
     for (written, code, at) in [
         ("request: 10x", "bad-value", "timeouts.request"),
-        ("backendRequest: 1.5s", "bad-value", "timeouts.backendRequest"),
+        (
+            "backendRequest: 1.5s",
+            "bad-value",
+            "timeouts.backendRequest",
+        ),
         (
             "request: 1s, backendRequest: 2s",
             "conflict",

@@ -14,7 +14,7 @@ mod ipv6;
 mod laboratory;
 mod policy;
 mod protocols;
-mod routes;
 mod retries;
+mod routes;
 mod telemetry;
 mod timeouts;

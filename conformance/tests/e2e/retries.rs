@@ -85,7 +85,10 @@ async fn a_listed_status_is_retried_as_often_as_the_rule_says() {
     assert_eq!(line["retry_denied"], "exhausted");
 
     // Neither a status that is not listed nor a rule without retries.
-    assert_eq!(get(&client, "/first/1/status/502/c", &[]).await.status(), 502);
+    assert_eq!(
+        get(&client, "/first/1/status/502/c", &[]).await.status(),
+        502
+    );
     let plain = get(&client, "/first/1/status/503/d", &[("rule", "plain")]).await;
     assert_eq!(plain.status(), 503);
     let cairn = lab.cairn();
@@ -126,7 +129,14 @@ async fn an_attempt_that_takes_too_long_is_retried_if_that_is_harmless() {
     assert!(began.elapsed() < Duration::from_secs(3));
     assert_eq!(app.requests(), 2);
     // The endpoint may still be at work on it: not for a POST.
-    let answer = send(&client, Method::POST, "/first/1/wait/3000/b", &patient, b"x").await;
+    let answer = send(
+        &client,
+        Method::POST,
+        "/first/1/wait/3000/b",
+        &patient,
+        b"x",
+    )
+    .await;
     assert_eq!(answer.status(), 504);
     assert_eq!(app.requests(), 3);
 }

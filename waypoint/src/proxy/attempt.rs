@@ -126,7 +126,9 @@ pub(super) async fn next_peer(gate: &Gate, ctx: &mut RequestContext) -> Result<B
 pub(super) fn connected(connection: Option<&Digest>, ctx: &mut RequestContext) {
     let http1 = (ctx.plan.as_ref()).is_some_and(|plan| plan.version == HttpVersion::Http1);
     if let Some(at) = ctx.time.attempt_over().filter(|_| http1) {
-        ctx.armed = connection.and_then(deadline_of).map(|stream| stream.arm(at));
+        ctx.armed = connection
+            .and_then(deadline_of)
+            .map(|stream| stream.arm(at));
     }
 }
 
@@ -202,9 +204,7 @@ fn after_loss(session: &Session, ctx: &mut RequestContext, outcome: AttemptOutco
         (Some(Expired::Attempt), AttemptOutcome::ConnectFailed) => {
             retry::is_due(session, ctx, outcome, None)
         }
-        (Some(Expired::Attempt), _) => {
-            retry::is_due(session, ctx, AttemptOutcome::TimedOut, None)
-        }
+        (Some(Expired::Attempt), _) => retry::is_due(session, ctx, AttemptOutcome::TimedOut, None),
         (Some(Expired::Request | Expired::Client), _) => false,
     }
 }

@@ -17,8 +17,8 @@ use pingora_core::protocols::tls::CustomALPN;
 use pingora_core::upstreams::peer::{HttpPeer, Peer, PeerOptions};
 use pingora_error::{Error, ErrorType, OrErr, Result};
 
-use super::session::Http2Upstream;
 use super::endpoint_stream::Upstream;
+use super::session::Http2Upstream;
 use crate::limits::{
     INNER_STREAMS_MAX, PING_INTERVAL, STREAMS_PER_UPSTREAM_TUNNEL_MAX,
     TUNNEL_CONNECTION_WINDOW_BYTES, TUNNEL_STREAM_WINDOW_BYTES, UPSTREAM_IDLE_STREAM_TIMEOUT,

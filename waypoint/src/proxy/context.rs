@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cairn_config_schema::snapshot::{RetryPolicy, RuleTraffic};
 use cairn_filters::chain::ResponseChanges;
 use cairn_filters::outcome::Outcome;
-use cairn_config_schema::snapshot::{RetryPolicy, RuleTraffic};
 use cairn_routing::{ActiveRequest, Cluster, InFlight, RuleRef};
 
 use super::connector::HttpVersion;
