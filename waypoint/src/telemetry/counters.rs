@@ -96,7 +96,8 @@ pub fn families() -> Vec<MetricFamily> {
         &JWT_REFUSED,
         &JWKS_FETCHES,
     ];
-    instruments.iter().filter_map(|i| i.family()).collect()
+    let own = instruments.iter().filter_map(|i| i.family());
+    own.chain(super::node::families()).collect()
 }
 
 /// `istio_build` and `cairn_build_info`.
