@@ -25,6 +25,7 @@ use super::http::Gate;
 use super::stream_context::StreamContext;
 use super::{attempt, login, screen};
 use crate::drain::Kind;
+use crate::recheck::UpgradeRequest;
 use crate::runtime::{Runtime, Target};
 use crate::telemetry::exchange::{Exchange, HttpExchange, Peer};
 
@@ -158,6 +159,7 @@ impl Gate {
             response_changes: decision.response_changes(destination.backend()),
             version,
             cluster,
+            upgrade: upgrade.then(|| Box::new(upgrade_request(http, &request.headers, &login))),
         });
         let path = decision.change_request(destination.backend(), &mut RequestHeaders(request));
         if set_target(request, &path).is_err() {
@@ -165,6 +167,21 @@ impl Gate {
             return Judged::Answer(Outcome::BrokenRule);
         }
         Judged::Forward
+    }
+}
+
+/// What is judged again when policy changes, should the endpoint agree to the upgrade.
+fn upgrade_request(
+    http: &HttpExchange,
+    headers: &HeaderMap,
+    login: &Option<Authenticated>,
+) -> UpgradeRequest {
+    UpgradeRequest {
+        method: http.method.clone(),
+        target: http.path.clone(),
+        authority: http.authority.clone(),
+        headers: headers.clone(),
+        login: login.clone(),
     }
 }
 
@@ -233,7 +250,7 @@ fn request_id() -> HeaderValue {
         .unwrap_or_else(|_| HeaderValue::from_static("-"))
 }
 
-fn stream_context(session: &Session) -> Option<Arc<StreamContext>> {
+pub(super) fn stream_context(session: &Session) -> Option<Arc<StreamContext>> {
     let digest = session.digest()?.proxy_digest.as_ref()?;
     digest.user_data.as_ref()?.downcast_ref().cloned()
 }

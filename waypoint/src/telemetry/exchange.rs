@@ -12,6 +12,7 @@ use http::{HeaderValue, Method, StatusCode};
 
 use super::tcp::TcpMeter;
 use crate::node::Pod;
+use crate::recheck::Closure;
 use crate::upstream::Egress;
 
 /// The client of a tunnel, shared by everything that runs in it.
@@ -122,6 +123,18 @@ pub struct Exchange {
 }
 
 impl Exchange {
+    /// It was closed because a new snapshot denies what another allowed: that one's words count.
+    pub fn closed_by(&mut self, closure: &Closure) {
+        self.snapshot = closure.snapshot;
+        self.verdict.clone_from(&closure.verdict);
+        self.reason = Some(format!(
+            "closed after a change of policy: {}",
+            closure.reason
+        ));
+        self.details = closure.details.clone().into();
+        self.flags = "";
+    }
+
     /// An exchange that begins now.
     pub fn begin(origin: Arc<StreamOrigin>) -> Self {
         let service_port = origin.destination.port();
