@@ -370,7 +370,7 @@ fn a_tcp_service_speaks_first_and_its_policy_decides_by_the_pod() {
 
 #[test]
 fn a_steered_stream_that_new_policy_denies_is_reset() {
-    let Some(mut mesh) = Mesh::new() else { return };
+    let Some(mesh) = Mesh::new() else { return };
     let _server = mesh.lab.server("db", &[("10.97.0.4", 5432)]);
     let _agent = mesh.agent();
     let mut app = mesh.client.app();
