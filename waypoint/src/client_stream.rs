@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::limits::{STEERED_LINGER_TIMEOUT, WRITE_BUFFER_BYTES};
-use crate::tunnel_stream::TunnelStream;
+use crate::tunnel_stream::{TunnelStream, gather};
 
 /// Bytes read at once where a chunk is asked for.
 const CHUNK_BYTES: usize = 16 * 1024;
@@ -240,11 +240,7 @@ impl AsyncWrite for SteeredStream {
         {
             return Pin::new(tcp).poll_write(cx, data);
         }
-        let room = WRITE_BUFFER_BYTES.saturating_sub(this.unsent.len());
-        let n = room.min(data.len());
-        this.unsent
-            .extend_from_slice(data.get(..n).unwrap_or_default());
-        Poll::Ready(Ok(n))
+        Poll::Ready(Ok(gather(&mut this.unsent, data)))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -5,6 +5,7 @@ pub mod admin;
 pub mod cli;
 pub mod client;
 pub mod client_stream;
+pub mod clock;
 pub mod demo;
 pub mod drain;
 pub mod explain;

@@ -131,6 +131,14 @@ impl Drop for TunnelStream {
     }
 }
 
+/// Takes as much of `data` as a stream holds back until it is flushed, and answers how much that was.
+pub fn gather(unsent: &mut BytesMut, data: &[u8]) -> usize {
+    let room = WRITE_BUFFER_BYTES.saturating_sub(unsent.len());
+    let n = room.min(data.len());
+    unsent.extend_from_slice(data.get(..n).unwrap_or_default());
+    n
+}
+
 /// The peer reset the stream to say that it is done with it, after everything was delivered.
 fn is_clean_end(error: &h2::Error) -> bool {
     error.is_reset() && error.reason() == Some(Reason::NO_ERROR)
@@ -173,11 +181,7 @@ impl AsyncWrite for TunnelStream {
         if self.unsent.len() >= WRITE_BUFFER_BYTES {
             ready!(self.poll_send(cx))?;
         }
-        let room = WRITE_BUFFER_BYTES.saturating_sub(self.unsent.len());
-        let n = room.min(data.len());
-        self.unsent
-            .extend_from_slice(data.get(..n).unwrap_or_default());
-        Poll::Ready(Ok(n))
+        Poll::Ready(Ok(gather(&mut self.unsent, data)))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

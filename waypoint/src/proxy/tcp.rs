@@ -9,10 +9,11 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use cairn_filters::outcome::Outcome;
-use cairn_routing::ActiveRequest;
+use cairn_routing::{ActiveRequest, Choice};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::client_stream::ClientStream;
+use crate::clock::now_ms;
 use crate::drain::{Held, Kind};
 use crate::limits::{CONNECT_ATTEMPTS_MAX, TCP_IDLE_TIMEOUT, TCP_REPORT_INTERVAL};
 use crate::listener::admit::{Asked, Refusal};
@@ -110,7 +111,10 @@ async fn connect(
     let mut tried = Vec::new();
     let mut outcome = Outcome::NoEndpoint;
     while tried.len() < CONNECT_ATTEMPTS_MAX as usize {
-        let Some(live) = target.cluster.pick(fastrand::u64(..), &tried) else {
+        let Some(live) = target
+            .cluster
+            .pick(&Choice::new(fastrand::u64(..), &tried, now_ms()))
+        else {
             break;
         };
         tried.push(live.endpoint.address);

@@ -5,13 +5,16 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use cairn_config_schema::resolve::Options;
-use cairn_kernel_redirect::{LeftOut, LeftOutReason, ServicesReport};
+use cairn_kernel_redirect::{EnrolledPod, LeftOut, LeftOutReason, ServicesReport};
 
 use super::*;
 use crate::listener::admit::{Asked, Refusal};
+use crate::node::Namespace;
+use crate::node::namespace::Inside;
 use crate::node::watchdog::HUNG_AFTER;
 use crate::publish::Publisher;
 use crate::source::SourceFile;
+use crate::upstream::Egress;
 
 /// Remembers what it was told.
 #[derive(Clone, Default)]
