@@ -27,7 +27,7 @@ use super::{attempt, login, screen};
 use crate::drain::Kind;
 use crate::recheck::UpgradeRequest;
 use crate::runtime::{Runtime, Target};
-use crate::telemetry::exchange::{Exchange, HttpExchange, Peer};
+use crate::telemetry::exchange::{Exchange, HttpExchange, StreamOrigin};
 
 /// What `judge` found.
 pub(super) enum Judged {
@@ -110,6 +110,7 @@ impl Gate {
         let login = login::authenticate(&target.chain, jwks, request, method, path);
         let decision = target.chain.decide(&RequestView {
             peer: Some(&peer.identity),
+            attested_by: exchange.origin.attested_by(),
             source_ip: peer.address.ip(),
             destination: target.destination,
             method: &http.method,
@@ -121,7 +122,7 @@ impl Gate {
         note_decision(exchange, &decision);
         if decision.answer.is_denial() {
             let (headers, login) = (&request.headers, login.as_ref());
-            exchange.reason = denial(target, &decision, http, &peer, headers, login);
+            exchange.reason = denial(target, &decision, http, &exchange.origin, headers, login);
         }
         if let Answer::Unauthenticated(failure) = &decision.answer {
             let path = decision.target.as_ref().map_or("/", |t| &*t.path);
@@ -215,13 +216,14 @@ fn denial(
     target: &Target,
     decision: &Decision<'_>,
     http: &HttpExchange,
-    peer: &Peer,
+    origin: &StreamOrigin,
     headers: &HeaderMap,
     login: Option<&Authenticated>,
 ) -> Option<String> {
     let view = RequestView {
-        peer: Some(&peer.identity),
-        source_ip: peer.address.ip(),
+        peer: Some(&origin.peer.identity),
+        attested_by: origin.attested_by(),
+        source_ip: origin.peer.address.ip(),
         destination: target.destination,
         method: &http.method,
         target: &http.path,

@@ -65,6 +65,7 @@ pub async fn open(
     exchange.service.clone_from(&target.service);
     let verdict = target.chain.decide_tcp(
         Some(&origin.peer.identity),
+        origin.attested_by(),
         origin.peer.address.ip(),
         origin.destination,
     );

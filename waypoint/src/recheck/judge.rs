@@ -72,7 +72,8 @@ fn tcp(runtime: &Runtime, origin: &StreamOrigin, asked: &Asked) -> Option<Closur
     };
     let peer = &origin.peer;
     let (ip, to) = (peer.address.ip(), origin.destination);
-    let verdict = target.chain.decide_tcp(Some(&peer.identity), ip, to);
+    let by = origin.attested_by();
+    let verdict = target.chain.decide_tcp(Some(&peer.identity), by, ip, to);
     if verdict.allowed {
         return None;
     }
@@ -87,8 +88,9 @@ fn tcp(runtime: &Runtime, origin: &StreamOrigin, asked: &Asked) -> Option<Closur
 
 /// Why policy denies a TCP stream: in words, and as `response_code_details`.
 pub fn tcp_denial(chain: &PortChain, origin: &StreamOrigin, verdict: &Verdict) -> (String, String) {
-    let ip = origin.peer.address.ip();
-    let facts = tcp_facts(Some(&origin.peer.identity), ip, origin.destination);
+    let (peer, by) = (&origin.peer, origin.attested_by());
+    let (ip, to) = (peer.address.ip(), origin.destination);
+    let facts = tcp_facts(Some(&peer.identity), by, ip, to);
     let reason = verdict.reason(chain.policies(), &facts);
     (reason, verdict.response_code_details().unwrap_or_default())
 }
@@ -115,6 +117,7 @@ impl UpgradeRequest {
         let login = self.login_under(&target.chain);
         let view = RequestView {
             peer: Some(&origin.peer.identity),
+            attested_by: origin.attested_by(),
             source_ip: origin.peer.address.ip(),
             destination: origin.destination,
             method: &self.method,

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use cairn_authz::Verdict;
+use cairn_authz::{Attestation, Verdict};
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::snapshot::{Endpoint, Service, Workload};
 use http::{HeaderValue, Method, StatusCode};
@@ -40,6 +40,14 @@ pub struct StreamOrigin {
 }
 
 impl StreamOrigin {
+    /// What says that the client is who it is.
+    pub fn attested_by(&self) -> Attestation {
+        match &self.pod {
+            Some(_) => Attestation::Node,
+            None => Attestation::Certificate,
+        }
+    }
+
     /// Where plain connections for it leave from, when that is not this process's own namespace.
     pub fn egress(&self) -> Option<&Egress> {
         self.pod.as_ref().map(|pod| &pod.egress)
