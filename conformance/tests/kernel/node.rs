@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::net::IpAddr;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use cairn_kernel_redirect::Redirect;
@@ -284,27 +283,4 @@ fn status_and_detach_tell_what_they_see_and_do() {
             .1
             .contains("\"direct\"")
     );
-}
-
-#[test]
-fn what_is_wrong_at_the_start_is_said_and_nothing_is_attached() {
-    let Some(mesh) = Mesh::new() else { return };
-    let identity = mesh.path("shop/waypoint");
-    let start = |pods: &Path| {
-        let config = mesh.path("mesh.yaml");
-        let mut cairn = mesh.cairn(&["--workers", "1"]);
-        cairn.arg("--config").arg(config).arg("--pods").arg(pods);
-        let output = cairn.arg("--identity-dir").arg(&identity).output().unwrap();
-        assert_eq!(output.status.code(), Some(1));
-        String::from_utf8(output.stderr).unwrap()
-    };
-    let pods = mesh.path("wrong.yaml");
-    fs::write(&pods, "- {name: a, namespce: shop}\n").unwrap();
-    let said = start(&pods);
-    assert!(
-        said.contains("wrong.yaml:1:") && said.contains("did you mean `namespace`"),
-        "{said}"
-    );
-    assert!(start(Path::new("/nowhere/pods.yaml")).contains("/nowhere/pods.yaml: No such file"));
-    assert!(Redirect::inspect(mesh.lab.place()).unwrap().is_none());
 }

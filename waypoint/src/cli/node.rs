@@ -151,10 +151,11 @@ impl PlaceArgs {
     }
 }
 
+const NO_CGROUP2: &str =
+    "cgroup v2 is not mounted: boot the node with systemd.unified_cgroup_hierarchy=1, or mount it";
+
 fn kubepods() -> anyhow::Result<PathBuf> {
-    let root = cgroup2_root().context(
-        "cgroup v2 is not mounted: boot the node with systemd.unified_cgroup_hierarchy=1, or mount it",
-    )?;
+    let root = cgroup2_root().context(NO_CGROUP2)?;
     let usual = ["kubepods.slice", "kubepods"].map(|name| root.join(name));
     let found = usual.into_iter().find(|folder| folder.is_dir());
     found.with_context(|| {
@@ -167,7 +168,7 @@ fn kubepods() -> anyhow::Result<PathBuf> {
 
 /// The cgroup of this process, whose own connections are never steered.
 fn own_cgroup() -> anyhow::Result<PathBuf> {
-    let root = cgroup2_root().context("cgroup v2 is not mounted")?;
+    let root = cgroup2_root().context(NO_CGROUP2)?;
     let text = fs::read_to_string("/proc/self/cgroup").context("read /proc/self/cgroup")?;
     let path = text.lines().find_map(|line| line.strip_prefix("0::/"));
     let path = path.context("this process is in no cgroup of version 2")?;
