@@ -5,8 +5,10 @@
 
 mod back_off;
 mod balance;
+mod breaker;
 mod budget;
 mod cluster;
+mod ejection;
 mod endpoint;
 mod matcher;
 mod request;
@@ -15,8 +17,11 @@ mod split;
 mod table;
 
 pub use back_off::delay_ms;
+pub use balance::{Choice, key_hash};
+pub use breaker::{Breaker, Limited, Permit};
 pub use budget::{Budget, InFlight};
 pub use cluster::Cluster;
+pub use ejection::{AnswerKind, EjectionCause, EjectionEvent, Health};
 pub use endpoint::{ActiveRequest, LiveEndpoint};
 pub use request::RequestParts;
 pub use retry::{Attempt, AttemptOutcome, RetryDecision, decide, http_status_of_grpc};

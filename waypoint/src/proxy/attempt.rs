@@ -8,7 +8,7 @@ use cairn_config_schema::snapshot::{AppProtocol, Timeouts};
 use cairn_filters::chain::Destination;
 use cairn_filters::grpc_timeout::{self, GRPC_TIMEOUT};
 use cairn_filters::outcome::Outcome;
-use cairn_routing::AttemptOutcome;
+use cairn_routing::{AttemptOutcome, Choice};
 use http::header::{HeaderName, HeaderValue};
 use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -22,6 +22,7 @@ use super::deadline::{Expired, RequestTime};
 use super::endpoint_stream::deadline_of;
 use super::http::Gate;
 use super::retry::{self, RETRIED_ANSWER};
+use crate::clock::now_ms;
 use crate::runtime::{Runtime, Target};
 use crate::telemetry::exchange::Exchange;
 
@@ -96,7 +97,10 @@ pub(super) async fn next_peer(gate: &Gate, ctx: &mut RequestContext) -> Result<B
     };
     ctx.time.begin_attempt(now);
     ctx.in_flight.get_or_insert_with(|| plan.cluster.enter());
-    let Some(live) = plan.cluster.pick(fastrand::u64(..), &ctx.tried) else {
+    let Some(live) = plan
+        .cluster
+        .pick(&Choice::new(fastrand::u64(..), &ctx.tried, now_ms()))
+    else {
         ctx.outcome = Some(Outcome::NoEndpoint);
         return Error::e_explain(
             ErrorType::ConnectError,
