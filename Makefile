@@ -24,8 +24,7 @@ check: ## Format and lints, warnings denied.
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
 	$(CARGO) check --quiet -p cairn-kernel-redirect --no-default-features
-	command -v clang-19 >/dev/null && $(CARGO) check --quiet -p cairn-kernel-redirect --features bpf-source || \
-	    { ! command -v clang-19 >/dev/null; }
+	if command -v clang-19 >/dev/null; then $(CARGO) check --quiet -p cairn-kernel-redirect --features bpf-source; fi
 
 build:
 	$(CARGO) build --workspace --all-targets --quiet
