@@ -1,4 +1,5 @@
-//! What the agent shows of itself: where it stands, what has no room, and who policy takes a pod for.
+//! What the agent shows of itself and does at the edges: no room, no Gateway to choose, an address
+//! that a pod would like to have, a start beside connections that run.
 
 use std::fs;
 use std::process::Command;
@@ -92,4 +93,64 @@ fn a_pod_does_not_choose_the_address_that_policy_sees() {
     });
     let seen = &log_lines(&agent)[0]["downstream_remote_address"];
     assert!(seen.as_str().unwrap().starts_with("10.200.0.7:"), "{seen}");
+}
+
+#[test]
+fn an_agent_that_never_knew_its_gateway_lets_nobody_past() {
+    let Some(mesh) = Mesh::new() else { return };
+    let yaml = fs::read_to_string(mesh.path("mesh.yaml")).unwrap();
+    let gateway = yaml.split("---").next().unwrap();
+    let second = gateway.replace("name: waypoint", "name: another");
+    mesh.configure(&format!("{yaml}---{second}"));
+    let agent = mesh.agent();
+    let log = agent.stderr();
+    assert!(
+        log.contains("every service that names a Gateway is flagged"),
+        "{log}"
+    );
+    assert!(log.contains("name one with --gateway"), "{log}");
+    // Somebody is at these addresses, and would answer. It is steered, and then refused.
+    for address in ["10.96.0.11", "10.96.0.12"] {
+        let (code, text) = curl(&mesh.client, &[&format!("http://{address}/")]);
+        assert!(
+            code != Some(0) && !text.contains("app"),
+            "{address}: {text}"
+        );
+    }
+    mesh.configure(&yaml);
+    until("it knows", DEADLINE, || {
+        curl(&mesh.client, &["http://10.96.0.10/"])
+            .1
+            .ends_with(" 200\n")
+    });
+    assert!(
+        curl(&mesh.client, &["http://10.96.0.11/"])
+            .1
+            .contains("\"raw\"")
+    );
+}
+
+#[test]
+fn connections_that_run_direct_notice_no_start_kill_or_end_of_an_agent() {
+    let Some(mesh) = Mesh::new() else { return };
+    let mut app = mesh.client.app();
+    let _greeter = mesh.lab.server("greeter", &[("10.96.0.11", 81)]);
+    app.connect("10.96.0.11:81", json!({"name": "direct"}))
+        .unwrap();
+    let mut says = |when: &str| assert_eq!(app.say("direct"), Ok("greeter".into()), "{when}");
+    let agent = mesh.agent();
+    says("attached");
+    agent.signal("KILL");
+    drop(agent);
+    let agent = mesh.start(mesh.cairn(&["--pods-max", "16"]));
+    says("taken over, with maps of another size");
+    drop(agent);
+    assert!(mesh.ask(&["detach"]).status.success());
+    says("detached");
+    let left = fs::read_dir("/sys/fs/bpf").unwrap().flatten();
+    let bpffs = mesh.lab.place().bpffs.file_name().unwrap().to_owned();
+    assert!(
+        !left.into_iter().any(|entry| entry.file_name() == bpffs),
+        "no pin is left"
+    );
 }
