@@ -25,6 +25,7 @@ use super::http::Gate;
 use super::stream_context::StreamContext;
 use super::{attempt, login, screen};
 use crate::drain::Kind;
+use crate::recheck::UpgradeRequest;
 use crate::runtime::{Runtime, Target};
 use crate::telemetry::exchange::{Exchange, HttpExchange, StreamOrigin};
 
@@ -74,7 +75,9 @@ impl Gate {
             return Judged::Answer(Outcome::Internal);
         };
         let http = HttpExchange { authority, ..http };
+        ctx.stacked = attempt::is_stacked(session);
         let judged = self.decide(session, exchange, &http, &target, runtime, &mut ctx.plan);
+        ctx.time = attempt::time_of(session, exchange, http.grpc, ctx.plan.as_ref());
         let request_id = session.req_header().headers.get("x-request-id").cloned();
         let path = login::shown_path(&target.chain, http.path);
         exchange.http = Some(HttpExchange {
@@ -156,9 +159,14 @@ impl Gate {
         let upgrade = request.headers.contains_key(http::header::UPGRADE);
         let version = attempt::version(runtime, destination, target, http2 && !upgrade, upgrade);
         *plan = Some(Plan {
+            rule: match &decision.found {
+                Some(Found::Rule(rule)) => Some(rule.clone()),
+                _ => None,
+            },
             response_changes: decision.response_changes(destination.backend()),
             version,
             cluster,
+            upgrade: upgrade.then(|| Box::new(upgrade_request(http, &request.headers, &login))),
         });
         let path = decision.change_request(destination.backend(), &mut RequestHeaders(request));
         if set_target(request, &path).is_err() {
@@ -166,6 +174,21 @@ impl Gate {
             return Judged::Answer(Outcome::BrokenRule);
         }
         Judged::Forward
+    }
+}
+
+/// What is judged again when policy changes, should the endpoint agree to the upgrade.
+fn upgrade_request(
+    http: &HttpExchange,
+    headers: &HeaderMap,
+    login: &Option<Authenticated>,
+) -> UpgradeRequest {
+    UpgradeRequest {
+        method: http.method.clone(),
+        target: http.path.clone(),
+        authority: http.authority.clone(),
+        headers: headers.clone(),
+        login: login.clone(),
     }
 }
 
@@ -235,7 +258,7 @@ fn request_id() -> HeaderValue {
         .unwrap_or_else(|_| HeaderValue::from_static("-"))
 }
 
-fn stream_context(session: &Session) -> Option<Arc<StreamContext>> {
+pub(super) fn stream_context(session: &Session) -> Option<Arc<StreamContext>> {
     let digest = session.digest()?.proxy_digest.as_ref()?;
     digest.user_data.as_ref()?.downcast_ref().cloned()
 }

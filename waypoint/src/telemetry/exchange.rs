@@ -12,6 +12,7 @@ use http::{HeaderValue, Method, StatusCode};
 
 use super::tcp::TcpMeter;
 use crate::node::Pod;
+use crate::recheck::Closure;
 use crate::upstream::Egress;
 
 /// The client of a tunnel, shared by everything that runs in it.
@@ -111,6 +112,9 @@ pub struct Exchange {
     pub upstream_local: Option<SocketAddr>,
     /// Attempts made upstream.
     pub attempts: u32,
+    /// Why the last attempt was not followed by another that the route would have; `None` when nothing
+    /// was wanted.
+    pub retry_denied: Option<&'static str>,
     /// The policy verdict; `None` when the exchange ended before policy.
     pub verdict: Option<Verdict>,
     /// The verdict's reason in one clause; filled for denials.
@@ -130,6 +134,18 @@ pub struct Exchange {
 }
 
 impl Exchange {
+    /// It was closed because a new snapshot denies what another allowed: that one's words count.
+    pub fn closed_by(&mut self, closure: &Closure) {
+        self.snapshot = closure.snapshot;
+        self.verdict.clone_from(&closure.verdict);
+        self.reason = Some(format!(
+            "closed after a change of policy: {}",
+            closure.reason
+        ));
+        self.details = closure.details.clone().into();
+        self.flags = "";
+    }
+
     /// An exchange that begins now.
     pub fn begin(origin: Arc<StreamOrigin>) -> Self {
         let service_port = origin.destination.port();
@@ -146,6 +162,7 @@ impl Exchange {
             endpoint: None,
             upstream_local: None,
             attempts: 0,
+            retry_denied: None,
             verdict: None,
             reason: None,
             flags: "",
