@@ -81,6 +81,7 @@ impl Request {
                     .collect(),
             ),
             namespace_labels: Some(Arc::default()),
+            host_network: false,
             named_ports: Box::default(),
             binding: Binding::Unbound,
         }

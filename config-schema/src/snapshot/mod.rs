@@ -6,6 +6,7 @@
 
 mod authentication;
 mod calico_path;
+mod kube_network;
 mod l7_ports;
 mod labels;
 mod mesh;
@@ -13,6 +14,7 @@ mod network_policy;
 mod policy;
 mod route;
 mod service;
+mod ztunnel;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -26,6 +28,7 @@ pub use authentication::{
     RequestPrincipal, TokenHeader,
 };
 pub use calico_path::calico_path;
+pub use kube_network::{KubeNetworkPolicy, KubePeer, KubePort, KubeRule, Transport};
 pub use l7_ports::L7Port;
 pub use labels::{Label, LabelExpression, LabelView, Labels, Truth};
 pub use mesh::{Mesh, PathNormalization};
@@ -46,6 +49,8 @@ pub use service::{
     AppProtocol, Binding, ClusterKey, Endpoint, RedirectFailure, Service, ServicePort, Workload,
     WorkloadType,
 };
+
+pub use ztunnel::ZtunnelPolicy;
 
 use crate::diagnostics::Diagnostic;
 use crate::origin::{ObjectKey, Origin};
@@ -74,6 +79,10 @@ pub struct Snapshot {
     pub clusters: BTreeMap<ClusterKey, Arc<[Endpoint]>>,
     /// Network policies of Cilium and Calico, and what they select.
     pub network: NetworkPolicies,
+    /// NetworkPolicies of Kubernetes, which the CNI enforces and no waypoint.
+    pub kube_network: Vec<Arc<KubeNetworkPolicy>>,
+    /// AuthorizationPolicies that ztunnel enforces and no waypoint.
+    pub ztunnel: Vec<ZtunnelPolicy>,
     /// Whose tokens are taken, by service.
     pub authentications: Authentications,
     /// Findings of parsing and resolving, worst first.
