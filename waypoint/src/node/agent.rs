@@ -1,29 +1,29 @@
 //! The agent: keeps what the kernel steers in step with the pods there are, the configuration in
-//! force and the workers that live. Decides what is enrolled and flagged; serves nothing itself.
+//! force and the workers that live. Decides what is flagged; which pods are enrolled is `enrolment`'s,
+//! serving the workers'.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use cairn_config_schema::origin::ObjectKey;
 use cairn_config_schema::parse::NodePod;
-use cairn_kernel_redirect::{EnrolledPod, FlaggedService, Place, RedirectError};
-use tokio::sync::{mpsc, oneshot};
+use cairn_config_schema::snapshot::L7Port;
+use cairn_kernel_redirect::{FlaggedService, Place, RedirectError};
+use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
+use super::enrolment::{Enrolled, Failing};
 use super::guard::Guard;
-use super::namespace::{Inside, Leads, Namespace, NamespaceError};
-use super::pod::{self, Pod};
 use super::watchdog::{Beat, Change, LOOK_INTERVAL, Watchdog};
 use super::{PodSource, Slots, Steering};
-use crate::limits::PODS_MAX;
 use crate::listener::steered::PodListener;
+use crate::log::Seldom;
 use crate::publish::InForce;
-use crate::upstream::Egress;
+use crate::telemetry::node::{self as telemetry, NodeEvent, NodeState};
 
 /// How often pods that could not be enrolled are tried again, and namespaces looked at.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(1);
@@ -41,88 +41,36 @@ pub struct ServingThread {
     pub beat: Arc<Beat>,
 }
 
-/// Why a pod's connections are not steered.
-#[derive(Debug, thiserror::Error)]
-pub enum EnrolError {
-    /// Its namespace can not be used.
-    #[error(transparent)]
-    Namespace(#[from] NamespaceError),
-    /// The kernel does not take it.
-    #[error(transparent)]
-    Redirect(#[from] RedirectError),
-    /// No sockets in its namespace.
-    #[error("no sockets in its network namespace: {0}")]
-    Egress(std::io::Error),
-    /// Its processes would not be steered.
-    #[error(
-        "its cgroup {0} is not below {1}, to which the redirect is attached, so its connections would not be steered; correct `cgroup`, or --cgroup"
-    )]
-    OtherCgroup(PathBuf, PathBuf),
-    /// Another pod has the same namespace by another path.
-    #[error("its network namespace is that of {0}; a pod has one of its own")]
-    Shared(ObjectKey),
-    /// The kernel's map is full.
-    #[error("{PODS_MAX} pods are enrolled, which is all this node can have")]
-    Full,
-    /// No worker takes its listener.
-    #[error("no worker takes its listener")]
-    NoWorker,
-}
-
 /// Keeps the kernel in step.
 pub struct Agent<S> {
-    steering: S,
-    place: Place,
-    in_force: InForce,
-    workers: Vec<ServingThread>,
-    watchdog: Watchdog,
+    pub(super) steering: S,
+    pub(super) place: Place,
+    pub(super) in_force: InForce,
+    pub(super) workers: Vec<ServingThread>,
+    pub(super) watchdog: Watchdog,
     guard: Option<Guard>,
     /// Whether there is to be one.
     guarded: bool,
     slots: Slots,
-    shared: Arc<ArcSwap<Slots>>,
-    wanted: Vec<NodePod>,
-    enrolled: BTreeMap<ObjectKey, Enrolled>,
-    /// Why pods are not enrolled, so that only news is logged.
-    failing: BTreeMap<ObjectKey, String>,
-    /// The same for services.
+    pub(super) shared: Arc<ArcSwap<Slots>>,
+    pub(super) wanted: Vec<NodePod>,
+    pub(super) enrolled: BTreeMap<ObjectKey, Enrolled>,
+    /// Pods of the list that are not enrolled.
+    pub(super) failing: BTreeMap<ObjectKey, Failing>,
+    /// Pods that the kernel knows and this agent does not have: an earlier one enrolled them, or this
+    /// one, under the name that is told.
+    pub(super) strangers: BTreeMap<u64, Option<ObjectKey>>,
+    /// Services that are to be flagged and are not.
     left_out: usize,
     /// Why the kernel's services are not those of the configuration: it is tried again.
     unflagged: Option<String>,
     /// Whether it was said that nobody knows what to flag.
     told_unknown: bool,
+    /// Whether what to flag was ever known, to this agent or the one before.
+    ever_known: bool,
+    /// Whether what an earlier version left is gone.
+    settled: bool,
     insist_until: Option<Instant>,
-}
-
-/// An enrolled pod.
-struct Enrolled {
-    as_listed: NodePod,
-    namespace: Namespace,
-    pod: Arc<Pod>,
-    in_kernel: EnrolledPod,
-    /// The agent's own descriptor of the listener the worker has. It keeps the socket open, so a
-    /// worker that panics must be noticed by its beat.
-    listener: std::net::TcpListener,
-    worker: usize,
-    /// Whether its path could not be followed when it was last looked at.
-    lost: bool,
-    _until: oneshot::Sender<()>,
-}
-
-impl Enrolled {
-    /// Whether the pod's path leads to another namespace now. One that leads nowhere says nothing
-    /// about the pod: it stays enrolled, for its processes may live on.
-    fn is_elsewhere(&mut self) -> bool {
-        let leads = self.namespace.seen_from(&self.as_listed.netns);
-        if let Leads::Unknown(error) = &leads
-            && !self.lost
-        {
-            tracing::warn!(pod = %self.pod.key, netns = %self.as_listed.netns.display(), %error,
-                "the pod's network namespace can not be found; it stays enrolled while it is listed");
-        }
-        self.lost = matches!(leads, Leads::Unknown(_));
-        matches!(leads, Leads::Elsewhere)
-    }
 }
 
 impl<S: Steering> Agent<S> {
@@ -142,6 +90,7 @@ impl<S: Steering> Agent<S> {
             .iter()
             .map(|s| (s.slot, SocketAddr::new(s.address, s.port)))
             .collect();
+        let strangers = steering.pods()?.into_iter().map(|c| (c, None)).collect();
         let slots = Slots::resume(&flagged, &steering.named_slots());
         let watchdog = Watchdog::new(workers.iter().map(|w| w.beat.clone()), Instant::now());
         Ok(Self {
@@ -157,30 +106,28 @@ impl<S: Steering> Agent<S> {
             wanted: Vec::new(),
             enrolled: BTreeMap::new(),
             failing: BTreeMap::new(),
+            strangers,
             left_out: 0,
             unflagged: None,
             told_unknown: false,
+            ever_known: !left.is_empty(),
+            settled: false,
             insist_until: None,
         })
     }
 
     /// Follows pods, configuration and workers for as long as the process lives. `started` is called
-    /// once with the pods that are there at the start enrolled, or why not.
-    pub async fn run(
-        mut self,
-        mut source: impl PodSource,
-        started: impl FnOnce(Vec<(ObjectKey, String)>),
-    ) {
+    /// once with the pods that are there at the start enrolled, and how many are not.
+    pub async fn run(mut self, mut source: impl PodSource, started: impl FnOnce(usize)) {
         let mut version = self.in_force.version.subscribe();
         version.mark_unchanged();
         // Services first: no connection may meet slots that mean something else to its worker.
         self.flag_services();
         self.wanted = source.next().await;
         self.reconcile();
-        started(self.failing.clone().into_iter().collect());
-        if let Err(error) = self.steering.settle() {
-            tracing::error!(%error, "what an earlier version left in the kernel stays there");
-        }
+        self.settle();
+        self.show();
+        started(self.failing.len());
         let mut look = tokio::time::interval(LOOK_INTERVAL);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut retry = tokio::time::interval(RECONCILE_INTERVAL);
@@ -208,24 +155,69 @@ impl<S: Steering> Agent<S> {
             self.flag_services();
         }
         self.reconcile();
+        self.settle();
+        self.move_unserved();
+        self.show();
+    }
+
+    /// Lets go of what an earlier version left in the kernel, once what it did is done anew: until
+    /// then it refuses what it knows. Its pods are known from then on, enrolled or not.
+    fn settle(&mut self) {
+        if self.settled || self.unflagged.is_some() || self.told_unknown {
+            return;
+        }
+        let settled = self.steering.settle().and_then(|()| self.steering.pods());
+        match settled {
+            Ok(known) => {
+                self.settled = true;
+                let ours = self.enrolled.values().map(|e| e.in_kernel.netns_cookie);
+                let ours: BTreeSet<u64> = ours.collect();
+                for cookie in known.into_iter().filter(|cookie| !ours.contains(cookie)) {
+                    self.strangers.entry(cookie).or_default();
+                }
+            }
+            Err(error) => {
+                static LINE: Seldom = Seldom::new();
+                if LINE.due().is_some() {
+                    tracing::error!(%error, "what an earlier version left in the kernel stays there, and refuses what it knows");
+                }
+            }
+        }
     }
 
     /// Flags exactly the ports of the configuration in force that need a proxy. While nobody knows
     /// which these are all stays as it is: what is steered is then refused, for there is no Gateway.
-    fn flag_services(&mut self) {
+    /// Where nothing is known from before, everything is that names a Gateway: what is refused is
+    /// noticed, what goes past policy is not.
+    pub(super) fn flag_services(&mut self) {
         let snapshot = self.in_force.runtime.load().snapshot.clone();
-        let Some(ports) = snapshot.l7_ports() else {
-            if !self.told_unknown {
-                tracing::error!(
-                    snapshot = snapshot.version,
-                    "no Gateway can be chosen: the flagged services stay, and their connections are refused"
-                );
-            }
-            self.told_unknown = true;
-            return;
+        let (ports, known) = match snapshot.l7_ports() {
+            Some(ports) => (ports, true),
+            None if self.ever_known => (Vec::new(), false),
+            None => (snapshot.ports_of_any_gateway(), false),
         };
-        self.told_unknown = false;
-        let without_slot = self.slots.assign(&ports);
+        if !known && !self.told_unknown {
+            let consequence = match self.ever_known {
+                true => "the flagged services stay, and their connections are refused",
+                false => {
+                    "every service that names a Gateway is flagged, and its connections are refused"
+                }
+            };
+            tracing::error!(
+                snapshot = snapshot.version,
+                "no Gateway can be chosen: {consequence}; name one with --gateway, or correct it"
+            );
+        }
+        self.told_unknown = !known;
+        if !known && self.ever_known {
+            return;
+        }
+        self.ever_known = known;
+        self.flag(&ports, snapshot.version);
+    }
+
+    fn flag(&mut self, ports: &[L7Port], snapshot: u64) {
+        let without_slot = self.slots.assign(ports);
         let mut left_out = without_slot.len();
         for port in without_slot {
             tracing::error!(service = %port.service, address = %port.address,
@@ -259,7 +251,7 @@ impl<S: Steering> Agent<S> {
                         changed = report.changed,
                         removed = report.removed,
                         left_out,
-                        snapshot = snapshot.version,
+                        snapshot,
                         "services flagged"
                     );
                 }
@@ -277,183 +269,6 @@ impl<S: Steering> Agent<S> {
         }
     }
 
-    /// Enrols the pods that are there and lets go of the others.
-    fn reconcile(&mut self) {
-        let keyed = self.wanted.iter().map(|pod| (pod.key(), pod.clone()));
-        let wanted: BTreeMap<ObjectKey, NodePod> = keyed.collect();
-        for key in self.outdated(&wanted) {
-            self.let_go(&key, wanted.get(&key));
-        }
-        self.failing.retain(|key, _| wanted.contains_key(key));
-        for (key, pod) in &wanted {
-            self.beat();
-            if self.enrolled.contains_key(key) {
-                continue;
-            }
-            match self.enrol(pod) {
-                Ok(enrolled) => {
-                    tracing::info!(pod = %key, netns = %pod.netns.display(),
-                        port = enrolled.in_kernel.listener_port, worker = enrolled.worker, "pod enrolled");
-                    self.failing.remove(key);
-                    self.enrolled.insert(key.clone(), enrolled);
-                }
-                Err(error) => self.fails(key, error.to_string()),
-            }
-        }
-        // While a pod fails, what an earlier agent enrolled may be that pod: it stays refused.
-        if self.failing.is_empty() {
-            self.forget_strangers();
-        }
-    }
-
-    /// Pods that left, are listed otherwise, or have another namespace than they had.
-    fn outdated(&mut self, wanted: &BTreeMap<ObjectKey, NodePod>) -> Vec<ObjectKey> {
-        let is_outdated = |key: &ObjectKey, enrolled: &mut Enrolled| {
-            wanted.get(key) != Some(&enrolled.as_listed) || enrolled.is_elsewhere()
-        };
-        let all = self.enrolled.iter_mut();
-        all.filter_map(|(key, enrolled)| is_outdated(key, enrolled).then(|| key.clone()))
-            .collect()
-    }
-
-    fn fails(&mut self, key: &ObjectKey, words: String) {
-        if self.failing.get(key) != Some(&words) {
-            tracing::error!(pod = %key, error = %words,
-                "pod not enrolled: its connections go direct, past policy");
-            self.failing.insert(key.clone(), words);
-        }
-    }
-
-    fn enrol(&mut self, listed: &NodePod) -> Result<Enrolled, EnrolError> {
-        if !listed.cgroup.starts_with(&self.place.cgroup) {
-            let attached = self.place.cgroup.clone();
-            return Err(EnrolError::OtherCgroup(listed.cgroup.clone(), attached));
-        }
-        if self.enrolled.len() >= PODS_MAX {
-            return Err(EnrolError::Full);
-        }
-        let namespace = Namespace::open(&listed.netns)?;
-        let inside = namespace.visit()?;
-        let same = |e: &&Enrolled| e.in_kernel.netns_cookie == inside.cookie;
-        if let Some(other) = self.enrolled.values().find(same) {
-            return Err(EnrolError::Shared(other.pod.key.clone()));
-        }
-        let egress = Egress::enter(&namespace.file).map_err(EnrolError::Egress)?;
-        self.take_in(listed, namespace, inside, egress)
-    }
-
-    /// Enrols a pod whose namespace was visited. Also if its worker hangs: of a pod that the kernel
-    /// does not know all connections would go direct, and not only where the service asks for that.
-    fn take_in(
-        &mut self,
-        listed: &NodePod,
-        namespace: Namespace,
-        inside: Inside,
-        egress: Egress,
-    ) -> Result<Enrolled, EnrolError> {
-        let mesh = self.in_force.mesh.load();
-        let workload = pod::workload_of(listed, &inside.addresses, &mesh.trust_domain);
-        let pod = Arc::new(Pod {
-            key: listed.key(),
-            service_account: listed.service_account.clone(),
-            addresses: inside.addresses,
-            egress,
-            workload: workload.map(Arc::new),
-        });
-        let listen = |e| NamespaceError::Listen(listed.netns.display().to_string(), e);
-        let address = inside.listener.local_addr().map_err(listen)?;
-        let in_kernel = EnrolledPod {
-            netns_cookie: inside.cookie,
-            listener_port: address.port(),
-        };
-        let handed = inside.listener.try_clone().map_err(listen)?;
-        let (worker, until) = self.hand_over(&pod, handed)?;
-        let listener = inside.listener.as_fd();
-        self.steering
-            .enrol(&in_kernel, listener)
-            .inspect_err(|_| pod.egress.close())?;
-        if !self.watchdog.is_alive(worker)
-            && let Err(error) = self.steering.suspend(in_kernel.netns_cookie)
-        {
-            tracing::error!(pod = %pod.key, %error, "its worker hangs, and its listener stays");
-        }
-        Ok(Enrolled {
-            as_listed: listed.clone(),
-            namespace,
-            pod,
-            in_kernel,
-            listener: inside.listener,
-            worker,
-            lost: false,
-            _until: until,
-        })
-    }
-
-    /// Gives a pod's listener to the worker with the fewest, one that lives if there is any.
-    fn hand_over(
-        &self,
-        pod: &Arc<Pod>,
-        socket: std::net::TcpListener,
-    ) -> Result<(usize, oneshot::Sender<()>), EnrolError> {
-        let load = |worker: &usize| {
-            let pods = self.enrolled.values().filter(|e| e.worker == *worker);
-            (!self.watchdog.is_alive(*worker), pods.count())
-        };
-        let worker = (0..self.workers.len()).min_by_key(load);
-        let worker = worker.ok_or(EnrolError::NoWorker)?;
-        let (sender, until) = oneshot::channel();
-        let listener = PodListener {
-            pod: pod.clone(),
-            socket,
-            slots: self.shared.clone(),
-            until,
-        };
-        let thread = self.workers.get(worker).ok_or(EnrolError::NoWorker)?;
-        let handed = thread.pods.try_send(listener);
-        handed.map_err(|_| EnrolError::NoWorker)?;
-        Ok((worker, sender))
-    }
-
-    /// Ends the listening for a pod. One that is the same in all but its listing stays in the kernel,
-    /// which gets its new listener at once: not for a moment may it pass policy by. So does one whose
-    /// new path can not be followed: it is refused until it can.
-    fn let_go(&mut self, key: &ObjectKey, listed: Option<&NodePod>) {
-        let Some(enrolled) = self.enrolled.remove(key) else {
-            return;
-        };
-        let is_elsewhere =
-            |pod: &NodePod| matches!(enrolled.namespace.seen_from(&pod.netns), Leads::Elsewhere);
-        if listed.is_some_and(|pod| !is_elsewhere(pod)) {
-            tracing::info!(pod = %key, "pod is listed otherwise");
-            return;
-        }
-        enrolled.pod.egress.close();
-        match self.steering.withdraw(enrolled.in_kernel.netns_cookie) {
-            Ok(()) => tracing::info!(pod = %key, "pod left"),
-            Err(error) => {
-                tracing::error!(pod = %key, %error, "pod left, and the kernel still has it");
-            }
-        }
-    }
-
-    /// Withdraws what an earlier agent enrolled and is no pod of ours.
-    fn forget_strangers(&mut self) {
-        let known = match self.steering.pods() {
-            Ok(known) => known,
-            Err(error) => return tracing::error!(%error, "the kernel's pods can not be read"),
-        };
-        for cookie in known {
-            let mut ours = self.enrolled.values();
-            if ours.any(|e| e.in_kernel.netns_cookie == cookie) {
-                continue;
-            }
-            match self.steering.withdraw(cookie) {
-                Ok(()) => tracing::info!(cookie, "forgot a pod of an earlier agent"),
-                Err(error) => tracing::error!(cookie, %error, "a pod of an earlier agent stays"),
-            }
-        }
-    }
-
     /// Starts a guard where there was one. Without it nobody takes the listeners away should this
     /// process stand still.
     fn start_guard(&mut self) {
@@ -467,8 +282,9 @@ impl<S: Steering> Agent<S> {
     }
 
     /// Tells the guard that the agent is alive.
-    fn beat(&mut self) {
+    pub(super) fn beat(&mut self) {
         if self.guard.as_mut().is_some_and(|guard| !guard.beat()) {
+            telemetry::event(NodeEvent::GuardEnded);
             tracing::error!("the guard has ended, another one is started");
             self.guard = None;
         }
@@ -479,12 +295,13 @@ impl<S: Steering> Agent<S> {
         self.beat();
         let now = Instant::now();
         if self.watchdog.overslept(now) {
+            telemetry::event(NodeEvent::StoodStill);
             tracing::warn!("the agent stood still; its listeners are given back to the kernel");
             self.insist_until = Some(now + INSIST);
         }
         for change in self.watchdog.look(now) {
             match change {
-                Change::Hung(worker) => self.suspend(worker),
+                Change::Hung(worker) => self.relieve(worker),
                 Change::Back(worker) => self.give_back(worker, true),
             }
         }
@@ -499,28 +316,64 @@ impl<S: Steering> Agent<S> {
         }
     }
 
-    fn suspend(&mut self, worker: usize) {
-        tracing::error!(
-            worker,
-            "worker hangs: its listeners are taken away, each service's failure mode applies"
-        );
-        for enrolled in self.enrolled.values().filter(|e| e.worker == worker) {
+    /// Gives the pods of a worker that hangs, or has ended, to others; if there are none takes their
+    /// listeners away.
+    fn relieve(&mut self, worker: usize) {
+        telemetry::event(NodeEvent::WorkerHung);
+        let moved = self.move_unserved();
+        let mut suspended = 0;
+        for enrolled in self.enrolled.values() {
+            if self.is_served(enrolled) {
+                continue;
+            }
+            suspended += 1;
             if let Err(error) = self.steering.suspend(enrolled.in_kernel.netns_cookie) {
                 tracing::error!(pod = %enrolled.pod.key, %error, "its listener stays");
             }
         }
+        tracing::error!(
+            worker,
+            moved,
+            suspended,
+            "worker hangs: its pods go to others; where there is none each service's failure mode applies"
+        );
     }
 
     fn give_back(&mut self, worker: usize, told: bool) {
         if told {
-            tracing::info!(worker, "worker is back: its listeners are given back");
+            telemetry::event(NodeEvent::WorkerBack);
+            tracing::info!(
+                worker,
+                "worker is back: listeners it still has are given back"
+            );
         }
-        for enrolled in self.enrolled.values().filter(|e| e.worker == worker) {
+        let of_worker = |e: &&Enrolled| e.worker == Some(worker);
+        for enrolled in self.enrolled.values().filter(of_worker) {
             let listener = enrolled.listener.as_fd();
             if let Err(error) = self.steering.enrol(&enrolled.in_kernel, listener) {
                 tracing::error!(pod = %enrolled.pod.key, %error, "its listener can not be given back");
             }
         }
+    }
+
+    /// Shows the operator where things stand. Reads what the agent knows, and of the kernel only the
+    /// counters: maps of thousands are not read every second.
+    fn show(&self) {
+        let served = self.enrolled.values().filter(|e| self.is_served(e)).count();
+        let counters = self.steering.counters();
+        let (services, slots) = self.steering.fill();
+        let sizes = self.steering.sizes();
+        telemetry::state(&NodeState {
+            served,
+            unserved: self.enrolled.len() - served,
+            failing: self.failing.len(),
+            earlier: self.strangers.len(),
+            left_out: self.left_out,
+            services,
+            slots,
+            sizes,
+            connections: counters.ok(),
+        });
     }
 }
 

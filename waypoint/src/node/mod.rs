@@ -2,6 +2,7 @@
 //! serve does not. Steering itself is `cairn-kernel-redirect`'s, serving is the workers'.
 
 pub mod agent;
+pub mod enrolment;
 pub mod guard;
 pub mod namespace;
 pub mod pod;
