@@ -10,7 +10,7 @@ use cairn_config_schema::snapshot::{
     Condition, LabelView, Policy, PolicyRule, Truth, Workload, ZtunnelPolicy,
 };
 
-use crate::facts::Facts;
+use crate::facts::{Attestation, Facts};
 use crate::policy::PolicySet;
 
 /// A connection as it arrives at a pod.
@@ -59,6 +59,7 @@ pub fn judge(policies: &[&ZtunnelPolicy], arrival: &Arrival<'_>) -> Arrived {
     let source_ip = arrival.source.unwrap_or(unspecified);
     let facts = Facts {
         peer: Some(arrival.peer),
+        attested_by: Attestation::Certificate,
         source_ip,
         remote_ip: source_ip,
         destination_ip: arrival.destination.ip(),

@@ -16,7 +16,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::budget::Budget;
 use super::ground::{Ground, named};
-use crate::facts::{Facts, HttpFacts};
+use crate::facts::{Attestation, Facts, HttpFacts};
 use crate::policy::PolicySet;
 
 pub(super) fn lint(ground: &Ground<'_>, findings: &mut Vec<Diagnostic>) {
@@ -85,6 +85,7 @@ impl Sets {
         };
         let facts = Facts {
             peer: None,
+            attested_by: Attestation::Certificate,
             source_ip: unspecified,
             remote_ip: unspecified,
             destination_ip: service.addresses.first().copied().unwrap_or(unspecified),
