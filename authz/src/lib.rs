@@ -4,6 +4,7 @@
 //! no socket, no randomness and no async, and it never reads configuration: it compiles what
 //! `cairn-config-schema` resolved. The rules are those of specs/istio-waypoint.md 4.8.
 
+mod candidates;
 mod clause;
 pub mod cni;
 mod decide;
@@ -13,6 +14,7 @@ pub mod jwt;
 pub mod lint;
 mod network;
 mod policy;
+mod policy_list;
 mod text;
 mod token;
 mod verdict;

@@ -118,6 +118,21 @@ pub struct Counters {
     pub own: u64,
 }
 
+impl Counters {
+    /// Each with its name.
+    #[must_use]
+    pub fn by_name(&self) -> [(&'static str, u64); 6] {
+        [
+            ("steered", self.steered),
+            ("refused", self.refused),
+            ("opened", self.opened),
+            ("unreachable", self.unreachable),
+            ("not_enrolled", self.not_enrolled),
+            ("own", self.own),
+        ]
+    }
+}
+
 /// Something the kernel may or may not have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Feature {

@@ -6,6 +6,7 @@
 
 mod authentication;
 mod balancing;
+mod beginnings;
 mod calico_path;
 mod kube_network;
 mod l7_ports;
@@ -15,6 +16,7 @@ mod network_policy;
 mod policy;
 mod route;
 mod service;
+mod traffic;
 mod ztunnel;
 
 use std::collections::BTreeMap;
@@ -35,7 +37,7 @@ pub use balancing::{
 pub use calico_path::calico_path;
 pub use kube_network::{KubeNetworkPolicy, KubePeer, KubePort, KubeRule, Transport};
 pub use l7_ports::L7Port;
-pub use labels::{Label, LabelExpression, LabelView, Labels, Truth};
+pub use labels::{Label, LabelExpression, LabelKey, LabelView, Labels, Truth};
 pub use mesh::{Mesh, PathNormalization};
 pub use network_policy::{
     AuthenticationMode, CalicoHttp, CalicoPath, CiliumHttpRule, Criteria, Entity,
@@ -54,7 +56,7 @@ pub use service::{
     AppProtocol, Binding, ClusterKey, Endpoint, RedirectFailure, Service, ServicePort, Workload,
     WorkloadType,
 };
-
+pub use traffic::{BackOff, RetryBudget, RetryConditions, RetryPolicy, RuleTraffic, Timeouts};
 pub use ztunnel::ZtunnelPolicy;
 
 use crate::diagnostics::Diagnostic;
