@@ -6,6 +6,7 @@
 
 mod authentication;
 mod balancing;
+mod beginnings;
 mod calico_path;
 mod l7_ports;
 mod labels;
@@ -33,7 +34,7 @@ pub use balancing::{
 };
 pub use calico_path::calico_path;
 pub use l7_ports::L7Port;
-pub use labels::{Label, LabelExpression, LabelView, Labels, Truth};
+pub use labels::{Label, LabelExpression, LabelKey, LabelView, Labels, Truth};
 pub use mesh::{Mesh, PathNormalization};
 pub use network_policy::{
     AuthenticationMode, CalicoHttp, CalicoPath, CiliumHttpRule, Criteria, Entity,
