@@ -124,7 +124,7 @@ impl Lint<'_> {
         };
         for (index, host) in hosts.iter().enumerate() {
             let with_port = format!("{host}:{odd}");
-            let is_there = hosts.iter().any(|other| *other == with_port);
+            let is_there = hosts.contains(&with_port);
             if has_port_or_star_at_end(host) || covers_any_port(hosts, host) || is_there {
                 continue;
             }
@@ -197,7 +197,7 @@ impl Lint<'_> {
             let of = authentications.services.get(&service.key);
             of.is_some_and(|list| !list.is_empty())
         };
-        if self.enforced.services.iter().any(|service| read(&service)) {
+        if self.enforced.services.iter().any(read) {
             return;
         }
         let message = "no RequestAuthentication is for what this policy is for: no token is read";
