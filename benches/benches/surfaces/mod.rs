@@ -125,6 +125,7 @@ fn workload(client: &str) -> Workload {
         addresses: vec![address(client)],
         identity: identity(client),
         hbone: true,
+        host_network: false,
         workload_name: client.into(),
         workload_type: WorkloadType::Deployment,
         canonical_name: client.into(),
