@@ -37,6 +37,8 @@ pub static LOG_DROPPED: Gauge = Gauge::new(&names::LOG_DROPPED);
 pub static JWT_VALID: Gauge = Gauge::new(&names::JWT_VALID);
 /// Requests refused because of their token.
 pub static JWT_REFUSED: Gauge = Gauge::new(&names::JWT_REFUSED);
+/// Signatures of tokens checked.
+pub static JWT_SIGNATURES: Gauge = Gauge::new(&names::JWT_SIGNATURES);
 /// Fetches of keys, by result.
 pub static JWKS_FETCHES: ByLabel = ByLabel::new(&names::JWKS_FETCHES);
 
@@ -86,7 +88,7 @@ pub fn certificate_expires(at: SystemTime) {
 
 /// Everything above, as a scrape shows it.
 pub fn families() -> Vec<MetricFamily> {
-    let instruments: [&dyn Instrument; 21] = [
+    let instruments: [&dyn Instrument; 22] = [
         &TUNNEL_REFUSED,
         &REQUEST_REFUSED,
         &HANDSHAKE_FAILED,
@@ -107,6 +109,7 @@ pub fn families() -> Vec<MetricFamily> {
         &CERTIFICATE_EXPIRY,
         &JWT_VALID,
         &JWT_REFUSED,
+        &JWT_SIGNATURES,
         &JWKS_FETCHES,
     ];
     instruments.iter().filter_map(|i| i.family()).collect()
