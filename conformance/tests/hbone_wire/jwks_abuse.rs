@@ -11,8 +11,10 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::endpoint::Endpoint;
 use crate::mesh::{Mesh, RAW, status_word};
 
-/// What is sent to whoever asks for a path.
-const ANSWERS: &[(&str, fn() -> Vec<u8>, &str)] = &[
+/// A path, what is sent to whoever asks for it, and what is said of that.
+type Abuse = (&'static str, fn() -> Vec<u8>, &'static str);
+
+const ANSWERS: &[Abuse] = &[
     (
         "/metadata",
         || moved("http://169.254.169.254/latest/meta-data/"),
