@@ -12,6 +12,8 @@ mod status;
 #[cfg(any(kernel, test))]
 mod changes;
 #[cfg(kernel)]
+mod host;
+#[cfg(kernel)]
 mod inspect;
 #[cfg(kernel)]
 mod kernel;
@@ -30,6 +32,8 @@ mod absent;
 #[cfg(target_os = "linux")]
 pub mod existing;
 #[cfg(target_os = "linux")]
+mod netlink;
+#[cfg(target_os = "linux")]
 mod netns;
 mod place;
 
@@ -45,4 +49,5 @@ pub use redirect::Redirect;
 pub use slot::{SLOT_MAX, address_of, slot_of};
 pub use status::{
     Counters, Detached, EnrolledPod, Feature, MapStatus, PodStatus, ProgramStatus, Status,
+    host_key, is_host_key,
 };

@@ -30,7 +30,7 @@ pub(crate) fn attach(folder: &Path, cgroup: &Path, own_cgroup: u64) -> Result<Ma
     Maps::check(folder)?;
     let (mut programs, features) = load(folder)?;
     let mut maps = Maps::open(folder)?;
-    maps.set_about(own_cgroup, features)?;
+    maps.set_about(own_cgroup, features, false)?;
     let cgroup = Cgroup {
         path: cgroup,
         id: cgroup_id,

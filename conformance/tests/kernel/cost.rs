@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use cairn_kernel_redirect::{EnrolledPod, Redirect, netns_cookie};
 use serde_json::json;
 
-use crate::lab::{LISTENER_PORT, Lab, listen_on_loopback};
+use crate::lab::{LISTENER_PORT, Lab, listen_on};
 use crate::scene::flagged;
 
 const ROUNDS: usize = 7;
@@ -35,7 +35,7 @@ fn cost_of_connect() {
     });
     accept(unflagged);
     accept(direct);
-    let waypoint = pod.within(|| listen_on_loopback(LISTENER_PORT));
+    let waypoint = pod.within(|| listen_on(b"lo", LISTENER_PORT));
     let enrolled = EnrolledPod {
         netns_cookie: netns_cookie(waypoint.as_fd()).unwrap(),
         listener_port: LISTENER_PORT,

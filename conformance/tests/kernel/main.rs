@@ -14,6 +14,7 @@
 mod cost;
 mod failure;
 mod hang;
+mod host;
 mod lab;
 mod lifecycle;
 mod mesh;
