@@ -28,6 +28,24 @@ pub fn is_host_key(key: u64) -> bool {
     key & BY_CGROUP != 0
 }
 
+/// How much there is room for in the kernel's maps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sizes {
+    /// Flagged services. Each costs the kernel about 200 bytes once it is there, and 32 before.
+    pub services: u32,
+    /// Pods.
+    pub pods: u32,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self {
+            services: 65_536,
+            pods: 4_096,
+        }
+    }
+}
+
 /// The redirect as it is pinned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {

@@ -19,9 +19,14 @@ pub const STEERED_LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// and another endpoint is tried.
 pub const EGRESS_SOCKETS_WAITING_MAX: usize = 1_024;
 
-/// Pods of one node whose connections are steered: the size of the kernel's map. Beyond: the pod is
-/// not enrolled, which is logged and shown by `cairn node status`.
-pub const PODS_MAX: usize = 4_096;
+/// The most that `--pods-max` can be. It is the size of two maps of the kernel, and of what each
+/// worker can be handed at once. Beyond `--pods-max` (4,096 by default) a pod is not enrolled, which
+/// is logged, counted and shown by `cairn node status`.
+pub const PODS_MAX: u32 = 65_536;
+
+/// The most that `--services-max` can be: 200 MB of the kernel's memory when full. Beyond
+/// `--services-max` (65,536 by default) a service port is not flagged, which is logged and counted.
+pub const FLAGGED_SERVICES_MAX: u32 = 1_048_576;
 
 /// TLS handshake, accept to ALPN. Beyond: closed, counted as `timeout`.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -101,6 +106,14 @@ pub const INNER_HEADER_BYTES_MAX: u32 = REQUEST_HEADER_BYTES_MAX as u32;
 /// Malformed requests on one HTTP/2 connection inside a tunnel, the engine's own number. Beyond: the
 /// connection is closed, GOAWAY with ENHANCE_YOUR_CALM.
 pub const INNER_MALFORMED_STREAMS_MAX: u32 = 32;
+
+/// Open streams and tunnels judged again at once when policy changes, before the worker serves others:
+/// 128 take well under a millisecond.
+pub const RECHECK_SLICE: usize = 128;
+
+/// How long an upgraded connection that policy no longer allows may take to end by itself, while its
+/// endpoint takes no bytes. Beyond: it is cut.
+pub const CLOSING_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Attempts to reach an endpoint: the first and two retries on connect failure, as Istio's default
 /// (specs/istio-waypoint.md 4.6).
