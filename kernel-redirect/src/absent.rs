@@ -163,3 +163,16 @@ impl Redirect {
         Err(RedirectError::NotInThisBuild)
     }
 }
+
+/// There is no redirect for which a link could be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct LinkError(RedirectError);
+
+/// Always an error in this build.
+///
+/// # Errors
+/// [`LinkError`].
+pub fn pod_link(_: &str) -> Result<u32, LinkError> {
+    Err(LinkError(RedirectError::NotInThisBuild))
+}

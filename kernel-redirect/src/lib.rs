@@ -46,6 +46,8 @@ pub use absent::{Claim, Redirect, requirements};
 pub use claim::Claim;
 pub use error::RedirectError;
 pub use flagged::{FlaggedService, LeftOut, LeftOutReason, ServicesReport};
+#[cfg(kernel)]
+pub use host::{LinkError, pod_link};
 #[cfg(target_os = "linux")]
 pub use netns::netns_cookie;
 #[cfg(kernel)]

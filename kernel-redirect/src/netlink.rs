@@ -45,6 +45,31 @@ pub(crate) fn request(command: u16, flags: u16, body: &[u8]) -> Vec<u8> {
     message
 }
 
+/// One attribute, padded to four bytes.
+#[cfg(kernel)]
+pub(crate) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(4 + value.len()).unwrap_or(0);
+    let mut bytes = Vec::with_capacity(4 + value.len() + 3);
+    bytes.extend(length.to_ne_bytes());
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(value);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
+/// Kind and value of each attribute, until the end or the first that is cut.
+#[cfg(kernel)]
+pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let length = usize::from(u16::from_ne_bytes(*bytes.first_chunk()?));
+        let kind = u16::from_ne_bytes(*bytes.get(2..)?.first_chunk()?);
+        let value = bytes.get(4..length)?;
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        // The two highest bits say how the value is to be read.
+        Some((kind & 0x3fff, value))
+    })
+}
+
 /// Reads until the kernel says that it is done or what is wrong, showing the bodies before.
 pub(crate) fn answers(mut socket: &Socket, mut each: impl FnMut(&[u8])) -> io::Result<()> {
     let mut buffer = vec![0; 32 * 1024];
@@ -86,6 +111,18 @@ fn error(body: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(kernel)]
+    #[test]
+    fn attributes_are_read_as_they_are_written() {
+        let mut bytes = attribute(3, b"eth0\0");
+        bytes.extend(attribute(10, &7_u32.to_ne_bytes()));
+        let read: Vec<_> = attributes(&bytes).collect();
+        assert_eq!(read, [(3, &b"eth0\0"[..]), (10, &7_u32.to_ne_bytes()[..])]);
+        for end in 0..bytes.len() {
+            assert!(attributes(&bytes[..end]).count() < 2, "{end}");
+        }
+    }
 
     #[test]
     fn a_cut_message_is_no_message() {

@@ -50,6 +50,10 @@ pub struct Args {
     #[arg(long, value_name = "NUMBER", env = "CAIRN_PODS_MAX",
         default_value_t = Sizes::default().pods, value_parser = clap::value_parser!(u32).range(1..=i64::from(PODS_MAX)))]
     pods_max: u32,
+    /// Listen in the host's network namespace for pods whose own can not be entered: those that are
+    /// listed with `hostInterface` and `addresses`
+    #[arg(long, env = "CAIRN_LISTEN_IN_HOST")]
+    listen_in_host: bool,
     #[command(flatten)]
     run: run::Args,
 }
@@ -209,6 +213,7 @@ fn serve(args: Args) -> anyhow::Result<Outcome> {
             services: args.services_max,
             pods: args.pods_max,
         },
+        in_host: args.listen_in_host,
     };
     run::serve(args.run, |running| start_agent(running, start))
 }
@@ -219,6 +224,7 @@ struct Start {
     place: Place,
     own_cgroup: PathBuf,
     sizes: Sizes,
+    in_host: bool,
     claim: Claim,
 }
 
@@ -238,7 +244,8 @@ fn start_agent(running: &Running, start: Start) -> anyhow::Result<()> {
     let (place, first) = (start.place.clone(), start.claim.found_nothing());
     let attached = || {
         let redirect = Redirect::attach_sized(&start.place, &start.own_cgroup, start.sizes)?;
-        let agent = Agent::new(redirect, start.place, in_force, workers, Some(guard))?;
+        let agent = Agent::new(redirect, start.place, in_force, workers, Some(guard))?
+            .listening_in_host(start.in_host);
         let (sender, started) = std::sync::mpsc::channel();
         std::thread::Builder::new()
             .name("node-agent".to_owned())
