@@ -38,7 +38,7 @@ impl Claim {
 ///
 /// # Errors
 /// [`RedirectError::NotInThisBuild`].
-pub fn requirements() -> Result<(), RedirectError> {
+pub fn requirements(_: bool) -> Result<(), RedirectError> {
     Err(RedirectError::NotInThisBuild)
 }
 

@@ -185,3 +185,83 @@ fn a_socket_that_others_could_reach_is_refused_with_the_reason() {
     assert!(why(&loopback).contains("15001"), "another port");
     assert!(why(&any).contains("other pods could pass for it"));
 }
+
+/// Why pods behind a bridge are not served from the host (`cairn_kernel_redirect::pod_link` refuses
+/// them): all come in by the bridge, only their addresses tell them apart, and these are there to take.
+#[test]
+fn behind_a_bridge_a_pod_can_take_anothers_address() {
+    let Some(mut lab) = Lab::new() else { return };
+    let (victim, thief) = (lab.pod("a"), lab.pod("b"));
+    let on_bridge = |pod: &Pod| format!("link set {} master br0", pod.device);
+    lab.ip(
+        "hub",
+        &[
+            "link add br0 type bridge",
+            "addr add 10.70.0.1/24 dev br0",
+            "link set br0 up",
+            &on_bridge(&victim),
+            &on_bridge(&thief),
+        ],
+    );
+    let stolen = "10.70.0.2";
+    lab.ip("a", &[&format!("addr add {stolen}/24 dev eth0")]);
+    let hub = lab.hub();
+    let listener = hub.within(|| listen_on(b"br0", LISTENER_PORT));
+    let _server = lab.serve_on("by-address", listener);
+    let to = format!("10.70.0.1:{LISTENER_PORT}");
+    let from = |app: &mut crate::processes::App| {
+        let bound = json!({"source": stolen});
+        app.connect(&to, bound)
+            .map(|arrived| arrived.from.to_string())
+    };
+    let owner = from(&mut victim.app());
+    assert_eq!(owner.as_deref(), Ok(stolen));
+
+    // The owner is away for a moment, and the thief has its address.
+    lab.ip("b", &[&format!("addr add {stolen}/24 dev eth0")]);
+    lab.ip("hub", &["neigh flush dev br0"]);
+    lab.ip("a", &["link set eth0 down"]);
+    let thief = from(&mut thief.app());
+    assert_eq!(
+        thief.as_deref(),
+        Ok(stolen),
+        "and nothing tells it from its owner"
+    );
+
+    let error = hub.within(|| cairn_kernel_redirect::pod_link("pod1"));
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("part of a bridge"), "{error}");
+}
+
+#[test]
+fn only_the_hosts_end_of_a_pods_own_link_will_do() {
+    let Some(mut lab) = Lab::new() else { return };
+    let pod = lab.pod("a");
+    let hub = lab.hub();
+    let judge = |name: &str| {
+        let found = hub.within(|| cairn_kernel_redirect::pod_link(name));
+        found.map_err(|e| e.to_string())
+    };
+    assert!(judge(&pod.device).unwrap() > 1);
+    lab.ip("hub", &["link add one type veth peer name two"]);
+    assert!(
+        judge("one")
+            .unwrap_err()
+            .contains("is no veth whose other end")
+    );
+    assert!(judge("lo").unwrap_err().contains("is no veth"));
+    assert!(judge("gone").unwrap_err().contains("interface gone"));
+    // Addresses that somebody has are no slots: the host would lose them.
+    let taken = [
+        "link set one up",
+        "link set two up",
+        "route add 240.0.0.0/4 dev one",
+    ];
+    lab.ip("hub", &taken);
+    let mut redirect = attach(&lab);
+    let (stand_in, listener) = lab.stand_in_in_hub(&pod, "for-a");
+    let enrolled = hub.within(|| redirect.enrol(&stand_in.pod, listener.as_fd()));
+    let error = enrolled.unwrap_err().to_string();
+    assert!(error.contains("in use behind one"), "{error}");
+    assert_eq!(redirect.status().unwrap().pods, []);
+}

@@ -289,15 +289,20 @@ impl Lab {
         name: &str,
         listener: TcpListener,
     ) -> (StandIn, TcpListener) {
-        let hub = self.hub();
-        let mut command = script(&hub.netns, &self.waypoint_cgroup(), &["serve", name]);
-        command.stdin(OwnedFd::from(listener.try_clone().unwrap()));
-        let process = Ready::start(command);
+        let process = self.serve_on(name, listener.try_clone().unwrap());
         let stand_in = StandIn {
             pod: enrolled,
             process,
         };
         (stand_in, listener)
+    }
+
+    /// A process that accepts at this socket and greets with `name`.
+    pub fn serve_on(&self, name: &str, listener: TcpListener) -> Ready {
+        let hub = self.hub();
+        let mut command = script(&hub.netns, &self.waypoint_cgroup(), &["serve", name]);
+        command.stdin(OwnedFd::from(listener));
+        Ready::start(command)
     }
 
     /// A server in the hub that greets with `name`.

@@ -15,6 +15,7 @@ mod cost;
 mod failure;
 mod hang;
 mod host;
+mod in_host;
 mod lab;
 mod lifecycle;
 mod limits;

@@ -217,6 +217,16 @@ impl Mesh {
         self.node(cairn, &[])
     }
 
+    /// As [`agent_in_hub`](Self::agent_in_hub), by way of another program.
+    pub fn agent_in_hub_under(&self, wrapper: &[&str], flags: &[&str]) -> Process {
+        let cairn = workspace::cairn();
+        let (first, rest) = wrapper.split_first().unwrap();
+        let hub = self.lab.hub().netns;
+        let mut wrapped = command(&hub, &self.lab.waypoint_cgroup(), first.as_ref());
+        wrapped.args(rest).arg(&cairn);
+        self.start(self.node(wrapped, flags))
+    }
+
     fn cairn_in(&self, netns: &Path, arguments: &[&str]) -> Command {
         let cairn = command(netns, &self.lab.waypoint_cgroup(), &workspace::cairn());
         self.node(cairn, arguments)

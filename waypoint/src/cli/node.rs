@@ -32,7 +32,7 @@ use crate::run::Running;
     subcommand_negates_reqs = true,
     after_help = "Examples:\n  cairn node --config ./mesh --pods ./pods.yaml --identity-dir ./pki/shop/waypoint\n  \
     cairn node status\n  cairn node connections --pods ./pods.yaml --close\n  cairn node detach\n\n\
-    Needs CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN, cgroup v2 and Linux 5.15; see docs/node.md."
+    Needs CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN (not with --listen-in-host), cgroup v2 and Linux 5.15; see docs/node.md."
 )]
 pub struct Args {
     #[command(subcommand)]
@@ -202,7 +202,7 @@ pub fn node(args: Args) -> anyhow::Result<Outcome> {
 fn serve(args: Args) -> anyhow::Result<Outcome> {
     let pods = args.pods.unwrap_or_default();
     // What is wrong with these is said before anything is opened or attached.
-    requirements()?;
+    requirements(!args.listen_in_host)?;
     let place = args.place.place()?;
     let start = Start {
         source: PodsFile::open_settled(&pods)?,
