@@ -9,18 +9,18 @@ use std::os::fd::{AsFd, BorrowedFd};
 use socket2::{Domain, Socket, Type};
 
 use crate::netlink::{self, ACKNOWLEDGE, REQUEST};
-use crate::{EnrolledPod, netns_cookie, slot};
+use crate::{EnrolledPod, listener, netns_cookie, slot};
 
 /// Why connections can not be steered to this socket in the host's namespace, if so.
-pub(crate) fn check(pod: &EnrolledPod, listener: BorrowedFd<'_>) -> Result<(), String> {
+pub(crate) fn check(pod: &EnrolledPod, socket: BorrowedFd<'_>) -> Result<(), String> {
     let said = |e: io::Error| e.to_string();
     let own = Socket::new(Domain::IPV4, Type::DGRAM, None).map_err(said)?;
     let own = netns_cookie(own.as_fd()).map_err(said)?;
-    if netns_cookie(listener).map_err(said)? != own {
+    if netns_cookie(socket).map_err(said)? != own {
         return Err("it is not in the host's network namespace".into());
     }
-    crate::redirect::check_address(pod, listener)?;
-    match socket2::SockRef::from(&listener).device().map_err(said)? {
+    listener::check_address(pod, socket)?;
+    match socket2::SockRef::from(&socket).device().map_err(said)? {
         Some(device) if device != b"lo" => Ok(()),
         _ => Err(
             "it is not bound to the device of the pod, so that other pods could pass for it".into(),

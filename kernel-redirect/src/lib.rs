@@ -20,6 +20,8 @@ mod kernel;
 #[cfg(kernel)]
 mod layout;
 #[cfg(kernel)]
+mod listener;
+#[cfg(kernel)]
 mod load;
 #[cfg(kernel)]
 mod maps;

@@ -7,8 +7,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
-use socket2::SockRef;
-
 use crate::changes::{Services, changes};
 use crate::kernel::PinnedLink;
 use crate::layout::{self, LAYOUT};
@@ -16,7 +14,7 @@ use crate::maps::{Maps, failed, gone_is_fine};
 use crate::netns::route_ipv6_slots;
 use crate::{
     Counters, Detached, EnrolledPod, FlaggedService, LeftOut, LeftOutReason, Place, RedirectError,
-    ServicesReport, Sizes, Status, host, inspect, is_host_key, load, netns_cookie, place,
+    ServicesReport, Sizes, Status, host, inspect, is_host_key, listener, load, place,
 };
 
 /// The redirect, attached. Dropping it leaves everything attached and pinned: connections are then
@@ -192,7 +190,7 @@ impl Redirect {
             host::check(pod, listener).map_err(unusable)?;
             return self.enrol_in_host(pod, listener);
         }
-        let address = check_listener(pod, listener).map_err(unusable)?;
+        let address = listener::check(pod, listener).map_err(unusable)?;
         // Without IPv6 on the pod's loopback its IPv6 sockets are steered to IPv4 slots, which those
         // that are IPV6_V6ONLY can not reach.
         let ipv6_slots = address.is_ipv6() && route_ipv6_slots(listener).is_ok();
@@ -391,44 +389,4 @@ fn remove_layout(folder: &Path) -> Result<Detached, RedirectError> {
     }
     fs::remove_dir(folder).map_err(load::pin_failed(folder, "removing the folder"))?;
     Ok(removed)
-}
-
-/// Where the socket listens, or why connections can not be steered to it.
-fn check_listener(pod: &EnrolledPod, listener: BorrowedFd<'_>) -> Result<SocketAddr, String> {
-    let cookie = netns_cookie(listener).map_err(|e| format!("its network namespace: {e}"))?;
-    if cookie != pod.netns_cookie {
-        return Err(format!(
-            "it was made in the network namespace with cookie {cookie}; make it in the pod's"
-        ));
-    }
-    let address = check_address(pod, listener)?;
-    match SockRef::from(&listener).device() {
-        Ok(Some(device)) if device == b"lo" => Ok(address),
-        Ok(_) => Err(
-            "it is not bound to device lo, so that it could be reached from outside the pod".into(),
-        ),
-        Err(e) => Err(e.to_string()),
-    }
-}
-
-/// Where the socket listens, or why that is not where a pod's listener has to.
-pub(crate) fn check_address(
-    pod: &EnrolledPod,
-    listener: BorrowedFd<'_>,
-) -> Result<SocketAddr, String> {
-    let socket = SockRef::from(&listener);
-    let accepts = socket.is_listener().map_err(|e| e.to_string())?;
-    let address = socket
-        .local_addr()
-        .map_err(|e| e.to_string())?
-        .as_socket()
-        .filter(|_| accepts)
-        .ok_or("it is no TCP socket that listens")?;
-    if address.port() != pod.listener_port || !address.ip().is_unspecified() {
-        return Err(format!(
-            "it listens on {address} and not on every address of port {}",
-            pod.listener_port
-        ));
-    }
-    Ok(address)
 }

@@ -10,7 +10,7 @@ use cairn_kernel_redirect::Redirect;
 use serde_json::{Value, json};
 
 use crate::lab::Pod;
-use crate::mesh::{Mesh, replace};
+use crate::mesh::{GATEWAY, Mesh, READERS, replace, slice};
 use crate::processes::{Ready, command};
 
 /// A service with a proxy (its server is elsewhere), and one without at its virtual address.
@@ -22,32 +22,11 @@ const HOST_SLOT: &str = "240.128.0.1:15001";
 /// Its server.
 const SERVER: &str = "10.97.0.5:8080";
 
-const MESH: &str = "
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: waypoint, namespace: shop}
-spec: {gatewayClassName: cairn-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}
----
+const WEB: &str = "---
 apiVersion: v1
 kind: Service
 metadata: {name: web, namespace: shop, labels: {istio.io/use-waypoint: waypoint}}
 spec: {clusterIP: 10.96.0.10, ports: [{name: http, port: 80}]}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {name: web-1, namespace: shop, labels: {kubernetes.io/service-name: web}}
-addressType: IPv4
-ports: [{name: http, port: 8080}]
-endpoints: [{addresses: ['10.97.0.5']}]
----
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: readers, namespace: shop}
-spec:
-  targetRefs: [{group: '', kind: Service, name: web}]
-  rules:
-  - from: [{source: {principals: [cluster.local/ns/shop/sa/client]}}]
-    to: [{operation: {methods: [GET]}}]
 ";
 
 /// A number from the environment, for short runs.
@@ -93,7 +72,8 @@ impl Bench {
         let hub = mesh.lab.hub();
         let servers =
             [DIRECT, SERVER].map(|at| Ready::start(bench(&hub, &hub.cgroup, &["serve", at])));
-        mesh.configure(MESH);
+        let slice = slice("web", SERVER);
+        mesh.configure(&format!("{GATEWAY}{WEB}{READERS}{slice}"));
         let client = &mesh.client;
         let listed = json!([{
             "name": "client", "namespace": "shop", "serviceAccount": "client",
