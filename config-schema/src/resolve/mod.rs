@@ -10,6 +10,7 @@ mod cilium_http;
 mod cilium_peers;
 mod cilium_ports;
 mod endpoints;
+mod kube_network;
 mod mesh;
 mod network;
 mod network_calico;
@@ -25,11 +26,13 @@ mod route_filters;
 mod route_matches;
 mod route_parents;
 mod route_rules;
+mod route_traffic;
 mod routes;
 mod services;
 mod trust_domains;
 mod waypoint;
 mod workloads;
+mod ztunnel;
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -112,6 +115,10 @@ pub fn resolve(resources: &Resources, options: &Options) -> Snapshot {
 
     let network = network::resolve(resources, &clusters, &pods, &mut findings);
 
+    let kube_network = kube_network::resolve(resources, &mut findings);
+
+    let ztunnel = ztunnel::resolve(resources, &mesh);
+
     worst_first(&mut findings);
     Snapshot {
         version: options.version,
@@ -126,6 +133,8 @@ pub fn resolve(resources: &Resources, options: &Options) -> Snapshot {
         clusters,
         cluster_settings: Default::default(),
         network,
+        kube_network,
+        ztunnel,
         authentications,
         diagnostics: findings,
     }

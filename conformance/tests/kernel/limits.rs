@@ -1,11 +1,14 @@
-//! What the agent shows of itself: where it stands, what has no room, and who policy takes a pod for.
+//! What the agent shows of itself and does at the edges: no room, no Gateway to choose, an address
+//! that a pod would like to have, a start beside connections that run.
 
 use std::fs;
+use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 
 use cairn_conformance::process::Process;
 use serde_json::{Value, json};
 
+use crate::lab::{LISTENER_PORT, listen_on_loopback};
 use crate::mesh::{DEADLINE, Mesh, curl, log_lines, replace, until};
 
 /// The value of a series, as a scrape of this agent has it.
@@ -92,4 +95,92 @@ fn a_pod_does_not_choose_the_address_that_policy_sees() {
     });
     let seen = &log_lines(&agent)[0]["downstream_remote_address"];
     assert!(seen.as_str().unwrap().starts_with("10.200.0.7:"), "{seen}");
+}
+
+#[test]
+fn an_agent_that_never_knew_its_gateway_lets_nobody_past() {
+    let Some(mesh) = Mesh::new() else { return };
+    let yaml = fs::read_to_string(mesh.path("mesh.yaml")).unwrap();
+    let gateway = yaml.split("---").next().unwrap();
+    let second = gateway.replace("name: waypoint", "name: another");
+    mesh.configure(&format!("{yaml}---{second}"));
+    let agent = mesh.agent();
+    let log = agent.stderr();
+    assert!(
+        log.contains("every service that names a Gateway is flagged"),
+        "{log}"
+    );
+    assert!(log.contains("name one with --gateway"), "{log}");
+    // Somebody is at these addresses, and would answer. It is steered, and then refused.
+    for address in ["10.96.0.11", "10.96.0.12"] {
+        let (code, text) = curl(&mesh.client, &[&format!("http://{address}/")]);
+        assert!(
+            code != Some(0) && !text.contains("app"),
+            "{address}: {text}"
+        );
+    }
+    mesh.configure(&yaml);
+    until("it knows", DEADLINE, || {
+        curl(&mesh.client, &["http://10.96.0.10/"])
+            .1
+            .ends_with(" 200\n")
+    });
+    assert!(
+        curl(&mesh.client, &["http://10.96.0.11/"])
+            .1
+            .contains("\"raw\"")
+    );
+}
+
+#[test]
+fn connections_that_run_direct_notice_no_start_kill_or_end_of_an_agent() {
+    let Some(mesh) = Mesh::new() else { return };
+    let mut app = mesh.client.app();
+    let _greeter = mesh.lab.server("greeter", &[("10.96.0.11", 81)]);
+    app.connect("10.96.0.11:81", json!({"name": "direct"}))
+        .unwrap();
+    let mut says = |when: &str| assert_eq!(app.say("direct"), Ok("greeter".into()), "{when}");
+    let agent = mesh.agent();
+    says("attached");
+    agent.signal("KILL");
+    drop(agent);
+    let agent = mesh.start(mesh.cairn(&["--pods-max", "16"]));
+    says("taken over, with maps of another size");
+    drop(agent);
+    assert!(mesh.ask(&["detach"]).status.success());
+    says("detached");
+    let left = fs::read_dir("/sys/fs/bpf").unwrap().flatten();
+    let bpffs = mesh.lab.place().bpffs.file_name().unwrap().to_owned();
+    assert!(
+        !left.into_iter().any(|entry| entry.file_name() == bpffs),
+        "no pin is left"
+    );
+}
+
+#[test]
+fn nobody_outside_the_pod_reaches_its_listener_and_a_port_that_is_taken_is_no_obstacle() {
+    let Some(mesh) = Mesh::new() else { return };
+    let pod = &mesh.client;
+    let _taken = pod.within(|| listen_on_loopback(LISTENER_PORT));
+    let agent = mesh.agent();
+    let port = mesh.status().pods[0].listener_port;
+    assert_ne!(port, LISTENER_PORT);
+    let (_, text) = curl(pod, &["http://10.96.0.10/"]);
+    assert!(text.ends_with(" 200\n"), "{text} {}", agent.stderr());
+    let reach = |to: SocketAddr| TcpStream::connect_timeout(&to, DEADLINE).map(drop);
+    for to in [
+        SocketAddr::from((pod.address, port)),
+        SocketAddr::from((pod.address6, port)),
+    ] {
+        let outside = mesh.lab.hub().within(|| reach(to));
+        let refused = outside.unwrap_err().kind();
+        assert_eq!(refused, std::io::ErrorKind::ConnectionRefused, "{to}");
+    }
+    // From inside it is there, and stands for no service: reset, perhaps before connect() returns.
+    let inside = pod.within(|| reach(SocketAddr::from(([127, 0, 0, 1], port))));
+    let refused = inside.err().map(|error| error.kind());
+    assert!(
+        matches!(refused, None | Some(std::io::ErrorKind::ConnectionReset)),
+        "{refused:?}"
+    );
 }

@@ -20,6 +20,7 @@ mod lab;
 mod lifecycle;
 mod limits;
 mod mesh;
+mod nginx;
 mod node;
 mod object;
 mod processes;

@@ -203,6 +203,18 @@ pub const HANDSHAKE_FAILED: Metric = counter(
     "Connections that did not become a tunnel",
     &["reason"],
 );
+/// Retries made.
+pub const RETRIES: Metric = counter(
+    "cairn_retries_total",
+    "Attempts after the first, by what was wrong with the one before",
+    &["cause"],
+);
+/// Retries not made.
+pub const RETRIES_DENIED: Metric = counter(
+    "cairn_retries_denied_total",
+    "Failed attempts that their route would have retried and that were not, by reason",
+    &["reason"],
+);
 /// Verdicts of policy.
 pub const VERDICTS: Metric = counter(
     "cairn_policy_verdicts_total",
