@@ -89,6 +89,7 @@ mod tests {
     use super::*;
 
     fn listed(labels: &[(&str, &str)]) -> NodePod {
+            host_interface: None,
         let labels = labels
             .iter()
             .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
