@@ -89,11 +89,11 @@ mod tests {
     use super::*;
 
     fn listed(labels: &[(&str, &str)]) -> NodePod {
-            host_interface: None,
         let labels = labels
             .iter()
             .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
         NodePod {
+            host_interface: None,
             name: "web-1".into(),
             namespace: "shop".into(),
             service_account: "web".into(),
