@@ -8,6 +8,7 @@ use http::header::HeaderName;
 use serde::Serialize;
 
 use super::route::as_display;
+use crate::origin::Origin;
 
 /// Everything that holds for one cluster. The default is what an undecorated Service gets.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -18,6 +19,14 @@ pub struct ClusterSettings {
     pub outlier_detection: Option<OutlierDetection>,
     /// What the cluster takes at once.
     pub limits: ConnectionLimits,
+    /// How long a connection to an endpoint may take to come about, in milliseconds. `None`: as the
+    /// mesh configuration says.
+    pub connect_timeout_ms: Option<u64>,
+    /// Set when nothing may be sent there, for this reason: the configuration asks for more safety
+    /// than Cairn can give.
+    pub refused: Option<Arc<str>>,
+    /// The DestinationRule all this is from.
+    pub origin: Option<Origin>,
 }
 
 /// Which endpoint a request goes to.
