@@ -19,7 +19,7 @@ mod words;
 pub use explain::{
     ClauseOutcome, Explanation, NearestAllow, PolicyOutcome, RuleOutcome, ShadowOutcome,
 };
-pub use facts::{Facts, HttpFacts};
+pub use facts::{Attestation, Facts, HttpFacts};
 pub use network::{
     BackendEdit, HeaderEdit, Network, NetworkExplanation, NetworkPolicyOutcome, NetworkRuleOutcome,
     NetworkVerdict, NetworkWhy,

@@ -42,6 +42,14 @@ impl ClientStream {
         }
     }
 
+    /// Resets the stream; what was not sent yet is thrown away.
+    pub fn reset(&mut self) {
+        match self {
+            Self::Tunnel(stream) => stream.reset(),
+            Self::Steered(stream) => stream.reset(),
+        }
+    }
+
     /// Ends the stream with an error, so that the client does not take what it got for everything.
     pub async fn break_off(&mut self) {
         match self {
@@ -130,11 +138,17 @@ impl SteeredStream {
     }
 
     fn break_off(&mut self) {
+        if let Some(tcp) = &self.tcp {
+            // What was written goes first, as far as there is room for it. Fails on a dead socket.
+            let _ = tcp.try_write(&self.unsent);
+        }
+        self.reset();
+    }
+
+    fn reset(&mut self) {
         self.broken_off = true;
         if let Some(tcp) = &self.tcp {
-            // What was written goes first, as far as there is room for it; closing with linger 0 is
-            // how a socket sends a reset. Both fail only on a dead socket.
-            let _ = tcp.try_write(&self.unsent);
+            // Closing with linger 0 is how a socket sends a reset. Fails only on a dead socket.
             let _ = tcp.set_zero_linger();
         }
     }

@@ -17,6 +17,7 @@ pub mod node;
 pub mod pki;
 pub mod proxy;
 pub mod publish;
+pub mod recheck;
 pub mod run;
 pub mod runtime;
 pub mod source;

@@ -70,6 +70,11 @@ impl TunnelStream {
         let _ = self.send.send_data(unsent, false);
         // h2 forgets what is queued for a stream that is reset: the connection's task writes it first.
         tokio::task::yield_now().await;
+        self.reset();
+    }
+
+    /// Resets the stream; what was not sent yet is thrown away.
+    pub fn reset(&mut self) {
         self.send.send_reset(Reason::CONNECT_ERROR);
         self.write_ended = true;
     }

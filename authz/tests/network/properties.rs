@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cairn_authz::{Facts, HeaderEdit, HttpFacts, Network, PolicySet};
+use cairn_authz::{Attestation, Facts, HeaderEdit, HttpFacts, Network, PolicySet};
 use cairn_config_schema::origin::ObjectKey;
 use cairn_config_schema::snapshot::{ClusterKey, NetworkPolicies, NetworkPolicy, NetworkSubject};
 use http::HeaderMap;
@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use crate::generate::{Request, World, address, calico_policies, cilium_policies, request, worlds};
 use crate::oracle;
 
-fn set(policies: &[NetworkPolicy], request: &Request, port_known: bool) -> PolicySet {
+pub fn set(policies: &[NetworkPolicy], request: &Request, port_known: bool) -> PolicySet {
     let key = ClusterKey {
         service: ObjectKey::new("shop", "api"),
         port: request.port,
@@ -36,11 +36,12 @@ fn set(policies: &[NetworkPolicy], request: &Request, port_known: bool) -> Polic
 }
 
 /// Runs a closure on the facts of a request.
-fn with_facts<T>(request: &Request, f: impl FnOnce(&Facts<'_>) -> T) -> T {
+pub fn with_facts<T>(request: &Request, f: impl FnOnce(&Facts<'_>) -> T) -> T {
     let peer = request.identity();
     let http = request.http.as_ref();
     f(&Facts {
         peer: Some(&peer),
+        attested_by: Attestation::Certificate,
         source_ip: address(),
         remote_ip: address(),
         destination_ip: "10.96.0.1".parse().unwrap(),
