@@ -17,7 +17,7 @@ mod table;
 pub use balance::{Choice, key_hash};
 pub use breaker::{Breaker, Limited, Permit};
 pub use cluster::Cluster;
-pub use ejection::{AnswerKind, EjectionCause, EjectionEvent, Health};
+pub use ejection::{AnswerKind, EjectionCause, EjectionEvent, Ejections, Health};
 pub use endpoint::{ActiveRequest, LiveEndpoint};
 pub use request::RequestParts;
 pub use retry::{AttemptOutcome, RetryDecision, RetryPolicy};
