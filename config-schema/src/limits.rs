@@ -25,3 +25,7 @@ pub const RING_POINTS_MAX: u32 = 1 << 18;
 
 /// Entries of one Maglev table (`maglev.tableSize`), four bytes each: Envoy's limit.
 pub const MAGLEV_SIZE_MAX: u32 = 5_000_011;
+
+/// Retries of one request that a route may ask for. Beyond: a warning, and so many. A request that
+/// failed this often does not need another try but a mended backend.
+pub const RETRIES_PER_REQUEST_MAX: u32 = 20;

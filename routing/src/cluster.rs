@@ -11,6 +11,7 @@ use rustc_hash::FxHashMap;
 
 use crate::balance::{Choice, EndpointSet, mix};
 use crate::breaker::{Breaker, Limited, Permit};
+use crate::budget::{Budget, InFlight};
 use crate::ejection::{self, AnswerKind, EjectionEvent, Ejections};
 use crate::endpoint::LiveEndpoint;
 
@@ -24,6 +25,7 @@ pub struct Cluster {
     ejections: Ejections,
     /// When the last sweep was.
     swept_ms: AtomicU64,
+    budget: Arc<Budget>,
 }
 
 impl Cluster {
@@ -45,12 +47,23 @@ impl Cluster {
             breaker: Arc::default(),
             ejections: Ejections::default(),
             swept_ms: AtomicU64::new(now_ms),
+            budget: Arc::default(),
         }
     }
 
     /// Service and port.
     pub fn key(&self) -> &ClusterKey {
         &self.key
+    }
+
+    /// Counts a request to this cluster, whatever endpoints it will try, until the guard is dropped.
+    pub fn enter(&self) -> InFlight {
+        self.budget.enter()
+    }
+
+    /// How many requests and retries are in flight.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     /// Replaces the endpoints and the settings; load and health of the endpoints that stay are kept.

@@ -26,6 +26,7 @@ mod route_filters;
 mod route_matches;
 mod route_parents;
 mod route_rules;
+mod route_traffic;
 mod routes;
 mod services;
 mod traffic_policy;

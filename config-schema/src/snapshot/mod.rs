@@ -14,6 +14,7 @@ mod network_policy;
 mod policy;
 mod route;
 mod service;
+mod traffic;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -51,6 +52,7 @@ pub use service::{
     AppProtocol, Binding, ClusterKey, Endpoint, RedirectFailure, Service, ServicePort, Workload,
     WorkloadType,
 };
+pub use traffic::{BackOff, RetryBudget, RetryConditions, RetryPolicy, RuleTraffic, Timeouts};
 
 use crate::diagnostics::Diagnostic;
 use crate::origin::{ObjectKey, Origin};
