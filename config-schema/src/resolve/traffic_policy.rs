@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::Findings;
 use super::traffic_policy_values::Reading;
-use crate::diagnostics::{Code, Diagnostic};
+use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::resources::Object;
 use crate::resources::destination_rule::{
     ClientTls, ConnectionPool, DestinationRuleSpec, HttpSettings, LoadBalancer, OutlierDetection,
@@ -159,12 +159,18 @@ fn limits(written: &ConnectionPool, path: &str, reading: &mut Reading<'_>) -> Co
         let path = format!("{path}.tcp");
         let limit = tcp.max_connections;
         limits.connections_max = reading.limit(limit, &format!("{path}.maxConnections"));
+        if limits.connections_max.is_some() {
+            let message = "maxConnections limits TCP services";
+            let finding = Diagnostic::new(Severity::Info, Code::Unsupported, message)
+                .with_effect("requests have no limit on connections")
+                .with_hint("http2MaxRequests limits requests, over HTTP/1.1 too");
+            reading.find(finding, &format!("{path}.maxConnections"));
+        }
         report(&tcp_fields(tcp), &path, reading);
     }
     if let Some(http) = &written.http {
         let path = format!("{path}.http");
         let mut limit = |number, field: &str| reading.limit(number, &format!("{path}.{field}"));
-        limits.pending_max = limit(http.http1_max_pending_requests, "http1MaxPendingRequests");
         limits.requests_max = limit(http.http2_max_requests, "http2MaxRequests");
         limits.retries_max = limit(http.max_retries, "maxRetries");
         report(&http_fields(http), &path, reading);
@@ -199,7 +205,7 @@ fn tcp_fields(tcp: &TcpSettings) -> [Field; 3] {
     ]
 }
 
-fn http_fields(http: &HttpSettings) -> [Field; 6] {
+fn http_fields(http: &HttpSettings) -> [Field; 7] {
     let per_connection = http.max_requests_per_connection.is_some_and(|n| n != 0);
     let unlimited = "connections are used again without limit";
     let idle = http.idle_timeout.is_some();
@@ -207,7 +213,13 @@ fn http_fields(http: &HttpSettings) -> [Field; 6] {
     let upgrade = upgrade.is_some_and(|p| !matches!(p, "DEFAULT" | "DO_NOT_UPGRADE"));
     let client = http.use_client_protocol == Some(true);
     let streams = http.max_concurrent_streams.is_some();
+    let pending = http.http1_max_pending_requests.is_some_and(|n| n != 0);
     [
+        (
+            pending,
+            "http1MaxPendingRequests",
+            "no request waits for another",
+        ),
         (per_connection, "maxRequestsPerConnection", unlimited),
         (
             idle,

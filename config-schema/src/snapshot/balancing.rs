@@ -152,13 +152,12 @@ pub struct SuccessRate {
     pub stdev_factor_thousandths: u32,
 }
 
-/// What a cluster takes at once, each worker's share of it included. `None`: without limit.
+/// What a cluster takes at once, from all workers together. `None`: without limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ConnectionLimits {
-    /// Connections to its endpoints (`connectionPool.tcp.maxConnections`).
+    /// TCP streams to its endpoints (`connectionPool.tcp.maxConnections`). Requests have limits of
+    /// their own: over HTTP/2 they share connections, and none waits for another.
     pub connections_max: Option<u32>,
-    /// Requests that wait for a connection (`http1MaxPendingRequests`).
-    pub pending_max: Option<u32>,
     /// Requests in flight (`http2MaxRequests`).
     pub requests_max: Option<u32>,
     /// Retries in flight (`maxRetries`).
