@@ -267,7 +267,7 @@ fn cilium_rule() -> impl Strategy<Value = NetworkRule> {
         from,
         ports(),
         cilium_http(),
-        weighted(0.1, mode),
+        weighted(0.2, mode),
         deny,
         prop::bool::weighted(0.05),
     )
