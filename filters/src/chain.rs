@@ -17,7 +17,7 @@ use cairn_config_schema::snapshot::{
     BackendTarget, Binding, ClusterKey, PathNormalization, Policy, RequestAuthentication, Service,
     ServicePort, Snapshot,
 };
-use cairn_routing::{Found, RequestParts, RouteTable};
+use cairn_routing::{Found, PortRoutes, RequestParts};
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Method};
 
@@ -35,7 +35,7 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// Immutable; one snapshot's.
 #[derive(Debug)]
 pub struct PortChain {
-    routes: RouteTable,
+    routes: PortRoutes,
     authenticator: Authenticator,
     policies: PolicySet,
     normalization: PathNormalization,
@@ -79,7 +79,7 @@ impl PortChain {
     pub fn compile(snapshot: &Snapshot, service: &Arc<Service>, port: &ServicePort) -> Self {
         let authentications = snapshot.authentications.of_service(&service.key);
         let mut chain = Self::bare(snapshot, &service.policies, authentications);
-        chain.routes = RouteTable::compile(&port.routes);
+        chain.routes = PortRoutes::compile(&service.key.namespace, &port.routes);
         let own = ClusterKey {
             service: service.key.clone(),
             port: port.number,
@@ -116,7 +116,7 @@ impl PortChain {
     ) -> Self {
         let waypoint = snapshot.waypoint.as_ref();
         Self {
-            routes: RouteTable::default(),
+            routes: PortRoutes::default(),
             authenticator: Authenticator::compile(authentications),
             policies: PolicySet::compile(policies),
             normalization: snapshot.mesh.path_normalization,
@@ -205,13 +205,14 @@ impl PortChain {
             Ok(target) => target,
             Err(rejection) => return Decision::early(Answer::BadPath(rejection)),
         };
-        let found = self.routes.find(&RequestParts {
+        let parts = RequestParts {
             method: view.method,
             authority: view.authority,
             path: &target.path,
             query: target.query,
             headers: view.headers,
-        });
+        };
+        let found = (self.routes).find(view.peer.and_then(Identity::namespace), &parts);
         if let Some(failure) = self.unauthenticated(view) {
             return Decision {
                 target: Some(target),

@@ -1,13 +1,13 @@
-//! Rules of HTTPRoutes as a whole: their parts together, and what this version leaves out. The parts
+//! Rules of HTTPRoutes and GRPCRoutes as a whole: their parts together, and what this version leaves out. The parts
 //! are read by `route_matches`, `route_filters` and `route_backends`.
 
 use std::sync::Arc;
 
 use super::route_backends::Backends;
-use super::{Findings, route_filters, route_matches, route_traffic};
+use super::{Findings, grpc_routes, route_filters, route_matches, route_traffic};
 use crate::diagnostics::{Code, Diagnostic};
 use crate::resources::Object;
-use crate::resources::gateway_api::{HttpRouteRules, HttpRouteSpec};
+use crate::resources::gateway_api::{GrpcRouteSpec, HttpRouteRules, HttpRouteSpec};
 use crate::snapshot::{Filter, HttpRule, PathNormalization};
 
 /// A rule being read: where it stands and what breaks it.
@@ -59,6 +59,8 @@ impl Reading<'_> {
 pub(super) struct Rules<'a> {
     /// The route.
     pub object: &'a Object<HttpRouteSpec>,
+    /// What it was made of, if it is a GRPCRoute.
+    pub grpc: Option<&'a GrpcRouteSpec>,
     /// Where it applies, in words.
     pub scope: &'a str,
     /// For backendRefs.
@@ -94,7 +96,12 @@ fn read(
         findings,
     };
     let mode = rules.path_normalization;
-    let matches = route_matches::read(written.matches.as_deref(), mode, &mut reading);
+    let mut matches = route_matches::read(written.matches.as_deref(), mode, &mut reading);
+    if let Some(grpc) = rules.grpc {
+        let rules = grpc.rules.as_deref().unwrap_or_default();
+        let written = rules.get(index).cloned().unwrap_or_default();
+        grpc_routes::set_paths(&written, &mut matches, &mut reading);
+    }
     let filters = route_filters::read(written, &matches, &mut reading);
     let refs = written.backend_refs.as_deref().unwrap_or_default();
     let own_namespace = &rules.object.origin.key.namespace;

@@ -1,4 +1,4 @@
-//! HTTP routes attached to services (specs/gateway-api.md 1.4).
+//! HTTP routes attached to services (specs/gateway-api.md 1.4); GRPCRoutes are routes on paths too.
 
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use serde::Serialize;
 use super::{ClusterKey, RuleTraffic};
 use crate::origin::Origin;
 
-/// One HTTPRoute.
+/// One HTTPRoute or GRPCRoute.
 #[derive(Clone, Debug, Serialize)]
 pub struct HttpRoute {
-    /// The HTTPRoute object.
+    /// The object.
     pub origin: Origin,
     /// `creationTimestamp` in seconds since 1970; objects without one count as youngest.
     pub created_s: Option<i64>,
@@ -102,6 +102,7 @@ pub enum TextMatch {
 pub struct Pattern {
     source: Arc<str>,
     regex: Regex,
+    rank: (usize, usize),
 }
 
 impl Pattern {
@@ -117,7 +118,22 @@ impl Pattern {
         Ok(Self {
             source: source.into(),
             regex,
+            rank: (0, 0),
         })
+    }
+
+    /// The same, ranked among the paths of a port: what a GRPCRoute says of service and method, in
+    /// characters.
+    pub fn ranked(self, service: usize, method: usize) -> Self {
+        Self {
+            rank: (service, method),
+            ..self
+        }
+    }
+
+    /// The higher goes first; (0, 0) for whatever is not of a GRPCRoute.
+    pub fn rank(&self) -> (usize, usize) {
+        self.rank
     }
 
     /// Whether the whole text matches.
