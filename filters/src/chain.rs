@@ -1,4 +1,4 @@
-//! The one order in which a request is judged: authenticate, normalise, route, authorise, answer;
+//! The one order in which a request is judged: authenticate, normalise, route, answer a CORS preflight, authorise, answer;
 //! then, for a request that may go on, choose a backend and change the request. The data path and `cairn explain`
 //! both run it. Sends nothing and picks no endpoint.
 //!
@@ -14,14 +14,15 @@ use cairn_authz::jwt::{
 use cairn_authz::{Attestation, Facts, HttpFacts, Network, PolicySet, Verdict};
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::snapshot::{
-    BackendTarget, Binding, ClusterKey, PathNormalization, Policy, RequestAuthentication, Service,
-    ServicePort, Snapshot,
+    BackendTarget, Binding, ClusterKey, Cors, Filter, PathNormalization, Policy,
+    RequestAuthentication, Service, ServicePort, Snapshot,
 };
 use cairn_routing::{Found, PortRoutes, RequestParts};
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Method};
 
 use crate::authority::{self, AuthorityError};
+use crate::cors;
 use crate::decision::answer;
 pub use crate::decision::{Answer, Decision, Destination, Failure, ResponseChanges};
 use crate::header_change::Headers;
@@ -213,6 +214,18 @@ impl PortChain {
             headers: view.headers,
         };
         let found = (self.routes).find(view.peer.and_then(Identity::namespace), &parts);
+        let cors = cors_of(&found);
+        if let Some(cors) = cors
+            && cors::is_preflight(view.method, view.headers)
+        {
+            let answer = Answer::Preflight(cors::preflight(cors, view.headers));
+            return Decision {
+                target: Some(target),
+                found: Some(found),
+                ..Decision::early(answer)
+            };
+        }
+        let origin = cors.and_then(|cors| cors::granted(cors, view.headers));
         if let Some(failure) = self.unauthenticated(view) {
             return Decision {
                 target: Some(target),
@@ -235,6 +248,7 @@ impl PortChain {
             verdict: Some(verdict),
             answer,
             removed_params,
+            origin,
         }
     }
 
@@ -330,6 +344,18 @@ impl PortChain {
             _ => Ok(target),
         }
     }
+}
+
+/// The CORS filter of a rule that is in force.
+fn cors_of(found: &Found) -> Option<&Cors> {
+    let Found::Rule(reference) = found else {
+        return None;
+    };
+    let rule = reference.rule().filter(|rule| rule.broken.is_none())?;
+    rule.filters.iter().find_map(|filter| match filter {
+        Filter::Cors(cors) => Some(&**cors),
+        _ => None,
+    })
 }
 
 /// The ports that the routes of a port lead to.

@@ -146,7 +146,9 @@ fn expression(service: Option<&str>, method: Option<&str>) -> Option<PathMatch> 
     let (wanted, called) = (service.unwrap_or(ANY_NAME), method.unwrap_or(ANY_NAME));
     let pattern = Pattern::compile(&format!("/(?:{wanted})/(?:{called})")).ok()?;
     let length = |name: Option<&str>| name.map_or(0, |name| name.chars().count());
-    Some(PathMatch::Regex(pattern.ranked(length(service), length(method))))
+    Some(PathMatch::Regex(
+        pattern.ranked(length(service), length(method)),
+    ))
 }
 
 /// Whether a text can be the name of a gRPC service or method.

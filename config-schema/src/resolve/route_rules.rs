@@ -45,6 +45,15 @@ impl Reading<'_> {
         format!("requests to {} that this rule matches", self.scope)
     }
 
+    /// A mirror that leads nowhere; the requests themselves are as they are without it.
+    pub fn fail_mirror(&mut self, path: &str, message: &str, hint: &str) {
+        let effect = format!("{} are not mirrored there", self.requests());
+        let finding = Diagnostic::error(Code::BackendNotFound, message)
+            .with_effect(effect)
+            .with_hint(hint);
+        self.findings.push(self.object.mark(finding, path));
+    }
+
     /// A part of the rule's requests that is answered 500; the rule as such works.
     pub fn fail_share(&mut self, path: &str, message: &str, hint: &str) {
         let effect = format!("its share of {} is answered 500", self.requests());
@@ -102,10 +111,15 @@ fn read(
         let written = rules.get(index).cloned().unwrap_or_default();
         grpc_routes::set_paths(&written, &mut matches, &mut reading);
     }
-    let filters = route_filters::read(written, &matches, &mut reading);
-    let refs = written.backend_refs.as_deref().unwrap_or_default();
     let own_namespace = &rules.object.origin.key.namespace;
-    let targets = rules.backends.read(refs, own_namespace, &mut reading);
+    let context = route_filters::Context {
+        matches: &matches,
+        backends: &rules.backends,
+        own_namespace,
+    };
+    let filters = route_filters::read(written, &context, &mut reading);
+    let refs = written.backend_refs.as_deref().unwrap_or_default();
+    let targets = rules.backends.read(refs, &context, &mut reading);
     let traffic = route_traffic::read(written, &mut reading);
     refuse_left_out(written, &mut reading);
 

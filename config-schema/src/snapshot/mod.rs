@@ -7,6 +7,7 @@
 mod authentication;
 mod balancing;
 mod calico_path;
+mod cors;
 mod l7_ports;
 mod labels;
 mod mesh;
@@ -32,6 +33,7 @@ pub use balancing::{
     OutlierDetection, SuccessRate, Warmup,
 };
 pub use calico_path::calico_path;
+pub use cors::{Cors, HostPattern, Names, OriginPattern, default_port};
 pub use l7_ports::L7Port;
 pub use labels::{Label, LabelExpression, LabelView, Labels, Truth};
 pub use mesh::{Mesh, PathNormalization};
@@ -46,7 +48,8 @@ pub use policy::{
 };
 pub use route::{
     Backend, BackendTarget, Filter, HeaderChange, HeaderMatch, HttpMatch, HttpRoute, HttpRule,
-    PathMatch, PathRewrite, Pattern, QueryMatch, Redirect, RedirectScheme, Rewrite, TextMatch,
+    Mirror, PathMatch, PathRewrite, Pattern, QueryMatch, Redirect, RedirectScheme, Rewrite,
+    TextMatch,
 };
 pub use service::{
     AppProtocol, Binding, ClusterKey, Endpoint, RedirectFailure, Service, ServicePort, Workload,

@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 use regex::Regex;
 use serde::Serialize;
 
-use super::{ClusterKey, RuleTraffic};
+use super::{ClusterKey, Cors, RuleTraffic};
 use crate::origin::Origin;
 
 /// One HTTPRoute or GRPCRoute.
@@ -170,7 +170,7 @@ pub struct Backend {
     pub weight: u32,
     /// Where it goes.
     pub target: BackendTarget,
-    /// Filters for this target alone: header changes only.
+    /// Filters for this target alone, after those of the rule.
     pub filters: Vec<Filter>,
 }
 
@@ -196,6 +196,21 @@ pub enum Filter {
     Redirect(Redirect),
     /// `URLRewrite`.
     Rewrite(Rewrite),
+    /// `RequestMirror`; several in a row are several copies.
+    Mirror(Mirror),
+    /// `CORS`.
+    Cors(Arc<Cors>),
+}
+
+/// Copies of a share of the requests for another destination, whose answers nobody waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Mirror {
+    /// Where copies go.
+    pub target: ClusterKey,
+    /// Of so many requests.
+    pub denominator: u32,
+    /// So many are copied; at most `denominator`.
+    pub numerator: u32,
 }
 
 /// Header changes, applied as set, add, remove.
