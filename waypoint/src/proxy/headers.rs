@@ -61,6 +61,27 @@ pub fn for_http2(request: &mut RequestHeader) -> Result<()> {
     Ok(())
 }
 
+/// Makes a request of our own fit for HTTP/1.1: Host as a header, a body that ends. The engine does so
+/// for its own.
+pub fn for_http1(request: &mut RequestHeader, has_body: bool) -> Result<()> {
+    hygiene::strip_hop_by_hop(&mut RequestHeaders(request), false);
+    if !request.headers.contains_key(HOST) {
+        let authority = request.uri.authority().map(|a| a.as_str().to_owned());
+        let host = authority.or_err(ErrorType::InvalidHTTPHeader, "a request without Host")?;
+        request.insert_header(HOST, host)?;
+    }
+    let path = request.uri.path_and_query().map_or("/", |p| p.as_str());
+    let uri = http::Uri::try_from(path).or_err(ErrorType::InvalidHTTPHeader, "the path")?;
+    request.set_uri(uri);
+    request.set_version(Version::HTTP_11);
+    let framed = |name| request.headers.contains_key(name);
+    if has_body && !framed(CONTENT_LENGTH) && !framed(TRANSFER_ENCODING) {
+        let chunked = HeaderValue::from_static("chunked");
+        request.insert_header(TRANSFER_ENCODING, chunked)?;
+    }
+    Ok(())
+}
+
 /// HTTP/2 carries the authority in the URI; the engine makes Host from it and back.
 fn set_authority(request: &mut RequestHeader, value: &HeaderValue) {
     if request.uri.authority().is_none() {

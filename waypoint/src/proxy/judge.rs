@@ -37,6 +37,8 @@ pub(super) enum Judged {
     Answer(Outcome),
     /// The request's token is refused: body and challenge say why.
     Unauthenticated(Outcome, &'static str, HeaderValue),
+    /// A CORS preflight is answered with these headers.
+    Preflight(HeaderMap),
     /// The request is redirected.
     Redirect(http::StatusCode, HeaderValue),
 }
@@ -140,6 +142,15 @@ impl Gate {
                 return answered(&decision, failure.outcome(), exchange);
             }
         };
+        let backend = destination.backend();
+        let port = target.destination.port();
+        match decision.backend_redirect(backend, &http.authority, port) {
+            Some(Answer::Redirect { status, location }) => {
+                return Judged::Redirect(status, location);
+            }
+            Some(_) => return Judged::Answer(Outcome::BrokenRule),
+            None => {}
+        }
         let cluster = match destination {
             Destination::Cluster { key, .. } => runtime.cluster(key).cloned(),
             Destination::Dialled => Some(target.cluster.clone()),
@@ -158,7 +169,11 @@ impl Gate {
         }
         let upgrade = request.headers.contains_key(http::header::UPGRADE);
         let version = attempt::version(runtime, destination, target, http2 && !upgrade, upgrade);
+        let mirrors = decision.mirrors(backend, || fastrand::u64(..));
         *plan = Some(Plan {
+            mirrors: mirrors
+                .filter_map(|key| runtime.cluster(key).cloned())
+                .collect(),
             rule: match &decision.found {
                 Some(Found::Rule(rule)) => Some(rule.clone()),
                 _ => None,
@@ -206,6 +221,9 @@ fn refused(exchange: &mut Exchange, outcome: Outcome) -> Judged {
 fn answered(decision: &Decision<'_>, failure: Outcome, exchange: &mut Exchange) -> Judged {
     if let Answer::Redirect { status, location } = &decision.answer {
         return Judged::Redirect(*status, location.clone());
+    }
+    if let Answer::Preflight(headers) = &decision.answer {
+        return Judged::Preflight(headers.clone());
     }
     let outcome = decision.answer.outcome().unwrap_or(failure);
     if let Some(details) = decision.details() {
