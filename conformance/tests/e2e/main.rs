@@ -10,6 +10,7 @@
 )]
 
 mod change;
+mod filters;
 mod ipv6;
 mod laboratory;
 mod policy;

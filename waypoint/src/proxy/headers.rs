@@ -4,7 +4,7 @@
 use cairn_filters::header_change::Headers;
 use cairn_filters::hygiene;
 use http::Version;
-use http::header::{CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use pingora_error::{ErrorType, OkOrErr, OrErr, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
@@ -65,6 +65,8 @@ pub fn for_http2(request: &mut RequestHeader) -> Result<()> {
 /// for its own.
 pub fn for_http1(request: &mut RequestHeader, has_body: bool) -> Result<()> {
     hygiene::strip_hop_by_hop(&mut RequestHeaders(request), false);
+    // Nobody waits for leave to send the body.
+    request.remove_header(&EXPECT);
     if !request.headers.contains_key(HOST) {
         let authority = request.uri.authority().map(|a| a.as_str().to_owned());
         let host = authority.or_err(ErrorType::InvalidHTTPHeader, "a request without Host")?;
