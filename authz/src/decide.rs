@@ -5,7 +5,8 @@ use std::sync::Arc;
 use cairn_config_schema::snapshot::{Action, Policy};
 
 use crate::facts::Facts;
-use crate::policy::{CompiledPolicy, Group, PolicySet};
+use crate::policy::{Group, PolicySet};
+use crate::policy_list::PolicyList;
 use crate::verdict::{Shadow, Verdict};
 
 impl PolicySet {
@@ -59,12 +60,11 @@ fn verdict(allowed: bool, policy: Option<&Arc<Policy>>, rule: Option<usize>) -> 
 }
 
 fn first_match<'a>(
-    policies: &'a [CompiledPolicy],
+    policies: &'a PolicyList,
     facts: &Facts<'_>,
 ) -> Option<(&'a Arc<Policy>, usize)> {
-    policies
-        .iter()
-        .find_map(|p| p.first_match(facts).map(|rule| (&p.policy, rule)))
+    let (compiled, rule) = policies.first_match(facts)?;
+    Some((&compiled.policy, rule))
 }
 
 /// Each action is a shadow engine of its own, as in Istio: the dry-run ALLOW policies do not see

@@ -4,17 +4,23 @@
 //! no socket, no randomness and no async, and it never reads configuration: it compiles what
 //! `cairn-config-schema` resolved. The rules are those of specs/istio-waypoint.md 4.8.
 
+mod candidates;
 mod clause;
+pub mod cni;
 mod decide;
 mod explain;
 mod facts;
 pub mod jwt;
+pub mod lint;
 mod network;
 mod policy;
+mod policy_list;
 mod text;
 mod token;
 mod verdict;
+pub mod waypoint;
 mod words;
+pub mod ztunnel;
 
 pub use explain::{
     ClauseOutcome, Explanation, NearestAllow, PolicyOutcome, RuleOutcome, ShadowOutcome,

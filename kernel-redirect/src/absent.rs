@@ -28,8 +28,10 @@ impl Claim {
     }
 
     /// Never called.
-    #[must_use]
-    pub fn found_nothing(&self) -> bool {
+    ///
+    /// # Errors
+    /// None.
+    pub fn give_up(&self) -> Result<(), RedirectError> {
         match self.0 {}
     }
 }

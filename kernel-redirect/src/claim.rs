@@ -3,24 +3,30 @@
 
 use std::fs::{self, File, TryLockError};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::load::{pin_failed, pins};
-use crate::{Place, RedirectError, place};
+use crate::{Place, Redirect, RedirectError, place};
 
 /// A lock (flock(2)) on the folder of the pins. Dropping it removes the folder if nothing is in it.
 #[derive(Debug)]
 pub struct Claim {
-    folder: PathBuf,
+    place: Place,
     found_nothing: bool,
     _locked: File,
 }
 
 impl Claim {
-    /// Whether nothing was pinned when it was taken: then what is there now is the taker's.
-    #[must_use]
-    pub fn found_nothing(&self) -> bool {
-        self.found_nothing
+    /// Undoes what was attached under it if nothing was there before: for a start that fails later.
+    /// What an earlier process left stays, and goes on refusing what nobody serves.
+    ///
+    /// # Errors
+    /// If pins can not be removed.
+    pub fn give_up(&self) -> Result<(), RedirectError> {
+        match self.found_nothing {
+            true => Redirect::detach(&self.place).map(drop),
+            false => Ok(()),
+        }
     }
 
     /// Claims a redirect, and makes the folder of its pins if there is none.
@@ -48,7 +54,7 @@ impl Claim {
             if is(&opened, folder) {
                 return Ok(Self {
                     found_nothing: pins(folder)?.is_empty(),
-                    folder: folder.clone(),
+                    place: place.clone(),
                     _locked: opened,
                 });
             }
@@ -69,6 +75,6 @@ fn is(opened: &File, folder: &Path) -> bool {
 impl Drop for Claim {
     fn drop(&mut self) {
         // Fails if something is pinned in it, which is as it should be.
-        let _ = fs::remove_dir(&self.folder);
+        let _ = fs::remove_dir(&self.place.bpffs);
     }
 }

@@ -11,6 +11,7 @@ mod cilium_peers;
 mod cilium_ports;
 mod endpoints;
 pub(crate) mod grpc_routes;
+mod kube_network;
 mod mesh;
 mod network;
 mod network_calico;
@@ -35,6 +36,7 @@ mod services;
 mod trust_domains;
 mod waypoint;
 mod workloads;
+mod ztunnel;
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -117,6 +119,10 @@ pub fn resolve(resources: &Resources, options: &Options) -> Snapshot {
 
     let network = network::resolve(resources, &clusters, &pods, &mut findings);
 
+    let kube_network = kube_network::resolve(resources, &mut findings);
+
+    let ztunnel = ztunnel::resolve(resources, &mesh);
+
     worst_first(&mut findings);
     Snapshot {
         version: options.version,
@@ -131,6 +137,8 @@ pub fn resolve(resources: &Resources, options: &Options) -> Snapshot {
         clusters,
         cluster_settings: Default::default(),
         network,
+        kube_network,
+        ztunnel,
         authentications,
         diagnostics: findings,
     }

@@ -6,8 +6,10 @@
 
 mod authentication;
 mod balancing;
+mod beginnings;
 mod calico_path;
 mod cors;
+mod kube_network;
 mod l7_ports;
 mod labels;
 mod mesh;
@@ -16,6 +18,7 @@ mod policy;
 mod route;
 mod service;
 mod traffic;
+mod ztunnel;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -34,8 +37,9 @@ pub use balancing::{
 };
 pub use calico_path::calico_path;
 pub use cors::{Cors, HostPattern, Names, OriginPattern, default_port};
+pub use kube_network::{KubeNetworkPolicy, KubePeer, KubePort, KubeRule, Transport};
 pub use l7_ports::L7Port;
-pub use labels::{Label, LabelExpression, LabelView, Labels, Truth};
+pub use labels::{Label, LabelExpression, LabelKey, LabelView, Labels, Truth};
 pub use mesh::{Mesh, PathNormalization};
 pub use network_policy::{
     AuthenticationMode, CalicoHttp, CalicoPath, CiliumHttpRule, Criteria, Entity,
@@ -56,6 +60,7 @@ pub use service::{
     WorkloadType,
 };
 pub use traffic::{BackOff, RetryBudget, RetryConditions, RetryPolicy, RuleTraffic, Timeouts};
+pub use ztunnel::ZtunnelPolicy;
 
 use crate::diagnostics::Diagnostic;
 use crate::origin::{ObjectKey, Origin};
@@ -87,6 +92,10 @@ pub struct Snapshot {
     pub cluster_settings: BTreeMap<ClusterKey, Arc<ClusterSettings>>,
     /// Network policies of Cilium and Calico, and what they select.
     pub network: NetworkPolicies,
+    /// NetworkPolicies of Kubernetes, which the CNI enforces and no waypoint.
+    pub kube_network: Vec<Arc<KubeNetworkPolicy>>,
+    /// AuthorizationPolicies that ztunnel enforces and no waypoint.
+    pub ztunnel: Vec<ZtunnelPolicy>,
     /// Whose tokens are taken, by service.
     pub authentications: Authentications,
     /// Findings of parsing and resolving, worst first.

@@ -2,11 +2,13 @@
 //! that a pod would like to have, a start beside connections that run.
 
 use std::fs;
+use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 
 use cairn_conformance::process::Process;
 use serde_json::{Value, json};
 
+use crate::lab::{LISTENER_PORT, listen_on_loopback};
 use crate::mesh::{DEADLINE, Mesh, curl, log_lines, replace, until};
 
 /// The value of a series, as a scrape of this agent has it.
@@ -152,5 +154,33 @@ fn connections_that_run_direct_notice_no_start_kill_or_end_of_an_agent() {
     assert!(
         !left.into_iter().any(|entry| entry.file_name() == bpffs),
         "no pin is left"
+    );
+}
+
+#[test]
+fn nobody_outside_the_pod_reaches_its_listener_and_a_port_that_is_taken_is_no_obstacle() {
+    let Some(mesh) = Mesh::new() else { return };
+    let pod = &mesh.client;
+    let _taken = pod.within(|| listen_on_loopback(LISTENER_PORT));
+    let agent = mesh.agent();
+    let port = mesh.status().pods[0].listener_port;
+    assert_ne!(port, LISTENER_PORT);
+    let (_, text) = curl(pod, &["http://10.96.0.10/"]);
+    assert!(text.ends_with(" 200\n"), "{text} {}", agent.stderr());
+    let reach = |to: SocketAddr| TcpStream::connect_timeout(&to, DEADLINE).map(drop);
+    for to in [
+        SocketAddr::from((pod.address, port)),
+        SocketAddr::from((pod.address6, port)),
+    ] {
+        let outside = mesh.lab.hub().within(|| reach(to));
+        let refused = outside.unwrap_err().kind();
+        assert_eq!(refused, std::io::ErrorKind::ConnectionRefused, "{to}");
+    }
+    // From inside it is there, and stands for no service: reset, perhaps before connect() returns.
+    let inside = pod.within(|| reach(SocketAddr::from(([127, 0, 0, 1], port))));
+    let refused = inside.err().map(|error| error.kind());
+    assert!(
+        matches!(refused, None | Some(std::io::ErrorKind::ConnectionReset)),
+        "{refused:?}"
     );
 }

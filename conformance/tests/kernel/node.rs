@@ -268,6 +268,18 @@ fn status_and_detach_tell_what_they_see_and_do() {
         3,
         "{status:#}"
     );
+    let fill = |at: usize| (&status["maps"][at]["entries"], &status["maps"][at]["limit"]);
+    assert_eq!(fill(0), (&json!(3), &json!(65_536)), "{status:#}");
+    assert_eq!(fill(2), (&json!(1), &json!(4_096)), "{status:#}");
+    assert_eq!(status["counters"].as_object().unwrap().len(), 6);
+    let programs = status["programs"].as_array().unwrap();
+    assert!(programs.len() == 4 && programs.iter().all(|p| p["attached"] == true));
+    let features = status["features"].as_array().unwrap();
+    let why = |f: &Value| f["why"].as_str().is_some_and(|why| !why.is_empty());
+    assert!(
+        features.len() == 4 && features.iter().all(why),
+        "{status:#}"
+    );
     let text = String::from_utf8(mesh.ask(&["status"]).stdout).unwrap();
     assert!(
         text.contains("10.96.0.10:80") && text.contains("attached"),

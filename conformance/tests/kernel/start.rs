@@ -5,8 +5,9 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use cairn_kernel_redirect::Redirect;
+use cairn_kernel_redirect::{Claim, Redirect, RedirectError};
 
+use crate::lab::Lab;
 use crate::mesh::{DEADLINE, Mesh, REFUSED, curl, until};
 
 /// What a start says that fails; `wrapper` is put before the command, a shell that does things first.
@@ -138,6 +139,38 @@ fn a_pod_whose_namespace_is_gone_is_told_and_the_others_are_served() {
     assert!(text.contains("shop/gone: not looked at"), "{text}");
 }
 
+/// A start that fails after it attached takes off what was not there before, and nothing else.
+#[test]
+fn what_a_failed_start_attached_goes_unless_somebody_had_it_attached_before() {
+    let Some(lab) = Lab::new() else { return };
+    let pinned = || Redirect::inspect(lab.place()).unwrap().is_some();
+    let claim = Claim::take(lab.place()).unwrap();
+    drop(lab.attach());
+    assert!(pinned());
+    claim.give_up().unwrap();
+    assert!(!pinned(), "nothing half attached");
+    drop(claim);
+
+    drop(lab.attach());
+    let claim = Claim::take(lab.place()).unwrap();
+    let taken = Claim::take(lab.place()).unwrap_err();
+    assert!(matches!(taken, RedirectError::Claimed { .. }), "{taken}");
+    drop(lab.attach());
+    claim.give_up().unwrap();
+    assert!(pinned(), "it was there");
+    drop(claim);
+    assert!(pinned());
+    drop(Claim::take(lab.place()).unwrap());
+}
+
+#[test]
+fn an_identity_that_can_not_be_loaded_is_told_before_anything_is_attached() {
+    let Some(mesh) = Mesh::new() else { return };
+    fs::remove_dir_all(mesh.path("shop/waypoint")).unwrap();
+    let said = refusal(&mesh, &[], &mesh.path("pods.json"));
+    assert!(said.contains("load the identity"), "{said}");
+}
+
 #[test]
 fn a_second_agent_ends_and_the_first_goes_on() {
     let Some(mesh) = Mesh::new() else { return };
@@ -191,6 +224,13 @@ fn a_guard_is_started_though_the_programs_file_was_replaced() {
     });
     assert_eq!(curl(&mesh.client, &["http://10.96.0.10/"]).0, REFUSED);
     agent.signal("CONT");
+
+    // It ends with its agent, however that ends.
+    let last = guard().expect("a guard");
+    agent.signal("KILL");
+    until("the guard is gone", DEADLINE, || {
+        !Path::new("/proc").join(&last).exists()
+    });
 }
 
 /// The process that another one started, if it lives.

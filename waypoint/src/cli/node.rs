@@ -7,10 +7,12 @@ mod status;
 use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context;
 use cairn_kernel_redirect::{Claim, Place, Redirect, Sizes, cgroup2_root, requirements};
 use clap::Subcommand;
+use tokio::sync::Notify;
 
 use super::output::{self, Format};
 use super::{Outcome, run};
@@ -203,14 +205,21 @@ fn serve(args: Args) -> anyhow::Result<Outcome> {
     let start = Start {
         source: PodsFile::open_settled(&pods)?,
         own_cgroup: own_cgroup()?,
-        claim: Claim::take(&place)?,
         place,
         sizes: Sizes {
             services: args.services_max,
             pods: args.pods_max,
         },
     };
-    run::serve(args.run, |running| start_agent(running, start))
+    // Held until the process ends.
+    let claim = Claim::take(&start.place)?;
+    run::serve(args.run, |running| {
+        start_agent(running, start).inspect_err(|_| {
+            if let Err(error) = claim.give_up() {
+                tracing::error!(%error, "what was attached stays: run `cairn node detach`");
+            }
+        })
+    })
 }
 
 /// What an agent starts with.
@@ -219,11 +228,10 @@ struct Start {
     place: Place,
     own_cgroup: PathBuf,
     sizes: Sizes,
-    claim: Claim,
 }
 
-/// Everything that can fail comes before the programs are attached, as far as it can; what fails
-/// after that takes them off again if they were not there before.
+/// Starts the agent on a thread of its own, and returns once it steers. What can fail comes before
+/// the programs are attached, as far as it can.
 fn start_agent(running: &Running, start: Start) -> anyhow::Result<()> {
     let workers = running.workers().iter().map(|worker| ServingThread {
         pods: worker.pods.clone(),
@@ -235,30 +243,33 @@ fn start_agent(running: &Running, start: Start) -> anyhow::Result<()> {
         .build()?;
     let guard = Guard::start(&start.place).context("start the guard")?;
     let in_force = running.in_force().clone();
-    let (place, first) = (start.place.clone(), start.claim.found_nothing());
-    let attached = || {
-        let redirect = Redirect::attach_sized(&start.place, &start.own_cgroup, start.sizes)?;
-        let agent = Agent::new(redirect, start.place, in_force, workers, Some(guard))?;
-        let (sender, started) = std::sync::mpsc::channel();
-        std::thread::Builder::new()
-            .name("node-agent".to_owned())
-            .spawn(move || {
-                // Held as long as the process lives.
-                let _claim = start.claim;
-                // The receiver of the number waits below.
-                runtime.block_on(agent.run(start.source, |failing| {
-                    let _ = sender.send(failing);
-                }));
-            })?;
-        started.recv().context("the agent ended at once")
-    };
-    let failing = attached().inspect_err(|_| {
-        if first && let Err(error) = Redirect::detach(&place) {
-            tracing::error!(%error, "what was attached stays: run `cairn node detach`");
-        }
-    })?;
+    let redirect = Redirect::attach_sized(&start.place, &start.own_cgroup, start.sizes)?;
+    let agent = Agent::new(redirect, start.place, in_force, workers, Some(guard))?;
+    let (sender, started) = std::sync::mpsc::channel();
+    let ends = EndsWithAgent(running.stop());
+    std::thread::Builder::new()
+        .name("node-agent".to_owned())
+        .spawn(move || {
+            let _ends = ends;
+            // Who waits for the number waits below.
+            runtime.block_on(agent.run(start.source, |failing| {
+                let _ = sender.send(failing);
+            }));
+        })?;
+    let failing = started.recv().context("the agent ended at once")?;
     tracing::info!(failing, "steering");
     Ok(())
+}
+
+/// Ends the process when the agent's thread ends, which only a panic can make it do: its listeners
+/// are closed then, and without an agent they would stay so.
+struct EndsWithAgent(Arc<Notify>);
+
+impl Drop for EndsWithAgent {
+    fn drop(&mut self) {
+        tracing::error!("the agent has ended: this process ends too, to be started again");
+        self.0.notify_one();
+    }
 }
 
 fn detach(args: &DetachArgs) -> anyhow::Result<Outcome> {
@@ -282,4 +293,22 @@ fn detach(args: &DetachArgs) -> anyhow::Result<Outcome> {
         ))?,
     }
     Ok(Outcome::Fine)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_process_whose_agent_panics_ends() {
+        let stop = Arc::<Notify>::default();
+        let ends = EndsWithAgent(stop.clone());
+        let agent = std::thread::spawn(move || {
+            let _ends = ends;
+            panic!("as no agent should");
+        });
+        agent.join().unwrap_err();
+        // Told before anybody waits, as at the start.
+        stop.notified().await;
+    }
 }

@@ -109,15 +109,7 @@ pub fn state(state: &NodeState) {
     ];
     set(&MAP_LIMIT, &limits);
     if let Some(counters) = state.connections {
-        let outcomes = [
-            ("steered", counters.steered),
-            ("refused", counters.refused),
-            ("opened", counters.opened),
-            ("unreachable", counters.unreachable),
-            ("not_enrolled", counters.not_enrolled),
-            ("own", counters.own),
-        ];
-        set(&CONNECTIONS, &outcomes);
+        set(&CONNECTIONS, &counters.by_name());
     }
 }
 

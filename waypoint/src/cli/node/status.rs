@@ -143,16 +143,8 @@ fn render(
         "{}",
         paint.strong("connections since the maps were made")
     )?;
-    let counters = &status.counters;
-    for (name, number) in [
-        ("steered", counters.steered),
-        ("refused", counters.refused),
-        ("opened", counters.opened),
-        ("unreachable", counters.unreachable),
-        ("not enrolled", counters.not_enrolled),
-        ("own", counters.own),
-    ] {
-        writeln!(out, "  {name:<20} {number}")?;
+    for (name, number) in status.counters.by_name() {
+        writeln!(out, "  {:<20} {number}", name.replace('_', " "))?;
     }
     writeln!(out, "{}", paint.strong("kernel"))?;
     for feature in &status.features {
