@@ -82,6 +82,13 @@ struct Counts {
 }
 
 impl Counts {
+    fn remember(&self, echo: &Echo) {
+        let mut seen = self.seen.lock().expect("no panic");
+        if seen.len() < SEEN_MAX {
+            seen.push(echo.clone());
+        }
+    }
+
     /// How often a path has been asked for, this time included.
     fn count(&self, path: &str) -> u64 {
         let mut by_path = self.by_path.lock().expect("no panic");
@@ -292,11 +299,7 @@ async fn answer(
     let mut echo = echo(name, &request);
     let body = request.into_body().collect().await;
     echo.body_bytes = body.map_or(0, |b| b.to_bytes().len());
-    let mut seen = counts.seen.lock().expect("no panic");
-    if seen.len() < SEEN_MAX {
-        seen.push(echo.clone());
-    }
-    drop(seen);
+    counts.remember(&echo);
     let mut words = path.split('/').skip(1);
     let mut next = || (words.next(), words.next().and_then(|n| n.parse().ok()));
     let (mut word, mut number) = next();

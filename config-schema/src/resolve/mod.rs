@@ -23,6 +23,7 @@ mod policy_rules;
 mod policy_targets;
 mod policy_values;
 mod route_backends;
+mod route_consumers;
 mod route_cors;
 mod route_filters;
 mod route_kinds;

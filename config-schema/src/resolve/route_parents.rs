@@ -8,7 +8,7 @@ use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::origin::ObjectKey;
 use crate::resources::gateway_api::{HttpRouteParentRefs, HttpRouteSpec};
 use crate::resources::{Loaded, Object, Resources};
-use crate::snapshot::{AppProtocol, Binding, Service, Waypoint};
+use crate::snapshot::{AppProtocol, Binding, ClusterKey, Service, Waypoint};
 
 const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
 
@@ -21,6 +21,16 @@ pub(super) struct Place {
     pub service: ObjectKey,
     /// Service ports.
     pub ports: Vec<u16>,
+}
+
+impl Place {
+    /// One of its ports.
+    pub fn at(&self, port: u16) -> ClusterKey {
+        ClusterKey {
+            service: self.service.clone(),
+            port,
+        }
+    }
 }
 
 /// One entry of `parentRefs`.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::route_backends::Backends;
 use super::route_parents::{Parent, Place};
 use super::route_rules::Rules;
-use super::{Findings, grpc_routes, route_kinds, unreadable};
+use super::{Findings, grpc_routes, route_consumers, route_kinds, unreadable};
 use crate::diagnostics::{Code, Diagnostic};
 use crate::origin::ObjectKey;
 use crate::resources::gateway_api::{GrpcRouteSpec, HttpRouteSpec};
@@ -106,6 +106,7 @@ fn attach_route(
         rules,
         broken: false,
     });
+    say_left_out(&route, object, &places, findings);
     push(&route, &places, services);
 }
 
@@ -116,9 +117,36 @@ fn push(route: &Arc<HttpRoute>, places: &[Place], services: &mut Services) {
         };
         for port in &mut service.ports {
             // Two parentRefs may name the same port.
-            let there = |last: &Arc<HttpRoute>| Arc::ptr_eq(last, route);
-            if place.ports.contains(&port.number) && !port.routes.last().is_some_and(there) {
-                port.routes.push(route.clone());
+            let there = |last: &Arc<HttpRoute>| last.origin == route.origin;
+            if !place.ports.contains(&port.number) || port.routes.last().is_some_and(there) {
+                continue;
+            }
+            let consumers = route.origin.key.namespace != place.service.namespace;
+            port.routes.push(match consumers {
+                true => Arc::new(route_consumers::restricted(route, &place.at(port.number))),
+                false => route.clone(),
+            });
+        }
+    }
+}
+
+/// What a consumer's route may not do where it is attached.
+fn say_left_out(
+    route: &HttpRoute,
+    object: &Object<HttpRouteSpec>,
+    places: &[Place],
+    findings: &mut Findings,
+) {
+    let foreign = places
+        .iter()
+        .filter(|place| place.service.namespace != route.origin.key.namespace);
+    for place in foreign {
+        for port in &place.ports {
+            for (path, reason) in route_consumers::left_out(route, &place.at(*port)) {
+                let finding = Diagnostic::error(Code::AttachmentDenied, reason)
+                    .with_effect("its share of the requests there is answered 500; a mirror gets nothing")
+                    .with_hint("lead to Services of the route's own namespace, or unchanged to the port it is attached to");
+                findings.push(object.mark(finding, &path));
             }
         }
     }

@@ -1,7 +1,6 @@
 //! What filters do beyond changing headers: mirrors, CORS, filters of one backend (specs/gateway-api.md
 //! 1.3, 1.4), and GRPCRoutes, over real sockets.
 
-use bytes::Bytes;
 use cairn_conformance::app::App;
 use cairn_conformance::client::{self, Answer, Connection};
 use cairn_conformance::lab::{Client, Lab, Port, Reach};
@@ -81,16 +80,7 @@ async fn send(
     headers: &[(&str, &str)],
     body: &'static [u8],
 ) -> Answer {
-    let mut request = http::Request::builder()
-        .method(method)
-        .uri(path)
-        .header("host", "web.shop");
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    let request = request.body(Full::new(Bytes::from_static(body))).unwrap();
-    let mut connection = Connection::http1(client.to("web", 80)).await;
-    connection.send(request).await.expect("an answer")
+    client::send(client.to("web", 80), method, path, headers, body).await
 }
 
 #[tokio::test]

@@ -10,10 +10,11 @@
 
 use std::sync::Arc;
 
+use cairn_config_schema::snapshot::ClusterKey;
 use cairn_filters::chain::{Answer, Authenticated, Decision, Destination, RequestView};
 use cairn_filters::login::challenge;
 use cairn_filters::outcome::{Outcome, is_grpc};
-use cairn_routing::Found;
+use cairn_routing::{Cluster, Found, RuleRef};
 use http::header::{HeaderValue, USER_AGENT};
 use http::{HeaderMap, Version};
 use pingora_http::RequestHeader;
@@ -144,12 +145,11 @@ impl Gate {
         };
         let backend = destination.backend();
         let port = target.destination.port();
-        match decision.backend_redirect(backend, &http.authority, port) {
-            Some(Answer::Redirect { status, location }) => {
-                return Judged::Redirect(status, location);
-            }
-            Some(_) => return Judged::Answer(Outcome::BrokenRule),
-            None => {}
+        if let Some(answer) = decision.backend_redirect(backend, &http.authority, port) {
+            return match answer {
+                Answer::Redirect { status, location } => Judged::Redirect(status, location),
+                _ => Judged::Answer(Outcome::BrokenRule),
+            };
         }
         let cluster = match destination {
             Destination::Cluster { key, .. } => runtime.cluster(key).cloned(),
@@ -158,26 +158,13 @@ impl Gate {
         let Some(cluster) = cluster else {
             return Judged::Answer(Outcome::InvalidBackend);
         };
-        if let Destination::Cluster {
-            key,
-            backend: Some(_),
-        } = destination
-        {
-            let service = runtime.snapshot.services.get(&key.service);
-            exchange.service = service.cloned().or(exchange.service.take());
-            exchange.service_port = key.port;
-        }
+        note_destination(exchange, runtime, destination);
         let upgrade = request.headers.contains_key(http::header::UPGRADE);
         let version = attempt::version(runtime, destination, target, http2 && !upgrade, upgrade);
         let mirrors = decision.mirrors(backend, || fastrand::u64(..));
         *plan = Some(Plan {
-            mirrors: mirrors
-                .filter_map(|key| runtime.cluster(key).cloned())
-                .collect(),
-            rule: match &decision.found {
-                Some(Found::Rule(rule)) => Some(rule.clone()),
-                _ => None,
-            },
+            mirrors: clusters(mirrors, runtime),
+            rule: rule_of(&decision).cloned(),
             response_changes: decision.response_changes(destination.backend()),
             version,
             cluster,
@@ -259,6 +246,34 @@ fn denial(
         cairn_filters::chain::facts(&view, decision.target.as_ref()?, decision.found.as_ref());
     let verdict = decision.verdict.as_ref()?;
     Some(verdict.reason(target.chain.policies(), &facts))
+}
+
+/// Where the chosen backend leads, for telemetry.
+fn note_destination(exchange: &mut Exchange, runtime: &Runtime, destination: Destination<'_>) {
+    if let Destination::Cluster {
+        key,
+        backend: Some(_),
+    } = destination
+    {
+        let service = runtime.snapshot.services.get(&key.service);
+        exchange.service = service.cloned().or(exchange.service.take());
+        exchange.service_port = key.port;
+    }
+}
+
+fn clusters<'k>(
+    keys: impl Iterator<Item = &'k ClusterKey>,
+    runtime: &Runtime,
+) -> Vec<Arc<Cluster>> {
+    keys.filter_map(|key| runtime.cluster(key).cloned())
+        .collect()
+}
+
+fn rule_of<'d>(decision: &'d Decision<'_>) -> Option<&'d RuleRef> {
+    match &decision.found {
+        Some(Found::Rule(rule)) => Some(rule),
+        _ => None,
+    }
 }
 
 fn note_decision(exchange: &mut Exchange, decision: &Decision<'_>) {
