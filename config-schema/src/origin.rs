@@ -48,6 +48,7 @@ pub enum Kind {
     Pod,
     AuthorizationPolicy,
     RequestAuthentication,
+    DestinationRule,
     CiliumNetworkPolicy,
     CiliumClusterwideNetworkPolicy,
     /// Calico's.
@@ -74,6 +75,7 @@ impl Kind {
             Kind::Pod => "Pod",
             Kind::AuthorizationPolicy => "AuthorizationPolicy",
             Kind::RequestAuthentication => "RequestAuthentication",
+            Kind::DestinationRule => "DestinationRule",
             Kind::CiliumNetworkPolicy => "CiliumNetworkPolicy",
             Kind::CiliumClusterwideNetworkPolicy => "CiliumClusterwideNetworkPolicy",
             Kind::NetworkPolicy => "NetworkPolicy",

@@ -8,6 +8,7 @@
 //! - judge: normalise, route, authorise;
 //! - answer here, or choose a backend and change the request.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use cairn_config_schema::snapshot::ClusterKey;
@@ -20,6 +21,7 @@ use http::{HeaderMap, Version};
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
+use super::balance::{self, HashKey, Keyed};
 use super::context::{Plan, RequestContext};
 use super::headers::{self, RequestHeaders};
 use super::http::Gate;
@@ -167,6 +169,7 @@ impl Gate {
             rule: rule_of(&decision).cloned(),
             response_changes: decision.response_changes(destination.backend()),
             version,
+            key: key_of(&cluster, http, &request.headers, peer.address.ip()),
             cluster,
             upgrade: upgrade.then(|| Box::new(upgrade_request(http, &request.headers, &login))),
         });
@@ -177,6 +180,22 @@ impl Gate {
         }
         Judged::Forward
     }
+}
+
+/// What the request is balanced by.
+fn key_of(
+    cluster: &Cluster,
+    http: &HttpExchange,
+    headers: &HeaderMap,
+    source_ip: IpAddr,
+) -> HashKey {
+    let query = http.path.split_once('?').map(|(_, query)| query);
+    let request = Keyed {
+        headers,
+        query,
+        source_ip,
+    };
+    balance::hash_key(cluster, &request)
 }
 
 /// What is judged again when policy changes, should the endpoint agree to the upgrade.
