@@ -139,7 +139,10 @@ const NOT_ENFORCED: [(&str, &str, &str); 17] = [
 const ISTIO_NETWORKING: &str = "networking.istio.io";
 
 /// Other kinds of the groups that Cairn reads: not for a waypoint.
-const NOT_READ: [(&str, &str); 22] = [
+const NOT_READ: [(&str, &str); 25] = [
+    (ISTIO_NETWORKING, "Gateway"),
+    (ISTIO_NETWORKING, "Sidecar"),
+    (ISTIO_NETWORKING, "WorkloadGroup"),
     (SECURITY, "PeerAuthentication"),
     ("", "Binding"),
     ("", "ComponentStatus"),
@@ -167,6 +170,9 @@ const NOT_READ: [(&str, &str); 22] = [
 /// Sorts an object by its apiVersion and kind.
 pub(crate) fn classify(api_version: &str, kind: &str) -> Class {
     let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
+    if NOT_READ.contains(&(group, kind)) {
+        return Class::NotRead;
+    }
     // Two groups may have a kind of the same name: the one of this group, else the first.
     let same_name = || READ.iter().filter(|(_, _, k)| k.bare() == kind);
     let of_group = same_name().find(|(g, _, _)| *g == group);
@@ -184,9 +190,6 @@ pub(crate) fn classify(api_version: &str, kind: &str) -> Class {
                 expected: expected_versions(*known),
             };
         }
-    }
-    if NOT_READ.contains(&(group, kind)) {
-        return Class::NotRead;
     }
     let in_group = |(g, k, _): &&(&str, &str, &str)| *g == group && *k == kind;
     let whole_group = |(g, k, _): &&(&str, &str, &str)| *g == group && k.is_empty();
