@@ -27,10 +27,11 @@ pub(crate) enum Class {
 }
 
 /// Group, versions and kind of what Cairn reads; `v1beta1` objects have the fields of `v1`.
-const READ: [(&str, &[&str], Kind); 17] = [
+const READ: [(&str, &[&str], Kind); 18] = [
     (GATEWAY_API, &["v1", "v1beta1"], Kind::GatewayClass),
     (GATEWAY_API, &["v1", "v1beta1"], Kind::Gateway),
     (GATEWAY_API, &["v1", "v1beta1"], Kind::HTTPRoute),
+    (GATEWAY_API, &["v1"], Kind::GRPCRoute),
     ("", &["v1"], Kind::Namespace),
     ("", &["v1"], Kind::Service),
     ("", &["v1"], Kind::Pod),
@@ -138,7 +139,10 @@ const NOT_ENFORCED: [(&str, &str, &str); 17] = [
 const ISTIO_NETWORKING: &str = "networking.istio.io";
 
 /// Other kinds of the groups that Cairn reads: not for a waypoint.
-const NOT_READ: [(&str, &str); 22] = [
+const NOT_READ: [(&str, &str); 25] = [
+    (ISTIO_NETWORKING, "Gateway"),
+    (ISTIO_NETWORKING, "Sidecar"),
+    (ISTIO_NETWORKING, "WorkloadGroup"),
     (SECURITY, "PeerAuthentication"),
     ("", "Binding"),
     ("", "ComponentStatus"),
@@ -166,6 +170,9 @@ const NOT_READ: [(&str, &str); 22] = [
 /// Sorts an object by its apiVersion and kind.
 pub(crate) fn classify(api_version: &str, kind: &str) -> Class {
     let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
+    if NOT_READ.contains(&(group, kind)) {
+        return Class::NotRead;
+    }
     // Two groups may have a kind of the same name: the one of this group, else the first.
     let same_name = || READ.iter().filter(|(_, _, k)| k.bare() == kind);
     let of_group = same_name().find(|(g, _, _)| *g == group);
@@ -183,9 +190,6 @@ pub(crate) fn classify(api_version: &str, kind: &str) -> Class {
                 expected: expected_versions(*known),
             };
         }
-    }
-    if NOT_READ.contains(&(group, kind)) {
-        return Class::NotRead;
     }
     let in_group = |(g, k, _): &&(&str, &str, &str)| *g == group && *k == kind;
     let whole_group = |(g, k, _): &&(&str, &str, &str)| *g == group && k.is_empty();
@@ -245,6 +249,7 @@ fn expected_versions(kind: Kind) -> &'static str {
         Kind::GatewayClass | Kind::Gateway | Kind::HTTPRoute => {
             "gateway.networking.k8s.io/v1 or gateway.networking.k8s.io/v1beta1"
         }
+        Kind::GRPCRoute => "gateway.networking.k8s.io/v1",
         Kind::DestinationRule => "networking.istio.io/v1, v1beta1 or v1alpha3",
         Kind::Namespace | Kind::Service | Kind::Pod | Kind::ConfigMap => "v1",
         Kind::EndpointSlice => "discovery.k8s.io/v1",
@@ -304,7 +309,7 @@ mod tests {
             classify("security.istio.io/v1", "RequestAuthentication"),
             Class::Read(Kind::RequestAuthentication)
         );
-        assert!(!enforced("gateway.networking.k8s.io/v1", "GRPCRoute"));
+        assert!(!enforced("gateway.networking.k8s.io/v1", "TCPRoute"));
         assert!(!enforced(
             "gateway.networking.k8s.io/v1",
             "BackendTLSPolicy"
