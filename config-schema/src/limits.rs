@@ -19,8 +19,8 @@ pub const REGEX_BYTES_MAX: usize = 1024 * 1024;
 /// Size in bytes of one `jwks` that stands in an object; a set of a hundred RSA keys has 50 KiB.
 pub const INLINE_JWKS_BYTES_MAX: usize = 256 * 1024;
 
-/// Comparisons that one lint makes; beyond it says that it stopped. A thousand policies of ten rules
-/// on one service have a million pairs of an ALLOW and a DENY rule.
+/// Comparisons that one lint makes; beyond it says that it stopped. Two hundred policies of
+/// ten rules on one service, half of them DENY, have a million pairs.
 pub const LINT_COMPARISONS_MAX: usize = 2_000_000;
 
 /// Retries of one request that a route may ask for. Beyond: a warning, and so many. A request that
