@@ -26,8 +26,8 @@ pub const RING_POINTS_MAX: u32 = 262_144;
 /// Entries of one Maglev table (`maglev.tableSize`), four bytes each: Envoy's limit.
 pub const MAGLEV_SIZE_MAX: u32 = 5_000_011;
 
-/// Comparisons that one lint makes; beyond it says that it stopped. A thousand policies of ten rules
-/// on one service have a million pairs of an ALLOW and a DENY rule.
+/// Comparisons that one lint makes; beyond it says that it stopped. Two hundred policies of
+/// ten rules on one service, half of them DENY, have a million pairs.
 pub const LINT_COMPARISONS_MAX: usize = 2_000_000;
 
 /// Retries of one request that a route may ask for. Beyond: a warning, and so many. A request that

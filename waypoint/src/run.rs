@@ -51,6 +51,8 @@ pub struct Settings {
     pub trust_domain: Option<String>,
     /// The end of Services' hostnames; `cluster.local` when absent.
     pub cluster_domain: Option<String>,
+    /// Services with an L7 policy that is not enforced as it is written refuse traffic.
+    pub strict: bool,
     /// Keys of token issuers may come from loopback and link-local addresses, for labs.
     pub jwks_allow_local: bool,
     /// How long requests in flight may take to finish once the process is told to stop.
@@ -281,6 +283,7 @@ fn follow_config(settings: &Settings, in_force: &InForce) -> anyhow::Result<sour
         gateway: settings.gateway.clone(),
         trust_domain: settings.trust_domain.clone(),
         cluster_domain: settings.cluster_domain.clone(),
+        strict: settings.strict,
         // As Kubernetes' downward API is usually spelled; for internalTrafficPolicy: Local.
         node: std::env::var("NODE_NAME").ok(),
         ..Options::default()

@@ -38,6 +38,7 @@ mod services;
 mod traffic_policy;
 mod traffic_policy_values;
 mod trust_domains;
+mod unenforced;
 mod waypoint;
 mod workloads;
 mod ztunnel;
@@ -64,6 +65,8 @@ pub struct Options {
     pub cluster_domain: Option<String>,
     /// Name of the node this process runs on, for `internalTrafficPolicy: Local`.
     pub node: Option<String>,
+    /// Strict mode (`--strict`), whatever the Gateway says.
+    pub strict: bool,
     /// Version of the snapshot.
     pub version: u64,
 }
@@ -134,6 +137,20 @@ pub fn resolve(resources: &Resources, options: &Options) -> Snapshot {
 
     let ztunnel = ztunnel::resolve(resources, &mesh);
 
+    let unenforced = unenforced::Attached {
+        resources,
+        mesh: &mesh,
+        waypoint: waypoint.as_ref(),
+        services: &services,
+        clusters: &clusters,
+        authentications: &authentications,
+        network: &network,
+    };
+    let unenforced = unenforced.policies();
+    if waypoint.as_ref().is_some_and(|waypoint| waypoint.strict) {
+        unenforced::refuse(&unenforced, &mut services, &mut findings);
+    }
+
     worst_first(&mut findings);
     Snapshot {
         version: options.version,
@@ -150,6 +167,7 @@ pub fn resolve(resources: &Resources, options: &Options) -> Snapshot {
         network,
         kube_network,
         ztunnel,
+        unenforced,
         authentications,
         diagnostics: findings,
     }

@@ -10,7 +10,7 @@ use super::trust_domains::TrustDomains;
 use super::{Findings, unreadable};
 use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::origin::ObjectKey;
-use crate::resources::istio::AuthorizationPolicySpec;
+use crate::resources::istio::{AuthorizationPolicySpec, Rule};
 use crate::resources::{Broken, Loaded, Object, Place, Resources, TargetRef};
 use crate::snapshot::{Action, Binding, Mesh, Policy, PolicyRule, Service, Waypoint};
 
@@ -316,7 +316,8 @@ fn not_for_waypoint(object: &Object<AuthorizationPolicySpec>) -> Diagnostic {
         _ => "nothing enforces it: ztunnel knows ALLOW and DENY only",
     };
     // One with rules on L4 alone is as it should be: it is how a pod is locked to its waypoint.
-    let at_l4 = !http && spec.rules.iter().flatten().next().is_some();
+    let asks_who = |rule: &Rule| rule.from.as_ref().is_some_and(|from| !from.is_empty());
+    let at_l4 = !http && spec.rules.iter().flatten().flatten().any(asks_who);
     let severity = match (at_l4, spec.action.as_deref().unwrap_or("ALLOW")) {
         (true, "ALLOW" | "DENY") => Severity::Info,
         _ => Severity::Warning,

@@ -15,6 +15,9 @@ const CLASSES: [&str; 2] = ["cairn-waypoint", "istio-waypoint"];
 const CONTROLLER: &str = "cairn.dev/waypoint-controller";
 const WAYPOINT_FOR: &str = "istio.io/waypoint-for";
 const XFCC: &str = "ambient.istio.io/xfcc-include-client-identity";
+const NO_XFCC: (bool, &str) = (false, "x-forwarded-client-cert is not written");
+const STRICT: &str = "cairn.dev/strict";
+const STRICT_ALL_THE_SAME: (bool, &str) = (true, "strict mode is on");
 const EFFECT_NONE: &str = "every tunnel is refused";
 const HINT_FLAG: &str = "name the Gateway with --gateway NAMESPACE/NAME";
 
@@ -56,7 +59,8 @@ pub(super) fn choose<'a>(
             class,
             serves_services: matches!(traffic, Ok(Traffic::Service | Traffic::All)),
             serves_workloads: matches!(traffic, Ok(Traffic::Workload | Traffic::All)),
-            xfcc_include_client_identity: xfcc(object, findings),
+            xfcc_include_client_identity: switch(object, XFCC, NO_XFCC, findings),
+            strict: switch(object, STRICT, STRICT_ALL_THE_SAME, findings) || options.strict,
             policies: Vec::new(),
             blocked: traffic.err(),
         },
@@ -357,18 +361,24 @@ fn read_traffic<T>(
     }
 }
 
-fn xfcc(object: &Object<GatewaySpec>, findings: &mut Findings) -> bool {
-    match object.meta.annotations.get(XFCC).map(|value| &**value) {
+/// An annotation that is "true" or "false"; what it counts for when it is neither, and what to say.
+fn switch(
+    object: &Object<GatewaySpec>,
+    name: &str,
+    (otherwise, effect): (bool, &str),
+    findings: &mut Findings,
+) -> bool {
+    match object.meta.annotations.get(name).map(|value| &**value) {
         Some("true") => true,
         None | Some("false") => false,
         Some(other) => {
             let finding = Diagnostic::warning(
                 Code::BadValue,
-                format!("annotation {XFCC} is '{other}', neither \"true\" nor \"false\""),
+                format!("annotation {name} is '{other}', neither \"true\" nor \"false\""),
             )
-            .with_effect("x-forwarded-client-cert is not written");
-            findings.push(object.mark(finding, &format!("metadata.annotations[{XFCC}]")));
-            false
+            .with_effect(effect);
+            findings.push(object.mark(finding, &format!("metadata.annotations[{name}]")));
+            otherwise
         }
     }
 }

@@ -18,6 +18,7 @@ mod policy;
 mod route;
 mod service;
 mod traffic;
+mod unenforced;
 mod ztunnel;
 
 use std::collections::BTreeMap;
@@ -60,6 +61,7 @@ pub use service::{
     WorkloadType,
 };
 pub use traffic::{BackOff, RetryBudget, RetryConditions, RetryPolicy, RuleTraffic, Timeouts};
+pub use unenforced::{Unenforced, UnenforcedReason};
 pub use ztunnel::ZtunnelPolicy;
 
 use crate::diagnostics::Diagnostic;
@@ -96,6 +98,8 @@ pub struct Snapshot {
     pub kube_network: Vec<Arc<KubeNetworkPolicy>>,
     /// AuthorizationPolicies that ztunnel enforces and no waypoint.
     pub ztunnel: Vec<ZtunnelPolicy>,
+    /// L7 policies that are not enforced as they are written.
+    pub unenforced: Vec<Unenforced>,
     /// Whose tokens are taken, by service.
     pub authentications: Authentications,
     /// Findings of parsing and resolving, worst first.
@@ -115,6 +119,9 @@ pub struct Waypoint {
     pub serves_workloads: bool,
     /// Writes `x-forwarded-client-cert` with the client's identity (specs/istio-waypoint.md 2.7).
     pub xfcc_include_client_identity: bool,
+    /// A service with an L7 policy that is not enforced as it is written refuses traffic: annotation
+    /// `cairn.dev/strict`, or `--strict`.
+    pub strict: bool,
     /// Policies that target this Gateway or its GatewayClass; they apply to everything it serves.
     pub policies: Vec<Arc<Policy>>,
     /// Set when a part of the configuration is unreadable and its scope unknown: everything is

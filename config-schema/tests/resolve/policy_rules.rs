@@ -26,8 +26,13 @@ fn good(rule: &str) -> PolicyRule {
 
 /// A rule that works, with one warning at this path below the rule.
 fn warned(rule: &str, path: &str) -> PolicyRule {
+    warned_as("bad-value", rule, path)
+}
+
+/// The same with another code.
+fn warned_as(code: &str, rule: &str, path: &str) -> PolicyRule {
     let snapshot = snapshot(rule);
-    let expected = format!("warning bad-value AuthorizationPolicy/shop/p spec.rules[0].{path}");
+    let expected = format!("warning {code} AuthorizationPolicy/shop/p spec.rules[0].{path}");
     assert_eq!(snapshot.said(), [expected], "{rule}");
     let rule = snapshot.policy("shop/web").rules[0].clone();
     assert!(rule.broken.is_none());
@@ -256,7 +261,8 @@ fn values_that_can_hardly_be_meant_are_warned_of() {
         let text = operation(&format!("notPaths: [\"{path}\"]"));
         warned(&text, "to[0].operation.notPaths[0]");
     }
-    warned(&operation("methods: [get]"), "to[0].operation.methods[0]");
+    let methods = operation("methods: [get]");
+    warned_as("lower-case-method", &methods, "to[0].operation.methods[0]");
 }
 
 #[test]

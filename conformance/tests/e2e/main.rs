@@ -18,5 +18,6 @@ mod policy;
 mod protocols;
 mod retries;
 mod routes;
+mod strict;
 mod telemetry;
 mod timeouts;

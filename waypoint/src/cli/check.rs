@@ -30,7 +30,7 @@ pub struct Args {
     paths: Vec<PathBuf>,
     #[command(flatten)]
     choice: Choice,
-    /// Warnings are as bad as errors
+    /// Warnings are as bad as errors; and as with `cairn run --strict`
     #[arg(long)]
     strict: bool,
     /// Leave out what is only worth knowing
@@ -43,7 +43,7 @@ pub struct Args {
 
 /// Runs `cairn check`.
 pub fn check(args: &Args) -> anyhow::Result<Outcome> {
-    let mut loaded = configuration::load(&args.paths, &args.choice);
+    let mut loaded = configuration::load_strictly(&args.paths, &args.choice, args.strict);
     loaded.lint();
     let report = Report::of(&loaded, args.quiet);
     match args.output {

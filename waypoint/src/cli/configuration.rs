@@ -47,6 +47,11 @@ impl Loaded {
 
 /// Reads the files under these paths as a waypoint would that starts now.
 pub fn load(paths: &[PathBuf], choice: &Choice) -> Loaded {
+    load_strictly(paths, choice, false)
+}
+
+/// The same in strict mode, if that is asked for.
+pub fn load_strictly(paths: &[PathBuf], choice: &Choice, strict: bool) -> Loaded {
     let mut files = Files::new(paths.to_vec());
     files.refresh();
     let sources: Vec<SourceFile<'_>> = files
@@ -65,6 +70,7 @@ pub fn load(paths: &[PathBuf], choice: &Choice) -> Loaded {
         gateway: choice.gateway.clone(),
         trust_domain: choice.trust_domain.clone(),
         cluster_domain: choice.cluster_domain.clone(),
+        strict,
         version: 1,
         ..Options::default()
     };

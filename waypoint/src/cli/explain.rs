@@ -1,6 +1,7 @@
 //! `cairn explain`: what would become of one request, and why. It asks the code that decides in the
 //! data path, through [`crate::explain`], and only renders the answer.
 
+mod chain;
 mod text;
 
 use std::fs;
@@ -17,7 +18,7 @@ use http::{HeaderMap, Method};
 
 use super::configuration::{self, Choice};
 use super::output::{self, Format, Outcome, Paint};
-use crate::explain::{self, Question, Report};
+use crate::explain::{self, Link, LinkOutcome, Question, Report};
 
 const EXAMPLE: &str = "\
 Examples:
@@ -26,7 +27,7 @@ Examples:
       --to 10.96.1.1:80 -H 'x-user: alice' -o json
 
 Exit code: 0 it passes, and every endpoint set it may go to has an endpoint (or it is redirected);
-1 it is denied, refused or fails, for all or for a share; 2 wrong usage.";
+1 it is denied, refused or fails, for all or for a share, here or by others; 2 wrong usage.";
 
 /// Arguments of `cairn explain`.
 #[derive(Debug, clap::Args)]
@@ -124,7 +125,8 @@ fn keys(file: Option<&Path>, snapshot: &Snapshot) -> anyhow::Result<KeySets> {
 }
 
 fn outcome(report: &Report) -> Outcome {
-    if report.passes {
+    let denied = |link: &Link| link.outcome == LinkOutcome::Denied;
+    if report.passes && !report.chain.iter().any(denied) {
         Outcome::Fine
     } else {
         Outcome::No

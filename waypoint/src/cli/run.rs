@@ -84,6 +84,9 @@ pub struct Args {
     /// Domain that the hostnames of Services end in [default: cluster.local]
     #[arg(long, value_name = "DOMAIN", env = "CAIRN_CLUSTER_DOMAIN", value_parser = dns_name)]
     cluster_domain: Option<String>,
+    /// Refuse traffic to services with an L7 policy that is not enforced as it is written
+    #[arg(long, env = "CAIRN_STRICT")]
+    strict: bool,
     /// Fetch keys of token issuers from loopback and link-local addresses, too; for labs
     #[arg(long, env = "CAIRN_JWKS_ALLOW_LOCAL")]
     jwks_allow_local: bool,
@@ -187,6 +190,7 @@ fn settings(args: Args) -> run::Settings {
             .trust_domain
             .or_else(|| std::env::var("TRUST_DOMAIN").ok()),
         cluster_domain: args.cluster_domain,
+        strict: args.strict,
         jwks_allow_local: args.jwks_allow_local,
         drain: Duration::from_secs(args.drain_seconds),
         set_log_filter: log::set_filter,

@@ -151,6 +151,7 @@ impl Lab {
             workers: 1,
             trust_domain: None,
             cluster_domain: None,
+            strict: false,
             jwks_allow_local: true,
             drain: DRAIN,
             set_log_filter: log::set_filter,

@@ -16,6 +16,7 @@ use http::header::{HOST, HeaderValue};
 use http::{HeaderMap, Method};
 
 use super::backends::{backends, endpoints};
+use super::chain;
 use super::destination::{asked, why_not_served};
 use super::report::{Answer, Backend, Client, Destination, HttpRequest, Refused, Report, Route};
 use crate::listener::admit::Refusal;
@@ -63,6 +64,7 @@ pub fn judge(snapshot: Snapshot, question: Question<'_>) -> anyhow::Result<Repor
         route: None,
         answer: None,
         backends: Vec::new(),
+        chain: Vec::new(),
         configuration_errors: errors.count(),
         client: question.from,
     };
@@ -104,6 +106,7 @@ pub fn judge(snapshot: Snapshot, question: Question<'_>) -> anyhow::Result<Repor
         };
         request.judge(&mut report, &runtime, &target);
     }
+    report.chain = chain::of(&runtime.snapshot, &report);
     Ok(report)
 }
 

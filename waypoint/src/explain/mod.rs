@@ -2,6 +2,7 @@
 //! `cairn explain` and whoever else asks before sending; it decides nothing itself and sends nothing.
 
 mod backends;
+mod chain;
 mod destination;
 mod judge;
 mod report;
@@ -9,5 +10,6 @@ mod report;
 pub use destination::client;
 pub use judge::{Question, judge};
 pub use report::{
-    Answer, Backend, Client, Destination, Endpoint, HttpRequest, Refused, Report, Route,
+    Answer, Backend, By, Client, Destination, Endpoint, HttpRequest, Link, LinkOutcome, Refused,
+    Report, Route,
 };

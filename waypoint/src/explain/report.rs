@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use cairn_authz::Explanation;
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::origin::Origin;
-use cairn_config_schema::snapshot::AppProtocol;
+use cairn_config_schema::snapshot::{AppProtocol, Truth};
 use serde::Serialize;
 
 /// What would become of a request or TCP stream.
@@ -33,6 +33,8 @@ pub struct Report {
     pub answer: Option<Answer>,
     /// Where it may go, with the share of each. Empty when it does not go on.
     pub backends: Vec<Backend>,
+    /// The whole way, link by link, with what others than this waypoint enforce.
+    pub chain: Vec<Link>,
     /// Findings about the configuration that are errors.
     pub configuration_errors: usize,
 }
@@ -155,4 +157,79 @@ pub struct Endpoint {
     pub hbone: Option<Identity>,
     /// Its pod, `namespace/name`.
     pub pod: Option<String>,
+}
+
+/// One link of the chain that a request passes (specs/policies.md 2.4).
+#[derive(Debug, Serialize)]
+pub struct Link {
+    /// Its name: `client-egress`, `client-ztunnel`, `waypoint-ingress`, `waypoint`,
+    /// `waypoint-egress`, `destination-ingress`, `destination-ztunnel`.
+    pub link: &'static str,
+    /// Who enforces it.
+    pub enforced_by: By,
+    /// Whether that is this waypoint; all else is enforced by others, and only foretold here.
+    pub here: bool,
+    /// What of: `ingress of Pod/shop/web-1, port 15008`.
+    pub what: String,
+    /// Further endpoints of which the same is to be said.
+    pub more: usize,
+    /// Whether it lets the request through.
+    pub outcome: LinkOutcome,
+    /// The policy that decides; where none does, those that speak.
+    pub policies: Vec<Origin>,
+    /// The rule that decides: its number, or its path.
+    pub rule: Option<String>,
+    /// Why, in words.
+    pub reason: String,
+}
+
+impl Link {
+    /// A link of which nothing is said yet.
+    pub(super) fn new(link: &'static str, enforced_by: By, what: String) -> Self {
+        Self {
+            link,
+            enforced_by,
+            here: enforced_by == By::Waypoint,
+            what,
+            more: 0,
+            outcome: LinkOutcome::Unknown,
+            policies: Vec::new(),
+            rule: None,
+            reason: String::new(),
+        }
+    }
+}
+
+/// Who enforces a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum By {
+    /// The network of the cluster, by NetworkPolicy.
+    Cni,
+    /// ztunnel, by AuthorizationPolicies that are not for a waypoint.
+    Ztunnel,
+    /// This waypoint.
+    Waypoint,
+}
+
+/// Whether a link lets the request through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LinkOutcome {
+    /// It does.
+    Passes,
+    /// It does not.
+    Denied,
+    /// What it depends on is not in the configuration.
+    Unknown,
+}
+
+impl From<Truth> for LinkOutcome {
+    fn from(passes: Truth) -> Self {
+        match passes {
+            Truth::Yes => Self::Passes,
+            Truth::No => Self::Denied,
+            Truth::Unknown => Self::Unknown,
+        }
+    }
 }

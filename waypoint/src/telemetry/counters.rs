@@ -1,10 +1,13 @@
 //! Cairn's own counters and gauges, those that are not per exchange. Whoever causes an event counts
 //! it here; nothing here is read by a decision.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cairn_config_schema::diagnostics::Severity;
-use cairn_config_schema::snapshot::Snapshot;
+use cairn_config_schema::origin::Kind;
+use cairn_config_schema::snapshot::{self, Snapshot, UnenforcedReason};
 use prometheus::proto::MetricFamily;
 
 use super::instruments::{ByLabel, Gauge, Instrument, Value, family, sample};
@@ -73,12 +76,55 @@ pub fn config_published(snapshot: &Snapshot, took: Duration) {
     DIAGNOSTICS.set("error", errors);
     DIAGNOSTICS.set("warning", count(Severity::Warning));
     DIAGNOSTICS.set("info", count(Severity::Info));
+    UNENFORCED.set(&snapshot.unenforced);
     RELOADS.inc(if errors == 0 {
         RELOAD_OK
     } else {
         RELOAD_FAILED
     });
 }
+
+/// How many L7 policies are not enforced as written, by kind and reason. Behind a lock, for it changes
+/// with the configuration alone.
+struct Unenforced(Mutex<BTreeMap<(&'static str, &'static str), u64>>);
+
+static UNENFORCED: Unenforced = Unenforced(Mutex::new(BTreeMap::new()));
+
+impl Unenforced {
+    fn set(&self, policies: &[snapshot::Unenforced]) {
+        let mut counts = BTreeMap::new();
+        for kind in POLICY_KINDS {
+            for reason in UnenforcedReason::ALL {
+                counts.insert((kind.as_str(), reason.as_str()), 0);
+            }
+        }
+        for policy in policies {
+            let of = (policy.origin.kind.as_str(), policy.reason.as_str());
+            *counts.entry(of).or_insert(0) += 1;
+        }
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = counts;
+    }
+}
+
+impl Instrument for Unenforced {
+    fn family(&self) -> Option<MetricFamily> {
+        let metric = &names::L7_POLICY_UNENFORCED;
+        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let samples = counts.iter();
+        let samples = samples.map(|((kind, reason), n)| sample(metric, &[kind, reason], *n as f64));
+        (!counts.is_empty()).then(|| family(metric, samples.collect()))
+    }
+}
+
+/// Kinds that say who may do what at L7.
+const POLICY_KINDS: [Kind; 6] = [
+    Kind::AuthorizationPolicy,
+    Kind::RequestAuthentication,
+    Kind::CiliumNetworkPolicy,
+    Kind::CiliumClusterwideNetworkPolicy,
+    Kind::NetworkPolicy,
+    Kind::GlobalNetworkPolicy,
+];
 
 /// A worker judged `count` open things again.
 pub fn rechecked(count: usize, took: Duration) {
@@ -112,6 +158,7 @@ pub fn families() -> Vec<MetricFamily> {
         &RELOAD_DURATION,
         &SNAPSHOT_VERSION,
         &DIAGNOSTICS,
+        &UNENFORCED,
         &CERTIFICATE_EXPIRY,
         &RETRIES,
         &RETRIES_DENIED,

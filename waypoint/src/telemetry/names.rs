@@ -317,6 +317,12 @@ pub const DIAGNOSTICS: Metric = gauge(
     "Findings about the configuration in force",
     &["severity"],
 );
+/// L7 policies not enforced as written.
+pub const L7_POLICY_UNENFORCED: Metric = gauge(
+    "cairn_l7_policy_unenforced",
+    "L7 policies that are not enforced as they are written, by kind of the policy and why",
+    &["kind", "reason"],
+);
 /// Expiry of the certificate.
 pub const CERTIFICATE_EXPIRY: Metric = gauge(
     "cairn_certificate_expiry_timestamp_seconds",

@@ -28,6 +28,7 @@ fn snapshot() -> Snapshot {
             serves_services: true,
             serves_workloads: true,
             xfcc_include_client_identity: false,
+            strict: false,
             policies: Vec::new(),
             blocked: None,
         }),

@@ -2,6 +2,7 @@
 
 use std::fmt::{Result, Write};
 
+use super::chain;
 use crate::cli::output::{Paint, count};
 use crate::explain::{Answer, Backend, Endpoint, Refused, Report, Route};
 
@@ -34,6 +35,7 @@ pub(super) fn render(
         let heading = if index == 0 { "goes to    " } else { INDENT };
         write_backend(&mut text, heading, backend, several, paint)?;
     }
+    chain::write_chain(&mut text, report, verbose, paint)?;
     if report.configuration_errors > 0 {
         let errors = count(report.configuration_errors, "error", "errors");
         writeln!(
