@@ -21,6 +21,7 @@ use crate::origin::{Kind, Origin};
 use crate::resources::authentication::RequestAuthenticationSpec;
 use crate::resources::calico::{CalicoPolicySpec, TierSpec};
 use crate::resources::cilium::CiliumPolicySpec;
+use crate::resources::destination_rule::DestinationRuleSpec;
 use crate::resources::gateway_api::{GatewayClassSpec, GatewaySpec, HttpRouteSpec};
 use crate::resources::istio::AuthorizationPolicySpec;
 use crate::resources::{Broken, Clusterwide, Meta, Object, PathHasher, Place, Spec};
@@ -62,6 +63,7 @@ pub(super) fn read(
             subject.settle(spec)
         }
         Kind::RequestAuthentication => subject.optional::<RequestAuthenticationSpec>(),
+        Kind::DestinationRule => subject.optional::<DestinationRuleSpec>(),
         Kind::NetworkPolicy => {
             let spec = subject.calico();
             subject.settle(spec)
