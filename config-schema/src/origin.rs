@@ -48,6 +48,7 @@ pub enum Kind {
     AuthorizationPolicy,
     RequestAuthentication,
     DestinationRule,
+    VirtualService,
     CiliumNetworkPolicy,
     CiliumClusterwideNetworkPolicy,
     /// Calico's; that of Kubernetes is not read.
@@ -71,6 +72,7 @@ impl Kind {
             Kind::AuthorizationPolicy => "AuthorizationPolicy",
             Kind::RequestAuthentication => "RequestAuthentication",
             Kind::DestinationRule => "DestinationRule",
+            Kind::VirtualService => "VirtualService",
             Kind::CiliumNetworkPolicy => "CiliumNetworkPolicy",
             Kind::CiliumClusterwideNetworkPolicy => "CiliumClusterwideNetworkPolicy",
             Kind::NetworkPolicy => "NetworkPolicy",

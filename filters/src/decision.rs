@@ -117,6 +117,8 @@ impl<'a> Destination<'a> {
 pub enum Failure {
     /// The backend whose share this is could not be resolved, for this reason.
     InvalidBackend(Arc<str>),
+    /// The same of a VirtualService.
+    UnknownDestination(Arc<str>),
     /// The rule has no backend.
     NoBackend,
     /// The decision was not to forward: asking for a backend is the caller's mistake.
@@ -128,6 +130,7 @@ impl Failure {
     pub fn outcome(&self) -> Outcome {
         match self {
             Self::InvalidBackend(_) => Outcome::InvalidBackend,
+            Self::UnknownDestination(_) => Outcome::UnknownDestination,
             Self::NoBackend => Outcome::NoBackend,
             Self::NotForwarded => Outcome::Internal,
         }

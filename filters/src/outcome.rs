@@ -57,6 +57,8 @@ pub enum Outcome {
     NoBackend,
     /// The chosen backend could not be resolved.
     InvalidBackend,
+    /// The destination of a VirtualService could not be resolved.
+    UnknownDestination,
     /// Configuration is unreadable, or the service is not served here.
     NotServed,
     /// No endpoint is known.
@@ -106,7 +108,7 @@ pub struct Row {
 
 impl Outcome {
     /// All outcomes.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::BadPath,
         Self::BadAuthority,
         Self::BadRequest,
@@ -124,6 +126,7 @@ impl Outcome {
         Self::BrokenRule,
         Self::NoBackend,
         Self::InvalidBackend,
+        Self::UnknownDestination,
         Self::NotServed,
         Self::NoEndpoint,
         Self::ConnectFailed,
@@ -163,6 +166,7 @@ impl Outcome {
             Self::BrokenRule       => Row::new(S::INTERNAL_SERVER_ERROR, 14, "", "direct_response", "route not in force", ControlPlane, true),
             Self::NoBackend        => Row::new(S::INTERNAL_SERVER_ERROR, 14, "", "direct_response", "route without backend", ControlPlane, true),
             Self::InvalidBackend   => Row::new(S::INTERNAL_SERVER_ERROR, 14, "NC", "cluster_not_found", "backend not found", ControlPlane, true),
+            Self::UnknownDestination => Row::new(S::SERVICE_UNAVAILABLE, 14, "NC", "cluster_not_found", "destination not found", ControlPlane, true),
             Self::NotServed        => Row::new(S::SERVICE_UNAVAILABLE, 14, "NC", "configuration_not_in_force", "not served", ControlPlane, true),
             Self::NoEndpoint       => Row::new(S::SERVICE_UNAVAILABLE, 14, "UH", "no_healthy_upstream", "no healthy upstream", Upstream, true),
             Self::ConnectFailed    => Row::new(S::SERVICE_UNAVAILABLE, 14, "UF", "upstream_reset_before_response_started{remote_connection_failure}", "upstream connect failure", Upstream, true),

@@ -24,6 +24,7 @@ use crate::resources::cilium::CiliumPolicySpec;
 use crate::resources::destination_rule::DestinationRuleSpec;
 use crate::resources::gateway_api::{GatewayClassSpec, GatewaySpec, HttpRouteSpec};
 use crate::resources::istio::AuthorizationPolicySpec;
+use crate::resources::virtual_service::VirtualServiceSpec;
 use crate::resources::{Broken, Clusterwide, Meta, Object, PathHasher, Place, Spec};
 
 /// A copy of the object that `kubectl apply` leaves in it; as large as the object, and never read.
@@ -64,6 +65,7 @@ pub(super) fn read(
         }
         Kind::RequestAuthentication => subject.optional::<RequestAuthenticationSpec>(),
         Kind::DestinationRule => subject.optional::<DestinationRuleSpec>(),
+        Kind::VirtualService => subject.optional::<VirtualServiceSpec>(),
         Kind::NetworkPolicy => {
             let spec = subject.calico();
             subject.settle(spec)

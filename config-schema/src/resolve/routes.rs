@@ -164,7 +164,13 @@ fn attach_broken(broken: &Broken, services: &mut Services, findings: &mut Findin
         ),
     };
     findings.push(unreadable(broken, effect));
-    let route = Arc::new(HttpRoute {
+    let route = broken_route(broken);
+    push(&route, &places, services);
+}
+
+/// The route of an object that can not be read: it takes what no other one takes, and answers 500.
+pub(super) fn broken_route(broken: &Broken) -> Arc<HttpRoute> {
+    Arc::new(HttpRoute {
         origin: broken.origin.clone(),
         created_s: None,
         rules: vec![HttpRule {
@@ -174,6 +180,7 @@ fn attach_broken(broken: &Broken, services: &mut Services, findings: &mut Findin
                 method: None,
                 headers: Vec::new(),
                 query: Vec::new(),
+                more: None,
             }],
             filters: Vec::new(),
             backends: Vec::new(),
@@ -181,8 +188,7 @@ fn attach_broken(broken: &Broken, services: &mut Services, findings: &mut Findin
             broken: Some(broken.reason.clone()),
         }],
         broken: true,
-    });
-    push(&route, &places, services);
+    })
 }
 
 fn named_by(broken: &Broken, service: &Service, port: &ServicePort) -> bool {

@@ -47,7 +47,8 @@ pub use policy::{
 };
 pub use route::{
     Backend, BackendTarget, Filter, HeaderChange, HeaderMatch, HttpMatch, HttpRoute, HttpRule,
-    PathMatch, PathRewrite, Pattern, QueryMatch, Redirect, RedirectScheme, Rewrite, TextMatch,
+    MoreConditions, PathMatch, PathRewrite, Pattern, QueryMatch, Redirect, RedirectScheme, Rewrite,
+    TextMatch,
 };
 pub use service::{
     AppProtocol, Binding, ClusterKey, Endpoint, RedirectFailure, Service, ServicePort, Workload,

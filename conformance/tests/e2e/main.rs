@@ -18,3 +18,4 @@ mod retries;
 mod routes;
 mod telemetry;
 mod timeouts;
+mod virtual_service;

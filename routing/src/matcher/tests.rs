@@ -20,6 +20,7 @@ fn request<'a>(headers: &'a HeaderMap, query: Option<&'a str>) -> RequestParts<'
         authority: "Foo.example:80",
         path: "/",
         query,
+        caller_namespace: None,
         headers,
     }
 }
