@@ -26,6 +26,10 @@ pub const RING_POINTS_MAX: u32 = 1 << 18;
 /// Entries of one Maglev table (`maglev.tableSize`), four bytes each: Envoy's limit.
 pub const MAGLEV_SIZE_MAX: u32 = 5_000_011;
 
+/// Comparisons that one lint makes; beyond it says that it stopped. A thousand policies of ten rules
+/// on one service have a million pairs of an ALLOW and a DENY rule.
+pub const LINT_COMPARISONS_MAX: usize = 2_000_000;
+
 /// Retries of one request that a route may ask for. Beyond: a warning, and so many. A request that
 /// failed this often does not need another try but a mended backend.
 pub const RETRIES_PER_REQUEST_MAX: u32 = 20;

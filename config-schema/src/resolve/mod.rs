@@ -11,6 +11,7 @@ mod cilium_peers;
 mod cilium_ports;
 mod destination_rules;
 mod endpoints;
+mod kube_network;
 mod mesh;
 mod network;
 mod network_calico;
@@ -40,6 +41,7 @@ mod virtual_services;
 mod virtual_traffic;
 mod waypoint;
 mod workloads;
+mod ztunnel;
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -138,6 +140,10 @@ pub fn resolve(resources: &Resources, options: &Options) -> Snapshot {
 
     let network = network::resolve(resources, &clusters, &pods, &mut findings);
 
+    let kube_network = kube_network::resolve(resources, &mut findings);
+
+    let ztunnel = ztunnel::resolve(resources, &mesh);
+
     worst_first(&mut findings);
     Snapshot {
         version: options.version,
@@ -152,6 +158,8 @@ pub fn resolve(resources: &Resources, options: &Options) -> Snapshot {
         clusters,
         cluster_settings: settings.clusters,
         network,
+        kube_network,
+        ztunnel,
         authentications,
         diagnostics: findings,
     }

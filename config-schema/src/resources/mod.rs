@@ -35,6 +35,8 @@ pub struct Meta {
     pub created_s: Option<i64>,
     /// `metadata.generation`.
     pub generation: Option<i64>,
+    /// Condition `Programmed` in the status of a Gateway. `None`: nobody has said.
+    pub programmed: Option<bool>,
 }
 
 /// One object.
@@ -172,6 +174,8 @@ pub struct Resources {
     pub virtual_services: BTreeMap<ObjectKey, Loaded<virtual_service::VirtualServiceSpec>>,
     /// NetworkPolicies of Calico.
     pub calico_policies: BTreeMap<ObjectKey, Loaded<calico::CalicoPolicySpec>>,
+    /// NetworkPolicies of Kubernetes itself; the CNI's to enforce.
+    pub kube_network_policies: BTreeMap<ObjectKey, Loaded<kube::NetworkPolicySpec>>,
     /// GlobalNetworkPolicies of Calico; cluster-scoped.
     pub calico_global_policies: BTreeMap<ObjectKey, Loaded<Clusterwide<calico::CalicoPolicySpec>>>,
     /// Tiers of Calico; cluster-scoped.
@@ -209,6 +213,7 @@ impl Resources {
             (Kind::DestinationRule, self.destination_rules.len()),
             (Kind::VirtualService, self.virtual_services.len()),
             (Kind::NetworkPolicy, self.calico_policies.len()),
+            (Kind::KubeNetworkPolicy, self.kube_network_policies.len()),
             (Kind::GlobalNetworkPolicy, self.calico_global_policies.len()),
             (Kind::Tier, self.calico_tiers.len()),
             (Kind::ConfigMap, self.mesh_config.len()),

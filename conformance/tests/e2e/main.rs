@@ -10,6 +10,7 @@
 )]
 
 mod change;
+mod destination_rule;
 mod ipv6;
 mod laboratory;
 mod policy;
