@@ -2,6 +2,7 @@
 //! (specs/policies.md 2.6). Destinations are read in `virtual_rules`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use http::StatusCode;
 use http::header::{HeaderName, HeaderValue};
@@ -9,12 +10,13 @@ use http::header::{HeaderName, HeaderValue};
 use super::route_filters::FRAMING;
 use super::virtual_rules::Reading;
 use crate::diagnostics::Code;
+use crate::limits::DIRECT_RESPONSE_BYTES_MAX;
 use crate::resources::virtual_service::{
-    HeaderOperations, Headers, HttpRoute, Redirect as WrittenRedirect, RegexRewrite,
-    Rewrite as WrittenRewrite,
+    DirectResponse as WrittenDirect, HeaderOperations, Headers, HttpRoute,
+    Redirect as WrittenRedirect, RegexRewrite, Rewrite as WrittenRewrite,
 };
 use crate::snapshot::{
-    Filter, HeaderChange, PathRewrite, Pattern, Redirect, RedirectScheme, Rewrite,
+    DirectResponse, Filter, HeaderChange, PathRewrite, Pattern, Redirect, RedirectScheme, Rewrite,
 };
 
 /// The filters of a rule: its headers, then where it sends the request.
@@ -33,11 +35,44 @@ pub(super) fn read(written: &HttpRoute, reading: &mut Reading<'_>) -> Vec<Filter
         }
         filters.push(Filter::Rewrite(read_rewrite(rewrite, &at, reading)));
     }
+    if let Some(direct) = &written.direct_response {
+        let at = format!("{base}.directResponse");
+        filters.extend(direct_response(direct, &at, reading));
+    }
     if let Some(redirect) = &written.redirect {
         let at = format!("{base}.redirect");
         filters.push(Filter::Redirect(read_redirect(redirect, &at, reading)));
     }
     filters
+}
+
+fn direct_response(written: &WrittenDirect, at: &str, reading: &mut Reading<'_>) -> Option<Filter> {
+    let status = match StatusCode::from_u16(written.status) {
+        Ok(status) if (200..600).contains(&written.status) => status,
+        _ => {
+            let message = format!("{} is not a status from 200 to 599", written.status);
+            reading.fail(Code::BadValue, &format!("{at}.status"), message);
+            return None;
+        }
+    };
+    let body = written.body.as_ref();
+    if body.is_some_and(|body| body.bytes.is_some()) {
+        let message = "a body in bytes is not supported yet";
+        reading.fail(Code::Unsupported, &format!("{at}.body.bytes"), message);
+        return None;
+    }
+    let body = body
+        .and_then(|body| body.string.as_deref())
+        .unwrap_or_default();
+    if body.len() > DIRECT_RESPONSE_BYTES_MAX {
+        let message = format!("a body of {} bytes is too long", body.len());
+        reading.fail(Code::LimitExceeded, &format!("{at}.body.string"), message);
+        return None;
+    }
+    Some(Filter::Respond(Arc::new(DirectResponse {
+        status,
+        body: body.into(),
+    })))
 }
 
 /// `headers` of a rule or a destination.

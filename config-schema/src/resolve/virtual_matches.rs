@@ -143,7 +143,7 @@ impl Block<'_, '_> {
             return true;
         };
         let at = format!("{}.scheme", self.at);
-        let Some(wanted) = self.text(written, &at) else {
+        let Some(wanted) = self.reading.text(written, &at) else {
             return true;
         };
         let holds = match &wanted {
@@ -166,7 +166,7 @@ impl Block<'_, '_> {
         };
         let at = format!("{}.uri", self.at);
         let ignore_case = written.ignore_uri_case.unwrap_or(false);
-        match self.text(uri, &at) {
+        match self.reading.text(uri, &at) {
             None | Some(TextMatch::Present) => any_path(),
             Some(TextMatch::Regex(pattern)) => {
                 if ignore_case {
@@ -212,7 +212,7 @@ impl Block<'_, '_> {
             return (None, None);
         };
         let at = format!("{}.method", self.at);
-        match self.text(written, &at) {
+        match self.reading.text(written, &at) {
             None | Some(TextMatch::Present) => (None, None),
             Some(TextMatch::Exact(name)) => match Method::from_bytes(name.as_bytes()) {
                 Ok(method) => (Some(method), None),
@@ -228,7 +228,7 @@ impl Block<'_, '_> {
 
     fn authority(&mut self, written: Option<&StringMatch>) -> Option<HeaderMatch> {
         let at = format!("{}.authority", self.at);
-        let value = match self.text(written?, &at)? {
+        let value = match self.reading.text(written?, &at)? {
             TextMatch::Exact(text) => TextMatch::Exact(without_last_dot(&text).into()),
             other => other,
         };
@@ -262,7 +262,7 @@ impl Block<'_, '_> {
             };
             let none = StringMatch::default();
             let value = value.as_ref().unwrap_or(&none);
-            if let Some(value) = self.text(value, &at) {
+            if let Some(value) = self.reading.text(value, &at) {
                 headers.push(HeaderMatch { name, value });
             }
         }
@@ -275,39 +275,11 @@ impl Block<'_, '_> {
             let at = format!("{}.queryParams.{name}", self.at);
             let none = StringMatch::default();
             let value = value.as_ref().unwrap_or(&none);
-            if let Some(value) = self.text(value, &at) {
+            if let Some(value) = self.reading.text(value, &at) {
                 let name = name.as_str().into();
                 query.push(QueryMatch { name, value });
             }
         }
         query
-    }
-
-    /// How a text is compared. `None`: that can not be told, and the rule is broken.
-    fn text(&mut self, written: &StringMatch, at: &str) -> Option<TextMatch> {
-        match (&written.exact, &written.prefix, &written.regex) {
-            (None, None, None) => Some(TextMatch::Present),
-            (Some(text), None, None) => Some(TextMatch::Exact(text.as_str().into())),
-            (None, Some(text), None) if text.is_empty() => {
-                let message = "an empty prefix is not valid; leave it out to match everything";
-                self.reading.fail(Code::BadValue, at, message);
-                None
-            }
-            (None, Some(text), None) => Some(TextMatch::Prefix(text.as_str().into())),
-            (None, None, Some(source)) => match Pattern::compile(source) {
-                Ok(pattern) => Some(TextMatch::Regex(pattern)),
-                Err(error) => {
-                    let message =
-                        format!("the regular expression '{source}' is not valid: {error}");
-                    self.reading.fail(Code::BadValue, at, message);
-                    None
-                }
-            },
-            _ => {
-                let message = "a match has one of exact, prefix and regex";
-                self.reading.fail(Code::Conflict, at, message);
-                None
-            }
-        }
     }
 }

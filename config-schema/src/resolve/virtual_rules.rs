@@ -5,14 +5,22 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::virtual_destinations::{Destinations, Nowhere};
-use super::{Findings, virtual_actions, virtual_matches, virtual_traffic};
+use super::{Findings, virtual_actions, virtual_cors, virtual_matches, virtual_traffic};
 use crate::diagnostics::{Code, Diagnostic};
 use crate::resources::Object;
-use crate::resources::virtual_service::{HttpDestination, HttpRoute, VirtualServiceSpec};
-use crate::snapshot::{Backend, BackendTarget, ClusterKey, HttpRule, PathNormalization};
+use crate::resources::virtual_service::{
+    Destination, HttpDestination, HttpRoute, Percent, StringMatch, VirtualServiceSpec,
+};
+use crate::snapshot::{
+    Backend, BackendTarget, ClusterKey, Filter, HttpRule, Mirror, PathNormalization, Pattern,
+    TextMatch,
+};
 
 /// The object.
 pub(super) type Written = Object<VirtualServiceSpec>;
+
+/// Shares of mirrors are counted in these: a ten-thousandth of a percent, as in Envoy.
+const SHARE_PARTS: u32 = 1_000_000;
 
 /// More would not fit into a sum.
 const WEIGHT_MAX: i64 = 1_000_000;
@@ -48,6 +56,34 @@ impl Reading<'_> {
     /// Requests of the rule, for effects.
     pub fn requests(&self) -> String {
         format!("requests to {} that this rule matches", self.scope)
+    }
+
+    /// How a text is compared. `None`: that can not be told, and the rule is broken.
+    pub fn text(&mut self, written: &StringMatch, at: &str) -> Option<TextMatch> {
+        match (&written.exact, &written.prefix, &written.regex) {
+            (None, None, None) => Some(TextMatch::Present),
+            (Some(text), None, None) => Some(TextMatch::Exact(text.as_str().into())),
+            (None, Some(text), None) if text.is_empty() => {
+                let message = "an empty prefix is not valid; leave it out to match everything";
+                self.fail(Code::BadValue, at, message);
+                None
+            }
+            (None, Some(text), None) => Some(TextMatch::Prefix(text.as_str().into())),
+            (None, None, Some(source)) => match Pattern::compile(source) {
+                Ok(pattern) => Some(TextMatch::Regex(pattern)),
+                Err(error) => {
+                    let message =
+                        format!("the regular expression '{source}' is not valid: {error}");
+                    self.fail(Code::BadValue, at, message);
+                    None
+                }
+            },
+            _ => {
+                let message = "a match has one of exact, prefix and regex";
+                self.fail(Code::Conflict, at, message);
+                None
+            }
+        }
     }
 
     /// A destination that leads nowhere; `effect` says what becomes of its share.
@@ -100,7 +136,14 @@ impl Rules<'_> {
         let mode = self.path_normalization;
         let matches = virtual_matches::read(written, self.port, mode, &mut reading);
         one_action(written, &mut reading);
-        let filters = virtual_actions::read(written, &mut reading);
+        let mut filters = Vec::new();
+        if let Some(cors) = &written.cors_policy {
+            let at = format!("{}.corsPolicy", reading.path);
+            let cors = virtual_cors::read(cors, &at, &mut reading);
+            filters.push(Filter::Cors(Arc::new(cors)));
+        }
+        self.mirrors(written, &mut filters, used, &mut reading);
+        filters.extend(virtual_actions::read(written, &mut reading));
         let backends = self.backends(written, used, &mut reading);
         let traffic = virtual_traffic::read(written, &mut reading);
         HttpRule {
@@ -110,6 +153,55 @@ impl Rules<'_> {
             backends,
             traffic,
             broken: reading.broken,
+        }
+    }
+
+    /// `mirror` with its percentage in three spellings, and `mirrors`. One that leads nowhere leaves
+    /// the requests as they are.
+    fn mirrors(
+        &self,
+        written: &HttpRoute,
+        filters: &mut Vec<Filter>,
+        used: &mut BTreeSet<ClusterKey>,
+        reading: &mut Reading<'_>,
+    ) {
+        let base = reading.path.clone();
+        let percent = |value: f64| Percent { value };
+        let old = written.mirror_percent.or(written.mirror_percent_old);
+        let share = written.mirror_percentage.or(old.map(percent));
+        let one = written.mirror.as_ref();
+        let mut all: Vec<(&Destination, Option<Percent>, String)> = one
+            .map(|mirror| (mirror, share, format!("{base}.mirror")))
+            .into_iter()
+            .collect();
+        for (index, mirror) in written.mirrors.iter().flatten().enumerate() {
+            let at = format!("{base}.mirrors[{index}].destination");
+            all.push((&mirror.destination, mirror.percentage, at));
+        }
+        for (destination, share, at) in all {
+            let namespace = &self.object.origin.key.namespace;
+            let target = match self.destinations.find(destination, namespace, self.port) {
+                Ok(target) => target,
+                Err(nowhere) => {
+                    let effect = format!("{} are not mirrored there", reading.requests());
+                    reading.lost(&at, &nowhere, effect);
+                    continue;
+                }
+            };
+            let percent = share.map_or(100.0, |share| share.value);
+            if !(0.0..=100.0).contains(&percent) {
+                let message = format!("{percent} is no share between 0 and 100");
+                reading.fail(Code::BadValue, &at, message);
+                continue;
+            }
+            if target.subset.is_some() {
+                used.insert(target.clone());
+            }
+            filters.push(Filter::Mirror(Mirror {
+                target,
+                denominator: SHARE_PARTS,
+                numerator: (percent * f64::from(SHARE_PARTS) / 100.0) as u32,
+            }));
         }
     }
 

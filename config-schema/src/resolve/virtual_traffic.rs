@@ -1,5 +1,4 @@
-//! Timeouts and retries of a VirtualService's rule (specs/policies.md 2.6, specs/istio-waypoint.md 4.6),
-//! and what of faults, mirrors and CORS is not there yet.
+//! Timeouts and retries of a VirtualService's rule (specs/policies.md 2.6, specs/istio-waypoint.md 4.6).
 
 use std::ops::RangeInclusive;
 
@@ -15,7 +14,11 @@ const BACK_OFF_MIN_MS: u64 = 25;
 
 /// What a rule says about time and failure.
 pub(super) fn read(written: &HttpRoute, reading: &mut Reading<'_>) -> RuleTraffic {
-    report_left_out(written, reading);
+    if written.fault.is_some() {
+        let at = format!("{}.fault", reading.path);
+        let message = "fault is not supported yet";
+        reading.warn(Code::Unsupported, &at, message, "no fault is injected");
+    }
     let base = reading.path.clone();
     let mut timeouts = Timeouts {
         request_ms: (written.timeout.as_deref())
@@ -32,7 +35,7 @@ pub(super) fn read(written: &HttpRoute, reading: &mut Reading<'_>) -> RuleTraffi
 }
 
 /// A duration; zero means without limit.
-fn duration_ms(text: &str, at: &str, reading: &mut Reading<'_>) -> Option<u64> {
+pub(super) fn duration_ms(text: &str, at: &str, reading: &mut Reading<'_>) -> Option<u64> {
     match duration::go_ms(text) {
         Some(ms) => (ms > 0).then_some(ms),
         None => {
@@ -135,39 +138,4 @@ fn conditions(written: Option<&str>, at: &str, reading: &mut Reading<'_>) -> Ret
 fn status(word: &str) -> Option<RangeInclusive<u16>> {
     let status = word.parse().ok()?;
     (100..=599).contains(&status).then_some(status..=status)
-}
-
-/// Fields that are not honoured yet. None of them makes anything less safe but CORS, without whose
-/// answers browsers refuse what was to be allowed: such a rule is refused as a whole.
-fn report_left_out(written: &HttpRoute, reading: &mut Reading<'_>) {
-    let base = reading.path.clone();
-    let mirrors = written.mirrors.as_ref().is_some_and(|m| !m.is_empty());
-    let fields = [
-        (written.fault.is_some(), "fault", "no fault is injected"),
-        (
-            written.mirror.is_some(),
-            "mirror",
-            "requests are not mirrored",
-        ),
-        (mirrors, "mirrors", "requests are not mirrored"),
-    ];
-    for (set, field, effect) in fields {
-        if set {
-            let message = format!("{field} is not supported yet");
-            let at = format!("{base}.{field}");
-            reading.warn(Code::Unsupported, &at, message, effect);
-        }
-    }
-    if written.direct_response.is_some() {
-        let at = format!("{base}.directResponse");
-        reading.fail(
-            Code::Unsupported,
-            &at,
-            "directResponse is not supported yet",
-        );
-    }
-    if written.cors_policy.is_some() {
-        let at = format!("{base}.corsPolicy");
-        reading.fail(Code::Unsupported, &at, "corsPolicy is not supported yet");
-    }
 }

@@ -8,6 +8,7 @@ mod authentication;
 mod balancing;
 mod beginnings;
 mod calico_path;
+mod cors;
 mod kube_network;
 mod l7_ports;
 mod labels;
@@ -35,6 +36,7 @@ pub use balancing::{
     OutlierDetection, SuccessRate, Warmup,
 };
 pub use calico_path::calico_path;
+pub use cors::{Cors, HostPattern, Names, OriginPattern, default_port};
 pub use kube_network::{KubeNetworkPolicy, KubePeer, KubePort, KubeRule, Transport};
 pub use l7_ports::L7Port;
 pub use labels::{Label, LabelExpression, LabelKey, LabelView, Labels, Truth};
@@ -49,9 +51,9 @@ pub use policy::{
     StringMatch, TemplateError, TemplateSegment, Values,
 };
 pub use route::{
-    Backend, BackendTarget, Filter, HeaderChange, HeaderMatch, HttpMatch, HttpRoute, HttpRule,
-    MoreConditions, PathMatch, PathRewrite, Pattern, QueryMatch, Redirect, RedirectScheme, Rewrite,
-    TextMatch,
+    Backend, BackendTarget, DirectResponse, Filter, HeaderChange, HeaderMatch, HttpMatch,
+    HttpRoute, HttpRule, Mirror, MoreConditions, PathMatch, PathRewrite, Pattern, QueryMatch,
+    Redirect, RedirectScheme, Rewrite, TextMatch,
 };
 pub use service::{
     AppProtocol, Binding, ClusterKey, Endpoint, RedirectFailure, Service, ServicePort, Workload,

@@ -80,7 +80,10 @@ async fn rules_are_asked_in_the_order_written_and_change_the_request() {
         .unwrap();
     let answer = Connection::http1(to).await.send(request).await.unwrap();
     let echo = client::echo(&answer);
-    assert_eq!((echo.app.as_str(), echo.path.as_str()), ("v2", "/users?q=1"));
+    assert_eq!(
+        (echo.app.as_str(), echo.path.as_str()),
+        ("v2", "/users?q=1")
+    );
     assert_eq!(echo.header("host").as_deref(), Some("inner.example"));
     assert_eq!(echo.header("x-secret"), None);
     assert_eq!(echo.header("x-rule").as_deref(), Some("1,2"));

@@ -310,7 +310,7 @@ fn match_words(matched: &HttpMatch) -> String {
 fn answer(decision: &Decision<'_>, grpc: bool) -> Option<Answer> {
     let outcome = decision.answer.outcome()?;
     // A redirect is a redirect, to gRPC too.
-    let grpc = grpc && outcome != Outcome::Redirected;
+    let grpc = grpc && !matches!(outcome, Outcome::Redirected | Outcome::DirectResponse);
     let mut answer = Answer::of(outcome, grpc);
     if let Some(details) = decision.details() {
         answer.details = details.into_owned();
@@ -318,6 +318,10 @@ fn answer(decision: &Decision<'_>, grpc: bool) -> Option<Answer> {
     answer.reason = decision.reason().map(|reason| reason.into_owned());
     if let Decided::Unauthenticated(failure) = &decision.answer {
         answer.body = failure.status.message().to_owned();
+    }
+    if let Decided::Direct(direct) = &decision.answer {
+        answer.status = direct.status.as_u16();
+        direct.body.as_ref().clone_into(&mut answer.body);
     }
     if let Decided::Redirect { status, location } = &decision.answer {
         answer.status = status.as_u16();
