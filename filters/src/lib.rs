@@ -5,6 +5,7 @@
 
 pub mod authority;
 pub mod chain;
+pub mod connect;
 pub mod cors;
 mod decision;
 pub mod grpc_timeout;

@@ -43,6 +43,8 @@ pub static MIRRORED: ByLabel = ByLabel::new(&names::MIRRORED);
 pub static JWT_VALID: Gauge = Gauge::new(&names::JWT_VALID);
 /// Requests refused because of their token.
 pub static JWT_REFUSED: Gauge = Gauge::new(&names::JWT_REFUSED);
+/// Signatures of tokens checked.
+pub static JWT_SIGNATURES: Gauge = Gauge::new(&names::JWT_SIGNATURES);
 /// Fetches of keys, by result.
 pub static JWKS_FETCHES: ByLabel = ByLabel::new(&names::JWKS_FETCHES);
 
@@ -92,7 +94,7 @@ pub fn certificate_expires(at: SystemTime) {
 
 /// Everything above, as a scrape shows it.
 pub fn families() -> Vec<MetricFamily> {
-    let instruments: [&dyn Instrument; 24] = [
+    let instruments: &[&dyn Instrument] = &[
         &TUNNEL_REFUSED,
         &REQUEST_REFUSED,
         &HANDSHAKE_FAILED,
@@ -116,6 +118,7 @@ pub fn families() -> Vec<MetricFamily> {
         &MIRRORED,
         &JWT_VALID,
         &JWT_REFUSED,
+        &JWT_SIGNATURES,
         &JWKS_FETCHES,
     ];
     let own = instruments.iter().filter_map(|i| i.family());

@@ -365,6 +365,12 @@ pub const JWT_REFUSED: Metric = counter(
     "HTTP requests refused because of a JSON Web Token that is not valid",
     &[],
 );
+/// Signatures checked.
+pub const JWT_SIGNATURES: Metric = counter(
+    "cairn_jwt_signatures_total",
+    "Signatures of JSON Web Tokens checked: tokens that are remembered need none",
+    &[],
+);
 /// Fetches of keys.
 pub const JWKS_FETCHES: Metric = counter(
     "cairn_jwks_fetches_total",
