@@ -21,7 +21,7 @@ pub const INLINE_JWKS_BYTES_MAX: usize = 256 * 1024;
 
 /// Points of one hash ring (`ringHash.minimumRingSize`): a ring is made anew with every change of the
 /// endpoints, and more points would make that slow and the spread no better.
-pub const RING_POINTS_MAX: u32 = 1 << 18;
+pub const RING_POINTS_MAX: u32 = 262_144;
 
 /// Entries of one Maglev table (`maglev.tableSize`), four bytes each: Envoy's limit.
 pub const MAGLEV_SIZE_MAX: u32 = 5_000_011;
