@@ -265,7 +265,7 @@ fn tell_forwarding(
         let to = match served.chain.backend(decision, splitmix(&mut state)) {
             Ok(Destination::Cluster { key, .. }) => shown(key),
             Ok(Destination::Dialled) => "dialled".into(),
-            Err(_) => "500".into(),
+            Err(failure) => failure.outcome().row().status.as_u16().to_string(),
         };
         *counts.entry(to).or_default() += 1;
     }
@@ -310,9 +310,13 @@ fn allow_or_deny(allowed: bool) -> &'static str {
 }
 
 fn shown(key: &ClusterKey) -> String {
+    let subset = key.subset.as_ref().map(|subset| format!("/{subset}"));
     format!(
-        "{}.{}:{}",
-        key.service.name, key.service.namespace, key.port
+        "{}.{}:{}{}",
+        key.service.name,
+        key.service.namespace,
+        key.port,
+        subset.unwrap_or_default()
     )
 }
 
