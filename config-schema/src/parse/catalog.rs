@@ -308,7 +308,7 @@ mod tests {
             classify("security.istio.io/v1", "RequestAuthentication"),
             Class::Read(Kind::RequestAuthentication)
         );
-        assert!(!enforced("gateway.networking.k8s.io/v1", "GRPCRoute"));
+        assert!(!enforced("gateway.networking.k8s.io/v1", "TCPRoute"));
         assert!(!enforced(
             "gateway.networking.k8s.io/v1",
             "BackendTLSPolicy"

@@ -93,7 +93,7 @@ fn a_route_of_another_namespace_is_attached_for_the_callers_of_that_one() {
 /// One kind for a port; nobody can take a service's routes away from another namespace's callers.
 #[test]
 fn a_grpc_route_takes_the_place_of_http_routes_of_its_namespace() {
-    let parent = "{group: \"\", kind: Service, name: web, namespace: shop}";
+    let parent = "{group: \"\", kind: Service, name: web, namespace: shop, port: 80}";
     let grpc = |namespace: &str| {
         route(namespace, parent)
             .replace("kind: HTTPRoute", "kind: GRPCRoute")
