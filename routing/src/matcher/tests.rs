@@ -122,6 +122,7 @@ fn all_parts_must_hold() {
             name: "q".into(),
             value: exact("1"),
         }],
+        more: None,
     };
     let mut headers = HeaderMap::new();
     headers.insert("a", HeaderValue::from_static("1"));
