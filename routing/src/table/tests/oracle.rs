@@ -135,6 +135,7 @@ proptest! {
             authority: "service.example",
             path: &path,
             query: (!query.is_empty()).then_some(&query),
+            caller_namespace: None,
             headers: &headers,
         };
         let found = match RouteTable::compile(&routes).find(&request) {
