@@ -39,14 +39,12 @@ fn route(n: usize, path: PathMatch, version_header: bool) -> Arc<HttpRoute> {
                 method: None,
                 headers: headers.into_iter().collect(),
                 query: Vec::new(),
+                more: None,
             }],
             filters: Vec::new(),
             backends: vec![Backend {
                 weight: 1,
-                target: BackendTarget::Cluster(ClusterKey {
-                    service: ObjectKey::new("bench", "app"),
-                    port: 80,
-                }),
+                target: BackendTarget::Cluster(ClusterKey::new(ObjectKey::new("bench", "app"), 80)),
                 filters: Vec::new(),
             }],
             traffic: Default::default(),
@@ -84,6 +82,7 @@ fn find(bencher: Bencher<'_, '_>, table: &RouteTable, path: &str, expect_rule: b
         authority: "app",
         path,
         query: None,
+        caller_namespace: None,
         headers: &headers,
     };
     let found_rule = matches!(table.find(&request), Found::Rule(_));

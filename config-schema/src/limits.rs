@@ -33,3 +33,7 @@ pub const LINT_COMPARISONS_MAX: usize = 2_000_000;
 /// Retries of one request that a route may ask for. Beyond: a warning, and so many. A request that
 /// failed this often does not need another try but a mended backend.
 pub const RETRIES_PER_REQUEST_MAX: u32 = 20;
+
+/// Body of one `directResponse` of a VirtualService in bytes: Istio's limit at a waypoint
+/// (specs/istio-waypoint.md 4.5).
+pub const DIRECT_RESPONSE_BYTES_MAX: usize = 1024 * 1024;

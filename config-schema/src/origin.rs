@@ -49,6 +49,7 @@ pub enum Kind {
     AuthorizationPolicy,
     RequestAuthentication,
     DestinationRule,
+    VirtualService,
     CiliumNetworkPolicy,
     CiliumClusterwideNetworkPolicy,
     /// Calico's.
@@ -76,6 +77,7 @@ impl Kind {
             Kind::AuthorizationPolicy => "AuthorizationPolicy",
             Kind::RequestAuthentication => "RequestAuthentication",
             Kind::DestinationRule => "DestinationRule",
+            Kind::VirtualService => "VirtualService",
             Kind::CiliumNetworkPolicy => "CiliumNetworkPolicy",
             Kind::CiliumClusterwideNetworkPolicy => "CiliumClusterwideNetworkPolicy",
             Kind::NetworkPolicy => "NetworkPolicy",

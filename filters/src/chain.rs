@@ -81,10 +81,7 @@ impl PortChain {
         let authentications = snapshot.authentications.of_service(&service.key);
         let mut chain = Self::bare(snapshot, &service.policies, authentications);
         chain.routes = PortRoutes::compile(&service.key.namespace, &port.routes);
-        let own = ClusterKey {
-            service: service.key.clone(),
-            port: port.number,
-        };
+        let own = ClusterKey::new(service.key.clone(), port.number);
         if !snapshot.network.is_empty() {
             let network = Network::of_port(&snapshot.network, &own, routed(port));
             chain.policies = chain.policies.with_network(network);
@@ -211,6 +208,7 @@ impl PortChain {
             authority: view.authority,
             path: &target.path,
             query: target.query,
+            caller_namespace: view.peer.and_then(Identity::namespace),
             headers: view.headers,
         };
         let found = (self.routes).find(view.peer.and_then(Identity::namespace), &parts);
@@ -323,6 +321,9 @@ impl PortChain {
                         backend: Some(backend),
                     }),
                     BackendTarget::Invalid(reason) => Err(Failure::InvalidBackend(reason.clone())),
+                    BackendTarget::Unknown(reason) => {
+                        Err(Failure::UnknownDestination(reason.clone()))
+                    }
                 }
             }
             Some(Found::NoMatch) | None => Err(Failure::NotForwarded),
@@ -364,7 +365,7 @@ fn routed(port: &ServicePort) -> impl Iterator<Item = &ClusterKey> {
     let targets = rules.flat_map(|rule| rule.backends.iter().map(|b| &b.target));
     targets.filter_map(|target| match target {
         BackendTarget::Cluster(key) => Some(key),
-        BackendTarget::Invalid(_) => None,
+        BackendTarget::Invalid(_) | BackendTarget::Unknown(_) => None,
     })
 }
 

@@ -2,7 +2,9 @@
 //! endpoints (specs/gateway-api.md 1.4, "CORS"; the Fetch standard, 3.3). Refuses nothing: a browser
 //! does, for want of these headers.
 
-use cairn_config_schema::snapshot::{Cors, HostPattern, Names, OriginPattern, default_port};
+use cairn_config_schema::snapshot::{
+    Cors, HostPattern, Names, OriginPattern, TextMatch, default_port,
+};
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
@@ -113,6 +115,10 @@ fn listed(names: &str) -> Option<HeaderValue> {
 fn matches(pattern: &OriginPattern, origin: &str) -> bool {
     let (scheme, host, port) = match pattern {
         OriginPattern::Any => return true,
+        OriginPattern::Text(TextMatch::Exact(text)) => return **text == *origin,
+        OriginPattern::Text(TextMatch::Prefix(text)) => return origin.starts_with(&**text),
+        OriginPattern::Text(TextMatch::Regex(pattern)) => return pattern.matches(origin),
+        OriginPattern::Text(TextMatch::Present) => return true,
         OriginPattern::Of { scheme, host, port } => (scheme, host, port),
     };
     let Some((sent_scheme, rest)) = origin.split_once("://") else {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use cairn_authz::jwt::{Failure as TokenFailure, without_params};
 use cairn_authz::{HeaderEdit, Verdict};
 use cairn_config_schema::snapshot::{
-    Backend, BackendTarget, ClusterKey, Filter, HttpMatch, HttpRule,
+    Backend, BackendTarget, ClusterKey, DirectResponse, Filter, HttpMatch, HttpRule,
 };
 use cairn_routing::{Found, RuleRef};
 use http::header::HeaderValue;
@@ -51,6 +51,8 @@ pub enum Answer {
     /// 200 with these headers: a CORS preflight, of which neither token nor policy is asked
     /// (specs/istio-waypoint.md 4.9: it has no token).
     Preflight(HeaderMap),
+    /// What the route itself answers.
+    Direct(Arc<DirectResponse>),
     /// 401, or 403 for somebody else's: its token is not valid.
     Unauthenticated(TokenFailure),
     /// 403: policy denied it.
@@ -80,6 +82,7 @@ impl Answer {
         Some(match self {
             Self::Forward => return None,
             Self::Preflight(_) => Outcome::Preflight,
+            Self::Direct(_) => Outcome::DirectResponse,
             Self::Redirect { .. } => Outcome::Redirected,
             Self::Unauthenticated(failure) => login::outcome(failure),
             Self::Deny => Outcome::Denied,
@@ -123,6 +126,8 @@ impl<'a> Destination<'a> {
 pub enum Failure {
     /// The backend whose share this is could not be resolved, for this reason.
     InvalidBackend(Arc<str>),
+    /// The same of a VirtualService.
+    UnknownDestination(Arc<str>),
     /// The rule has no backend.
     NoBackend,
     /// The decision was not to forward: asking for a backend is the caller's mistake.
@@ -134,6 +139,7 @@ impl Failure {
     pub fn outcome(&self) -> Outcome {
         match self {
             Self::InvalidBackend(_) => Outcome::InvalidBackend,
+            Self::UnknownDestination(_) => Outcome::UnknownDestination,
             Self::NoBackend => Outcome::NoBackend,
             Self::NotForwarded => Outcome::Internal,
         }
@@ -178,6 +184,7 @@ pub(crate) fn answer(
                     "ReplacePrefixMatch on a rule that matched no prefix".into(),
                 );
             }
+            Filter::Respond(direct) => return Answer::Direct(direct.clone()),
             Filter::Rewrite(_)
             | Filter::RequestHeaders(_)
             | Filter::ResponseHeaders(_)
@@ -213,6 +220,7 @@ impl Decision<'_> {
         match &self.answer {
             Answer::Forward
             | Answer::Preflight(_)
+            | Answer::Direct(_)
             | Answer::Redirect { .. }
             | Answer::Deny
             | Answer::DenyNetwork => None,
@@ -308,7 +316,8 @@ impl Decision<'_> {
                     Filter::ResponseHeaders(_)
                     | Filter::Redirect(_)
                     | Filter::Mirror(_)
-                    | Filter::Cors(_) => {}
+                    | Filter::Cors(_)
+                    | Filter::Respond(_) => {}
                 }
             }
         }

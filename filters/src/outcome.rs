@@ -51,6 +51,8 @@ pub enum Outcome {
     NoRoute,
     /// A CORS preflight, answered for the endpoint.
     Preflight,
+    /// A route answers by itself. Status and body come from the route.
+    DirectResponse,
     /// A filter redirected it. The status comes from the filter.
     Redirected,
     /// The rule has something Cairn can not honour.
@@ -59,6 +61,8 @@ pub enum Outcome {
     NoBackend,
     /// The chosen backend could not be resolved.
     InvalidBackend,
+    /// The destination of a VirtualService could not be resolved.
+    UnknownDestination,
     /// Configuration is unreadable, or the service is not served here.
     NotServed,
     /// No endpoint is known.
@@ -108,7 +112,7 @@ pub struct Row {
 
 impl Outcome {
     /// All outcomes.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 33] = [
         Self::BadPath,
         Self::BadAuthority,
         Self::BadRequest,
@@ -123,10 +127,12 @@ impl Outcome {
         Self::DeniedByNetwork,
         Self::NoRoute,
         Self::Preflight,
+        Self::DirectResponse,
         Self::Redirected,
         Self::BrokenRule,
         Self::NoBackend,
         Self::InvalidBackend,
+        Self::UnknownDestination,
         Self::NotServed,
         Self::NoEndpoint,
         Self::ConnectFailed,
@@ -162,11 +168,13 @@ impl Outcome {
             Self::Denied           => Row::new(S::FORBIDDEN, 7, "", "rbac_access_denied_matched_policy[none]", "RBAC: access denied", Client, true),
             Self::DeniedByNetwork  => Row::new(S::FORBIDDEN, 7, "", "network_access_denied_matched_policy[none]", "Access denied\r\n", Client, true),
             Self::NoRoute          => Row::new(S::NOT_FOUND, 12, "NR", "route_not_found", "", Client, true),
+            Self::DirectResponse   => Row::new(S::OK, 2, "", "direct_response", "", Client, true),
             Self::Preflight        => Row::new(S::OK, 2, "", "cors_response", "", Client, true),
             Self::Redirected       => Row::new(S::FOUND, 2, "", "direct_response", "", Client, true),
             Self::BrokenRule       => Row::new(S::INTERNAL_SERVER_ERROR, 14, "", "direct_response", "route not in force", ControlPlane, true),
             Self::NoBackend        => Row::new(S::INTERNAL_SERVER_ERROR, 14, "", "direct_response", "route without backend", ControlPlane, true),
             Self::InvalidBackend   => Row::new(S::INTERNAL_SERVER_ERROR, 14, "NC", "cluster_not_found", "backend not found", ControlPlane, true),
+            Self::UnknownDestination => Row::new(S::SERVICE_UNAVAILABLE, 14, "NC", "cluster_not_found", "destination not found", ControlPlane, true),
             Self::NotServed        => Row::new(S::SERVICE_UNAVAILABLE, 14, "NC", "configuration_not_in_force", "not served", ControlPlane, true),
             Self::NoEndpoint       => Row::new(S::SERVICE_UNAVAILABLE, 14, "UH", "no_healthy_upstream", "no healthy upstream", Upstream, true),
             Self::ConnectFailed    => Row::new(S::SERVICE_UNAVAILABLE, 14, "UF", "upstream_reset_before_response_started{remote_connection_failure}", "upstream connect failure", Upstream, true),

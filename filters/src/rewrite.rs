@@ -62,6 +62,13 @@ pub fn change_path(change: &PathRewrite, matched: &HttpMatch, path: &str) -> Opt
             Some(rooted(replacement, rest))
         }
         (PathRewrite::Prefix(_), _) => None,
+        (PathRewrite::Matched(replacement), PathMatch::Begins { text, .. }) => {
+            Some(rooted(replacement, path.get(text.len()..)?))
+        }
+        (PathRewrite::Matched(full), _) => Some(rooted(full, "")),
+        (PathRewrite::Regex(pattern, replacement), _) => {
+            Some(rooted(&pattern.replace_all(path, replacement), ""))
+        }
     }
 }
 
@@ -89,6 +96,7 @@ mod tests {
             method: None,
             headers: Vec::new(),
             query: Vec::new(),
+            more: None,
         }
     }
 

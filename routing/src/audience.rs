@@ -59,6 +59,7 @@ mod tests {
             method: None,
             headers: Vec::new(),
             query: Vec::new(),
+            more: None,
         };
         Arc::new(HttpRoute {
             origin: Origin {
@@ -85,6 +86,7 @@ mod tests {
             authority: "web",
             path,
             query: None,
+            caller_namespace: None,
             headers: &headers,
         };
         match routes.find(caller, &request) {

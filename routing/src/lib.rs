@@ -12,6 +12,7 @@ mod cluster;
 mod ejection;
 mod endpoint;
 mod matcher;
+mod ordered;
 mod request;
 mod retry;
 mod split;

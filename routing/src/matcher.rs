@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use cairn_config_schema::snapshot::{HeaderMatch, HttpMatch, QueryMatch, TextMatch};
+use cairn_config_schema::snapshot::{
+    HeaderMatch, HttpMatch, MoreConditions, QueryMatch, TextMatch,
+};
 use http::HeaderMap;
 use http::header::{COOKIE, HOST};
 
@@ -13,6 +15,19 @@ pub(crate) fn conditions_hold(wanted: &HttpMatch, request: &RequestParts<'_>) ->
     wanted.method.as_ref().is_none_or(|m| m == request.method)
         && wanted.headers.iter().all(|h| header_holds(h, request))
         && wanted.query.iter().all(|q| query_holds(q, request.query))
+        && wanted
+            .more
+            .as_deref()
+            .is_none_or(|more| more_hold(more, request))
+}
+
+/// What only a VirtualService asks for.
+fn more_hold(wanted: &MoreConditions, request: &RequestParts<'_>) -> bool {
+    let method = request.method.as_str().as_bytes();
+    let caller = wanted.caller_namespace.as_deref();
+    (wanted.method.as_ref()).is_none_or(|m| text_holds(m, method))
+        && !(wanted.without_headers.iter()).any(|h| header_holds(h, request))
+        && caller.is_none_or(|namespace| request.caller_namespace == Some(namespace))
 }
 
 fn header_holds(wanted: &HeaderMatch, request: &RequestParts<'_>) -> bool {
@@ -53,6 +68,8 @@ fn query_holds(wanted: &QueryMatch, query: Option<&str>) -> bool {
 fn text_holds(wanted: &TextMatch, value: &[u8]) -> bool {
     match wanted {
         TextMatch::Exact(text) => text.as_bytes() == value,
+        TextMatch::Prefix(text) => value.starts_with(text.as_bytes()),
+        TextMatch::Present => true,
         TextMatch::Regex(pattern) => std::str::from_utf8(value).is_ok_and(|v| pattern.matches(v)),
     }
 }

@@ -14,6 +14,8 @@ pub struct RequestParts<'a> {
     pub path: &'a str,
     /// Query without the question mark, as sent.
     pub query: Option<&'a str>,
+    /// Namespace in the certificate of the caller.
+    pub caller_namespace: Option<&'a str>,
     /// Request headers.
     pub headers: &'a HeaderMap,
 }

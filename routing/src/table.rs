@@ -4,7 +4,8 @@
 //! specs/istio-waypoint.md 4.3): exact path, then the longest prefix, then regular expressions
 //! (implementation-specific; last, and by length for GRPCRoutes alone); then a method, more header matches, more
 //! query matches; then the oldest route, its namespace/name, the order of rules and of matches.
-//! Routes that could not be read come after everything else.
+//! Routes that could not be read come after everything else. VirtualServices, which stand on a port
+//! without others, go by the order they are written in (`ordered`).
 //!
 //! Exact paths are found by one hash, prefixes by one walk down a tree of segments; only regular
 //! expressions are tried one by one. So 5,000 routes cost a request no more than five.
@@ -16,12 +17,14 @@ use cairn_config_schema::snapshot::{HttpMatch, HttpRoute, HttpRule, PathMatch};
 use rustc_hash::FxHashMap;
 
 use crate::matcher::conditions_hold;
+use crate::ordered::Ordered;
 use crate::request::RequestParts;
 
 /// The routes of one service port.
 #[derive(Debug, Default)]
 pub struct RouteTable {
     attached: bool,
+    in_order: Ordered,
     readable: Index,
     broken: Index,
 }
@@ -63,9 +66,11 @@ impl RuleRef {
 impl RouteTable {
     /// Compiles the routes of one port; their order does not matter.
     pub fn compile(routes: &[Arc<HttpRoute>]) -> Self {
-        let (broken, readable): (Vec<_>, Vec<_>) = routes.iter().partition(|r| r.broken);
+        let (broken, good): (Vec<_>, Vec<_>) = routes.iter().partition(|r| r.broken);
+        let (in_order, readable): (Vec<_>, Vec<_>) = good.into_iter().partition(|r| r.in_order());
         Self {
             attached: !routes.is_empty(),
+            in_order: Ordered::compile(&in_order),
             readable: Index::compile(&readable),
             broken: Index::compile(&broken),
         }
@@ -77,7 +82,8 @@ impl RouteTable {
         if !self.attached {
             return Found::Default;
         }
-        let found = self.readable.find(request);
+        let found = self.in_order.find(request);
+        let found = found.or_else(|| self.readable.find(request));
         match found.or_else(|| self.broken.find(request)) {
             Some(rule) => Found::Rule(rule.clone()),
             None => Found::NoMatch,
@@ -116,7 +122,8 @@ impl Index {
                 }
                 Some(PathMatch::Prefix(prefix)) => index.insert_prefix(prefix, rank),
                 Some(PathMatch::Regex(_)) => index.regexes.push(rank),
-                None => {}
+                // A VirtualService's, which are not ranked.
+                Some(PathMatch::Begins { .. }) | None => {}
             }
         }
         index.ranked = ranked;
@@ -198,7 +205,7 @@ impl Index {
     }
 }
 
-fn rule_refs(route: &Arc<HttpRoute>) -> impl Iterator<Item = RuleRef> {
+pub(crate) fn rule_refs(route: &Arc<HttpRoute>) -> impl Iterator<Item = RuleRef> {
     route.rules.iter().enumerate().flat_map(move |(at, rule)| {
         (0..rule.matches.len()).map(move |matched| RuleRef {
             route: route.clone(),
@@ -214,7 +221,7 @@ fn precedence(rule: &RuleRef) -> impl Ord + use<> {
         Some(PathMatch::Exact(_)) => (0, (0, 0)),
         Some(PathMatch::Prefix(prefix)) => (1, (prefix.len(), 0)),
         Some(PathMatch::Regex(pattern)) => (2, pattern.rank()),
-        None => (2, (0, 0)),
+        Some(PathMatch::Begins { .. }) | None => (2, (0, 0)),
     };
     let (method, headers, query) = rule.matched().map_or((false, 0, 0), |m| {
         (m.method.is_some(), m.headers.len(), m.query.len())

@@ -90,10 +90,7 @@ impl Runtime {
             return;
         };
         for port in &service.ports {
-            let key = ClusterKey {
-                service: service.key.clone(),
-                port: port.number,
-            };
+            let key = ClusterKey::new(service.key.clone(), port.number);
             let Some(cluster) = self.clusters.get(&key).cloned() else {
                 continue;
             };
@@ -158,10 +155,7 @@ impl Runtime {
         if workload.binding != Binding::Served {
             return None;
         }
-        let key = ClusterKey {
-            service: workload.key.clone(),
-            port: address.port(),
-        };
+        let key = ClusterKey::new(workload.key.clone(), address.port());
         let endpoint = Endpoint::new(address, Some(workload.clone()));
         Some(Arc::new(Target {
             service: None,
@@ -233,8 +227,17 @@ fn protocols(snapshot: &Snapshot) -> FxHashMap<ClusterKey, AppProtocol> {
             .collect();
         ports.into_iter().map(move |(port, protocol)| {
             let service = key.clone();
-            (ClusterKey { service, port }, protocol)
+            (ClusterKey::new(service, port), protocol)
         })
     };
-    snapshot.services.values().flat_map(of_service).collect()
+    let declared = snapshot.services.values().flat_map(of_service);
+    let mut protocols: FxHashMap<ClusterKey, AppProtocol> = declared.collect();
+    let subsets = snapshot.clusters.keys().filter(|k| k.subset.is_some());
+    for key in subsets {
+        let whole = ClusterKey::new(key.service.clone(), key.port);
+        if let Some(protocol) = protocols.get(&whole).copied() {
+            protocols.insert(key.clone(), protocol);
+        }
+    }
+    protocols
 }

@@ -22,10 +22,7 @@ const REQUESTS_PER_SET: usize = 100;
 
 /// Policies on a workload. `None`: of which the port is known at the request only.
 pub fn set(policies: &[NetworkPolicy], port: Option<u16>) -> PolicySet {
-    let key = ClusterKey {
-        service: ObjectKey::new("shop", "api"),
-        port: 80,
-    };
+    let key = ClusterKey::new(ObjectKey::new("shop", "api"), 80);
     let subject = NetworkSubject {
         workload: ObjectKey::new("shop", "api-1"),
         port,

@@ -156,10 +156,7 @@ fn rule(index: usize, action: NetworkAction, from: Sources, http: HttpRules) -> 
 
 /// Network policies on the one workload of a service, all clients being known.
 fn network(policies: Vec<NetworkPolicy>) -> PolicySet {
-    let key = ClusterKey {
-        service: ObjectKey::new("bench", "app"),
-        port: 80,
-    };
+    let key = ClusterKey::new(ObjectKey::new("bench", "app"), 80);
     let clients = (0..policies.len() * RULES).map(|n| format!("team-{n}"));
     let clients = clients.chain([COMMON.to_owned(), NOBODY.to_owned()]);
     let sources = clients.map(|client| (address(&client), Arc::new(workload(&client))));

@@ -27,7 +27,7 @@ pub(crate) enum Class {
 }
 
 /// Group, versions and kind of what Cairn reads; `v1beta1` objects have the fields of `v1`.
-const READ: [(&str, &[&str], Kind); 18] = [
+const READ: [(&str, &[&str], Kind); 19] = [
     (GATEWAY_API, &["v1", "v1beta1"], Kind::GatewayClass),
     (GATEWAY_API, &["v1", "v1beta1"], Kind::Gateway),
     (GATEWAY_API, &["v1", "v1beta1"], Kind::HTTPRoute),
@@ -43,6 +43,11 @@ const READ: [(&str, &[&str], Kind); 18] = [
         ISTIO_NETWORKING,
         &["v1", "v1beta1", "v1alpha3"],
         Kind::DestinationRule,
+    ),
+    (
+        ISTIO_NETWORKING,
+        &["v1", "v1beta1", "v1alpha3"],
+        Kind::VirtualService,
     ),
     (CILIUM, &["v2"], Kind::CiliumNetworkPolicy),
     (CILIUM, &["v2"], Kind::CiliumClusterwideNetworkPolicy),
@@ -60,12 +65,7 @@ const KUBE_NETWORKING: &str = "networking.k8s.io";
 
 /// Group, kind and effect of what is not enforced. An empty kind stands for every kind of the
 /// group that is not listed otherwise.
-const NOT_ENFORCED: [(&str, &str, &str); 17] = [
-    (
-        ISTIO_NETWORKING,
-        "VirtualService",
-        "its routes are not in force",
-    ),
+const NOT_ENFORCED: [(&str, &str, &str); 16] = [
     (
         ISTIO_NETWORKING,
         "EnvoyFilter",
@@ -249,8 +249,10 @@ fn expected_versions(kind: Kind) -> &'static str {
         Kind::GatewayClass | Kind::Gateway | Kind::HTTPRoute => {
             "gateway.networking.k8s.io/v1 or gateway.networking.k8s.io/v1beta1"
         }
+        Kind::DestinationRule | Kind::VirtualService => {
+            "networking.istio.io/v1, v1beta1 or v1alpha3"
+        }
         Kind::GRPCRoute => "gateway.networking.k8s.io/v1",
-        Kind::DestinationRule => "networking.istio.io/v1, v1beta1 or v1alpha3",
         Kind::Namespace | Kind::Service | Kind::Pod | Kind::ConfigMap => "v1",
         Kind::EndpointSlice => "discovery.k8s.io/v1",
         Kind::CiliumNetworkPolicy | Kind::CiliumClusterwideNetworkPolicy => "cilium.io/v2",

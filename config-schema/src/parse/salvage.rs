@@ -10,12 +10,13 @@ use super::scalar::{Plain, resolve};
 use crate::origin::Kind;
 use crate::resources::TargetRef;
 
-/// `targetRefs` of a policy or `parentRefs` of a route. `None`: not to be told, so that the object
+/// `targetRefs` of a policy, `parentRefs` of a route or `hosts` of a VirtualService. `None`: not to be told, so that the object
 /// may be aimed at anything it could reach.
 pub(super) fn targets(kind: Kind, object: &Node<'_>) -> Option<Vec<TargetRef>> {
     let fields: &[&str] = match kind {
         Kind::AuthorizationPolicy | Kind::RequestAuthentication => &["targetRefs", "targetRef"],
         Kind::HTTPRoute | Kind::GRPCRoute => &["parentRefs"],
+        Kind::VirtualService => &["hosts"],
         _ => return None,
     };
     let mut specs = object.entries().iter().filter(|e| e.key == "spec");
@@ -48,6 +49,13 @@ pub(super) fn targets(kind: Kind, object: &Node<'_>) -> Option<Vec<TargetRef>> {
 
 /// One reference. A field that cannot be read makes the target unknown; a name above all.
 fn target(kind: Kind, node: &Node<'_>) -> Option<TargetRef> {
+    if kind == Kind::VirtualService {
+        return Some(TargetRef {
+            kind: "host".to_owned(),
+            name: node.text()?.to_owned(),
+            ..TargetRef::default()
+        });
+    }
     let text = |key: &str| -> Option<Option<String>> {
         match node.get(key) {
             None => Some(None),

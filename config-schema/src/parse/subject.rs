@@ -25,6 +25,7 @@ use crate::resources::destination_rule::DestinationRuleSpec;
 use crate::resources::gateway_api::{GatewayClassSpec, GatewaySpec, GrpcRouteSpec, HttpRouteSpec};
 use crate::resources::istio::AuthorizationPolicySpec;
 use crate::resources::kube::NetworkPolicySpec;
+use crate::resources::virtual_service::VirtualServiceSpec;
 use crate::resources::{Broken, Clusterwide, Meta, Object, PathHasher, Place, Spec};
 
 /// A copy of the object that `kubectl apply` leaves in it; as large as the object, and never read.
@@ -66,6 +67,7 @@ pub(super) fn read(
         }
         Kind::RequestAuthentication => subject.optional::<RequestAuthenticationSpec>(),
         Kind::DestinationRule => subject.optional::<DestinationRuleSpec>(),
+        Kind::VirtualService => subject.optional::<VirtualServiceSpec>(),
         Kind::NetworkPolicy => {
             let spec = subject.calico();
             subject.settle(spec)

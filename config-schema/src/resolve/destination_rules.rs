@@ -10,7 +10,7 @@ use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::origin::ObjectKey;
 use crate::resources::destination_rule::DestinationRuleSpec;
 use crate::resources::{Loaded, Object, Resources};
-use crate::snapshot::{ClusterKey, ClusterSettings, Mesh, Service, Waypoint};
+use crate::snapshot::{ClusterKey, ClusterSettings, Endpoint, Mesh, Service, Waypoint, Workload};
 
 type Written = Object<DestinationRuleSpec>;
 
@@ -30,6 +30,38 @@ enum Host {
     Suffix(String),
 }
 
+/// What DestinationRules say of service ports.
+#[derive(Default)]
+pub(super) struct Settings {
+    /// Of the ports that one is for.
+    pub clusters: BTreeMap<ClusterKey, Arc<ClusterSettings>>,
+    /// Of its subsets, by a key that names one.
+    pub subsets: BTreeMap<ClusterKey, Subset>,
+}
+
+/// Some of the endpoints of a service port.
+pub(super) struct Subset {
+    /// What the pods have.
+    pub labels: BTreeMap<Arc<str>, Arc<str>>,
+    /// What holds for them.
+    pub settings: Arc<ClusterSettings>,
+}
+
+impl Subset {
+    /// Those of the endpoints of the service that belong to it.
+    pub(super) fn of(&self, endpoints: &[Endpoint]) -> Arc<[Endpoint]> {
+        let has_all = |workload: &Workload| {
+            let mut labels = self.labels.iter();
+            labels.all(|(key, value)| workload.labels.get(key) == Some(value))
+        };
+        let belongs = |endpoint: &&Endpoint| match &endpoint.workload {
+            Some(workload) => has_all(workload),
+            None => self.labels.is_empty(),
+        };
+        endpoints.iter().filter(belongs).cloned().collect()
+    }
+}
+
 /// Settings of the service ports that a DestinationRule is for.
 pub(super) fn resolve(
     resources: &Resources,
@@ -37,13 +69,13 @@ pub(super) fn resolve(
     waypoint: Option<&Waypoint>,
     services: &BTreeMap<ObjectKey, Service>,
     findings: &mut Findings,
-) -> BTreeMap<ClusterKey, Arc<ClusterSettings>> {
+) -> Settings {
     let Some(waypoint) = waypoint else {
-        return BTreeMap::new();
+        return Settings::default();
     };
     let from = &waypoint.origin.key.namespace;
     let rules = read(resources, mesh, from, findings);
-    let mut settings = BTreeMap::new();
+    let mut settings = Settings::default();
     let mut used = vec![false; rules.len()];
     for service in services.values() {
         let namespaces = [from, &service.key.namespace, &mesh.root_namespace];
@@ -58,11 +90,17 @@ pub(super) fn resolve(
             *used = true;
         }
         for port in &service.ports {
-            let key = ClusterKey {
-                service: service.key.clone(),
-                port: port.number,
-            };
-            settings.insert(key, rule.policy.of_port(port.number).clone());
+            let key = ClusterKey::new(service.key.clone(), port.number);
+            for (name, subset) in rule.policy.subsets() {
+                let of_subset = Subset {
+                    labels: subset.labels.clone(),
+                    settings: subset.of_port(port.number).clone(),
+                };
+                let key = key.clone().with_subset(name.clone());
+                settings.subsets.insert(key, of_subset);
+            }
+            let of_port = rule.policy.of_port(port.number).clone();
+            settings.clusters.insert(key, of_port);
         }
     }
     for (rule, used) in rules.iter().zip(used) {
@@ -120,13 +158,18 @@ fn is_visible(object: &Written, from: &str, findings: &mut Findings) -> bool {
         findings.push(object.mark(finding, "spec.workloadSelector"));
         return false;
     }
-    let Some(namespaces) = object.spec.export_to.as_deref().filter(|n| !n.is_empty()) else {
+    let own = &object.origin.key.namespace;
+    is_exported(object.spec.export_to.as_deref(), own, from)
+}
+
+/// Whether `exportTo` of an object of namespace `own` names the namespace `from`.
+pub(super) fn is_exported(export_to: Option<&[String]>, own: &str, from: &str) -> bool {
+    let Some(namespaces) = export_to.filter(|n| !n.is_empty()) else {
         return true;
     };
-    let own = &object.origin.key.namespace;
     namespaces
         .iter()
-        .any(|n| n == "*" || n == from || n == "." && &**own == from)
+        .any(|n| n == "*" || n == from || n == "." && own == from)
 }
 
 fn host(object: &Written, mesh: &Mesh, findings: &mut Findings) -> Option<Host> {

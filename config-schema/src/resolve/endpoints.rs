@@ -57,10 +57,7 @@ pub(super) fn resolve(
             node: local_node(object, options, findings),
         };
         for port in &service.ports {
-            let cluster = ClusterKey {
-                service: key.clone(),
-                port: port.number,
-            };
+            let cluster = ClusterKey::new(key.clone(), port.number);
             clusters.insert(cluster, picking.endpoints(port, own, findings));
         }
     }

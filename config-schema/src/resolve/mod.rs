@@ -39,6 +39,13 @@ mod traffic_policy;
 mod traffic_policy_values;
 mod trust_domains;
 mod unenforced;
+mod virtual_actions;
+mod virtual_cors;
+mod virtual_destinations;
+mod virtual_matches;
+mod virtual_rules;
+mod virtual_services;
+mod virtual_traffic;
 mod waypoint;
 mod workloads;
 mod ztunnel;
@@ -99,13 +106,29 @@ pub fn resolve(resources: &Resources, options: &Options) -> Snapshot {
     let attachment = attachment::Attachment::new(resources, chosen.as_ref());
     let mut services = services::resolve(resources, &mesh, &attachment, &mut findings);
     let pods = workloads::resolve(resources, &mesh, &attachment, &mut findings);
-    let clusters = endpoints::resolve(resources, options, &services, &pods, &mut findings);
+    let mut clusters = endpoints::resolve(resources, options, &services, &pods, &mut findings);
     let mut waypoint = chosen.map(|chosen| chosen.waypoint);
     routes::attach(
         resources,
         &mesh,
         waypoint.as_ref(),
         &mut services,
+        &mut findings,
+    );
+    let mut settings = destination_rules::resolve(
+        resources,
+        &mesh,
+        waypoint.as_ref(),
+        &services,
+        &mut findings,
+    );
+    virtual_services::attach(
+        resources,
+        &mesh,
+        waypoint.as_ref(),
+        &mut services,
+        &mut clusters,
+        &mut settings,
         &mut findings,
     );
     policies::attach(
@@ -124,13 +147,6 @@ pub fn resolve(resources: &Resources, options: &Options) -> Snapshot {
         &mut findings,
     );
 
-    let cluster_settings = destination_rules::resolve(
-        resources,
-        &mesh,
-        waypoint.as_ref(),
-        &services,
-        &mut findings,
-    );
     let network = network::resolve(resources, &clusters, &pods, &mut findings);
 
     let kube_network = kube_network::resolve(resources, &mut findings);
@@ -163,7 +179,7 @@ pub fn resolve(resources: &Resources, options: &Options) -> Snapshot {
             .collect(),
         workloads: pods.by_address,
         clusters,
-        cluster_settings,
+        cluster_settings: settings.clusters,
         network,
         kube_network,
         ztunnel,

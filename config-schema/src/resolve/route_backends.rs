@@ -135,10 +135,7 @@ impl<'a> Backends<'a> {
             return Err(unresolved("port", reason, &hint));
         };
         match declared.iter().find(|p| i32::from(p.number) == port) {
-            Some(found) => Ok(ClusterKey {
-                service: key,
-                port: found.number,
-            }),
+            Some(found) => Ok(ClusterKey::new(key, found.number)),
             None => {
                 let reason = format!("Service {key} has no port {port}");
                 Err(unresolved("port", reason, &hint))

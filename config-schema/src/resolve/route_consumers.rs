@@ -58,9 +58,11 @@ fn forbidden(backend: &Backend, changes: bool, own: &str, at: &ClusterKey) -> Op
 fn changes_request(filter: &Filter) -> bool {
     match filter {
         Filter::RequestHeaders(_) | Filter::Rewrite(_) => true,
-        Filter::ResponseHeaders(_) | Filter::Redirect(_) | Filter::Mirror(_) | Filter::Cors(_) => {
-            false
-        }
+        Filter::ResponseHeaders(_)
+        | Filter::Redirect(_)
+        | Filter::Mirror(_)
+        | Filter::Cors(_)
+        | Filter::Respond(_) => false,
     }
 }
 

@@ -26,10 +26,7 @@ pub(super) fn keep_one(
             if namespaces.is_empty() {
                 continue;
             }
-            let at = ClusterKey {
-                service: service.key.clone(),
-                port: port.number,
-            };
+            let at = ClusterKey::new(service.key.clone(), port.number);
             port.routes.retain(|route| {
                 let loses = route.origin.kind == Kind::HTTPRoute
                     && namespaces.contains(&route.origin.key.namespace);

@@ -40,6 +40,7 @@ pub(super) fn read(
             method: None,
             headers: Vec::new(),
             query: Vec::new(),
+            more: None,
         }];
     }
     written
@@ -57,6 +58,7 @@ pub(super) fn read(
                 method: written.method.as_ref().map(method),
                 headers: read_headers(written, &path, reading),
                 query: read_query(written, &path, reading),
+                more: None,
             }
         })
         .collect()

@@ -26,10 +26,7 @@ pub(super) struct Place {
 impl Place {
     /// One of its ports.
     pub fn at(&self, port: u16) -> ClusterKey {
-        ClusterKey {
-            service: self.service.clone(),
-            port,
-        }
+        ClusterKey::new(self.service.clone(), port)
     }
 }
 

@@ -219,7 +219,13 @@ fn attach_broken(broken: &Broken, services: &mut Services, findings: &mut Findin
         ),
     };
     findings.push(unreadable(broken, effect));
-    let route = Arc::new(HttpRoute {
+    let route = broken_route(broken);
+    push(&route, &places, services);
+}
+
+/// The route of an object that can not be read: it takes what no other one takes, and answers 500.
+pub(super) fn broken_route(broken: &Broken) -> Arc<HttpRoute> {
+    Arc::new(HttpRoute {
         origin: broken.origin.clone(),
         created_s: None,
         rules: vec![HttpRule {
@@ -229,6 +235,7 @@ fn attach_broken(broken: &Broken, services: &mut Services, findings: &mut Findin
                 method: None,
                 headers: Vec::new(),
                 query: Vec::new(),
+                more: None,
             }],
             filters: Vec::new(),
             backends: Vec::new(),
@@ -236,8 +243,7 @@ fn attach_broken(broken: &Broken, services: &mut Services, findings: &mut Findin
             broken: Some(broken.reason.clone()),
         }],
         broken: true,
-    });
-    push(&route, &places, services);
+    })
 }
 
 /// Whether it may have been meant for a port. Of a route of which nothing is known, those of the

@@ -12,12 +12,22 @@ use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::resources::Object;
 use crate::resources::destination_rule::{
     ClientTls, ConnectionPool, DestinationRuleSpec, HttpSettings, LoadBalancer, OutlierDetection,
-    TcpSettings, TrafficPolicy,
+    PortTrafficPolicy, Subset, TcpSettings, TrafficPolicy,
 };
 use crate::snapshot::{self, ClusterSettings, ConnectionLimits, LoadBalancing};
 
 /// What a rule says for each port.
 pub(super) struct ReadPolicy {
+    all: Arc<ClusterSettings>,
+    ports: BTreeMap<u16, Arc<ClusterSettings>>,
+    /// By name.
+    subsets: BTreeMap<Arc<str>, ReadSubset>,
+}
+
+/// A subset of a rule.
+pub(super) struct ReadSubset {
+    /// Labels of the pods it is made of.
+    pub labels: BTreeMap<Arc<str>, Arc<str>>,
     all: Arc<ClusterSettings>,
     ports: BTreeMap<u16, Arc<ClusterSettings>>,
 }
@@ -26,9 +36,20 @@ impl ReadPolicy {
     pub(super) fn of_port(&self, port: u16) -> &Arc<ClusterSettings> {
         self.ports.get(&port).unwrap_or(&self.all)
     }
+
+    pub(super) fn subsets(&self) -> impl Iterator<Item = (&Arc<str>, &ReadSubset)> {
+        self.subsets.iter()
+    }
+}
+
+impl ReadSubset {
+    pub(super) fn of_port(&self, port: u16) -> &Arc<ClusterSettings> {
+        self.ports.get(&port).unwrap_or(&self.all)
+    }
 }
 
 /// The parts that a port may have of its own.
+#[derive(Clone, Copy, Default)]
 struct Parts<'w> {
     load_balancer: Option<&'w LoadBalancer>,
     connection_pool: Option<&'w ConnectionPool>,
@@ -41,26 +62,59 @@ pub(super) fn read(object: &Object<DestinationRuleSpec>, findings: &mut Findings
     let none = TrafficPolicy::default();
     let written = object.spec.traffic_policy.as_ref().unwrap_or(&none);
     let path = "spec.trafficPolicy";
-    let all = Parts {
-        load_balancer: written.load_balancer.as_ref(),
-        connection_pool: written.connection_pool.as_ref(),
-        outlier_detection: written.outlier_detection.as_ref(),
-        tls: written.tls.as_ref(),
-    };
-    let all = settings(&all, path, &mut reading);
-    report_unsupported(written, path, &mut reading);
+    let all = Parts::of(written);
+    let settings_of_all = settings(&all, path, &mut reading);
+    report_fields(written, path, &mut reading);
+    let ports = of_ports(written, path, &mut reading);
+    let subsets = subsets(&all, written, &mut reading);
+    ReadPolicy {
+        all: settings_of_all,
+        ports,
+        subsets,
+    }
+}
+
+impl<'w> Parts<'w> {
+    fn of(written: &'w TrafficPolicy) -> Self {
+        Self {
+            load_balancer: written.load_balancer.as_ref(),
+            connection_pool: written.connection_pool.as_ref(),
+            outlier_detection: written.outlier_detection.as_ref(),
+            tls: written.tls.as_ref(),
+        }
+    }
+
+    /// Nothing is inherited: what is omitted is as by default (specs/policies.md 2.7).
+    fn of_port(written: &'w PortTrafficPolicy) -> Self {
+        Self {
+            load_balancer: written.load_balancer.as_ref(),
+            connection_pool: written.connection_pool.as_ref(),
+            outlier_detection: written.outlier_detection.as_ref(),
+            tls: written.tls.as_ref(),
+        }
+    }
+
+    /// What a subset says, field by field before what holds for all.
+    fn or(self, other: Self) -> Self {
+        Self {
+            load_balancer: self.load_balancer.or(other.load_balancer),
+            connection_pool: self.connection_pool.or(other.connection_pool),
+            outlier_detection: self.outlier_detection.or(other.outlier_detection),
+            tls: self.tls.or(other.tls),
+        }
+    }
+}
+
+fn of_ports(
+    written: &TrafficPolicy,
+    path: &str,
+    reading: &mut Reading<'_>,
+) -> BTreeMap<u16, Arc<ClusterSettings>> {
     let mut ports = BTreeMap::new();
     let of_ports = written.port_level_settings.iter().flatten().enumerate();
     for (index, port) in of_ports {
         let path = format!("{path}.portLevelSettings[{index}]");
-        // Nothing is inherited: what is omitted is as by default (specs/policies.md 2.7).
-        let parts = Parts {
-            load_balancer: port.load_balancer.as_ref(),
-            connection_pool: port.connection_pool.as_ref(),
-            outlier_detection: port.outlier_detection.as_ref(),
-            tls: port.tls.as_ref(),
-        };
-        let settings = settings(&parts, &path, &mut reading);
+        let settings = settings(&Parts::of_port(port), &path, reading);
         match ports.entry(port.port.number) {
             Entry::Vacant(free) => {
                 free.insert(settings);
@@ -73,7 +127,73 @@ pub(super) fn read(object: &Object<DestinationRuleSpec>, findings: &mut Findings
             }
         }
     }
-    ReadPolicy { all, ports }
+    ports
+}
+
+/// A subset overrides what holds for all of the host field by field, what holds for a port too; what it
+/// says of a port itself comes before both and inherits nothing (specs/policies.md 2.7).
+fn subsets(
+    all: &Parts<'_>,
+    written: &TrafficPolicy,
+    reading: &mut Reading<'_>,
+) -> BTreeMap<Arc<str>, ReadSubset> {
+    let mut found: BTreeMap<Arc<str>, ReadSubset> = BTreeMap::new();
+    let object = reading.object;
+    for (index, subset) in object.spec.subsets.iter().flatten().enumerate() {
+        let at = format!("spec.subsets[{index}]");
+        let (code, message) = match &*subset.name {
+            "" => (Code::MissingField, "a subset needs a name".to_owned()),
+            name if found.contains_key(name) => (
+                Code::Conflict,
+                format!("there is a subset '{name}' already"),
+            ),
+            _ => {
+                let read = subset_of(subset, all, written, &at, reading);
+                found.insert(subset.name.as_str().into(), read);
+                continue;
+            }
+        };
+        let finding = Diagnostic::error(code, message).with_effect("this one is not in force");
+        reading.find(finding, &format!("{at}.name"));
+    }
+    found
+}
+
+fn subset_of(
+    subset: &Subset,
+    all: &Parts<'_>,
+    written: &TrafficPolicy,
+    at: &str,
+    reading: &mut Reading<'_>,
+) -> ReadSubset {
+    let none = TrafficPolicy::default();
+    let own = subset.traffic_policy.as_ref().unwrap_or(&none);
+    let path = format!("{at}.trafficPolicy");
+    let parts = Parts::of(own);
+    // What is wrong is told once and where it stands: of what is inherited by whoever read that.
+    settings(&parts, &path, reading);
+    report_fields(own, &path, reading);
+    let own_ports = of_ports(own, &path, reading);
+    let mut told = Findings::new();
+    let mut quiet = Reading {
+        object: reading.object,
+        findings: &mut told,
+    };
+    let of_host = written.port_level_settings.iter().flatten();
+    let mut ports = BTreeMap::new();
+    for port in of_host {
+        let merged = settings(&parts.or(Parts::of_port(port)), &path, &mut quiet);
+        ports.entry(port.port.number).or_insert(merged);
+    }
+    ports.extend(own_ports);
+    let labels = subset.labels.iter();
+    ReadSubset {
+        labels: labels
+            .map(|(key, value)| (key.as_str().into(), value.as_str().into()))
+            .collect(),
+        all: settings(&parts.or(*all), &path, &mut quiet),
+        ports,
+    }
 }
 
 fn settings(parts: &Parts<'_>, path: &str, reading: &mut Reading<'_>) -> Arc<ClusterSettings> {
@@ -255,7 +375,7 @@ fn tls(written: &ClientTls, path: &str, reading: &mut Reading<'_>) -> Option<Arc
     }
 }
 
-fn report_unsupported(written: &TrafficPolicy, path: &str, reading: &mut Reading<'_>) {
+fn report_fields(written: &TrafficPolicy, path: &str, reading: &mut Reading<'_>) {
     let (tunnel, proxy) = (&written.tunnel, &written.proxy_protocol);
     let fields = [
         (
@@ -275,9 +395,4 @@ fn report_unsupported(written: &TrafficPolicy, path: &str, reading: &mut Reading
         ),
     ];
     report(&fields, path, reading);
-    let subsets = &reading.object.spec.subsets;
-    if subsets.as_ref().is_some_and(|s| !s.is_empty()) {
-        let effect = "no route can name a subset: requests go to all endpoints";
-        reading.unsupported("spec.subsets", effect);
-    }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{
     Clusterwide, Loaded, Object, Resources, authentication, calico, cilium, destination_rule,
-    gateway_api, istio, kube,
+    gateway_api, istio, kube, virtual_service,
 };
 use crate::origin::{ObjectKey, Origin};
 
@@ -120,6 +120,7 @@ kinds! {
     AuthorizationPolicy: istio::AuthorizationPolicySpec => authorization_policies,
     RequestAuthentication: authentication::RequestAuthenticationSpec => request_authentications,
     DestinationRule: destination_rule::DestinationRuleSpec => destination_rules,
+    VirtualService: virtual_service::VirtualServiceSpec => virtual_services,
     CiliumNetworkPolicy: cilium::CiliumPolicySpec => cilium_policies,
     CiliumClusterwideNetworkPolicy: Clusterwide<cilium::CiliumPolicySpec> => cilium_clusterwide_policies,
     NetworkPolicy: calico::CalicoPolicySpec => calico_policies,

@@ -12,6 +12,7 @@ pub mod gateway_api;
 pub mod istio;
 pub mod kube;
 mod place;
+pub mod virtual_service;
 
 pub use any::{AnyObject, Spec};
 pub use place::{PathHasher, Place};
@@ -171,6 +172,8 @@ pub struct Resources {
         BTreeMap<ObjectKey, Loaded<authentication::RequestAuthenticationSpec>>,
     /// DestinationRules.
     pub destination_rules: BTreeMap<ObjectKey, Loaded<destination_rule::DestinationRuleSpec>>,
+    /// VirtualServices.
+    pub virtual_services: BTreeMap<ObjectKey, Loaded<virtual_service::VirtualServiceSpec>>,
     /// NetworkPolicies of Calico.
     pub calico_policies: BTreeMap<ObjectKey, Loaded<calico::CalicoPolicySpec>>,
     /// NetworkPolicies of Kubernetes itself; the CNI's to enforce.
@@ -190,7 +193,7 @@ pub struct Resources {
 /// The broken objects of every kind, for summaries.
 impl Resources {
     /// Number of objects in force, by kind.
-    pub fn counts(&self) -> [(Kind, usize); 18] {
+    pub fn counts(&self) -> [(Kind, usize); 19] {
         [
             (Kind::GatewayClass, self.gateway_classes.len()),
             (Kind::Gateway, self.gateways.len()),
@@ -211,6 +214,7 @@ impl Resources {
                 self.request_authentications.len(),
             ),
             (Kind::DestinationRule, self.destination_rules.len()),
+            (Kind::VirtualService, self.virtual_services.len()),
             (Kind::NetworkPolicy, self.calico_policies.len()),
             (Kind::KubeNetworkPolicy, self.kube_network_policies.len()),
             (Kind::GlobalNetworkPolicy, self.calico_global_policies.len()),

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::TextMatch;
+
 /// A CORS policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Cors {
@@ -43,6 +45,8 @@ impl Default for Names {
 pub enum OriginPattern {
     /// All of them.
     Any,
+    /// Those whose text matches, of a VirtualService.
+    Text(TextMatch),
     /// Those of this form.
     Of {
         /// Scheme in lower case.

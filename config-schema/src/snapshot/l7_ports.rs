@@ -80,10 +80,7 @@ impl Snapshot {
     }
 
     fn has_network_policy_at_l7(&self, service: &Service, port: &ServicePort) -> bool {
-        let key = ClusterKey {
-            service: service.key.clone(),
-            port: port.number,
-        };
+        let key = ClusterKey::new(service.key.clone(), port.number);
         let subjects = self.network.clusters.get(&key);
         subjects.into_iter().flat_map(|s| s.iter()).any(|subject| {
             subject.unknown.is_some() || subject.policies.iter().any(|policy| is_at_l7(policy))

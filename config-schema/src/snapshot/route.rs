@@ -1,5 +1,6 @@
 //! HTTP routes attached to services (specs/gateway-api.md 1.4); GRPCRoutes are routes on paths too.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::header::{HeaderName, HeaderValue};
@@ -8,7 +9,7 @@ use regex::Regex;
 use serde::Serialize;
 
 use super::{ClusterKey, Cors, RuleTraffic};
-use crate::origin::Origin;
+use crate::origin::{Kind, Origin};
 
 /// One HTTPRoute or GRPCRoute.
 #[derive(Clone, Debug, Serialize)]
@@ -29,7 +30,7 @@ pub struct HttpRoute {
 pub struct HttpRule {
     /// The rule's name, when it has one.
     pub name: Option<Arc<str>>,
-    /// Any of these must match; never empty, for an absent list is the prefix `/`.
+    /// Any of these must match. Empty only where a VirtualService means other ports: never matched.
     pub matches: Vec<HttpMatch>,
     /// Applied in this order.
     pub filters: Vec<Filter>,
@@ -42,8 +43,16 @@ pub struct HttpRule {
     pub broken: Option<Arc<str>>,
 }
 
-/// One match: all of its parts must hold.
-#[derive(Clone, Debug, Serialize)]
+impl HttpRoute {
+    /// Whether the rules are asked in the order they are written, as those of a VirtualService are
+    /// (specs/policies.md 2.6). Otherwise the most specific match goes first.
+    pub fn in_order(&self) -> bool {
+        self.origin.kind == Kind::VirtualService
+    }
+}
+
+/// One match: all of its parts must hold. The default is every path.
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct HttpMatch {
     /// On the normalised path without the query.
     pub path: PathMatch,
@@ -54,6 +63,20 @@ pub struct HttpMatch {
     pub headers: Vec<HeaderMatch>,
     /// On query parameters; only the first match of a name counts and is kept.
     pub query: Vec<QueryMatch>,
+    /// What only a VirtualService can ask for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub more: Option<Box<MoreConditions>>,
+}
+
+/// Conditions of a VirtualService that the Gateway API does not have (specs/policies.md 2.6).
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct MoreConditions {
+    /// On the method, where it is not one method.
+    pub method: Option<TextMatch>,
+    /// None of these may hold; a header that is absent does not.
+    pub without_headers: Vec<HeaderMatch>,
+    /// Namespace in the certificate of the caller.
+    pub caller_namespace: Option<Arc<str>>,
 }
 
 /// A match on the path.
@@ -64,8 +87,22 @@ pub enum PathMatch {
     Exact(Arc<str>),
     /// Whole segments. Kept without a trailing slash, so that `/` is the empty string.
     Prefix(Arc<str>),
+    /// A VirtualService's prefix: of the text, whatever its segments.
+    Begins {
+        /// What the path begins with.
+        text: Arc<str>,
+        /// ASCII letters are the same in either case (`ignoreUriCase`).
+        ignore_case: bool,
+    },
     /// The whole path.
     Regex(Pattern),
+}
+
+impl Default for PathMatch {
+    /// Every path.
+    fn default() -> Self {
+        Self::Prefix("".into())
+    }
 }
 
 /// A match on one header.
@@ -88,16 +125,20 @@ pub struct QueryMatch {
 }
 
 /// A match on a text.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TextMatch {
     /// Equal.
     Exact(Arc<str>),
+    /// It begins so. VirtualServices only.
+    Prefix(Arc<str>),
+    /// It is there, whatever it is. VirtualServices only.
+    Present,
     /// The whole text matches.
     Regex(Pattern),
 }
 
-/// A compiled regular expression that matches whole texts only, in linear time.
+/// A compiled regular expression in linear time; of whole texts unless made by `compile_within`.
 #[derive(Clone, Debug)]
 pub struct Pattern {
     source: Arc<str>,
@@ -120,6 +161,29 @@ impl Pattern {
             regex,
             rank: (0, 0),
         })
+    }
+
+    /// Compiles an expression that may match within a text.
+    pub fn compile_within(source: &str) -> Result<Self, String> {
+        let regex = regex::RegexBuilder::new(source)
+            .size_limit(crate::limits::REGEX_BYTES_MAX)
+            .build()
+            .map_err(|e| e.to_string())?;
+        Ok(Self {
+            source: source.into(),
+            regex,
+            rank: (0, 0),
+        })
+    }
+
+    /// How many groups it has.
+    pub fn groups(&self) -> usize {
+        self.regex.captures_len().saturating_sub(1)
+    }
+
+    /// Replaces every match; `${1}` in the replacement is a group.
+    pub fn replace_all<'t>(&self, text: &'t str, replacement: &str) -> Cow<'t, str> {
+        self.regex.replace_all(text, replacement)
     }
 
     /// The same, ranked among the paths of a port: what a GRPCRoute says of service and method, in
@@ -150,6 +214,8 @@ impl Pattern {
 fn regex_syntax_is_closed(source: &str) -> Result<(), String> {
     Regex::new(source).map(|_| ()).map_err(|e| e.to_string())
 }
+
+impl Eq for Pattern {}
 
 impl PartialEq for Pattern {
     fn eq(&self, other: &Self) -> bool {
@@ -182,6 +248,8 @@ pub enum BackendTarget {
     Cluster(ClusterKey),
     /// Nothing that could be resolved: this share is answered with 500, for this reason.
     Invalid(Arc<str>),
+    /// The same, of a VirtualService: 503 (specs/istio-waypoint.md 4.5).
+    Unknown(Arc<str>),
 }
 
 /// A filter of a rule.
@@ -200,6 +268,18 @@ pub enum Filter {
     Mirror(Mirror),
     /// `CORS`.
     Cors(Arc<Cors>),
+    /// A VirtualService's `directResponse`: nothing is sent on.
+    Respond(Arc<DirectResponse>),
+}
+
+/// An answer that a route gives by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DirectResponse {
+    /// Its status.
+    #[serde(serialize_with = "as_display")]
+    pub status: StatusCode,
+    /// Its body, `text/plain`; may be empty.
+    pub body: Arc<str>,
 }
 
 /// Copies of a share of the requests for another destination, whose answers nobody waits for.
@@ -270,6 +350,10 @@ pub enum PathRewrite {
     Full(Arc<str>),
     /// `ReplacePrefixMatch`: the prefix that matched is replaced.
     Prefix(Arc<str>),
+    /// A VirtualService's `rewrite.uri`: the prefix that matched is replaced, else the whole path.
+    Matched(Arc<str>),
+    /// `uriRegexRewrite`: every match is replaced by the text, in which `${1}` is a group.
+    Regex(Pattern, Arc<str>),
 }
 
 pub(super) fn as_display<T: std::fmt::Display, S: serde::Serializer>(

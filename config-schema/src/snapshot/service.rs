@@ -92,11 +92,37 @@ pub struct ClusterKey {
     pub service: ObjectKey,
     /// The service port.
     pub port: u16,
+    /// A subset of a DestinationRule: those endpoints alone. `None`: all of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subset: Option<Arc<str>>,
+}
+
+impl ClusterKey {
+    /// All endpoints of a service port.
+    pub fn new(service: ObjectKey, port: u16) -> Self {
+        Self {
+            service,
+            port,
+            subset: None,
+        }
+    }
+
+    /// A subset of the same endpoints.
+    pub fn with_subset(self, subset: Arc<str>) -> Self {
+        Self {
+            subset: Some(subset),
+            ..self
+        }
+    }
 }
 
 impl fmt::Display for ClusterKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.service, self.port)
+        write!(f, "{}:{}", self.service, self.port)?;
+        match &self.subset {
+            Some(subset) => write!(f, "/{subset}"),
+            None => Ok(()),
+        }
     }
 }
 

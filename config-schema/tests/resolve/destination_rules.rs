@@ -21,10 +21,7 @@ fn policy(place: &str, host: &str, policy: &str) -> String {
 }
 
 fn settings(snapshot: &Snapshot, service: &str, port: u16) -> ClusterSettings {
-    let key = ClusterKey {
-        service: key(service),
-        port,
-    };
+    let key = ClusterKey::new(key(service), port);
     let settings = snapshot.cluster_settings.get(&key).cloned();
     (*settings.unwrap_or_default()).clone()
 }

@@ -20,5 +20,6 @@ mod route_traffic;
 mod routes;
 mod services;
 mod support;
+mod virtual_services;
 mod waypoint;
 mod workloads;

@@ -35,10 +35,7 @@ fn policy(kind: &str, spec: &str) -> String {
 /// The policies of the pod behind `shop/web:80`, and the errors and warnings.
 fn read(kind: &str, spec: &str) -> (Vec<NetworkPolicy>, Vec<(Severity, String)>) {
     let snapshot = shop_with(&[POD, &policy(kind, spec)]);
-    let cluster = ClusterKey {
-        service: key("shop/web"),
-        port: 80,
-    };
+    let cluster = ClusterKey::new(key("shop/web"), 80);
     let subjects = snapshot.network.clusters.get(&cluster);
     let policies = subjects.map_or(Vec::new(), |subjects| {
         subjects[0]
@@ -293,10 +290,7 @@ endpoints: [{addresses: [10.1.0.9]}]
     let unknown = |selector: &str| {
         let spec = format!("{{endpointSelector: {selector}, ingress: [{{}}]}}");
         let snapshot = shop_with(&[service, &policy("CiliumNetworkPolicy", &spec)]);
-        let cluster = ClusterKey {
-            service: key("shop/lost"),
-            port: 80,
-        };
+        let cluster = ClusterKey::new(key("shop/lost"), 80);
         let subjects = snapshot.network.clusters.get(&cluster);
         subjects.is_some_and(|s| s[0].unknown.is_some())
     };

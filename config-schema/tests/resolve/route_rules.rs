@@ -75,6 +75,7 @@ fn a_path_is_exact_a_prefix_without_trailing_slash_or_an_expression() {
             PathMatch::Exact(path) => format!("exact {path}"),
             PathMatch::Prefix(path) => format!("prefix {path}"),
             PathMatch::Regex(pattern) => format!("regex {}", pattern.source()),
+            PathMatch::Begins { .. } => panic!("of VirtualServices"),
         };
         assert_eq!(found, expected);
     }
@@ -194,6 +195,7 @@ fn target(rule: &HttpRule, index: usize) -> String {
     match &rule.backends[index].target {
         BackendTarget::Cluster(cluster) => cluster.to_string(),
         BackendTarget::Invalid(reason) => format!("500: {reason}"),
+        BackendTarget::Unknown(reason) => format!("503: {reason}"),
     }
 }
 

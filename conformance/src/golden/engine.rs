@@ -236,6 +236,7 @@ fn tell_answer(decision: &Decision<'_>, grpc: bool, judged: &mut Judged) {
                 .clone_into(&mut judged.location);
             status.as_u16().to_string()
         }
+        Answer::Direct(direct) => direct.status.as_u16().to_string(),
         Answer::Preflight(headers) => {
             judged.response_headers = headers.clone();
             "200".to_owned()
@@ -264,7 +265,7 @@ fn tell_forwarding(
         let to = match served.chain.backend(decision, splitmix(&mut state)) {
             Ok(Destination::Cluster { key, .. }) => shown(key),
             Ok(Destination::Dialled) => "dialled".into(),
-            Err(_) => "500".into(),
+            Err(failure) => failure.outcome().row().status.as_u16().to_string(),
         };
         *counts.entry(to).or_default() += 1;
     }
@@ -309,9 +310,13 @@ fn allow_or_deny(allowed: bool) -> &'static str {
 }
 
 fn shown(key: &ClusterKey) -> String {
+    let subset = key.subset.as_ref().map(|subset| format!("/{subset}"));
     format!(
-        "{}.{}:{}",
-        key.service.name, key.service.namespace, key.port
+        "{}.{}:{}{}",
+        key.service.name,
+        key.service.namespace,
+        key.port,
+        subset.unwrap_or_default()
     )
 }
 

@@ -147,9 +147,9 @@ pub struct Full {
     pub grpc: Option<u8>,
     /// The route that matched, `namespace/name#rule`, or `none`.
     pub route: Option<String>,
-    /// The one cluster that all of it goes to, `service.namespace:port`.
+    /// The one cluster that all of it goes to, `service.namespace:port`, with `/subset` if it is one.
     pub backend: Option<String>,
-    /// Per cent of the requests by cluster, `500` for those that go nowhere.
+    /// Per cent of the requests by cluster, the status of the answer for those that go nowhere.
     pub shares: Option<BTreeMap<String, f64>>,
     /// Addresses of the endpoints that may receive it.
     pub endpoints: Option<Vec<String>>,

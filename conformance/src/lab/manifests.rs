@@ -128,7 +128,7 @@ kind: Pod
 metadata:
   name: {name}
   namespace: {NAMESPACE}
-  labels: {{app: {service}}}{annotation}
+  labels: {{app: {service}, pod: {name}}}{annotation}
 spec:
   serviceAccountName: {service}
   containers: [{{name: app, image: app}}]

@@ -21,3 +21,4 @@ mod routes;
 mod strict;
 mod telemetry;
 mod timeouts;
+mod virtual_service;

@@ -123,9 +123,9 @@ fn compare_forwarded(
         .filter(|address| apps.is_running(address))
         .map(|address| address.to_string())
         .collect();
-    let nowhere = judged.shares.contains_key("500");
+    let nowhere = judged.shares.contains_key(&answer.status.to_string());
     match answer.status {
-        500 if nowhere => {}
+        500 | 503 if nowhere => {}
         503 if reachable.is_empty() => {}
         200 if !reachable.is_empty() && ask.method_and_target().0 == http::Method::HEAD => {}
         200 if !reachable.is_empty() => {

@@ -22,6 +22,7 @@ fn on(path: PathMatch) -> HttpMatch {
         method: None,
         headers: Vec::new(),
         query: Vec::new(),
+        more: None,
     }
 }
 

@@ -55,10 +55,7 @@ fn maglev() -> Balancer {
 }
 
 fn cluster(endpoints: &[Endpoint], settings: ClusterSettings) -> Cluster {
-    let key = ClusterKey {
-        service: ObjectKey::new("shop", "web"),
-        port: 80,
-    };
+    let key = ClusterKey::new(ObjectKey::new("shop", "web"), 80);
     Cluster::new(key, endpoints, Arc::new(settings), 0)
 }
 

@@ -44,10 +44,7 @@ fn endpoints(count: u8) -> Vec<Endpoint> {
 }
 
 fn cluster(count: u8) -> Cluster {
-    let key = ClusterKey {
-        service: ObjectKey::new("default", "web"),
-        port: 80,
-    };
+    let key = ClusterKey::new(ObjectKey::new("default", "web"), 80);
     Cluster::new(key, &endpoints(count), Arc::default(), 0)
 }
 

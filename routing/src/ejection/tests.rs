@@ -42,10 +42,7 @@ fn cluster(rules: OutlierDetection, count: u8, panic_threshold_percent: u8) -> C
         },
         ..ClusterSettings::default()
     };
-    let key = ClusterKey {
-        service: ObjectKey::new("shop", "web"),
-        port: 80,
-    };
+    let key = ClusterKey::new(ObjectKey::new("shop", "web"), 80);
     let endpoints: Vec<_> = (0..count).map(endpoint).collect();
     Cluster::new(key, &endpoints, Arc::new(settings), 0)
 }

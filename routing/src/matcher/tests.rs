@@ -20,6 +20,7 @@ fn request<'a>(headers: &'a HeaderMap, query: Option<&'a str>) -> RequestParts<'
         authority: "Foo.example:80",
         path: "/",
         query,
+        caller_namespace: None,
         headers,
     }
 }
@@ -121,6 +122,7 @@ fn all_parts_must_hold() {
             name: "q".into(),
             value: exact("1"),
         }],
+        more: None,
     };
     let mut headers = HeaderMap::new();
     headers.insert("a", HeaderValue::from_static("1"));

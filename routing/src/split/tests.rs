@@ -12,10 +12,10 @@ fn backends(weights: &[u32]) -> Vec<Backend> {
         target: if at % 3 == 2 {
             BackendTarget::Invalid("no such service".into())
         } else {
-            BackendTarget::Cluster(ClusterKey {
-                service: ObjectKey::new("default", format!("s{at}")),
-                port: 80,
-            })
+            BackendTarget::Cluster(ClusterKey::new(
+                ObjectKey::new("default", format!("s{at}")),
+                80,
+            ))
         },
         filters: Vec::new(),
     };

@@ -135,18 +135,12 @@ fn snapshot() -> Snapshot {
         snapshot.workloads.insert(*address, pod.clone());
     }
     for (port, workload) in [(80, Some(pod.clone())), (81, None)] {
-        let cluster = ClusterKey {
-            service: key.clone(),
-            port,
-        };
+        let cluster = ClusterKey::new(key.clone(), port);
         snapshot
             .clusters
             .insert(cluster, Arc::from([endpoint(workload)]));
     }
-    let limited = ClusterKey {
-        service: key,
-        port: 80,
-    };
+    let limited = ClusterKey::new(key, 80);
     let settings = Arc::new(limits_and_outliers());
     snapshot.cluster_settings.insert(limited, settings);
     snapshot

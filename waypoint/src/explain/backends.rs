@@ -34,12 +34,11 @@ pub(super) fn backends(
         let share = f64::from(written.weight) * 100.0 / sum;
         match &written.target {
             BackendTarget::Invalid(reason) => {
-                let mut backend = Backend::new("invalid".to_owned(), written.weight, share);
-                backend.answer = Some(Answer {
-                    reason: Some(reason.to_string()),
-                    ..Answer::of(Outcome::InvalidBackend, grpc)
-                });
-                backend
+                Backend::nowhere(written.weight, share, reason, Outcome::InvalidBackend, grpc)
+            }
+            BackendTarget::Unknown(reason) => {
+                let outcome = Outcome::UnknownDestination;
+                Backend::nowhere(written.weight, share, reason, outcome, grpc)
             }
             BackendTarget::Cluster(key) => {
                 let mut backend = Backend::new(key.to_string(), written.weight, share);
@@ -58,6 +57,16 @@ pub(super) fn backends(
 }
 
 impl Backend {
+    /// A target that could not be resolved.
+    fn nowhere(weight: u32, share: f64, reason: &str, outcome: Outcome, grpc: bool) -> Self {
+        let mut backend = Self::new("invalid".to_owned(), weight, share);
+        backend.answer = Some(Answer {
+            reason: Some(reason.to_owned()),
+            ..Answer::of(outcome, grpc)
+        });
+        backend
+    }
+
     pub(super) fn new(name: String, weight: u32, share_percent: f64) -> Self {
         Self {
             name,

@@ -281,12 +281,18 @@ fn route(found: &Found) -> Route {
 fn match_words(matched: &HttpMatch) -> String {
     let text = |value: &TextMatch| match value {
         TextMatch::Exact(value) => format!("= {value}"),
+        TextMatch::Prefix(value) => format!("begins with {value}"),
+        TextMatch::Present => "present".to_owned(),
         TextMatch::Regex(pattern) => format!("~ {}", pattern.source()),
     };
     let mut words = vec![match &matched.path {
         PathMatch::Exact(path) => format!("path = {path}"),
         PathMatch::Prefix(prefix) if prefix.is_empty() => "any path".to_owned(),
         PathMatch::Prefix(prefix) => format!("path prefix {prefix}"),
+        PathMatch::Begins { text, ignore_case } => match ignore_case {
+            false => format!("path begins with {text}"),
+            true => format!("path begins with {text} in any case"),
+        },
         PathMatch::Regex(pattern) => format!("path ~ {}", pattern.source()),
     }];
     words.extend(matched.method.as_ref().map(|m| format!("method {m}")));
@@ -294,13 +300,20 @@ fn match_words(matched: &HttpMatch) -> String {
     words.extend(headers.map(|h| format!("header {} {}", h.name, text(&h.value))));
     let query = matched.query.iter();
     words.extend(query.map(|q| format!("query {} {}", q.name, text(&q.value))));
+    if let Some(more) = &matched.more {
+        words.extend(more.method.as_ref().map(|m| format!("method {}", text(m))));
+        let without = more.without_headers.iter();
+        words.extend(without.map(|h| format!("not header {} {}", h.name, text(&h.value))));
+        let caller = more.caller_namespace.iter();
+        words.extend(caller.map(|namespace| format!("caller of namespace {namespace}")));
+    }
     words.join(", ")
 }
 
 fn answer(decision: &Decision<'_>, grpc: bool) -> Option<Answer> {
     let outcome = decision.answer.outcome()?;
     // A redirect is a redirect, to gRPC too.
-    let grpc = grpc && outcome != Outcome::Redirected;
+    let grpc = grpc && !matches!(outcome, Outcome::Redirected | Outcome::DirectResponse);
     let mut answer = Answer::of(outcome, grpc);
     if let Some(details) = decision.details() {
         answer.details = details.into_owned();
@@ -308,6 +321,10 @@ fn answer(decision: &Decision<'_>, grpc: bool) -> Option<Answer> {
     answer.reason = decision.reason().map(|reason| reason.into_owned());
     if let Decided::Unauthenticated(failure) = &decision.answer {
         answer.body = failure.status.message().to_owned();
+    }
+    if let Decided::Direct(direct) = &decision.answer {
+        answer.status = direct.status.as_u16();
+        direct.body.as_ref().clone_into(&mut answer.body);
     }
     if let Decided::Redirect { status, location } = &decision.answer {
         answer.status = status.as_u16();

@@ -70,6 +70,10 @@ impl ProxyHttp for Gate {
                 note_outcome(ctx, Outcome::Preflight);
                 reply::preflight(session, headers).await?;
             }
+            Judged::Direct(direct) => {
+                note_outcome(ctx, Outcome::DirectResponse);
+                reply::direct(session, &direct).await?;
+            }
             Judged::Redirect(status, location) => {
                 note_outcome(ctx, Outcome::Redirected);
                 reply::redirect(session, status, location).await?;

@@ -11,7 +11,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use cairn_config_schema::snapshot::ClusterKey;
+use cairn_config_schema::snapshot::{ClusterKey, DirectResponse};
 use cairn_filters::chain::{Answer, Authenticated, Decision, Destination, RequestView};
 use cairn_filters::login::challenge;
 use cairn_filters::outcome::{Outcome, is_grpc};
@@ -42,6 +42,8 @@ pub(super) enum Judged {
     Unauthenticated(Outcome, &'static str, HeaderValue),
     /// A CORS preflight is answered with these headers.
     Preflight(HeaderMap),
+    /// The route itself answers.
+    Direct(Arc<DirectResponse>),
     /// The request is redirected.
     Redirect(http::StatusCode, HeaderValue),
 }
@@ -230,6 +232,9 @@ fn answered(decision: &Decision<'_>, failure: Outcome, exchange: &mut Exchange) 
     }
     if let Answer::Preflight(headers) = &decision.answer {
         return Judged::Preflight(headers.clone());
+    }
+    if let Answer::Direct(direct) = &decision.answer {
+        return Judged::Direct(direct.clone());
     }
     let outcome = decision.answer.outcome().unwrap_or(failure);
     if let Some(details) = decision.details() {

@@ -1,6 +1,7 @@
 //! Sends the answers that Cairn gives by itself.
 
 use bytes::Bytes;
+use cairn_config_schema::snapshot::DirectResponse;
 use cairn_filters::outcome::LocalReply;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, WWW_AUTHENTICATE,
@@ -62,6 +63,21 @@ pub async fn preflight(session: &mut Session, headers: HeaderMap) -> Result<()> 
     }
     header.insert_header(CONTENT_LENGTH, HeaderValue::from_static("0"))?;
     finish(session, header, Bytes::new(), false).await
+}
+
+/// Sends what a route answers by itself.
+pub async fn direct(session: &mut Session, direct: &DirectResponse) -> Result<()> {
+    let mut header = ResponseHeader::build(direct.status, Some(4))?;
+    let body = Bytes::copy_from_slice(direct.body.as_bytes());
+    // RFC 9110 8.6: no length where there can be no body.
+    if !matches!(direct.status.as_u16(), 100..=199 | 204 | 304) {
+        header.insert_header(CONTENT_LENGTH, HeaderValue::from(body.len()))?;
+    }
+    if !body.is_empty() {
+        let text = HeaderValue::from_static("text/plain");
+        header.insert_header(CONTENT_TYPE, text)?;
+    }
+    finish(session, header, body, false).await
 }
 
 /// Sends a redirect.

@@ -74,6 +74,7 @@ fn rule(prefix: &str, filters: Vec<Filter>, backends: Vec<Backend>) -> HttpRule 
             method: None,
             headers: Vec::new(),
             query: Vec::new(),
+            more: None,
         }],
         filters,
         backends,
@@ -83,10 +84,7 @@ fn rule(prefix: &str, filters: Vec<Filter>, backends: Vec<Backend>) -> HttpRule 
 }
 
 fn cluster(name: &str) -> BackendTarget {
-    BackendTarget::Cluster(ClusterKey {
-        service: ObjectKey::new("default", name),
-        port: 80,
-    })
+    BackendTarget::Cluster(ClusterKey::new(ObjectKey::new("default", name), 80))
 }
 
 fn backend(target: BackendTarget) -> Backend {

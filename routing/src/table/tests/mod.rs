@@ -27,6 +27,7 @@ fn on(path: PathMatch) -> HttpMatch {
         method: None,
         headers: Vec::new(),
         query: Vec::new(),
+        more: None,
     }
 }
 
@@ -102,6 +103,7 @@ fn ask(
         authority: "service.example",
         path,
         query,
+        caller_namespace: None,
         headers: &headers,
     });
     match found {

@@ -20,7 +20,7 @@ fn oracle(
     let kind = |m: &HttpMatch| match &m.path {
         PathMatch::Exact(_) => 0,
         PathMatch::Prefix(_) => 1,
-        PathMatch::Regex(_) => 2,
+        PathMatch::Regex(_) | PathMatch::Begins { .. } => 2,
     };
     let prefix_len = |m: &HttpMatch| match &m.path {
         PathMatch::Prefix(p) => p.len(),
@@ -47,6 +47,7 @@ fn oracle(
                 request.path == &**p || request.path.starts_with(&format!("{p}/"))
             }
             PathMatch::Regex(p) => p.matches(request.path),
+            PathMatch::Begins { .. } => unreachable!("of VirtualServices"),
         };
         let text = |wanted: &TextMatch, value: &str| matches!(wanted, TextMatch::Exact(t) if **t == *value);
         let header = |h: &HeaderMatch| {
@@ -134,6 +135,7 @@ proptest! {
             authority: "service.example",
             path: &path,
             query: (!query.is_empty()).then_some(&query),
+            caller_namespace: None,
             headers: &headers,
         };
         let found = match RouteTable::compile(&routes).find(&request) {

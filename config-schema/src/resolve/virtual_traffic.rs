@@ -1,0 +1,141 @@
+//! Timeouts and retries of a VirtualService's rule (specs/policies.md 2.6, specs/istio-waypoint.md 4.6).
+
+use std::ops::RangeInclusive;
+
+use super::virtual_rules::Reading;
+use crate::diagnostics::Code;
+use crate::duration;
+use crate::limits::RETRIES_PER_REQUEST_MAX;
+use crate::resources::virtual_service::{HttpRoute, Retries};
+use crate::snapshot::{BackOff, RetryConditions, RetryPolicy, RuleTraffic, Timeouts};
+
+/// No back-off is shorter, in milliseconds: Istio's base.
+const BACK_OFF_MIN_MS: u64 = 25;
+
+/// What a rule says about time and failure.
+pub(super) fn read(written: &HttpRoute, reading: &mut Reading<'_>) -> RuleTraffic {
+    if written.fault.is_some() {
+        let at = format!("{}.fault", reading.path);
+        let message = "fault is not supported yet";
+        reading.warn(Code::Unsupported, &at, message, "no fault is injected");
+    }
+    let base = reading.path.clone();
+    let mut timeouts = Timeouts {
+        request_ms: (written.timeout.as_deref())
+            .and_then(|text| duration_ms(text, &format!("{base}.timeout"), reading)),
+        attempt_ms: None,
+    };
+    let retry = written.retries.as_ref().map(|written| {
+        let at = format!("{base}.retries");
+        timeouts.attempt_ms = (written.per_try_timeout.as_deref())
+            .and_then(|text| duration_ms(text, &format!("{at}.perTryTimeout"), reading));
+        retry(written, &at, reading)
+    });
+    RuleTraffic { timeouts, retry }
+}
+
+/// A duration; zero means without limit.
+pub(super) fn duration_ms(text: &str, at: &str, reading: &mut Reading<'_>) -> Option<u64> {
+    match duration::go_ms(text) {
+        Some(ms) => (ms > 0).then_some(ms),
+        None => {
+            let message = format!("'{text}' is not a duration such as 10s or 500ms");
+            reading.fail(Code::BadValue, at, message);
+            None
+        }
+    }
+}
+
+fn retry(written: &Retries, at: &str, reading: &mut Reading<'_>) -> RetryPolicy {
+    if written.retry_ignore_previous_hosts == Some(false) {
+        let at = format!("{at}.retryIgnorePreviousHosts");
+        let message = "a retry always goes to another endpoint while there is one";
+        let effect = "it is as if it were true";
+        reading.warn(Code::Unsupported, &at, message, effect);
+    }
+    if written.retry_remote_localities.is_some() {
+        let at = format!("{at}.retryRemoteLocalities");
+        let message = "endpoints are picked wherever they are";
+        let effect = "retries go to any locality";
+        reading.warn(Code::Unsupported, &at, message, effect);
+    }
+    let back_off = (written.backoff.as_deref())
+        .and_then(|text| duration_ms(text, &format!("{at}.backoff"), reading))
+        .map_or_else(BackOff::default, |ms| {
+            let base_ms = ms.max(BACK_OFF_MIN_MS);
+            BackOff {
+                at_least_ms: 0,
+                spread_ms: base_ms,
+                at_most_ms: base_ms.saturating_mul(10),
+            }
+        });
+    RetryPolicy {
+        retries_max: attempts(written.attempts, &format!("{at}.attempts"), reading),
+        on: conditions(
+            written.retry_on.as_deref(),
+            &format!("{at}.retryOn"),
+            reading,
+        ),
+        back_off,
+    }
+}
+
+fn attempts(written: i64, at: &str, reading: &mut Reading<'_>) -> u32 {
+    match u32::try_from(written) {
+        Ok(attempts) if attempts <= RETRIES_PER_REQUEST_MAX => attempts,
+        Ok(_) => {
+            let message = format!("{written} retries of one request are more than it ever gets");
+            let effect = format!("a request is retried {RETRIES_PER_REQUEST_MAX} times at most");
+            reading.warn(Code::BadValue, at, message, &effect);
+            RETRIES_PER_REQUEST_MAX
+        }
+        Err(_) => {
+            let message = format!("{written} is not a number of retries");
+            reading.fail(Code::BadValue, at, message);
+            0
+        }
+    }
+}
+
+/// `retryOn`: Envoy's words and statuses. Without it, what is retried in any case: an endpoint that
+/// could not be reached, or that said that it did not look.
+fn conditions(written: Option<&str>, at: &str, reading: &mut Reading<'_>) -> RetryConditions {
+    let mut on = RetryConditions::default();
+    let words = written.unwrap_or_default().split(',').map(str::trim);
+    for word in words.filter(|word| !word.is_empty()) {
+        match word {
+            "connect-failure" | "refused-stream" | "retriable-status-codes" => {}
+            "5xx" => {
+                on.statuses.push(500..=599);
+                on.reset = true;
+                on.timeout = true;
+            }
+            "gateway-error" => on.statuses.push(502..=504),
+            "retriable-4xx" => on.statuses.push(409..=409),
+            "reset" | "reset-before-request" => {
+                on.reset = true;
+                on.timeout = true;
+            }
+            "unavailable" | "cancelled" | "deadline-exceeded" | "internal"
+            | "resource-exhausted" => {
+                let message = format!("answers are not retried by their gRPC status ({word}) yet");
+                let effect = "requests that an endpoint refused to look at are retried";
+                reading.warn(Code::Unsupported, at, message, effect);
+            }
+            other => match status(other) {
+                Some(statuses) => on.statuses.push(statuses),
+                None => {
+                    let message = format!("there is no condition '{other}'");
+                    let effect = "the other conditions are in force";
+                    reading.warn(Code::BadValue, at, message, effect);
+                }
+            },
+        }
+    }
+    on
+}
+
+fn status(word: &str) -> Option<RangeInclusive<u16>> {
+    let status = word.parse().ok()?;
+    (100..=599).contains(&status).then_some(status..=status)
+}
