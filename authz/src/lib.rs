@@ -16,6 +16,7 @@ mod token;
 mod verdict;
 mod words;
 
+pub use decide::Question;
 pub use explain::{
     ClauseOutcome, Explanation, NearestAllow, PolicyOutcome, RuleOutcome, ShadowOutcome,
 };

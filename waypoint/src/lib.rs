@@ -8,6 +8,7 @@ pub mod client_stream;
 pub mod demo;
 pub mod drain;
 pub mod explain;
+pub mod external;
 pub mod jwks;
 pub mod limits;
 pub mod listener;

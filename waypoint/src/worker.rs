@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use crate::drain::{Drain, InFlight};
+use crate::external::Clients;
 use crate::jwks::Jwks;
 use crate::listener::accept;
 use crate::listener::admit::Refusal;
@@ -19,7 +20,7 @@ use crate::runtime::Runtime;
 use crate::telemetry;
 use crate::tls::{Acceptor, IdentitySource};
 use crate::upstream::tunnel_pool::FORGET_INTERVAL;
-use crate::upstream::{Dialer, Egress};
+use crate::upstream::{Destination, Dialer, Egress};
 
 /// What the tasks of one worker share.
 pub struct Worker {
@@ -33,6 +34,8 @@ pub struct Worker {
     pub identity: Arc<IdentitySource>,
     /// Keys that verify tokens.
     pub jwks: Arc<Jwks>,
+    /// Connections to authorization services.
+    pub external: Clients,
     engine: OnceLock<Engine>,
 }
 
@@ -72,6 +75,7 @@ impl Worker {
             drain: parts.drain,
             identity: parts.identity,
             jwks: parts.jwks,
+            external: Clients::default(),
             engine: OnceLock::new(),
         });
         let connections = Shared::new(parts.dialer);
@@ -124,11 +128,13 @@ async fn sweep(worker: &Worker) {
                     .collect::<Vec<_>>()
             })
             .collect();
-        engine.connections().retain(|destination| {
+        let is_alive = |destination: &Destination| {
             destination.epoch == epoch
                 && destination.egress.as_ref().is_none_or(Egress::is_open)
                 && (alive.contains(&destination.address)
                     || runtime.workload(destination.address.ip()).is_some())
-        });
+        };
+        engine.connections().retain(is_alive);
+        worker.external.retain(is_alive);
     }
 }

@@ -293,6 +293,7 @@ pub fn policies() -> impl Strategy<Value = Vec<Policy>> {
         let numbered = all.into_iter().enumerate();
         let named = numbered.map(|(n, (action, rules, dry_run, broken))| Policy {
             dry_run,
+            provider: None,
             broken: broken.then(|| "broken policy".into()),
             ..policy(&format!("p{n}"), action, rules)
         });

@@ -10,6 +10,7 @@ mod fault;
 mod kube;
 mod list;
 mod mesh;
+mod mesh_providers;
 mod names;
 mod node;
 mod object;
@@ -31,6 +32,7 @@ use crate::resources::{AnyObject, Broken};
 pub use pods::{NodePod, node_pods};
 
 pub(crate) use list::{CutList, cut_list};
+pub(crate) use mesh::duration_ms;
 pub(crate) use names::Names;
 pub(crate) use split::{Document, documents};
 

@@ -6,6 +6,7 @@
 
 mod authentication;
 mod calico_path;
+mod external;
 mod l7_ports;
 mod labels;
 mod mesh;
@@ -26,6 +27,10 @@ pub use authentication::{
     RequestPrincipal, TokenHeader,
 };
 pub use calico_path::calico_path;
+pub use external::{
+    BodyInCheck, CheckProtocol, ExternalProvider, FRAMING_HEADERS, GrpcCheck, HeaderNames,
+    HttpCheck, Provider,
+};
 pub use l7_ports::L7Port;
 pub use labels::{Label, LabelExpression, LabelView, Labels, Truth};
 pub use mesh::{Mesh, PathNormalization};

@@ -10,6 +10,7 @@
 )]
 
 mod change;
+mod ext_authz;
 mod ipv6;
 mod laboratory;
 mod policy;

@@ -9,7 +9,7 @@ use cairn_authz::jwt::{self, KeySets, Login, Memory, Status};
 use cairn_config_schema::diagnostics::Severity;
 use cairn_config_schema::snapshot::{AppProtocol, HttpMatch, PathMatch, Snapshot, TextMatch};
 use cairn_filters::authority;
-use cairn_filters::chain::{Answer as Decided, Decision, RequestView, facts, tcp_facts};
+use cairn_filters::chain::{Answer as Decided, Decision, External, RequestView, facts, tcp_facts};
 use cairn_filters::outcome::{LocalReply, Outcome, is_grpc};
 use cairn_routing::Found;
 use http::header::{HOST, HeaderValue};
@@ -217,6 +217,7 @@ impl Request<'_> {
             authority: &authority,
             headers: &self.headers,
             login: Some(&login),
+            external: External::Unasked,
         };
         let decision = target.chain.decide(&view);
         report.request = Some(HttpRequest {

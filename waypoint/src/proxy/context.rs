@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use cairn_filters::chain::ResponseChanges;
+use cairn_filters::external::HeaderMutation;
 use cairn_filters::outcome::Outcome;
 use cairn_routing::{ActiveRequest, Cluster};
 
@@ -35,6 +37,8 @@ pub struct RequestContext {
     pub request_trailers: bool,
     /// The endpoint's response has been passed on to its end.
     pub response_ended: bool,
+    /// What was read of the body before the request was decided and is in no buffer of the engine.
+    pub body_read: Option<Bytes>,
     /// Keeps a drain waiting.
     pub held: Option<Held>,
 }
@@ -47,4 +51,6 @@ pub struct Plan {
     pub version: HttpVersion,
     /// Changes of the response header.
     pub response_changes: ResponseChanges,
+    /// What authorization services add to it.
+    pub external_headers: Vec<HeaderMutation>,
 }

@@ -4,13 +4,14 @@
 //! - read the runtime, once;
 //! - refuse what is malformed or framed ambiguously (`screen.rs`);
 //! - clean the headers;
+//! - ask the providers of CUSTOM policies (`external.rs`);
 //! - authenticate: verify the token and take it out;
 //! - judge: normalise, route, authorise;
 //! - answer here, or choose a backend and change the request.
 
 use std::sync::Arc;
 
-use cairn_filters::chain::{Answer, Authenticated, Decision, Destination, RequestView};
+use cairn_filters::chain::{Answer, Authenticated, Decision, Destination, External, RequestView};
 use cairn_filters::login::challenge;
 use cairn_filters::outcome::{Outcome, is_grpc};
 use cairn_routing::Found;
@@ -20,11 +21,13 @@ use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
 use super::context::{Plan, RequestContext};
+use super::external::{Asked, Subject};
 use super::headers::{self, RequestHeaders};
 use super::http::Gate;
 use super::stream_context::StreamContext;
-use super::{attempt, login, screen};
+use super::{attempt, body, login, screen};
 use crate::drain::Kind;
+use crate::external::Denial;
 use crate::runtime::{Runtime, Target};
 use crate::telemetry::exchange::{Exchange, HttpExchange, Peer};
 
@@ -36,12 +39,14 @@ pub(super) enum Judged {
     Answer(Outcome),
     /// The request's token is refused: body and challenge say why.
     Unauthenticated(Outcome, &'static str, HeaderValue),
+    /// An authorization service, or that there is none, decides what the client gets.
+    External(Outcome, Denial),
     /// The request is redirected.
     Redirect(http::StatusCode, HeaderValue),
 }
 
 impl Gate {
-    pub(super) fn judge(&self, session: &mut Session, ctx: &mut RequestContext) -> Judged {
+    pub(super) async fn judge(&self, session: &mut Session, ctx: &mut RequestContext) -> Judged {
         let Some(stream) = stream_context(session) else {
             return Judged::Answer(Outcome::Internal);
         };
@@ -74,7 +79,22 @@ impl Gate {
             return Judged::Answer(Outcome::Internal);
         };
         let http = HttpExchange { authority, ..http };
-        let judged = self.decide(session, exchange, &http, &target, runtime, &mut ctx.plan);
+        let subject = Subject {
+            http: &http,
+            target: &target,
+            runtime,
+        };
+        let judged = match self.asked(session, exchange, subject).await {
+            Err(judged) => judged,
+            Ok(asked) => {
+                let judged = self.decide(session, exchange, subject, &asked, &mut ctx.plan);
+                if let Some(plan) = &mut ctx.plan {
+                    plan.external_headers = asked.response;
+                }
+                ctx.body_read = body::kept(session, asked.body);
+                judged
+            }
+        };
         let request_id = session.req_header().headers.get("x-request-id").cloned();
         let path = login::shown_path(&target.chain, http.path);
         exchange.http = Some(HttpExchange {
@@ -85,42 +105,55 @@ impl Gate {
         judged
     }
 
+    /// Cleans the headers, and asks whoever CUSTOM policies want asked.
+    async fn asked(
+        &self,
+        session: &mut Session,
+        exchange: &mut Exchange,
+        subject: Subject<'_>,
+    ) -> Result<Asked, Judged> {
+        let own = self.worker.identity.current();
+        subject.target.chain.clean(
+            &mut RequestHeaders(session.req_header_mut()),
+            Some(&own.identity),
+            Some(&exchange.origin.peer.identity),
+            request_id,
+        );
+        match subject.target.chain.asks() {
+            false => Ok(Asked::default()),
+            // Boxed: requests that nobody is asked about are not to carry its state.
+            true => Box::pin(self.consult(session, exchange, subject)).await,
+        }
+    }
+
     fn decide(
         &self,
         session: &mut Session,
         exchange: &mut Exchange,
-        http: &HttpExchange,
-        target: &Target,
-        runtime: &Runtime,
+        subject: Subject<'_>,
+        asked: &Asked,
         plan: &mut Option<Plan>,
     ) -> Judged {
+        let Subject {
+            http,
+            target,
+            runtime,
+        } = subject;
         let peer = exchange.origin.peer.clone();
-        let own = self.worker.identity.borrow();
         let http2 = session.is_http2();
         let request = session.req_header_mut();
-        target.chain.clean(
-            &mut RequestHeaders(request),
-            Some(&own.identity),
-            Some(&peer.identity),
-            request_id,
-        );
-        let (method, path) = (&http.method, &*http.path);
+        let path = asked.target.as_deref().unwrap_or(&http.path);
         let jwks = &self.worker.jwks;
-        let login = login::authenticate(&target.chain, jwks, request, method, path);
-        let decision = target.chain.decide(&RequestView {
-            peer: Some(&peer.identity),
-            source_ip: peer.address.ip(),
-            destination: target.destination,
-            method: &http.method,
-            target: &http.path,
-            authority: &http.authority,
-            headers: &request.headers,
-            login: login.as_ref(),
-        });
+        let login = login::authenticate(&target.chain, jwks, request, &http.method, path);
+        let view = RequestView {
+            target: path,
+            external: asked.external(),
+            ..request_view(target, http, &peer, &request.headers, login.as_ref())
+        };
+        let decision = target.chain.decide(&view);
         note_decision(exchange, &decision);
         if decision.answer.is_denial() {
-            let (headers, login) = (&request.headers, login.as_ref());
-            exchange.reason = denial(target, &decision, http, &peer, headers, login);
+            exchange.reason = denial(target, &decision, &view);
         }
         if let Answer::Unauthenticated(failure) = &decision.answer {
             let path = decision.target.as_ref().map_or("/", |t| &*t.path);
@@ -156,6 +189,7 @@ impl Gate {
         let version = attempt::version(runtime, destination, target, http2 && !upgrade, upgrade);
         *plan = Some(Plan {
             response_changes: decision.response_changes(destination.backend()),
+            external_headers: Vec::new(),
             version,
             cluster,
         });
@@ -194,15 +228,22 @@ fn answered(decision: &Decision<'_>, failure: Outcome, exchange: &mut Exchange) 
 }
 
 /// Why policy denied it: the deciding rule, or the nearest allow and what it lacks.
-fn denial(
+fn denial(target: &Target, decision: &Decision<'_>, view: &RequestView<'_, '_>) -> Option<String> {
+    let normalised = decision.target.as_ref()?;
+    let facts = cairn_filters::chain::facts(view, normalised, decision.found.as_ref());
+    let verdict = decision.verdict.as_ref()?;
+    Some(verdict.reason(target.chain.policies(), &facts))
+}
+
+/// A request as it came, about which nobody was asked.
+pub(super) fn request_view<'r>(
     target: &Target,
-    decision: &Decision<'_>,
-    http: &HttpExchange,
-    peer: &Peer,
-    headers: &HeaderMap,
-    login: Option<&Authenticated>,
-) -> Option<String> {
-    let view = RequestView {
+    http: &'r HttpExchange,
+    peer: &'r Peer,
+    headers: &'r HeaderMap,
+    login: Option<&'r Authenticated>,
+) -> RequestView<'r, 'r> {
+    RequestView {
         peer: Some(&peer.identity),
         source_ip: peer.address.ip(),
         destination: target.destination,
@@ -211,11 +252,8 @@ fn denial(
         authority: &http.authority,
         headers,
         login,
-    };
-    let facts =
-        cairn_filters::chain::facts(&view, decision.target.as_ref()?, decision.found.as_ref());
-    let verdict = decision.verdict.as_ref()?;
-    Some(verdict.reason(target.chain.policies(), &facts))
+        external: External::Unasked,
+    }
 }
 
 fn note_decision(exchange: &mut Exchange, decision: &Decision<'_>) {

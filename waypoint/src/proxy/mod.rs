@@ -2,10 +2,12 @@
 //! and the only folder that knows it is this one.
 
 pub mod attempt;
+mod body;
 pub mod connector;
 pub mod context;
 pub mod engine;
 pub mod error;
+mod external;
 mod head;
 pub mod headers;
 pub mod http;

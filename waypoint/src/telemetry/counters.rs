@@ -38,6 +38,13 @@ pub static JWT_REFUSED: Gauge = Gauge::new(&names::JWT_REFUSED);
 /// Fetches of keys, by result.
 pub static JWKS_FETCHES: ByLabel = ByLabel::new(&names::JWKS_FETCHES);
 
+/// Questions to authorization services, by result.
+pub static EXT_AUTHZ_CHECKS: ByLabel = ByLabel::new(&names::EXT_AUTHZ_CHECKS);
+/// Questions to authorization services without a usable answer, by reason.
+pub static EXT_AUTHZ_ERRORS: ByLabel = ByLabel::new(&names::EXT_AUTHZ_ERRORS);
+/// Questions to authorization services that wait for their answer.
+pub static EXT_AUTHZ_WAITING: Gauge = Gauge::new(&names::EXT_AUTHZ_WAITING);
+
 static RELOADS: ByLabel = ByLabel::new(&names::RELOADS);
 static RELOAD_DURATION: Value = Value::new(&names::RELOAD_DURATION);
 static SNAPSHOT_VERSION: Value = Value::new(&names::SNAPSHOT_VERSION);
@@ -76,7 +83,7 @@ pub fn certificate_expires(at: SystemTime) {
 
 /// Everything above, as a scrape shows it.
 pub fn families() -> Vec<MetricFamily> {
-    let instruments: [&dyn Instrument; 18] = [
+    let instruments: [&dyn Instrument; 21] = [
         &TUNNEL_REFUSED,
         &REQUEST_REFUSED,
         &HANDSHAKE_FAILED,
@@ -95,6 +102,9 @@ pub fn families() -> Vec<MetricFamily> {
         &JWT_VALID,
         &JWT_REFUSED,
         &JWKS_FETCHES,
+        &EXT_AUTHZ_CHECKS,
+        &EXT_AUTHZ_ERRORS,
+        &EXT_AUTHZ_WAITING,
     ];
     instruments.iter().filter_map(|i| i.family()).collect()
 }

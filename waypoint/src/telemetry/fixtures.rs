@@ -125,6 +125,7 @@ pub fn policy(name: &str, action: Action) -> Arc<Policy> {
         },
         action,
         dry_run: false,
+        provider: None,
         rules: vec![],
         broken: None,
     })
