@@ -5,7 +5,8 @@ use std::sync::Arc;
 use cairn_config_schema::snapshot::{Action, ExternalProvider, Policy, Provider};
 
 use crate::facts::Facts;
-use crate::policy::{CompiledPolicy, Group, PolicySet};
+use crate::policy::{Group, PolicySet};
+use crate::policy_list::PolicyList;
 use crate::verdict::{Shadow, Verdict};
 
 /// What a CUSTOM policy wants to be asked: the rule that matches, and its provider.
@@ -37,7 +38,7 @@ impl PolicySet {
     pub fn questions(&self, facts: &Facts<'_>) -> Vec<Question> {
         let group = &self.enforced;
         let mut questions: Vec<Question> = Vec::new();
-        if !group.broken.is_empty() {
+        if !group.broken.is_empty() || group.custom.first_match(facts).is_none() {
             return questions;
         }
         for compiled in &group.custom {
@@ -105,10 +106,12 @@ fn enforce(group: &Group, facts: &Facts<'_>, custom: Custom) -> Verdict {
     if let Some(policy) = group.broken.first() {
         return verdict(false, Some(policy), None);
     }
-    let denying = group.custom.iter().filter(|c| custom.denies(&c.policy));
-    for compiled in denying {
-        if let Some(rule) = compiled.first_match(facts) {
-            return verdict(false, Some(&compiled.policy), Some(rule));
+    // One question for most requests; which policy it is matters only if some match.
+    if group.custom.first_match(facts).is_some() {
+        let denying = group.custom.iter().filter(|c| custom.denies(&c.policy));
+        let mut matching = denying.filter_map(|c| Some((&c.policy, c.first_match(facts)?)));
+        if let Some((policy, rule)) = matching.next() {
+            return verdict(false, Some(policy), Some(rule));
         }
     }
     if let Some((policy, rule)) = first_match(&group.deny, facts) {
@@ -134,12 +137,11 @@ fn verdict(allowed: bool, policy: Option<&Arc<Policy>>, rule: Option<usize>) -> 
 }
 
 fn first_match<'a>(
-    policies: &'a [CompiledPolicy],
+    policies: &'a PolicyList,
     facts: &Facts<'_>,
 ) -> Option<(&'a Arc<Policy>, usize)> {
-    policies
-        .iter()
-        .find_map(|p| p.first_match(facts).map(|rule| (&p.policy, rule)))
+    let (compiled, rule) = policies.first_match(facts)?;
+    Some((&compiled.policy, rule))
 }
 
 /// Each action is a shadow engine of its own, as in Istio: the dry-run ALLOW policies do not see

@@ -8,6 +8,7 @@ use cairn_config_schema::snapshot::{Action, Policy, PolicyRule};
 use crate::clause::{self, Clause};
 use crate::facts::Facts;
 use crate::network::Network;
+use crate::policy_list::PolicyList;
 
 /// The policies that apply to one service or workload, compiled. Immutable.
 #[derive(Clone, Debug, Default)]
@@ -23,9 +24,9 @@ pub struct PolicySet {
 pub(crate) struct Group {
     /// Broken as a whole, of whatever action.
     pub(crate) broken: Vec<Arc<Policy>>,
-    pub(crate) custom: Vec<CompiledPolicy>,
-    pub(crate) deny: Vec<CompiledPolicy>,
-    pub(crate) allow: Vec<CompiledPolicy>,
+    pub(crate) custom: PolicyList,
+    pub(crate) deny: PolicyList,
+    pub(crate) allow: PolicyList,
 }
 
 /// A policy and its rules, index for index.
@@ -71,16 +72,12 @@ impl PolicySet {
         let mut policies = policies.to_vec();
         policies.sort_by(|a, b| a.origin.key.cmp(&b.origin.key));
         policies.dedup_by(|a, b| Arc::ptr_eq(a, b));
-        let mut set = Self::default();
-        for policy in policies {
-            let group = if policy.dry_run {
-                &mut set.dry_run
-            } else {
-                &mut set.enforced
-            };
-            group.add(policy);
+        let (dry_run, enforced) = policies.into_iter().partition(|policy| policy.dry_run);
+        Self {
+            enforced: Group::new(enforced),
+            dry_run: Group::new(dry_run),
+            network: None,
         }
-        set
     }
 
     /// With the network policies that apply, which are asked after all others have allowed.
@@ -96,24 +93,18 @@ impl PolicySet {
 }
 
 impl Group {
-    fn add(&mut self, policy: Arc<Policy>) {
-        if policy.broken.is_some() {
-            self.broken.push(policy);
-            return;
-        }
-        let action = policy.action;
-        let compiled = CompiledPolicy {
-            rules: policy
-                .rules
-                .iter()
-                .map(|rule| CompiledRule::compile(rule, action))
-                .collect(),
-            policy,
+    fn new(policies: Vec<Arc<Policy>>) -> Self {
+        let (broken, whole): (Vec<_>, Vec<_>) =
+            policies.into_iter().partition(|p| p.broken.is_some());
+        let of = |action: Action| {
+            let policies = whole.iter().filter(|policy| policy.action == action);
+            PolicyList::new(policies.map(CompiledPolicy::compile).collect())
         };
-        match action {
-            Action::Allow => self.allow.push(compiled),
-            Action::Deny => self.deny.push(compiled),
-            Action::Custom => self.custom.push(compiled),
+        Self {
+            custom: of(Action::Custom),
+            deny: of(Action::Deny),
+            allow: of(Action::Allow),
+            broken,
         }
     }
 
@@ -126,6 +117,16 @@ impl Group {
 }
 
 impl CompiledPolicy {
+    fn compile(policy: &Arc<Policy>) -> Self {
+        let rules = policy.rules.iter();
+        Self {
+            rules: rules
+                .map(|rule| CompiledRule::compile(rule, policy.action))
+                .collect(),
+            policy: policy.clone(),
+        }
+    }
+
     /// The first rule that matches.
     pub(crate) fn first_match(&self, facts: &Facts<'_>) -> Option<usize> {
         self.rules.iter().position(|r| r.form(facts).matches(facts))
@@ -155,11 +156,21 @@ impl CompiledRule {
         }
     }
 
+    /// The form for HTTP requests.
+    pub(crate) fn http(&self) -> &Form {
+        &self.http
+    }
+
+    /// The form for TCP streams.
+    pub(crate) fn tcp(&self) -> &Form {
+        self.tcp.as_ref().unwrap_or(&self.http)
+    }
+
     /// The form for an HTTP request or a TCP stream, whichever the facts are of.
     pub(crate) fn form(&self, facts: &Facts<'_>) -> &Form {
-        match (&self.tcp, facts.http) {
-            (Some(tcp), None) => tcp,
-            _ => &self.http,
+        match facts.http {
+            Some(_) => self.http(),
+            None => self.tcp(),
         }
     }
 

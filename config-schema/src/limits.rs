@@ -30,3 +30,7 @@ pub const EXT_AUTHZ_TIMEOUT_DEFAULT_MS: u64 = 600_000;
 
 /// How long it may take for a route's ExternalAuth filter, which can not say, in milliseconds.
 pub const EXT_AUTHZ_FILTER_TIMEOUT_MS: u64 = 10_000;
+
+/// Retries of one request that a route may ask for. Beyond: a warning, and so many. A request that
+/// failed this often does not need another try but a mended backend.
+pub const RETRIES_PER_REQUEST_MAX: u32 = 20;

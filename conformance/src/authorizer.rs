@@ -1,6 +1,8 @@
 //! An authorization service that speaks both of the protocols, on one port: HTTP, and gRPC by tonic. What
 //! it says depends on the path it is asked about; what it was asked is kept.
 
+mod answers;
+
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,10 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use cairn_waypoint::external::messages::{
-    BoolValue, CheckRequest, CheckResponse, DeniedHttpResponse, HeaderValue, HeaderValueOption,
-    HttpResponse, HttpStatus, OkHttpResponse, QueryParameter, Status,
-};
+use cairn_waypoint::external::messages::{CheckRequest, CheckResponse};
 use futures::future::BoxFuture;
 use http::{HeaderMap, Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -55,9 +54,9 @@ impl Question {
 ///
 /// `deny` 401 with headers and body; `error` 500, gRPC UNKNOWN; `wait` only after [`Self::release`];
 /// `huge` a denial with far too many headers; `endless` a denial whose body never ends; `garbage` bytes
-/// that are no HTTP; `empty` an empty gRPC message; `both` a gRPC yes and no; `path` sets `:path`;
+/// that are no HTTP; `empty` an empty gRPC message; `both` a gRPC yes and no; `pseudo` sets `:path`;
 /// `host`, `xfcc`, `framing` set a header that is not its own; `query` changes the query; `response`
-/// adds to the response; `append` appends. Everything else is allowed with `x-user: alice` set.
+/// adds to the response; `append` has a header for each append action. Everything else is allowed with `x-user: alice` set.
 #[derive(Debug)]
 pub struct Authorizer {
     /// Where it listens.
@@ -290,118 +289,5 @@ async fn decide(
         },
     };
     let path = state.note(question).await;
-    response(&path).map(tonic::Response::new)
-}
-
-fn option(name: &str, value: &str, append: Option<bool>, append_action: i32) -> HeaderValueOption {
-    HeaderValueOption {
-        header: Some(HeaderValue {
-            key: name.to_owned(),
-            value: value.to_owned(),
-            raw_value: Vec::new(),
-        }),
-        append: append.map(|value| BoolValue { value }),
-        append_action,
-    }
-}
-
-fn response(path: &str) -> Result<CheckResponse, tonic::Status> {
-    let has = |word: &str| path.contains(word);
-    let set = |name: &str, value: &str| option(name, value, None, 2);
-    let ok = |ok: OkHttpResponse| CheckResponse {
-        status: Some(Status::default()),
-        http_response: Some(HttpResponse::Ok(ok)),
-    };
-    let setting = |name: &str, value: &str| {
-        ok(OkHttpResponse {
-            headers: vec![set(name, value)],
-            ..OkHttpResponse::default()
-        })
-    };
-    Ok(if has("deny") {
-        CheckResponse {
-            status: Some(Status {
-                code: 16,
-                message: String::new(),
-            }),
-            http_response: Some(HttpResponse::Denied(DeniedHttpResponse {
-                status: Some(HttpStatus { code: 401 }),
-                headers: vec![set("x-why", "because"), set("content-length", "99999")],
-                body: "no, 100%".to_owned(),
-            })),
-        }
-    } else if has("error") {
-        return Err(tonic::Status::unknown("broken\n"));
-    } else if has("empty") {
-        CheckResponse::default()
-    } else if has("both") {
-        CheckResponse {
-            status: Some(Status::default()),
-            http_response: Some(HttpResponse::Denied(DeniedHttpResponse::default())),
-        }
-    } else if has("bare") {
-        CheckResponse {
-            status: Some(Status {
-                code: 7,
-                message: String::new(),
-            }),
-            http_response: None,
-        }
-    } else if has("undecided") {
-        CheckResponse {
-            status: Some(Status {
-                code: 14,
-                message: String::new(),
-            }),
-            http_response: Some(HttpResponse::Error(DeniedHttpResponse {
-                status: Some(HttpStatus { code: 503 }),
-                ..DeniedHttpResponse::default()
-            })),
-        }
-    } else if has("path") {
-        setting(":path", "/elsewhere")
-    } else if has("host") {
-        setting("host", "elsewhere")
-    } else if has("xfcc") {
-        setting(
-            "x-forwarded-client-cert",
-            "By=spiffe://a/b;URI=spiffe://a/c",
-        )
-    } else if has("framing") {
-        setting("transfer-encoding", "chunked")
-    } else if has("newline") {
-        setting("x-user", "a\r\nx-admin: yes")
-    } else if has("huge") {
-        setting("x-huge", &"x".repeat(1024 * 1024))
-    } else if has("query") {
-        ok(OkHttpResponse {
-            query_parameters_to_set: vec![QueryParameter {
-                key: "user".to_owned(),
-                value: "alice".to_owned(),
-            }],
-            query_parameters_to_remove: vec!["secret".to_owned()],
-            ..OkHttpResponse::default()
-        })
-    } else if has("response") {
-        ok(OkHttpResponse {
-            response_headers_to_add: vec![option("x-seen", "1", None, 0), set("server", "mine")],
-            ..OkHttpResponse::default()
-        })
-    } else if has("append") {
-        ok(OkHttpResponse {
-            headers: vec![
-                option("x-default", "new", None, 0),
-                option("x-append", "new", Some(true), 0),
-                option("x-set", "new", Some(false), 0),
-                option("x-absent", "new", None, 1),
-                option("x-replace", "new", None, 2),
-                option("x-there", "new", None, 3),
-                option("x-not-there", "new", None, 3),
-            ],
-            headers_to_remove: vec!["x-gone".to_owned()],
-            ..OkHttpResponse::default()
-        })
-    } else {
-        setting("x-user", "alice")
-    })
+    answers::response(&path).map(tonic::Response::new)
 }

@@ -12,9 +12,9 @@ use aya::programs::{CgroupAttachMode, CgroupSockAddr, ProgramError};
 use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
 
 use crate::kernel::PinnedLink;
-use crate::layout::{PROGRAMS, WITH_RETVAL};
+use crate::layout::{self, PROGRAMS, WITH_RETVAL};
 use crate::maps::Maps;
-use crate::{RedirectError, error, place};
+use crate::{RedirectError, Sizes, error, place};
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/redirect.bpf.o"));
 
@@ -24,11 +24,19 @@ pub(crate) fn link_name(program: &str) -> String {
 }
 
 /// Loads and attaches; `own_cgroup` is the id of the cgroup that is not steered.
-pub(crate) fn attach(folder: &Path, cgroup: &Path, own_cgroup: u64) -> Result<Maps, RedirectError> {
+pub(crate) fn attach(
+    folder: &Path,
+    cgroup: &Path,
+    own_cgroup: u64,
+    sizes: Sizes,
+) -> Result<Maps, RedirectError> {
     let cgroup_id = place::cgroup_id(cgroup)?;
-    let undo = Undo::begin(folder)?;
-    Maps::check(folder)?;
-    let (mut programs, features) = load(folder)?;
+    let aside = match Maps::have(folder, sizes)? {
+        true => None,
+        false => Some(set_aside(folder)?),
+    };
+    let undo = Undo::begin(folder, aside)?;
+    let (mut programs, features) = load(folder, sizes)?;
     let mut maps = Maps::open(folder)?;
     maps.set_about(own_cgroup, features)?;
     let cgroup = Cgroup {
@@ -43,21 +51,38 @@ pub(crate) fn attach(folder: &Path, cgroup: &Path, own_cgroup: u64) -> Result<Ma
     Ok(maps)
 }
 
+/// Maps have the size they were made with. Those of another one are set aside as another layout is:
+/// they and their programs stay in force until the new ones are filled. Returns where they are.
+fn set_aside(folder: &Path) -> Result<PathBuf, RedirectError> {
+    let free = (0_u32..).map(|number| {
+        let mut beside = folder.as_os_str().to_owned();
+        beside.push(format!("-{number}"));
+        PathBuf::from(beside)
+    });
+    let beside = free.into_iter().find(|path| !path.exists());
+    let beside = beside.unwrap_or_else(|| folder.to_path_buf());
+    fs::rename(folder, &beside).map_err(pin_failed(folder, "setting it aside"))?;
+    Ok(beside)
+}
+
 /// What was pinned before; drops what was pinned since unless told that all went well.
 struct Undo {
     folder: PathBuf,
     new_folder: bool,
+    /// Where what was in the folder is.
+    aside: Option<PathBuf>,
     before: BTreeSet<PathBuf>,
     needed: bool,
 }
 
 impl Undo {
-    fn begin(folder: &Path) -> Result<Self, RedirectError> {
+    fn begin(folder: &Path, aside: Option<PathBuf>) -> Result<Self, RedirectError> {
         let new_folder = place::pin_folder(folder)?;
         Ok(Self {
             before: pins(folder)?.into_iter().collect(),
             folder: folder.to_path_buf(),
             new_folder,
+            aside,
             needed: true,
         })
     }
@@ -80,6 +105,11 @@ impl Drop for Undo {
         }
         if self.new_folder {
             let _ = fs::remove_dir(&self.folder);
+            match &self.aside {
+                Some(aside) => drop(fs::rename(aside, &self.folder)),
+                // Ours too, if there is nothing else in it.
+                None => drop(self.folder.parent().map(fs::remove_dir)),
+            }
         }
     }
 }
@@ -109,24 +139,28 @@ pub(crate) fn pin_failed(
 
 /// The programs, loaded, and the features they use: all, or without bpf_set_retval on kernels that
 /// do not offer it to connect hooks.
-fn load(folder: &Path) -> Result<(Ebpf, u32), RedirectError> {
-    match load_with(folder, true) {
+fn load(folder: &Path, sizes: Sizes) -> Result<(Ebpf, u32), RedirectError> {
+    match load_with(folder, sizes, true) {
         Ok(programs) => Ok((programs, WITH_RETVAL)),
-        Err(first) => match load_with(folder, false) {
+        Err(first) => match load_with(folder, sizes, false) {
             Ok(programs) => Ok((programs, 0)),
             Err(_) => Err(first),
         },
     }
 }
 
-fn load_with(folder: &Path, set_retval: bool) -> Result<Ebpf, RedirectError> {
+fn load_with(folder: &Path, sizes: Sizes, set_retval: bool) -> Result<Ebpf, RedirectError> {
     let failed = |what: &str, source: error::Source| RedirectError::Load {
         what: what.to_owned(),
         kernel: place::kernel_version(),
         source,
     };
     let set_retval = u32::from(set_retval);
-    let mut programs = EbpfLoader::new()
+    let mut loader = EbpfLoader::new();
+    for map in layout::MAPS {
+        loader.map_max_entries(map.name, sizes.of(map).max_entries);
+    }
+    let mut programs = loader
         .btf(None)
         .default_map_pin_directory(folder)
         .override_global("may_set_retval", &set_retval, true)

@@ -92,6 +92,7 @@ pub fn start(settings: Settings) -> anyhow::Result<Running> {
     let identity = Arc::new(IdentitySource::load(files).context("load the identity")?);
     counters::TUNNEL_REFUSED.preset(Refusal::ALL.map(Refusal::as_str));
     counters::HANDSHAKE_FAILED.preset(accept::FAILURES);
+    counters::CLOSED_BY_POLICY.preset(["tcp", "upgraded", "tunnel"]);
     let in_force = InForce::default();
     in_force.readiness.remove(NotReady::NoIdentity);
     note_expiry(&identity);
@@ -116,7 +117,7 @@ pub fn start(settings: Settings) -> anyhow::Result<Running> {
 
     let mut workers = Vec::with_capacity(listeners.len());
     for (index, listener) in listeners.into_iter().enumerate() {
-        let (pods, taken) = mpsc::channel(PODS_MAX);
+        let (pods, taken) = mpsc::channel(PODS_MAX as usize);
         let beat = Arc::<Beat>::default();
         let parts = worker::Parts {
             runtime: in_force.runtime.clone(),
@@ -126,6 +127,7 @@ pub fn start(settings: Settings) -> anyhow::Result<Running> {
             jwks: in_force.jwks.clone(),
             acceptor: Acceptor::new(&identity, in_force.mesh.clone())?,
             listener,
+            version: in_force.version.subscribe(),
             dialer: Dialer::new(identity.clone(), settings.upstream_hbone_port, own.clone()),
             pods: taken,
             beat: beat.clone(),
@@ -173,6 +175,11 @@ impl Running {
     /// The threads that serve.
     pub fn workers(&self) -> &[WorkerThread] {
         &self.workers
+    }
+
+    /// Ends the waypoint as SIGTERM does, once it is notified.
+    pub fn stop(&self) -> Arc<Notify> {
+        self.stop.clone()
     }
 
     /// Reads configuration and certificates again, as SIGHUP does.

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::drain::{Drain, InFlight};
 use crate::external::Clients;
@@ -16,6 +16,7 @@ use crate::listener::steered::{self, PodListener};
 use crate::node::Beat;
 use crate::proxy::connector::Shared;
 use crate::proxy::engine::Engine;
+use crate::recheck::{self, Closing, Kept, Open, Registered};
 use crate::runtime::Runtime;
 use crate::telemetry;
 use crate::tls::{Acceptor, IdentitySource};
@@ -36,6 +37,8 @@ pub struct Worker {
     pub jwks: Arc<Jwks>,
     /// Connections to authorization services.
     pub external: Clients,
+    /// What is judged again when policy changes.
+    pub open: Arc<Open>,
     engine: OnceLock<Engine>,
 }
 
@@ -57,6 +60,8 @@ pub struct Parts {
     pub listener: std::net::TcpListener,
     /// The worker's own way to endpoints.
     pub dialer: Dialer,
+    /// Version of the snapshot in force.
+    pub version: watch::Receiver<u64>,
     /// Listeners of pods, as they are handed over.
     pub pods: mpsc::Receiver<PodListener>,
     /// Shows that the worker is alive.
@@ -76,6 +81,7 @@ impl Worker {
             identity: parts.identity,
             jwks: parts.jwks,
             external: Clients::default(),
+            open: Arc::default(),
             engine: OnceLock::new(),
         });
         let connections = Shared::new(parts.dialer);
@@ -89,6 +95,7 @@ impl Worker {
             accept::run(listener, parts.acceptor, worker.clone()),
             steered::take(parts.pods, worker.clone()),
             parts.beat.keep(),
+            recheck::follow(&worker, parts.version),
             sweep(&worker),
         );
         Ok(())
@@ -97,6 +104,13 @@ impl Worker {
     /// The HTTP engine. `None` before the worker listens.
     pub fn engine(&self) -> Option<&Engine> {
         self.engine.get()
+    }
+
+    /// From now on it is judged again when policy changes. `judged`: version of the snapshot that
+    /// allowed it; 0 for none.
+    pub fn keep_judging(&self, kept: Kept, judged: u64, closing: Arc<Closing>) -> Registered {
+        let runtime = self.runtime.load();
+        self.open.register(kept, judged, closing, &runtime)
     }
 
     /// Counts a refused CONNECT.

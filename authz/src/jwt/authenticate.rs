@@ -189,13 +189,7 @@ impl Authenticator {
         memory: &mut Memory,
         now_s: i64,
     ) -> Result<Login, Failure> {
-        if let Some((origin, reason)) = &self.broken {
-            return Err(Failure {
-                status: Status::BadSignature,
-                reason: format!("{origin} is not in force: {reason}"),
-                refresh: None,
-            });
-        }
+        self.refuse_if_broken()?;
         // A preflight is the browser's, which sends no token with it (specs/istio-waypoint.md 4.9).
         if self.rules.is_empty() || is_preflight(request) {
             return Ok(Login::default());
@@ -211,6 +205,31 @@ impl Authenticator {
             return Err(self.failure(Status::TooMany, None, None));
         }
         self.verify_all(&found, keys, memory, now_s)
+    }
+
+    /// What a login that older rules gave is worth under these: all of it while its token's issuer is
+    /// trusted, else it is nobody's. Its times are not looked at again.
+    ///
+    /// # Errors
+    /// [`Failure`]: nothing passes here.
+    pub fn renew(&self, login: &Login) -> Result<Login, Failure> {
+        self.refuse_if_broken()?;
+        let trusts = |token: &Token| self.rules.iter().any(|r| *r.rule.issuer == *token.issuer);
+        match login.token() {
+            Some(token) if trusts(token) => Ok(login.clone()),
+            _ => Ok(Login::default()),
+        }
+    }
+
+    fn refuse_if_broken(&self) -> Result<(), Failure> {
+        let Some((origin, reason)) = &self.broken else {
+            return Ok(());
+        };
+        Err(Failure {
+            status: Status::BadSignature,
+            reason: format!("{origin} is not in force: {reason}"),
+            refresh: None,
+        })
     }
 
     fn verify_all(

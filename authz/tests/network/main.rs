@@ -10,3 +10,4 @@
 mod generate;
 mod oracle;
 mod properties;
+mod steered;

@@ -26,6 +26,7 @@ mod route_filters;
 mod route_matches;
 mod route_parents;
 mod route_rules;
+mod route_traffic;
 mod routes;
 mod services;
 mod trust_domains;
@@ -127,6 +128,7 @@ pub fn resolve(resources: &Resources, options: &Options) -> Snapshot {
             .collect(),
         workloads: pods.by_address,
         clusters,
+        cluster_settings: Default::default(),
         network,
         authentications,
         diagnostics: findings,

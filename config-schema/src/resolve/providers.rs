@@ -137,7 +137,7 @@ impl Reading<'_> {
             // An empty list is no list in protobuf, and then all of them are meant.
             to_client_on_deny: (spec.headers_to_downstream_on_deny.as_ref())
                 .filter(|list| !list.is_empty())
-                .map(|list| header_names(list)),
+                .map(header_names),
         };
         for (index, name) in upstream.iter().flatten().enumerate() {
             if is_reserved(&name.to_ascii_lowercase()) {

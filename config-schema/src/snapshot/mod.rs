@@ -5,6 +5,8 @@
 //! to it. Routing and authorization compile it further; nothing in the data path reads YAML.
 
 mod authentication;
+mod balancing;
+mod beginnings;
 mod calico_path;
 mod external;
 mod l7_ports;
@@ -14,6 +16,7 @@ mod network_policy;
 mod policy;
 mod route;
 mod service;
+mod traffic;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -26,13 +29,17 @@ pub use authentication::{
     Authentications, ClaimHeader, JwtRule, KeySource, RemoteKeys, RequestAuthentication,
     RequestPrincipal, TokenHeader,
 };
+pub use balancing::{
+    Balancer, ClusterSettings, ConnectionLimits, ConsistentHash, HashBy, HashTable, LoadBalancing,
+    OutlierDetection, SuccessRate, Warmup,
+};
 pub use calico_path::calico_path;
 pub use external::{
     BodyInCheck, CheckProtocol, ExternalProvider, FRAMING_HEADERS, GrpcCheck, HeaderNames,
     HttpCheck, Provider,
 };
 pub use l7_ports::L7Port;
-pub use labels::{Label, LabelExpression, LabelView, Labels, Truth};
+pub use labels::{Label, LabelExpression, LabelKey, LabelView, Labels, Truth};
 pub use mesh::{Mesh, PathNormalization};
 pub use network_policy::{
     AuthenticationMode, CalicoHttp, CalicoPath, CiliumHttpRule, Criteria, Entity,
@@ -51,6 +58,7 @@ pub use service::{
     AppProtocol, Binding, ClusterKey, Endpoint, RedirectFailure, Service, ServicePort, Workload,
     WorkloadType,
 };
+pub use traffic::{BackOff, RetryBudget, RetryConditions, RetryPolicy, RuleTraffic, Timeouts};
 
 use crate::diagnostics::Diagnostic;
 use crate::origin::{ObjectKey, Origin};
@@ -77,6 +85,9 @@ pub struct Snapshot {
     /// Endpoints that may receive traffic, by service and service port.
     #[serde(serialize_with = "by_text")]
     pub clusters: BTreeMap<ClusterKey, Arc<[Endpoint]>>,
+    /// How they are balanced and limited; those without an entry are as by default.
+    #[serde(serialize_with = "by_text")]
+    pub cluster_settings: BTreeMap<ClusterKey, Arc<ClusterSettings>>,
     /// Network policies of Cilium and Calico, and what they select.
     pub network: NetworkPolicies,
     /// Whose tokens are taken, by service.

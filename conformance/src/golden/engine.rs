@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use cairn_authz::{Question, Verdict, jwt};
+use cairn_authz::{Attestation, Question, Verdict, jwt};
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::origin::{ObjectKey, Origin};
 use cairn_config_schema::snapshot::{
@@ -148,14 +148,17 @@ fn protocol(port: &ServicePort) -> &'static str {
 }
 
 fn judge_tcp(served: &Served, ask: &Ask, judged: &mut Judged) {
-    let (peer, ip) = (ask.peer(), ask.source_ip());
-    let facts = chain::tcp_facts(Some(&peer), ip, served.address);
-    let verdict = match served.chain.consult_tcp(Some(&peer), ip, served.address) {
-        Err(denied) => denied,
+    let (peer, ip, by) = (ask.peer(), ask.source_ip(), Attestation::Certificate);
+    let facts = chain::tcp_facts(Some(&peer), by, ip, served.address);
+    let consulted = served
+        .chain
+        .consult_tcp(Some(&peer), by, ip, served.address);
+    let verdict = match consulted {
+        Err(question) => question.denied(),
         Ok(questions) => {
             judged.asks = names(&questions);
             let chain = &served.chain;
-            chain.decide_tcp_settled(Some(&peer), ip, served.address)
+            chain.decide_tcp_settled(Some(&peer), by, ip, served.address)
         }
     };
     tell_verdict(
@@ -189,6 +192,7 @@ fn judge_http(snapshot: &Snapshot, served: &Served, ask: &Ask, judged: &mut Judg
     );
     let view = RequestView {
         peer: Some(&peer),
+        attested_by: Attestation::Certificate,
         source_ip: ask.source_ip(),
         destination: served.address,
         method: &method,

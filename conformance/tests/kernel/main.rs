@@ -13,12 +13,19 @@
 
 mod cost;
 mod failure;
+mod hang;
 mod lab;
 mod lifecycle;
+mod limits;
 mod mesh;
+mod nginx;
 mod node;
 mod object;
 mod processes;
+mod room;
+mod scene;
 mod services;
 mod sockets;
+mod start;
 mod steering;
+mod tunnelled;

@@ -18,6 +18,9 @@ use serde_json::{Value, json};
 use crate::lab::{Lab, Pod};
 use crate::processes::command;
 
+/// The network namespace of the node, which is this process's.
+const HERE: &str = "/proc/self/ns/net";
+
 /// How long anything may take that is not asserted to be fast.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -119,6 +122,8 @@ pub struct Mesh {
     folder: tempfile::TempDir,
     /// A pod that is listed.
     pub client: Pod,
+    /// Who issues certificates.
+    pub identities: Identities,
     _servers: Vec<Echo>,
 }
 
@@ -150,10 +155,13 @@ impl Mesh {
             ]
         });
         let folder = tempfile::tempdir().unwrap();
+        let identities = Identities::new(folder.path());
+        identities.folder_of("shop/waypoint");
         let mesh = Self {
             lab,
             folder,
             client,
+            identities,
             _servers: servers,
         };
         mesh.configure(&format!(
@@ -164,7 +172,6 @@ impl Mesh {
             slice("open", OPEN)
         ));
         mesh.list(&[("client", &mesh.client)]);
-        Identities::new(mesh.folder.path()).folder_of("shop/waypoint");
         Some(mesh)
     }
 
@@ -192,8 +199,30 @@ impl Mesh {
 
     /// `cairn node ...` as an operator runs it, in the waypoint's cgroup.
     pub fn cairn(&self, arguments: &[&str]) -> Command {
-        let here = Path::new("/proc/self/ns/net");
-        let mut cairn = command(here, &self.lab.waypoint_cgroup(), &workspace::cairn());
+        self.cairn_in(Path::new(HERE), arguments)
+    }
+
+    /// The same by way of another program, which runs what it is given: `setpriv`, `unshare`.
+    pub fn cairn_under(&self, wrapper: &[&str]) -> Command {
+        let cairn = workspace::cairn();
+        let (first, rest) = wrapper.split_first().unwrap();
+        let mut wrapped = command(HERE.as_ref(), &self.lab.waypoint_cgroup(), first.as_ref());
+        wrapped.args(rest).arg(&cairn);
+        self.node(wrapped, &[])
+    }
+
+    /// The same of another copy of the program.
+    pub fn cairn_of(&self, program: &Path) -> Command {
+        let cairn = command(HERE.as_ref(), &self.lab.waypoint_cgroup(), program);
+        self.node(cairn, &[])
+    }
+
+    fn cairn_in(&self, netns: &Path, arguments: &[&str]) -> Command {
+        let cairn = command(netns, &self.lab.waypoint_cgroup(), &workspace::cairn());
+        self.node(cairn, arguments)
+    }
+
+    fn node(&self, mut cairn: Command, arguments: &[&str]) -> Command {
         let place = self.lab.place();
         cairn.arg("node").args(arguments);
         cairn.arg("--bpffs").arg(&place.bpffs);
@@ -208,15 +237,31 @@ impl Mesh {
 
     /// Starts the agent and waits until it steers.
     pub fn agent(&self) -> Process {
-        let mut cairn = self.cairn(&[]);
+        self.start(self.cairn(&[]))
+    }
+
+    /// As [`agent`](Self::agent), with the hub as the node's own network: what it dials by itself it
+    /// dials from there.
+    pub fn agent_in_hub(&self, flags: &[&str]) -> Process {
+        self.start(self.cairn_in(&self.lab.hub().netns, flags))
+    }
+
+    /// What an agent is given, save for its list of pods.
+    pub fn serving(&self, mut cairn: Command) -> Command {
         cairn.arg("--config").arg(self.path("mesh.yaml"));
-        cairn.arg("--pods").arg(self.path("pods.json"));
         cairn.arg("--identity-dir").arg(self.path("shop/waypoint"));
         cairn.args(["--workers", "2", "--drain-seconds", "1"]);
         for flag in ["hbone", "metrics", "ready", "admin"] {
             let address = free_address(IpAddr::V4(Ipv4Addr::LOCALHOST));
             cairn.args([format!("--{flag}-addr"), address.to_string()]);
         }
+        cairn
+    }
+
+    /// Starts an agent as given and waits until it steers.
+    pub fn start(&self, cairn: Command) -> Process {
+        let mut cairn = self.serving(cairn);
+        cairn.arg("--pods").arg(self.path("pods.json"));
         let mut agent = Process::start("cairn", cairn, self.folder.path());
         let end = Instant::now() + DEADLINE;
         while !agent.stderr().contains("steering") {

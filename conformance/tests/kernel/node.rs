@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::net::IpAddr;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use cairn_kernel_redirect::Redirect;
@@ -112,6 +111,25 @@ fn a_tcp_service_speaks_first_and_its_policy_decides_by_the_pod() {
     until("the stranger is a client", DEADLINE, || {
         stranger.app().connect(to, json!({})).is_ok()
     });
+}
+
+#[test]
+fn a_steered_stream_that_new_policy_denies_is_reset() {
+    let Some(mesh) = Mesh::new() else { return };
+    let _server = mesh.lab.server("db", &[("10.97.0.4", 5432)]);
+    let _agent = mesh.agent();
+    let mut app = mesh.client.app();
+    app.connect("10.96.0.13:5432", json!({"name": "db"}))
+        .unwrap();
+    assert_eq!(app.say("db").unwrap(), "db");
+    let text = fs::read_to_string(mesh.path("mesh.yaml")).unwrap();
+    mesh.configure(&text.replace("serviceAccounts: [client]", "serviceAccounts: [other]"));
+    let mut ended = Ok(String::new());
+    until("the stream ends", DEADLINE, || {
+        ended = app.say("db");
+        ended.is_err()
+    });
+    assert_eq!(ended, Err("ECONNRESET".into()), "not a clean end");
 }
 
 #[test]
@@ -250,6 +268,18 @@ fn status_and_detach_tell_what_they_see_and_do() {
         3,
         "{status:#}"
     );
+    let fill = |at: usize| (&status["maps"][at]["entries"], &status["maps"][at]["limit"]);
+    assert_eq!(fill(0), (&json!(3), &json!(65_536)), "{status:#}");
+    assert_eq!(fill(2), (&json!(1), &json!(4_096)), "{status:#}");
+    assert_eq!(status["counters"].as_object().unwrap().len(), 6);
+    let programs = status["programs"].as_array().unwrap();
+    assert!(programs.len() == 4 && programs.iter().all(|p| p["attached"] == true));
+    let features = status["features"].as_array().unwrap();
+    let why = |f: &Value| f["why"].as_str().is_some_and(|why| !why.is_empty());
+    assert!(
+        features.len() == 4 && features.iter().all(why),
+        "{status:#}"
+    );
     let text = String::from_utf8(mesh.ask(&["status"]).stdout).unwrap();
     assert!(
         text.contains("10.96.0.10:80") && text.contains("attached"),
@@ -265,27 +295,4 @@ fn status_and_detach_tell_what_they_see_and_do() {
             .1
             .contains("\"direct\"")
     );
-}
-
-#[test]
-fn what_is_wrong_at_the_start_is_said_and_nothing_is_attached() {
-    let Some(mesh) = Mesh::new() else { return };
-    let identity = mesh.path("shop/waypoint");
-    let start = |pods: &Path| {
-        let config = mesh.path("mesh.yaml");
-        let mut cairn = mesh.cairn(&["--workers", "1"]);
-        cairn.arg("--config").arg(config).arg("--pods").arg(pods);
-        let output = cairn.arg("--identity-dir").arg(&identity).output().unwrap();
-        assert_eq!(output.status.code(), Some(1));
-        String::from_utf8(output.stderr).unwrap()
-    };
-    let pods = mesh.path("wrong.yaml");
-    fs::write(&pods, "- {name: a, namespce: shop}\n").unwrap();
-    let said = start(&pods);
-    assert!(
-        said.contains("wrong.yaml:1:") && said.contains("did you mean `namespace`"),
-        "{said}"
-    );
-    assert!(start(Path::new("/nowhere/pods.yaml")).contains("/nowhere/pods.yaml: No such file"));
-    assert!(Redirect::inspect(mesh.lab.place()).unwrap().is_none());
 }

@@ -6,7 +6,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use cairn_authz::{Question, Verdict};
+use cairn_authz::{Attestation, Question, Verdict};
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::snapshot::{CheckProtocol, PathNormalization};
 use cairn_routing::Found;
@@ -73,23 +73,24 @@ impl PortChain {
     /// are left out, as at Istio; elsewhere a client chooses what its stream is taken for.
     ///
     /// # Errors
-    /// The denial of a stream that nobody can be asked about.
+    /// What would have to be asked of a provider that can not be asked.
     pub fn consult_tcp(
         &self,
         peer: Option<&Identity>,
+        attested_by: Attestation,
         source_ip: IpAddr,
         destination: SocketAddr,
-    ) -> Result<Vec<Question>, Verdict> {
+    ) -> Result<Vec<Question>, Question> {
         if self.refused.is_some() {
             return Ok(Vec::new());
         }
-        let facts = tcp_facts(peer, source_ip, destination);
+        let facts = tcp_facts(peer, attested_by, source_ip, destination);
         let mut questions = self.policies.questions(&facts);
         let is_http = |q: &Question| matches!(q.provider.protocol, CheckProtocol::Http(_));
         if !self.declared_tcp
             && let Some(unaskable) = questions.iter().find(|q| is_http(q))
         {
-            return Err(unaskable.denied());
+            return Err(unaskable.clone());
         }
         questions.retain(|q| !is_http(q));
         Ok(questions)
@@ -99,14 +100,15 @@ impl PortChain {
     pub fn decide_tcp(
         &self,
         peer: Option<&Identity>,
+        attested_by: Attestation,
         source_ip: IpAddr,
         destination: SocketAddr,
     ) -> Verdict {
-        match self.consult_tcp(peer, source_ip, destination) {
-            Err(denied) => denied,
+        match self.consult_tcp(peer, attested_by, source_ip, destination) {
+            Err(question) => question.denied(),
             Ok(questions) => match questions.first() {
                 Some(question) => question.denied(),
-                None => self.decide_tcp_settled(peer, source_ip, destination),
+                None => self.decide_tcp_settled(peer, attested_by, source_ip, destination),
             },
         }
     }

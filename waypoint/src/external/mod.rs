@@ -16,9 +16,11 @@ use ::http::header::HeaderName;
 use bytes::Bytes;
 use cairn_config_schema::snapshot::{AppProtocol, CheckProtocol, ExternalProvider};
 use cairn_filters::external::{Changes, HeaderMutation};
+use cairn_routing::Choice;
 
 pub use self::check::{Check, CheckedBody, RequestInCheck};
 pub use self::connection::Clients;
+use crate::clock::now_ms;
 use crate::limits::CONNECT_ATTEMPTS_MAX;
 use crate::runtime::Runtime;
 use crate::upstream::{ConnectError, Dialer};
@@ -177,7 +179,7 @@ impl Clients {
         let mut tried = Vec::new();
         let mut failure = AskError::NoEndpoint;
         while tried.len() < CONNECT_ATTEMPTS_MAX as usize {
-            let Some(live) = cluster.pick(fastrand::u64(..), &tried) else {
+            let Some(live) = cluster.pick(&Choice::new(fastrand::u64(..), &tried, now_ms())) else {
                 break;
             };
             tried.push(live.endpoint.address);

@@ -3,17 +3,21 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use cairn_config_schema::snapshot::{RetryPolicy, RuleTraffic};
 use cairn_filters::chain::ResponseChanges;
 use cairn_filters::external::HeaderMutation;
 use cairn_filters::outcome::Outcome;
-use cairn_routing::{ActiveRequest, Cluster};
+use cairn_routing::{ActiveRequest, Cluster, InFlight, RuleRef};
 
 use super::connector::HttpVersion;
+use super::deadline::{Armed, RequestTime};
 use crate::drain::Held;
+use crate::recheck::{Registered, UpgradeRequest};
 use crate::runtime::Runtime;
+use crate::telemetry;
 use crate::telemetry::exchange::Exchange;
 
 /// The state of one request.
@@ -29,6 +33,16 @@ pub struct RequestContext {
     pub tried: Vec<SocketAddr>,
     /// The endpoint being tried, counted as busy.
     pub active: Option<ActiveRequest>,
+    /// The request, counted in its destination's retry budget.
+    pub in_flight: Option<InFlight>,
+    /// When it must be over.
+    pub time: RequestTime,
+    /// The deadline in the stream of the present attempt.
+    pub armed: Option<Armed>,
+    /// How long the next attempt waits.
+    pub back_off: Duration,
+    /// The client says that this is a retry of its own.
+    pub stacked: bool,
     /// What ended the request early, when that is known better than the engine's error tells.
     pub outcome: Option<Outcome>,
     /// When the present attempt sent its header.
@@ -41,16 +55,56 @@ pub struct RequestContext {
     pub body_read: Option<Bytes>,
     /// Keeps a drain waiting.
     pub held: Option<Held>,
+    /// Of an upgraded connection: its place among what policy may close.
+    pub open: Option<Registered>,
+}
+
+impl RequestContext {
+    /// Tells telemetry why policy closed it, if it did.
+    pub fn note_closure(&mut self) {
+        let closure = self.open.as_ref().and_then(Registered::why);
+        if let (Some(exchange), Some(closure)) = (&mut self.exchange, closure) {
+            exchange.closed_by(closure);
+        }
+    }
+}
+
+impl Drop for RequestContext {
+    /// An upgraded connection that was cut did not get as far as the hook that tells of it.
+    fn drop(&mut self) {
+        self.note_closure();
+        if let Some(exchange) = self.exchange.take() {
+            telemetry::finish(exchange);
+        }
+    }
 }
 
 /// Where a request goes and what is done to its response.
 pub struct Plan {
     /// The cluster of the chosen backend.
     pub cluster: Arc<Cluster>,
+    /// The rule that sent it there. `None`: no route is attached.
+    pub rule: Option<RuleRef>,
     /// HTTP version towards it.
     pub version: HttpVersion,
     /// Changes of the response header.
     pub response_changes: ResponseChanges,
     /// What authorization services add to it.
     pub external_headers: Vec<HeaderMutation>,
+    /// The request as policy saw it, if it asks for an upgrade.
+    pub upgrade: Option<Box<UpgradeRequest>>,
+}
+
+impl Plan {
+    /// What the rule says about time and failure.
+    pub fn traffic(&self) -> Option<&RuleTraffic> {
+        Some(&self.rule.as_ref()?.rule()?.traffic)
+    }
+
+    /// When to try again.
+    pub fn retry(&self) -> &RetryPolicy {
+        static DEFAULT: RetryPolicy = RetryPolicy::DEFAULT;
+        let own = self.traffic().and_then(|traffic| traffic.retry.as_ref());
+        own.unwrap_or(&DEFAULT)
+    }
 }

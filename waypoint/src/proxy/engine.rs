@@ -24,7 +24,7 @@ use super::http2;
 use super::stream::Downstream;
 use super::stream_context::StreamContext;
 use crate::client_stream::ClientStream;
-use crate::limits::{CONNECT_ATTEMPTS_MAX, KEEPALIVE_TIMEOUT, UPSTREAM_IDLE_STREAMS_MAX};
+use crate::limits::{ATTEMPTS_PER_REQUEST_MAX, KEEPALIVE_TIMEOUT, UPSTREAM_IDLE_STREAMS_MAX};
 use crate::listener::admit::Asked;
 use crate::listener::protocol::Inner;
 use crate::telemetry::exchange::StreamOrigin;
@@ -86,6 +86,14 @@ impl Engine {
         let mut session = ServerSession::new_http1(Box::new(io));
         session.set_keepalive(Some(KEEPALIVE_TIMEOUT.as_secs()));
         session.set_pipelining_enabled(true);
+        let serving = self.serve_requests(session, context);
+        tokio::select! {
+            () = serving => {}
+            () = context.overdue() => {}
+        }
+    }
+
+    async fn serve_requests(&self, session: ServerSession, context: &StreamContext) {
         let mut served = self.proxy.process_new_http(session, &self.draining).await;
         while let Some((stream, settings)) = served.map(|reused| reused.consume()) {
             context.next_request();
@@ -101,7 +109,7 @@ impl Engine {
 async fn build(gate: Gate, connections: Arc<Shared>) -> anyhow::Result<Arc<Proxy>> {
     let conf = Arc::new(ServerConf {
         threads: 1,
-        max_retries: CONNECT_ATTEMPTS_MAX as usize,
+        max_retries: ATTEMPTS_PER_REQUEST_MAX as usize,
         upstream_keepalive_pool_size: UPSTREAM_IDLE_STREAMS_MAX,
         ..ServerConf::default()
     });

@@ -1,6 +1,9 @@
 //! Asks the authorization services of CUSTOM policies about a request, and applies what they change
 //! (specs/istio-waypoint.md 4.8). The order it is in, and what else decides, is in `judge.rs`.
 
+use std::sync::Arc;
+
+use cairn_authz::{Question, Verdict};
 use cairn_config_schema::snapshot::ExternalProvider;
 use cairn_filters::chain::External;
 use cairn_filters::external::{Changes, HeaderMutation};
@@ -17,6 +20,7 @@ use crate::external::{Answer, AskError, Check, CheckedBody, Denial, REASONS, Req
 use crate::runtime::{Runtime, Target};
 use crate::telemetry::counters::{EXT_AUTHZ_CHECKS, EXT_AUTHZ_ERRORS};
 use crate::telemetry::exchange::{Exchange, HttpExchange};
+use crate::worker::Worker;
 
 /// What the providers of CUSTOM policies left of a request that may go on.
 #[derive(Default)]
@@ -27,6 +31,8 @@ pub(super) struct Asked {
     pub target: Option<String>,
     /// Headers for the response.
     pub response: Vec<HeaderMutation>,
+    /// Those who were asked.
+    pub allowed_by: Vec<Arc<ExternalProvider>>,
     /// What was read of the body.
     pub body: Option<CheckedBody>,
 }
@@ -73,11 +79,11 @@ impl Gate {
             let http = subject.http;
             let (chain, jwks) = (&subject.target.chain, &self.worker.jwks);
             let login = login::verify(chain, jwks, request, &http.method, &http.path);
-            let peer = &exchange.origin.peer;
+            let origin = &exchange.origin;
             let view = request_view(
                 subject.target,
                 subject.http,
-                peer,
+                origin,
                 &request.headers,
                 login.as_ref(),
             );
@@ -98,7 +104,10 @@ impl Gate {
         for question in &consultation.questions {
             let provider = &question.provider;
             match self.ask(session, exchange, subject, provider, &asked).await {
-                Ok(changes) => asked.apply(changes, session, subject.http),
+                Ok(changes) => {
+                    asked.apply(changes, session, subject.http);
+                    asked.allowed_by.push(provider.clone());
+                }
                 Err((judged, reason)) => {
                     exchange.verdict = Some(question.denied());
                     exchange.reason = Some(reason);
@@ -180,6 +189,65 @@ impl Asked {
         }
         self.response.extend(changes.response);
     }
+}
+
+/// Why a TCP stream is not let through: the verdict, the reason, and the row of outcomes.
+pub(super) struct Refused {
+    pub verdict: Verdict,
+    pub reason: String,
+    pub outcome: Outcome,
+}
+
+/// Asks everybody whom CUSTOM policies want asked about a TCP stream; gives who they are.
+///
+/// # Errors
+/// The first that does not allow it.
+pub(super) async fn consult_tcp(
+    worker: &Worker,
+    exchange: &mut Exchange,
+    target: &Target,
+    runtime: &Runtime,
+    questions: Vec<Question>,
+) -> Result<Vec<Arc<ExternalProvider>>, Refused> {
+    let mut allowed_by = Vec::new();
+    for question in questions {
+        let provider = question.provider.clone();
+        let own = worker.identity.current();
+        let shared = target.shared_identity();
+        let check = Check {
+            source: &exchange.origin.peer,
+            destination: exchange.origin.destination,
+            destination_identity: shared.as_ref().unwrap_or(&own.identity),
+            destination_service: target.service.as_ref().map_or("", |s| &s.hostname),
+            started_at: exchange.started_at,
+            request: None,
+        };
+        let answer = match worker.engine() {
+            Some(engine) => {
+                let dialer = engine.connections().dialer();
+                worker
+                    .external
+                    .ask(dialer, runtime, &provider, &check)
+                    .await
+            }
+            None => Err(AskError::NoEndpoint),
+        };
+        let (outcome, reason) = match settle(answer, &provider) {
+            Settled::Passes(_, note) => {
+                exchange.reason = note.or(exchange.reason.take());
+                allowed_by.push(provider);
+                continue;
+            }
+            Settled::Denied(_, reason) => (Outcome::ExternalDenied, reason),
+            Settled::Failed(_, reason) => (Outcome::ExternalError, reason),
+        };
+        return Err(Refused {
+            verdict: question.denied(),
+            reason,
+            outcome,
+        });
+    }
+    Ok(allowed_by)
 }
 
 /// What an answer, or none, means; metrics are told.

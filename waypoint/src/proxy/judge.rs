@@ -28,8 +28,9 @@ use super::stream_context::StreamContext;
 use super::{attempt, body, login, screen};
 use crate::drain::Kind;
 use crate::external::Denial;
+use crate::recheck::UpgradeRequest;
 use crate::runtime::{Runtime, Target};
-use crate::telemetry::exchange::{Exchange, HttpExchange, Peer};
+use crate::telemetry::exchange::{Exchange, HttpExchange, StreamOrigin};
 
 /// What `judge` found.
 pub(super) enum Judged {
@@ -79,6 +80,7 @@ impl Gate {
             return Judged::Answer(Outcome::Internal);
         };
         let http = HttpExchange { authority, ..http };
+        ctx.stacked = attempt::is_stacked(session);
         let subject = Subject {
             http: &http,
             target: &target,
@@ -95,6 +97,7 @@ impl Gate {
                 judged
             }
         };
+        ctx.time = attempt::time_of(session, exchange, http.grpc, ctx.plan.as_ref());
         let request_id = session.req_header().headers.get("x-request-id").cloned();
         let path = login::shown_path(&target.chain, http.path);
         exchange.http = Some(HttpExchange {
@@ -139,7 +142,6 @@ impl Gate {
             target,
             runtime,
         } = subject;
-        let peer = exchange.origin.peer.clone();
         let http2 = session.is_http2();
         let request = session.req_header_mut();
         let path = asked.target.as_deref().unwrap_or(&http.path);
@@ -148,12 +150,22 @@ impl Gate {
         let view = RequestView {
             target: path,
             external: asked.external(),
-            ..request_view(target, http, &peer, &request.headers, login.as_ref())
+            ..request_view(
+                target,
+                http,
+                &exchange.origin,
+                &request.headers,
+                login.as_ref(),
+            )
         };
         let decision = target.chain.decide(&view);
+        let denial = decision
+            .answer
+            .is_denial()
+            .then(|| denial(target, &decision, &view));
         note_decision(exchange, &decision);
-        if decision.answer.is_denial() {
-            exchange.reason = denial(target, &decision, &view);
+        if let Some(reason) = denial {
+            exchange.reason = reason;
         }
         if let Answer::Unauthenticated(failure) = &decision.answer {
             let path = decision.target.as_ref().map_or("/", |t| &*t.path);
@@ -188,10 +200,16 @@ impl Gate {
         let upgrade = request.headers.contains_key(http::header::UPGRADE);
         let version = attempt::version(runtime, destination, target, http2 && !upgrade, upgrade);
         *plan = Some(Plan {
+            rule: match &decision.found {
+                Some(Found::Rule(rule)) => Some(rule.clone()),
+                _ => None,
+            },
             response_changes: decision.response_changes(destination.backend()),
             external_headers: Vec::new(),
             version,
             cluster,
+            upgrade: upgrade
+                .then(|| Box::new(upgrade_request(http, asked, &request.headers, &login))),
         });
         let path = decision.change_request(destination.backend(), &mut RequestHeaders(request));
         if set_target(request, &path).is_err() {
@@ -199,6 +217,23 @@ impl Gate {
             return Judged::Answer(Outcome::BrokenRule);
         }
         Judged::Forward
+    }
+}
+
+/// What is judged again when policy changes, should the endpoint agree to the upgrade.
+fn upgrade_request(
+    http: &HttpExchange,
+    asked: &Asked,
+    headers: &HeaderMap,
+    login: &Option<Authenticated>,
+) -> UpgradeRequest {
+    UpgradeRequest {
+        method: http.method.clone(),
+        target: asked.target.as_ref().unwrap_or(&http.path).clone(),
+        authority: http.authority.clone(),
+        headers: headers.clone(),
+        login: login.clone(),
+        allowed_by: asked.allowed_by.clone(),
     }
 }
 
@@ -239,13 +274,14 @@ fn denial(target: &Target, decision: &Decision<'_>, view: &RequestView<'_, '_>) 
 pub(super) fn request_view<'r>(
     target: &Target,
     http: &'r HttpExchange,
-    peer: &'r Peer,
+    origin: &'r StreamOrigin,
     headers: &'r HeaderMap,
     login: Option<&'r Authenticated>,
 ) -> RequestView<'r, 'r> {
     RequestView {
-        peer: Some(&peer.identity),
-        source_ip: peer.address.ip(),
+        peer: Some(&origin.peer.identity),
+        attested_by: origin.attested_by(),
+        source_ip: origin.peer.address.ip(),
         destination: target.destination,
         method: &http.method,
         target: &http.path,
@@ -271,7 +307,7 @@ fn request_id() -> HeaderValue {
         .unwrap_or_else(|_| HeaderValue::from_static("-"))
 }
 
-fn stream_context(session: &Session) -> Option<Arc<StreamContext>> {
+pub(super) fn stream_context(session: &Session) -> Option<Arc<StreamContext>> {
     let digest = session.digest()?.proxy_digest.as_ref()?;
     digest.user_data.as_ref()?.downcast_ref().cloned()
 }

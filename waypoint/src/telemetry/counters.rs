@@ -16,6 +16,8 @@ pub static TUNNEL_REFUSED: ByLabel = ByLabel::new(&names::TUNNEL_REFUSED);
 pub static REQUEST_REFUSED: ByLabel = ByLabel::new(&names::REQUEST_REFUSED);
 /// Connections that did not become a tunnel, by reason.
 pub static HANDSHAKE_FAILED: ByLabel = ByLabel::new(&names::HANDSHAKE_FAILED);
+/// What was open and was closed because policy changed, by kind.
+pub static CLOSED_BY_POLICY: ByLabel = ByLabel::new(&names::CLOSED_BY_POLICY);
 /// Accepted TCP connections.
 pub static CONNECTIONS: Gauge = Gauge::new(&names::CONNECTIONS);
 /// Client tunnels.
@@ -31,6 +33,10 @@ pub static ACCESS_LOG_DROPPED: Gauge = Gauge::new(&names::ACCESS_LOG_DROPPED);
 /// Lines of the process's own log dropped.
 pub static LOG_DROPPED: Gauge = Gauge::new(&names::LOG_DROPPED);
 
+/// Retries made, by cause.
+pub static RETRIES: ByLabel = ByLabel::new(&names::RETRIES);
+/// Retries not made, by reason.
+pub static RETRIES_DENIED: ByLabel = ByLabel::new(&names::RETRIES_DENIED);
 /// Requests with a valid token.
 pub static JWT_VALID: Gauge = Gauge::new(&names::JWT_VALID);
 /// Requests refused because of their token.
@@ -45,6 +51,8 @@ pub static EXT_AUTHZ_ERRORS: ByLabel = ByLabel::new(&names::EXT_AUTHZ_ERRORS);
 /// Questions to authorization services that wait for their answer.
 pub static EXT_AUTHZ_WAITING: Gauge = Gauge::new(&names::EXT_AUTHZ_WAITING);
 
+static RECHECKED: Gauge = Gauge::new(&names::RECHECKED);
+static RECHECK_DURATION: Value = Value::new(&names::RECHECK_DURATION);
 static RELOADS: ByLabel = ByLabel::new(&names::RELOADS);
 static RELOAD_DURATION: Value = Value::new(&names::RELOAD_DURATION);
 static SNAPSHOT_VERSION: Value = Value::new(&names::SNAPSHOT_VERSION);
@@ -75,6 +83,12 @@ pub fn config_published(snapshot: &Snapshot, took: Duration) {
     });
 }
 
+/// A worker judged `count` open things again.
+pub fn rechecked(count: usize, took: Duration) {
+    RECHECKED.add(i64::try_from(count).unwrap_or(i64::MAX));
+    RECHECK_DURATION.set(took.as_secs_f64());
+}
+
 /// The certificate in use expires then.
 pub fn certificate_expires(at: SystemTime) {
     let since_1970 = at.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -83,10 +97,13 @@ pub fn certificate_expires(at: SystemTime) {
 
 /// Everything above, as a scrape shows it.
 pub fn families() -> Vec<MetricFamily> {
-    let instruments: [&dyn Instrument; 21] = [
+    let instruments: [&dyn Instrument; 26] = [
         &TUNNEL_REFUSED,
         &REQUEST_REFUSED,
         &HANDSHAKE_FAILED,
+        &CLOSED_BY_POLICY,
+        &RECHECKED,
+        &RECHECK_DURATION,
         &CONNECTIONS,
         &TUNNELS,
         &STREAMS,
@@ -99,6 +116,8 @@ pub fn families() -> Vec<MetricFamily> {
         &SNAPSHOT_VERSION,
         &DIAGNOSTICS,
         &CERTIFICATE_EXPIRY,
+        &RETRIES,
+        &RETRIES_DENIED,
         &JWT_VALID,
         &JWT_REFUSED,
         &JWKS_FETCHES,
@@ -106,7 +125,8 @@ pub fn families() -> Vec<MetricFamily> {
         &EXT_AUTHZ_ERRORS,
         &EXT_AUTHZ_WAITING,
     ];
-    instruments.iter().filter_map(|i| i.family()).collect()
+    let own = instruments.iter().filter_map(|i| i.family());
+    own.chain(super::node::families()).collect()
 }
 
 /// `istio_build` and `cairn_build_info`.

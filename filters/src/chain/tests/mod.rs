@@ -76,6 +76,7 @@ fn rule(prefix: &str, filters: Vec<Filter>, backends: Vec<Backend>) -> HttpRule 
         }],
         filters,
         backends,
+        traffic: Default::default(),
         broken: None,
     }
 }
@@ -144,6 +145,7 @@ fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
 fn view<'a>(target: &'a str, headers: &'a HeaderMap) -> RequestView<'a, 'a> {
     RequestView {
         peer: None,
+        attested_by: Attestation::Certificate,
         source_ip: "10.1.0.1".parse().unwrap(),
         destination: "10.0.0.1:8080".parse().unwrap(),
         method: &Method::GET,
@@ -179,6 +181,7 @@ fn redirect() -> Filter {
 fn tcp(chain: &PortChain) -> Verdict {
     chain.decide_tcp(
         None,
+        Attestation::Certificate,
         "10.1.0.1".parse().unwrap(),
         "10.0.0.1:8080".parse().unwrap(),
     )
