@@ -7,7 +7,7 @@ use std::sync::Arc;
 use cairn_authz::jwt::{self, KeySets, Login, Memory, Status};
 use cairn_authz::{Attestation, Token};
 use cairn_config_schema::diagnostics::Severity;
-use cairn_config_schema::snapshot::{AppProtocol, HttpMatch, PathMatch, Snapshot, TextMatch};
+use cairn_config_schema::snapshot::{AppProtocol, CheckProtocol, HttpMatch, PathMatch, Snapshot, TextMatch};
 use cairn_filters::authority;
 use cairn_filters::chain::{Answer as Decided, Decision, External, RequestView, facts, tcp_facts};
 use cairn_filters::outcome::{LocalReply, Outcome, is_grpc};
@@ -17,7 +17,7 @@ use http::{HeaderMap, Method};
 
 use super::backends::{backends, endpoints};
 use super::destination::{asked, why_not_served};
-use super::report::{Answer, Backend, Client, Destination, HttpRequest, Refused, Report, Route};
+use super::report::{Answer, Asked, Backend, Client, Destination, HttpRequest, Refused, Report, Route};
 use crate::listener::admit::Refusal;
 use crate::runtime::{Runtime, Target};
 
@@ -58,6 +58,7 @@ pub fn judge(snapshot: Snapshot, question: Question<'_>) -> anyhow::Result<Repor
         destination: None,
         refused: None,
         request: None,
+        asks: Vec::new(),
         verdict: None,
         request_principal: None,
         route: None,
@@ -128,11 +129,19 @@ fn refused(refusal: Refusal, why: Option<String>, snapshot: &Snapshot) -> Refuse
 fn judge_tcp(report: &mut Report, target: &Target) {
     let client = &report.client;
     let (peer, attested_by) = (Some(&client.identity), Attestation::Certificate);
-    let verdict = target
-        .chain
-        .decide_tcp(peer, attested_by, client.ip, target.destination);
-    let facts = tcp_facts(peer, attested_by, client.ip, target.destination);
-    report.verdict = Some(target.chain.policies().explain(&facts));
+    let (chain, ip, to) = (&target.chain, client.ip, target.destination);
+    let facts = tcp_facts(peer, attested_by, ip, to);
+    let verdict = match chain.consult_tcp(peer, attested_by, ip, to) {
+        Err(question) => {
+            report.verdict = Some(chain.policies().explain(&facts));
+            question.denied()
+        }
+        Ok(questions) => {
+            report.asks = questions.iter().map(asked_of).collect();
+            report.verdict = Some(chain.policies().explain_settled(&facts));
+            chain.decide_tcp_settled(peer, attested_by, ip, to)
+        }
+    };
     // Only a port that declares TCP is known to be TCP when CONNECT is answered.
     let declared = target.protocol == AppProtocol::Tcp;
     let refused = |refusal: Refusal, reason: &str| Refused {
@@ -206,9 +215,6 @@ impl Request<'_> {
         {
             failure.reason.push_str(NO_KEYS);
         }
-        target.chain.take_token(&login, &mut self.headers);
-        let token = login.as_ref().ok().and_then(Login::token);
-        report.request_principal = token.and_then(Token::principal);
         let view = RequestView {
             peer: Some(&client),
             attested_by: Attestation::Certificate,
@@ -217,9 +223,19 @@ impl Request<'_> {
             method: self.method,
             target: self.path,
             authority: &authority,
-            headers: &self.headers,
+            headers: &self.headers.clone(),
             login: Some(&login),
             external: External::Unasked,
+        };
+        let consultation = target.chain.consult(&view);
+        report.asks = consultation.questions.iter().map(asked_of).collect();
+        target.chain.take_token(&login, &mut self.headers);
+        let token = login.as_ref().ok().and_then(Login::token);
+        report.request_principal = token.and_then(Token::principal);
+        let view = RequestView {
+            headers: &self.headers,
+            external: External::Settled(consultation.route.as_ref()),
+            ..view
         };
         let decision = target.chain.decide(&view);
         report.request = Some(HttpRequest {
@@ -240,7 +256,7 @@ impl Request<'_> {
             target
                 .chain
                 .policies()
-                .explain(&facts(&view, normalised, decision.found.as_ref()))
+                .explain_settled(&facts(&view, normalised, decision.found.as_ref()))
         });
         report.answer = answer(&decision, grpc);
         if decision.answer == Decided::Forward {
@@ -249,6 +265,21 @@ impl Request<'_> {
         } else {
             report.passes = matches!(decision.answer, Decided::Redirect { .. });
         }
+    }
+}
+
+fn asked_of(question: &cairn_authz::Question) -> Asked {
+    let provider = &question.provider;
+    Asked {
+        provider: provider.name.to_string(),
+        service: provider.cluster.to_string(),
+        protocol: match provider.protocol {
+            CheckProtocol::Http(_) => "http",
+            CheckProtocol::Grpc(_) => "grpc",
+        },
+        fails_open: provider.fail_open,
+        policy: question.policy.origin.clone(),
+        rule: question.rule,
     }
 }
 

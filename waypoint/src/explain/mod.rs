@@ -9,5 +9,5 @@ mod report;
 pub use destination::client;
 pub use judge::{Question, judge};
 pub use report::{
-    Answer, Backend, Client, Destination, Endpoint, HttpRequest, Refused, Report, Route,
+    Answer, Asked, Backend, Client, Destination, Endpoint, HttpRequest, Refused, Report, Route,
 };
