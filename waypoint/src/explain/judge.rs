@@ -7,7 +7,9 @@ use std::sync::Arc;
 use cairn_authz::jwt::{self, KeySets, Login, Memory, Status};
 use cairn_authz::{Attestation, Token};
 use cairn_config_schema::diagnostics::Severity;
-use cairn_config_schema::snapshot::{AppProtocol, CheckProtocol, HttpMatch, PathMatch, Snapshot, TextMatch};
+use cairn_config_schema::snapshot::{
+    AppProtocol, CheckProtocol, HttpMatch, PathMatch, Snapshot, TextMatch,
+};
 use cairn_filters::authority;
 use cairn_filters::chain::{Answer as Decided, Decision, External, RequestView, facts, tcp_facts};
 use cairn_filters::outcome::{LocalReply, Outcome, is_grpc};
@@ -17,7 +19,9 @@ use http::{HeaderMap, Method};
 
 use super::backends::{backends, endpoints};
 use super::destination::{asked, why_not_served};
-use super::report::{Answer, Asked, Backend, Client, Destination, HttpRequest, Refused, Report, Route};
+use super::report::{
+    Answer, Asked, Backend, Client, Destination, HttpRequest, Refused, Report, Route,
+};
 use crate::listener::admit::Refusal;
 use crate::runtime::{Runtime, Target};
 
@@ -253,10 +257,11 @@ impl Request<'_> {
             .as_ref()
             .filter(|_| decision.verdict.is_some());
         report.verdict = judged.map(|normalised| {
-            target
-                .chain
-                .policies()
-                .explain_settled(&facts(&view, normalised, decision.found.as_ref()))
+            target.chain.policies().explain_settled(&facts(
+                &view,
+                normalised,
+                decision.found.as_ref(),
+            ))
         });
         report.answer = answer(&decision, grpc);
         if decision.answer == Decided::Forward {

@@ -119,6 +119,13 @@ impl Gate {
         Ok(asked)
     }
 
+    /// Leaves with telemetry what is known of a request: its client may go away while others are asked.
+    pub(super) fn note_request(&self, exchange: &mut Exchange, subject: Subject<'_>) {
+        let mut http = subject.http.clone();
+        http.path = login::shown_path(&subject.target.chain, http.path);
+        exchange.http = Some(http);
+    }
+
     async fn ask(
         &self,
         session: &Session,

@@ -124,8 +124,11 @@ impl Gate {
         );
         match subject.target.chain.asks() {
             false => Ok(Asked::default()),
-            // Boxed: requests that nobody is asked about are not to carry its state.
-            true => Box::pin(self.consult(session, exchange, subject)).await,
+            true => {
+                self.note_request(exchange, subject);
+                // Boxed: requests that nobody is asked about are not to carry its state.
+                Box::pin(self.consult(session, exchange, subject)).await
+            }
         }
     }
 
