@@ -258,7 +258,7 @@ async fn grpc_requests_are_denied_in_grpc() {
     let mesh = Mesh::start(GRPC, Reach::Plain).await;
     let mut connection = Connection::http2(mesh.client.to("web", 80)).await;
     for (path, status, message) in [
-        ("/deny/Call", "16", "no, 100%25"),
+        ("/deny/Call", "16", "no,%20100%25"),
         ("/error/Call", "7", ""),
         ("/bare/Call", "7", ""),
     ] {
@@ -377,7 +377,7 @@ async fn tcp_streams_are_asked_about_over_grpc() {
     let line = lab
         .cairn()
         .logged("the denial", |l| {
-            l["response_code_details"] == "ext_authz_denied"
+            l["connection_termination_details"] == "ext_authz_denied"
         })
         .await;
     assert_eq!(line["policy"], "AuthorizationPolicy/shop/ask");
