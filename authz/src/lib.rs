@@ -6,17 +6,21 @@
 
 mod candidates;
 mod clause;
+pub mod cni;
 mod decide;
 mod explain;
 mod facts;
 pub mod jwt;
+pub mod lint;
 mod network;
 mod policy;
 mod policy_list;
 mod text;
 mod token;
 mod verdict;
+pub mod waypoint;
 mod words;
+pub mod ztunnel;
 
 pub use decide::Question;
 pub use explain::{

@@ -28,8 +28,9 @@ pub const EXT_AUTHZ_BODY_BYTES_MAX: usize = 48 * 1024;
 /// milliseconds: Istio's default.
 pub const EXT_AUTHZ_TIMEOUT_DEFAULT_MS: u64 = 600_000;
 
-/// How long it may take for a route's ExternalAuth filter, which can not say, in milliseconds.
-pub const EXT_AUTHZ_FILTER_TIMEOUT_MS: u64 = 10_000;
+/// Comparisons that one lint makes; beyond it says that it stopped. A thousand policies of ten rules
+/// on one service have a million pairs of an ALLOW and a DENY rule.
+pub const LINT_COMPARISONS_MAX: usize = 2_000_000;
 
 /// Retries of one request that a route may ask for. Beyond: a warning, and so many. A request that
 /// failed this often does not need another try but a mended backend.

@@ -10,6 +10,7 @@ mod cilium_http;
 mod cilium_peers;
 mod cilium_ports;
 mod endpoints;
+mod kube_network;
 mod mesh;
 mod network;
 mod network_calico;
@@ -32,6 +33,7 @@ mod services;
 mod trust_domains;
 mod waypoint;
 mod workloads;
+mod ztunnel;
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -116,6 +118,10 @@ pub fn resolve(resources: &Resources, options: &Options) -> Snapshot {
 
     let network = network::resolve(resources, &clusters, &pods, &mut findings);
 
+    let kube_network = kube_network::resolve(resources, &mut findings);
+
+    let ztunnel = ztunnel::resolve(resources, &mesh);
+
     worst_first(&mut findings);
     Snapshot {
         version: options.version,
@@ -130,6 +136,8 @@ pub fn resolve(resources: &Resources, options: &Options) -> Snapshot {
         clusters,
         cluster_settings: Default::default(),
         network,
+        kube_network,
+        ztunnel,
         authentications,
         diagnostics: findings,
     }

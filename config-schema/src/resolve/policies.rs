@@ -9,7 +9,7 @@ use super::policy_targets::{Reach, Targets};
 use super::providers::Providers;
 use super::trust_domains::TrustDomains;
 use super::{Findings, unreadable};
-use crate::diagnostics::{Code, Diagnostic};
+use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::origin::ObjectKey;
 use crate::resources::istio::AuthorizationPolicySpec;
 use crate::resources::{Broken, Loaded, Object, Place, Resources, TargetRef};
@@ -349,7 +349,13 @@ fn not_for_waypoint(object: &Object<AuthorizationPolicySpec>) -> Diagnostic {
         (_, "ALLOW" | "DENY") => "ztunnel enforces it, at L4 only; nothing of it is enforced here",
         _ => "nothing enforces it: ztunnel knows ALLOW and DENY only",
     };
-    let finding = Diagnostic::warning(Code::NotForWaypoint, message)
+    // One with rules on L4 alone is as it should be: it is how a pod is locked to its waypoint.
+    let at_l4 = !http && spec.rules.iter().flatten().next().is_some();
+    let severity = match (at_l4, spec.action.as_deref().unwrap_or("ALLOW")) {
+        (true, "ALLOW" | "DENY") => Severity::Info,
+        _ => Severity::Warning,
+    };
+    let finding = Diagnostic::new(severity, Code::NotForWaypoint, message)
         .with_effect(effect)
         .with_hint("to enforce it here use targetRefs: [{kind: Gateway, group: gateway.networking.k8s.io, name: ...}] or [{kind: Service, group: \"\", name: ...}]");
     object.mark(finding, path)

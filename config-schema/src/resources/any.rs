@@ -121,6 +121,7 @@ kinds! {
     CiliumNetworkPolicy: cilium::CiliumPolicySpec => cilium_policies,
     CiliumClusterwideNetworkPolicy: Clusterwide<cilium::CiliumPolicySpec> => cilium_clusterwide_policies,
     NetworkPolicy: calico::CalicoPolicySpec => calico_policies,
+    KubeNetworkPolicy: kube::NetworkPolicySpec => kube_network_policies,
     GlobalNetworkPolicy: Clusterwide<calico::CalicoPolicySpec> => calico_global_policies,
     Tier: calico::TierSpec => calico_tiers,
     ConfigMap: istio::MeshConfigSpec => mesh_config,

@@ -9,6 +9,7 @@ mod balancing;
 mod beginnings;
 mod calico_path;
 mod external;
+mod kube_network;
 mod l7_ports;
 mod labels;
 mod mesh;
@@ -17,6 +18,7 @@ mod policy;
 mod route;
 mod service;
 mod traffic;
+mod ztunnel;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -38,6 +40,7 @@ pub use external::{
     BodyInCheck, CheckProtocol, ExternalProvider, FRAMING_HEADERS, GrpcCheck, HeaderNames,
     HttpCheck, Provider,
 };
+pub use kube_network::{KubeNetworkPolicy, KubePeer, KubePort, KubeRule, Transport};
 pub use l7_ports::L7Port;
 pub use labels::{Label, LabelExpression, LabelKey, LabelView, Labels, Truth};
 pub use mesh::{Mesh, PathNormalization};
@@ -59,6 +62,7 @@ pub use service::{
     WorkloadType,
 };
 pub use traffic::{BackOff, RetryBudget, RetryConditions, RetryPolicy, RuleTraffic, Timeouts};
+pub use ztunnel::ZtunnelPolicy;
 
 use crate::diagnostics::Diagnostic;
 use crate::origin::{ObjectKey, Origin};
@@ -90,6 +94,10 @@ pub struct Snapshot {
     pub cluster_settings: BTreeMap<ClusterKey, Arc<ClusterSettings>>,
     /// Network policies of Cilium and Calico, and what they select.
     pub network: NetworkPolicies,
+    /// NetworkPolicies of Kubernetes, which the CNI enforces and no waypoint.
+    pub kube_network: Vec<Arc<KubeNetworkPolicy>>,
+    /// AuthorizationPolicies that ztunnel enforces and no waypoint.
+    pub ztunnel: Vec<ZtunnelPolicy>,
     /// Whose tokens are taken, by service.
     pub authentications: Authentications,
     /// Findings of parsing and resolving, worst first.
