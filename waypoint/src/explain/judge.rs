@@ -11,7 +11,9 @@ use cairn_config_schema::snapshot::{
     AppProtocol, CheckProtocol, HttpMatch, PathMatch, Snapshot, TextMatch,
 };
 use cairn_filters::authority;
-use cairn_filters::chain::{Answer as Decided, Decision, External, RequestView, facts, tcp_facts};
+use cairn_filters::chain::{
+    Answer as Decided, Authenticated, Decision, External, RequestView, facts, tcp_facts,
+};
 use cairn_filters::outcome::{LocalReply, Outcome, is_grpc};
 use cairn_routing::Found;
 use http::header::{HOST, HeaderValue};
@@ -185,6 +187,26 @@ struct Request<'a> {
 }
 
 impl Request<'_> {
+    /// Who it is from.
+    fn authenticate(&self, target: &Target) -> Authenticated {
+        let mut login = target.chain.authenticate(
+            &jwt::Request {
+                method: self.method,
+                headers: &self.headers,
+                query: self.path.split_once('?').map(|(_, query)| query),
+            },
+            &self.keys,
+            &mut Memory::new(),
+            self.now_s,
+        );
+        if let Err(failure) = &mut login
+            && failure.status == Status::NoKeys
+        {
+            failure.reason.push_str(NO_KEYS);
+        }
+        login
+    }
+
     fn judge(mut self, report: &mut Report, runtime: &Runtime, target: &Target) {
         let host = default_host(self.to, target.destination);
         self.headers.entry(HOST).or_insert(host);
@@ -204,21 +226,7 @@ impl Request<'_> {
         target
             .chain
             .clean(&mut self.headers, None, Some(&client), id);
-        let mut login = target.chain.authenticate(
-            &jwt::Request {
-                method: self.method,
-                headers: &self.headers,
-                query: self.path.split_once('?').map(|(_, query)| query),
-            },
-            &self.keys,
-            &mut Memory::new(),
-            self.now_s,
-        );
-        if let Err(failure) = &mut login
-            && failure.status == Status::NoKeys
-        {
-            failure.reason.push_str(NO_KEYS);
-        }
+        let login = self.authenticate(target);
         let view = RequestView {
             peer: Some(&client),
             attested_by: Attestation::Certificate,
