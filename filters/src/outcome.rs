@@ -213,6 +213,10 @@ impl Outcome {
         })
     }
 
+    const fn is_overload(self) -> bool {
+        matches!(self, Self::UpstreamOverflow)
+    }
+
     /// The answer to send.
     pub fn reply(self, grpc: bool) -> LocalReply {
         let row = self.row();
@@ -223,6 +227,7 @@ impl Outcome {
                 grpc_status: Some(row.grpc_status),
                 body: "",
                 grpc_message: row.body.trim_ascii_end(),
+                overloaded: self.is_overload(),
             }
         } else {
             LocalReply {
@@ -231,6 +236,7 @@ impl Outcome {
                 grpc_status: None,
                 body: row.body,
                 grpc_message: "",
+                overloaded: self.is_overload(),
             }
         }
     }
@@ -272,6 +278,8 @@ pub struct LocalReply {
     pub grpc_message: &'static str,
     /// Body.
     pub body: &'static str,
+    /// Says `x-envoy-overloaded: true`: a limit was reached, and trying again at once makes it worse.
+    pub overloaded: bool,
 }
 
 impl LocalReply {

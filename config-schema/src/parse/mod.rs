@@ -32,7 +32,6 @@ use crate::resources::{AnyObject, Broken};
 pub use pods::{NodePod, node_pods};
 
 pub(crate) use list::{CutList, cut_list};
-pub(crate) use mesh::duration_ms;
 pub(crate) use names::Names;
 pub(crate) use split::{Document, documents};
 

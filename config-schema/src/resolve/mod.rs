@@ -9,6 +9,7 @@ mod calico_selector;
 mod cilium_http;
 mod cilium_peers;
 mod cilium_ports;
+mod destination_rules;
 mod endpoints;
 mod kube_network;
 mod mesh;
@@ -30,6 +31,8 @@ mod route_rules;
 mod route_traffic;
 mod routes;
 mod services;
+mod traffic_policy;
+mod traffic_policy_values;
 mod trust_domains;
 mod waypoint;
 mod workloads;
@@ -116,6 +119,13 @@ pub fn resolve(resources: &Resources, options: &Options) -> Snapshot {
         &mut findings,
     );
 
+    let cluster_settings = destination_rules::resolve(
+        resources,
+        &mesh,
+        waypoint.as_ref(),
+        &services,
+        &mut findings,
+    );
     let network = network::resolve(resources, &clusters, &pods, &mut findings);
 
     let kube_network = kube_network::resolve(resources, &mut findings);
@@ -134,7 +144,7 @@ pub fn resolve(resources: &Resources, options: &Options) -> Snapshot {
             .collect(),
         workloads: pods.by_address,
         clusters,
-        cluster_settings: Default::default(),
+        cluster_settings,
         network,
         kube_network,
         ztunnel,

@@ -8,9 +8,10 @@ use http::header::{HeaderName, HeaderValue};
 
 use super::Findings;
 use crate::diagnostics::{Code, Diagnostic};
+use crate::duration::go_ms;
 use crate::limits::{EXT_AUTHZ_BODY_BYTES_MAX, EXT_AUTHZ_TIMEOUT_DEFAULT_MS};
 use crate::origin::ObjectKey;
-use crate::parse::duration_ms;
+
 use crate::resources::Object;
 use crate::resources::istio::{
     ExtAuthzGrpcSpec, ExtAuthzHttpSpec, ExtensionProviderKind, MeshConfigSpec, RequestBodySpec,
@@ -171,7 +172,7 @@ impl Reading<'_> {
     ) -> Option<ExternalProvider> {
         let timeout_ms = match written.timeout {
             None => EXT_AUTHZ_TIMEOUT_DEFAULT_MS,
-            Some(text) => duration_ms(text).filter(|ms| *ms > 0).unwrap_or_else(|| {
+            Some(text) => go_ms(text).filter(|ms| *ms > 0).unwrap_or_else(|| {
                 let message = format!("`{text}` is no duration of a millisecond or more");
                 self.fail(Code::BadValue, &format!("{at}.timeout"), &message);
                 EXT_AUTHZ_TIMEOUT_DEFAULT_MS

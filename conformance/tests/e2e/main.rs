@@ -10,6 +10,7 @@
 )]
 
 mod change;
+mod destination_rule;
 mod ext_authz;
 mod ipv6;
 mod laboratory;

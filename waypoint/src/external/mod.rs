@@ -62,6 +62,9 @@ pub enum AskError {
     /// Nobody is there.
     #[error("it has no endpoint")]
     NoEndpoint,
+    /// Its traffic policy can not be honoured.
+    #[error("it is not asked: {0}")]
+    Refused(String),
     /// Nobody answers there.
     #[error(transparent)]
     Connect(#[from] ConnectError),
@@ -103,7 +106,11 @@ impl AskError {
     pub fn is_silence(&self) -> bool {
         !matches!(
             self,
-            Self::Contradiction | Self::Header(_) | Self::Forbidden(_) | Self::Request(_)
+            Self::Contradiction
+                | Self::Header(_)
+                | Self::Forbidden(_)
+                | Self::Request(_)
+                | Self::Refused(_)
         )
     }
 
@@ -111,7 +118,7 @@ impl AskError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NoEndpoint => "no_endpoint",
-            Self::Connect(_) => "connect",
+            Self::Connect(_) | Self::Refused(_) => "connect",
             Self::Full(_) => "limit",
             Self::Timeout(_) => "timeout",
             Self::Http(_) => "protocol",
@@ -172,7 +179,12 @@ impl Clients {
     ) -> Result<Said, AskError> {
         let cluster = runtime.cluster(&provider.cluster);
         let cluster = cluster.ok_or(AskError::NoEndpoint)?;
-        let limit = Duration::from_millis(runtime.snapshot.mesh.connect_timeout_ms);
+        let settings = cluster.settings();
+        if let Some(reason) = &settings.refused {
+            return Err(AskError::Refused(reason.to_string()));
+        }
+        let mesh_ms = runtime.snapshot.mesh.connect_timeout_ms;
+        let limit = Duration::from_millis(settings.connect_timeout_ms.unwrap_or(mesh_ms));
         let declared = runtime.protocol(&provider.cluster);
         let http2 = matches!(provider.protocol, CheckProtocol::Grpc(_))
             || matches!(declared, AppProtocol::Http2 | AppProtocol::Grpc);

@@ -11,7 +11,7 @@ use pingora_http::RequestHeader;
 
 use super::headers::RequestHeaders;
 use crate::jwks::Jwks;
-use crate::telemetry::counters::{JWT_REFUSED, JWT_VALID};
+use crate::telemetry::counters::{JWT_REFUSED, JWT_SIGNATURES, JWT_VALID};
 
 thread_local! {
     /// One for each worker: a worker is a thread.
@@ -54,7 +54,15 @@ pub(super) fn verify(
     };
     let keys = jwks.load();
     let login = MEMORY.with(|memory| match memory.try_borrow_mut() {
-        Ok(mut memory) => chain.authenticate(&asked, &keys, &mut memory, now_s()),
+        Ok(mut memory) => {
+            let before = memory.signatures();
+            let login = chain.authenticate(&asked, &keys, &mut memory, now_s());
+            let checked = memory.signatures().saturating_sub(before);
+            if checked > 0 {
+                JWT_SIGNATURES.add(i64::try_from(checked).unwrap_or(i64::MAX));
+            }
+            login
+        }
         // Nothing here waits, so that it can not be borrowed twice; forgetting is safe all the same.
         Err(_) => chain.authenticate(&asked, &keys, &mut Memory::new(), now_s()),
     });
