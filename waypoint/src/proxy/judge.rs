@@ -148,6 +148,7 @@ impl Gate {
             runtime,
         } = subject;
         let http2 = session.is_http2();
+        let source_ip = exchange.origin.peer.address.ip();
         let request = session.req_header_mut();
         let path = asked.target.as_deref().unwrap_or(&http.path);
         let jwks = &self.worker.jwks;
@@ -204,7 +205,7 @@ impl Gate {
             response_changes: decision.response_changes(destination.backend()),
             external_headers: Vec::new(),
             version,
-            key: key_of(&cluster, http, &request.headers, peer.address.ip()),
+            key: key_of(&cluster, http, &request.headers, source_ip),
             cluster,
             upgrade: upgrade
                 .then(|| Box::new(upgrade_request(http, asked, &request.headers, &login))),
