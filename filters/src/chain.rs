@@ -1,4 +1,4 @@
-//! The one order in which a request is judged: authenticate, normalise, route, authorise, answer;
+//! The one order in which a request is judged: authenticate, normalise, route, answer a CORS preflight, authorise, answer;
 //! then, for a request that may go on, choose a backend and change the request. The data path and `cairn explain`
 //! both run it. Sends nothing and picks no endpoint.
 //!
@@ -14,14 +14,15 @@ use cairn_authz::jwt::{
 use cairn_authz::{Attestation, Facts, HttpFacts, Network, PolicySet, Verdict};
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::snapshot::{
-    AppProtocol, BackendTarget, Binding, ClusterKey, PathNormalization, Policy,
+    AppProtocol, BackendTarget, Binding, ClusterKey, Cors, Filter, PathNormalization, Policy,
     RequestAuthentication, Service, ServicePort, Snapshot,
 };
-use cairn_routing::{Found, RequestParts, RouteTable};
+use cairn_routing::{Found, PortRoutes, RequestParts};
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Method};
 
 use crate::authority::{self, AuthorityError};
+use crate::cors;
 use crate::decision::answer;
 pub use crate::decision::{Answer, Decision, Destination, Failure, ResponseChanges};
 use crate::header_change::Headers;
@@ -39,7 +40,7 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// Immutable; one snapshot's.
 #[derive(Debug)]
 pub struct PortChain {
-    routes: RouteTable,
+    routes: PortRoutes,
     authenticator: Authenticator,
     policies: PolicySet,
     normalization: PathNormalization,
@@ -87,7 +88,7 @@ impl PortChain {
     pub fn compile(snapshot: &Snapshot, service: &Arc<Service>, port: &ServicePort) -> Self {
         let authentications = snapshot.authentications.of_service(&service.key);
         let mut chain = Self::bare(snapshot, &service.policies, authentications);
-        chain.routes = RouteTable::compile(&port.routes);
+        chain.routes = PortRoutes::compile(&service.key.namespace, &port.routes);
         let own = ClusterKey {
             service: service.key.clone(),
             port: port.number,
@@ -125,7 +126,7 @@ impl PortChain {
     ) -> Self {
         let waypoint = snapshot.waypoint.as_ref();
         Self {
-            routes: RouteTable::default(),
+            routes: PortRoutes::default(),
             authenticator: Authenticator::compile(authentications),
             policies: PolicySet::compile(policies),
             normalization: snapshot.mesh.path_normalization,
@@ -216,6 +217,18 @@ impl PortChain {
             Err(rejection) => return Decision::early(Answer::BadPath(rejection)),
         };
         let found = self.route(view, &target);
+        let cors = cors_of(&found);
+        if let Some(cors) = cors
+            && cors::is_preflight(view.method, view.headers)
+        {
+            let answer = Answer::Preflight(cors::preflight(cors, view.headers));
+            return Decision {
+                target: Some(target),
+                found: Some(found),
+                ..Decision::early(answer)
+            };
+        }
+        let origin = cors.and_then(|cors| cors::granted(cors, view.headers));
         if let Some(failure) = self.unauthenticated(view) {
             return Decision {
                 target: Some(target),
@@ -238,6 +251,7 @@ impl PortChain {
             verdict: Some(verdict),
             answer,
             removed_params,
+            origin,
         }
     }
 
@@ -245,13 +259,14 @@ impl PortChain {
         if let External::Settled(Some(found)) = view.external {
             return found.clone();
         }
-        self.routes.find(&RequestParts {
+        let parts = RequestParts {
             method: view.method,
             authority: view.authority,
             path: &target.path,
             query: target.query,
             headers: view.headers,
-        })
+        };
+        (self.routes).find(view.peer.and_then(Identity::namespace), &parts)
     }
 
     /// Asks policy. A path with parameters (`/admin;x=1`) is two paths: some servers strip them, some
@@ -350,6 +365,18 @@ impl PortChain {
             _ => Ok(target),
         }
     }
+}
+
+/// The CORS filter of a rule that is in force.
+fn cors_of(found: &Found) -> Option<&Cors> {
+    let Found::Rule(reference) = found else {
+        return None;
+    };
+    let rule = reference.rule().filter(|rule| rule.broken.is_none())?;
+    rule.filters.iter().find_map(|filter| match filter {
+        Filter::Cors(cors) => Some(&**cors),
+        _ => None,
+    })
 }
 
 /// The ports that the routes of a port lead to.

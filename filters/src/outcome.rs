@@ -57,6 +57,8 @@ pub enum Outcome {
     BodyTooSlow,
     /// Routes are attached and none matches.
     NoRoute,
+    /// A CORS preflight, answered for the endpoint.
+    Preflight,
     /// A filter redirected it. The status comes from the filter.
     Redirected,
     /// The rule has something Cairn can not honour.
@@ -114,7 +116,7 @@ pub struct Row {
 
 impl Outcome {
     /// All outcomes.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::BadPath,
         Self::BadAuthority,
         Self::BadRequest,
@@ -132,6 +134,7 @@ impl Outcome {
         Self::BodyTooLarge,
         Self::BodyTooSlow,
         Self::NoRoute,
+        Self::Preflight,
         Self::Redirected,
         Self::BrokenRule,
         Self::NoBackend,
@@ -175,6 +178,7 @@ impl Outcome {
             Self::BodyTooLarge     => Row::new(S::PAYLOAD_TOO_LARGE, 8, "", "request_payload_too_large", "Payload Too Large", Client, false),
             Self::BodyTooSlow      => Row::new(S::REQUEST_TIMEOUT, 4, "", "request_payload_timeout", "request body timeout", Client, false),
             Self::NoRoute          => Row::new(S::NOT_FOUND, 12, "NR", "route_not_found", "", Client, true),
+            Self::Preflight        => Row::new(S::OK, 2, "", "cors_response", "", Client, true),
             Self::Redirected       => Row::new(S::FOUND, 2, "", "direct_response", "", Client, true),
             Self::BrokenRule       => Row::new(S::INTERNAL_SERVER_ERROR, 14, "", "direct_response", "route not in force", ControlPlane, true),
             Self::NoBackend        => Row::new(S::INTERNAL_SERVER_ERROR, 14, "", "direct_response", "route without backend", ControlPlane, true),

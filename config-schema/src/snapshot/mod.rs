@@ -8,6 +8,7 @@ mod authentication;
 mod balancing;
 mod beginnings;
 mod calico_path;
+mod cors;
 mod external;
 mod kube_network;
 mod l7_ports;
@@ -36,6 +37,7 @@ pub use balancing::{
     OutlierDetection, SuccessRate, Warmup,
 };
 pub use calico_path::calico_path;
+pub use cors::{Cors, HostPattern, Names, OriginPattern, default_port};
 pub use external::{
     BodyInCheck, CheckProtocol, ExternalProvider, FRAMING_HEADERS, GrpcCheck, HeaderNames,
     HttpCheck, Provider,
@@ -55,7 +57,8 @@ pub use policy::{
 };
 pub use route::{
     Backend, BackendTarget, Filter, HeaderChange, HeaderMatch, HttpMatch, HttpRoute, HttpRule,
-    PathMatch, PathRewrite, Pattern, QueryMatch, Redirect, RedirectScheme, Rewrite, TextMatch,
+    Mirror, PathMatch, PathRewrite, Pattern, QueryMatch, Redirect, RedirectScheme, Rewrite,
+    TextMatch,
 };
 pub use service::{
     AppProtocol, Binding, ClusterKey, Endpoint, RedirectFailure, Service, ServicePort, Workload,

@@ -11,7 +11,8 @@ use cairn_config_schema::identity::Identity;
 use cairn_config_schema::snapshot::{CheckProtocol, PathNormalization};
 use cairn_routing::Found;
 
-use super::{PortChain, RequestView, facts, tcp_facts};
+use super::{PortChain, RequestView, cors_of, facts, tcp_facts};
+use crate::cors;
 
 /// What is known of the answers to a request's questions.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +49,10 @@ impl PortChain {
             return Consultation::default();
         };
         let found = self.route(view, &target);
+        // Answered for the endpoint, before anybody may deny it.
+        if cors_of(&found).is_some() && cors::is_preflight(view.method, view.headers) {
+            return Consultation::default();
+        }
         let ask = |target| self.policies.questions(&facts(view, target, Some(&found)));
         let mut questions = ask(&target);
         // A path with parameters is two paths, see `authorise`.

@@ -22,7 +22,7 @@ use super::context::RequestContext;
 use super::error::{outcome_of, words_of};
 use super::headers::{self, ResponseHeaders};
 use super::judge::Judged;
-use super::{attempt, body, judge, reply, retry};
+use super::{attempt, body, judge, mirror, reply, retry};
 use crate::telemetry::{self, counters};
 use crate::worker::Worker;
 
@@ -75,6 +75,10 @@ impl ProxyHttp for Gate {
                     http.grpc_status = grpc_status;
                 }
             }
+            Judged::Preflight(headers) => {
+                note_outcome(ctx, Outcome::Preflight);
+                reply::preflight(session, headers).await?;
+            }
             Judged::Redirect(status, location) => {
                 note_outcome(ctx, Outcome::Redirected);
                 reply::redirect(session, status, location).await?;
@@ -111,11 +115,12 @@ impl ProxyHttp for Gate {
 
     async fn upstream_request_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         request: &mut RequestHeader,
         ctx: &mut RequestContext,
     ) -> Result<()> {
         ctx.sent = Some(std::time::Instant::now());
+        mirror::begin(&self.connections, session, request, ctx);
         attempt::mark(request, ctx)?;
         match &ctx.plan {
             // For HTTP/1.1 the engine does it; for a connector of its users it does not.
@@ -132,6 +137,7 @@ impl ProxyHttp for Gate {
         ctx: &mut RequestContext,
     ) -> Result<()> {
         body::replay(body, ctx);
+        mirror::copy_body(body.as_ref(), end, ctx);
         match body {
             None if !end && session.is_http2() => attempt::after_request_trailers(ctx).await,
             _ => Ok(()),

@@ -12,10 +12,13 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use cairn_filters::chain::{Answer, Authenticated, Decision, Destination, External, RequestView};
+use cairn_config_schema::snapshot::ClusterKey;
+use cairn_filters::chain::{
+    Answer, Authenticated, Decision, Destination, External, RequestView,
+};
 use cairn_filters::login::challenge;
 use cairn_filters::outcome::{Outcome, is_grpc};
-use cairn_routing::{Cluster, Found};
+use cairn_routing::{Cluster, Found, RuleRef};
 use http::header::{HeaderValue, USER_AGENT};
 use http::{HeaderMap, Version};
 use pingora_http::RequestHeader;
@@ -44,6 +47,8 @@ pub(super) enum Judged {
     Unauthenticated(Outcome, &'static str, HeaderValue),
     /// An authorization service, or that there is none, decides what the client gets.
     External(Outcome, Denial),
+    /// A CORS preflight is answered with these headers.
+    Preflight(HeaderMap),
     /// The request is redirected.
     Redirect(http::StatusCode, HeaderValue),
 }
@@ -187,6 +192,14 @@ impl Gate {
                 return answered(&decision, failure.outcome(), exchange);
             }
         };
+        let backend = destination.backend();
+        let port = target.destination.port();
+        if let Some(answer) = decision.backend_redirect(backend, &http.authority, port) {
+            return match answer {
+                Answer::Redirect { status, location } => Judged::Redirect(status, location),
+                _ => Judged::Answer(Outcome::BrokenRule),
+            };
+        }
         let cluster = match destination {
             Destination::Cluster { key, .. } => runtime.cluster(key).cloned(),
             Destination::Dialled => Some(target.cluster.clone()),
@@ -194,14 +207,13 @@ impl Gate {
         let Some(cluster) = cluster else {
             return Judged::Answer(Outcome::InvalidBackend);
         };
-        note_backend(exchange, destination, runtime);
+        note_destination(exchange, runtime, destination);
         let upgrade = request.headers.contains_key(http::header::UPGRADE);
         let version = attempt::version(runtime, destination, target, http2 && !upgrade, upgrade);
+        let mirrors = decision.mirrors(backend, || fastrand::u64(..));
         *plan = Some(Plan {
-            rule: match &decision.found {
-                Some(Found::Rule(rule)) => Some(rule.clone()),
-                _ => None,
-            },
+            mirrors: clusters(mirrors, runtime),
+            rule: rule_of(&decision).cloned(),
             response_changes: decision.response_changes(destination.backend()),
             external_headers: Vec::new(),
             version,
@@ -235,19 +247,6 @@ fn key_of(
     balance::hash_key(cluster, &request)
 }
 
-/// Telemetry is told of the service that a route leads to.
-fn note_backend(exchange: &mut Exchange, destination: Destination<'_>, runtime: &Runtime) {
-    if let Destination::Cluster {
-        key,
-        backend: Some(_),
-    } = destination
-    {
-        let service = runtime.snapshot.services.get(&key.service);
-        exchange.service = service.cloned().or(exchange.service.take());
-        exchange.service_port = key.port;
-    }
-}
-
 /// What is judged again when policy changes, should the endpoint agree to the upgrade.
 fn upgrade_request(
     http: &HttpExchange,
@@ -279,6 +278,9 @@ fn refused(exchange: &mut Exchange, outcome: Outcome) -> Judged {
 fn answered(decision: &Decision<'_>, failure: Outcome, exchange: &mut Exchange) -> Judged {
     if let Answer::Redirect { status, location } = &decision.answer {
         return Judged::Redirect(*status, location.clone());
+    }
+    if let Answer::Preflight(headers) = &decision.answer {
+        return Judged::Preflight(headers.clone());
     }
     let outcome = decision.answer.outcome().unwrap_or(failure);
     if let Some(details) = decision.details() {
@@ -317,6 +319,34 @@ pub(super) fn request_view<'r>(
         headers,
         login,
         external: External::Unasked,
+    }
+}
+
+/// Where the chosen backend leads, for telemetry.
+fn note_destination(exchange: &mut Exchange, runtime: &Runtime, destination: Destination<'_>) {
+    if let Destination::Cluster {
+        key,
+        backend: Some(_),
+    } = destination
+    {
+        let service = runtime.snapshot.services.get(&key.service);
+        exchange.service = service.cloned().or(exchange.service.take());
+        exchange.service_port = key.port;
+    }
+}
+
+fn clusters<'k>(
+    keys: impl Iterator<Item = &'k ClusterKey>,
+    runtime: &Runtime,
+) -> Vec<Arc<Cluster>> {
+    keys.filter_map(|key| runtime.cluster(key).cloned())
+        .collect()
+}
+
+fn rule_of<'d>(decision: &'d Decision<'_>) -> Option<&'d RuleRef> {
+    match &decision.found {
+        Some(Found::Rule(rule)) => Some(rule),
+        _ => None,
     }
 }
 

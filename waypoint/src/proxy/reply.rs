@@ -111,6 +111,16 @@ fn grpc_code(status: StatusCode) -> Code {
     }
 }
 
+/// Answers a CORS preflight.
+pub async fn preflight(session: &mut Session, headers: HeaderMap) -> Result<()> {
+    let mut header = ResponseHeader::build(StatusCode::OK, Some(8))?;
+    for (name, value) in &headers {
+        header.append_header(name.clone(), value.clone())?;
+    }
+    header.insert_header(CONTENT_LENGTH, HeaderValue::from_static("0"))?;
+    finish(session, header, Bytes::new(), false).await
+}
+
 /// Sends a redirect.
 pub async fn redirect(
     session: &mut Session,
