@@ -12,10 +12,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use cairn_authz::jwt::Failure;
 use cairn_config_schema::snapshot::ClusterKey;
-use cairn_filters::chain::{
-    Answer, Authenticated, Decision, Destination, External, RequestView,
-};
+use cairn_filters::chain::{Answer, Authenticated, Decision, Destination, External, RequestView};
 use cairn_filters::login::challenge;
 use cairn_filters::outcome::{Outcome, is_grpc};
 use cairn_routing::{Cluster, Found, RuleRef};
@@ -179,11 +178,7 @@ impl Gate {
             exchange.reason = reason;
         }
         if let Answer::Unauthenticated(failure) = &decision.answer {
-            let path = decision.target.as_ref().map_or("/", |t| &*t.path);
-            let challenge = challenge(&request.headers, &http.authority, path);
-            let _ = answered(&decision, Outcome::Unauthenticated, exchange);
-            let outcome = cairn_filters::login::outcome(failure);
-            return Judged::Unauthenticated(outcome, failure.status.message(), challenge);
+            return unauthenticated(&decision, failure, &request.headers, http, exchange);
         }
         let random = fastrand::u64(..);
         let destination = match target.chain.backend(&decision, random) {
@@ -229,6 +224,21 @@ impl Gate {
         }
         Judged::Forward
     }
+}
+
+/// The answer to a token that is not valid.
+fn unauthenticated(
+    decision: &Decision<'_>,
+    failure: &Failure,
+    headers: &HeaderMap,
+    http: &HttpExchange,
+    exchange: &mut Exchange,
+) -> Judged {
+    let path = decision.target.as_ref().map_or("/", |t| &*t.path);
+    let challenge = challenge(headers, &http.authority, path);
+    let _ = answered(decision, Outcome::Unauthenticated, exchange);
+    let outcome = cairn_filters::login::outcome(failure);
+    Judged::Unauthenticated(outcome, failure.status.message(), challenge)
 }
 
 /// What the request is balanced by.
