@@ -8,7 +8,7 @@ mod render;
 use std::sync::Arc;
 
 use cairn_config_schema::origin::Origin;
-use cairn_config_schema::snapshot::{Action, Policy};
+use cairn_config_schema::snapshot::{Policy, Provider};
 
 use crate::clause::Clause;
 use crate::facts::Facts;
@@ -29,14 +29,22 @@ const HTTP_ONLY: &str =
 impl PolicySet {
     /// Explains the verdict [`PolicySet::decide`] gives for these facts.
     pub fn explain(&self, facts: &Facts<'_>) -> Explanation {
-        let verdict = self.decide(facts);
+        self.explain_verdict(&self.decide(facts), facts)
+    }
+
+    /// Explains the verdict [`PolicySet::decide_settled`] gives for these facts.
+    pub fn explain_settled(&self, facts: &Facts<'_>) -> Explanation {
+        self.explain_verdict(&self.decide_settled(facts), facts)
+    }
+
+    fn explain_verdict(&self, verdict: &Verdict, facts: &Facts<'_>) -> Explanation {
         let mut policies = outcomes(&self.enforced, facts);
         policies.extend(outcomes(&self.dry_run, facts));
         let by_default =
             !verdict.allowed && verdict.policy.is_none() && !verdict.denied_by_network();
         Explanation {
             allowed: verdict.allowed,
-            reason: reason(&verdict, self, facts),
+            reason: reason(verdict, self, facts),
             policy: verdict.origin().cloned(),
             rule: verdict.rule_index(),
             nearest_allow: by_default
@@ -156,9 +164,12 @@ fn matched(set: &PolicySet, policy: &Arc<Policy>, rule: usize, facts: &Facts<'_>
         // The verdict is not of this set, or these facts.
         Some(Form::Never(_) | Form::HttpOnly) | None => "the rule matches".to_owned(),
     };
-    match policy.action {
-        Action::Custom => format!("no external provider can be asked, and {words}"),
-        Action::Allow | Action::Deny => words,
+    match &policy.provider {
+        Some(Provider::Ask(provider)) => {
+            format!("provider {} has to allow it, and {words}", provider.name)
+        }
+        Some(Provider::Unusable(reason)) => format!("{reason}, and {words}"),
+        None => words,
     }
 }
 

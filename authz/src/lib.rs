@@ -22,6 +22,7 @@ pub mod waypoint;
 mod words;
 pub mod ztunnel;
 
+pub use decide::Question;
 pub use explain::{
     ClauseOutcome, Explanation, NearestAllow, PolicyOutcome, RuleOutcome, ShadowOutcome,
 };

@@ -52,6 +52,7 @@ fn policies(action: Action, path: impl Fn(usize) -> PathPattern) -> PolicySet {
         },
         action,
         dry_run: false,
+        provider: None,
         rules: (0..RULES).map(|n| rule(n, path(n))).collect(),
         broken: None,
     };

@@ -19,6 +19,15 @@ pub const REGEX_BYTES_MAX: usize = 1024 * 1024;
 /// Size in bytes of one `jwks` that stands in an object; a set of a hundred RSA keys has 50 KiB.
 pub const INLINE_JWKS_BYTES_MAX: usize = 256 * 1024;
 
+/// Largest part of a request's body, in bytes, that an authorization service gets. The engine keeps 64
+/// KiB of a body to be sent again, and gives it out in pieces of up to 16 KiB in HTTP/2. Beyond: 413,
+/// or the part alone.
+pub const EXT_AUTHZ_BODY_BYTES_MAX: usize = 48 * 1024;
+
+/// How long the answer of an authorization service may take when its provider does not say, in
+/// milliseconds: Istio's default.
+pub const EXT_AUTHZ_TIMEOUT_DEFAULT_MS: u64 = 600_000;
+
 /// Points of one hash ring (`ringHash.minimumRingSize`): a ring is made anew with every change of the
 /// endpoints, and more points would make that slow and the spread no better.
 pub const RING_POINTS_MAX: u32 = 262_144;

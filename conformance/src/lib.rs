@@ -13,6 +13,7 @@
 )]
 
 pub mod app;
+pub mod authorizer;
 pub mod cairn;
 pub mod client;
 pub mod envoy;

@@ -14,7 +14,7 @@ use cairn_authz::jwt::{
 use cairn_authz::{Attestation, Facts, HttpFacts, Network, PolicySet, Verdict};
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::snapshot::{
-    BackendTarget, Binding, ClusterKey, Cors, Filter, PathNormalization, Policy,
+    AppProtocol, BackendTarget, Binding, ClusterKey, Cors, Filter, PathNormalization, Policy,
     RequestAuthentication, Service, ServicePort, Snapshot,
 };
 use cairn_routing::{Found, PortRoutes, RequestParts};
@@ -30,6 +30,10 @@ use crate::hygiene;
 use crate::login;
 use crate::normalise::{Rejection, Target, normalise};
 
+pub use consult::{Consultation, External};
+
+mod consult;
+
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Everything that applies to requests to one service port, or to a workload's addresses, compiled.
@@ -44,6 +48,8 @@ pub struct PortChain {
     default_cluster: Option<ClusterKey>,
     /// Writes x-forwarded-client-cert.
     client_cert: bool,
+    /// The port declares TCP.
+    declared_tcp: bool,
     /// Set when nothing may pass, for this reason.
     refused: Option<Arc<str>>,
 }
@@ -70,6 +76,8 @@ pub struct RequestView<'t, 'r> {
     pub headers: &'r HeaderMap,
     /// What [`PortChain::authenticate`] said. `None` will do where nothing authenticates.
     pub login: Option<&'r Authenticated>,
+    /// What is known of the providers of CUSTOM policies.
+    pub external: External<'r>,
 }
 
 /// Who a request is from, or why its token is refused.
@@ -87,6 +95,7 @@ impl PortChain {
             chain.policies = chain.policies.with_network(network);
         }
         chain.default_cluster = Some(own);
+        chain.declared_tcp = port.protocol == AppProtocol::Tcp;
         // The policies of a service that is not served were never resolved: their empty list would
         // allow everything.
         if chain.refused.is_none() && service.binding != Binding::Served {
@@ -119,6 +128,7 @@ impl PortChain {
             policies: PolicySet::compile(policies),
             normalization: snapshot.mesh.path_normalization,
             default_cluster: None,
+            declared_tcp: false,
             client_cert: waypoint.is_some_and(|w| w.xfcc_include_client_identity),
             refused: match waypoint {
                 Some(waypoint) => waypoint.blocked.clone(),
@@ -203,15 +213,7 @@ impl PortChain {
             Ok(target) => target,
             Err(rejection) => return Decision::early(Answer::BadPath(rejection)),
         };
-        let parts = RequestParts {
-            method: view.method,
-            authority: view.authority,
-            path: &target.path,
-            query: target.query,
-            caller_namespace: view.peer.and_then(Identity::namespace),
-            headers: view.headers,
-        };
-        let found = (self.routes).find(view.peer.and_then(Identity::namespace), &parts);
+        let found = self.route(view, &target);
         let cors = cors_of(&found);
         if let Some(cors) = cors
             && cors::is_preflight(view.method, view.headers)
@@ -250,6 +252,21 @@ impl PortChain {
         }
     }
 
+    fn route(&self, view: &RequestView<'_, '_>, target: &Target<'_>) -> Found {
+        if let External::Settled(Some(found)) = view.external {
+            return found.clone();
+        }
+        let parts = RequestParts {
+            method: view.method,
+            authority: view.authority,
+            path: &target.path,
+            query: target.query,
+            caller_namespace: view.peer.and_then(Identity::namespace),
+            headers: view.headers,
+        };
+        (self.routes).find(view.peer.and_then(Identity::namespace), &parts)
+    }
+
     /// Asks policy. A path with parameters (`/admin;x=1`) is two paths: some servers strip them, some
     /// do not, and nobody here knows which one the endpoint is. Strict mode lets it pass only if policy
     /// allows both (specs/istio-waypoint.md 4.8; Istio looks at the path as sent alone).
@@ -259,12 +276,16 @@ impl PortChain {
         target: Target<'t>,
         found: &Found,
     ) -> (Target<'t>, Verdict) {
-        let verdict = self.policies.decide(&facts(view, &target, Some(found)));
+        let decide = |facts: &Facts<'_>| match view.external {
+            External::Unasked => self.policies.decide(facts),
+            External::Settled(_) => self.policies.decide_settled(facts),
+        };
+        let verdict = decide(&facts(view, &target, Some(found)));
         if verdict.allowed
             && self.normalization == PathNormalization::Strict
             && let Some(other) = target.without_parameters()
         {
-            let of_other = self.policies.decide(&facts(view, &other, Some(found)));
+            let of_other = decide(&facts(view, &other, Some(found)));
             if !of_other.allowed {
                 return (other, of_other);
             }
@@ -272,8 +293,8 @@ impl PortChain {
         (target, verdict)
     }
 
-    /// Judges a TCP stream.
-    pub fn decide_tcp(
+    /// Judges a TCP stream about which all of [`PortChain::consult_tcp`] were asked, and allowed it.
+    pub fn decide_tcp_settled(
         &self,
         peer: Option<&Identity>,
         attested_by: Attestation,
@@ -290,7 +311,7 @@ impl PortChain {
             };
         }
         self.policies
-            .decide(&tcp_facts(peer, attested_by, source_ip, destination))
+            .decide_settled(&tcp_facts(peer, attested_by, source_ip, destination))
     }
 
     /// Why nothing may pass here, when nothing may.

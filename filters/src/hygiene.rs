@@ -24,7 +24,7 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 /// All of Envoy's own namespace: every header in it is an order to a proxy (`x-envoy-retry-on`,
 /// `x-envoy-upstream-alt-stat-name`, ...) or a statement by one, and no client gives us either.
 /// Exceptions: none.
-const ENVOY_PREFIX: &str = "x-envoy-";
+pub(crate) const ENVOY_PREFIX: &str = "x-envoy-";
 
 /// Cleans a request's headers before anything looks at them.
 ///

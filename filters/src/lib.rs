@@ -8,6 +8,7 @@ pub mod chain;
 pub mod connect;
 pub mod cors;
 mod decision;
+pub mod external;
 pub mod grpc_timeout;
 pub mod header_change;
 pub mod hygiene;

@@ -47,6 +47,14 @@ pub enum Outcome {
     Denied,
     /// Network policy denied it, in Cilium's words. The details come from the verdict.
     DeniedByNetwork,
+    /// An authorization service denied it. Status, headers and body come from the service.
+    ExternalDenied,
+    /// An authorization service gave no answer that can be used. The status comes from its provider.
+    ExternalError,
+    /// The body is longer than an authorization service may get.
+    BodyTooLarge,
+    /// The body that an authorization service gets did not come.
+    BodyTooSlow,
     /// Routes are attached and none matches.
     NoRoute,
     /// A CORS preflight, answered for the endpoint.
@@ -112,7 +120,7 @@ pub struct Row {
 
 impl Outcome {
     /// All outcomes.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 36] = [
         Self::BadPath,
         Self::BadAuthority,
         Self::BadRequest,
@@ -125,6 +133,10 @@ impl Outcome {
         Self::WrongAudience,
         Self::Denied,
         Self::DeniedByNetwork,
+        Self::ExternalDenied,
+        Self::ExternalError,
+        Self::BodyTooLarge,
+        Self::BodyTooSlow,
         Self::NoRoute,
         Self::Preflight,
         Self::DirectResponse,
@@ -167,6 +179,10 @@ impl Outcome {
             Self::WrongAudience    => Row::new(S::FORBIDDEN, 7, "", "jwt_authn_access_denied{Audiences_in_Jwt_are_not_allowed}", "Audiences in Jwt are not allowed", Client, true),
             Self::Denied           => Row::new(S::FORBIDDEN, 7, "", "rbac_access_denied_matched_policy[none]", "RBAC: access denied", Client, true),
             Self::DeniedByNetwork  => Row::new(S::FORBIDDEN, 7, "", "network_access_denied_matched_policy[none]", "Access denied\r\n", Client, true),
+            Self::ExternalDenied   => Row::new(S::FORBIDDEN, 7, "UAEX", "ext_authz_denied", "", Client, false),
+            Self::ExternalError    => Row::new(S::FORBIDDEN, 7, "UAEX", "ext_authz_error", "", Upstream, true),
+            Self::BodyTooLarge     => Row::new(S::PAYLOAD_TOO_LARGE, 8, "", "request_payload_too_large", "Payload Too Large", Client, false),
+            Self::BodyTooSlow      => Row::new(S::REQUEST_TIMEOUT, 4, "", "request_payload_timeout", "request body timeout", Client, false),
             Self::NoRoute          => Row::new(S::NOT_FOUND, 12, "NR", "route_not_found", "", Client, true),
             Self::DirectResponse   => Row::new(S::OK, 2, "", "direct_response", "", Client, true),
             Self::Preflight        => Row::new(S::OK, 2, "", "cors_response", "", Client, true),
@@ -203,6 +219,8 @@ impl Outcome {
             Self::BadUpgrade => "bad_upgrade",
             Self::HeadersTooLarge => "header_too_large",
             Self::HeadersTooSlow => "header_too_slow",
+            Self::BodyTooLarge => "body_too_large",
+            Self::BodyTooSlow => "body_too_slow",
             _ => return None,
         })
     }

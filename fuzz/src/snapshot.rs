@@ -9,6 +9,7 @@ use cairn_config_schema::identity::Identity;
 use cairn_config_schema::resolve::{Options, resolve};
 use cairn_config_schema::snapshot::{Binding, Snapshot};
 use cairn_config_schema::store::{SourceFile, Store};
+use cairn_filters::chain::External;
 use cairn_filters::{Answer, PortChain, RequestView};
 use http::{HeaderMap, Method};
 
@@ -87,6 +88,7 @@ fn ask(chain: &PortChain, target: &str) -> String {
         authority: "web.shop",
         headers: &headers,
         login: Some(&login),
+        external: External::Unasked,
     };
     let decision = chain.decide(&view);
     let tcp = chain.decide_tcp(

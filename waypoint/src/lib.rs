@@ -9,6 +9,7 @@ pub mod clock;
 pub mod demo;
 pub mod drain;
 pub mod explain;
+pub mod external;
 pub mod jwks;
 pub mod limits;
 pub mod listener;

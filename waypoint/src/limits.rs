@@ -214,3 +214,26 @@ pub const JWKS_ASKED_INTERVAL: Duration = Duration::from_secs(10);
 /// How long the last good keys stay in force while fetching fails. Beyond: tokens are refused; a key
 /// that its issuer withdrew must not be good for ever.
 pub const JWKS_AGE_MAX: Duration = Duration::from_secs(86_400);
+
+/// Checks that wait for one authorization service, per worker. Beyond: as if it did not answer. A slow
+/// service must not gather every request there is.
+pub const EXT_AUTHZ_CHECKS_MAX: usize = 1_024;
+
+/// Connections to one endpoint of an authorization service that are kept, per worker. Beyond: closed
+/// after their answer.
+pub const EXT_AUTHZ_IDLE_CONNECTIONS_MAX: usize = 64;
+
+/// Header block of an authorization service's answer. Beyond: it is no answer.
+pub const EXT_AUTHZ_HEADER_BYTES_MAX: usize = 60 * 1024;
+
+/// gRPC message of an authorization service. Beyond: it is no answer.
+pub const EXT_AUTHZ_MESSAGE_BYTES_MAX: usize = 256 * 1024;
+
+/// Body of an authorization service's denial. Beyond: the client gets the denial without it.
+pub const EXT_AUTHZ_DENIAL_BYTES_MAX: usize = 64 * 1024;
+
+/// How long that body may take, once the denial is known. Beyond: the same.
+pub const EXT_AUTHZ_DENIAL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a body may take that an authorization service gets. Beyond: 408.
+pub const EXT_AUTHZ_BODY_TIMEOUT: Duration = Duration::from_secs(30);

@@ -7,11 +7,12 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use cairn_config_schema::identity::Identity;
 use cairn_config_schema::snapshot::{
     AppProtocol, Binding, ClusterKey, Endpoint, Service, Snapshot, Workload,
 };
 use cairn_filters::chain::PortChain;
-use cairn_routing::Cluster;
+use cairn_routing::{Cluster, LiveEndpoint};
 use rustc_hash::FxHashMap;
 
 use crate::clock::now_ms;
@@ -43,6 +44,22 @@ pub struct Target {
     pub cluster: Arc<Cluster>,
     /// Virtual IP or pod IP, and port.
     pub destination: SocketAddr,
+}
+
+impl Target {
+    /// The identity that all its endpoints have.
+    pub fn shared_identity(&self) -> Option<Identity> {
+        let endpoints = self.cluster.endpoints();
+        let identity = |live: &Arc<LiveEndpoint>| {
+            let workload = live.endpoint.workload.as_ref();
+            workload.map(|workload| workload.identity.clone())
+        };
+        let first = endpoints.first().and_then(identity)?;
+        let same = endpoints
+            .iter()
+            .all(|e| identity(e).as_ref() == Some(&first));
+        same.then_some(first)
+    }
 }
 
 impl Runtime {

@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
 use crate::drain::{Drain, InFlight};
+use crate::external::Clients;
 use crate::jwks::Jwks;
 use crate::listener::accept;
 use crate::listener::admit::Refusal;
@@ -20,7 +21,7 @@ use crate::runtime::Runtime;
 use crate::telemetry;
 use crate::tls::{Acceptor, IdentitySource};
 use crate::upstream::tunnel_pool::FORGET_INTERVAL;
-use crate::upstream::{Dialer, Egress};
+use crate::upstream::{Destination, Dialer, Egress};
 
 /// What the tasks of one worker share.
 pub struct Worker {
@@ -34,6 +35,8 @@ pub struct Worker {
     pub identity: Arc<IdentitySource>,
     /// Keys that verify tokens.
     pub jwks: Arc<Jwks>,
+    /// Connections to authorization services.
+    pub external: Clients,
     /// What is judged again when policy changes.
     pub open: Arc<Open>,
     engine: OnceLock<Engine>,
@@ -77,6 +80,7 @@ impl Worker {
             drain: parts.drain,
             identity: parts.identity,
             jwks: parts.jwks,
+            external: Clients::default(),
             open: Arc::default(),
             engine: OnceLock::new(),
         });
@@ -138,11 +142,13 @@ async fn sweep(worker: &Worker) {
                     .collect::<Vec<_>>()
             })
             .collect();
-        engine.connections().retain(|destination| {
+        let is_alive = |destination: &Destination| {
             destination.epoch == epoch
                 && destination.egress.as_ref().is_none_or(Egress::is_open)
                 && (alive.contains(&destination.address)
                     || runtime.workload(destination.address.ip()).is_some())
-        });
+        };
+        engine.connections().retain(is_alive);
+        worker.external.retain(is_alive);
     }
 }

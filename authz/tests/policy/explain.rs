@@ -147,7 +147,7 @@ fn the_other_reasons() {
         (
             vec![policy("p", Action::Custom, get())],
             request(),
-            "no external provider can be asked, and method GET is GET",
+            "there is no extension provider 'x', and method GET is GET",
         ),
         (
             vec![broken],

@@ -312,6 +312,7 @@ fn named_policies(
         let numbered = all.into_iter().enumerate();
         let named = numbered.map(|(n, (action, rules, dry_run, broken))| Policy {
             dry_run,
+            provider: None,
             broken: broken.then(|| "broken policy".into()),
             ..policy(&format!("p{n:02}"), action, rules)
         });

@@ -67,7 +67,7 @@ fn allow_policies_are_or() {
 }
 
 #[test]
-fn a_matching_custom_rule_denies_for_no_provider_can_be_asked() {
+fn a_matching_custom_rule_denies_when_its_provider_can_not_be_asked() {
     let policies = [
         policy("allow", Action::Allow, vec![PolicyRule::default()]),
         policy("ask", Action::Custom, vec![methods(&["GET"])]),

@@ -7,7 +7,7 @@ use cairn_authz::{Attestation, Facts, HttpFacts, PolicySet, Token, Verdict};
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::origin::{Kind, ObjectKey, Origin};
 use cairn_config_schema::snapshot::{
-    Action, Condition, Operation, PathPattern, PathTemplate, Policy, PolicyRule, Source,
+    Action, Condition, Operation, PathPattern, PathTemplate, Policy, PolicyRule, Provider, Source,
     StringMatch, Values,
 };
 use http::HeaderMap;
@@ -113,6 +113,8 @@ pub fn policy(name: &str, action: Action, rules: Vec<PolicyRule>) -> Policy {
         },
         action,
         dry_run: false,
+        provider: (action == Action::Custom)
+            .then(|| Provider::Unusable("there is no extension provider 'x'".into())),
         rules,
         broken: None,
     }

@@ -30,6 +30,7 @@ fn set(by: By, policies: usize, action: Action) -> PolicySet {
             },
             action,
             dry_run: false,
+            provider: None,
             rules: rules.collect(),
             broken: None,
         })

@@ -4,6 +4,7 @@
 use serde::de::DeserializeOwned;
 
 use super::fault::{Fault, closest};
+use super::mesh_providers;
 use super::node::{Entry, Mark, Node, Style, Value, duplicates};
 use super::path::{Path, walk};
 use super::read::read;
@@ -12,16 +13,17 @@ use crate::diagnostics::{Code, Severity};
 use crate::resources::PathHasher;
 use crate::resources::istio::MeshConfigSpec;
 
-const HONOURED: [&str; 5] = [
+const HONOURED: [&str; 6] = [
     "trustDomain",
     "trustDomainAliases",
     "rootNamespace",
     "pathNormalization",
     "connectTimeout",
+    "extensionProviders",
 ];
 
 /// Fields that change what Istio's own waypoint does, and do not change Cairn.
-const NOT_HONOURED: [&str; 18] = [
+const NOT_HONOURED: [&str; 17] = [
     "accessLogEncoding",
     "accessLogFile",
     "accessLogFormat",
@@ -34,7 +36,6 @@ const NOT_HONOURED: [&str; 18] = [
     "defaultVirtualServiceExportTo",
     "enableEnvoyAccessLogService",
     "enableTracing",
-    "extensionProviders",
     "hboneIdleTimeout",
     "localityLbSetting",
     "protocolDetectionTimeout",
@@ -195,6 +196,9 @@ fn fields(root: &Node<'_>, faults: &mut Vec<Fault>) -> MeshConfigSpec {
                 spec.path_normalization = wanted.flatten().and_then(|n| n.normalization);
             }
             "connectTimeout" => spec.connect_timeout_ms = timeout(entry, faults),
+            "extensionProviders" => {
+                spec.extension_providers = mesh_providers::read_all(entry, faults)
+            }
             _ => unread_field(entry, faults),
         }
     }

@@ -10,6 +10,7 @@ mod fault;
 mod kube;
 mod list;
 mod mesh;
+mod mesh_providers;
 mod names;
 mod node;
 mod object;

@@ -3,10 +3,10 @@
 use http::header::{HOST, HeaderName, HeaderValue};
 
 use super::network_cilium::Reading;
-use super::route_filters::FRAMING;
+
 use crate::diagnostics::Code;
 use crate::resources::cilium::{HeaderMatch, HttpRule};
-use crate::snapshot::{CiliumHttpRule, HeaderExpectation, Mismatch, Pattern};
+use crate::snapshot::{CiliumHttpRule, FRAMING_HEADERS, HeaderExpectation, Mismatch, Pattern};
 
 const NEVER: &str = "the rule allows nothing";
 
@@ -120,7 +120,7 @@ fn expectation(
         );
     };
     let changes = !matches!(mismatch, Mismatch::Fail | Mismatch::Log);
-    if changes && (name == HOST || FRAMING.contains(&name.as_str())) {
+    if changes && (name == HOST || FRAMING_HEADERS.contains(&name.as_str())) {
         let message = format!("header {name} belongs to the proxy and can not be changed");
         let hint = "leave `mismatch` out, or LOG";
         return reading.refuse(&format!("{path}.mismatch"), message, hint);

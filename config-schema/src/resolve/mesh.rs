@@ -40,6 +40,11 @@ pub(super) fn resolve(
     (mesh, blocked)
 }
 
+/// The mesh configuration that [`resolve`] reads, for those who need more of it.
+pub(super) fn in_force(resources: &Resources) -> Option<&Object<MeshConfigSpec>> {
+    choose(resources, &mut Findings::new()).ok().flatten()
+}
+
 /// The ConfigMap to read: that of `istio-system` if there are several.
 fn choose<'a>(
     resources: &'a Resources,

@@ -23,6 +23,7 @@ mod policy_conditions;
 mod policy_rules;
 mod policy_targets;
 mod policy_values;
+mod providers;
 mod route_backends;
 mod route_consumers;
 mod route_cors;
@@ -131,9 +132,11 @@ pub fn resolve(resources: &Resources, options: &Options) -> Snapshot {
         &mut settings,
         &mut findings,
     );
+    let providers = providers::resolve(mesh::in_force(resources), &services, &mut findings);
     policies::attach(
         resources,
         &mesh,
+        &providers,
         waypoint.as_mut(),
         &mut services,
         &mut findings,

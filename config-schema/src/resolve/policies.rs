@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use super::policy_rules::{self, Reading, Terms};
 use super::policy_targets::{Reach, Targets};
+use super::providers::Providers;
 use super::trust_domains::TrustDomains;
 use super::{Findings, unreadable};
 use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::origin::ObjectKey;
 use crate::resources::istio::{AuthorizationPolicySpec, Rule};
 use crate::resources::{Broken, Loaded, Object, Place, Resources, TargetRef};
-use crate::snapshot::{Action, Binding, Mesh, Policy, PolicyRule, Service, Waypoint};
+use crate::snapshot::{Action, Binding, Mesh, Policy, PolicyRule, Provider, Service, Waypoint};
 
 const DRY_RUN: &str = "istio.io/dry-run";
 
@@ -23,6 +24,7 @@ type Services = BTreeMap<ObjectKey, Service>;
 pub(super) fn attach(
     resources: &Resources,
     mesh: &Mesh,
+    providers: &Providers,
     mut waypoint: Option<&mut Waypoint>,
     services: &mut Services,
     findings: &mut Findings,
@@ -41,7 +43,7 @@ pub(super) fn attach(
             };
             match loaded {
                 Loaded::Good(object) | Loaded::KeptLastGood(object) => {
-                    attached(object, &targets, &terms, findings)
+                    attached(object, &targets, &terms, providers, findings)
                 }
                 Loaded::Broken(broken) => attached_broken(broken, &targets, findings),
             }
@@ -89,6 +91,7 @@ fn attached(
     object: &Object<AuthorizationPolicySpec>,
     targets: &Targets<'_>,
     terms: &Terms<'_>,
+    providers: &Providers,
     findings: &mut Findings,
 ) -> Attached {
     let refs = target_refs(&object.spec);
@@ -123,7 +126,7 @@ fn attached(
     }
     // One that reaches nothing here is another waypoint's to judge.
     if !whole.is_empty()
-        && let Some(policy) = compile(object, &whole, terms, findings)
+        && let Some(policy) = compile(object, &whole, terms, providers, findings)
     {
         attached.push((Arc::new(policy), whole));
     }
@@ -144,6 +147,7 @@ fn compile(
     object: &Object<AuthorizationPolicySpec>,
     reaches: &[Reach],
     terms: &Terms<'_>,
+    providers: &Providers,
     findings: &mut Findings,
 ) -> Option<Policy> {
     let spec = &object.spec;
@@ -184,13 +188,16 @@ fn compile(
             );
         }
     };
-    tell_of_action(object, action, &scope, findings);
+    tell_of_action(object, action, findings);
+    let provider =
+        (action == Action::Custom).then(|| provider(object, &scope, providers, findings));
     let dry_run = dry_run(object, findings);
     let rules = rules(object, action, dry_run, &scope, terms, findings);
     Some(Policy {
         origin: object.origin.clone(),
         action,
         dry_run,
+        provider,
         rules,
         broken: None,
     })
@@ -200,16 +207,9 @@ fn compile(
 fn tell_of_action(
     object: &Object<AuthorizationPolicySpec>,
     action: Action,
-    scope: &str,
     findings: &mut Findings,
 ) {
-    if action == Action::Custom {
-        let finding = Diagnostic::error(Code::Unsupported, "CUSTOM is not supported yet")
-            .with_effect(format!(
-                "requests to {scope} that its rules match are denied"
-            ));
-        findings.push(object.mark(finding, "spec.action"));
-    } else if object.spec.provider.is_some() {
+    if action != Action::Custom && object.spec.provider.is_some() {
         let finding = Diagnostic::warning(
             Code::BadValue,
             "a provider means nothing but with action CUSTOM",
@@ -220,6 +220,39 @@ fn tell_of_action(
     if action == Action::Deny {
         warn_of_no_rules(object, findings);
     }
+}
+
+/// Whom a CUSTOM policy asks. Without a provider that can be asked, what it matches is denied, as by
+/// Istio (specs/istio-waypoint.md 4.8).
+fn provider(
+    object: &Object<AuthorizationPolicySpec>,
+    scope: &str,
+    providers: &Providers,
+    findings: &mut Findings,
+) -> Provider {
+    let written = object.spec.provider.as_ref().map(|p| p.name.as_str());
+    let (named, path) = match written.filter(|name| !name.is_empty()) {
+        Some(name) => (providers.named(name), "spec.provider.name"),
+        None => {
+            let reason = "a CUSTOM policy has to name its provider";
+            (Provider::Unusable(reason.into()), "spec.provider")
+        }
+    };
+    if let Provider::Unusable(reason) = &named {
+        let known = match providers.names().as_slice() {
+            [] => "there is none in the mesh configuration".to_owned(),
+            names => format!("the mesh configuration has: {}", names.join(", ")),
+        };
+        let finding = Diagnostic::error(Code::BackendNotFound, &**reason)
+            .with_effect(format!(
+                "requests to {scope} that its rules match are denied"
+            ))
+            .with_hint(format!(
+                "define it in extensionProviders of the ConfigMap istio; {known}"
+            ));
+        findings.push(object.mark(finding, path));
+    }
+    named
 }
 
 /// As in Istio, a DENY policy without rules matches nothing (specs/istio-waypoint.md 4.8).
@@ -287,6 +320,7 @@ fn deny_all(object: &Object<AuthorizationPolicySpec>, reason: &str) -> Policy {
         origin: object.origin.clone(),
         action: Action::Deny,
         dry_run: false,
+        provider: None,
         rules: Vec::new(),
         broken: Some(reason.into()),
     }

@@ -20,21 +20,9 @@ use crate::resources::gateway_api::{
     HttpRouteRulesFiltersUrlRewritePathType as RewritePathType,
 };
 use crate::snapshot::{
-    Filter, HeaderChange, HttpMatch, PathMatch, PathRewrite, Redirect, RedirectScheme, Rewrite,
+    FRAMING_HEADERS, Filter, HeaderChange, HttpMatch, PathMatch, PathRewrite, Redirect,
+    RedirectScheme, Rewrite,
 };
-
-/// Headers that say where a message ends or what becomes of its connection. They belong to the
-/// proxy: a route that changed them could make two parsers disagree.
-pub(super) const FRAMING: [&str; 8] = [
-    "connection",
-    "content-length",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
 
 /// Header changes as written, whichever of the generated types they come from.
 struct WrittenHeaders<'a> {
@@ -264,7 +252,7 @@ fn header_name(
         reading.fail(Code::BadValue, at, message);
         return None;
     };
-    if FRAMING.contains(&name.as_str()) {
+    if FRAMING_HEADERS.contains(&name.as_str()) {
         let message = format!("header {name} belongs to the connection and can not be changed");
         reading.fail(Code::Unsupported, at, message);
         return None;

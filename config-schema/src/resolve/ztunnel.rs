@@ -66,6 +66,7 @@ fn policy(
             origin: object.origin.clone(),
             action,
             dry_run: false,
+            provider: None,
             rules,
             broken: None,
         }),

@@ -131,4 +131,74 @@ pub struct MeshConfigSpec {
     pub path_normalization: Option<String>,
     /// `connectTimeout` in milliseconds.
     pub connect_timeout_ms: Option<u64>,
+    /// `extensionProviders`, in the order written.
+    pub extension_providers: Vec<ExtensionProviderSpec>,
+}
+
+/// One entry of `extensionProviders`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExtensionProviderSpec {
+    /// Its name. Empty: it has none.
+    pub name: String,
+    /// What it is.
+    pub kind: ExtensionProviderKind,
+}
+
+/// What an extension provider is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ExtensionProviderKind {
+    /// `envoyExtAuthzHttp`.
+    Http(Box<ExtAuthzHttpSpec>),
+    /// `envoyExtAuthzGrpc`.
+    Grpc(Box<ExtAuthzGrpcSpec>),
+    /// Not for authorization: the field it has.
+    Other(String),
+    /// It can not be read, for this reason.
+    Broken(String),
+}
+
+/// `envoyExtAuthzHttp`, as written.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)] // the fields are Istio's
+pub struct ExtAuthzHttpSpec {
+    pub service: String,
+    pub port: u32,
+    pub timeout: Option<String>,
+    pub path_prefix: Option<String>,
+    pub fail_open: Option<bool>,
+    pub clear_route_cache: Option<bool>,
+    pub status_on_error: Option<String>,
+    /// The older name of `includeRequestHeadersInCheck`.
+    pub include_headers_in_check: Option<Vec<String>>,
+    pub include_request_headers_in_check: Option<Vec<String>>,
+    pub include_additional_headers_in_check: Option<BTreeMap<String, String>>,
+    pub include_request_body_in_check: Option<RequestBodySpec>,
+    pub headers_to_upstream_on_allow: Option<Vec<String>>,
+    pub headers_to_downstream_on_allow: Option<Vec<String>>,
+    pub headers_to_downstream_on_deny: Option<Vec<String>>,
+}
+
+/// `envoyExtAuthzGrpc`, as written.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)] // the fields are Istio's
+pub struct ExtAuthzGrpcSpec {
+    pub service: String,
+    pub port: u32,
+    pub timeout: Option<String>,
+    pub fail_open: Option<bool>,
+    pub clear_route_cache: Option<bool>,
+    pub status_on_error: Option<String>,
+    pub include_request_body_in_check: Option<RequestBodySpec>,
+}
+
+/// `includeRequestBodyInCheck`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)] // the fields are Istio's
+pub struct RequestBodySpec {
+    pub max_request_bytes: u32,
+    pub allow_partial_message: bool,
+    pub pack_as_bytes: bool,
 }

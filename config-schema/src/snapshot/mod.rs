@@ -9,6 +9,7 @@ mod balancing;
 mod beginnings;
 mod calico_path;
 mod cors;
+mod external;
 mod kube_network;
 mod l7_ports;
 mod labels;
@@ -38,6 +39,10 @@ pub use balancing::{
 };
 pub use calico_path::calico_path;
 pub use cors::{Cors, HostPattern, Names, OriginPattern, default_port};
+pub use external::{
+    BodyInCheck, CheckProtocol, ExternalProvider, FRAMING_HEADERS, GrpcCheck, HeaderNames,
+    HttpCheck, Provider,
+};
 pub use kube_network::{KubeNetworkPolicy, KubePeer, KubePort, KubeRule, Transport};
 pub use l7_ports::L7Port;
 pub use labels::{Label, LabelExpression, LabelKey, LabelView, Labels, Truth};

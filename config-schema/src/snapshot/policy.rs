@@ -7,7 +7,7 @@ use http::header::HeaderName;
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::RequestPrincipal;
+use super::{Provider, RequestPrincipal};
 use crate::origin::Origin;
 
 /// One AuthorizationPolicy, attached.
@@ -19,6 +19,8 @@ pub struct Policy {
     pub action: Action,
     /// Annotation `istio.io/dry-run: "true"`: evaluated and reported, never enforced.
     pub dry_run: bool,
+    /// Whom a CUSTOM policy asks; `None` for every other action.
+    pub provider: Option<Provider>,
     /// Any of these may match. Empty matches nothing.
     pub rules: Vec<PolicyRule>,
     /// Set when the object could not be understood as a whole: everything in its scope is denied,
@@ -34,8 +36,7 @@ pub enum Action {
     Allow,
     /// Denied.
     Deny,
-    /// Would ask an external provider. None can be asked yet, so a match is denied, as Istio does
-    /// for an unknown provider.
+    /// An external provider is asked, before DENY and ALLOW policies are.
     Custom,
 }
 

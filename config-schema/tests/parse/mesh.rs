@@ -41,6 +41,7 @@ enablePrometheusMerge: true",
             root_namespace: Some("istio-config".into()),
             path_normalization: Some("MERGE_SLASHES".into()),
             connect_timeout_ms: Some(90_000),
+            extension_providers: Vec::new(),
         }
     );
     let at = |path: &str| mesh.place.locate(path).map(|l| (l.line, l.column)).unwrap();

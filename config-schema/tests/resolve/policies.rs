@@ -328,7 +328,11 @@ fn actions_are_those_of_istio() {
 
     let custom = acting(", action: CUSTOM, provider: {name: x}");
     assert_eq!(custom.policy("shop/web").action, Action::Custom);
-    let effect = custom.finding(Code::Unsupported).effect.as_deref().unwrap();
+    let effect = custom
+        .finding(Code::BackendNotFound)
+        .effect
+        .as_deref()
+        .unwrap();
     assert!(effect.contains("are denied"), "{effect}");
 
     let audit = acting(", action: AUDIT");

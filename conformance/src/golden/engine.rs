@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use cairn_authz::{Attestation, Verdict, jwt};
+use cairn_authz::{Attestation, Question, Verdict, jwt};
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::origin::{ObjectKey, Origin};
 use cairn_config_schema::snapshot::{
     AppProtocol, Binding, ClusterKey, Service, ServicePort, Snapshot,
 };
 use cairn_filters::authority::without_trailing_dot;
+use cairn_filters::chain::External;
 use cairn_filters::outcome::is_grpc;
 use cairn_filters::{Answer, Decision, Destination, Outcome, PortChain, RequestView, chain};
 use cairn_routing::Found;
@@ -34,6 +35,8 @@ pub struct Judged {
     pub verdict: &'static str,
     /// The policy and rule that decided, `namespace/name#rule`, or `none`.
     pub by: String,
+    /// Providers that are asked before it is decided; what follows is what becomes of it if all allow.
+    pub asks: Vec<String>,
     /// What dry-run policies say, sorted: `ACTION allow|deny by`.
     pub shadow: Vec<String>,
     /// The verdict's reason in words.
@@ -147,7 +150,17 @@ fn protocol(port: &ServicePort) -> &'static str {
 fn judge_tcp(served: &Served, ask: &Ask, judged: &mut Judged) {
     let (peer, ip, by) = (ask.peer(), ask.source_ip(), Attestation::Certificate);
     let facts = chain::tcp_facts(Some(&peer), by, ip, served.address);
-    let verdict = served.chain.decide_tcp(Some(&peer), by, ip, served.address);
+    let consulted = served
+        .chain
+        .consult_tcp(Some(&peer), by, ip, served.address);
+    let verdict = match consulted {
+        Err(question) => question.denied(),
+        Ok(questions) => {
+            judged.asks = names(&questions);
+            let chain = &served.chain;
+            chain.decide_tcp_settled(Some(&peer), by, ip, served.address)
+        }
+    };
     tell_verdict(
         &verdict,
         verdict.reason(served.chain.policies(), &facts),
@@ -177,7 +190,6 @@ fn judge_http(snapshot: &Snapshot, served: &Served, ask: &Ask, judged: &mut Judg
         &mut jwt::Memory::new(),
         tokens::NOW_S,
     );
-    served.chain.take_token(&login, &mut headers);
     let view = RequestView {
         peer: Some(&peer),
         attested_by: Attestation::Certificate,
@@ -188,6 +200,18 @@ fn judge_http(snapshot: &Snapshot, served: &Served, ask: &Ask, judged: &mut Judg
         authority: &authority,
         headers: &headers,
         login: Some(&login),
+        external: External::Unasked,
+    };
+    let consultation = served.chain.consult(&view);
+    judged.asks = names(&consultation.questions);
+    let mut without_token = headers.clone();
+    served.chain.take_token(&login, &mut without_token);
+    let headers = without_token;
+    // Everybody who is asked allows it, and changes nothing.
+    let view = RequestView {
+        headers: &headers,
+        external: External::Settled(consultation.route.as_ref()),
+        ..view
     };
     let decision = served.chain.decide(&view);
     if let (Some(verdict), Some(target)) = (&decision.verdict, &decision.target) {
@@ -203,6 +227,11 @@ fn judge_http(snapshot: &Snapshot, served: &Served, ask: &Ask, judged: &mut Judg
     };
     tell_answer(&decision, is_grpc(&headers), judged);
     tell_forwarding(snapshot, served, &decision, &headers, judged);
+}
+
+fn names(questions: &[Question]) -> Vec<String> {
+    let names = questions.iter().map(|q| q.provider.name.to_string());
+    names.collect()
 }
 
 fn tell_verdict(verdict: &Verdict, reason: String, judged: &mut Judged) {

@@ -137,6 +137,9 @@ pub struct Full {
     pub answer: Option<Answer>,
     /// The policy that decided, `namespace/name#rule`, or `none`.
     pub by: Option<String>,
+    /// Providers that are asked first, none by default; all else is what follows if they allow.
+    #[serde(default)]
+    pub asks: Vec<String>,
     /// What dry-run policies say: `ACTION allow|deny by`, in any order.
     pub shadow: Option<Vec<String>>,
     /// Response code details.

@@ -69,6 +69,12 @@ fn compare(judged: &Judged, expected: &Full, wrong: &mut Wrong) {
             judged.reason
         ));
     }
+    if judged.asks != expected.asks {
+        wrong.push(format!(
+            "asks {:?}, expected {:?}",
+            judged.asks, expected.asks
+        ));
+    }
     if let Some(shadow) = &expected.shadow
         && judged.shadow != *shadow
     {

@@ -46,6 +46,12 @@ async fn replay(case: &Path, apps: &mut Apps, asked: &mut u32) -> Vec<String> {
         for ask in askable(&stage) {
             *asked += 1;
             let judged = judge(&snapshot, &ask);
+            // No provider runs here; tests/e2e/ext_authz.rs has some.
+            if let Some(judged) = judged.as_ref().filter(|j| !j.asks.is_empty()) {
+                let differences = explain::compare(&replay, &ask, judged).await;
+                wrong.extend(differences.iter().map(|d| format!("{}: {d}", ask.shown())));
+                continue;
+            }
             let accepted = snapshot
                 .mesh
                 .accepts_trust_domain(ask.peer().trust_domain());

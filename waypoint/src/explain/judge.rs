@@ -7,9 +7,13 @@ use std::sync::Arc;
 use cairn_authz::jwt::{self, KeySets, Login, Memory, Status};
 use cairn_authz::{Attestation, Token};
 use cairn_config_schema::diagnostics::Severity;
-use cairn_config_schema::snapshot::{AppProtocol, HttpMatch, PathMatch, Snapshot, TextMatch};
+use cairn_config_schema::snapshot::{
+    AppProtocol, CheckProtocol, HttpMatch, PathMatch, Snapshot, TextMatch,
+};
 use cairn_filters::authority;
-use cairn_filters::chain::{Answer as Decided, Decision, RequestView, facts, tcp_facts};
+use cairn_filters::chain::{
+    Answer as Decided, Authenticated, Decision, External, RequestView, facts, tcp_facts,
+};
 use cairn_filters::outcome::{LocalReply, Outcome, is_grpc};
 use cairn_routing::Found;
 use http::header::{HOST, HeaderValue};
@@ -18,7 +22,9 @@ use http::{HeaderMap, Method};
 use super::backends::{backends, endpoints};
 use super::chain;
 use super::destination::{asked, why_not_served};
-use super::report::{Answer, Backend, Client, Destination, HttpRequest, Refused, Report, Route};
+use super::report::{
+    Answer, Asked, Backend, Client, Destination, HttpRequest, Refused, Report, Route,
+};
 use crate::listener::admit::Refusal;
 use crate::runtime::{Runtime, Target};
 
@@ -59,6 +65,7 @@ pub fn judge(snapshot: Snapshot, question: Question<'_>) -> anyhow::Result<Repor
         destination: None,
         refused: None,
         request: None,
+        asks: Vec::new(),
         verdict: None,
         request_principal: None,
         route: None,
@@ -131,11 +138,19 @@ fn refused(refusal: Refusal, why: Option<String>, snapshot: &Snapshot) -> Refuse
 fn judge_tcp(report: &mut Report, target: &Target) {
     let client = &report.client;
     let (peer, attested_by) = (Some(&client.identity), Attestation::Certificate);
-    let verdict = target
-        .chain
-        .decide_tcp(peer, attested_by, client.ip, target.destination);
-    let facts = tcp_facts(peer, attested_by, client.ip, target.destination);
-    report.verdict = Some(target.chain.policies().explain(&facts));
+    let (chain, ip, to) = (&target.chain, client.ip, target.destination);
+    let facts = tcp_facts(peer, attested_by, ip, to);
+    let verdict = match chain.consult_tcp(peer, attested_by, ip, to) {
+        Err(question) => {
+            report.verdict = Some(chain.policies().explain(&facts));
+            question.denied()
+        }
+        Ok(questions) => {
+            report.asks = questions.iter().map(asked_of).collect();
+            report.verdict = Some(chain.policies().explain_settled(&facts));
+            chain.decide_tcp_settled(peer, attested_by, ip, to)
+        }
+    };
     // Only a port that declares TCP is known to be TCP when CONNECT is answered.
     let declared = target.protocol == AppProtocol::Tcp;
     let refused = |refusal: Refusal, reason: &str| Refused {
@@ -175,6 +190,26 @@ struct Request<'a> {
 }
 
 impl Request<'_> {
+    /// Who it is from.
+    fn authenticate(&self, target: &Target) -> Authenticated {
+        let mut login = target.chain.authenticate(
+            &jwt::Request {
+                method: self.method,
+                headers: &self.headers,
+                query: self.path.split_once('?').map(|(_, query)| query),
+            },
+            &self.keys,
+            &mut Memory::new(),
+            self.now_s,
+        );
+        if let Err(failure) = &mut login
+            && failure.status == Status::NoKeys
+        {
+            failure.reason.push_str(NO_KEYS);
+        }
+        login
+    }
+
     fn judge(mut self, report: &mut Report, runtime: &Runtime, target: &Target) {
         let host = default_host(self.to, target.destination);
         self.headers.entry(HOST).or_insert(host);
@@ -194,24 +229,7 @@ impl Request<'_> {
         target
             .chain
             .clean(&mut self.headers, None, Some(&client), id);
-        let mut login = target.chain.authenticate(
-            &jwt::Request {
-                method: self.method,
-                headers: &self.headers,
-                query: self.path.split_once('?').map(|(_, query)| query),
-            },
-            &self.keys,
-            &mut Memory::new(),
-            self.now_s,
-        );
-        if let Err(failure) = &mut login
-            && failure.status == Status::NoKeys
-        {
-            failure.reason.push_str(NO_KEYS);
-        }
-        target.chain.take_token(&login, &mut self.headers);
-        let token = login.as_ref().ok().and_then(Login::token);
-        report.request_principal = token.and_then(Token::principal);
+        let login = self.authenticate(target);
         let view = RequestView {
             peer: Some(&client),
             attested_by: Attestation::Certificate,
@@ -220,8 +238,19 @@ impl Request<'_> {
             method: self.method,
             target: self.path,
             authority: &authority,
-            headers: &self.headers,
+            headers: &self.headers.clone(),
             login: Some(&login),
+            external: External::Unasked,
+        };
+        let consultation = target.chain.consult(&view);
+        report.asks = consultation.questions.iter().map(asked_of).collect();
+        target.chain.take_token(&login, &mut self.headers);
+        let token = login.as_ref().ok().and_then(Login::token);
+        report.request_principal = token.and_then(Token::principal);
+        let view = RequestView {
+            headers: &self.headers,
+            external: External::Settled(consultation.route.as_ref()),
+            ..view
         };
         let decision = target.chain.decide(&view);
         report.request = Some(HttpRequest {
@@ -239,10 +268,11 @@ impl Request<'_> {
             .as_ref()
             .filter(|_| decision.verdict.is_some());
         report.verdict = judged.map(|normalised| {
-            target
-                .chain
-                .policies()
-                .explain(&facts(&view, normalised, decision.found.as_ref()))
+            target.chain.policies().explain_settled(&facts(
+                &view,
+                normalised,
+                decision.found.as_ref(),
+            ))
         });
         report.answer = answer(&decision, grpc);
         if decision.answer == Decided::Forward {
@@ -251,6 +281,21 @@ impl Request<'_> {
         } else {
             report.passes = matches!(decision.answer, Decided::Redirect { .. });
         }
+    }
+}
+
+fn asked_of(question: &cairn_authz::Question) -> Asked {
+    let provider = &question.provider;
+    Asked {
+        provider: provider.name.to_string(),
+        service: provider.cluster.to_string(),
+        protocol: match provider.protocol {
+            CheckProtocol::Http(_) => "http",
+            CheckProtocol::Grpc(_) => "grpc",
+        },
+        fails_open: provider.fail_open,
+        policy: question.policy.origin.clone(),
+        rule: question.rule,
     }
 }
 

@@ -10,6 +10,6 @@ mod report;
 pub use destination::client;
 pub use judge::{Question, judge};
 pub use report::{
-    Answer, Backend, By, Client, Destination, Endpoint, HttpRequest, Link, LinkOutcome, Refused,
-    Report, Route,
+    Answer, Asked, Backend, By, Client, Destination, Endpoint, HttpRequest, Link, LinkOutcome,
+    Refused, Report, Route,
 };

@@ -25,6 +25,9 @@ pub struct Report {
     pub request: Option<HttpRequest>,
     /// Whom the request is from by its token, `iss/sub`. `None`: it has none, or a refused one.
     pub request_principal: Option<String>,
+    /// Who is asked before it is decided, in this order. What follows holds if all of them allow it and
+    /// change nothing.
+    pub asks: Vec<Asked>,
     /// The policies' verdict. `None`: refused before they were asked.
     pub verdict: Option<Explanation>,
     /// The route. `None`: TCP, or refused before one was looked for.
@@ -37,6 +40,23 @@ pub struct Report {
     pub chain: Vec<Link>,
     /// Findings about the configuration that are errors.
     pub configuration_errors: usize,
+}
+
+/// A provider that a CUSTOM policy asks.
+#[derive(Debug, Serialize)]
+pub struct Asked {
+    /// Its name.
+    pub provider: String,
+    /// `namespace/name:port`.
+    pub service: String,
+    /// `http` or `grpc`.
+    pub protocol: &'static str,
+    /// Without an answer the request passes.
+    pub fails_open: bool,
+    /// The policy.
+    pub policy: Origin,
+    /// Its rule that matches, from 0.
+    pub rule: usize,
 }
 
 /// Who asks.

@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use cairn_config_schema::snapshot::{RetryPolicy, RuleTraffic};
 use cairn_filters::chain::ResponseChanges;
+use cairn_filters::external::HeaderMutation;
 use cairn_filters::outcome::Outcome;
 use cairn_routing::{ActiveRequest, Cluster, InFlight, Permit, RuleRef};
 
@@ -57,6 +59,8 @@ pub struct RequestContext {
     pub request_trailers: bool,
     /// The endpoint's response has been passed on to its end.
     pub response_ended: bool,
+    /// What was read of the body before the request was decided and is in no buffer of the engine.
+    pub body_read: Option<Bytes>,
     /// Keeps a drain waiting.
     pub held: Option<Held>,
     /// Of an upgraded connection: its place among what policy may close.
@@ -97,6 +101,8 @@ pub struct Plan {
     pub version: HttpVersion,
     /// Changes of the response header.
     pub response_changes: ResponseChanges,
+    /// What authorization services add to it.
+    pub external_headers: Vec<HeaderMutation>,
     /// The request as policy saw it, if it asks for an upgrade.
     pub upgrade: Option<Box<UpgradeRequest>>,
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use cairn_filters::external;
 use cairn_filters::outcome::Outcome;
 use http::header::SET_COOKIE;
 use http::{HeaderMap, StatusCode, Version};
@@ -21,7 +22,7 @@ use super::context::RequestContext;
 use super::error::{outcome_of, words_of};
 use super::headers::{self, ResponseHeaders};
 use super::judge::Judged;
-use super::{attempt, judge, mirror, reply, retry};
+use super::{attempt, body, judge, mirror, reply, retry};
 use crate::telemetry::{self, counters};
 use crate::worker::Worker;
 
@@ -58,13 +59,21 @@ impl ProxyHttp for Gate {
         session: &mut Session,
         ctx: &mut RequestContext,
     ) -> Result<bool> {
-        match self.judge(session, ctx) {
+        match self.judge(session, ctx).await {
             Judged::Forward => return Ok(false),
             Judged::Answer(outcome) => answer(session, ctx, outcome).await?,
             Judged::Unauthenticated(outcome, body, challenge) => {
                 note_outcome(ctx, outcome);
                 let reply = outcome.reply(is_grpc(ctx)).with_body(body);
                 reply::unauthenticated(session, reply, challenge).await?;
+            }
+            Judged::External(outcome, denial) => {
+                note_outcome(ctx, outcome);
+                let grpc = is_grpc(ctx);
+                let grpc_status = reply::denied(session, denial, grpc).await?;
+                if let Some(http) = ctx.exchange.as_mut().and_then(|e| e.http.as_mut()) {
+                    http.grpc_status = grpc_status;
+                }
             }
             Judged::Preflight(headers) => {
                 note_outcome(ctx, Outcome::Preflight);
@@ -131,6 +140,7 @@ impl ProxyHttp for Gate {
         end: bool,
         ctx: &mut RequestContext,
     ) -> Result<()> {
+        body::replay(body, ctx);
         mirror::copy_body(body.as_ref(), end, ctx);
         match body {
             None if !end && session.is_http2() => attempt::after_request_trailers(ctx).await,
@@ -188,6 +198,9 @@ impl ProxyHttp for Gate {
         }
         if let Some(plan) = &ctx.plan {
             plan.response_changes.apply(&mut ResponseHeaders(response));
+            if !informational {
+                external::apply(&plan.external_headers, &mut ResponseHeaders(response));
+            }
             if let Some(cookie) = &plan.key.cookie {
                 response.append_header(SET_COOKIE, cookie.clone())?;
             }

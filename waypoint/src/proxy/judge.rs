@@ -4,6 +4,7 @@
 //! - read the runtime, once;
 //! - refuse what is malformed or framed ambiguously (`screen.rs`);
 //! - clean the headers;
+//! - ask the providers of CUSTOM policies (`external.rs`);
 //! - authenticate: verify the token and take it out;
 //! - judge: normalise, route, authorise;
 //! - answer here, or choose a backend and change the request.
@@ -11,8 +12,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use cairn_authz::jwt::Failure;
 use cairn_config_schema::snapshot::{ClusterKey, DirectResponse};
-use cairn_filters::chain::{Answer, Authenticated, Decision, Destination, RequestView};
+use cairn_filters::chain::{Answer, Authenticated, Decision, Destination, External, RequestView};
 use cairn_filters::login::challenge;
 use cairn_filters::outcome::{Outcome, is_grpc};
 use cairn_routing::{Cluster, Found, RuleRef};
@@ -23,11 +25,13 @@ use pingora_proxy::Session;
 
 use super::balance::{self, HashKey, Keyed};
 use super::context::{Plan, RequestContext};
+use super::external::{Asked, Subject};
 use super::headers::{self, RequestHeaders};
 use super::http::Gate;
 use super::stream_context::StreamContext;
-use super::{attempt, login, screen};
+use super::{attempt, body, login, screen};
 use crate::drain::Kind;
+use crate::external::Denial;
 use crate::recheck::UpgradeRequest;
 use crate::runtime::{Runtime, Target};
 use crate::telemetry::exchange::{Exchange, HttpExchange, StreamOrigin};
@@ -40,6 +44,8 @@ pub(super) enum Judged {
     Answer(Outcome),
     /// The request's token is refused: body and challenge say why.
     Unauthenticated(Outcome, &'static str, HeaderValue),
+    /// An authorization service, or that there is none, decides what the client gets.
+    External(Outcome, Denial),
     /// A CORS preflight is answered with these headers.
     Preflight(HeaderMap),
     /// The route itself answers.
@@ -49,7 +55,7 @@ pub(super) enum Judged {
 }
 
 impl Gate {
-    pub(super) fn judge(&self, session: &mut Session, ctx: &mut RequestContext) -> Judged {
+    pub(super) async fn judge(&self, session: &mut Session, ctx: &mut RequestContext) -> Judged {
         let Some(stream) = stream_context(session) else {
             return Judged::Answer(Outcome::Internal);
         };
@@ -83,7 +89,22 @@ impl Gate {
         };
         let http = HttpExchange { authority, ..http };
         ctx.stacked = attempt::is_stacked(session);
-        let judged = self.decide(session, exchange, &http, &target, runtime, &mut ctx.plan);
+        let subject = Subject {
+            http: &http,
+            target: &target,
+            runtime,
+        };
+        let judged = match self.asked(session, exchange, subject).await {
+            Err(judged) => judged,
+            Ok(asked) => {
+                let judged = self.decide(session, exchange, subject, &asked, &mut ctx.plan);
+                if let Some(plan) = &mut ctx.plan {
+                    plan.external_headers = asked.response;
+                }
+                ctx.body_read = body::kept(session, asked.body);
+                judged
+            }
+        };
         ctx.time = attempt::time_of(session, exchange, http.grpc, ctx.plan.as_ref());
         let request_id = session.req_header().headers.get("x-request-id").cloned();
         let path = login::shown_path(&target.chain, http.path);
@@ -95,50 +116,71 @@ impl Gate {
         judged
     }
 
+    /// Cleans the headers, and asks whoever CUSTOM policies want asked.
+    async fn asked(
+        &self,
+        session: &mut Session,
+        exchange: &mut Exchange,
+        subject: Subject<'_>,
+    ) -> Result<Asked, Judged> {
+        let own = self.worker.identity.current();
+        subject.target.chain.clean(
+            &mut RequestHeaders(session.req_header_mut()),
+            Some(&own.identity),
+            Some(&exchange.origin.peer.identity),
+            request_id,
+        );
+        match subject.target.chain.asks() {
+            false => Ok(Asked::default()),
+            true => {
+                self.note_request(exchange, subject);
+                // Boxed: requests that nobody is asked about are not to carry its state.
+                Box::pin(self.consult(session, exchange, subject)).await
+            }
+        }
+    }
+
     fn decide(
         &self,
         session: &mut Session,
         exchange: &mut Exchange,
-        http: &HttpExchange,
-        target: &Target,
-        runtime: &Runtime,
+        subject: Subject<'_>,
+        asked: &Asked,
         plan: &mut Option<Plan>,
     ) -> Judged {
-        let peer = exchange.origin.peer.clone();
-        let own = self.worker.identity.borrow();
+        let Subject {
+            http,
+            target,
+            runtime,
+        } = subject;
         let http2 = session.is_http2();
+        let source_ip = exchange.origin.peer.address.ip();
         let request = session.req_header_mut();
-        target.chain.clean(
-            &mut RequestHeaders(request),
-            Some(&own.identity),
-            Some(&peer.identity),
-            request_id,
-        );
-        let (method, path) = (&http.method, &*http.path);
+        let path = asked.target.as_deref().unwrap_or(&http.path);
         let jwks = &self.worker.jwks;
-        let login = login::authenticate(&target.chain, jwks, request, method, path);
-        let decision = target.chain.decide(&RequestView {
-            peer: Some(&peer.identity),
-            attested_by: exchange.origin.attested_by(),
-            source_ip: peer.address.ip(),
-            destination: target.destination,
-            method: &http.method,
-            target: &http.path,
-            authority: &http.authority,
-            headers: &request.headers,
-            login: login.as_ref(),
-        });
+        let login = login::authenticate(&target.chain, jwks, request, &http.method, path);
+        let view = RequestView {
+            target: path,
+            external: asked.external(),
+            ..request_view(
+                target,
+                http,
+                &exchange.origin,
+                &request.headers,
+                login.as_ref(),
+            )
+        };
+        let decision = target.chain.decide(&view);
+        let denial = decision
+            .answer
+            .is_denial()
+            .then(|| denial(target, &decision, &view));
         note_decision(exchange, &decision);
-        if decision.answer.is_denial() {
-            let (headers, login) = (&request.headers, login.as_ref());
-            exchange.reason = denial(target, &decision, http, &exchange.origin, headers, login);
+        if let Some(reason) = denial {
+            exchange.reason = reason;
         }
         if let Answer::Unauthenticated(failure) = &decision.answer {
-            let path = decision.target.as_ref().map_or("/", |t| &*t.path);
-            let challenge = challenge(&request.headers, &http.authority, path);
-            let _ = answered(&decision, Outcome::Unauthenticated, exchange);
-            let outcome = cairn_filters::login::outcome(failure);
-            return Judged::Unauthenticated(outcome, failure.status.message(), challenge);
+            return unauthenticated(&decision, failure, &request.headers, http, exchange);
         }
         let random = fastrand::u64(..);
         let destination = match target.chain.backend(&decision, random) {
@@ -170,10 +212,12 @@ impl Gate {
             mirrors: clusters(mirrors, runtime),
             rule: rule_of(&decision).cloned(),
             response_changes: decision.response_changes(destination.backend()),
+            external_headers: Vec::new(),
             version,
-            key: key_of(&cluster, http, &request.headers, peer.address.ip()),
+            key: key_of(&cluster, http, &request.headers, source_ip),
             cluster,
-            upgrade: upgrade.then(|| Box::new(upgrade_request(http, &request.headers, &login))),
+            upgrade: upgrade
+                .then(|| Box::new(upgrade_request(http, asked, &request.headers, &login))),
         });
         let path = decision.change_request(destination.backend(), &mut RequestHeaders(request));
         if set_target(request, &path).is_err() {
@@ -182,6 +226,21 @@ impl Gate {
         }
         Judged::Forward
     }
+}
+
+/// The answer to a token that is not valid.
+fn unauthenticated(
+    decision: &Decision<'_>,
+    failure: &Failure,
+    headers: &HeaderMap,
+    http: &HttpExchange,
+    exchange: &mut Exchange,
+) -> Judged {
+    let path = decision.target.as_ref().map_or("/", |t| &*t.path);
+    let challenge = challenge(headers, &http.authority, path);
+    let _ = answered(decision, Outcome::Unauthenticated, exchange);
+    let outcome = cairn_filters::login::outcome(failure);
+    Judged::Unauthenticated(outcome, failure.status.message(), challenge)
 }
 
 /// What the request is balanced by.
@@ -203,15 +262,17 @@ fn key_of(
 /// What is judged again when policy changes, should the endpoint agree to the upgrade.
 fn upgrade_request(
     http: &HttpExchange,
+    asked: &Asked,
     headers: &HeaderMap,
     login: &Option<Authenticated>,
 ) -> UpgradeRequest {
     UpgradeRequest {
         method: http.method.clone(),
-        target: http.path.clone(),
+        target: asked.target.as_ref().unwrap_or(&http.path).clone(),
         authority: http.authority.clone(),
         headers: headers.clone(),
         login: login.clone(),
+        allowed_by: asked.allowed_by.clone(),
     }
 }
 
@@ -247,15 +308,22 @@ fn answered(decision: &Decision<'_>, failure: Outcome, exchange: &mut Exchange) 
 }
 
 /// Why policy denied it: the deciding rule, or the nearest allow and what it lacks.
-fn denial(
+fn denial(target: &Target, decision: &Decision<'_>, view: &RequestView<'_, '_>) -> Option<String> {
+    let normalised = decision.target.as_ref()?;
+    let facts = cairn_filters::chain::facts(view, normalised, decision.found.as_ref());
+    let verdict = decision.verdict.as_ref()?;
+    Some(verdict.reason(target.chain.policies(), &facts))
+}
+
+/// A request as it came, about which nobody was asked.
+pub(super) fn request_view<'r>(
     target: &Target,
-    decision: &Decision<'_>,
-    http: &HttpExchange,
-    origin: &StreamOrigin,
-    headers: &HeaderMap,
-    login: Option<&Authenticated>,
-) -> Option<String> {
-    let view = RequestView {
+    http: &'r HttpExchange,
+    origin: &'r StreamOrigin,
+    headers: &'r HeaderMap,
+    login: Option<&'r Authenticated>,
+) -> RequestView<'r, 'r> {
+    RequestView {
         peer: Some(&origin.peer.identity),
         attested_by: origin.attested_by(),
         source_ip: origin.peer.address.ip(),
@@ -265,11 +333,8 @@ fn denial(
         authority: &http.authority,
         headers,
         login,
-    };
-    let facts =
-        cairn_filters::chain::facts(&view, decision.target.as_ref()?, decision.found.as_ref());
-    let verdict = decision.verdict.as_ref()?;
-    Some(verdict.reason(target.chain.policies(), &facts))
+        external: External::Unasked,
+    }
 }
 
 /// Where the chosen backend leads, for telemetry.

@@ -26,6 +26,24 @@ pub(super) fn authenticate(
     method: &Method,
     target: &str,
 ) -> Option<Authenticated> {
+    let login = verify(chain, jwks, request, method, target)?;
+    match &login {
+        Ok(login) if login.token().is_some() => JWT_VALID.add(1),
+        Ok(_) => {}
+        Err(_) => JWT_REFUSED.add(1),
+    }
+    chain.take_token(&login, &mut RequestHeaders(request));
+    Some(login)
+}
+
+/// Verifies the token of a request, which stays in it. `None`: no token is asked for here.
+pub(super) fn verify(
+    chain: &PortChain,
+    jwks: &Jwks,
+    request: &RequestHeader,
+    method: &Method,
+    target: &str,
+) -> Option<Authenticated> {
     if chain.authenticator().is_empty() {
         return None;
     }
@@ -48,17 +66,11 @@ pub(super) fn authenticate(
         // Nothing here waits, so that it can not be borrowed twice; forgetting is safe all the same.
         Err(_) => chain.authenticate(&asked, &keys, &mut Memory::new(), now_s()),
     });
-    match &login {
-        Ok(login) if login.token().is_some() => JWT_VALID.add(1),
-        Ok(_) => {}
-        Err(failure) => {
-            JWT_REFUSED.add(1);
-            if let Some(source) = &failure.refresh {
-                jwks.ask(source);
-            }
-        }
+    if let Err(failure) = &login
+        && let Some(source) = &failure.refresh
+    {
+        jwks.ask(source);
     }
-    chain.take_token(&login, &mut RequestHeaders(request));
     Some(login)
 }
 

@@ -3,12 +3,14 @@
 
 pub mod attempt;
 mod balance;
+mod body;
 pub mod connector;
 pub mod context;
 pub mod deadline;
 mod endpoint_stream;
 pub mod engine;
 pub mod error;
+mod external;
 mod head;
 pub mod headers;
 pub mod http;

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use cairn_config_schema::snapshot::DirectResponse;
+use cairn_filters::external;
 use cairn_filters::outcome::LocalReply;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, WWW_AUTHENTICATE,
@@ -11,6 +12,10 @@ use pingora_core::protocols::http::HttpTask;
 use pingora_error::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
+use tonic::{Code, Status};
+
+use super::headers::ResponseHeaders;
+use crate::external::Denial;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
@@ -53,6 +58,58 @@ fn header(reply: &LocalReply) -> Result<ResponseHeader> {
         header.insert_header(CONTENT_LENGTH, HeaderValue::from(reply.body.len()))?;
     }
     Ok(header)
+}
+
+/// Sends what an authorization service has for a client whose request it denied, in gRPC's form to gRPC.
+/// Gives the gRPC status.
+pub async fn denied(session: &mut Session, denial: Denial, grpc: bool) -> Result<Option<u32>> {
+    let status = match grpc {
+        true => StatusCode::OK,
+        false => denial.status,
+    };
+    let mut header = ResponseHeader::build(status, Some(4 + denial.headers.len()))?;
+    external::apply(&denial.headers, &mut ResponseHeaders(&mut header));
+    header.remove_header(&CONTENT_LENGTH);
+    if grpc {
+        let code = grpc_code(denial.status);
+        let message = String::from_utf8_lossy(&denial.body);
+        let mut fields = HeaderMap::new();
+        // Only fails for a message that can not be a header, and it is escaped.
+        let _ = Status::new(code, message).add_header(&mut fields);
+        for (name, value) in fields
+            .iter()
+            .filter(|(name, _)| name.as_str().starts_with("grpc-"))
+        {
+            header.insert_header(name, value)?;
+        }
+        header.insert_header(CONTENT_TYPE, HeaderValue::from_static("application/grpc"))?;
+        finish(session, header, Bytes::new(), false).await?;
+        return Ok(Some(code as u32));
+    }
+    let body = match status.as_u16() {
+        204 | 205 | 304 => Bytes::new(),
+        _ => {
+            header.insert_header(CONTENT_LENGTH, HeaderValue::from(denial.body.len()))?;
+            denial.body
+        }
+    };
+    if !body.is_empty() && !header.headers.contains_key(CONTENT_TYPE) {
+        header.insert_header(CONTENT_TYPE, HeaderValue::from_static("text/plain"))?;
+    }
+    finish(session, header, body, false).await?;
+    Ok(None)
+}
+
+/// gRPC's status for one of HTTP: the official mapping.
+fn grpc_code(status: StatusCode) -> Code {
+    match status.as_u16() {
+        400 => Code::Internal,
+        401 => Code::Unauthenticated,
+        403 => Code::PermissionDenied,
+        404 => Code::Unimplemented,
+        429 | 502 | 503 | 504 => Code::Unavailable,
+        _ => Code::Unknown,
+    }
 }
 
 /// Answers a CORS preflight.

@@ -12,7 +12,7 @@ use cairn_filters::outcome::Outcome;
 use cairn_routing::{ActiveRequest, AnswerKind, Limited, Permit};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::balance;
+use super::{balance, external};
 use crate::client_stream::ClientStream;
 use crate::drain::{Held, Kind};
 use crate::limits::{CONNECT_ATTEMPTS_MAX, TCP_IDLE_TIMEOUT, TCP_REPORT_INTERVAL};
@@ -64,12 +64,29 @@ pub async fn open(
         }
     };
     exchange.service.clone_from(&target.service);
-    let verdict = target.chain.decide_tcp(
-        Some(&origin.peer.identity),
-        origin.attested_by(),
-        origin.peer.address.ip(),
-        origin.destination,
-    );
+    let (peer, by) = (Some(&origin.peer.identity), origin.attested_by());
+    let (ip, to) = (origin.peer.address.ip(), origin.destination);
+    let mut allowed_by = Vec::new();
+    let verdict = match target.chain.consult_tcp(peer, by, ip, to) {
+        Err(question) => question.denied(),
+        Ok(questions) => {
+            let asked = external::consult_tcp(worker, &mut exchange, &target, &runtime, questions);
+            match asked.await {
+                Ok(providers) => {
+                    allowed_by = providers;
+                    target.chain.decide_tcp_settled(peer, by, ip, to)
+                }
+                Err(refused) => {
+                    let row = refused.outcome.row();
+                    (exchange.flags, exchange.details) = (row.flag, row.details.into());
+                    exchange.reason = Some(refused.reason);
+                    exchange.verdict = Some(refused.verdict);
+                    telemetry::finish(exchange);
+                    return Err(Refusal::PolicyDenied);
+                }
+            }
+        }
+    };
     let allowed = verdict.allowed;
     if !allowed {
         let (reason, details) = tcp_denial(&target.chain, origin, &verdict);
@@ -84,7 +101,7 @@ pub async fn open(
     match connect(&target, worker, limit, &mut exchange).await {
         Ok((carrier, active, permit)) => Ok(Opened {
             open: worker.keep_judging(
-                Kept::Tcp(origin.clone(), asked.clone()),
+                Kept::Tcp(origin.clone(), asked.clone(), allowed_by),
                 exchange.snapshot,
                 Arc::default(),
             ),

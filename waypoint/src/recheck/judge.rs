@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
-use cairn_authz::Verdict;
 use cairn_authz::jwt::Login;
-use cairn_filters::chain::{Answer, Authenticated, PortChain, RequestView, facts, tcp_facts};
+use cairn_authz::{Question, Verdict};
+use cairn_config_schema::snapshot::ExternalProvider;
+use cairn_filters::chain::{
+    Answer, Authenticated, External, PortChain, RequestView, facts, tcp_facts,
+};
 use cairn_filters::outcome::Outcome;
 use http::{HeaderMap, Method};
 
@@ -13,12 +16,16 @@ use crate::listener::admit::Asked;
 use crate::runtime::Runtime;
 use crate::telemetry::exchange::{Peer, StreamOrigin};
 
+/// The providers of CUSTOM policies that were asked when it began, and allowed it. What they said holds
+/// as long as nobody else has to be asked.
+pub type AllowedBy = Vec<Arc<ExternalProvider>>;
+
 /// What is kept of something open, so that it can be judged again.
 pub enum Kept {
     /// A client's tunnel.
     Tunnel(Arc<Peer>),
     /// A TCP stream.
-    Tcp(Arc<StreamOrigin>, Asked),
+    Tcp(Arc<StreamOrigin>, Asked, AllowedBy),
     /// A connection that HTTP handed over to another protocol, for this request.
     Upgraded(Arc<StreamOrigin>, Asked, Box<UpgradeRequest>),
 }
@@ -35,6 +42,8 @@ pub struct UpgradeRequest {
     pub headers: HeaderMap,
     /// Who it is from.
     pub login: Option<Authenticated>,
+    /// Who allowed it.
+    pub allowed_by: AllowedBy,
 }
 
 impl Kept {
@@ -60,20 +69,31 @@ impl Kept {
                     details: String::new(),
                 })
             }
-            Self::Tcp(origin, asked) => tcp(runtime, origin, asked),
+            Self::Tcp(origin, asked, allowed_by) => tcp(runtime, origin, asked, allowed_by),
             Self::Upgraded(origin, asked, request) => request.denied_by(runtime, origin, asked),
         }
     }
 }
 
-fn tcp(runtime: &Runtime, origin: &StreamOrigin, asked: &Asked) -> Option<Closure> {
+fn tcp(
+    runtime: &Runtime,
+    origin: &StreamOrigin,
+    asked: &Asked,
+    allowed_by: &AllowedBy,
+) -> Option<Closure> {
     let Ok(target) = runtime.find(asked) else {
         return Some(not_served(runtime));
     };
     let peer = &origin.peer;
     let (ip, to) = (peer.address.ip(), origin.destination);
     let by = origin.attested_by();
-    let verdict = target.chain.decide_tcp(Some(&peer.identity), by, ip, to);
+    let identity = Some(&peer.identity);
+    let questions = target.chain.consult_tcp(identity, by, ip, to);
+    let settled = questions.is_ok_and(|questions| are_answered(&questions, allowed_by));
+    let verdict = match settled {
+        true => target.chain.decide_tcp_settled(identity, by, ip, to),
+        false => target.chain.decide_tcp(identity, by, ip, to),
+    };
     if verdict.allowed {
         return None;
     }
@@ -84,6 +104,12 @@ fn tcp(runtime: &Runtime, origin: &StreamOrigin, asked: &Asked) -> Option<Closur
         reason,
         details,
     })
+}
+
+/// Whether all that would have to be asked have allowed it before.
+fn are_answered(questions: &[Question], allowed_by: &AllowedBy) -> bool {
+    let mut providers = questions.iter().map(|question| &question.provider);
+    providers.all(|provider| allowed_by.contains(provider))
 }
 
 /// Why policy denies a TCP stream: in words, and as `response_code_details`.
@@ -125,7 +151,14 @@ impl UpgradeRequest {
             authority: &self.authority,
             headers: &self.headers,
             login: Some(&login),
+            external: External::Unasked,
         };
+        let questions = target.chain.consult(&view).questions;
+        let external = match are_answered(&questions, &self.allowed_by) {
+            true => External::Settled(None),
+            false => External::Unasked,
+        };
+        let view = RequestView { external, ..view };
         let decision = target.chain.decide(&view);
         let words = match &decision.answer {
             Answer::Deny | Answer::DenyNetwork => {

@@ -51,6 +51,13 @@ pub static JWT_SIGNATURES: Gauge = Gauge::new(&names::JWT_SIGNATURES);
 /// Fetches of keys, by result.
 pub static JWKS_FETCHES: ByLabel = ByLabel::new(&names::JWKS_FETCHES);
 
+/// Questions to authorization services, by result.
+pub static EXT_AUTHZ_CHECKS: ByLabel = ByLabel::new(&names::EXT_AUTHZ_CHECKS);
+/// Questions to authorization services without a usable answer, by reason.
+pub static EXT_AUTHZ_ERRORS: ByLabel = ByLabel::new(&names::EXT_AUTHZ_ERRORS);
+/// Questions to authorization services that wait for their answer.
+pub static EXT_AUTHZ_WAITING: Gauge = Gauge::new(&names::EXT_AUTHZ_WAITING);
+
 static RECHECKED: Gauge = Gauge::new(&names::RECHECKED);
 static RECHECK_DURATION: Value = Value::new(&names::RECHECK_DURATION);
 static RELOADS: ByLabel = ByLabel::new(&names::RELOADS);
@@ -167,6 +174,9 @@ pub fn families() -> Vec<MetricFamily> {
         &JWT_REFUSED,
         &JWT_SIGNATURES,
         &JWKS_FETCHES,
+        &EXT_AUTHZ_CHECKS,
+        &EXT_AUTHZ_ERRORS,
+        &EXT_AUTHZ_WAITING,
     ];
     let own = instruments.iter().filter_map(|i| i.family());
     own.chain(super::node::families()).collect()

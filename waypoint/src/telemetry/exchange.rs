@@ -55,7 +55,7 @@ impl StreamOrigin {
 }
 
 /// The HTTP part of an exchange.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct HttpExchange {
     /// Method.
     pub method: Method,

@@ -123,6 +123,7 @@ pub fn policy(name: &str, action: Action) -> Arc<Policy> {
         },
         action,
         dry_run: false,
+        provider: None,
         rules: vec![],
         broken: None,
     })

@@ -383,6 +383,24 @@ pub const JWKS_FETCHES: Metric = counter(
     "Times keys of token issuers were fetched",
     &["result"],
 );
+/// Checks by authorization services.
+pub const EXT_AUTHZ_CHECKS: Metric = counter(
+    "cairn_ext_authz_checks_total",
+    "Questions to authorization services",
+    &["result"],
+);
+/// Checks without an answer.
+pub const EXT_AUTHZ_ERRORS: Metric = counter(
+    "cairn_ext_authz_errors_total",
+    "Questions to authorization services without a usable answer",
+    &["reason"],
+);
+/// Checks that wait.
+pub const EXT_AUTHZ_WAITING: Metric = gauge(
+    "cairn_ext_authz_waiting",
+    "Questions to authorization services that wait for their answer",
+    &[],
+);
 /// Keys in force.
 pub const JWKS_KEYS: Metric = gauge(
     "cairn_jwks_keys",

@@ -107,6 +107,7 @@ fn deny_path(path: &str) -> Policy {
         origin: origin(Kind::AuthorizationPolicy, "deny"),
         action: Action::Deny,
         dry_run: false,
+        provider: None,
         rules: vec![PolicyRule {
             to: vec![operation],
             ..PolicyRule::default()
@@ -151,6 +152,7 @@ fn view<'a>(target: &'a str, headers: &'a HeaderMap) -> RequestView<'a, 'a> {
         authority: "web:8080",
         headers,
         login: None,
+        external: External::Unasked,
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt::{Result, Write};
 
 use super::chain;
 use crate::cli::output::{Paint, count};
-use crate::explain::{Answer, Backend, Endpoint, Refused, Report, Route};
+use crate::explain::{Answer, Asked, Backend, Endpoint, Refused, Report, Route};
 
 /// Lines under a heading stand below its first.
 const INDENT: &str = "           ";
@@ -22,6 +22,9 @@ pub(super) fn render(
     head(&mut text, report)?;
     if let Some(refused) = &report.refused {
         refusal(&mut text, refused, paint)?;
+    }
+    for asked in &report.asks {
+        writeln!(text, "{}", paint.odd(asked_words(asked)))?;
     }
     verdict(&mut text, report, verbose, paint)?;
     if let Some(route) = &report.route {
@@ -85,6 +88,25 @@ fn head(text: &mut String, report: &Report) -> Result {
         writeln!(text, "token      {principal}")?;
     }
     Ok(())
+}
+
+fn asked_words(asked: &Asked) -> String {
+    let Asked {
+        provider,
+        service,
+        protocol,
+        policy,
+        rule,
+        ..
+    } = asked;
+    let silent = match asked.fails_open {
+        true => "passes without an answer",
+        false => "is refused without an answer",
+    };
+    format!(
+        "asks       provider {provider} ({service}, {protocol}) by {policy} rule {rule}; it {silent}\n\
+         {INDENT}what follows holds if it allows, and changes nothing"
+    )
 }
 
 fn refusal(text: &mut String, refused: &Refused, paint: Paint) -> Result {

@@ -1,0 +1,235 @@
+//! Asks authorization services: over HTTP, or by Envoy's gRPC protocol (specs/istio-waypoint.md 4.8,
+//! CUSTOM). Whom to ask is for `cairn-filters` to say, and what becomes of an answer for `proxy/`.
+//!
+//! One call is bounded in everything: time, size, how many at once. An answer that breaks a bound is none.
+
+mod check;
+mod connection;
+mod grpc;
+mod http;
+pub mod messages;
+
+use std::time::Duration;
+
+use ::http::StatusCode;
+use ::http::header::HeaderName;
+use bytes::Bytes;
+use cairn_config_schema::snapshot::{AppProtocol, CheckProtocol, ExternalProvider};
+use cairn_filters::external::{Changes, HeaderMutation};
+use cairn_routing::Choice;
+
+pub use self::check::{Check, CheckedBody, RequestInCheck};
+pub use self::connection::Clients;
+use crate::clock::now_ms;
+use crate::limits::CONNECT_ATTEMPTS_MAX;
+use crate::runtime::Runtime;
+use crate::upstream::{ConnectError, Dialer};
+
+/// What a service says.
+#[derive(Debug)]
+pub enum Answer {
+    /// The request passes, changed in this way.
+    Allow(Changes),
+    /// The client gets this.
+    Deny(Denial),
+}
+
+/// What the client gets of a request that was denied.
+#[derive(Debug)]
+pub struct Denial {
+    /// Status.
+    pub status: StatusCode,
+    /// Headers, none that belongs to a message or connection.
+    pub headers: Vec<HeaderMutation>,
+    /// Body, or gRPC message.
+    pub body: Bytes,
+}
+
+impl Denial {
+    /// A status and nothing else.
+    pub fn bare(status: StatusCode) -> Self {
+        Self {
+            status,
+            headers: Vec::new(),
+            body: Bytes::new(),
+        }
+    }
+}
+
+/// Why there is no answer that could be used. Asking again is harmless.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// Nobody is there.
+    #[error("it has no endpoint")]
+    NoEndpoint,
+    /// Its traffic policy can not be honoured.
+    #[error("it is not asked: {0}")]
+    Refused(String),
+    /// Nobody answers there.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// Too many are waiting for it.
+    #[error("{0} checks are waiting for it already")]
+    Full(usize),
+    /// It took too long.
+    #[error("it did not answer within {} ms", .0.as_millis())]
+    Timeout(Duration),
+    /// Not HTTP, or cut off.
+    #[error("it did not answer in HTTP: {0}")]
+    Http(#[from] hyper::Error),
+    /// A status that is an error and no decision.
+    #[error("it answered {0}")]
+    Status(StatusCode),
+    /// A gRPC error.
+    #[error("it answered gRPC status {}: {}", .0, .1)]
+    Grpc(i32, String),
+    /// It says that it could not decide, with the status for the client.
+    #[error("it could not decide")]
+    Undecided(Option<StatusCode>),
+    /// The check could not be written down.
+    #[error("it can not be asked about this request: {0}")]
+    Request(#[from] ::http::Error),
+    /// It neither allows nor denies, or does both.
+    #[error("its answer says neither yes nor no")]
+    Contradiction,
+    /// A header of the answer is none.
+    #[error("its answer has '{0}' for a header")]
+    Header(String),
+    /// It changes what is not its to change.
+    #[error("it changes the header {0}, which belongs to the connection or to the waypoint")]
+    Forbidden(HeaderName),
+}
+
+impl AskError {
+    /// Whether nothing was said at all. Only then may a request pass because its provider fails open: a
+    /// service that did answer has not allowed what would be sent.
+    pub fn is_silence(&self) -> bool {
+        !matches!(
+            self,
+            Self::Contradiction
+                | Self::Header(_)
+                | Self::Forbidden(_)
+                | Self::Request(_)
+                | Self::Refused(_)
+        )
+    }
+
+    /// For metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NoEndpoint => "no_endpoint",
+            Self::Connect(_) | Self::Refused(_) => "connect",
+            Self::Full(_) => "limit",
+            Self::Timeout(_) => "timeout",
+            Self::Http(_) => "protocol",
+            Self::Status(_) | Self::Grpc(..) | Self::Undecided(_) => "status",
+            Self::Request(_) => "request",
+            Self::Contradiction | Self::Header(_) | Self::Forbidden(_) => "unusable",
+        }
+    }
+}
+
+/// Everything that [`AskError::reason`] may say.
+pub const REASONS: [&str; 8] = [
+    "no_endpoint",
+    "connect",
+    "limit",
+    "timeout",
+    "protocol",
+    "status",
+    "request",
+    "unusable",
+];
+
+impl Clients {
+    /// Asks one provider.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub async fn ask(
+        &self,
+        dialer: &Dialer,
+        runtime: &Runtime,
+        provider: &ExternalProvider,
+        check: &Check<'_>,
+    ) -> Result<Answer, AskError> {
+        let _slot = self.slot(&provider.cluster)?;
+        let limit = Duration::from_millis(provider.timeout_ms);
+        let said = tokio::time::timeout(limit, self.said(dialer, runtime, provider, check));
+        let answer = match said.await.map_err(|_| AskError::Timeout(limit))?? {
+            Said::Answer(answer) => answer,
+            // Decided: from here on nothing may turn it into a silence.
+            Said::Denied(denial) => Answer::Deny(denial.read().await),
+        };
+        if let Answer::Allow(changes) = &answer
+            && let Some(name) = changes.forbidden()
+        {
+            return Err(AskError::Forbidden(name.clone()));
+        }
+        Ok(answer)
+    }
+
+    /// The answer of one endpoint, of another if the first can not be reached.
+    async fn said(
+        &self,
+        dialer: &Dialer,
+        runtime: &Runtime,
+        provider: &ExternalProvider,
+        check: &Check<'_>,
+    ) -> Result<Said, AskError> {
+        let cluster = runtime.cluster(&provider.cluster);
+        let cluster = cluster.ok_or(AskError::NoEndpoint)?;
+        let settings = cluster.settings();
+        if let Some(reason) = &settings.refused {
+            return Err(AskError::Refused(reason.to_string()));
+        }
+        let mesh_ms = runtime.snapshot.mesh.connect_timeout_ms;
+        let limit = Duration::from_millis(settings.connect_timeout_ms.unwrap_or(mesh_ms));
+        let declared = runtime.protocol(&provider.cluster);
+        let http2 = matches!(provider.protocol, CheckProtocol::Grpc(_))
+            || matches!(declared, AppProtocol::Http2 | AppProtocol::Grpc);
+        let mut tried = Vec::new();
+        let mut failure = AskError::NoEndpoint;
+        while tried.len() < CONNECT_ATTEMPTS_MAX as usize {
+            let Some(live) = cluster.pick(&Choice::new(fastrand::u64(..), &tried, now_ms())) else {
+                break;
+            };
+            tried.push(live.endpoint.address);
+            let _busy = live.begin();
+            // The provider is asked for the waypoint, not for a pod of this node.
+            let destination = dialer.destination(&live.endpoint, None);
+            if let Some(kept) = self.kept(&destination, http2)
+                && let Ok(said) = self.speak(kept, provider, check).await
+            {
+                return Ok(said);
+            }
+            // A kept connection may have been closed under our hands: a new one says what is true.
+            match self.connect(dialer, destination, http2, limit).await {
+                Ok(lease) => return self.speak(lease, provider, check).await,
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+
+    async fn speak(
+        &self,
+        lease: connection::Lease,
+        provider: &ExternalProvider,
+        check: &Check<'_>,
+    ) -> Result<Said, AskError> {
+        match &provider.protocol {
+            CheckProtocol::Http(settings) => http::ask(lease, provider.body, settings, check).await,
+            CheckProtocol::Grpc(settings) => grpc::ask(lease, provider, settings, check)
+                .await
+                .map(Said::Answer),
+        }
+    }
+}
+
+/// What was said, as far as it was read.
+enum Said {
+    Answer(Answer),
+    /// No, and its words are still to come.
+    Denied(http::Denied),
+}
