@@ -120,7 +120,7 @@ pub struct Row {
 
 impl Outcome {
     /// All outcomes.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::BadPath,
         Self::BadAuthority,
         Self::BadRequest,

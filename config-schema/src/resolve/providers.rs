@@ -227,10 +227,7 @@ impl Reading<'_> {
         };
         let declared: Vec<u16> = service.ports.iter().map(|p| p.number).collect();
         match declared.iter().find(|number| u32::from(**number) == port) {
-            Some(number) => Some(ClusterKey {
-                service: service.key.clone(),
-                port: *number,
-            }),
+            Some(number) => Some(ClusterKey::new(service.key.clone(), *number)),
             None => {
                 let message = format!("Service {} has no port {port}", service.key);
                 let has: Vec<String> = declared.iter().map(u16::to_string).collect();

@@ -112,10 +112,7 @@ impl Attached<'_> {
             service.policies.iter().any(|p| p.origin == *origin)
                 || tokens.iter().any(|a| a.origin == *origin)
                 || service.ports.iter().any(|port| {
-                    let key = ClusterKey {
-                        service: service.key.clone(),
-                        port: port.number,
-                    };
+                    let key = ClusterKey::new(service.key.clone(), port.number);
                     let subjects = self.network.clusters.get(&key);
                     let mut subjects = subjects.iter().flat_map(|s| s.iter());
                     subjects.any(|s| s.policies.iter().any(|p| p.origin == *origin))
@@ -187,10 +184,7 @@ impl Attached<'_> {
         let is_for = |service: &&Service| {
             (of_mesh || service.key.namespace == *namespace)
                 && service.ports.iter().any(|port| {
-                    let key = ClusterKey {
-                        service: service.key.clone(),
-                        port: port.number,
-                    };
+                    let key = ClusterKey::new(service.key.clone(), port.number);
                     let endpoints = self.clusters.get(&key);
                     endpoints.is_some_and(|endpoints| endpoints.iter().any(selects))
                 })
@@ -216,6 +210,7 @@ pub(super) fn refuse(unenforced: &[Unenforced], services: &mut Services, finding
             dry_run: false,
             rules: Vec::new(),
             broken: Some(message.as_str().into()),
+            provider: None,
         });
         for key in &policy.services {
             if let Some(service) = services.get_mut(key) {

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use http::StatusCode;
 use http::header::{HeaderName, HeaderValue};
 
-use super::route_filters::FRAMING;
 use super::virtual_rules::Reading;
 use crate::diagnostics::Code;
 use crate::limits::DIRECT_RESPONSE_BYTES_MAX;
@@ -16,7 +15,8 @@ use crate::resources::virtual_service::{
     Redirect as WrittenRedirect, RegexRewrite, Rewrite as WrittenRewrite,
 };
 use crate::snapshot::{
-    DirectResponse, Filter, HeaderChange, PathRewrite, Pattern, Redirect, RedirectScheme, Rewrite,
+    DirectResponse, FRAMING_HEADERS, Filter, HeaderChange, PathRewrite, Pattern, Redirect,
+    RedirectScheme, Rewrite,
 };
 
 /// The filters of a rule: its headers, then where it sends the request.
@@ -138,7 +138,7 @@ fn values(
 /// A header that a route may change.
 fn header_name(written: &str, at: &str, reading: &mut Reading<'_>) -> Option<HeaderName> {
     match HeaderName::from_bytes(written.as_bytes()) {
-        Ok(name) if !FRAMING.contains(&name.as_str()) => Some(name),
+        Ok(name) if !FRAMING_HEADERS.contains(&name.as_str()) => Some(name),
         Ok(name) => {
             let message = format!("header {name} belongs to the connection and stays as it is");
             reading.fail(Code::Unsupported, at, message);
