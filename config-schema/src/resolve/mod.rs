@@ -52,6 +52,7 @@ mod workloads;
 mod ztunnel;
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
@@ -60,7 +61,7 @@ use crate::diagnostics::{Code, Diagnostic, Location};
 use crate::limits::DIAGNOSTICS_PER_OBJECT_MAX;
 use crate::origin::{Kind, ObjectKey, Origin};
 use crate::resources::{Broken, Resources};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{ClusterKey, Endpoint, Mesh, Service, Snapshot, Waypoint};
 
 /// What resolving needs to know beside the resources.
 #[derive(Clone, Debug, Default)]
@@ -109,27 +110,12 @@ pub fn resolve(resources: &Resources, options: &Options) -> Snapshot {
     let pods = workloads::resolve(resources, &mesh, &attachment, &mut findings);
     let mut clusters = endpoints::resolve(resources, options, &services, &pods, &mut findings);
     let mut waypoint = chosen.map(|chosen| chosen.waypoint);
-    routes::attach(
-        resources,
-        &mesh,
-        waypoint.as_ref(),
-        &mut services,
-        &mut findings,
-    );
-    let mut settings = destination_rules::resolve(
-        resources,
-        &mesh,
-        waypoint.as_ref(),
-        &services,
-        &mut findings,
-    );
-    virtual_services::attach(
+    let settings = traffic(
         resources,
         &mesh,
         waypoint.as_ref(),
         &mut services,
         &mut clusters,
-        &mut settings,
         &mut findings,
     );
     let providers = providers::resolve(mesh::in_force(resources), &services, &mut findings);
@@ -190,6 +176,29 @@ pub fn resolve(resources: &Resources, options: &Options) -> Snapshot {
         authentications,
         diagnostics: findings,
     }
+}
+
+/// Routes of both kinds, and how what they lead to is balanced.
+fn traffic(
+    resources: &Resources,
+    mesh: &Mesh,
+    waypoint: Option<&Waypoint>,
+    services: &mut BTreeMap<ObjectKey, Service>,
+    clusters: &mut BTreeMap<ClusterKey, Arc<[Endpoint]>>,
+    findings: &mut Findings,
+) -> destination_rules::Settings {
+    routes::attach(resources, mesh, waypoint, services, findings);
+    let mut settings = destination_rules::resolve(resources, mesh, waypoint, services, findings);
+    virtual_services::attach(
+        resources,
+        mesh,
+        waypoint,
+        services,
+        clusters,
+        &mut settings,
+        findings,
+    );
+    settings
 }
 
 /// Sorts findings worst first, then by place, object and text; drops repetitions, and what one

@@ -151,9 +151,10 @@ fn compare_echo(judged: &Judged, echo: &Echo, wrong: &mut Vec<String>) {
     if echo.path != judged.path {
         wrong.push(format!("path is {}, expected {}", echo.path, judged.path));
     }
-    // The engine knows neither the request id nor what frames the message.
+    // The engine knows neither the request id, nor which attempt it is, nor what frames the message.
     let set = [
         "x-request-id",
+        "x-envoy-attempt-count",
         "content-length",
         "transfer-encoding",
         "connection",
