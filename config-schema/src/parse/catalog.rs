@@ -316,7 +316,7 @@ mod tests {
             "gateway.networking.k8s.io/v1",
             "BackendTLSPolicy"
         ));
-        assert!(!enforced("networking.istio.io/v1", "VirtualService"));
+        assert!(!enforced("networking.istio.io/v1", "ServiceEntry"));
         assert!(enforced("security.istio.io/v1", "PeerAuthentication"));
     }
 

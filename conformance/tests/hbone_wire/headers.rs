@@ -61,14 +61,18 @@ async fn a_client_can_not_speak_for_a_proxy() {
         ("x-envoy-upstream-rq-timeout-ms", "1"),
         ("X-Envoy-Internal", "true"),
         ("x-envoy-anything-new", "1"),
+        ("x-envoy-attempt-count", "9"),
         ("x-mine", "stays"),
     ];
     for http2 in [false, true] {
         let headers = forged.map(|(name, value)| (name.to_ascii_lowercase(), value));
         let headers: Vec<_> = headers.iter().map(|(n, v)| (n.as_str(), *v)).collect();
         let echo = heard(&mesh, http2, if http2 { &headers } else { &forged }).await;
+        let attempt = echo.header("x-envoy-attempt-count");
+        assert_eq!(attempt.as_deref(), Some("1"), "ours alone");
         for (name, _) in &echo.headers {
-            assert!(!name.starts_with("x-envoy-"), "{name}");
+            let ours = name == "x-envoy-attempt-count";
+            assert!(ours || !name.starts_with("x-envoy-"), "{name}");
             assert_ne!(name, "x-forwarded-client-cert");
         }
         assert_eq!(echo.header("x-mine").as_deref(), Some("stays"));
