@@ -171,10 +171,27 @@ impl<S: Steering> Agent<S> {
 
     /// The error comes with the cookie of the pod's namespace, if that could be found.
     fn enrol(&mut self, listed: &NodePod) -> Result<Enrolled, (Option<u64>, EnrolError)> {
-        let site = Site::of(listed, self.in_host).map_err(|e| (None, e.into()))?;
+        let site = match Site::of(listed, self.in_host) {
+            Ok(site) => site,
+            Err(error) => {
+                // A pod in the wrong place is told of that first: its namespace may be no matter then.
+                self.check_cgroup(listed).map_err(|e| (None, e))?;
+                return Err((None, error.into()));
+            }
+        };
         let cookie = site.key();
         let known = cookie.as_ref().ok().copied();
         self.enrol_in(listed, site, cookie).map_err(|e| (known, e))
+    }
+
+    fn check_cgroup(&self, listed: &NodePod) -> Result<(), EnrolError> {
+        let cgroup = &listed.cgroup;
+        let below = is_below(cgroup, &self.place.cgroup);
+        if below.map_err(|e| EnrolError::NoCgroup(cgroup.clone(), e))? {
+            return Ok(());
+        }
+        let attached = self.place.cgroup.clone();
+        Err(EnrolError::OtherCgroup(cgroup.clone(), attached))
     }
 
     pub(super) fn enrol_in(
@@ -183,12 +200,7 @@ impl<S: Steering> Agent<S> {
         site: Site,
         cookie: Result<u64, NamespaceError>,
     ) -> Result<Enrolled, EnrolError> {
-        let cgroup = &listed.cgroup;
-        let below = is_below(cgroup, &self.place.cgroup);
-        if !below.map_err(|e| EnrolError::NoCgroup(cgroup.clone(), e))? {
-            let attached = self.place.cgroup.clone();
-            return Err(EnrolError::OtherCgroup(cgroup.clone(), attached));
-        }
+        self.check_cgroup(listed)?;
         let cookie = cookie?;
         let same = |e: &&Enrolled| e.in_kernel.netns_cookie == cookie;
         if let Some(other) = self.enrolled.values().find(same) {

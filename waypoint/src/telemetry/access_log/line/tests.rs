@@ -54,6 +54,7 @@ fn an_http_request_that_was_answered() {
         "destination_service":"httpbin.default.svc.cluster.local",
         "tunnel_authority":"10.96.1.2:8000",
         "attempts":1,
+        "retry_denied":null,
         "verdict":"allow",
         "policy":null,
         "rule":null,
