@@ -16,6 +16,12 @@ pub(super) fn read(written: &CorsPolicy, at: &str, reading: &mut Reading<'_>) ->
         let at = format!("{at}.allowOrigins[{index}]");
         match reading.text(origin, &at) {
             Some(TextMatch::Exact(text)) if *text == *"*" => allow_origins.push(OriginPattern::Any),
+            // `{}` elsewhere means that there is one: here that would be every origin.
+            Some(TextMatch::Present) => {
+                let message = "an origin that says nothing allows none";
+                let effect = "browsers refuse what only this item was to allow";
+                reading.warn(Code::MissingField, &at, message, effect);
+            }
             Some(text) => allow_origins.push(OriginPattern::Text(text)),
             None => {}
         }

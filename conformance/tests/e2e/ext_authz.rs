@@ -208,7 +208,7 @@ async fn each_change_by_grpc_is_made_as_it_is_meant() {
     }
     let echo = client::echo(&mesh.send(request, b"").await);
     for (name, value) in [
-        ("x-default", Some("old,new")),
+        ("x-default", Some("new")),
         ("x-append", Some("old,new")),
         ("x-set", Some("new")),
         ("x-absent", Some("new")),

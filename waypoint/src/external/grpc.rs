@@ -202,7 +202,7 @@ fn status_of(denied: &DeniedHttpResponse) -> Option<StatusCode> {
 }
 
 fn denial(denied: DeniedHttpResponse) -> Result<Denial, AskError> {
-    let mut headers = mutations(&denied.headers)?;
+    let mut headers = mutations(&denied.headers, WhenThere::Replace)?;
     headers.retain(|m| !is_of_connection(&m.name));
     Ok(Denial {
         status: status_of(&denied).unwrap_or(StatusCode::FORBIDDEN),
@@ -218,19 +218,25 @@ fn changes(ok: &OkHttpResponse) -> Result<Changes, AskError> {
     let removed: Result<_, _> = ok.headers_to_remove.iter().map(name).collect();
     let set = ok.query_parameters_to_set.iter();
     Ok(Changes {
-        request: mutations(&ok.headers)?,
+        request: mutations(&ok.headers, WhenThere::Replace)?,
         removed: removed?,
         query_set: set.map(|p| (p.key.clone(), p.value.clone())).collect(),
         query_removed: ok.query_parameters_to_remove.clone(),
-        response: mutations(&ok.response_headers_to_add)?,
+        response: mutations(&ok.response_headers_to_add, WhenThere::Append)?,
     })
 }
 
-fn mutations(written: &[HeaderValueOption]) -> Result<Vec<HeaderMutation>, AskError> {
-    written.iter().map(mutation).collect()
+/// `unsaid`: what is meant where nothing is said of a header that is there. In a CheckResponse `append`
+/// is false by default: a client's own `x-user` must not stand before the one that was checked.
+fn mutations(
+    written: &[HeaderValueOption],
+    unsaid: WhenThere,
+) -> Result<Vec<HeaderMutation>, AskError> {
+    let mutations = written.iter().map(|written| mutation(written, unsaid));
+    mutations.collect()
 }
 
-fn mutation(written: &HeaderValueOption) -> Result<HeaderMutation, AskError> {
+fn mutation(written: &HeaderValueOption, unsaid: WhenThere) -> Result<HeaderMutation, AskError> {
     let header = written.header.clone().unwrap_or_default();
     let wrong = || AskError::Header(shown(&header.key));
     let value = match header.raw_value.is_empty() {
@@ -240,7 +246,7 @@ fn mutation(written: &HeaderValueOption) -> Result<HeaderMutation, AskError> {
     let when_there = match (written.append, written.append_action) {
         (Some(append), _) if append.value => WhenThere::Append,
         (Some(_), _) | (None, 2) => WhenThere::Replace,
-        (None, 0) => WhenThere::Append,
+        (None, 0) => unsaid,
         (None, 1) => WhenThere::Keep,
         (None, 3) => WhenThere::ReplaceOnly,
         (None, _) => return Err(wrong()),

@@ -174,8 +174,10 @@ impl<S: Steering> Agent<S> {
         let site = match Site::of(listed, self.in_host) {
             Ok(site) => site,
             Err(error) => {
-                // A pod in the wrong place is told of that first: its namespace may be no matter then.
-                self.check_cgroup(listed).map_err(|e| (None, e))?;
+                // Of a pod in the wrong place its namespace may be no matter, unless it is not there.
+                if !matches!(error, NamespaceError::Open(..)) {
+                    self.check_cgroup(listed).map_err(|e| (None, e))?;
+                }
                 return Err((None, error.into()));
             }
         };

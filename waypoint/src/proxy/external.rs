@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cairn_authz::{Question, Verdict};
 use cairn_config_schema::snapshot::ExternalProvider;
-use cairn_filters::chain::External;
+use cairn_filters::chain::{External, PortChain, RequestView};
 use cairn_filters::external::{Changes, HeaderMutation};
 use cairn_filters::outcome::Outcome;
 use cairn_routing::Found;
@@ -41,6 +41,23 @@ impl Asked {
     /// For the chain.
     pub fn external(&self) -> External<'_> {
         External::Settled(self.route.as_ref())
+    }
+
+    /// Who would have to be asked about the request as it is now, and was not: taking the token out, or
+    /// what a provider changed, may have led it to another route or under another CUSTOM policy.
+    pub fn lacks(&self, chain: &PortChain, view: &RequestView<'_, '_>) -> Option<String> {
+        if !chain.asks() {
+            return None;
+        }
+        let questions = chain.consult(view).questions;
+        let unasked = questions
+            .iter()
+            .find(|question| !self.allowed_by.contains(&question.provider))?;
+        let (policy, provider) = (&unasked.policy.origin, &unasked.provider.name);
+        Some(format!(
+            "{policy} rule {} matches since the request was changed, and provider {provider} was not asked",
+            unasked.rule
+        ))
     }
 }
 

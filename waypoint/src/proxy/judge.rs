@@ -170,6 +170,9 @@ impl Gate {
                 login.as_ref(),
             )
         };
+        if let Some(reason) = asked.lacks(&target.chain, &view) {
+            return denied(exchange, reason);
+        }
         let decision = target.chain.decide(&view);
         let denial = decision
             .answer
@@ -241,6 +244,12 @@ fn unauthenticated(
     let _ = answered(decision, Outcome::Unauthenticated, exchange);
     let outcome = cairn_filters::login::outcome(failure);
     Judged::Unauthenticated(outcome, failure.status.message(), challenge)
+}
+
+/// The answer for a request that policy stops for this reason.
+fn denied(exchange: &mut Exchange, reason: String) -> Judged {
+    exchange.reason = Some(reason);
+    Judged::Answer(Outcome::Denied)
 }
 
 /// What the request is balanced by.

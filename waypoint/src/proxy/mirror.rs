@@ -72,7 +72,8 @@ pub(super) fn begin(
     let body_is_empty = session.is_body_empty();
     let mut bodies = Vec::new();
     for cluster in clusters {
-        if under_network_policy(runtime, &cluster) {
+        // Nothing is sent where the request itself would not be.
+        if cluster.settings().refused.is_some() || under_network_policy(runtime, &cluster) {
             counters::MIRRORED.inc("policy");
             continue;
         }
