@@ -96,15 +96,7 @@ type Findings = Vec<Diagnostic>;
 pub fn resolve(resources: &Resources, options: &Options) -> Snapshot {
     let mut findings = Findings::new();
     let (mesh, mesh_block) = mesh::resolve(resources, options, &mut findings);
-    let mut chosen = waypoint::choose(resources, options, &mut findings);
-    let unreadable = waypoint::block_on_unreadable(resources, &mut findings);
-    let all_read = mesh_block.is_none() && unreadable.is_none();
-    let without_gateways = all_read && resources.gateways.is_empty();
-    if let Some(chosen) = &mut chosen {
-        let blocked = &mut chosen.waypoint.blocked;
-        *blocked = blocked.take().or(mesh_block).or(unreadable);
-    }
-
+    let (chosen, without_gateways) = serving(resources, options, mesh_block, &mut findings);
     let attachment = attachment::Attachment::new(resources, chosen.as_ref());
     let mut services = services::resolve(resources, &mesh, &attachment, &mut findings);
     let pods = workloads::resolve(resources, &mesh, &attachment, &mut findings);
@@ -176,6 +168,24 @@ pub fn resolve(resources: &Resources, options: &Options) -> Snapshot {
         authentications,
         diagnostics: findings,
     }
+}
+
+/// The waypoint to serve, and whether everything was read and no Gateway is there. The waypoint is
+/// blocked where what could not be read may have denied.
+fn serving<'a>(
+    resources: &'a Resources,
+    options: &Options,
+    mesh_block: Option<Arc<str>>,
+    findings: &mut Findings,
+) -> (Option<waypoint::Chosen<'a>>, bool) {
+    let mut chosen = waypoint::choose(resources, options, findings);
+    let unreadable = waypoint::block_on_unreadable(resources, findings);
+    let all_read = mesh_block.is_none() && unreadable.is_none();
+    if let Some(chosen) = &mut chosen {
+        let blocked = &mut chosen.waypoint.blocked;
+        *blocked = blocked.take().or(mesh_block).or(unreadable);
+    }
+    (chosen, all_read && resources.gateways.is_empty())
 }
 
 /// Routes of both kinds, and how what they lead to is balanced.

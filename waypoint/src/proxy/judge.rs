@@ -174,14 +174,10 @@ impl Gate {
             return denied(exchange, reason);
         }
         let decision = target.chain.decide(&view);
-        let denial = decision
-            .answer
-            .is_denial()
-            .then(|| denial(target, &decision, &view));
-        note_decision(exchange, &decision);
-        if let Some(reason) = denial {
-            exchange.reason = reason;
+        if decision.answer.is_denial() {
+            exchange.reason = denial(target, &decision, &view);
         }
+        note_decision(exchange, &decision);
         if let Answer::Unauthenticated(failure) = &decision.answer {
             return unauthenticated(&decision, failure, &request.headers, http, exchange);
         }
@@ -195,16 +191,9 @@ impl Gate {
         let backend = destination.backend();
         let port = target.destination.port();
         if let Some(answer) = decision.backend_redirect(backend, &http.authority, port) {
-            return match answer {
-                Answer::Redirect { status, location } => Judged::Redirect(status, location),
-                _ => Judged::Answer(Outcome::BrokenRule),
-            };
+            return redirected(answer);
         }
-        let cluster = match destination {
-            Destination::Cluster { key, .. } => runtime.cluster(key).cloned(),
-            Destination::Dialled => Some(target.cluster.clone()),
-        };
-        let Some(cluster) = cluster else {
+        let Some(cluster) = cluster_of(destination, runtime, target) else {
             return Judged::Answer(Outcome::InvalidBackend);
         };
         note_destination(exchange, runtime, destination);
@@ -228,6 +217,26 @@ impl Gate {
             return Judged::Answer(Outcome::BrokenRule);
         }
         Judged::Forward
+    }
+}
+
+/// The answer of a backend that redirects.
+fn redirected(answer: Answer) -> Judged {
+    match answer {
+        Answer::Redirect { status, location } => Judged::Redirect(status, location),
+        _ => Judged::Answer(Outcome::BrokenRule),
+    }
+}
+
+/// The cluster that a request goes to.
+fn cluster_of(
+    destination: Destination<'_>,
+    runtime: &Runtime,
+    target: &Target,
+) -> Option<Arc<Cluster>> {
+    match destination {
+        Destination::Cluster { key, .. } => runtime.cluster(key).cloned(),
+        Destination::Dialled => Some(target.cluster.clone()),
     }
 }
 
