@@ -50,6 +50,8 @@ pub enum Kind {
     RequestAuthentication,
     DestinationRule,
     VirtualService,
+    ServiceEntry,
+    WorkloadEntry,
     CiliumNetworkPolicy,
     CiliumClusterwideNetworkPolicy,
     /// Calico's.
@@ -78,6 +80,8 @@ impl Kind {
             Kind::RequestAuthentication => "RequestAuthentication",
             Kind::DestinationRule => "DestinationRule",
             Kind::VirtualService => "VirtualService",
+            Kind::ServiceEntry => "ServiceEntry",
+            Kind::WorkloadEntry => "WorkloadEntry",
             Kind::CiliumNetworkPolicy => "CiliumNetworkPolicy",
             Kind::CiliumClusterwideNetworkPolicy => "CiliumClusterwideNetworkPolicy",
             Kind::NetworkPolicy => "NetworkPolicy",

@@ -26,6 +26,7 @@ pub struct Cluster {
     /// When the last sweep was.
     swept_ms: AtomicU64,
     budget: Arc<Budget>,
+    absence: ArcSwap<Option<Arc<str>>>,
 }
 
 impl Cluster {
@@ -48,6 +49,7 @@ impl Cluster {
             ejections: Ejections::default(),
             swept_ms: AtomicU64::new(now_ms),
             budget: Arc::default(),
+            absence: ArcSwap::default(),
         }
     }
 
@@ -78,6 +80,18 @@ impl Cluster {
         let start = mix(rotation_start(&self.key) ^ now_ms);
         let set = EndpointSet::new(live, settings, self.active.clone(), start);
         self.set.store(Arc::new(set));
+    }
+
+    /// Says why there is no endpoint, to whoever finds none.
+    pub fn explain_absence(&self, reason: Option<Arc<str>>) {
+        if **self.absence.load() != reason {
+            self.absence.store(Arc::new(reason));
+        }
+    }
+
+    /// Why there is no endpoint, if somebody said.
+    pub fn absence(&self) -> Option<Arc<str>> {
+        Option::clone(&self.absence.load())
     }
 
     /// Picks an endpoint, avoiding those tried before unless no other is left. `None`: there is no

@@ -237,3 +237,40 @@ pub const EXT_AUTHZ_DENIAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a body may take that an authorization service gets. Beyond: 408.
 pub const EXT_AUTHZ_BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Addresses of one name that are endpoints. Beyond: the rest of the answer is left out, which is logged.
+/// A request is balanced over all of them, and no one machine needs more.
+pub const DNS_ADDRESSES_MAX: usize = 256;
+
+/// Names of ServiceEntries that are looked up. Beyond: the rest stays unknown, and what needs it is
+/// answered 503, which is logged. Each has a task and asks at least every [`DNS_TTL_MAX`].
+pub const DNS_NAMES_MAX: usize = 4_096;
+
+/// Names inside of wildcards that are known at once. Beyond: requests for others are answered 503 until
+/// one was not asked for during [`DNS_IDLE_TIMEOUT`]; clients choose these names.
+pub const DNS_REQUESTED_NAMES_MAX: usize = 1_024;
+
+/// Names inside of wildcards that wait for their first lookup. Beyond: answered 503.
+pub const DNS_QUESTIONS_WAITING_MAX: usize = 1_024;
+
+/// How long one lookup may take, all servers together.
+pub const DNS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// An answer holds at least so long, whatever it says: DNS is not asked for each request.
+pub const DNS_TTL_MIN: Duration = Duration::from_secs(1);
+
+/// An answer is asked for again after this, whatever it says: a host that moves is followed.
+pub const DNS_TTL_MAX: Duration = Duration::from_secs(300);
+
+/// After a lookup without an answer the next one waits so long, then twice as long, to
+/// [`DNS_RETRY_INTERVAL_MAX`].
+pub const DNS_RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// See [`DNS_RETRY_INTERVAL`]. Also the longest that "there is no such name" is believed.
+pub const DNS_RETRY_INTERVAL_MAX: Duration = Duration::from_secs(30);
+
+/// As long as nobody answers, the last addresses are used to this age; then requests are answered 503.
+pub const DNS_STALE_MAX: Duration = Duration::from_secs(3_600);
+
+/// A name inside of a wildcard is forgotten when no request asked for it for so long.
+pub const DNS_IDLE_TIMEOUT: Duration = Duration::from_secs(600);

@@ -15,9 +15,11 @@ use tokio::sync::watch;
 
 use crate::admin::{NotReady, Readiness, Reload};
 use crate::jwks::Jwks;
+use crate::names::Names;
 use crate::runtime::Runtime;
 use crate::source::SourceFile;
 use crate::telemetry::counters;
+use crate::tls::Originations;
 
 /// What the rest of the process reads.
 #[derive(Clone)]
@@ -30,6 +32,10 @@ pub struct InForce {
     pub readiness: Arc<Readiness>,
     /// Keys that verify tokens.
     pub jwks: Arc<Jwks>,
+    /// Addresses of endpoints that have names.
+    pub names: Arc<Names>,
+    /// TLS towards endpoints.
+    pub originations: Arc<Originations>,
     /// For `/config_dump`.
     pub last_reload: Arc<ArcSwapOption<Reload>>,
     /// Version of the snapshot in force, for those who follow it.
@@ -43,6 +49,8 @@ impl Default for InForce {
             mesh: Arc::default(),
             readiness: Arc::default(),
             jwks: Arc::default(),
+            names: Arc::default(),
+            originations: Arc::default(),
             last_reload: Arc::default(),
             version: Arc::new(watch::Sender::new(0)),
         }
@@ -78,12 +86,15 @@ impl Publisher {
         snapshot.diagnostics.extend(update.diagnostics);
         resolve::worst_first(&mut snapshot.diagnostics);
         let snapshot = Arc::new(snapshot);
+        self.in_force.originations.prepare(&snapshot);
         let previous = self.in_force.runtime.load_full();
-        let runtime = Runtime::compile(snapshot.clone(), Some(&previous));
+        let names = self.in_force.names.hold();
+        let runtime = Runtime::compile(snapshot.clone(), Some(&previous), &self.in_force.names);
         // Handshakes first: a peer of a trust domain that is no longer accepted must not get in on
         // the strength of the old one while policy is already the new one's.
         self.in_force.mesh.store(Arc::new(snapshot.mesh.clone()));
         self.in_force.runtime.store(Arc::new(runtime));
+        drop(names);
         self.in_force.version.send_replace(snapshot.version);
         self.tell(&snapshot, noticed);
     }

@@ -18,12 +18,13 @@ use crate::limits::PODS_MAX;
 use crate::listener::accept;
 use crate::listener::admit::Refusal;
 use crate::listener::steered::PodListener;
+use crate::names;
 use crate::node::Beat;
 use crate::outliers;
 use crate::publish::{InForce, Publisher};
 use crate::source;
 use crate::telemetry::{self, counters};
-use crate::tls::{Acceptor, IdentityFiles, IdentitySource};
+use crate::tls::{Acceptor, IdentityFiles, IdentitySource, Originations};
 use crate::upstream::Dialer;
 use crate::worker::{self, Worker};
 
@@ -55,6 +56,10 @@ pub struct Settings {
     pub strict: bool,
     /// Keys of token issuers may come from loopback and link-local addresses, for labs.
     pub jwks_allow_local: bool,
+    /// Who is asked for addresses of names.
+    pub dns_servers: names::Servers,
+    /// Names of endpoints may lead to loopback and link-local addresses, for labs.
+    pub dns_allow_local: bool,
     /// How long requests in flight may take to finish once the process is told to stop.
     pub drain: Duration,
     /// Sets the filter of the process's own log.
@@ -103,6 +108,14 @@ pub fn start(settings: Settings) -> anyhow::Result<Running> {
     let reload = Arc::new(Notify::new());
     let watch = follow_config(&settings, &in_force)?;
     follow_keys(&settings, &in_force)?;
+    names::start(names::Following {
+        names: in_force.names.clone(),
+        servers: settings.dns_servers.clone(),
+        allow_local: settings.dns_allow_local,
+        runtime: in_force.runtime.clone(),
+        version: in_force.version.subscribe(),
+    })
+    .context("start looking names up")?;
     outliers::start(in_force.runtime.clone()).context("start outlier detection")?;
     let (in_flight, drain, stop) = (
         Arc::<InFlight>::default(),
@@ -129,10 +142,16 @@ pub fn start(settings: Settings) -> anyhow::Result<Running> {
             drain: drain.clone(),
             identity: identity.clone(),
             jwks: in_force.jwks.clone(),
+            names: in_force.names.clone(),
             acceptor: Acceptor::new(&identity, in_force.mesh.clone())?,
             listener,
             version: in_force.version.subscribe(),
-            dialer: Dialer::new(identity.clone(), settings.upstream_hbone_port, own.clone()),
+            dialer: Dialer::new(
+                identity.clone(),
+                settings.upstream_hbone_port,
+                own.clone(),
+                in_force.originations.clone(),
+            ),
             pods: taken,
             beat: beat.clone(),
         };
@@ -142,7 +161,7 @@ pub fn start(settings: Settings) -> anyhow::Result<Running> {
             _thread: spawn_worker(index, parts)?,
         });
     }
-    follow_identity(identity, reload.clone())?;
+    follow_identity(identity, in_force.originations.clone(), reload.clone())?;
     in_force.readiness.remove(NotReady::NotListening);
     tracing::info!(hbone = %hbone_addr, metrics = %bound.metrics, ready = %bound.ready,
         admin = %bound.admin, workers = workers.len(), "serving");
@@ -300,6 +319,7 @@ fn follow_config(settings: &Settings, in_force: &InForce) -> anyhow::Result<sour
 
 /// Fetches the keys that the configuration in force names, from now on.
 fn follow_keys(settings: &Settings, in_force: &InForce) -> anyhow::Result<()> {
+    counters::TLS_FILES.preset(["success", "failure"]);
     counters::JWKS_FETCHES.preset(["success", "failure"]);
     let runtime = in_force.runtime.clone();
     jwks::start(
@@ -313,7 +333,11 @@ fn follow_keys(settings: &Settings, in_force: &InForce) -> anyhow::Result<()> {
 
 /// Looks at the certificate files every second, and at once on SIGHUP. They are three small files
 /// that an orchestrator replaces in its own ways; looking is simpler than watching and as good.
-fn follow_identity(identity: Arc<IdentitySource>, reload: Arc<Notify>) -> anyhow::Result<()> {
+fn follow_identity(
+    identity: Arc<IdentitySource>,
+    originations: Arc<Originations>,
+    reload: Arc<Notify>,
+) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -325,6 +349,7 @@ fn follow_identity(identity: Arc<IdentitySource>, reload: Arc<Notify>) -> anyhow
                     () = tokio::time::sleep(IDENTITY_POLL) => {}
                     () = reload.notified() => {}
                 }
+                originations.refresh();
                 match identity.reload() {
                     Ok(false) => last_error.clear(),
                     Ok(true) => {

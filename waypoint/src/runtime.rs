@@ -4,19 +4,25 @@
 //! two snapshots. Clusters outlive snapshots, because balancing has a memory and endpoints carry no
 //! permission.
 
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::borrow::Cow;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::snapshot::{
-    AppProtocol, Binding, ClusterKey, Endpoint, Service, Snapshot, Workload,
+    AppProtocol, Binding, ClusterKey, Discovery, Endpoint, NamedEndpoint, Service, Snapshot,
+    Workload,
 };
 use cairn_filters::chain::PortChain;
 use cairn_routing::{Cluster, LiveEndpoint};
-use rustc_hash::FxHashMap;
+use ipnet::IpNet;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::clock::now_ms;
+use crate::guarded::forbidden;
+use crate::limits::DNS_REQUESTED_NAMES_MAX;
 use crate::listener::admit::{Asked, Refusal};
+use crate::names::{Answer, Names, answer};
 use crate::telemetry::exchange::StreamOrigin;
 
 /// A snapshot made ready to run.
@@ -24,15 +30,24 @@ pub struct Runtime {
     /// What it was made of.
     pub snapshot: Arc<Snapshot>,
     by_address: FxHashMap<SocketAddr, Arc<Target>>,
-    by_hostname: FxHashMap<(Arc<str>, u16), Arc<Target>>,
+    /// Several where namespaces declare one host.
+    by_hostname: FxHashMap<(Arc<str>, u16), Vec<Arc<Target>>>,
+    /// Blocks of addresses, the smallest first.
+    by_block: Vec<(IpNet, Vec<Arc<Target>>)>,
+    /// Addresses of all services, served here or not.
+    service_ips: FxHashSet<IpAddr>,
     served_ips: FxHashMap<IpAddr, ()>,
     served_hostnames: FxHashMap<Arc<str>, ()>,
     workload_chain: Option<Arc<PortChain>>,
     clusters: FxHashMap<ClusterKey, Arc<Cluster>>,
     protocols: FxHashMap<ClusterKey, AppProtocol>,
+    /// Clusters of names inside of wildcards, as requests ask for them. Behind a lock, for they are rare.
+    requested: Mutex<FxHashMap<(ClusterKey, Arc<str>), Arc<Cluster>>>,
+    has_wildcards: bool,
 }
 
 /// Something this waypoint serves: what a CONNECT authority stands for.
+#[derive(Clone)]
 pub struct Target {
     /// The service; `None` for a workload's own address.
     pub service: Option<Arc<Service>>,
@@ -47,6 +62,17 @@ pub struct Target {
 }
 
 impl Target {
+    /// Whether a caller of a namespace may use it.
+    fn is_visible_to(&self, caller: Option<&str>) -> bool {
+        let service = self.service.as_ref();
+        service.is_none_or(|service| service.is_visible_to(caller.unwrap_or_default()))
+    }
+
+    fn is_of(&self, caller: Option<&str>) -> bool {
+        let namespace = self.service.as_ref().map(|s| &*s.key.namespace);
+        namespace.is_some() && namespace == caller
+    }
+
     /// The identity that all its endpoints have.
     pub fn shared_identity(&self) -> Option<Identity> {
         let endpoints = self.cluster.endpoints();
@@ -65,21 +91,27 @@ impl Target {
 impl Runtime {
     /// The runtime of a process that has no configuration yet: it serves nothing.
     pub fn empty() -> Self {
-        Self::compile(Arc::new(Snapshot::default()), None)
+        Self::compile(Arc::new(Snapshot::default()), None, &Names::default())
     }
 
     /// Compiles a snapshot. Clusters of `previous` that still exist are kept and given their new
-    /// endpoints.
-    pub fn compile(snapshot: Arc<Snapshot>, previous: Option<&Runtime>) -> Self {
-        let clusters = live_clusters(&snapshot, previous);
+    /// endpoints. `names`: what is known of endpoints that have names.
+    pub fn compile(snapshot: Arc<Snapshot>, previous: Option<&Runtime>, names: &Names) -> Self {
+        let clusters = live_clusters(&snapshot, previous, names);
+        let mut discoveries = snapshot.discoveries.values();
+        let is_wildcard = |d: &Arc<Discovery>| matches!(**d, Discovery::RequestedHost { .. });
         let mut runtime = Self {
             by_address: FxHashMap::default(),
             by_hostname: FxHashMap::default(),
+            by_block: Vec::new(),
+            service_ips: FxHashSet::default(),
             served_ips: FxHashMap::default(),
             served_hostnames: FxHashMap::default(),
             workload_chain: None,
             clusters,
             protocols: protocols(&snapshot),
+            requested: Mutex::default(),
+            has_wildcards: discoveries.any(is_wildcard),
             snapshot,
         };
         let snapshot = runtime.snapshot.clone();
@@ -92,6 +124,10 @@ impl Runtime {
         for service in snapshot.served() {
             runtime.add_service(&snapshot, service);
         }
+        let all = snapshot.services.values();
+        runtime.service_ips = all.flat_map(|s| s.addresses.iter().copied()).collect();
+        let size = |(block, _): &(IpNet, _)| (std::cmp::Reverse(block.prefix_len()), *block);
+        runtime.by_block.sort_by_key(size);
         if waypoint.serves_workloads {
             runtime.workload_chain = Some(Arc::new(PortChain::for_workload(&snapshot)));
         }
@@ -103,21 +139,26 @@ impl Runtime {
         for ip in &service.addresses {
             self.served_ips.insert(*ip, ());
         }
-        let Some(first) = service.addresses.first() else {
-            return;
-        };
+        // A host without an address is served by its name (specs/istio-waypoint.md 4.2).
+        let nowhere = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let first = service.addresses.first().copied().unwrap_or(nowhere);
+        let mut of_block = Vec::new();
         for port in &service.ports {
             let key = ClusterKey::new(service.key.clone(), port.number);
             let Some(cluster) = self.clusters.get(&key).cloned() else {
                 continue;
             };
+            let dialled_port = self.dialled_port(&key);
             let chain = Arc::new(PortChain::compile(snapshot, service, port));
             let target = |ip: IpAddr| {
                 Arc::new(Target {
                     service: Some(service.clone()),
                     protocol: port.protocol,
                     chain: chain.clone(),
-                    cluster: cluster.clone(),
+                    cluster: match dialled_port.filter(|_| !ip.is_unspecified()) {
+                        Some(port) => dialled(&cluster, SocketAddr::new(ip, port)),
+                        None => cluster.clone(),
+                    },
                     destination: SocketAddr::new(ip, port.number),
                 })
             };
@@ -125,32 +166,48 @@ impl Runtime {
                 self.by_address
                     .insert(SocketAddr::new(*ip, port.number), target(*ip));
             }
+            let by_name = target(first);
+            of_block.push(by_name.clone());
             self.by_hostname
-                .insert((service.hostname.clone(), port.number), target(*first));
+                .entry((service.hostname.clone(), port.number))
+                .or_default()
+                .push(by_name);
+        }
+        for block in &service.blocks {
+            self.by_block.push((*block, of_block.clone()));
         }
     }
 
-    /// What a CONNECT authority stands for.
+    /// What a CONNECT authority stands for, to a caller of a namespace.
     ///
     /// # Errors
-    /// [`Refusal`] for whatever is not declared and served by this waypoint.
-    pub fn find(&self, asked: &Asked) -> Result<Arc<Target>, Refusal> {
+    /// [`Refusal`] for whatever is not declared and served by this waypoint, or not exported to the
+    /// caller's namespace.
+    pub fn find(&self, asked: &Asked, caller: Option<&str>) -> Result<Arc<Target>, Refusal> {
         match &self.snapshot.waypoint {
             Some(waypoint) if waypoint.blocked.is_none() => {}
             _ => return Err(Refusal::NoGateway),
         }
         match asked {
-            Asked::Address(address) => self.find_address(*address),
+            Asked::Address(address) => {
+                let target = self.find_address(*address)?;
+                match target.is_visible_to(caller) {
+                    true => Ok(target),
+                    false => Err(Refusal::NotServed),
+                }
+            }
             Asked::Hostname(host, port) => {
                 // A map keyed by a pair can not be asked with a borrowed string; hostnames are rare.
                 let key = (Arc::from(host.as_str()), *port);
-                self.by_hostname.get(&key).cloned().ok_or_else(|| {
-                    if self.served_hostnames.contains_key(&key.0) {
-                        Refusal::UndeclaredPort
-                    } else {
-                        Refusal::NotServed
-                    }
-                })
+                let Some(targets) = self.by_hostname.get(&key) else {
+                    return Err(match self.served_hostnames.contains_key(&key.0) {
+                        true => Refusal::UndeclaredPort,
+                        false => Refusal::NotServed,
+                    });
+                };
+                let seen = targets.iter().filter(|t| t.is_visible_to(caller));
+                let nearest = seen.min_by_key(|target| !target.is_of(caller));
+                nearest.cloned().ok_or(Refusal::NotServed)
             }
         }
     }
@@ -162,7 +219,43 @@ impl Runtime {
         if self.served_ips.contains_key(&address.ip()) {
             return Err(Refusal::UndeclaredPort);
         }
-        self.find_workload(address).ok_or(Refusal::NotServed)
+        let by_block = || self.find_in_block(address);
+        self.find_workload(address).map_or_else(by_block, Ok)
+    }
+
+    /// An address of a block that a ServiceEntry declares. What a Service or a pod has is theirs.
+    fn find_in_block(&self, address: SocketAddr) -> Result<Arc<Target>, Refusal> {
+        let ip = address.ip();
+        if self.service_ips.contains(&ip) || self.workload(ip).is_some() {
+            return Err(Refusal::NotServed);
+        }
+        let mut blocks = self.by_block.iter();
+        let (_, ports) = blocks
+            .find(|(block, _)| block.contains(&ip))
+            .ok_or(Refusal::NotServed)?;
+        let mut ports = ports.iter();
+        let target = ports
+            .find(|target| target.destination.port() == address.port())
+            .ok_or(Refusal::UndeclaredPort)?;
+        let cluster = match self.dialled_port(target.cluster.key()) {
+            // Whoever wrote the block may not have thought of what only this machine reaches.
+            Some(_) if forbidden(ip, false).is_some() => return Err(Refusal::NotServed),
+            Some(port) => dialled(&target.cluster, SocketAddr::new(ip, port)),
+            None => target.cluster.clone(),
+        };
+        Ok(Arc::new(Target {
+            destination: address,
+            cluster,
+            ..Target::clone(target)
+        }))
+    }
+
+    /// The port of a cluster whose endpoint is the address that was dialled.
+    fn dialled_port(&self, key: &ClusterKey) -> Option<u16> {
+        match **self.snapshot.discoveries.get(key)? {
+            Discovery::DialledAddress { port } => Some(port),
+            _ => None,
+        }
     }
 
     /// A pod's own address, any port (specs/istio-waypoint.md 2.5 no. 3).
@@ -183,6 +276,14 @@ impl Runtime {
         }))
     }
 
+    /// Whether an address may be dialled by itself: a workload's, or one that a ServiceEntry takes in.
+    pub fn knows(&self, ip: IpAddr) -> bool {
+        let mut blocks = self.by_block.iter();
+        self.snapshot.workloads.contains_key(&ip)
+            || self.served_ips.contains_key(&ip)
+            || blocks.any(|(block, _)| block.contains(&ip))
+    }
+
     /// The workload that has an address.
     pub fn workload(&self, ip: IpAddr) -> Option<&Arc<Workload>> {
         self.snapshot.workloads.get(&ip)
@@ -193,6 +294,84 @@ impl Runtime {
         let known = self.workload(origin.peer.address.ip());
         let pod = origin.pod.as_ref().and_then(|pod| pod.workload.as_ref());
         known.or(pod).cloned()
+    }
+
+    /// Gives clusters the endpoints that a name has now. The caller holds [`Names::hold`].
+    pub fn renew(&self, name: &str, names: &Names) {
+        for (key, discovery) in &self.snapshot.discoveries {
+            let Discovery::Names {
+                names: of_cluster, ..
+            } = &**discovery
+            else {
+                continue;
+            };
+            if !of_cluster.iter().any(|named| *named.name == *name) {
+                continue;
+            }
+            let listed = self.snapshot.clusters.get(key);
+            if let (Some(cluster), Some(listed)) = (self.clusters.get(key), listed) {
+                let (endpoints, reason) = with_names(&self.snapshot, key, listed, names);
+                cluster.update(&endpoints, cluster.settings(), now_ms());
+                cluster.explain_absence(reason);
+            }
+        }
+    }
+
+    /// How a cluster finds the host that a request asks for, if it is a wildcard's.
+    pub fn wildcard(&self, key: &ClusterKey) -> Option<&Discovery> {
+        if !self.has_wildcards {
+            return None;
+        }
+        let discovery = &**self.snapshot.discoveries.get(key)?;
+        matches!(discovery, Discovery::RequestedHost { .. }).then_some(discovery)
+    }
+
+    /// The cluster of one host inside of a wildcard. Clusters of a snapshot are its own: they are
+    /// balanced and limited as it says.
+    pub fn requested(&self, all: &Cluster, host: &Arc<str>, answer: &Answer) -> Arc<Cluster> {
+        let port = match self.wildcard(all.key()) {
+            Some(Discovery::RequestedHost { port, .. }) => *port,
+            _ => all.key().port,
+        };
+        let named = [NamedEndpoint {
+            name: host.clone(),
+            port,
+            weight: 1,
+            labels: Arc::default(),
+        }];
+        let discovery = Discovery::Names {
+            names: named.into(),
+            first_only: false,
+        };
+        let namespace = &all.key().service.namespace;
+        let answer = Arc::new(answer.clone());
+        let known = |_: &str| Some(answer.clone());
+        let (endpoints, reason) =
+            answer::endpoints(&[], &discovery, namespace, &self.snapshot, known);
+        let mut requested = self
+            .requested
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let key = (all.key().clone(), host.clone());
+        if requested.len() >= DNS_REQUESTED_NAMES_MAX && !requested.contains_key(&key) {
+            requested.clear();
+        }
+        let cluster = requested.entry(key).or_insert_with(|| {
+            let key = all.key().clone();
+            Arc::new(Cluster::new(key, &[], all.settings(), now_ms()))
+        });
+        cluster.update(&endpoints, all.settings(), now_ms());
+        cluster.explain_absence(reason);
+        cluster.clone()
+    }
+
+    /// Clusters of hosts inside of wildcards that requests have asked for.
+    pub fn all_requested(&self) -> Vec<Arc<Cluster>> {
+        let requested = self
+            .requested
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        requested.values().cloned().collect()
     }
 
     /// The live cluster of a service port.
@@ -214,21 +393,51 @@ impl Runtime {
     }
 }
 
+/// The same cluster with this address for its only endpoint. No identity is expected there and none is
+/// shown: what is of the mesh is a Service's, or dialled as a workload.
+fn dialled(cluster: &Cluster, address: SocketAddr) -> Arc<Cluster> {
+    let endpoint = Endpoint::new(address, None);
+    let key = cluster.key().clone();
+    Arc::new(Cluster::new(key, &[endpoint], cluster.settings(), now_ms()))
+}
+
+/// The endpoints of a cluster, those of its names included; and why there are none.
+fn with_names<'s>(
+    snapshot: &Snapshot,
+    key: &ClusterKey,
+    listed: &'s [Endpoint],
+    names: &Names,
+) -> (Cow<'s, [Endpoint]>, Option<Arc<str>>) {
+    match snapshot.discoveries.get(key).map(|found| &**found) {
+        Some(discovery @ Discovery::Names { .. }) => {
+            let namespace = &key.service.namespace;
+            let known = |name: &str| names.known(name);
+            let (endpoints, reason) =
+                answer::endpoints(listed, discovery, namespace, snapshot, known);
+            (endpoints.into(), reason)
+        }
+        _ => (listed.into(), None),
+    }
+}
+
 fn live_clusters(
     snapshot: &Snapshot,
     previous: Option<&Runtime>,
+    names: &Names,
 ) -> FxHashMap<ClusterKey, Arc<Cluster>> {
     let mut clusters = FxHashMap::default();
     for (key, endpoints) in &snapshot.clusters {
         let settings = snapshot.cluster_settings.get(key).cloned();
         let settings = settings.unwrap_or_default();
+        let (endpoints, reason) = with_names(snapshot, key, endpoints, names);
         let cluster = match previous.and_then(|p| p.clusters.get(key)) {
             Some(live) => {
-                live.update(endpoints, settings, now_ms());
+                live.update(&endpoints, settings, now_ms());
                 live.clone()
             }
-            None => Arc::new(Cluster::new(key.clone(), endpoints, settings, now_ms())),
+            None => Arc::new(Cluster::new(key.clone(), &endpoints, settings, now_ms())),
         };
+        cluster.explain_absence(reason);
         clusters.insert(key.clone(), cluster);
     }
     clusters

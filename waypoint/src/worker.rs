@@ -13,6 +13,7 @@ use crate::jwks::Jwks;
 use crate::listener::accept;
 use crate::listener::admit::Refusal;
 use crate::listener::steered::{self, PodListener};
+use crate::names::Names;
 use crate::node::Beat;
 use crate::proxy::connector::Shared;
 use crate::proxy::engine::Engine;
@@ -35,6 +36,8 @@ pub struct Worker {
     pub identity: Arc<IdentitySource>,
     /// Keys that verify tokens.
     pub jwks: Arc<Jwks>,
+    /// Addresses of endpoints that have names.
+    pub names: Arc<Names>,
     /// Connections to authorization services.
     pub external: Clients,
     /// What is judged again when policy changes.
@@ -54,6 +57,8 @@ pub struct Parts {
     pub identity: Arc<IdentitySource>,
     /// Keys that verify tokens.
     pub jwks: Arc<Jwks>,
+    /// Addresses of endpoints that have names.
+    pub names: Arc<Names>,
     /// TLS for clients.
     pub acceptor: Acceptor,
     /// The worker's own socket.
@@ -80,6 +85,7 @@ impl Worker {
             drain: parts.drain,
             identity: parts.identity,
             jwks: parts.jwks,
+            names: parts.names,
             external: Clients::default(),
             open: Arc::default(),
             engine: OnceLock::new(),
@@ -135,6 +141,8 @@ async fn sweep(worker: &Worker) {
         let epoch = worker.identity.current().epoch;
         let alive: std::collections::HashSet<_> = runtime
             .clusters()
+            .cloned()
+            .chain(runtime.all_requested())
             .flat_map(|c| {
                 c.endpoints()
                     .iter()
@@ -145,8 +153,7 @@ async fn sweep(worker: &Worker) {
         let is_alive = |destination: &Destination| {
             destination.epoch == epoch
                 && destination.egress.as_ref().is_none_or(Egress::is_open)
-                && (alive.contains(&destination.address)
-                    || runtime.workload(destination.address.ip()).is_some())
+                && (alive.contains(&destination.address) || runtime.knows(destination.address.ip()))
         };
         engine.connections().retain(is_alive);
         worker.external.retain(is_alive);

@@ -27,7 +27,7 @@ pub(crate) enum Class {
 }
 
 /// Group, versions and kind of what Cairn reads; `v1beta1` objects have the fields of `v1`.
-const READ: [(&str, &[&str], Kind); 19] = [
+const READ: [(&str, &[&str], Kind); 21] = [
     (GATEWAY_API, &["v1", "v1beta1"], Kind::GatewayClass),
     (GATEWAY_API, &["v1", "v1beta1"], Kind::Gateway),
     (GATEWAY_API, &["v1", "v1beta1"], Kind::HTTPRoute),
@@ -49,6 +49,16 @@ const READ: [(&str, &[&str], Kind); 19] = [
         &["v1", "v1beta1", "v1alpha3"],
         Kind::VirtualService,
     ),
+    (
+        ISTIO_NETWORKING,
+        &["v1", "v1beta1", "v1alpha3"],
+        Kind::ServiceEntry,
+    ),
+    (
+        ISTIO_NETWORKING,
+        &["v1", "v1beta1", "v1alpha3"],
+        Kind::WorkloadEntry,
+    ),
     (CILIUM, &["v2"], Kind::CiliumNetworkPolicy),
     (CILIUM, &["v2"], Kind::CiliumClusterwideNetworkPolicy),
     (CALICO, &["v3"], Kind::NetworkPolicy),
@@ -65,21 +75,11 @@ const KUBE_NETWORKING: &str = "networking.k8s.io";
 
 /// Group, kind and effect of what is not enforced. An empty kind stands for every kind of the
 /// group that is not listed otherwise.
-const NOT_ENFORCED: [(&str, &str, &str); 16] = [
+const NOT_ENFORCED: [(&str, &str, &str); 14] = [
     (
         ISTIO_NETWORKING,
         "EnvoyFilter",
         "there is no Envoy to patch",
-    ),
-    (
-        ISTIO_NETWORKING,
-        "ServiceEntry",
-        "its hosts are unknown to the waypoint",
-    ),
-    (
-        ISTIO_NETWORKING,
-        "WorkloadEntry",
-        "its workload is unknown to the waypoint",
     ),
     (
         ISTIO_NETWORKING,
@@ -249,7 +249,7 @@ fn expected_versions(kind: Kind) -> &'static str {
         Kind::GatewayClass | Kind::Gateway | Kind::HTTPRoute => {
             "gateway.networking.k8s.io/v1 or gateway.networking.k8s.io/v1beta1"
         }
-        Kind::DestinationRule | Kind::VirtualService => {
+        Kind::DestinationRule | Kind::VirtualService | Kind::ServiceEntry | Kind::WorkloadEntry => {
             "networking.istio.io/v1, v1beta1 or v1alpha3"
         }
         Kind::GRPCRoute => "gateway.networking.k8s.io/v1",
@@ -316,7 +316,7 @@ mod tests {
             "gateway.networking.k8s.io/v1",
             "BackendTLSPolicy"
         ));
-        assert!(!enforced("networking.istio.io/v1", "ServiceEntry"));
+        assert!(!enforced("networking.istio.io/v1", "EnvoyFilter"));
         assert!(enforced("security.istio.io/v1", "PeerAuthentication"));
     }
 

@@ -14,7 +14,7 @@ use super::node::{Node, duplicates};
 use super::object::location;
 use super::path::{Path, walk};
 use super::read::read as read_typed;
-use super::{Item, Parsed, calico, cilium, kube, mesh, salvage};
+use super::{Item, Parsed, calico, cilium, kube, mesh, salvage, service_entry};
 use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::limits::DIAGNOSTICS_PER_OBJECT_MAX;
 use crate::origin::{Kind, Origin};
@@ -25,6 +25,7 @@ use crate::resources::destination_rule::DestinationRuleSpec;
 use crate::resources::gateway_api::{GatewayClassSpec, GatewaySpec, GrpcRouteSpec, HttpRouteSpec};
 use crate::resources::istio::AuthorizationPolicySpec;
 use crate::resources::kube::NetworkPolicySpec;
+use crate::resources::service_entry::WorkloadEntrySpec;
 use crate::resources::virtual_service::VirtualServiceSpec;
 use crate::resources::{Broken, Clusterwide, Meta, Object, PathHasher, Place, Spec};
 
@@ -68,6 +69,11 @@ pub(super) fn read(
         Kind::RequestAuthentication => subject.optional::<RequestAuthenticationSpec>(),
         Kind::DestinationRule => subject.optional::<DestinationRuleSpec>(),
         Kind::VirtualService => subject.optional::<VirtualServiceSpec>(),
+        Kind::ServiceEntry => {
+            let spec = service_entry::read(node, faults);
+            subject.settle(spec)
+        }
+        Kind::WorkloadEntry => subject.optional::<WorkloadEntrySpec>(),
         Kind::NetworkPolicy => {
             let spec = subject.calico();
             subject.settle(spec)

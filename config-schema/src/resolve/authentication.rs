@@ -46,7 +46,10 @@ pub(super) fn attach(
             for reach in reaches {
                 match reach {
                     Reach::Waypoint => push(&mut attached.waypoint, &authentication),
-                    Reach::Service(key) => of_services.push((key, authentication.clone())),
+                    Reach::Service(_) | Reach::Entry(..) => {
+                        let keys = reach.services().iter().cloned();
+                        of_services.extend(keys.map(|key| (key, authentication.clone())));
+                    }
                 }
             }
         }

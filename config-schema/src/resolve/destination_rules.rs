@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::traffic_policy::{self, ReadPolicy};
-use super::{Findings, unreadable};
+use super::{Findings, client_tls, unreadable};
 use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::origin::ObjectKey;
 use crate::resources::destination_rule::DestinationRuleSpec;
 use crate::resources::{Loaded, Object, Resources};
-use crate::snapshot::{ClusterKey, ClusterSettings, Endpoint, Mesh, Service, Waypoint, Workload};
+use crate::snapshot::{
+    ClusterKey, ClusterSettings, Discovery, Endpoint, Labels, Mesh, Service, Waypoint,
+};
 
 type Written = Object<DestinationRuleSpec>;
 
@@ -39,6 +41,25 @@ pub(super) struct Settings {
     pub subsets: BTreeMap<ClusterKey, Subset>,
 }
 
+impl Settings {
+    /// Adds how endpoints of the subsets in use are found.
+    pub(super) fn discover(
+        &self,
+        clusters: &BTreeMap<ClusterKey, Arc<[Endpoint]>>,
+        discoveries: &mut BTreeMap<ClusterKey, Arc<Discovery>>,
+    ) {
+        for key in clusters.keys() {
+            let whole = ClusterKey::new(key.service.clone(), key.port);
+            let (Some(subset), Some(all)) = (self.subsets.get(key), discoveries.get(&whole)) else {
+                continue;
+            };
+            if let Some(own) = subset.discovery(all) {
+                discoveries.insert(key.clone(), Arc::new(own));
+            }
+        }
+    }
+}
+
 /// Some of the endpoints of a service port.
 pub(super) struct Subset {
     /// What the pods have.
@@ -48,15 +69,33 @@ pub(super) struct Subset {
 }
 
 impl Subset {
+    /// Whether all its labels are among these.
+    fn has(&self, labels: &Labels) -> bool {
+        let mut wanted = self.labels.iter();
+        wanted.all(|(key, value)| labels.get(key) == Some(value))
+    }
+
+    /// How endpoints of it are found.
+    pub(super) fn discovery(&self, all: &Discovery) -> Option<Discovery> {
+        let Discovery::Names { names, first_only } = all else {
+            return self.labels.is_empty().then(|| all.clone());
+        };
+        let own = names.iter().filter(|named| self.has(&named.labels));
+        let names: Vec<_> = own.cloned().collect();
+        (!names.is_empty()).then_some(Discovery::Names {
+            names,
+            first_only: *first_only,
+        })
+    }
+
     /// Those of the endpoints of the service that belong to it.
     pub(super) fn of(&self, endpoints: &[Endpoint]) -> Arc<[Endpoint]> {
-        let has_all = |workload: &Workload| {
-            let mut labels = self.labels.iter();
-            labels.all(|(key, value)| workload.labels.get(key) == Some(value))
-        };
-        let belongs = |endpoint: &&Endpoint| match &endpoint.workload {
-            Some(workload) => has_all(workload),
-            None => self.labels.is_empty(),
+        let belongs = |endpoint: &&Endpoint| {
+            let of_workload = endpoint.workload.as_ref().map(|w| &w.labels);
+            match endpoint.labels.as_ref().or(of_workload) {
+                Some(labels) => self.has(labels),
+                None => self.labels.is_empty(),
+            }
         };
         endpoints.iter().filter(belongs).cloned().collect()
     }
@@ -94,12 +133,12 @@ pub(super) fn resolve(
             for (name, subset) in rule.policy.subsets() {
                 let of_subset = Subset {
                     labels: subset.labels.clone(),
-                    settings: subset.of_port(port.number).clone(),
+                    settings: client_tls::of_service(subset.of_port(port.number), service),
                 };
                 let key = key.clone().with_subset(name.clone());
                 settings.subsets.insert(key, of_subset);
             }
-            let of_port = rule.policy.of_port(port.number).clone();
+            let of_port = client_tls::of_service(rule.policy.of_port(port.number), service);
             settings.clusters.insert(key, of_port);
         }
     }

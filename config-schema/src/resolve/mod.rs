@@ -9,8 +9,11 @@ mod calico_selector;
 mod cilium_http;
 mod cilium_peers;
 mod cilium_ports;
+mod client_tls;
 mod destination_rules;
 mod endpoints;
+mod entry_endpoints;
+mod entry_hosts;
 pub(crate) mod grpc_routes;
 mod kube_network;
 mod mesh;
@@ -35,6 +38,7 @@ mod route_parents;
 mod route_rules;
 mod route_traffic;
 mod routes;
+mod service_entries;
 mod services;
 mod traffic_policy;
 mod traffic_policy_values;
@@ -48,6 +52,7 @@ mod virtual_rules;
 mod virtual_services;
 mod virtual_traffic;
 mod waypoint;
+mod workload_entries;
 mod workloads;
 mod ztunnel;
 
@@ -99,8 +104,19 @@ pub fn resolve(resources: &Resources, options: &Options) -> Snapshot {
     let (chosen, without_gateways) = serving(resources, options, mesh_block, &mut findings);
     let attachment = attachment::Attachment::new(resources, chosen.as_ref());
     let mut services = services::resolve(resources, &mesh, &attachment, &mut findings);
-    let pods = workloads::resolve(resources, &mesh, &attachment, &mut findings);
+    let mut pods = workloads::resolve(resources, &mesh, &attachment, &mut findings);
+    workload_entries::add(resources, &mesh, &attachment, &mut pods, &mut findings);
     let mut clusters = endpoints::resolve(resources, options, &services, &pods, &mut findings);
+    let ground = service_entries::Ground {
+        mesh: &mesh,
+        attachment: &attachment,
+        waypoint: chosen.as_ref().map(|chosen| &chosen.waypoint),
+        pods: &pods,
+    };
+    let entries = service_entries::resolve(resources, &ground, &mut services, &mut findings);
+    let places = (&services, resources);
+    let mut discoveries =
+        entry_endpoints::resolve(&entries, places, &ground, &mut clusters, &mut findings);
     let mut waypoint = chosen.map(|chosen| chosen.waypoint);
     let settings = traffic(
         resources,
@@ -110,6 +126,7 @@ pub fn resolve(resources: &Resources, options: &Options) -> Snapshot {
         &mut clusters,
         &mut findings,
     );
+    settings.discover(&clusters, &mut discoveries);
     let providers = providers::resolve(mesh::in_force(resources), &services, &mut findings);
     policies::attach(
         resources,
@@ -160,6 +177,7 @@ pub fn resolve(resources: &Resources, options: &Options) -> Snapshot {
             .collect(),
         workloads: pods.by_address,
         clusters,
+        discoveries,
         cluster_settings: settings.clusters,
         network,
         kube_network,

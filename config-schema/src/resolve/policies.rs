@@ -55,9 +55,11 @@ pub(super) fn attach(
                         let waypoint = waypoint.as_deref_mut();
                         push(waypoint.map(|waypoint| &mut waypoint.policies), &policy);
                     }
-                    Reach::Service(key) => {
-                        let service = services.get_mut(&key);
-                        push(service.map(|service| &mut service.policies), &policy);
+                    Reach::Service(_) | Reach::Entry(..) => {
+                        for key in reach.services() {
+                            let service = services.get_mut(key);
+                            push(service.map(|service| &mut service.policies), &policy);
+                        }
                     }
                 }
             }

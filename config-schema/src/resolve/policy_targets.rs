@@ -1,5 +1,5 @@
 //! Where `targetRefs` of a policy lead (specs/istio-waypoint.md 4.0): Gateway, GatewayClass, Service,
-//! each with its rule on the policy's namespace.
+//! ServiceEntry, each with its rule on the policy's namespace.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,6 +11,7 @@ use crate::resources::{Object, Resources, TargetRef};
 use crate::snapshot::{Binding, Mesh, Service, Waypoint};
 
 const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
+const ISTIO_GROUP: &str = "networking.istio.io";
 const EFFECT_NOTHING: &str = "the policy is not enforced by this targetRef";
 
 /// What a policy reaches at this waypoint.
@@ -20,13 +21,26 @@ pub(super) enum Reach {
     Waypoint,
     /// One service.
     Service(ObjectKey),
+    /// The hosts of one ServiceEntry that are served here, each a service.
+    Entry(ObjectKey, Vec<ObjectKey>),
 }
 
 impl fmt::Display for Reach {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Waypoint => f.write_str("everything this waypoint serves"),
-            Self::Service(key) => write!(f, "{key}"),
+            Self::Service(key) | Self::Entry(key, _) => write!(f, "{key}"),
+        }
+    }
+}
+
+impl Reach {
+    /// The services, unless it is everything.
+    pub fn services(&self) -> &[ObjectKey] {
+        match self {
+            Self::Waypoint => &[],
+            Self::Service(key) => std::slice::from_ref(key),
+            Self::Entry(_, hosts) => hosts,
         }
     }
 }
@@ -67,7 +81,11 @@ impl Targets<'_> {
             (GATEWAY_GROUP, "Gateway") => self.gateway(policy, target),
             (GATEWAY_GROUP, "GatewayClass") => self.gateway_class(policy, target),
             ("" | "core", "Service") => self.service(policy, target),
-            (_, "ServiceEntry") => Err(unsupported(target, "ServiceEntry is not supported yet")),
+            (ISTIO_GROUP, "ServiceEntry") => self.entry(policy, target),
+            (_, "ServiceEntry") => Err(unsupported(
+                target,
+                &format!("the group of ServiceEntry is {ISTIO_GROUP}"),
+            )),
             (_, "Gateway" | "GatewayClass") => Err(unsupported(
                 target,
                 &format!("the group of {} is {GATEWAY_GROUP}", target.kind),
@@ -75,7 +93,7 @@ impl Targets<'_> {
             (_, "Service") => Err(unsupported(target, "the group of Service is \"\"")),
             _ => Err(unsupported(
                 target,
-                "a target is a Gateway, a GatewayClass or a Service",
+                "a target is a Gateway, a GatewayClass, a Service or a ServiceEntry",
             )),
         };
         match result {
@@ -157,21 +175,32 @@ impl Targets<'_> {
             }
             .into());
         };
-        let unbound = |why: String| {
-            Diagnostic::warning(Code::NotEnforced, why)
-                .with_effect("nothing enforces the policy for this Service")
-                .with_hint("label the Service or its namespace istio.io/use-waypoint")
-                .into()
+        bound(service, "Service", &key)?;
+        Ok(Reach::Service(key))
+    }
+
+    /// The hosts of a ServiceEntry have one binding, that of the object.
+    fn entry<T>(&self, policy: &Object<T>, target: &TargetRef) -> Result<Reach, Box<Diagnostic>> {
+        let key = ObjectKey {
+            namespace: policy.origin.key.namespace.clone(),
+            name: target.name.as_str().into(),
         };
-        match &service.binding {
-            Binding::Served => Ok(Reach::Service(key)),
-            Binding::Other(gateway) => Err(for_another(format!(
-                "Service {key} belongs to another waypoint, {gateway}"
-            ))
-            .into()),
-            Binding::Unbound => Err(unbound(format!("Service {key} is bound to no waypoint"))),
-            Binding::Refused(why) => Err(unbound(format!("Service {key} is not served: {why}"))),
-        }
+        let hosts = self.services.values();
+        let hosts: Vec<&Service> = hosts
+            .filter(|s| s.is_entry() && s.origin.key == key)
+            .collect();
+        let Some(first) = hosts.first() else {
+            return Err(match self.resources.service_entries.contains_key(&key) {
+                true => not_found(format!("no host of ServiceEntry {key} is in force"))
+                    .with_hint("mend the ServiceEntry; until then it is not served"),
+                false => not_found(format!("there is no ServiceEntry {key}"))
+                    .with_hint("a policy is in the namespace of the ServiceEntry it targets"),
+            }
+            .into());
+        };
+        bound(first, "ServiceEntry", &key)?;
+        let hosts = hosts.iter().map(|host| host.key.clone()).collect();
+        Ok(Reach::Entry(key, hosts))
     }
 
     /// Everything that a policy of this namespace could reach.
@@ -192,6 +221,27 @@ impl Targets<'_> {
                 .map(|service| Reach::Service(service.key.clone())),
         );
         reaches
+    }
+}
+
+/// Whether this waypoint serves it.
+fn bound(service: &Service, kind: &str, key: &ObjectKey) -> Result<(), Box<Diagnostic>> {
+    let unbound = |why: String| {
+        Diagnostic::warning(Code::NotEnforced, why)
+            .with_effect(format!("nothing enforces the policy for this {kind}"))
+            .with_hint(format!(
+                "label the {kind} or its namespace istio.io/use-waypoint"
+            ))
+            .into()
+    };
+    match &service.binding {
+        Binding::Served => Ok(()),
+        Binding::Other(gateway) => {
+            let why = format!("{kind} {key} belongs to another waypoint, {gateway}");
+            Err(for_another(why).into())
+        }
+        Binding::Unbound => Err(unbound(format!("{kind} {key} is bound to no waypoint"))),
+        Binding::Refused(why) => Err(unbound(format!("{kind} {key} is not served: {why}"))),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::diagnostics::Code;
 use crate::origin::ObjectKey;
 use crate::resources::gateway_api::HttpRouteRulesBackendRefs as BackendRef;
 use crate::resources::{Loaded, Resources};
-use crate::snapshot::{Backend, BackendTarget, ClusterKey, Service};
+use crate::snapshot::{Backend, BackendTarget, ClusterKey, Service, ServicePort};
 
 /// The API's limit, so that a sum of weights fits.
 const WEIGHT_MAX: i32 = 1_000_000;
@@ -18,6 +18,40 @@ const WEIGHT_MAX: i32 = 1_000_000;
 pub(super) struct Backends<'a> {
     resources: &'a Resources,
     services: &'a BTreeMap<ObjectKey, Service>,
+}
+
+/// The service with a host that a namespace sees: its own, else the first.
+pub(super) fn by_host<'s>(
+    services: &'s BTreeMap<ObjectKey, Service>,
+    host: &str,
+    namespace: &str,
+) -> Option<&'s Service> {
+    let all = services
+        .values()
+        .filter(|service| *service.hostname == *host);
+    let seen = all.filter(|service| service.is_visible_to(namespace));
+    seen.min_by_key(|service| *service.key.namespace != *namespace)
+}
+
+/// The port that is named, of those a service has.
+fn port(
+    declared: &[ServicePort],
+    key: ObjectKey,
+    named: Option<i32>,
+) -> Result<ClusterKey, Unresolved> {
+    let numbers: Vec<String> = declared.iter().map(|p| p.number.to_string()).collect();
+    let found = declared.iter().find(|p| Some(i32::from(p.number)) == named);
+    match (found, named) {
+        (Some(found), _) => Ok(ClusterKey::new(key, found.number)),
+        (None, named) => Err(Unresolved {
+            field: "port",
+            reason: match named {
+                Some(port) => format!("Service {key} has no port {port}"),
+                None => format!("the port of Service {key} is missing"),
+            },
+            hint: format!("it has: {}", numbers.join(", ")),
+        }),
+    }
 }
 
 /// Why a backendRef leads nowhere: the field at fault, the reason, what to do.
@@ -102,6 +136,9 @@ impl<'a> Backends<'a> {
         };
         let group = reference.group.unwrap_or("");
         let kind = reference.kind.unwrap_or("Service");
+        if (group, kind) == ("networking.istio.io", "Hostname") {
+            return self.host(reference);
+        }
         if !matches!((group, kind), ("" | "core", "Service")) {
             let reason = format!("a backend of kind {kind} (group '{group}') is not supported");
             return Err(unresolved("kind", reason, "name a Service"));
@@ -127,19 +164,22 @@ impl<'a> Backends<'a> {
             return Err(unresolved("name", reason, "name a Service with endpoints"));
         }
         let declared = self.services.get(&key).map(|s| s.ports.as_slice());
-        let declared = declared.unwrap_or_default();
-        let numbers: Vec<String> = declared.iter().map(|p| p.number.to_string()).collect();
-        let hint = format!("it has: {}", numbers.join(", "));
-        let Some(port) = reference.port else {
-            let reason = format!("the port of Service {key} is missing");
-            return Err(unresolved("port", reason, &hint));
-        };
-        match declared.iter().find(|p| i32::from(p.number) == port) {
-            Some(found) => Ok(ClusterKey::new(key, found.number)),
-            None => {
-                let reason = format!("Service {key} has no port {port}");
-                Err(unresolved("port", reason, &hint))
-            }
+        port(declared.unwrap_or_default(), key, reference.port)
+    }
+
+    /// A host of a ServiceEntry, of the route's own namespace first (specs/istio-waypoint.md 4.3).
+    fn host(&self, reference: &Reference<'_>) -> Result<ClusterKey, Unresolved> {
+        let host = reference.name.trim_end_matches('.').to_ascii_lowercase();
+        match by_host(self.services, &host, reference.namespace) {
+            Some(found) => port(&found.ports, found.key.clone(), reference.port),
+            None => Err(Unresolved {
+                field: "name",
+                reason: format!(
+                    "no ServiceEntry that {} sees declares '{host}'",
+                    reference.namespace
+                ),
+                hint: "declare it with a ServiceEntry".to_owned(),
+            }),
         }
     }
 }

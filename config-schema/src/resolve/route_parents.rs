@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 
 use super::{Findings, waypoint};
 use crate::diagnostics::{Code, Diagnostic, Severity};
-use crate::origin::ObjectKey;
+use crate::origin::{Kind, ObjectKey};
 use crate::resources::gateway_api::{HttpRouteParentRefs, HttpRouteSpec};
 use crate::resources::{Loaded, Object, Resources};
 use crate::snapshot::{AppProtocol, Binding, ClusterKey, Service, Waypoint};
 
 const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
+
+const ISTIO_GROUP: &str = "networking.istio.io";
 
 type Services = BTreeMap<ObjectKey, Service>;
 
@@ -43,13 +45,14 @@ pub(super) struct Parent<'a> {
 }
 
 impl Parent<'_> {
-    /// The ports it names. `None`: it attaches the route to nothing that this waypoint knows.
-    pub fn place(
+    /// The ports it names, of every host of a ServiceEntry. None: it attaches the route to nothing that
+    /// this waypoint knows.
+    pub fn places(
         &mut self,
         resources: &Resources,
         waypoint: Option<&Waypoint>,
         services: &Services,
-    ) -> Option<Place> {
+    ) -> Vec<Place> {
         let own_namespace = &self.object.origin.key.namespace;
         let key = ObjectKey {
             namespace: match &self.written.namespace {
@@ -58,10 +61,22 @@ impl Parent<'_> {
             },
             name: self.written.name.as_str().into(),
         };
-        if !self.is_service(&key, waypoint) {
-            return None;
-        }
-        let service = self.service(&key, resources, services)?;
+        let found: Vec<&Service> = match self.kind(&key, waypoint) {
+            Some(Kind::Service) => self
+                .service(&key, resources, services)
+                .into_iter()
+                .collect(),
+            Some(Kind::ServiceEntry) => self.hosts(&key, services),
+            _ => Vec::new(),
+        };
+        found
+            .into_iter()
+            .filter_map(|service| self.place(service))
+            .collect()
+    }
+
+    fn place(&mut self, service: &Service) -> Option<Place> {
+        let key = service.key.clone();
         let ports = self.ports(service)?;
         if service.binding != Binding::Served {
             self.say_not_served(service);
@@ -122,11 +137,30 @@ impl Parent<'_> {
         Some(service)
     }
 
-    fn is_service(&mut self, key: &ObjectKey, waypoint: Option<&Waypoint>) -> bool {
+    /// The hosts of a ServiceEntry.
+    fn hosts<'s>(&mut self, key: &ObjectKey, services: &'s Services) -> Vec<&'s Service> {
+        let found = services
+            .values()
+            .filter(|s| s.is_entry() && s.origin.key == *key);
+        let found: Vec<&Service> = found.collect();
+        if found.is_empty() {
+            let message =
+                format!("ServiceEntry {key} does not exist, or none of its hosts is in force");
+            let finding = Diagnostic::error(Code::ParentNotFound, message)
+                .with_effect("the route is attached to nothing by this parentRef")
+                .with_hint("name a ServiceEntry of the route's namespace");
+            self.say(finding, "name");
+        }
+        found
+    }
+
+    /// What it names, if a waypoint can apply routes to it.
+    fn kind(&mut self, key: &ObjectKey, waypoint: Option<&Waypoint>) -> Option<Kind> {
         let group = self.written.group.as_deref().unwrap_or(GATEWAY_GROUP);
         let kind = self.written.kind.as_deref().unwrap_or("Gateway");
         match (group, kind) {
-            ("" | "core", "Service") => return true,
+            ("" | "core", "Service") => return Some(Kind::Service),
+            (ISTIO_GROUP, "ServiceEntry") => return Some(Kind::ServiceEntry),
             (GATEWAY_GROUP, "Gateway") if waypoint::is_this(waypoint, key) => self.say(
                 Diagnostic::warning(
                     Code::NotAttached,
@@ -155,7 +189,7 @@ impl Parent<'_> {
                 "",
             ),
         }
-        false
+        None
     }
 
     /// The ports of the service that carry HTTP and that the parentRef names; all if it names none.

@@ -80,7 +80,7 @@ fn attach_route(
             written: parent,
             findings: &mut *findings,
         };
-        places.extend(parent.place(resources, waypoint, services));
+        places.extend(parent.places(resources, waypoint, services));
     }
     warn_of_unused_fields(object, &places, findings);
     if places.is_empty() {
@@ -250,9 +250,12 @@ pub(super) fn broken_route(broken: &Broken) -> Arc<HttpRoute> {
 /// services of its own namespace; of a consumer's, those it names.
 fn named_by(broken: &Broken, own: &str, service: &Service, port: &ServicePort) -> bool {
     let names = |target: &TargetRef| {
-        target.kind == "Service"
-            && matches!(target.group.as_str(), "" | "core")
-            && target.name == *service.key.name
+        let is_kind = match service.is_entry() {
+            true => (&*target.group, &*target.kind) == ("networking.istio.io", "ServiceEntry"),
+            false => target.kind == "Service" && matches!(target.group.as_str(), "" | "core"),
+        };
+        is_kind
+            && target.name == *service.origin.key.name
             && target.namespace.as_deref().unwrap_or(own) == &*service.key.namespace
             && target.port.is_none_or(|number| number == port.number)
             && (target.section_name.as_deref()).is_none_or(|name| name == &*port.name)

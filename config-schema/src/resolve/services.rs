@@ -34,8 +34,12 @@ pub(super) fn resolve(
                 tell_of_other_clusters(object, findings);
                 let service = Service {
                     key: object.origin.key.clone(),
+                    origin: object.origin.clone(),
                     hostname: hostname(&object.origin.key, mesh),
                     addresses: object.spec.cluster_ips.clone(),
+                    blocks: Vec::new(),
+                    exported_to: None,
+                    alt_names: Vec::new(),
                     ports: ports(object, findings),
                     binding,
                     policies: Vec::new(),
@@ -166,7 +170,7 @@ fn app_protocol(
     (protocol.unwrap_or(AppProtocol::Sniff), finding)
 }
 
-fn protocol_named(word: &str) -> Option<AppProtocol> {
+pub(super) fn protocol_named(word: &str) -> Option<AppProtocol> {
     match word {
         "http" | "kubernetes.io/ws" | GRPC_WEB => Some(AppProtocol::Http),
         "http2" | "h2c" | "kubernetes.io/h2c" => Some(AppProtocol::Http2),

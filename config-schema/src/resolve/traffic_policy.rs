@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
-use super::Findings;
 use super::traffic_policy_values::Reading;
+use super::{Findings, client_tls};
 use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::resources::Object;
 use crate::resources::destination_rule::{
     ClientTls, ConnectionPool, DestinationRuleSpec, HttpSettings, LoadBalancer, OutlierDetection,
-    PortTrafficPolicy, Subset, TcpSettings, TrafficPolicy,
+    PortTrafficPolicy, ProxyProtocol, Subset, TcpSettings, TrafficPolicy,
 };
 use crate::snapshot::{self, ClusterSettings, ConnectionLimits, LoadBalancing};
 
@@ -55,6 +55,7 @@ struct Parts<'w> {
     connection_pool: Option<&'w ConnectionPool>,
     outlier_detection: Option<&'w OutlierDetection>,
     tls: Option<&'w ClientTls>,
+    proxy_protocol: Option<&'w ProxyProtocol>,
 }
 
 pub(super) fn read(object: &Object<DestinationRuleSpec>, findings: &mut Findings) -> ReadPolicy {
@@ -81,16 +82,19 @@ impl<'w> Parts<'w> {
             connection_pool: written.connection_pool.as_ref(),
             outlier_detection: written.outlier_detection.as_ref(),
             tls: written.tls.as_ref(),
+            proxy_protocol: written.proxy_protocol.as_ref(),
         }
     }
 
-    /// Nothing is inherited: what is omitted is as by default (specs/policies.md 2.7).
-    fn of_port(written: &'w PortTrafficPolicy) -> Self {
+    /// Nothing is inherited: what is omitted is as by default (specs/policies.md 2.7). The PROXY protocol
+    /// is not among what a port may have of its own, and holds for all.
+    fn of_port(written: &'w PortTrafficPolicy, all: &'w TrafficPolicy) -> Self {
         Self {
             load_balancer: written.load_balancer.as_ref(),
             connection_pool: written.connection_pool.as_ref(),
             outlier_detection: written.outlier_detection.as_ref(),
             tls: written.tls.as_ref(),
+            proxy_protocol: all.proxy_protocol.as_ref(),
         }
     }
 
@@ -101,6 +105,7 @@ impl<'w> Parts<'w> {
             connection_pool: self.connection_pool.or(other.connection_pool),
             outlier_detection: self.outlier_detection.or(other.outlier_detection),
             tls: self.tls.or(other.tls),
+            proxy_protocol: self.proxy_protocol.or(other.proxy_protocol),
         }
     }
 }
@@ -114,7 +119,7 @@ fn of_ports(
     let of_ports = written.port_level_settings.iter().flatten().enumerate();
     for (index, port) in of_ports {
         let path = format!("{path}.portLevelSettings[{index}]");
-        let settings = settings(&Parts::of_port(port), &path, reading);
+        let settings = settings(&Parts::of_port(port, written), &path, reading);
         match ports.entry(port.port.number) {
             Entry::Vacant(free) => {
                 free.insert(settings);
@@ -182,7 +187,7 @@ fn subset_of(
     let of_host = written.port_level_settings.iter().flatten();
     let mut ports = BTreeMap::new();
     for port in of_host {
-        let merged = settings(&parts.or(Parts::of_port(port)), &path, &mut quiet);
+        let merged = settings(&parts.or(Parts::of_port(port, written)), &path, &mut quiet);
         ports.entry(port.port.number).or_insert(merged);
     }
     ports.extend(own_ports);
@@ -222,7 +227,25 @@ fn settings(parts: &Parts<'_>, path: &str, reading: &mut Reading<'_>) -> Arc<Clu
             .and_then(|text| reading.duration_ms(text, &format!("{path}.tcp.connectTimeout")));
     }
     if let Some(written) = parts.tls {
-        settings.refused = tls(written, &format!("{path}.tls"), reading);
+        match client_tls::read(written, &format!("{path}.tls"), reading) {
+            Ok(tls) => settings.tls = tls,
+            Err(reason) => settings.refused = Some(reason),
+        }
+    }
+    if let Some(written) = parts.proxy_protocol {
+        settings.proxy_protocol = match written.version.as_deref().unwrap_or("V1") {
+            "V1" => Some(snapshot::ProxyProtocol::V1),
+            "V2" => Some(snapshot::ProxyProtocol::V2),
+            other => {
+                let message = format!("proxyProtocol.version {other} is not known");
+                let finding = Diagnostic::error(Code::BadValue, message.clone())
+                    .with_effect("nothing is sent to this host: requests are answered 503")
+                    .with_hint("V1 or V2");
+                reading.find(finding, &format!("{path}.proxyProtocol.version"));
+                settings.refused.get_or_insert(message.into());
+                None
+            }
+        };
     }
     Arc::new(settings)
 }
@@ -357,36 +380,13 @@ fn http_fields(http: &HttpSettings) -> [Field; 7] {
     ]
 }
 
-/// Why nothing may be sent. HBONE stays whatever the mode is (specs/istio-waypoint.md 4.7); TLS to the
-/// application inside of it is not there yet, and plain text where TLS was asked for must not be.
-fn tls(written: &ClientTls, path: &str, reading: &mut Reading<'_>) -> Option<Arc<str>> {
-    match written.mode.as_deref().unwrap_or("DISABLE") {
-        "DISABLE" | "ISTIO_MUTUAL" => None,
-        mode => {
-            let message = format!("tls.mode {mode} is not supported yet");
-            let finding = Diagnostic::error(Code::Unsupported, message.clone())
-                .with_effect("nothing is sent to this host: requests are answered 503")
-                .with_hint(
-                    "DISABLE or ISTIO_MUTUAL: the tunnel to the endpoint is mTLS in any case",
-                );
-            reading.find(finding, &format!("{path}.mode"));
-            Some(message.into())
-        }
-    }
-}
-
 fn report_fields(written: &TrafficPolicy, path: &str, reading: &mut Reading<'_>) {
-    let (tunnel, proxy) = (&written.tunnel, &written.proxy_protocol);
+    let tunnel = &written.tunnel;
     let fields = [
         (
             tunnel.is_some(),
             "tunnel",
             "connections go to the endpoint itself",
-        ),
-        (
-            proxy.is_some(),
-            "proxyProtocol",
-            "no PROXY header is written",
         ),
         (
             written.retry_budget.is_some(),

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
-
 use super::destination_rules::Subset;
+use super::route_backends::by_host;
 use super::virtual_services::full_host;
 use crate::origin::ObjectKey;
 use crate::resources::virtual_service::Destination;
@@ -14,7 +13,7 @@ use crate::snapshot::{ClusterKey, Mesh, Service};
 /// Looks up what destinations point to.
 pub(super) struct Destinations<'a> {
     mesh: &'a Mesh,
-    by_host: FxHashMap<&'a str, &'a Service>,
+    services: &'a BTreeMap<ObjectKey, Service>,
     subsets: &'a BTreeMap<ClusterKey, Subset>,
 }
 
@@ -32,10 +31,9 @@ impl<'a> Destinations<'a> {
         services: &'a BTreeMap<ObjectKey, Service>,
         subsets: &'a BTreeMap<ClusterKey, Subset>,
     ) -> Self {
-        let by_host = services.values().map(|s| (&*s.hostname, s)).collect();
         Self {
             mesh,
-            by_host,
+            services,
             subsets,
         }
     }
@@ -54,7 +52,7 @@ impl<'a> Destinations<'a> {
             hint,
         };
         let host = full_host(&written.host, namespace, self.mesh);
-        let Some(service) = self.by_host.get(&*host) else {
+        let Some(service) = by_host(self.services, &host, namespace) else {
             let reason = format!("no Service has the host '{}'", written.host);
             let hint = "a name without dots is one of the VirtualService's namespace; others are written in full";
             return Err(nowhere("host", reason, hint.to_owned()));

@@ -15,6 +15,19 @@ use crate::resources::kube::PodSpec;
 use crate::resources::{Loaded, Object, Resources};
 use crate::snapshot::{Labels, Mesh, Workload, WorkloadType};
 
+/// Labels that name a workload, the first that is there (specs/istio-waypoint.md 4.1).
+pub(super) const CANONICAL_NAME: [&str; 3] = [
+    "service.istio.io/canonical-name",
+    "app.kubernetes.io/name",
+    "app",
+];
+/// The same for its version.
+pub(super) const CANONICAL_REVISION: [&str; 3] = [
+    "service.istio.io/canonical-revision",
+    "app.kubernetes.io/version",
+    "version",
+];
+
 /// Every pod, found by address and by name.
 #[derive(Default)]
 pub(super) struct Pods {
@@ -22,6 +35,8 @@ pub(super) struct Pods {
     pub by_address: FxHashMap<IpAddr, Arc<Workload>>,
     /// Each workload by its pod.
     pub by_key: FxHashMap<ObjectKey, Arc<Workload>>,
+    /// WorkloadEntries with an address, by their own names.
+    pub entries: FxHashMap<ObjectKey, Arc<Workload>>,
     /// Pods that exist but whose identity is unknown. Nothing may be sent to them, for without an
     /// identity to expect it would go in plain text.
     pub unknown: FxHashSet<ObjectKey>,
@@ -160,18 +175,8 @@ fn workload(
         addresses: spec.pod_ips.clone(),
         identity,
         hbone: is_hbone(object),
-        canonical_name: first(&[
-            "service.istio.io/canonical-name",
-            "app.kubernetes.io/name",
-            "app",
-        ])
-        .unwrap_or_else(|| workload_name.clone()),
-        canonical_revision: first(&[
-            "service.istio.io/canonical-revision",
-            "app.kubernetes.io/version",
-            "version",
-        ])
-        .unwrap_or_else(|| "latest".into()),
+        canonical_name: first(&CANONICAL_NAME).unwrap_or_else(|| workload_name.clone()),
+        canonical_revision: first(&CANONICAL_REVISION).unwrap_or_else(|| "latest".into()),
         app: label("app").cloned().unwrap_or_default(),
         version: label("version").cloned().unwrap_or_default(),
         node: spec.node.clone(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{
     Clusterwide, Loaded, Object, Resources, authentication, calico, cilium, destination_rule,
-    gateway_api, istio, kube, virtual_service,
+    gateway_api, istio, kube, service_entry, virtual_service,
 };
 use crate::origin::{ObjectKey, Origin};
 
@@ -121,6 +121,8 @@ kinds! {
     RequestAuthentication: authentication::RequestAuthenticationSpec => request_authentications,
     DestinationRule: destination_rule::DestinationRuleSpec => destination_rules,
     VirtualService: virtual_service::VirtualServiceSpec => virtual_services,
+    ServiceEntry: service_entry::ServiceEntrySpec => service_entries,
+    WorkloadEntry: service_entry::WorkloadEntrySpec => workload_entries,
     CiliumNetworkPolicy: cilium::CiliumPolicySpec => cilium_policies,
     CiliumClusterwideNetworkPolicy: Clusterwide<cilium::CiliumPolicySpec> => cilium_clusterwide_policies,
     NetworkPolicy: calico::CalicoPolicySpec => calico_policies,

@@ -12,6 +12,7 @@ pub mod gateway_api;
 pub mod istio;
 pub mod kube;
 mod place;
+pub mod service_entry;
 pub mod virtual_service;
 
 pub use any::{AnyObject, Spec};
@@ -174,6 +175,10 @@ pub struct Resources {
     pub destination_rules: BTreeMap<ObjectKey, Loaded<destination_rule::DestinationRuleSpec>>,
     /// VirtualServices.
     pub virtual_services: BTreeMap<ObjectKey, Loaded<virtual_service::VirtualServiceSpec>>,
+    /// ServiceEntries.
+    pub service_entries: BTreeMap<ObjectKey, Loaded<service_entry::ServiceEntrySpec>>,
+    /// WorkloadEntries.
+    pub workload_entries: BTreeMap<ObjectKey, Loaded<service_entry::WorkloadEntrySpec>>,
     /// NetworkPolicies of Calico.
     pub calico_policies: BTreeMap<ObjectKey, Loaded<calico::CalicoPolicySpec>>,
     /// NetworkPolicies of Kubernetes itself; the CNI's to enforce.
@@ -193,7 +198,7 @@ pub struct Resources {
 /// The broken objects of every kind, for summaries.
 impl Resources {
     /// Number of objects in force, by kind.
-    pub fn counts(&self) -> [(Kind, usize); 19] {
+    pub fn counts(&self) -> [(Kind, usize); 21] {
         [
             (Kind::GatewayClass, self.gateway_classes.len()),
             (Kind::Gateway, self.gateways.len()),
@@ -215,6 +220,8 @@ impl Resources {
             ),
             (Kind::DestinationRule, self.destination_rules.len()),
             (Kind::VirtualService, self.virtual_services.len()),
+            (Kind::ServiceEntry, self.service_entries.len()),
+            (Kind::WorkloadEntry, self.workload_entries.len()),
             (Kind::NetworkPolicy, self.calico_policies.len()),
             (Kind::KubeNetworkPolicy, self.kube_network_policies.len()),
             (Kind::GlobalNetworkPolicy, self.calico_global_policies.len()),

@@ -8,6 +8,7 @@ use http::header::HeaderName;
 use serde::Serialize;
 
 use super::route::as_display;
+use super::{ProxyProtocol, TlsOrigination};
 use crate::origin::Origin;
 
 /// Everything that holds for one cluster. The default is what an undecorated Service gets.
@@ -22,6 +23,12 @@ pub struct ClusterSettings {
     /// How long a connection to an endpoint may take to come about, in milliseconds. `None`: as the
     /// mesh configuration says.
     pub connect_timeout_ms: Option<u64>,
+    /// TLS of our own towards the endpoints.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Arc<TlsOrigination>>,
+    /// The endpoint is told first whose connection it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// Set when nothing may be sent there, for this reason: the configuration asks for more safety
     /// than Cairn can give.
     pub refused: Option<Arc<str>>,

@@ -8,7 +8,9 @@ mod authentication;
 mod balancing;
 mod beginnings;
 mod calico_path;
+mod client_tls;
 mod cors;
+mod discovery;
 mod external;
 mod kube_network;
 mod l7_ports;
@@ -38,7 +40,9 @@ pub use balancing::{
     OutlierDetection, SuccessRate, Warmup,
 };
 pub use calico_path::calico_path;
+pub use client_tls::{ClientCertificate, ProxyProtocol, TlsOrigination, TlsTrust};
 pub use cors::{Cors, HostPattern, Names, OriginPattern, default_port};
+pub use discovery::{Discovery, NamedEndpoint};
 pub use external::{
     BodyInCheck, CheckProtocol, ExternalProvider, FRAMING_HEADERS, GrpcCheck, HeaderNames,
     HttpCheck, Provider,
@@ -97,6 +101,9 @@ pub struct Snapshot {
     /// How they are balanced and limited; those without an entry are as by default.
     #[serde(serialize_with = "by_text")]
     pub cluster_settings: BTreeMap<ClusterKey, Arc<ClusterSettings>>,
+    /// How more of their endpoints are found, of those that do not list them all.
+    #[serde(serialize_with = "by_text")]
+    pub discoveries: BTreeMap<ClusterKey, Arc<Discovery>>,
     /// Network policies of Cilium and Calico, and what they select.
     pub network: NetworkPolicies,
     /// NetworkPolicies of Kubernetes, which the CNI enforces and no waypoint.

@@ -4,21 +4,34 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use serde::Serialize;
 
 use super::{HttpRoute, Labels, Policy};
 use crate::identity::Identity;
-use crate::origin::ObjectKey;
+use crate::origin::{Kind, ObjectKey, Origin};
 
-/// A Kubernetes Service.
+/// A Kubernetes Service, or one host of a ServiceEntry.
 #[derive(Clone, Debug, Serialize)]
 pub struct Service {
-    /// Namespace and name.
+    /// Namespace and name; of a ServiceEntry the host is the name, which no Service can have, for it has
+    /// a dot.
     pub key: ObjectKey,
-    /// `<name>.<namespace>.svc.<cluster domain>`.
+    /// The object that declares it.
+    pub origin: Origin,
+    /// `<name>.<namespace>.svc.<cluster domain>`, or the host.
     pub hostname: Arc<str>,
     /// Virtual IPs, both families. Empty for a headless service, which no waypoint can serve.
     pub addresses: Vec<IpAddr>,
+    /// Blocks of addresses that are its own as well.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub blocks: Vec<IpNet>,
+    /// Namespaces that may use it (`exportTo`). `None`: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exported_to: Option<Arc<[Arc<str>]>>,
+    /// Names that certificates of its endpoints may have (`subjectAltNames`).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub alt_names: Vec<Arc<str>>,
     /// TCP ports in the order of the Service.
     pub ports: Vec<ServicePort>,
     /// Whether this waypoint serves it.
@@ -28,6 +41,19 @@ pub struct Service {
     pub policies: Vec<Arc<Policy>>,
     /// What becomes of connections that the kernel redirect steers here while nobody listens.
     pub redirect_failure: RedirectFailure,
+}
+
+impl Service {
+    /// Whether a ServiceEntry declares it.
+    pub fn is_entry(&self) -> bool {
+        self.origin.kind == Kind::ServiceEntry
+    }
+
+    /// Whether objects and callers of a namespace may use it.
+    pub fn is_visible_to(&self, namespace: &str) -> bool {
+        let exported = self.exported_to.as_deref();
+        exported.is_none_or(|namespaces| namespaces.iter().any(|n| **n == *namespace))
+    }
 }
 
 /// What becomes of a connection that the kernel redirect would steer, while the node's proxy is not
@@ -133,6 +159,9 @@ pub struct Endpoint {
     pub address: SocketAddr,
     /// The pod, when one with this address is known.
     pub workload: Option<Arc<Workload>>,
+    /// Its labels, where they are not the workload's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labels: Option<Arc<Labels>>,
     /// Its share of requests beside the others'; at least 1.
     pub weight: u32,
     /// Endpoints of the lowest number are picked while enough of them are there: how far away it is,
@@ -146,6 +175,7 @@ impl Endpoint {
         Self {
             address,
             workload,
+            labels: None,
             weight: 1,
             priority: 0,
         }

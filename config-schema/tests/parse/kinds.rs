@@ -24,7 +24,7 @@ fn kinds_with_policy_or_routes_that_nobody_enforces_are_named() {
     assert_eq!(
         findings(
             "apiVersion: networking.istio.io/v1
-kind: ServiceEntry
+kind: EnvoyFilter
 metadata: {name: web, namespace: shop}
 ---
 apiVersion: cilium.io/v2
@@ -33,7 +33,7 @@ metadata: {name: l7}
 "
         ),
         [
-            "2:7 warning not-enforced : ServiceEntry shop/web has no effect: \
+            "2:7 warning not-enforced : EnvoyFilter shop/web has no effect: \
              Cairn does not read this kind yet",
             "6:7 warning not-enforced : CiliumEnvoyConfig l7 has no effect: \
              Cairn does not read this kind yet",

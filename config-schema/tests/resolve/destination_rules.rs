@@ -4,7 +4,7 @@
 use cairn_config_schema::diagnostics::{Code, Diagnostic, Severity};
 use cairn_config_schema::resolve::{Options, resolve};
 use cairn_config_schema::snapshot::{
-    Balancer, ClusterKey, ClusterSettings, HashBy, HashTable, Snapshot,
+    Balancer, ClusterKey, ClusterSettings, HashBy, HashTable, ProxyProtocol, Snapshot, TlsTrust,
 };
 
 use super::support::{key, load, shop, shop_with};
@@ -219,24 +219,96 @@ fn outlier_detection_has_istios_defaults() {
     );
 }
 
+fn tls(written: &str) -> (ClusterSettings, Snapshot) {
+    let written = format!("tls: {{{written}}}");
+    let snapshot = shop_with(&[&policy("shop/web", WEB, &written)]);
+    (settings(&snapshot, "shop/web", 80), snapshot)
+}
+
+/// HBONE stays whatever the mode is (specs/istio-waypoint.md 4.7).
+#[test]
+fn tls_of_the_mesh_asks_for_nothing_more() {
+    for mode in ["ISTIO_MUTUAL", "DISABLE"] {
+        let (settings, snapshot) = tls(&format!("mode: {mode}"));
+        assert_eq!((settings.tls, settings.refused), (None, None), "{mode}");
+        assert!(findings(&snapshot).is_empty(), "{mode}");
+    }
+}
+
+#[test]
+fn tls_of_the_applications_own_names_the_host_and_who_vouches_for_it() {
+    let (settings, snapshot) = tls("mode: SIMPLE");
+    let origination = settings.tls.unwrap();
+    assert_eq!(origination.trust, TlsTrust::System);
+    assert_eq!(origination.server_name.as_deref(), Some(WEB));
+    assert!(origination.names.is_empty() && origination.client.is_none());
+    assert!(findings(&snapshot).is_empty());
+
+    let (settings, _) = tls(
+        "mode: MUTUAL, caCertificates: /ca.pem, clientCertificate: /own.pem, privateKey: /own.key, sni: db.example, subjectAltNames: [db-1.example]",
+    );
+    let origination = settings.tls.unwrap();
+    assert_eq!(origination.trust, TlsTrust::File("/ca.pem".into()));
+    assert_eq!(origination.server_name.as_deref(), Some("db.example"));
+    assert_eq!(*origination.names, ["db-1.example".into()]);
+    let client = origination.client.as_ref().unwrap();
+    assert_eq!((&*client.chain, &*client.key), ("/own.pem", "/own.key"));
+}
+
 /// Plain text where TLS was asked for is no default to fall back to.
 #[test]
-fn tls_of_the_applications_own_closes_the_service() {
-    for (mode, refused) in [
-        ("SIMPLE", true),
-        ("MUTUAL", true),
-        ("ISTIO_MUTUAL", false),
-        ("DISABLE", false),
+fn tls_that_can_not_be_given_closes_the_service() {
+    for (written, at) in [
+        ("mode: MUTUAL", "mode"),
+        ("mode: MUTUAL, clientCertificate: /own.pem", "mode"),
+        ("mode: SIMPLE, credentialName: web-tls", "credentialName"),
+        ("mode: SIMPLE, caCrl: /crl.pem", "caCrl"),
+        ("mode: STRICT", "mode"),
     ] {
-        let tls = format!("tls: {{mode: {mode}}}");
-        let snapshot = shop_with(&[&policy("shop/web", WEB, &tls)]);
-        assert_eq!(
-            settings(&snapshot, "shop/web", 80).refused.is_some(),
-            refused,
-            "{mode}"
+        let (settings, snapshot) = tls(written);
+        assert!(
+            settings.refused.is_some() && settings.tls.is_none(),
+            "{written}"
         );
-        assert_eq!(findings(&snapshot).is_empty(), !refused, "{mode}");
+        let (severity, path, _) = finding(&snapshot);
+        let expected = format!("spec.trafficPolicy.tls.{at}");
+        assert_eq!((severity, path), (Severity::Error, &*expected), "{written}");
     }
+}
+
+#[test]
+fn what_weakens_tls_is_said() {
+    let (settings, snapshot) =
+        tls("mode: SIMPLE, insecureSkipVerify: true, caCertificates: /ca.pem");
+    assert_eq!(settings.tls.unwrap().trust, TlsTrust::Unverified);
+    let (severity, path, _) = finding(&snapshot);
+    let expected = "spec.trafficPolicy.tls.insecureSkipVerify";
+    assert_eq!((severity, path), (Severity::Warning, expected));
+    let (settings, snapshot) = tls("mode: SIMPLE, clientCertificate: /own.pem");
+    assert!(settings.tls.unwrap().client.is_none());
+    assert_eq!(finding(&snapshot).1, "spec.trafficPolicy.tls.mode");
+}
+
+/// It is none of what a port has of its own, so that it holds for ports, too.
+#[test]
+fn the_proxy_protocol_holds_for_all_ports_and_a_version_that_is_none_closes_the_service() {
+    let rule = policy(
+        "shop/web",
+        WEB,
+        "proxyProtocol: {version: V2}, portLevelSettings: [{port: {number: 8080}, loadBalancer: {simple: RANDOM}}]",
+    );
+    let snapshot = shop_with(&[&rule]);
+    for port in [80, 8080] {
+        let settings = settings(&snapshot, "shop/web", port);
+        assert_eq!(settings.proxy_protocol, Some(ProxyProtocol::V2), "{port}");
+    }
+    assert!(findings(&snapshot).is_empty());
+    let snapshot = shop_with(&[&policy("shop/web", WEB, "proxyProtocol: {version: V3}")]);
+    assert!(settings(&snapshot, "shop/web", 80).refused.is_some());
+    assert_eq!(
+        finding(&snapshot).1,
+        "spec.trafficPolicy.proxyProtocol.version"
+    );
 }
 
 #[test]
@@ -275,7 +347,6 @@ fn a_bad_value_is_told_of_and_leaves_the_default() {
             "connectionPool: {tcp: {idleTimeout: 5s}}",
             "connectionPool.tcp.idleTimeout",
         ),
-        ("proxyProtocol: {version: V2}", "proxyProtocol"),
     ] {
         let snapshot = shop_with(&[&policy("shop/web", WEB, written)]);
         let (_, at, _) = finding(&snapshot);

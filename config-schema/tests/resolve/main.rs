@@ -18,6 +18,7 @@ mod route_filters;
 mod route_rules;
 mod route_traffic;
 mod routes;
+mod service_entries;
 mod services;
 mod support;
 mod virtual_services;

@@ -173,7 +173,7 @@ fn targets_that_are_not_ours_or_unknown_are_told_apart() {
         (
             "shop",
             "{group: networking.istio.io, kind: ServiceEntry, name: x}",
-            "error unsupported",
+            "error target-not-found",
         ),
         (
             "shop",

@@ -225,6 +225,10 @@ fn a_backend_that_leads_nowhere_keeps_its_share_and_answers_500() {
         ("{name: api}", "port"),
         (
             "{kind: Hostname, group: networking.istio.io, name: a.example}",
+            "name",
+        ),
+        (
+            "{kind: InferencePool, group: inference.networking.k8s.io, name: a}",
             "kind",
         ),
         ("{name: api, namespace: elsewhere, port: 80}", "name"),

@@ -11,6 +11,9 @@
 
 mod change;
 mod destination_rule;
+mod egress;
+mod egress_dns;
+mod egress_tls;
 mod ext_authz;
 mod filters;
 mod ipv6;

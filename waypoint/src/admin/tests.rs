@@ -8,7 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use cairn_config_schema::diagnostics::{Code, Diagnostic};
 use cairn_config_schema::identity::Identity;
-use cairn_config_schema::origin::ObjectKey;
+use cairn_config_schema::origin::{Kind, ObjectKey, Origin};
 use cairn_config_schema::snapshot::{
     Binding, ClusterKey, ClusterSettings, Endpoint, OutlierDetection, Service, Snapshot, Workload,
     WorkloadType,
@@ -114,8 +114,15 @@ fn snapshot() -> Snapshot {
     let key = ObjectKey::new("shop", "web");
     let service = Service {
         key: key.clone(),
+        origin: Origin {
+            kind: Kind::Service,
+            key: key.clone(),
+        },
         hostname: "web.shop.svc.cluster.local".into(),
         addresses: vec![],
+        blocks: vec![],
+        exported_to: None,
+        alt_names: vec![],
         ports: vec![],
         binding: Binding::Served,
         policies: vec![],

@@ -9,6 +9,7 @@ use cairn_config_schema::origin::ObjectKey;
 use clap::ValueEnum;
 
 use super::Outcome;
+use crate::names::Servers;
 use crate::{admin, log, run, telemetry};
 
 /// Serve as a waypoint, configured by files or folders of Kubernetes YAML that are watched for
@@ -90,6 +91,17 @@ pub struct Args {
     /// Fetch keys of token issuers from loopback and link-local addresses, too; for labs
     #[arg(long, env = "CAIRN_JWKS_ALLOW_LOCAL")]
     jwks_allow_local: bool,
+    /// Ask this server for names of endpoints, several with commas [default: those of /etc/resolv.conf]
+    #[arg(
+        long,
+        value_name = "ADDRESS:PORT",
+        env = "CAIRN_DNS_SERVER",
+        value_delimiter = ','
+    )]
+    dns_server: Vec<SocketAddr>,
+    /// Let names of endpoints lead to loopback and link-local addresses, too; for labs
+    #[arg(long, env = "CAIRN_DNS_ALLOW_LOCAL")]
+    dns_allow_local: bool,
     /// How long requests in flight may take once the process is told to stop
     #[arg(
         long,
@@ -192,6 +204,11 @@ fn settings(args: Args) -> run::Settings {
         cluster_domain: args.cluster_domain,
         strict: args.strict,
         jwks_allow_local: args.jwks_allow_local,
+        dns_servers: match args.dns_server {
+            servers if servers.is_empty() => Servers::System,
+            servers => Servers::Only(servers),
+        },
+        dns_allow_local: args.dns_allow_local,
         drain: Duration::from_secs(args.drain_seconds),
         set_log_filter: log::set_filter,
     }

@@ -16,6 +16,7 @@ use cairn_config_schema::identity::Identity;
 use super::app::App;
 use super::destination::DestinationTunnel;
 use crate::client::{ClientError, HttpClient, Tunnel};
+use crate::names::Servers;
 use crate::tls::{IdentityFiles, LocalIdentity};
 use crate::tunnel_stream::TunnelStream;
 use crate::{admin, log, pki, run};
@@ -153,6 +154,8 @@ impl Lab {
             cluster_domain: None,
             strict: false,
             jwks_allow_local: true,
+            dns_servers: Servers::System,
+            dns_allow_local: true,
             drain: DRAIN,
             set_log_filter: log::set_filter,
         })?;

@@ -117,18 +117,31 @@ fn service_named<'s>(
 }
 
 /// Why an address or hostname is not served, in words, as far as the configuration tells.
-pub(super) fn why_not_served(asked: &Asked, snapshot: &Snapshot) -> Option<String> {
+pub(super) fn why_not_served(
+    asked: &Asked,
+    caller: Option<&str>,
+    snapshot: &Snapshot,
+) -> Option<String> {
     let waypoint = snapshot.waypoint.as_ref()?;
     let service = snapshot.services.values().find(|s| match asked {
-        Asked::Address(address) => s.addresses.contains(&address.ip()),
+        Asked::Address(address) => {
+            let mut blocks = s.blocks.iter();
+            s.addresses.contains(&address.ip()) || blocks.any(|b| b.contains(&address.ip()))
+        }
         Asked::Hostname(host, _) => *s.hostname == **host,
     });
     if let Some(service) = service {
         return Some(match &service.binding {
-            Binding::Served => format!("Service/{} has no such port", service.key),
+            Binding::Served if !service.is_visible_to(caller.unwrap_or_default()) => {
+                format!(
+                    "{} is not exported to the client's namespace",
+                    service.origin
+                )
+            }
+            Binding::Served => format!("{} has no such port", service.origin),
             binding => format!(
-                "Service/{} {}",
-                service.key,
+                "{} {}",
+                service.origin,
                 unbound(binding, &waypoint.origin.key.name)
             ),
         });

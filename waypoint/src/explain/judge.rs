@@ -26,6 +26,7 @@ use super::report::{
     Answer, Asked, Backend, Client, Destination, HttpRequest, Refused, Report, Route,
 };
 use crate::listener::admit::Refusal;
+use crate::names::Names;
 use crate::runtime::{Runtime, Target};
 
 /// A waypoint fetches keys; a question about files does not.
@@ -84,11 +85,15 @@ pub fn judge(snapshot: Snapshot, question: Question<'_>) -> anyhow::Result<Repor
         });
         return Ok(report);
     }
-    let runtime = Runtime::compile(Arc::new(snapshot), None);
-    let target = match runtime.find(&asked) {
+    let runtime = Runtime::compile(Arc::new(snapshot), None, &Names::default());
+    let target = match runtime.find(&asked, report.client.identity.namespace()) {
         Ok(target) => target,
         Err(refusal) => {
-            let why = why_not_served(&asked, &runtime.snapshot);
+            let why = why_not_served(
+                &asked,
+                report.client.identity.namespace(),
+                &runtime.snapshot,
+            );
             report.refused = Some(refused(refusal, why, &runtime.snapshot));
             return Ok(report);
         }

@@ -23,7 +23,8 @@ pub use self::connection::Clients;
 use crate::clock::now_ms;
 use crate::limits::CONNECT_ATTEMPTS_MAX;
 use crate::runtime::Runtime;
-use crate::upstream::{ConnectError, Dialer};
+use crate::tls::Alpn;
+use crate::upstream::{ConnectError, Dialer, Reach};
 
 /// What a service says.
 #[derive(Debug)]
@@ -197,7 +198,14 @@ impl Clients {
             tried.push(live.endpoint.address);
             let _busy = live.begin();
             // The provider is asked for the waypoint, not for a pod of this node.
-            let destination = dialer.destination(&live.endpoint, None);
+            let reach = Reach {
+                egress: None,
+                settings: &settings,
+                alpn: if http2 { Alpn::Http2 } else { Alpn::Http1 },
+                client: None,
+                host: None,
+            };
+            let destination = dialer.destination(&live.endpoint, &reach);
             if let Some(kept) = self.kept(&destination, http2)
                 && let Ok(said) = self.speak(kept, provider, check).await
             {

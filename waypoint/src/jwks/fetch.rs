@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-use super::address::forbidden;
+use crate::guarded::forbidden;
 use crate::limits::{JWKS_BYTES_MAX, JWKS_REDIRECTS_MAX};
 use crate::tls::WebClient;
 

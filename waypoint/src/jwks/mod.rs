@@ -4,7 +4,6 @@
 //! There is never a default key: a source that could not be fetched has none, and its tokens are
 //! refused. The last good keys stay for [`crate::limits::JWKS_AGE_MAX`].
 
-mod address;
 mod fetch;
 mod follow;
 mod state;

@@ -132,12 +132,12 @@ impl Connection {
         let dialled = slot_of(canonical(local)).and_then(|slot| self.slots.load().address(slot));
         let asked = Asked::Address(dialled.ok_or(Refusal::NoSlot)?);
         let runtime = self.worker.runtime.load();
-        let target = runtime.find(&asked)?;
         let trust_domain = &runtime.snapshot.mesh.trust_domain;
         let identity = self.pod.identity(trust_domain).map_err(|error| {
             tracing::error!(pod = %self.pod.key, %error, "the pod has no identity");
             Refusal::NoGateway
         })?;
+        let target = runtime.find(&asked, identity.namespace())?;
         let address = self.pod.address_towards(target.destination, self.port);
         let address = address.unwrap_or_else(|| {
             let none = IpAddr::V6(Ipv6Addr::UNSPECIFIED);

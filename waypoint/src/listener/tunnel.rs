@@ -145,7 +145,9 @@ fn take(
     open: &Arc<()>,
 ) {
     let runtime = worker.runtime.load();
-    let admitted = admit::asked(&request).and_then(|asked| Ok((runtime.find(&asked)?, asked)));
+    let caller = peer.identity.namespace();
+    let admitted =
+        admit::asked(&request).and_then(|asked| Ok((runtime.find(&asked, caller)?, asked)));
     match admitted {
         Ok((target, asked)) => {
             let origin = Arc::new(StreamOrigin {

@@ -24,6 +24,7 @@ use super::http::Gate;
 use super::retry::{self, RETRIED_ANSWER};
 use crate::runtime::{Runtime, Target};
 use crate::telemetry::exchange::Exchange;
+use crate::upstream::Reach;
 
 /// Which attempt a request is, from a proxy to the next hop.
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
@@ -115,10 +116,16 @@ pub(super) async fn next_peer(gate: &Gate, ctx: &mut RequestContext) -> Result<B
     let connect = Duration::from_millis(connect);
     let connect = ctx.time.left_of(now, connect);
     let egress = ctx.exchange.as_ref().and_then(|e| e.origin.egress());
-    let destination = gate
-        .connections
-        .dialer()
-        .destination(&live.endpoint, egress);
+    let settings = plan.cluster.settings();
+    let origin = ctx.exchange.as_ref().map(|e| &*e.origin);
+    let reach = Reach {
+        egress,
+        settings: &settings,
+        alpn: plan.version.alpn(),
+        client: origin.map(|origin| origin.client_towards(live.endpoint.address)),
+        host: plan.host.as_deref(),
+    };
+    let destination = (gate.connections.dialer()).destination(&live.endpoint, &reach);
     ctx.active = Some(live.begin());
     let over = ctx.time.left(now);
     Ok(gate

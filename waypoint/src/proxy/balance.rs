@@ -137,6 +137,9 @@ pub(super) fn pick(
 /// Why there is none.
 pub(super) fn no_endpoint(cluster: &Cluster) -> String {
     match cluster.endpoints().len() {
+        0 if let Some(why) = cluster.absence() => {
+            format!("{} has no endpoint: {why}", cluster.key())
+        }
         0 => format!("{} has no endpoint", cluster.key()),
         n => format!("all {n} endpoints of {} are ejected", cluster.key()),
     }

@@ -25,6 +25,7 @@ use crate::limits::{
     TUNNEL_CONNECTION_WINDOW_BYTES, TUNNEL_STREAM_WINDOW_BYTES, UPSTREAM_IDLE_STREAM_TIMEOUT,
     UPSTREAM_TUNNEL_IDLE_TIMEOUT,
 };
+use crate::tls::Alpn;
 use crate::upstream::{ConnectError, Destination, Dialer};
 
 /// HTTP version towards an endpoint.
@@ -34,6 +35,16 @@ pub enum HttpVersion {
     Http1,
     /// HTTP/2 with prior knowledge.
     Http2,
+}
+
+impl HttpVersion {
+    /// As TLS calls it.
+    pub fn alpn(self) -> Alpn {
+        match self {
+            Self::Http1 => Alpn::Http1,
+            Self::Http2 => Alpn::Http2,
+        }
+    }
 }
 
 /// A destination and the version spoken to it: what a pooled connection belongs to.

@@ -97,6 +97,8 @@ pub struct Plan {
     pub rule: Option<RuleRef>,
     /// What it is balanced by.
     pub key: HashKey,
+    /// The host inside of a wildcard that it goes to.
+    pub host: Option<Arc<str>>,
     /// HTTP version towards it.
     pub version: HttpVersion,
     /// Changes of the response header.

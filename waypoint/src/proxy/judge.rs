@@ -66,7 +66,7 @@ impl Gate {
         let exchange = ctx.exchange.insert(exchange);
         let runtime: &Runtime = ctx.runtime.insert(runtime);
         // The service may have changed, or gone, since the tunnel was opened.
-        let target = runtime.find(&stream.asked);
+        let target = runtime.find(&stream.asked, stream.origin.peer.identity.namespace());
         if let Ok(target) = &target {
             exchange.service.clone_from(&target.service);
         }
@@ -97,7 +97,13 @@ impl Gate {
         let judged = match self.asked(session, exchange, subject).await {
             Err(judged) => judged,
             Ok(asked) => {
-                let judged = self.decide(session, exchange, subject, &asked, &mut ctx.plan);
+                let mut judged = self.decide(session, exchange, subject, &asked, &mut ctx.plan);
+                if let Some(plan) = &mut ctx.plan
+                    && runtime.wildcard(plan.cluster.key()).is_some()
+                {
+                    let found = self.find_host(session, exchange, runtime, plan);
+                    judged = Box::pin(found).await.unwrap_or(judged);
+                }
                 if let Some(plan) = &mut ctx.plan {
                     plan.external_headers = asked.response;
                 }
@@ -205,6 +211,7 @@ impl Gate {
             rule: rule_of(&decision).cloned(),
             response_changes: decision.response_changes(destination.backend()),
             external_headers: Vec::new(),
+            host: None,
             version,
             key: key_of(&cluster, http, &request.headers, source_ip),
             cluster,

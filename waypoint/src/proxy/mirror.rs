@@ -23,6 +23,7 @@ use crate::limits::{MIRROR_QUEUE_PIECES, MIRROR_TIMEOUT, MIRRORS_PER_WORKER_MAX}
 use crate::runtime::Runtime;
 use crate::telemetry::counters;
 use crate::telemetry::exchange::StreamOrigin;
+use crate::upstream::Reach;
 
 /// Copies in flight of one worker.
 pub type InFlight = Arc<AtomicUsize>;
@@ -161,14 +162,25 @@ fn spawn(copy: Copy) -> bool {
 
 impl Copy {
     async fn send(self) -> Result<()> {
+        let settings = self.cluster.settings();
+        if let Some(reason) = &settings.refused {
+            return Error::e_explain(ErrorType::ConnectError, reason.to_string());
+        }
         let choice = Choice::new(fastrand::u64(..), &[], now_ms());
         let live = self
             .cluster
             .pick(&choice)
             .ok_or_else(|| Error::explain(ErrorType::ConnectError, "the mirror has no endpoint"))?;
         let _active = live.begin();
-        let egress = self.origin.as_ref().and_then(|origin| origin.egress());
-        let destination = self.shared.dialer().destination(&live.endpoint, egress);
+        let origin = self.origin.as_deref();
+        let reach = Reach {
+            egress: origin.and_then(|origin| origin.egress()),
+            settings: &settings,
+            alpn: self.version.alpn(),
+            client: origin.map(|origin| origin.client_towards(live.endpoint.address)),
+            host: None,
+        };
+        let destination = self.shared.dialer().destination(&live.endpoint, &reach);
         let limit = self.connect_timeout;
         match self.version {
             HttpVersion::Http1 => {

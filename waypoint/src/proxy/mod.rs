@@ -19,6 +19,7 @@ mod judge;
 mod login;
 pub mod mirror;
 pub mod reply;
+mod requested;
 mod retry;
 mod screen;
 pub mod session;

@@ -122,7 +122,7 @@ impl StreamContext {
         exchange.snapshot = runtime.snapshot.version;
         exchange.source = runtime.source(&self.origin);
         exchange.service = runtime
-            .find(&self.asked)
+            .find(&self.asked, self.origin.peer.identity.namespace())
             .ok()
             .and_then(|t| t.service.clone());
         exchange.flags = row.flag;

@@ -22,7 +22,8 @@ use crate::runtime::Target;
 use crate::telemetry;
 use crate::telemetry::exchange::{Exchange, StreamOrigin};
 use crate::telemetry::tcp::TcpMeter;
-use crate::upstream::Carrier;
+use crate::tls::Alpn;
+use crate::upstream::{Carrier, Reach};
 use crate::worker::Worker;
 
 /// Bytes read at once, each way.
@@ -54,7 +55,7 @@ pub async fn open(
     let mut exchange = Exchange::begin(origin.clone());
     exchange.snapshot = runtime.snapshot.version;
     exchange.source = runtime.source(origin);
-    let target = match runtime.find(asked) {
+    let target = match runtime.find(asked, origin.peer.identity.namespace()) {
         Ok(target) => target,
         Err(refusal) => {
             let row = Outcome::NotServed.row();
@@ -148,10 +149,15 @@ async fn connect(
         exchange.attempts += 1;
         exchange.endpoint = Some(live.endpoint.clone());
         let dialer = connections.dialer();
-        match dialer
-            .dial(&dialer.destination(&live.endpoint, egress.as_ref()), limit)
-            .await
-        {
+        let reach = Reach {
+            egress: egress.as_ref(),
+            settings: &settings,
+            alpn: Alpn::Unsaid,
+            client: Some(exchange.origin.client_towards(live.endpoint.address)),
+            host: None,
+        };
+        let destination = dialer.destination(&live.endpoint, &reach);
+        match dialer.dial(&destination, limit).await {
             Ok(carrier) => {
                 exchange.upstream_local = carrier.local_address();
                 return Ok((carrier, live.begin(), permit));

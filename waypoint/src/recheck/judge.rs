@@ -81,7 +81,7 @@ fn tcp(
     asked: &Asked,
     allowed_by: &AllowedBy,
 ) -> Option<Closure> {
-    let Ok(target) = runtime.find(asked) else {
+    let Ok(target) = runtime.find(asked, origin.peer.identity.namespace()) else {
         return Some(not_served(runtime));
     };
     let peer = &origin.peer;
@@ -137,7 +137,7 @@ impl UpgradeRequest {
         origin: &StreamOrigin,
         asked: &Asked,
     ) -> Option<Closure> {
-        let Ok(target) = runtime.find(asked) else {
+        let Ok(target) = runtime.find(asked, origin.peer.identity.namespace()) else {
             return Some(not_served(runtime));
         };
         let login = self.login_under(&target.chain);

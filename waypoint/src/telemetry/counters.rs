@@ -50,6 +50,12 @@ pub static JWT_REFUSED: Gauge = Gauge::new(&names::JWT_REFUSED);
 pub static JWT_SIGNATURES: Gauge = Gauge::new(&names::JWT_SIGNATURES);
 /// Fetches of keys, by result.
 pub static JWKS_FETCHES: ByLabel = ByLabel::new(&names::JWKS_FETCHES);
+/// Files for TLS towards endpoints, read anew, by result.
+pub static TLS_FILES: ByLabel = ByLabel::new(&names::TLS_FILES);
+/// Names of endpoints looked up, by result.
+pub static DNS_LOOKUPS: ByLabel = ByLabel::new(&names::DNS_LOOKUPS);
+/// Names of endpoints that are followed.
+pub static DNS_NAMES: Gauge = Gauge::new(&names::DNS_NAMES);
 
 /// Questions to authorization services, by result.
 pub static EXT_AUTHZ_CHECKS: ByLabel = ByLabel::new(&names::EXT_AUTHZ_CHECKS);
@@ -174,6 +180,9 @@ pub fn families() -> Vec<MetricFamily> {
         &JWT_REFUSED,
         &JWT_SIGNATURES,
         &JWKS_FETCHES,
+        &TLS_FILES,
+        &DNS_LOOKUPS,
+        &DNS_NAMES,
         &EXT_AUTHZ_CHECKS,
         &EXT_AUTHZ_ERRORS,
         &EXT_AUTHZ_WAITING,

@@ -48,6 +48,14 @@ impl StreamOrigin {
         }
     }
 
+    /// The client and what it dialled, for an endpoint at `address` to be told. What was dialled by name
+    /// has no address.
+    pub fn client_towards(&self, address: SocketAddr) -> (SocketAddr, SocketAddr) {
+        let by_name = self.destination.ip().is_unspecified();
+        let dialled = if by_name { address } else { self.destination };
+        (self.peer.address, dialled)
+    }
+
     /// Where plain connections for it leave from, when that is not this process's own namespace.
     pub fn egress(&self) -> Option<&Egress> {
         self.pod.as_ref().map(|pod| &pod.egress)

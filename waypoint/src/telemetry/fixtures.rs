@@ -56,8 +56,15 @@ pub fn workload(name: &str, version: &str) -> Arc<Workload> {
 pub fn service(name: &str) -> Arc<Service> {
     Arc::new(Service {
         key: ObjectKey::new("default", name),
+        origin: Origin {
+            kind: Kind::Service,
+            key: ObjectKey::new("default", name),
+        },
         hostname: format!("{name}.default.svc.cluster.local").into(),
         addresses: vec![address("10.96.1.2:0").ip()],
+        blocks: vec![],
+        exported_to: None,
+        alt_names: vec![],
         ports: vec![ServicePort {
             number: 8000,
             name: "http".into(),

@@ -383,6 +383,24 @@ pub const JWKS_FETCHES: Metric = counter(
     "Times keys of token issuers were fetched",
     &["result"],
 );
+/// Files for TLS towards endpoints.
+pub const TLS_FILES: Metric = counter(
+    "cairn_tls_files_total",
+    "Times files for TLS towards endpoints were read anew",
+    &["result"],
+);
+/// Lookups of names.
+pub const DNS_LOOKUPS: Metric = counter(
+    "cairn_dns_lookups_total",
+    "Names of endpoints looked up",
+    &["result"],
+);
+/// Names that are followed.
+pub const DNS_NAMES: Metric = gauge(
+    "cairn_dns_names",
+    "Names of endpoints that are looked up again when their answers expire",
+    &[],
+);
 /// Checks by authorization services.
 pub const EXT_AUTHZ_CHECKS: Metric = counter(
     "cairn_ext_authz_checks_total",

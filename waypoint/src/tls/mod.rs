@@ -4,6 +4,8 @@
 pub mod any_peer;
 pub mod handshake;
 pub mod identity;
+pub mod originate;
+mod outside;
 pub mod rotate;
 pub mod verify;
 pub mod web;
@@ -11,6 +13,7 @@ pub mod web;
 pub use any_peer::connect_to_any;
 pub use handshake::{Acceptor, connect};
 pub use identity::{IdentityFiles, LoadError, LocalIdentity};
+pub use originate::{Alpn, Originate, Originations};
 pub use rotate::IdentitySource;
 pub use verify::{VerifyError, peer_identity};
 pub use web::WebClient;

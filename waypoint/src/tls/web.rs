@@ -40,7 +40,11 @@ impl WebClient {
     }
 }
 
-fn config() -> io::Result<Arc<ClientConfig>> {
+/// The certificates that the system trusts.
+///
+/// # Errors
+/// When there are none.
+pub(super) fn system_roots() -> io::Result<RootCertStore> {
     let found = rustls_native_certs::load_native_certs();
     for error in &found.errors {
         tracing::warn!(%error, "some of the system's certificates can not be read");
@@ -52,11 +56,15 @@ fn config() -> io::Result<Arc<ClientConfig>> {
             "the system has no certificates to trust; see SSL_CERT_FILE",
         ));
     }
+    Ok(roots)
+}
+
+fn config() -> io::Result<Arc<ClientConfig>> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13, &TLS12])
         .map_err(io::Error::other)?
-        .with_root_certificates(roots)
+        .with_root_certificates(system_roots()?)
         .with_no_client_auth();
     Ok(Arc::new(config))
 }

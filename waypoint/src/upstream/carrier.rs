@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
 use super::tunnel_pool::StreamLease;
 use crate::tunnel_stream::TunnelStream;
@@ -25,6 +26,8 @@ pub enum Carrier {
     },
     /// A TCP connection.
     Plain(TcpStream),
+    /// TLS inside one of the others.
+    Tls(Box<TlsStream<Carrier>>),
 }
 
 impl Carrier {
@@ -38,16 +41,22 @@ impl Carrier {
         match self {
             Self::Tunnel { lease, .. } => lease.descriptor(),
             Self::Plain(tcp) => tcp.as_fd().try_clone_to_owned(),
+            Self::Tls(tls) => tls.get_ref().0.descriptor(),
         }
     }
 
     /// Ends the stream with an error in place of a proper end, which would tell the endpoint that it
     /// has got everything.
     pub async fn break_off(&mut self) {
-        match self {
+        let mut carrier = self;
+        while let Self::Tls(tls) = carrier {
+            carrier = tls.get_mut().0;
+        }
+        match carrier {
             Self::Tunnel { stream, .. } => stream.break_off().await,
             // Closing with linger 0 is how a socket sends a reset. Fails only on a dead socket.
             Self::Plain(tcp) => drop(tcp.set_zero_linger()),
+            Self::Tls(_) => {}
         }
     }
 
@@ -56,6 +65,7 @@ impl Carrier {
         match self {
             Self::Tunnel { lease, .. } => lease.local_address(),
             Self::Plain(tcp) => tcp.local_addr().ok(),
+            Self::Tls(tls) => tls.get_ref().0.local_address(),
         }
     }
 }
@@ -66,6 +76,7 @@ macro_rules! carried {
         match $self.get_mut() {
             Carrier::Tunnel { stream, .. } => Pin::new(stream.as_mut()).$method($($arg),*),
             Carrier::Plain(tcp) => Pin::new(tcp).$method($($arg),*),
+            Carrier::Tls(tls) => Pin::new(tls.as_mut()).$method($($arg),*),
         }
     };
 }

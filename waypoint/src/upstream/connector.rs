@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cairn_config_schema::identity::Identity;
-use cairn_config_schema::snapshot::Endpoint;
+use cairn_config_schema::snapshot::{ClusterSettings, Endpoint};
 use http::StatusCode;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -16,12 +16,13 @@ use super::egress::Egress;
 use super::tunnel_pool::TunnelPool;
 use cairn_kernel_redirect::is_of_slots;
 
+use super::proxy_header::ProxyHeader;
 use crate::listener::accept::tune;
-use crate::tls::IdentitySource;
+use crate::tls::{Alpn, IdentitySource, Originate, Originations};
 
 /// An endpoint as a thing to connect to. Two destinations are equal when their connections may be
 /// shared: same address, same expected identity, same local identity,
-/// same pod they are for.
+/// same pod they are for, same TLS inside, same client where the endpoint is told of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Destination {
     /// Pod IP and target port.
@@ -32,6 +33,24 @@ pub struct Destination {
     pub epoch: u64,
     /// The pod of this node it is for. Plain TCP leaves from its network namespace.
     pub egress: Option<Egress>,
+    /// Whose connection it is, for the endpoint to know.
+    pub proxy: Option<ProxyHeader>,
+    /// TLS of our own, inside of all that.
+    pub tls: Option<Originate>,
+}
+
+/// How an endpoint is to be reached, beside its address.
+pub struct Reach<'a> {
+    /// The pod of this node it is for.
+    pub egress: Option<&'a Egress>,
+    /// The settings of its cluster.
+    pub settings: &'a ClusterSettings,
+    /// What will be spoken.
+    pub alpn: Alpn,
+    /// The client and what it dialled. `None`: it is for the waypoint itself.
+    pub client: Option<(SocketAddr, SocketAddr)>,
+    /// The host of the request.
+    pub host: Option<&'a str>,
 }
 
 /// Why an endpoint was not reached. Nothing of a request was sent in any of these cases, so that
@@ -67,6 +86,7 @@ pub struct Dialer {
     identity: Arc<IdentitySource>,
     hbone_port: u16,
     tcp: Arc<TcpDialer>,
+    originations: Arc<Originations>,
 }
 
 /// Makes TCP connections, but never to this process: whatever the configuration declares, nobody
@@ -133,6 +153,7 @@ impl Dialer {
         identity: Arc<IdentitySource>,
         hbone_port: u16,
         own_ports: Arc<[SocketAddr]>,
+        originations: Arc<Originations>,
     ) -> Self {
         let tcp = Arc::new(TcpDialer { own_ports });
         Self {
@@ -140,16 +161,25 @@ impl Dialer {
             identity,
             hbone_port,
             tcp,
+            originations,
         }
     }
 
     /// The destination of an endpoint under the identity in force.
-    pub fn destination(&self, endpoint: &Endpoint, egress: Option<&Egress>) -> Destination {
+    pub fn destination(&self, endpoint: &Endpoint, reach: &Reach<'_>) -> Destination {
+        let settings = reach.settings;
+        let tls = settings.tls.as_ref();
+        let proxy = settings.proxy_protocol;
         Destination {
             address: endpoint.address,
             identity: endpoint.hbone_identity().cloned(),
             epoch: self.identity.borrow().epoch,
-            egress: egress.cloned(),
+            egress: reach.egress.cloned(),
+            proxy: proxy.map(|version| ProxyHeader {
+                version,
+                client: reach.client,
+            }),
+            tls: tls.map(|tls| self.originations.get(tls, reach.alpn, reach.host)),
         }
     }
 
@@ -177,25 +207,42 @@ impl Dialer {
     ) -> Result<Carrier, ConnectError> {
         let next_hop = self.next_hop(destination);
         let dialled = async {
-            match &destination.identity {
+            let carrier = match &destination.identity {
                 Some(identity) => {
                     let local = self.identity.current();
                     self.tunnels
                         .open(next_hop, identity, local, destination.address)
-                        .await
+                        .await?
                 }
                 None => {
                     let tcp = match &destination.egress {
                         Some(egress) => self.tcp.connect_from(egress, next_hop).await,
                         None => self.tcp.connect(next_hop).await,
                     };
-                    Ok(Carrier::Plain(tcp?))
+                    Carrier::Plain(tcp?)
                 }
-            }
+            };
+            dress(carrier, destination).await
         };
         timeout(limit, dialled)
             .await
             .unwrap_or(Err(ConnectError::Timeout(next_hop, limit.as_millis())))
+    }
+}
+
+/// What the endpoint gets before the first byte of the client: the PROXY header, then TLS.
+async fn dress(mut carrier: Carrier, destination: &Destination) -> Result<Carrier, ConnectError> {
+    let address = destination.address;
+    if let Some(header) = &destination.proxy {
+        let written = header.write(&mut carrier).await;
+        written.map_err(|e| ConnectError::Tcp(address, e))?;
+    }
+    match &destination.tls {
+        None => Ok(carrier),
+        Some(tls) => match tls.connect(carrier).await {
+            Ok(stream) => Ok(Carrier::Tls(Box::new(stream))),
+            Err(error) => Err(ConnectError::Tls(address, error)),
+        },
     }
 }
 

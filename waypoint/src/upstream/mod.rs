@@ -4,8 +4,9 @@
 pub mod carrier;
 pub mod connector;
 pub mod egress;
+pub mod proxy_header;
 pub mod tunnel_pool;
 
 pub use carrier::Carrier;
-pub use connector::{ConnectError, Destination, Dialer};
+pub use connector::{ConnectError, Destination, Dialer, Reach};
 pub use egress::Egress;

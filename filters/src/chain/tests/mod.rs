@@ -39,8 +39,12 @@ fn snapshot() -> Snapshot {
 fn service(policies: Vec<Policy>) -> Service {
     Service {
         key: ObjectKey::new("default", "web"),
+        origin: origin(Kind::Service, "web"),
         hostname: "web.default.svc.cluster.local".into(),
         addresses: vec!["10.0.0.1".parse().unwrap()],
+        blocks: vec![],
+        exported_to: None,
+        alt_names: vec![],
         ports: Vec::new(),
         binding: Binding::Served,
         policies: policies.into_iter().map(Arc::new).collect(),

@@ -126,7 +126,7 @@ fn without_a_gateway_to_choose_what_is_flagged_stays() {
     assert_eq!(flagged(&kernel), web, "which of the two is not known");
     assert!(agent.told_unknown);
     let steered = Asked::Address("10.96.1.1:80".parse().unwrap());
-    let refusal = in_force.runtime.load().find(&steered).err();
+    let refusal = in_force.runtime.load().find(&steered, Some("shop")).err();
     assert_eq!(refusal, Some(Refusal::NoGateway));
 
     publish(&mut publisher, &MESH.replace(gateway, ""));

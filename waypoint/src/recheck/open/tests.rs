@@ -20,7 +20,7 @@ fn accepting(trust_domain: &str, version: u64) -> Runtime {
         version,
         ..Snapshot::default()
     };
-    Runtime::compile(Arc::new(snapshot), None)
+    Runtime::compile(Arc::new(snapshot), None, &crate::names::Names::default())
 }
 
 fn tunnel_of(trust_domain: &str) -> Kept {

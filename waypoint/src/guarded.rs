@@ -1,5 +1,5 @@
-//! Which addresses keys are never fetched from. Whoever may write a RequestAuthentication in some
-//! namespace may make the waypoint send a request; it must not reach what only the waypoint's own
+//! Addresses that no name may lead to. Whoever may write a RequestAuthentication or a ServiceEntry in
+//! some namespace may make the waypoint send a request; it must not reach what only the waypoint's own
 //! machine can (specs/policies.md 5, SSRF by `jwksUri`). Looks at addresses after names were looked
 //! up, so that no name leads around it.
 
@@ -19,7 +19,7 @@ const METADATA: [IpAddr; 5] = [
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x254)),
 ];
 
-/// Why keys are not fetched from an address. `None`: they may be. Private addresses may: that is where
+/// Why nothing is fetched from or sent to an address that a name led to. `None`: they may be. Private addresses may: that is where
 /// identity providers of a cluster are. `allow_local` leaves only metadata forbidden.
 pub fn forbidden(address: IpAddr, allow_local: bool) -> Option<&'static str> {
     let address = embedded(address);
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_not_fetched_from_the_machine_itself() {
+    fn no_name_leads_to_the_machine_itself() {
         for text in [
             "127.0.0.1",
             "127.8.9.1",

@@ -1,0 +1,316 @@
+//! TLS and the PROXY protocol towards endpoints, with nginx at the other end (specs/istio-waypoint.md 4.7;
+//! docs/egress.md).
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use cairn_conformance::app::App;
+use cairn_conformance::client::{self, Answer};
+use cairn_conformance::lab::{Client, Lab, Port, Reach};
+use cairn_conformance::process::{Process, until};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+
+use crate::egress::{client_to, entry, get};
+
+const HOST: &str = "api.example.com";
+const AUTHORITY: &str = "api.example.com:80";
+
+/// Somebody who issues certificates, and files of them in a folder.
+struct Issuer(CertifiedIssuer<'static, KeyPair>, PathBuf);
+
+impl Issuer {
+    fn new(folder: &Path, name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, name);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let issuer = Self(issuer, folder.to_owned());
+        fs::write(issuer.path(name, "pem"), issuer.0.pem()).unwrap();
+        issuer
+    }
+
+    fn path(&self, name: &str, kind: &str) -> PathBuf {
+        self.1.join(format!("{name}.{kind}"))
+    }
+
+    /// `NAME.pem` and `NAME.key`, a certificate for these names.
+    fn issue(&self, name: &str, names: &[&str]) {
+        let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, name);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.0).unwrap();
+        fs::write(self.path(name, "pem"), certificate.pem()).unwrap();
+        fs::write(self.path(name, "key"), key.serialize_pem()).unwrap();
+    }
+}
+
+/// Answers with what it saw of the connection.
+async fn nginx(folder: &Path, address: SocketAddr, listen: &str, tls: &str) -> Process {
+    let folder = folder.display();
+    let config = format!(
+        "daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx.log; worker_processes 1; user root;
+events {{}}
+http {{
+  access_log off; client_body_temp_path {folder}; proxy_temp_path {folder};
+  fastcgi_temp_path {folder}; uwsgi_temp_path {folder}; scgi_temp_path {folder};
+  server {{
+    listen {address} {listen};
+    {tls}
+    location / {{ return 200 \"$server_protocol $ssl_server_name $ssl_client_s_dn $proxy_protocol_addr $connection\"; }}
+  }}
+}}
+"
+    );
+    let file = format!("{folder}/nginx.conf");
+    fs::write(&file, config).unwrap();
+    let mut command = Command::new("nginx");
+    command.args(["-c", &file, "-e", &format!("{folder}/nginx.log")]);
+    let mut process = Process::start("nginx", command, Path::new(&folder.to_string()));
+    process.listening(address).await;
+    process
+}
+
+fn certificate(folder: &Path, name: &str) -> String {
+    let folder = folder.display();
+    format!("ssl_certificate {folder}/{name}.pem; ssl_certificate_key {folder}/{name}.key;")
+}
+
+fn rule(host: &str, policy: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: out, namespace: shop}}\nspec: {{host: {host}, trafficPolicy: {{{policy}}}}}"
+    )
+}
+
+/// `api.example.com:80`, which is an address outside.
+fn declare(lab: &Lab, address: SocketAddr, protocol: &str) {
+    let (ip, port) = (address.ip(), address.port());
+    let spec = format!(
+        "hosts: [{HOST}], resolution: STATIC, endpoints: [{{address: {ip}}}], ports: [{{number: 80, name: p, protocol: {protocol}, targetPort: {port}}}]"
+    );
+    lab.write("out", &entry("out", &spec));
+}
+
+async fn ask(client: &Client) -> Answer {
+    get(client, AUTHORITY, HOST, "/").await.expect("an answer")
+}
+
+#[tokio::test]
+async fn a_host_is_asked_by_its_name_and_must_have_a_certificate_for_it() {
+    let mut lab = Lab::new();
+    let (address, folder) = (lab.free_address(), lab.folder().to_owned());
+    let issuer = Issuer::new(&folder, "ca");
+    issuer.issue("host", &[HOST]);
+    let _nginx = nginx(&folder, address, "ssl", &certificate(&folder, "host")).await;
+    declare(&lab, address, "HTTP");
+    let ca = folder.join("ca.pem").display().to_string();
+    let simple = |more: &str| {
+        rule(
+            HOST,
+            &format!("tls: {{mode: SIMPLE, caCertificates: {ca}{more}}}"),
+        )
+    };
+    lab.write("rule", &simple(""));
+    lab.start().await;
+    let client = client_to(&lab, &[AUTHORITY]).await;
+    let answer = ask(&client).await;
+    let said = client::text(&answer);
+    assert!(said.starts_with("HTTP/1.1 api.example.com"), "{said}");
+
+    // Another name than the certificate's, whether asked for or only expected.
+    for more in [
+        ", sni: other.example.com",
+        ", subjectAltNames: [other.example.com]",
+    ] {
+        lab.write("rule", &simple(more));
+        until("another name is refused", async || {
+            ask(&client).await.status() == 503
+        })
+        .await;
+    }
+    lab.write(
+        "rule",
+        &simple(", sni: other.example.com, subjectAltNames: [api.example.com]"),
+    );
+    until("the expected name counts", async || {
+        ask(&client).await.status() == 200
+    })
+    .await;
+    // Whom the system trusts does not vouch for it.
+    lab.write("rule", &rule(HOST, "tls: {mode: SIMPLE}"));
+    until("an unknown issuer is refused", async || {
+        ask(&client).await.status() == 503
+    })
+    .await;
+    let reason = "upstream_transport_failure_reason";
+    let has = |line: &serde_json::Value| {
+        line[reason]
+            .as_str()
+            .is_some_and(|r| r.contains("UnknownIssuer"))
+    };
+    lab.cairn().logged("why", has).await;
+}
+
+#[tokio::test]
+async fn a_certificate_is_shown_and_files_are_followed() {
+    let mut lab = Lab::new();
+    let (address, folder) = (lab.free_address(), lab.folder().to_owned());
+    let issuer = Issuer::new(&folder, "ca");
+    issuer.issue("host", &[HOST]);
+    issuer.issue("own", &["waypoint.example"]);
+    let verify = format!(
+        "{} ssl_verify_client on; ssl_client_certificate {}/ca.pem;",
+        certificate(&folder, "host"),
+        folder.display()
+    );
+    let _nginx = nginx(&folder, address, "ssl", &verify).await;
+    declare(&lab, address, "HTTP");
+    let at = folder.display();
+    lab.write("rule", &rule(HOST, &format!("tls: {{mode: MUTUAL, caCertificates: {at}/ca.pem, clientCertificate: {at}/own.pem, privateKey: {at}/own.key}}")));
+    lab.start().await;
+    let client = client_to(&lab, &[AUTHORITY]).await;
+    let said = client::text(&ask(&client).await);
+    assert!(said.contains("CN=own"), "{said}");
+
+    // A CA that did not issue the host's certificate: in force for new connections.
+    let good = fs::read(folder.join("ca.pem")).unwrap();
+    let other = Issuer::new(&folder, "other");
+    fs::write(folder.join("ca.pem"), other.0.pem()).unwrap();
+    let files = "cairn_tls_files_total";
+    lab.cairn()
+        .metric_reaches(files, &["result=\"success\""], 1.0)
+        .await;
+    until("the host is refused", async || {
+        ask(&client).await.status() == 503
+    })
+    .await;
+    // What is no certificate leaves the last good one in force.
+    fs::write(folder.join("ca.pem"), &good).unwrap();
+    lab.cairn()
+        .metric_reaches(files, &["result=\"success\""], 2.0)
+        .await;
+    fs::write(folder.join("ca.pem"), "nonsense").unwrap();
+    lab.cairn()
+        .metric_reaches(files, &["result=\"failure\""], 1.0)
+        .await;
+    assert_eq!(ask(&client).await.status(), 200);
+}
+
+#[tokio::test]
+async fn http2_is_agreed_on_where_the_port_declares_it() {
+    let mut lab = Lab::new();
+    let (address, folder) = (lab.free_address(), lab.folder().to_owned());
+    Issuer::new(&folder, "ca").issue("host", &[HOST]);
+    let http2 = format!("{} http2 on;", certificate(&folder, "host"));
+    let _nginx = nginx(&folder, address, "ssl", &http2).await;
+    declare(&lab, address, "HTTP2");
+    let ca = folder.join("ca.pem").display().to_string();
+    lab.write(
+        "rule",
+        &rule(
+            HOST,
+            &format!("tls: {{mode: SIMPLE, caCertificates: {ca}}}"),
+        ),
+    );
+    lab.start().await;
+    let client = client_to(&lab, &[AUTHORITY]).await;
+    let said = client::text(&ask(&client).await);
+    assert!(said.starts_with("HTTP/2.0 api.example.com"), "{said}");
+}
+
+/// TLS to the application goes inside of the tunnel to its pod.
+#[tokio::test]
+async fn inside_of_the_tunnel_too() {
+    let mut lab = Lab::new();
+    let (address, folder) = (lab.free_address(), lab.folder().to_owned());
+    Issuer::new(&folder, "ca").issue("host", &["web.shop.svc.cluster.local"]);
+    let _nginx = nginx(&folder, address, "ssl", &certificate(&folder, "host")).await;
+    lab.service("web", &[Port::new("http", 80)]);
+    lab.pod_at("web", "web-1", Reach::Hbone, address);
+    let ca = folder.join("ca.pem").display().to_string();
+    lab.write(
+        "rule",
+        &rule(
+            "web.shop.svc.cluster.local",
+            &format!("tls: {{mode: SIMPLE, caCertificates: {ca}}}"),
+        ),
+    );
+    lab.start().await;
+    let client = lab.client("shop/viewer").await;
+    let said = client::text(&client::get(client.to("web", 80), "/").await);
+    assert!(
+        said.starts_with("HTTP/1.1 web.shop.svc.cluster.local"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn nothing_goes_out_in_plain_text_where_tls_was_asked_for() {
+    let mut lab = Lab::new();
+    let app = App::http("plain", lab.free_address());
+    declare(&lab, app.address, "HTTP");
+    lab.write(
+        "rule",
+        &rule(HOST, "tls: {mode: SIMPLE, caCertificates: /nowhere/ca.pem}"),
+    );
+    lab.start().await;
+    let client = client_to(&lab, &[AUTHORITY]).await;
+    assert_eq!(ask(&client).await.status(), 503);
+    let reason = "upstream_transport_failure_reason";
+    let has = |line: &serde_json::Value| {
+        line[reason]
+            .as_str()
+            .is_some_and(|r| r.contains("/nowhere/ca.pem"))
+    };
+    lab.cairn().logged("the file", has).await;
+    lab.write(
+        "rule",
+        &rule(HOST, "tls: {mode: SIMPLE, credentialName: out-tls}"),
+    );
+    let refused = |line: &serde_json::Value| {
+        line["reason"]
+            .as_str()
+            .is_some_and(|r| r.contains("credentialName"))
+    };
+    until("the rule is in force", async || {
+        assert_eq!(ask(&client).await.status(), 503);
+        lab.cairn().access_log().iter().any(refused)
+    })
+    .await;
+    assert_eq!(app.requests(), 0);
+}
+
+#[tokio::test]
+async fn an_endpoint_is_told_whose_connection_it_is() {
+    for version in ["V1", "V2"] {
+        let mut lab = Lab::new();
+        let (address, folder) = (lab.free_address(), lab.folder().to_owned());
+        Issuer::new(&folder, "ca").issue("host", &[HOST]);
+        let _nginx = nginx(
+            &folder,
+            address,
+            "ssl proxy_protocol",
+            &certificate(&folder, "host"),
+        )
+        .await;
+        declare(&lab, address, "HTTP");
+        let ca = folder.join("ca.pem").display().to_string();
+        lab.write("rule", &rule(HOST, &format!("proxyProtocol: {{version: {version}}}, tls: {{mode: SIMPLE, caCertificates: {ca}}}")));
+        lab.start().await;
+        let (one, other) = (
+            client_to(&lab, &[AUTHORITY]).await,
+            client_to(&lab, &[AUTHORITY]).await,
+        );
+        for client in [&one, &other, &one] {
+            let said = client::text(&ask(client).await);
+            let told = format!(" {} ", client.address);
+            assert!(said.contains(&told), "{version}: {said} has no {told}");
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! What is known of a name: addresses that may be used, or why there are none. Looks nothing up.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cairn_config_schema::snapshot::{Discovery, Endpoint, NamedEndpoint, Snapshot};
+
+use crate::limits::{DNS_ADDRESSES_MAX, DNS_STALE_MAX};
+
+/// What is known of a name.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// Its addresses, in the order of the answer; none that no name may lead to.
+    pub addresses: Vec<IpAddr>,
+    /// Why there are none, or no newer ones.
+    pub reason: Option<Arc<str>>,
+    /// When the addresses were answered.
+    pub answered: Instant,
+}
+
+/// How a lookup ended.
+#[derive(Clone, Debug)]
+pub enum Looked {
+    /// With addresses, which hold for so long.
+    Found(Vec<IpAddr>, Duration),
+    /// The name has none, says who must know; which holds for so long.
+    Nothing(String, Duration),
+    /// Nobody said.
+    Failed(String),
+}
+
+impl Answer {
+    /// After a lookup. Without an answer the last one holds, to a limit of age.
+    pub fn after(
+        looked: Looked,
+        before: Option<&Answer>,
+        forbidden: impl Fn(IpAddr) -> Option<&'static str>,
+        now: Instant,
+    ) -> Self {
+        match looked {
+            Looked::Found(addresses, _) => Self::of(addresses, forbidden, now),
+            Looked::Nothing(reason, _) => Self {
+                addresses: Vec::new(),
+                reason: Some(reason.into()),
+                answered: now,
+            },
+            Looked::Failed(reason) => {
+                let young = before.filter(|b| now.duration_since(b.answered) < DNS_STALE_MAX);
+                Self {
+                    addresses: young.map(|b| b.addresses.clone()).unwrap_or_default(),
+                    reason: Some(reason.into()),
+                    answered: before.map_or(now, |b| b.answered),
+                }
+            }
+        }
+    }
+
+    fn of(
+        found: Vec<IpAddr>,
+        forbidden: impl Fn(IpAddr) -> Option<&'static str>,
+        now: Instant,
+    ) -> Self {
+        let mut addresses: Vec<IpAddr> = Vec::new();
+        let mut reason = None;
+        for address in found.iter().map(IpAddr::to_canonical) {
+            match forbidden(address) {
+                Some(why) => {
+                    let words =
+                        format!("it leads to {address}, {why}, where nothing is sent by name");
+                    reason.get_or_insert(words);
+                }
+                None if addresses.len() >= DNS_ADDRESSES_MAX => {
+                    let words = format!(
+                        "of {} addresses the first {DNS_ADDRESSES_MAX} are used",
+                        found.len()
+                    );
+                    reason.get_or_insert(words);
+                }
+                None if !addresses.contains(&address) => addresses.push(address),
+                None => {}
+            }
+        }
+        Self {
+            addresses,
+            reason: reason.map(Into::into),
+            answered: now,
+        }
+    }
+
+    /// Whether both lead to the same.
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.addresses == other.addresses && self.reason == other.reason
+    }
+}
+
+/// The endpoints of a cluster: those the configuration lists, and the addresses of its names. An address
+/// that a workload of another namespace has is that workload's, whatever DNS says: policy for it would be
+/// passed by. And why there are none.
+pub fn endpoints(
+    listed: &[Endpoint],
+    discovery: &Discovery,
+    namespace: &str,
+    snapshot: &Snapshot,
+    known: impl Fn(&str) -> Option<Arc<Answer>>,
+) -> (Vec<Endpoint>, Option<Arc<str>>) {
+    let mut endpoints = listed.to_vec();
+    let mut reason = None;
+    if let Discovery::Names { names, first_only } = discovery {
+        for named in names {
+            match known(&named.name) {
+                Some(answer) => {
+                    let taken = if *first_only { 1 } else { usize::MAX };
+                    let free = answer.addresses.iter().filter(|ip| {
+                        let workload = snapshot.workloads.get(*ip);
+                        workload.is_none_or(|workload| *workload.key.namespace == *namespace)
+                    });
+                    endpoints.extend(free.take(taken).map(|ip| endpoint(*ip, named)));
+                    let why = answer.reason.as_ref();
+                    let why = why.map_or("its addresses are those of other workloads", |why| why);
+                    reason.get_or_insert_with(|| format!("DNS: {}: {why}", named.name));
+                }
+                None => {
+                    reason.get_or_insert_with(|| {
+                        format!("DNS: {} was not looked up yet", named.name)
+                    });
+                }
+            }
+        }
+    }
+    endpoints.sort_by_key(|endpoint| endpoint.address);
+    endpoints.dedup_by_key(|endpoint| endpoint.address);
+    let reason = reason.filter(|_| endpoints.is_empty());
+    (endpoints, reason.map(Into::into))
+}
+
+/// No workload: whoever answers for a name is shown no identity of the mesh, and reached in plain text or
+/// by TLS of a DestinationRule.
+fn endpoint(address: IpAddr, named: &NamedEndpoint) -> Endpoint {
+    Endpoint {
+        weight: named.weight,
+        ..Endpoint::new(SocketAddr::new(address, named.port), None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guarded::forbidden;
+
+    fn found(addresses: &[&str]) -> Looked {
+        let addresses = addresses.iter().map(|a| a.parse().unwrap());
+        Looked::Found(addresses.collect(), Duration::from_secs(60))
+    }
+
+    fn after(looked: Looked, before: Option<&Answer>, now: Instant) -> Answer {
+        Answer::after(looked, before, |ip| forbidden(ip, false), now)
+    }
+
+    #[test]
+    fn an_answer_leads_nowhere_it_must_not_lead() {
+        let now = Instant::now();
+        let answer = after(
+            found(&["192.0.2.1", "169.254.169.254", "::ffff:127.0.0.1"]),
+            None,
+            now,
+        );
+        assert_eq!(answer.addresses, ["192.0.2.1".parse::<IpAddr>().unwrap()]);
+        let answer = after(found(&["169.254.169.254"]), None, now);
+        assert!(answer.addresses.is_empty());
+        let reason = answer.reason.unwrap();
+        assert_eq!(
+            &*reason,
+            "it leads to 169.254.169.254, a metadata address, where nothing is sent by name"
+        );
+    }
+
+    #[test]
+    fn a_failed_lookup_keeps_the_last_answer_to_a_limit_of_age() {
+        let start = Instant::now();
+        let first = after(found(&["192.0.2.1"]), None, start);
+        let failed = || Looked::Failed("timed out".into());
+        let second = after(failed(), Some(&first), start + DNS_STALE_MAX / 2);
+        assert_eq!(second.addresses, first.addresses);
+        assert_eq!(second.answered, start, "it grows no younger");
+        let third = after(failed(), Some(&second), start + DNS_STALE_MAX);
+        assert!(third.addresses.is_empty());
+        assert_eq!(third.reason.as_deref(), Some("timed out"));
+    }
+
+    #[test]
+    fn that_a_name_has_no_address_is_an_answer() {
+        let now = Instant::now();
+        let first = after(found(&["192.0.2.1"]), None, now);
+        let gone = Looked::Nothing("there is no such name".into(), Duration::ZERO);
+        let second = after(gone, Some(&first), now);
+        assert!(second.addresses.is_empty());
+    }
+
+    #[test]
+    fn of_many_addresses_the_first_are_used() {
+        let many: Vec<String> = (0..1_000)
+            .map(|n| format!("192.0.{}.{}", n / 250, n % 250))
+            .collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let answer = after(found(&many), None, Instant::now());
+        assert_eq!(answer.addresses.len(), DNS_ADDRESSES_MAX);
+        assert!(
+            answer
+                .reason
+                .unwrap()
+                .starts_with("of 1000 addresses the first")
+        );
+    }
+}
