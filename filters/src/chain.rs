@@ -14,8 +14,8 @@ use cairn_authz::jwt::{
 use cairn_authz::{Attestation, Facts, HttpFacts, Network, PolicySet, Verdict};
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::snapshot::{
-    AppProtocol, BackendTarget, Binding, ClusterKey, Cors, Filter, PathNormalization, Policy,
-    RequestAuthentication, Service, ServicePort, Snapshot,
+    AppProtocol, Backend, BackendTarget, Binding, ClusterKey, Cors, Filter, PathNormalization,
+    Policy, RequestAuthentication, Service, ServicePort, Snapshot,
 };
 use cairn_routing::{Found, PortRoutes, RequestParts};
 use http::header::{HeaderName, HeaderValue};
@@ -336,18 +336,25 @@ impl PortChain {
             Some(Found::Rule(rule)) => {
                 let backends = rule.rule().map_or(&[][..], |r| &r.backends);
                 let backend = cairn_routing::choose(backends, random).ok_or(Failure::NoBackend)?;
-                match &backend.target {
-                    BackendTarget::Cluster(key) => Ok(Destination::Cluster {
-                        key,
-                        backend: Some(backend),
-                    }),
-                    BackendTarget::Invalid(reason) => Err(Failure::InvalidBackend(reason.clone())),
-                    BackendTarget::Unknown(reason) => {
-                        Err(Failure::UnknownDestination(reason.clone()))
-                    }
-                }
+                destination_of(backend)
             }
             Some(Found::NoMatch) | None => Err(Failure::NotForwarded),
+        }
+    }
+
+    /// Where a request goes that was decided to be forwarded and whose session is at this backend of
+    /// its rule.
+    pub fn backend_at<'d>(
+        &self,
+        decision: &'d Decision<'_>,
+        index: usize,
+    ) -> Result<Destination<'d>, Failure> {
+        match &decision.found {
+            Some(Found::Rule(rule)) if decision.answer == Answer::Forward => {
+                let backends = rule.rule().map_or(&[][..], |r| &r.backends);
+                destination_of(backends.get(index).ok_or(Failure::NoBackend)?)
+            }
+            _ => Err(Failure::NotForwarded),
         }
     }
 
@@ -365,6 +372,18 @@ impl PortChain {
             }
             _ => Ok(target),
         }
+    }
+}
+
+/// Where a backend leads.
+fn destination_of(backend: &Backend) -> Result<Destination<'_>, Failure> {
+    match &backend.target {
+        BackendTarget::Cluster(key) => Ok(Destination::Cluster {
+            key,
+            backend: Some(backend),
+        }),
+        BackendTarget::Invalid(reason) => Err(Failure::InvalidBackend(reason.clone())),
+        BackendTarget::Unknown(reason) => Err(Failure::UnknownDestination(reason.clone())),
     }
 }
 

@@ -36,6 +36,7 @@ mod route_rules;
 mod route_traffic;
 mod routes;
 mod services;
+mod session_persistence;
 mod traffic_policy;
 mod traffic_policy_values;
 mod trust_domains;
