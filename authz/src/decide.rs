@@ -2,25 +2,64 @@
 
 use std::sync::Arc;
 
-use cairn_config_schema::snapshot::{Action, Policy};
+use cairn_config_schema::snapshot::{Policy, World};
 
 use crate::facts::Facts;
+use crate::network::Network;
 use crate::policy::{CompiledPolicy, Group, PolicySet};
-use crate::verdict::{Shadow, Verdict};
+use crate::trial::{self, DryRun};
+use crate::verdict::Verdict;
 
 impl PolicySet {
-    /// Decides one HTTP request (`facts.http` set) or one TCP stream. Allocates nothing unless a
-    /// dry-run policy applies.
+    /// Decides one HTTP request (`facts.http` set) or one TCP stream. Allocates nothing unless an
+    /// AUDIT policy matches or a policy is tried.
     pub fn decide(&self, facts: &Facts<'_>) -> Verdict {
-        let mut verdict = enforce(&self.enforced, facts);
-        if !self.dry_run.is_empty() {
-            verdict.shadow = shadow(&self.dry_run, facts);
+        let mut verdict = self.enforce(World::InForce, facts);
+        if self.has_trial() {
+            verdict.dry_run = Some(Box::new(self.try_out(facts)));
         }
+        verdict
+    }
+
+    /// Decides by what is in force, and tries nothing.
+    pub fn decide_in_force(&self, facts: &Facts<'_>) -> Verdict {
+        self.enforce(World::InForce, facts)
+    }
+
+    /// Whether a policy is tried here.
+    pub fn has_trial(&self) -> bool {
+        self.trial.is_some() || self.network.as_ref().is_some_and(Network::has_trial)
+    }
+
+    /// What would be decided if the policies that are tried were enforced. `facts` are those that
+    /// would be, then.
+    pub fn try_out(&self, facts: &Facts<'_>) -> DryRun {
+        let mut run = DryRun {
+            verdict: self.enforce(World::Trial, facts),
+            refused: None,
+            outcomes: Vec::new(),
+        };
+        let (by_policy, by_network) = run.denied_by_default();
+        if let Some(trial) = &self.trial {
+            let tried = trial.tried.iter();
+            let outcomes = tried.map(|tried| trial::outcome(tried, facts, by_policy));
+            run.outcomes.extend(outcomes);
+        }
+        if let Some(network) = &self.network {
+            network.try_out(facts, by_network, &mut run.outcomes);
+        }
+        run
+    }
+
+    fn enforce(&self, world: World, facts: &Facts<'_>) -> Verdict {
+        let group = self.group(world);
+        let mut verdict = enforce(group, facts);
+        verdict.audit = trial::audited(group, facts);
         // A denial anywhere wins across surfaces (specs/policies.md 2.4).
         if verdict.allowed
             && let Some(network) = &self.network
         {
-            verdict.network = network.decide(facts);
+            verdict.network = network.of(world).decide(facts);
             verdict.allowed = verdict.network.as_ref().is_none_or(|n| n.allowed);
         }
         verdict
@@ -53,8 +92,7 @@ fn verdict(allowed: bool, policy: Option<&Arc<Policy>>, rule: Option<usize>) -> 
         allowed,
         policy: policy.cloned(),
         rule,
-        shadow: Vec::new(),
-        network: None,
+        ..Verdict::default()
     }
 }
 
@@ -65,37 +103,4 @@ fn first_match<'a>(
     policies
         .iter()
         .find_map(|p| p.first_match(facts).map(|rule| (&p.policy, rule)))
-}
-
-/// Each action is a shadow engine of its own, as in Istio: the dry-run ALLOW policies do not see
-/// the dry-run DENY ones.
-fn shadow(group: &Group, facts: &Facts<'_>) -> Vec<Shadow> {
-    let mut shadows = Vec::new();
-    for (action, policies) in [
-        (Action::Custom, &group.custom),
-        (Action::Deny, &group.deny),
-        (Action::Allow, &group.allow),
-    ] {
-        let broken = group.broken.iter().find(|p| p.action == action);
-        if broken.is_none() && policies.is_empty() {
-            continue;
-        }
-        let matched = if broken.is_some() {
-            None
-        } else {
-            first_match(policies, facts)
-        };
-        let would = match action {
-            _ if broken.is_some() => false,
-            Action::Allow => matched.is_some(),
-            Action::Deny | Action::Custom => matched.is_none(),
-        };
-        shadows.push(Shadow {
-            action,
-            policy: broken.or(matched.map(|(policy, _)| policy)).cloned(),
-            rule: matched.map(|(_, rule)| rule),
-            would,
-        });
-    }
-    shadows
 }

@@ -13,11 +13,13 @@ mod network;
 mod policy;
 mod text;
 mod token;
+mod trial;
 mod verdict;
 mod words;
 
 pub use explain::{
-    ClauseOutcome, Explanation, NearestAllow, PolicyOutcome, RuleOutcome, ShadowOutcome,
+    AuditOutcome, ClauseOutcome, DryRunExplanation, Explanation, NearestAllow, PolicyOutcome,
+    RuleOutcome,
 };
 pub use facts::{Facts, HttpFacts};
 pub use network::{
@@ -26,4 +28,5 @@ pub use network::{
 };
 pub use policy::PolicySet;
 pub use token::Token;
-pub use verdict::{Shadow, Verdict};
+pub use trial::{DryRun, TrialOutcome, Would};
+pub use verdict::{Audited, Verdict};

@@ -1,9 +1,9 @@
 //! Policies compiled for deciding: rules as clauses, with the form they take on TCP, split by
-//! action, dry-run apart. The order of decision is in `decide`.
+//! action, in force and as they would be in force in a dry run. The order of decision is in `decide`.
 
 use std::sync::Arc;
 
-use cairn_config_schema::snapshot::{Action, Policy, PolicyRule};
+use cairn_config_schema::snapshot::{Action, Policy, PolicyRule, World};
 
 use crate::clause::{self, Clause};
 use crate::facts::Facts;
@@ -13,9 +13,28 @@ use crate::network::Network;
 #[derive(Clone, Debug, Default)]
 pub struct PolicySet {
     pub(crate) enforced: Group,
-    pub(crate) dry_run: Group,
+    /// `None`: no AuthorizationPolicy is tried.
+    pub(crate) trial: Option<Box<Trial>>,
     /// Those of Cilium and Calico. `None`: none applies.
     pub(crate) network: Option<Network>,
+}
+
+/// What dry-run policies would do.
+#[derive(Clone, Debug)]
+pub(crate) struct Trial {
+    /// All policies, those in force and those that are tried.
+    pub(crate) together: Group,
+    /// Those that are tried, each by itself.
+    pub(crate) tried: Vec<Tried>,
+}
+
+/// A policy that is tried.
+#[derive(Clone, Debug)]
+pub(crate) enum Tried {
+    /// Broken as a whole.
+    Broken(Arc<Policy>),
+    /// Can be evaluated.
+    Whole(CompiledPolicy),
 }
 
 /// Policies by action, each in the order of namespace and name.
@@ -26,6 +45,8 @@ pub(crate) struct Group {
     pub(crate) custom: Vec<CompiledPolicy>,
     pub(crate) deny: Vec<CompiledPolicy>,
     pub(crate) allow: Vec<CompiledPolicy>,
+    /// Those that only record, broken ones among them.
+    pub(crate) audit: Vec<CompiledPolicy>,
 }
 
 /// A policy and its rules, index for index.
@@ -71,16 +92,35 @@ impl PolicySet {
         let mut policies = policies.to_vec();
         policies.sort_by(|a, b| a.origin.key.cmp(&b.origin.key));
         policies.dedup_by(|a, b| Arc::ptr_eq(a, b));
-        let mut set = Self::default();
-        for policy in policies {
-            let group = if policy.dry_run {
-                &mut set.dry_run
-            } else {
-                &mut set.enforced
-            };
-            group.add(policy);
+        let group = |in_force: bool| {
+            let mut group = Group::default();
+            let of_group = policies.iter().filter(|p| !(in_force && p.dry_run));
+            of_group.for_each(|policy| group.add(policy));
+            group
+        };
+        let tried: Vec<Tried> = (policies.iter().filter(|p| p.dry_run))
+            .map(|policy| match policy.broken {
+                Some(_) => Tried::Broken(policy.clone()),
+                None => Tried::Whole(CompiledPolicy::compile(policy)),
+            })
+            .collect();
+        let trial = (!tried.is_empty()).then(|| {
+            let together = group(false);
+            Box::new(Trial { together, tried })
+        });
+        Self {
+            enforced: group(true),
+            trial,
+            network: None,
         }
-        set
+    }
+
+    /// What is enforced, or what would be.
+    pub(crate) fn group(&self, world: World) -> &Group {
+        match (&self.trial, world) {
+            (Some(trial), World::Trial) => &trial.together,
+            _ => &self.enforced,
+        }
     }
 
     /// With the network policies that apply, which are asked after all others have allowed.
@@ -91,32 +131,29 @@ impl PolicySet {
 
     /// Whether no policy applies at all, dry-run ones included: everything is allowed.
     pub fn is_empty(&self) -> bool {
-        self.enforced.is_empty() && self.dry_run.is_empty() && self.network.is_none()
+        self.enforced.is_empty()
+            && self.enforced.audit.is_empty()
+            && self.trial.is_none()
+            && self.network.is_none()
     }
 }
 
 impl Group {
-    fn add(&mut self, policy: Arc<Policy>) {
-        if policy.broken.is_some() {
-            self.broken.push(policy);
+    fn add(&mut self, policy: &Arc<Policy>) {
+        if policy.broken.is_some() && policy.action != Action::Audit {
+            self.broken.push(policy.clone());
             return;
         }
-        let action = policy.action;
-        let compiled = CompiledPolicy {
-            rules: policy
-                .rules
-                .iter()
-                .map(|rule| CompiledRule::compile(rule, action))
-                .collect(),
-            policy,
+        let list = match policy.action {
+            Action::Allow => &mut self.allow,
+            Action::Deny => &mut self.deny,
+            Action::Custom => &mut self.custom,
+            Action::Audit => &mut self.audit,
         };
-        match action {
-            Action::Allow => self.allow.push(compiled),
-            Action::Deny => self.deny.push(compiled),
-            Action::Custom => self.custom.push(compiled),
-        }
+        list.push(CompiledPolicy::compile(policy));
     }
 
+    /// Whether nothing decides. What only records does not count.
     pub(crate) fn is_empty(&self) -> bool {
         self.broken.is_empty()
             && self.custom.is_empty()
@@ -126,6 +163,16 @@ impl Group {
 }
 
 impl CompiledPolicy {
+    fn compile(policy: &Arc<Policy>) -> Self {
+        let rules = policy.rules.iter();
+        Self {
+            rules: rules
+                .map(|rule| CompiledRule::compile(rule, policy.action))
+                .collect(),
+            policy: policy.clone(),
+        }
+    }
+
     /// The first rule that matches.
     pub(crate) fn first_match(&self, facts: &Facts<'_>) -> Option<usize> {
         self.rules.iter().position(|r| r.form(facts).matches(facts))
@@ -137,7 +184,7 @@ impl CompiledRule {
         if let Some(reason) = &rule.broken {
             let form = match action {
                 Action::Allow => Form::Never(Arc::clone(reason)),
-                Action::Deny | Action::Custom => Form::Always(Arc::clone(reason)),
+                Action::Deny | Action::Custom | Action::Audit => Form::Always(Arc::clone(reason)),
             };
             return Self {
                 http: form,

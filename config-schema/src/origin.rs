@@ -52,11 +52,21 @@ pub enum Kind {
     /// Calico's; that of Kubernetes is not read.
     NetworkPolicy,
     GlobalNetworkPolicy,
+    StagedNetworkPolicy,
+    StagedGlobalNetworkPolicy,
     Tier,
     ConfigMap,
 }
 
 impl Kind {
+    /// Whether objects of the kind are never enforced, but tried.
+    pub fn is_staged(self) -> bool {
+        matches!(
+            self,
+            Kind::StagedNetworkPolicy | Kind::StagedGlobalNetworkPolicy
+        )
+    }
+
     /// The Kubernetes kind, as written in YAML.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -73,6 +83,8 @@ impl Kind {
             Kind::CiliumClusterwideNetworkPolicy => "CiliumClusterwideNetworkPolicy",
             Kind::NetworkPolicy => "NetworkPolicy",
             Kind::GlobalNetworkPolicy => "GlobalNetworkPolicy",
+            Kind::StagedNetworkPolicy => "StagedNetworkPolicy",
+            Kind::StagedGlobalNetworkPolicy => "StagedGlobalNetworkPolicy",
             Kind::Tier => "Tier",
             Kind::ConfigMap => "ConfigMap",
         }

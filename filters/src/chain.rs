@@ -28,6 +28,7 @@ use crate::header_change::Headers;
 use crate::hygiene;
 use crate::login;
 use crate::normalise::{Rejection, Target, normalise};
+use crate::trial::Trial;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -37,7 +38,9 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub struct PortChain {
     routes: RouteTable,
     authenticator: Authenticator,
-    policies: PolicySet,
+    /// `None`: no RequestAuthentication is tried.
+    pub(crate) trial: Option<Trial>,
+    pub(crate) policies: PolicySet,
     normalization: PathNormalization,
     /// Where requests go that no route claims. `None`: to the address that was dialled.
     default_cluster: Option<ClusterKey>,
@@ -67,6 +70,8 @@ pub struct RequestView<'t, 'r> {
     pub headers: &'r HeaderMap,
     /// What [`PortChain::authenticate`] said. `None` will do where nothing authenticates.
     pub login: Option<&'r Authenticated>,
+    /// What [`PortChain::try_token`] said.
+    pub trial: Option<&'r Authenticated>,
 }
 
 /// Who a request is from, or why its token is refused.
@@ -113,9 +118,12 @@ impl PortChain {
         authentications: &[Arc<RequestAuthentication>],
     ) -> Self {
         let waypoint = snapshot.waypoint.as_ref();
+        let in_force = authentications.iter().filter(|a| !a.dry_run);
+        let in_force: Vec<_> = in_force.cloned().collect();
         Self {
             routes: RouteTable::default(),
-            authenticator: Authenticator::compile(authentications),
+            authenticator: Authenticator::compile(&in_force),
+            trial: Trial::compile(authentications),
             policies: PolicySet::compile(policies),
             normalization: snapshot.mesh.path_normalization,
             default_cluster: None,
@@ -189,6 +197,7 @@ impl PortChain {
             None => Some(TokenFailure {
                 status: Status::BadSignature,
                 reason: "the token was not looked at".to_owned(),
+                rule: None,
                 refresh: None,
             }),
         }
@@ -218,7 +227,7 @@ impl PortChain {
             };
         }
         let (target, verdict) = self.authorise(view, target, &found);
-        let removed_params = logged_in(view).map_or_else(Vec::new, login::removed_params);
+        let removed_params = logged_in(view.login).map_or_else(Vec::new, login::removed_params);
         let answer = match verdict.allowed {
             true => answer(view, &target, &found, &removed_params),
             false if verdict.denied_by_network() => Answer::DenyNetwork,
@@ -242,15 +251,16 @@ impl PortChain {
         target: Target<'t>,
         found: &Found,
     ) -> (Target<'t>, Verdict) {
-        let verdict = self.policies.decide(&facts(view, &target, Some(found)));
+        let mut verdict = self.decide_policies(view, &target, found);
         if verdict.allowed
             && self.normalization == PathNormalization::Strict
             && let Some(other) = target.without_parameters()
         {
-            let of_other = self.policies.decide(&facts(view, &other, Some(found)));
+            let of_other = self.decide_policies(view, &other, found);
             if !of_other.allowed {
                 return (other, of_other);
             }
+            verdict.take_records(of_other);
         }
         (target, verdict)
     }
@@ -265,10 +275,7 @@ impl PortChain {
         if self.refused.is_some() {
             return Verdict {
                 allowed: false,
-                policy: None,
-                rule: None,
-                shadow: Vec::new(),
-                network: None,
+                ..Verdict::default()
             };
         }
         self.policies
@@ -327,7 +334,7 @@ impl PortChain {
 }
 
 /// The ports that the routes of a port lead to.
-fn routed(port: &ServicePort) -> impl Iterator<Item = &ClusterKey> {
+fn routed(port: &ServicePort) -> impl Iterator<Item = &ClusterKey> + Clone {
     let rules = port.routes.iter().flat_map(|route| &route.rules);
     let targets = rules.flat_map(|rule| rule.backends.iter().map(|b| &b.target));
     targets.filter_map(|target| match target {
@@ -356,14 +363,27 @@ pub fn facts<'a>(
             path: target.judged_path(),
             query: target.query,
             headers: view.headers,
-            token: logged_in(view).and_then(Login::token),
+            token: logged_in(view.login).and_then(Login::token),
         }),
         ..tcp_facts(view.peer, view.source_ip, view.destination)
     }
 }
 
-fn logged_in<'r>(view: &RequestView<'_, 'r>) -> Option<&'r Login> {
-    view.login?.as_ref().ok()
+/// The same as they would be with the RequestAuthentications that are tried.
+pub fn trial_facts<'a>(
+    view: &RequestView<'_, 'a>,
+    target: &'a Target<'_>,
+    found: Option<&'a Found>,
+) -> Facts<'a> {
+    let mut facts = facts(view, target, found);
+    if let (Some(http), Some(login)) = (&mut facts.http, view.trial) {
+        http.token = logged_in(Some(login)).and_then(Login::token);
+    }
+    facts
+}
+
+fn logged_in(login: Option<&Authenticated>) -> Option<&Login> {
+    login?.as_ref().ok()
 }
 
 /// The facts that policies judge a TCP stream by.

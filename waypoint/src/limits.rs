@@ -109,6 +109,10 @@ pub const CONNECT_ATTEMPTS_MAX: u32 = 3;
 /// Access log lines waiting for stdout. Beyond: dropped and counted.
 pub const ACCESS_LOG_QUEUE_LINES: usize = 16_384;
 
+/// Policies that one line of the access log names under `audit`, and as many under `dry_run`. Beyond:
+/// left out there, but counted by the metrics. A thousand policies may be tried at once.
+pub const POLICY_RECORDS_PER_LINE_MAX: usize = 32;
+
 /// Label sets of one metric. Beyond: counted into one series whose labels are `other`.
 pub const METRIC_SERIES_MAX: usize = 10_000;
 

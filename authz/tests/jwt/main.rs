@@ -129,6 +129,7 @@ fn compile(rules: Vec<JwtRule>) -> Authenticator {
             key: ObjectKey::new("shop", "a"),
         },
         rules,
+        dry_run: false,
         broken: None,
     })])
 }

@@ -9,7 +9,7 @@ use cairn_config_schema::origin::{Kind, ObjectKey, Origin};
 use cairn_config_schema::snapshot::{
     AuthenticationMode, Binding, CalicoHttp, CalicoPath, CiliumHttpRule, Criteria, Entity,
     HeaderExpectation, HttpRules, LabelExpression, Mismatch, NetworkAction, NetworkPolicy,
-    NetworkRule, NetworkTier, Pattern, Peer, PortSet, Sources, Surface, Workload, WorkloadType,
+    NetworkRule, NetworkTier, Pattern, Peer, PortSet, Sources, Standing, Surface, Workload, WorkloadType,
 };
 use http::HeaderMap;
 use proptest::collection::vec;
@@ -232,7 +232,7 @@ fn policy(surface: Surface, default_deny: bool, rules: Vec<NetworkRule>) -> Netw
             key: ObjectKey::new("shop", "p"),
         },
         surface,
-        staged: false,
+        standing: Standing::InForce,
         default_deny,
         rules,
         broken: None,

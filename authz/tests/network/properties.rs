@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use crate::generate::{Request, World, address, calico_policies, cilium_policies, request, worlds};
 use crate::oracle;
 
-fn set(policies: &[NetworkPolicy], request: &Request, port_known: bool) -> PolicySet {
+pub fn set(policies: &[NetworkPolicy], request: &Request, port_known: bool) -> PolicySet {
     let key = ClusterKey {
         service: ObjectKey::new("shop", "api"),
         port: request.port,
@@ -23,6 +23,7 @@ fn set(policies: &[NetworkPolicy], request: &Request, port_known: bool) -> Polic
         port: port_known.then_some(request.port),
         policies: policies.iter().cloned().map(Arc::new).collect(),
         unknown: None,
+        unknown_in_trial: None,
     };
     let sources = request
         .known
@@ -36,7 +37,7 @@ fn set(policies: &[NetworkPolicy], request: &Request, port_known: bool) -> Polic
 }
 
 /// Runs a closure on the facts of a request.
-fn with_facts<T>(request: &Request, f: impl FnOnce(&Facts<'_>) -> T) -> T {
+pub fn with_facts<T>(request: &Request, f: impl FnOnce(&Facts<'_>) -> T) -> T {
     let peer = request.identity();
     let http = request.http.as_ref();
     f(&Facts {

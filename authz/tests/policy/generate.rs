@@ -278,6 +278,7 @@ pub fn action() -> impl Strategy<Value = Action> {
         4 => Just(Action::Allow),
         3 => Just(Action::Deny),
         1 => Just(Action::Custom),
+        1 => Just(Action::Audit),
     ]
 }
 

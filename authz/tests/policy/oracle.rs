@@ -16,7 +16,8 @@ use crate::request::Request;
 /// "1. Any CUSTOM rule matches: call provider [none here: deny]. 4. Any DENY rule matches: deny.
 /// 5. No ALLOW policy attached: allow. Else any ALLOW rule matches: allow; otherwise deny."
 pub fn allowed(policies: &[Policy], request: &Request) -> bool {
-    let enforced: Vec<&Policy> = policies.iter().filter(|p| !p.dry_run).collect();
+    let decides = |p: &&Policy| !p.dry_run && p.action != Action::Audit;
+    let enforced: Vec<&Policy> = policies.iter().filter(decides).collect();
     let of = |action| -> Vec<&Policy> {
         let same = enforced.iter().filter(|p| p.action == action);
         same.copied().collect()
@@ -31,21 +32,15 @@ pub fn allowed(policies: &[Policy], request: &Request) -> bool {
     of(Action::Allow).is_empty() || matches(Action::Allow)
 }
 
-/// What the dry-run policies of one action would decide among themselves; `None`: there are none.
-pub fn shadow(policies: &[Policy], action: Action, request: &Request) -> Option<bool> {
-    let of: Vec<&Policy> = policies
-        .iter()
-        .filter(|p| p.dry_run && p.action == action)
-        .collect();
-    if of.is_empty() {
-        return None;
-    }
-    let broken = of.iter().any(|p| p.broken.is_some());
-    let matched = of.iter().any(|p| policy_matches(p, request));
-    Some(!broken && matched == (action == Action::Allow))
+/// What would be if the dry-run policies were enforced.
+pub fn would_allow(policies: &[Policy], request: &Request) -> bool {
+    let mut policies = policies.to_vec();
+    policies.iter_mut().for_each(|p| p.dry_run = false);
+    allowed(&policies, request)
 }
 
-fn policy_matches(policy: &Policy, request: &Request) -> bool {
+/// Whether any rule matches.
+pub fn policy_matches(policy: &Policy, request: &Request) -> bool {
     let mut rules = policy.rules.iter();
     rules.any(|r| rule_matches(r, policy.action, request))
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use cairn_authz::{Explanation, PolicySet, Verdict};
+use cairn_authz::{Explanation, PolicySet, Verdict, Would};
 use cairn_config_schema::snapshot::{Action, Policy};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -20,7 +20,7 @@ fn assert_named_rightly(verdict: &Verdict, request: &Request) {
         return;
     };
     assert_eq!(verdict.allowed, policy.action == Action::Allow);
-    assert!(!policy.dry_run);
+    assert!(!policy.dry_run && policy.action != Action::Audit);
     assert!(oracle::rule_matches(
         &policy.rules[rule],
         policy.action,
@@ -29,12 +29,47 @@ fn assert_named_rightly(verdict: &Verdict, request: &Request) {
 }
 
 fn assert_shadow(verdict: &Verdict, policies: &[Policy], request: &Request) {
-    for action in [Action::Custom, Action::Deny, Action::Allow] {
-        let mut told = verdict.shadow.iter().filter(|s| s.action == action);
-        let would = told.next().map(|s| s.would);
-        assert_eq!(would, oracle::shadow(policies, action, request));
-        assert!(told.next().is_none());
+    let tried = |p: &&Policy| p.dry_run && p.action != Action::Audit;
+    let tried: Vec<&Policy> = policies.iter().filter(tried).collect();
+    let Some(run) = &verdict.dry_run else {
+        assert!(tried.is_empty());
+        return;
+    };
+    assert_eq!(run.allowed(), oracle::would_allow(policies, request));
+    assert_eq!(run.outcomes.len(), tried.len());
+    let by_default = !run.allowed() && run.origin().is_none();
+    for policy in tried {
+        let mut outcomes = run.outcomes.iter();
+        let told = outcomes.find(|o| o.policy == policy.origin).unwrap();
+        let matches = oracle::policy_matches(policy, request);
+        let expected = match policy.action {
+            _ if policy.broken.is_some() => Would::Deny,
+            Action::Allow if matches => Would::Allow,
+            Action::Allow if by_default => Would::Deny,
+            Action::Deny if matches => Would::Deny,
+            Action::Custom if matches => Would::Ask,
+            _ => Would::Nothing,
+        };
+        assert_eq!(told.would, expected, "{policy:?}");
+        assert_eq!(told.rule.is_some(), matches && policy.broken.is_none());
     }
+}
+
+/// Every AUDIT policy that matches is recorded, and no other.
+fn assert_audited(verdict: &Verdict, policies: &[Policy], request: &Request) {
+    let audit = policies.iter().filter(|p| p.action == Action::Audit);
+    let matching = audit.filter(|p| p.broken.is_some() || oracle::policy_matches(p, request));
+    let mut expected: Vec<_> = matching.map(|p| p.origin.clone()).collect();
+    expected.sort_by(|a, b| a.key.cmp(&b.key));
+    let told = verdict.audit.iter().map(|a| a.policy.origin.clone());
+    assert_eq!(told.collect::<Vec<_>>(), expected);
+}
+
+/// As resolving does it: what only records is not tried.
+fn resolved(mut policies: Vec<Policy>) -> Vec<Policy> {
+    let audit = policies.iter_mut().filter(|p| p.action == Action::Audit);
+    audit.for_each(|p| p.dry_run = false);
+    policies
 }
 
 /// Rule by rule, an explanation says what the oracle says, and its parts agree with each other.
@@ -81,10 +116,26 @@ proptest! {
 
     #[test]
     fn decide_equals_the_oracle(policies in policies(), request in request()) {
+        let policies = resolved(policies);
         let verdict = decide(&policies, &request);
         prop_assert_eq!(verdict.allowed, oracle::allowed(&policies, &request));
         assert_named_rightly(&verdict, &request);
         assert_shadow(&verdict, &policies, &request);
+        assert_audited(&verdict, &policies, &request);
+    }
+
+    #[test]
+    fn policies_that_are_tried_or_only_record_change_no_verdict(
+        policies in policies(),
+        request in request(),
+    ) {
+        let policies = resolved(policies);
+        let decides = |p: &&Policy| !p.dry_run && p.action != Action::Audit;
+        let without: Vec<_> = policies.iter().filter(decides).cloned().collect();
+        let (with, without) = (decide(&policies, &request), decide(&without, &request));
+        prop_assert_eq!(with.allowed, without.allowed);
+        prop_assert_eq!(with.policy, without.policy);
+        prop_assert_eq!(with.rule, without.rule);
     }
 
     #[test]
@@ -101,6 +152,7 @@ proptest! {
 
     #[test]
     fn explain_equals_decide(policies in policies(), request in request()) {
+        let policies = resolved(policies);
         let set = set(&policies);
         let facts = request.facts();
         let verdict = set.decide(&facts);

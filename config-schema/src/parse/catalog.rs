@@ -27,7 +27,7 @@ pub(crate) enum Class {
 }
 
 /// Group, versions and kind of what Cairn reads; `v1beta1` objects have the fields of `v1`.
-const READ: [(&str, &[&str], Kind); 15] = [
+const READ: [(&str, &[&str], Kind); 17] = [
     (GATEWAY_API, &["v1", "v1beta1"], Kind::GatewayClass),
     (GATEWAY_API, &["v1", "v1beta1"], Kind::Gateway),
     (GATEWAY_API, &["v1", "v1beta1"], Kind::HTTPRoute),
@@ -42,6 +42,8 @@ const READ: [(&str, &[&str], Kind); 15] = [
     (CILIUM, &["v2"], Kind::CiliumClusterwideNetworkPolicy),
     (CALICO, &["v3"], Kind::NetworkPolicy),
     (CALICO, &["v3"], Kind::GlobalNetworkPolicy),
+    (CALICO, &["v3"], Kind::StagedNetworkPolicy),
+    (CALICO, &["v3"], Kind::StagedGlobalNetworkPolicy),
     (CALICO, &["v3"], Kind::Tier),
 ];
 
@@ -52,7 +54,7 @@ const CALICO: &str = "projectcalico.org";
 
 /// Group, kind and effect of what is not enforced. An empty kind stands for every kind of the
 /// group that is not listed otherwise.
-const NOT_ENFORCED: [(&str, &str, &str); 18] = [
+const NOT_ENFORCED: [(&str, &str, &str); 17] = [
     (
         ISTIO_NETWORKING,
         "VirtualService",
@@ -118,12 +120,7 @@ const NOT_ENFORCED: [(&str, &str, &str); 18] = [
     ),
     (
         CALICO,
-        "StagedNetworkPolicy",
-        "it is not tried: nothing is recorded for it",
-    ),
-    (
-        CALICO,
-        "StagedGlobalNetworkPolicy",
+        "StagedKubernetesNetworkPolicy",
         "it is not tried: nothing is recorded for it",
     ),
     (
@@ -234,7 +231,11 @@ fn is_foreign(group: &str) -> bool {
 
 fn expected_versions(kind: Kind) -> &'static str {
     match kind {
-        Kind::NetworkPolicy | Kind::GlobalNetworkPolicy | Kind::Tier => "projectcalico.org/v3",
+        Kind::NetworkPolicy
+        | Kind::GlobalNetworkPolicy
+        | Kind::StagedNetworkPolicy
+        | Kind::StagedGlobalNetworkPolicy
+        | Kind::Tier => "projectcalico.org/v3",
         Kind::GatewayClass | Kind::Gateway | Kind::HTTPRoute => {
             "gateway.networking.k8s.io/v1 or gateway.networking.k8s.io/v1beta1"
         }
@@ -262,6 +263,7 @@ pub(crate) fn is_namespaced(kind: Kind) -> bool {
             | Kind::Namespace
             | Kind::CiliumClusterwideNetworkPolicy
             | Kind::GlobalNetworkPolicy
+            | Kind::StagedGlobalNetworkPolicy
             | Kind::Tier
     )
 }
@@ -275,6 +277,7 @@ pub(crate) fn is_policy(kind: Kind) -> bool {
             | Kind::RequestAuthentication
             | Kind::CiliumNetworkPolicy
             | Kind::NetworkPolicy
+            | Kind::StagedNetworkPolicy
     )
 }
 

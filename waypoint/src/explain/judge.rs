@@ -9,7 +9,9 @@ use cairn_authz::jwt::{self, KeySets, Login, Memory, Status};
 use cairn_config_schema::diagnostics::Severity;
 use cairn_config_schema::snapshot::{AppProtocol, HttpMatch, PathMatch, Snapshot, TextMatch};
 use cairn_filters::authority;
-use cairn_filters::chain::{Answer as Decided, Decision, RequestView, facts, tcp_facts};
+use cairn_filters::chain::{
+    Answer as Decided, Decision, RequestView, facts, tcp_facts, trial_facts,
+};
 use cairn_filters::outcome::{LocalReply, Outcome, is_grpc};
 use cairn_routing::Found;
 use http::header::{HOST, HeaderValue};
@@ -190,16 +192,14 @@ impl Request<'_> {
         target
             .chain
             .clean(&mut self.headers, None, Some(&client), id);
-        let mut login = target.chain.authenticate(
-            &jwt::Request {
-                method: self.method,
-                headers: &self.headers,
-                query: self.path.split_once('?').map(|(_, query)| query),
-            },
-            &self.keys,
-            &mut Memory::new(),
-            self.now_s,
-        );
+        let asked = jwt::Request {
+            method: self.method,
+            headers: &self.headers,
+            query: self.path.split_once('?').map(|(_, query)| query),
+        };
+        let (chain, mut memory) = (&target.chain, Memory::new());
+        let mut login = chain.authenticate(&asked, &self.keys, &mut memory, self.now_s);
+        let trial = chain.try_token(&asked, &self.keys, &mut memory, self.now_s);
         if let Err(failure) = &mut login
             && failure.status == Status::NoKeys
         {
@@ -217,6 +217,7 @@ impl Request<'_> {
             authority: &authority,
             headers: &self.headers,
             login: Some(&login),
+            trial: trial.as_ref(),
         };
         let decision = target.chain.decide(&view);
         report.request = Some(HttpRequest {
@@ -229,15 +230,14 @@ impl Request<'_> {
                 .map(|t| t.path_and_query().into_owned()),
         });
         report.route = decision.found.as_ref().map(route);
-        let judged = decision
-            .target
-            .as_ref()
-            .filter(|_| decision.verdict.is_some());
-        report.verdict = judged.map(|normalised| {
-            target
-                .chain
-                .policies()
-                .explain(&facts(&view, normalised, decision.found.as_ref()))
+        let judged = decision.target.as_ref().zip(decision.verdict.as_ref());
+        report.verdict = judged.map(|(normalised, verdict)| {
+            let found = decision.found.as_ref();
+            target.chain.policies().explain_verdict(
+                verdict,
+                &facts(&view, normalised, found),
+                &trial_facts(&view, normalised, found),
+            )
         });
         report.answer = answer(&decision, grpc);
         if decision.answer == Decided::Forward {

@@ -106,7 +106,8 @@ impl Gate {
         );
         let (method, path) = (&http.method, &*http.path);
         let jwks = &self.worker.jwks;
-        let login = login::authenticate(&target.chain, jwks, request, method, path);
+        let login::Logins { login, trial } =
+            login::authenticate(&target.chain, jwks, request, method, path);
         let decision = target.chain.decide(&RequestView {
             peer: Some(&peer.identity),
             source_ip: peer.address.ip(),
@@ -116,6 +117,7 @@ impl Gate {
             authority: &http.authority,
             headers: &request.headers,
             login: login.as_ref(),
+            trial: trial.as_ref(),
         });
         note_decision(exchange, &decision);
         if decision.answer.is_denial() {
@@ -211,6 +213,8 @@ fn denial(
         authority: &http.authority,
         headers,
         login,
+        // The reason is that of the verdict in force.
+        trial: None,
     };
     let facts =
         cairn_filters::chain::facts(&view, decision.target.as_ref()?, decision.found.as_ref());

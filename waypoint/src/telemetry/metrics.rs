@@ -139,10 +139,8 @@ impl Shard {
             &counts.deny
         };
         enforced.add(1);
-        if !verdict.shadow.is_empty() {
-            // Several actions have dry-run policies: together they would deny if one would.
-            let would = verdict.shadow.iter().all(|s| s.would);
-            let dry_run = if would {
+        if let Some(run) = &verdict.dry_run {
+            let dry_run = if run.allowed() {
                 &counts.dry_run_allow
             } else {
                 &counts.dry_run_deny

@@ -150,6 +150,7 @@ fn view<'a>(target: &'a str, headers: &'a HeaderMap) -> RequestView<'a, 'a> {
         authority: "web:8080",
         headers,
         login: None,
+        trial: None,
     }
 }
 
