@@ -14,6 +14,8 @@ pub struct Facts<'a> {
     /// Identity in the client certificate of the tunnel. `None`: the peer has none; no positive
     /// clause about the peer matches then.
     pub peer: Option<&'a Identity>,
+    /// What says that the peer is that.
+    pub attested_by: Attestation,
     /// Address of the TCP peer as ztunnel presents it: the client workload (`source.ipBlocks`).
     pub source_ip: IpAddr,
     /// Address after x-forwarded-for (`source.remoteIpBlocks`); equal to `source_ip` without it.
@@ -28,6 +30,15 @@ pub struct Facts<'a> {
     pub http: Option<HttpFacts<'a>>,
 }
 
+/// What says that a peer is who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attestation {
+    /// A certificate of the mesh that the peer has shown in the handshake of its tunnel.
+    Certificate,
+    /// The node: the connection came in plain text out of the network namespace of a pod.
+    Node,
+}
+
 /// The part of the facts that only an HTTP request has.
 #[derive(Clone, Copy, Debug)]
 pub struct HttpFacts<'a> {
@@ -37,7 +48,8 @@ pub struct HttpFacts<'a> {
     pub host: &'a str,
     /// Path after normalisation, without query and fragment; of a gRPC call `/package.Service/Method`.
     pub path: &'a str,
-    /// Query without the question mark, as sent.
+    /// Query without the question mark, as the application gets it: a token that was taken out is not in
+    /// it. Empty for a bare question mark.
     pub query: Option<&'a str>,
     /// Request headers. `host` is looked up in [`HttpFacts::host`], not here.
     pub headers: &'a HeaderMap,

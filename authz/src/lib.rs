@@ -21,7 +21,7 @@ pub use explain::{
     AuditOutcome, ClauseOutcome, DryRunExplanation, Explanation, NearestAllow, PolicyOutcome,
     RuleOutcome,
 };
-pub use facts::{Facts, HttpFacts};
+pub use facts::{Attestation, Facts, HttpFacts};
 pub use network::{
     BackendEdit, HeaderEdit, Network, NetworkExplanation, NetworkPolicyOutcome, NetworkRuleOutcome,
     NetworkVerdict, NetworkWhy,

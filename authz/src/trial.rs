@@ -79,7 +79,7 @@ impl DryRun {
     /// The number of its rule, from 0 in its list.
     pub fn rule_index(&self) -> Option<usize> {
         match &self.refused {
-            Some(failure) => failure.rule.as_ref().map(|(_, rule)| *rule),
+            Some(failure) => failure.rule.as_ref()?.1,
             None => self.verdict.rule_index(),
         }
     }

@@ -5,7 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use cairn_authz::{Facts, HttpFacts, PolicySet};
+use cairn_authz::{Attestation, Facts, HttpFacts, PolicySet};
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::origin::{Kind, ObjectKey, Origin};
 use cairn_config_schema::snapshot::{
@@ -73,6 +73,7 @@ fn decide(bencher: Bencher<'_, '_>, set: &PolicySet, caller: usize, expect_allow
     let headers = HeaderMap::new();
     let facts = Facts {
         peer: Some(&peer),
+        attested_by: Attestation::Certificate,
         source_ip: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)),
         remote_ip: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)),
         destination_ip: IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1)),

@@ -154,6 +154,17 @@ impl DestinationTunnel<'_> {
                 "initial_connection_window_size": 16 * 1024 * 1024,
             },
             "upgrade_configs": [{ "upgrade_type": "CONNECT" }],
+            // Who came and where to, as each stream begins.
+            "access_log": [{
+                "name": "envoy.access_loggers.stdout",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog",
+                    "log_format": { "text_format_source": {
+                        "inline_string": "%DOWNSTREAM_PEER_URI_SAN% %DOWNSTREAM_REMOTE_ADDRESS% %REQ(:AUTHORITY)%\n",
+                    }},
+                },
+            }],
+            "access_log_options": { "flush_access_log_on_new_request": true },
             "http_filters": [{
                 "name": "envoy.filters.http.router",
                 "typed_config": {
@@ -249,6 +260,7 @@ async fn start(
         .arg("--config-path")
         .arg(&file)
         .args(["--concurrency", "1", "--disable-hot-restart"])
+        .args(["--file-flush-interval-msec", "100"])
         .args(["--log-level", &log_level()]);
     let mut process = Process::start(name, command, folder);
     process

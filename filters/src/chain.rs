@@ -11,7 +11,7 @@ use std::sync::Arc;
 use cairn_authz::jwt::{
     self, Authenticator, Failure as TokenFailure, KeySets, Login, Memory, Status,
 };
-use cairn_authz::{Facts, HttpFacts, Network, PolicySet, Verdict};
+use cairn_authz::{Attestation, Facts, HttpFacts, Network, PolicySet, Verdict};
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::snapshot::{
     BackendTarget, Binding, ClusterKey, PathNormalization, Policy, RequestAuthentication, Service,
@@ -54,8 +54,10 @@ pub struct PortChain {
 /// the target (`'t`) and nothing else of the request, so that the headers may be changed after it.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestView<'t, 'r> {
-    /// Identity in the client certificate of the tunnel.
+    /// Identity in the client certificate of the tunnel; of a steered connection the pod's.
     pub peer: Option<&'r Identity>,
+    /// What says that the peer is that.
+    pub attested_by: Attestation,
     /// Address of the TCP peer.
     pub source_ip: IpAddr,
     /// Virtual IP and service port, or pod IP and port.
@@ -226,8 +228,10 @@ impl PortChain {
                 ..Decision::early(Answer::Unauthenticated(failure))
             };
         }
-        let (target, verdict) = self.authorise(view, target, &found);
         let removed_params = logged_in(view.login).map_or_else(Vec::new, login::removed_params);
+        let mut target = target;
+        target.hide_params(&removed_params);
+        let (target, verdict) = self.authorise(view, target, &found);
         let answer = match verdict.allowed {
             true => answer(view, &target, &found, &removed_params),
             false if verdict.denied_by_network() => Answer::DenyNetwork,
@@ -269,6 +273,7 @@ impl PortChain {
     pub fn decide_tcp(
         &self,
         peer: Option<&Identity>,
+        attested_by: Attestation,
         source_ip: IpAddr,
         destination: SocketAddr,
     ) -> Verdict {
@@ -279,7 +284,7 @@ impl PortChain {
             };
         }
         self.policies
-            .decide(&tcp_facts(peer, source_ip, destination))
+            .decide(&tcp_facts(peer, attested_by, source_ip, destination))
     }
 
     /// Why nothing may pass here, when nothing may.
@@ -361,11 +366,16 @@ pub fn facts<'a>(
             method: view.method.as_str(),
             host: view.authority,
             path: target.judged_path(),
-            query: target.query,
+            query: target.judged_query(),
             headers: view.headers,
             token: logged_in(view.login).and_then(Login::token),
         }),
-        ..tcp_facts(view.peer, view.source_ip, view.destination)
+        ..tcp_facts(
+            view.peer,
+            view.attested_by,
+            view.source_ip,
+            view.destination,
+        )
     }
 }
 
@@ -387,9 +397,15 @@ fn logged_in(login: Option<&Authenticated>) -> Option<&Login> {
 }
 
 /// The facts that policies judge a TCP stream by.
-pub fn tcp_facts(peer: Option<&Identity>, source_ip: IpAddr, destination: SocketAddr) -> Facts<'_> {
+pub fn tcp_facts(
+    peer: Option<&Identity>,
+    attested_by: Attestation,
+    source_ip: IpAddr,
+    destination: SocketAddr,
+) -> Facts<'_> {
     Facts {
         peer,
+        attested_by,
         source_ip,
         remote_ip: source_ip,
         destination_ip: destination.ip(),

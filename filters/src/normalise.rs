@@ -1,12 +1,14 @@
 //! The request target, brought into the one form that policy, routes and the backend all see
-//! (specs/istio-waypoint.md 4.8, path normalisation). Does not touch the query, and compares no host.
+//! (specs/istio-waypoint.md 4.8, path normalisation). Forwards the query as it is, and compares no host.
 //!
 //! Strict mode refuses what two parsers could read differently. Istio's own modes are kept for those
 //! who configure them, with one difference: a malformed percent-escape is refused in every mode that
 //! decodes, because decoding around it could make a new escape (`%%32e` would become `%2e`).
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
+use cairn_authz::jwt::without_params;
 use cairn_config_schema::snapshot::PathNormalization;
 
 use crate::authority::AuthorityError;
@@ -62,6 +64,8 @@ pub struct Target<'a> {
     sent: Option<&'a str>,
     /// The path without its parameters, when policy denied that reading and not the other.
     denied_reading: Option<String>,
+    /// The query without tokens that are not for the application, if there were some.
+    query_left: Option<Option<String>>,
 }
 
 impl Target<'_> {
@@ -77,6 +81,23 @@ impl Target<'_> {
     /// The path as the deciding policy read it.
     pub fn judged_path(&self) -> &str {
         self.denied_reading.as_deref().unwrap_or(&self.path)
+    }
+
+    /// The query as policy reads it: as the application gets it, without tokens that are not for it.
+    pub fn judged_query(&self) -> Option<&str> {
+        match &self.query_left {
+            Some(left) => left.as_deref(),
+            None => self.query,
+        }
+    }
+
+    /// Takes the query parameters with these names away from policy, as they will be from the request.
+    pub(crate) fn hide_params(&mut self, names: &[Arc<str>]) {
+        let Some(query) = self.query.filter(|_| !names.is_empty()) else {
+            return;
+        };
+        let left = without_params(Cow::Owned(format!("?{query}")), names);
+        self.query_left = Some(left.strip_prefix('?').map(str::to_owned));
     }
 
     /// The target as a server reads it that knows path parameters: `/admin;x=1` is `/admin` to a
@@ -122,6 +143,7 @@ pub fn normalise(target: &str, mode: PathNormalization) -> Result<Target<'_>, Re
     Ok(Target {
         sent: sent.filter(|_| matches!(path, Cow::Borrowed(_))),
         denied_reading: None,
+        query_left: None,
         path,
         query,
         authority,

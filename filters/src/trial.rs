@@ -50,7 +50,7 @@ impl Trial {
                     }
                 }
                 Err(failure) => match &failure.rule {
-                    Some((of, rule)) if of == origin => (Some(*rule), Would::Deny),
+                    Some((of, rule)) if of == origin => (*rule, Would::Deny),
                     Some((of, _)) if self.tried.iter().any(|(tried, _)| tried == of) => {
                         (None, Would::Nothing)
                     }

@@ -3,29 +3,43 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 use arc_swap::ArcSwap;
-use cairn_config_schema::snapshot::{ClusterKey, Endpoint};
+use cairn_config_schema::snapshot::{ClusterKey, ClusterSettings, Endpoint};
 use rustc_hash::FxHashMap;
 
-use crate::balance::Algorithm;
+use crate::balance::{Choice, EndpointSet, mix};
+use crate::breaker::{Breaker, Limited, Permit};
+use crate::ejection::{self, AnswerKind, EjectionEvent};
 use crate::endpoint::LiveEndpoint;
 
 /// A service port as a load-balancing target.
 #[derive(Debug)]
 pub struct Cluster {
     key: ClusterKey,
-    algorithm: Algorithm,
-    endpoints: ArcSwap<Vec<Arc<LiveEndpoint>>>,
+    set: ArcSwap<EndpointSet>,
+    active: Arc<AtomicU32>,
+    breaker: Arc<Breaker>,
 }
 
 impl Cluster {
-    /// A cluster whose endpoints have served nothing yet.
-    pub fn new(key: ClusterKey, endpoints: Arc<[Endpoint]>) -> Self {
+    /// A cluster whose endpoints have served nothing yet. `now_ms` is in milliseconds of a clock
+    /// that never goes back, here and in every other call.
+    pub fn new(
+        key: ClusterKey,
+        endpoints: &[Endpoint],
+        settings: Arc<ClusterSettings>,
+        now_ms: u64,
+    ) -> Self {
+        let active = Arc::default();
+        let live = merge(&[], endpoints, &active, now_ms);
+        let start = rotation_start(&key);
         Self {
+            set: ArcSwap::from_pointee(EndpointSet::new(live, settings, active.clone(), start)),
             key,
-            algorithm: Algorithm::default(),
-            endpoints: ArcSwap::from_pointee(merge(&[], &endpoints)),
+            active,
+            breaker: Arc::default(),
         }
     }
 
@@ -34,28 +48,82 @@ impl Cluster {
         &self.key
     }
 
-    /// Replaces the endpoints; the load of those that stay is kept. One caller at a time: of two
-    /// concurrent updates one may be lost.
-    pub fn update(&self, endpoints: Arc<[Endpoint]>) {
-        let merged = merge(&self.endpoints.load(), &endpoints);
-        self.endpoints.store(Arc::new(merged));
+    /// Replaces the endpoints and the settings; load and health of the endpoints that stay are kept.
+    /// One caller at a time: of two concurrent updates one may be lost.
+    pub fn update(&self, endpoints: &[Endpoint], settings: Arc<ClusterSettings>, now_ms: u64) {
+        let before = self.set.load();
+        let live = merge(&before.all, endpoints, &self.active, now_ms);
+        if before.settings == settings && same(&before.all, &live) {
+            return;
+        }
+        // The rotation begins anywhere: no update may favour the first endpoint.
+        let start = mix(rotation_start(&self.key) ^ now_ms);
+        let set = EndpointSet::new(live, settings, self.active.clone(), start);
+        self.set.store(Arc::new(set));
     }
 
-    /// Picks an endpoint, by least requests of two (see `balance`), avoiding those whose address is
-    /// in `tried` unless no other is left. `random` is uniform. `None`: there is no endpoint.
-    pub fn pick(&self, random: u64, tried: &[SocketAddr]) -> Option<Arc<LiveEndpoint>> {
-        let endpoints = self.endpoints.load();
-        self.algorithm.pick(&endpoints, random, tried).cloned()
+    /// Picks an endpoint, avoiding those tried before unless no other is left. `None`: there is no
+    /// endpoint, or all are ejected.
+    pub fn pick(&self, choice: &Choice<'_>) -> Option<Arc<LiveEndpoint>> {
+        self.set.load().pick(choice).cloned()
     }
 
     /// The endpoints in force.
     pub fn endpoints(&self) -> Arc<Vec<Arc<LiveEndpoint>>> {
-        self.endpoints.load_full()
+        self.set.load().all.clone()
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> Arc<ClusterSettings> {
+        self.set.load().settings.clone()
+    }
+
+    /// Takes a place under the cluster's limits. `None`: there is none left.
+    pub fn admit(&self, kind: Limited) -> Option<Permit> {
+        self.breaker.take(kind, &self.set.load().settings.limits)
+    }
+
+    /// What is in flight, and how often there was no room.
+    pub fn breaker(&self) -> &Breaker {
+        &self.breaker
+    }
+
+    /// Puts the end of an attempt to the record of its endpoint. `Some`: to be logged and counted.
+    pub fn record(
+        &self,
+        endpoint: &Arc<LiveEndpoint>,
+        answer: AnswerKind,
+        now_ms: u64,
+    ) -> Option<EjectionEvent> {
+        let set = self.set.load();
+        let rules = set.settings.outlier_detection.as_ref()?;
+        let event = ejection::record(rules, &set.all, endpoint, answer, now_ms);
+        if let Some(EjectionEvent::Ejected { .. }) = event {
+            set.health_changed();
+        }
+        event
+    }
+
+    /// To be called every `interval_ms` of the outlier detection: lets endpoints come back, and
+    /// judges success rates.
+    pub fn sweep(&self, now_ms: u64) -> Vec<EjectionEvent> {
+        let set = self.set.load();
+        let events = match &set.settings.outlier_detection {
+            Some(rules) => ejection::sweep(rules, &set.all, now_ms),
+            None => ejection::readmit_all(&set.all, now_ms),
+        };
+        set.health_changed();
+        events
     }
 }
 
 /// The next set of endpoints, each address once; what stays keeps its state.
-fn merge(old: &[Arc<LiveEndpoint>], next: &[Endpoint]) -> Vec<Arc<LiveEndpoint>> {
+fn merge(
+    old: &[Arc<LiveEndpoint>],
+    next: &[Endpoint],
+    active: &Arc<AtomicU32>,
+    now_ms: u64,
+) -> Vec<Arc<LiveEndpoint>> {
     let known: FxHashMap<SocketAddr, &Arc<LiveEndpoint>> =
         old.iter().map(|e| (e.endpoint.address, e)).collect();
     let mut seen = rustc_hash::FxHashSet::default();
@@ -64,15 +132,25 @@ fn merge(old: &[Arc<LiveEndpoint>], next: &[Endpoint]) -> Vec<Arc<LiveEndpoint>>
         .map(|e| match known.get(&e.address) {
             Some(live) if live.endpoint == *e => (*live).clone(),
             Some(live) if same_pod(&live.endpoint, e) => Arc::new(live.renewed(e.clone())),
-            _ => Arc::new(LiveEndpoint::new(e.clone())),
+            _ => Arc::new(LiveEndpoint::new(e.clone(), active.clone(), now_ms)),
         })
         .collect()
+}
+
+fn same(old: &[Arc<LiveEndpoint>], new: &[Arc<LiveEndpoint>]) -> bool {
+    old.len() == new.len() && old.iter().zip(new).all(|(old, new)| Arc::ptr_eq(old, new))
 }
 
 /// Whether an address still belongs to the pod it belonged to. An address that passed to another
 /// pod starts afresh: the load was the old pod's.
 fn same_pod(old: &Endpoint, new: &Endpoint) -> bool {
     old.workload.as_ref().map(|w| &w.key) == new.workload.as_ref().map(|w| &w.key)
+}
+
+/// Where round robin begins: not at the same endpoint for all clusters.
+fn rotation_start(key: &ClusterKey) -> u64 {
+    use std::hash::BuildHasher;
+    mix(rustc_hash::FxBuildHasher.hash_one(key))
 }
 
 #[cfg(test)]

@@ -4,7 +4,9 @@
 //! no clock, no socket, no randomness and no async; it opens no connection and changes no request.
 
 mod balance;
+mod breaker;
 mod cluster;
+mod ejection;
 mod endpoint;
 mod matcher;
 mod request;
@@ -12,7 +14,10 @@ mod retry;
 mod split;
 mod table;
 
+pub use balance::{Choice, key_hash};
+pub use breaker::{Breaker, Limited, Permit};
 pub use cluster::Cluster;
+pub use ejection::{AnswerKind, EjectionCause, EjectionEvent, Health};
 pub use endpoint::{ActiveRequest, LiveEndpoint};
 pub use request::RequestParts;
 pub use retry::{AttemptOutcome, RetryDecision, RetryPolicy};

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::limits::{STEERED_LINGER_TIMEOUT, WRITE_BUFFER_BYTES};
-use crate::tunnel_stream::TunnelStream;
+use crate::tunnel_stream::{TunnelStream, gather};
 
 /// Bytes read at once where a chunk is asked for.
 const CHUNK_BYTES: usize = 16 * 1024;
@@ -39,6 +39,14 @@ impl ClientStream {
         match self {
             Self::Tunnel(stream) => stream.push_back(bytes),
             Self::Steered(stream) => stream.unread = bytes,
+        }
+    }
+
+    /// Resets the stream; what was not sent yet is thrown away.
+    pub fn reset(&mut self) {
+        match self {
+            Self::Tunnel(stream) => stream.reset(),
+            Self::Steered(stream) => stream.reset(),
         }
     }
 
@@ -130,11 +138,17 @@ impl SteeredStream {
     }
 
     fn break_off(&mut self) {
+        if let Some(tcp) = &self.tcp {
+            // What was written goes first, as far as there is room for it. Fails on a dead socket.
+            let _ = tcp.try_write(&self.unsent);
+        }
+        self.reset();
+    }
+
+    fn reset(&mut self) {
         self.broken_off = true;
         if let Some(tcp) = &self.tcp {
-            // What was written goes first, as far as there is room for it; closing with linger 0 is
-            // how a socket sends a reset. Both fail only on a dead socket.
-            let _ = tcp.try_write(&self.unsent);
+            // Closing with linger 0 is how a socket sends a reset. Fails only on a dead socket.
             let _ = tcp.set_zero_linger();
         }
     }
@@ -226,11 +240,7 @@ impl AsyncWrite for SteeredStream {
         {
             return Pin::new(tcp).poll_write(cx, data);
         }
-        let room = WRITE_BUFFER_BYTES.saturating_sub(this.unsent.len());
-        let n = room.min(data.len());
-        this.unsent
-            .extend_from_slice(data.get(..n).unwrap_or_default());
-        Poll::Ready(Ok(n))
+        Poll::Ready(Ok(gather(&mut this.unsent, data)))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -102,6 +102,14 @@ pub const INNER_HEADER_BYTES_MAX: u32 = REQUEST_HEADER_BYTES_MAX as u32;
 /// connection is closed, GOAWAY with ENHANCE_YOUR_CALM.
 pub const INNER_MALFORMED_STREAMS_MAX: u32 = 32;
 
+/// Open streams and tunnels judged again at once when policy changes, before the worker serves others:
+/// 128 take well under a millisecond.
+pub const RECHECK_SLICE: usize = 128;
+
+/// How long an upgraded connection that policy no longer allows may take to end by itself, while its
+/// endpoint takes no bytes. Beyond: it is cut.
+pub const CLOSING_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Attempts to reach an endpoint: the first and two retries on connect failure, as Istio's default
 /// (specs/istio-waypoint.md 4.6).
 pub const CONNECT_ATTEMPTS_MAX: u32 = 3;

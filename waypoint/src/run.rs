@@ -92,6 +92,7 @@ pub fn start(settings: Settings) -> anyhow::Result<Running> {
     let identity = Arc::new(IdentitySource::load(files).context("load the identity")?);
     counters::TUNNEL_REFUSED.preset(Refusal::ALL.map(Refusal::as_str));
     counters::HANDSHAKE_FAILED.preset(accept::FAILURES);
+    counters::CLOSED_BY_POLICY.preset(["tcp", "upgraded", "tunnel"]);
     let in_force = InForce::default();
     in_force.readiness.remove(NotReady::NoIdentity);
     note_expiry(&identity);
@@ -126,6 +127,7 @@ pub fn start(settings: Settings) -> anyhow::Result<Running> {
             jwks: in_force.jwks.clone(),
             acceptor: Acceptor::new(&identity, in_force.mesh.clone())?,
             listener,
+            version: in_force.version.subscribe(),
             dialer: Dialer::new(identity.clone(), settings.upstream_hbone_port, own.clone()),
             pods: taken,
             beat: beat.clone(),

@@ -14,6 +14,7 @@ use cairn_filters::chain::PortChain;
 use cairn_routing::Cluster;
 use rustc_hash::FxHashMap;
 
+use crate::clock::now_ms;
 use crate::listener::admit::{Asked, Refusal};
 use crate::telemetry::exchange::StreamOrigin;
 
@@ -161,15 +162,12 @@ impl Runtime {
             service: workload.key.clone(),
             port: address.port(),
         };
-        let endpoint = Endpoint {
-            address,
-            workload: Some(workload.clone()),
-        };
+        let endpoint = Endpoint::new(address, Some(workload.clone()));
         Some(Arc::new(Target {
             service: None,
             protocol: AppProtocol::Sniff,
             chain,
-            cluster: Arc::new(Cluster::new(key, Arc::from([endpoint]))),
+            cluster: Arc::new(Cluster::new(key, &[endpoint], Arc::default(), now_ms())),
             destination: address,
         }))
     }
@@ -211,12 +209,14 @@ fn live_clusters(
 ) -> FxHashMap<ClusterKey, Arc<Cluster>> {
     let mut clusters = FxHashMap::default();
     for (key, endpoints) in &snapshot.clusters {
+        let settings = snapshot.cluster_settings.get(key).cloned();
+        let settings = settings.unwrap_or_default();
         let cluster = match previous.and_then(|p| p.clusters.get(key)) {
             Some(live) => {
-                live.update(endpoints.clone());
+                live.update(endpoints, settings, now_ms());
                 live.clone()
             }
-            None => Arc::new(Cluster::new(key.clone(), endpoints.clone())),
+            None => Arc::new(Cluster::new(key.clone(), endpoints, settings, now_ms())),
         };
         clusters.insert(key.clone(), cluster);
     }

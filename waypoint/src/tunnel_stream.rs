@@ -70,6 +70,11 @@ impl TunnelStream {
         let _ = self.send.send_data(unsent, false);
         // h2 forgets what is queued for a stream that is reset: the connection's task writes it first.
         tokio::task::yield_now().await;
+        self.reset();
+    }
+
+    /// Resets the stream; what was not sent yet is thrown away.
+    pub fn reset(&mut self) {
         self.send.send_reset(Reason::CONNECT_ERROR);
         self.write_ended = true;
     }
@@ -126,6 +131,14 @@ impl Drop for TunnelStream {
     }
 }
 
+/// Takes as much of `data` as a stream holds back until it is flushed, and answers how much that was.
+pub fn gather(unsent: &mut BytesMut, data: &[u8]) -> usize {
+    let room = WRITE_BUFFER_BYTES.saturating_sub(unsent.len());
+    let n = room.min(data.len());
+    unsent.extend_from_slice(data.get(..n).unwrap_or_default());
+    n
+}
+
 /// The peer reset the stream to say that it is done with it, after everything was delivered.
 fn is_clean_end(error: &h2::Error) -> bool {
     error.is_reset() && error.reason() == Some(Reason::NO_ERROR)
@@ -168,11 +181,7 @@ impl AsyncWrite for TunnelStream {
         if self.unsent.len() >= WRITE_BUFFER_BYTES {
             ready!(self.poll_send(cx))?;
         }
-        let room = WRITE_BUFFER_BYTES.saturating_sub(self.unsent.len());
-        let n = room.min(data.len());
-        self.unsent
-            .extend_from_slice(data.get(..n).unwrap_or_default());
-        Poll::Ready(Ok(n))
+        Poll::Ready(Ok(gather(&mut self.unsent, data)))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::drain::{Drain, InFlight};
 use crate::jwks::Jwks;
@@ -15,6 +15,7 @@ use crate::listener::steered::{self, PodListener};
 use crate::node::Beat;
 use crate::proxy::connector::Shared;
 use crate::proxy::engine::Engine;
+use crate::recheck::{self, Closing, Kept, Open, Registered};
 use crate::runtime::Runtime;
 use crate::telemetry;
 use crate::tls::{Acceptor, IdentitySource};
@@ -33,6 +34,8 @@ pub struct Worker {
     pub identity: Arc<IdentitySource>,
     /// Keys that verify tokens.
     pub jwks: Arc<Jwks>,
+    /// What is judged again when policy changes.
+    pub open: Arc<Open>,
     engine: OnceLock<Engine>,
 }
 
@@ -54,6 +57,8 @@ pub struct Parts {
     pub listener: std::net::TcpListener,
     /// The worker's own way to endpoints.
     pub dialer: Dialer,
+    /// Version of the snapshot in force.
+    pub version: watch::Receiver<u64>,
     /// Listeners of pods, as they are handed over.
     pub pods: mpsc::Receiver<PodListener>,
     /// Shows that the worker is alive.
@@ -72,6 +77,7 @@ impl Worker {
             drain: parts.drain,
             identity: parts.identity,
             jwks: parts.jwks,
+            open: Arc::default(),
             engine: OnceLock::new(),
         });
         let connections = Shared::new(parts.dialer);
@@ -85,6 +91,7 @@ impl Worker {
             accept::run(listener, parts.acceptor, worker.clone()),
             steered::take(parts.pods, worker.clone()),
             parts.beat.keep(),
+            recheck::follow(&worker, parts.version),
             sweep(&worker),
         );
         Ok(())
@@ -93,6 +100,13 @@ impl Worker {
     /// The HTTP engine. `None` before the worker listens.
     pub fn engine(&self) -> Option<&Engine> {
         self.engine.get()
+    }
+
+    /// From now on it is judged again when policy changes. `judged`: version of the snapshot that
+    /// allowed it; 0 for none.
+    pub fn keep_judging(&self, kept: Kept, judged: u64, closing: Arc<Closing>) -> Registered {
+        let runtime = self.runtime.load();
+        self.open.register(kept, judged, closing, &runtime)
     }
 
     /// Counts a refused CONNECT.

@@ -61,8 +61,9 @@ pub struct Failure {
     pub status: Status,
     /// In words, for the log; no part of a token is in them.
     pub reason: String,
-    /// The object and its rule, from 0, that refused. `None`: the token is for none of them.
-    pub rule: Option<(Origin, usize)>,
+    /// The object and its rule, from 0, that refused; no rule if the object as a whole is broken.
+    /// `None`: the token is for none of them.
+    pub rule: Option<(Origin, Option<usize>)>,
     /// Keys that might verify it if they were fetched again.
     pub refresh: Option<RemoteKeys>,
 }
@@ -200,14 +201,7 @@ impl Authenticator {
         memory: &mut Memory,
         now_s: i64,
     ) -> Result<Login, Failure> {
-        if let Some((origin, reason)) = &self.broken {
-            return Err(Failure {
-                status: Status::BadSignature,
-                reason: format!("{origin} is not in force: {reason}"),
-                rule: None,
-                refresh: None,
-            });
-        }
+        self.refuse_if_broken()?;
         // A preflight is the browser's, which sends no token with it (specs/istio-waypoint.md 4.9).
         if self.rules.is_empty() || is_preflight(request) {
             return Ok(Login::default());
@@ -223,6 +217,32 @@ impl Authenticator {
             return Err(self.failure(Status::TooMany, None, None));
         }
         self.verify_all(&found, keys, memory, now_s)
+    }
+
+    /// What a login that older rules gave is worth under these: all of it while its token's issuer is
+    /// trusted, else it is nobody's. Its times are not looked at again.
+    ///
+    /// # Errors
+    /// [`Failure`]: nothing passes here.
+    pub fn renew(&self, login: &Login) -> Result<Login, Failure> {
+        self.refuse_if_broken()?;
+        let trusts = |token: &Token| self.rules.iter().any(|r| *r.rule.issuer == *token.issuer);
+        match login.token() {
+            Some(token) if trusts(token) => Ok(login.clone()),
+            _ => Ok(Login::default()),
+        }
+    }
+
+    fn refuse_if_broken(&self) -> Result<(), Failure> {
+        let Some((origin, reason)) = &self.broken else {
+            return Ok(());
+        };
+        Err(Failure {
+            status: Status::BadSignature,
+            reason: format!("{origin} is not in force: {reason}"),
+            rule: Some((origin.clone(), None)),
+            refresh: None,
+        })
     }
 
     fn verify_all(
@@ -334,7 +354,7 @@ impl Authenticator {
         Failure {
             status,
             reason,
-            rule: rule.map(|rule| (rule.origin.clone(), rule.index)),
+            rule: rule.map(|rule| (rule.origin.clone(), Some(rule.index))),
             refresh: None,
         }
     }

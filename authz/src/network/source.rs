@@ -11,7 +11,7 @@ use cairn_config_schema::snapshot::{
 use ipnet::IpNet;
 use rustc_hash::FxHashMap;
 
-use crate::facts::Facts;
+use crate::facts::{Attestation, Facts};
 
 /// The source of a request or stream.
 pub(super) struct Source<'a> {
@@ -19,7 +19,10 @@ pub(super) struct Source<'a> {
     ip: IpAddr,
     /// The workload with the source's address and identity.
     pub(super) workload: Option<&'a Workload>,
-    /// It has shown a certificate of the mesh.
+    /// It has the identity of a workload of the mesh.
+    has_identity: bool,
+    /// And has shown a certificate for it. Plain text out of a pod's own network namespace is no mutual
+    /// authentication, whoever vouches for it (specs/policies.md 2.1.6: "plaintext: deny").
     pub(super) authenticated: bool,
 }
 
@@ -48,13 +51,14 @@ impl<'a> Source<'a> {
             view,
             ip,
             workload,
-            authenticated: facts.peer.is_some(),
+            has_identity: facts.peer.is_some(),
+            authenticated: facts.peer.is_some() && facts.attested_by == Attestation::Certificate,
         }
     }
 
     /// Whether it is known to be a workload of the mesh.
     fn is_endpoint(&self) -> bool {
-        self.workload.is_some() || self.authenticated
+        self.workload.is_some() || self.has_identity
     }
 
     /// Whether the source is among those of a rule.

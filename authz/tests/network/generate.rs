@@ -225,7 +225,7 @@ fn ports() -> impl Strategy<Value = Option<Vec<PortSet>>> {
     weighted(0.6, vec(set, 0..3))
 }
 
-fn policy(surface: Surface, default_deny: bool, rules: Vec<NetworkRule>) -> NetworkPolicy {
+pub fn policy(surface: Surface, default_deny: bool, rules: Vec<NetworkRule>) -> NetworkPolicy {
     NetworkPolicy {
         origin: Origin {
             kind: Kind::CiliumNetworkPolicy,

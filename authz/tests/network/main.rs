@@ -11,3 +11,4 @@ mod dry_run;
 mod generate;
 mod oracle;
 mod properties;
+mod steered;

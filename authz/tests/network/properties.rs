@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cairn_authz::{Facts, HeaderEdit, HttpFacts, Network, PolicySet};
+use cairn_authz::{Attestation, Facts, HeaderEdit, HttpFacts, Network, PolicySet};
 use cairn_config_schema::origin::ObjectKey;
 use cairn_config_schema::snapshot::{ClusterKey, NetworkPolicies, NetworkPolicy, NetworkSubject};
 use http::HeaderMap;
@@ -42,6 +42,7 @@ pub fn with_facts<T>(request: &Request, f: impl FnOnce(&Facts<'_>) -> T) -> T {
     let http = request.http.as_ref();
     f(&Facts {
         peer: Some(&peer),
+        attested_by: Attestation::Certificate,
         source_ip: address(),
         remote_ip: address(),
         destination_ip: "10.96.0.1".parse().unwrap(),

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use cairn_authz::{Facts, HttpFacts, PolicySet, Token, Verdict};
+use cairn_authz::{Attestation, Facts, HttpFacts, PolicySet, Token, Verdict};
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::origin::{Kind, ObjectKey, Origin};
 use cairn_config_schema::snapshot::{
@@ -50,6 +50,7 @@ impl Request {
     pub fn facts(&self) -> Facts<'_> {
         Facts {
             peer: self.peer.as_ref(),
+            attested_by: Attestation::Certificate,
             source_ip: self.source_ip,
             remote_ip: self.remote_ip,
             destination_ip: self.destination_ip,

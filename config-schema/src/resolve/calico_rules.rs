@@ -66,8 +66,8 @@ pub(super) fn rule(
         read
     };
     let never = protocol(&rule.protocol, "protocol") == Some(false)
-        || protocol(&rule.not_protocol, "notProtocol") == Some(true)
-        || rule.icmp.is_some();
+        || protocol(&rule.not_protocol, "notProtocol") == Some(true);
+    check_protocol(rule, &path, reading);
     let mut broken = None;
     let from = source(rule, &path, &mut broken, reading);
     let ports = destination(rule.destination.as_ref(), &path, &mut broken, reading);
@@ -85,6 +85,40 @@ pub(super) fn rule(
         authentication: None,
         broken,
     })
+}
+
+/// Criteria that only some protocols have, beside a protocol that has them not. Calico's API refuses
+/// that; a Deny of it must not be taken for one that is never about TCP.
+fn check_protocol(rule: &CalicoRule, path: &str, reading: &mut Reading<'_>) {
+    let of_icmp = rule.protocol.as_ref().is_some_and(is_icmp);
+    for (there, field) in [
+        (rule.icmp.is_some(), "icmp"),
+        (rule.not_icmp.is_some(), "notICMP"),
+    ] {
+        if there && !of_icmp {
+            let message = format!("{field} needs protocol: ICMP or ICMPv6");
+            let hint = "write the protocol, or remove it from a rule for TCP";
+            reading.refuse(&format!("{path}.{field}"), message, hint);
+        }
+    }
+    let of_tcp = rule
+        .protocol
+        .as_ref()
+        .is_none_or(|p| is_tcp(p) != Some(false));
+    if rule.http.is_some() && !of_tcp {
+        let message = "http needs protocol: TCP, or none";
+        reading.refuse(&format!("{path}.http"), message, "write protocol: TCP");
+    }
+}
+
+fn is_icmp(protocol: &IntOrString) -> bool {
+    match protocol {
+        IntOrString::Int(number) => matches!(number, 1 | 58),
+        IntOrString::String(name) => {
+            let names = ["ICMP", "ICMPv6", "1", "58"];
+            names.iter().any(|n| name.eq_ignore_ascii_case(n))
+        }
+    }
 }
 
 /// Whether a protocol is TCP; `None`: it is no protocol. Calico reads names in any case and numbers
@@ -159,8 +193,9 @@ fn source(
     let names = accounts
         .and_then(|a| a.names.as_ref())
         .filter(|n| !n.is_empty());
-    // A selector of a namespaced policy is for its own namespace unless it says where.
-    let narrowed = selector.is_some() || names.is_some();
+    // A selector of a namespaced policy is for its own namespace unless it says where, and so is
+    // what is said only of those that it is not for (specs/policies.md 2.5).
+    let narrowed = selector.is_some() || not_selector.is_some() || names.is_some();
     if narrowed && namespace_selector.is_none() && !reading.is_clusterwide() {
         let own = in_namespace(&reading.origin.key.namespace);
         let inner = selector.unwrap_or(LabelExpression::everything());

@@ -2,6 +2,9 @@
 
 use crate::snapshot::LabelExpression;
 
+/// Calico gives it to everything that is in a namespace.
+const NAMESPACE_LABEL: &str = "projectcalico.org/namespace";
+
 /// Nesting of one expression.
 const DEPTH_MAX: usize = 64;
 
@@ -87,9 +90,9 @@ impl<'t> Parser<'t> {
         if self.take("all()") {
             return Ok(LabelExpression::everything());
         }
-        // What is in no namespace: no pod is.
+        // What is in no namespace: no pod is; a source that nobody knows may be.
         if self.take("global()") {
-            return Ok(LabelExpression::Any(Vec::new()));
+            return Ok(LabelExpression::Has(NAMESPACE_LABEL.into()).negated());
         }
         if self.take("has(") {
             let key = self.key()?;
@@ -201,7 +204,7 @@ mod tests {
     fn holds(text: &str) -> Truth {
         let labels = |key: &str| match key {
             "app" => Label::Value("web"),
-            "projectcalico.org/name" => Label::Value("shop"),
+            "projectcalico.org/name" | "projectcalico.org/namespace" => Label::Value("shop"),
             _ => Label::Absent,
         };
         parse(text).unwrap().holds(&labels)

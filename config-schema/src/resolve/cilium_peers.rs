@@ -20,12 +20,19 @@ pub(super) fn subject(
     path: &str,
     reading: &mut Reading<'_>,
 ) -> Option<LabelExpression> {
-    if !reading.is_clusterwide() && names(selector, |key| key == NAMESPACE_LABEL) {
-        let message = "a policy selects workloads of its own namespace only";
-        let effect = "workloads that the selector places elsewhere are not selected";
-        reading.warn(Code::BadValue, path, message, effect);
+    if reading.is_clusterwide() || !names(selector, |key| key == NAMESPACE_LABEL) {
+        return expression(selector, path, reading);
     }
-    expression(selector, path, reading)
+    let message = "a policy selects workloads of its own namespace only";
+    let effect = "workloads that the selector places elsewhere are not selected";
+    reading.warn(Code::BadValue, path, message, effect);
+    // Cilium replaces what `matchLabels` says with this very key, and leaves all else that is said
+    // of the namespace as one more condition.
+    let mut selector = selector.clone();
+    for labels in selector.match_labels.iter_mut() {
+        labels.retain(|key, _| key.strip_prefix("k8s:") != Some(NAMESPACE_LABEL));
+    }
+    expression(&selector, path, reading)
 }
 
 /// `from...` of a rule. The fields exclude each other; one that is there and empty is nobody.

@@ -200,9 +200,7 @@ impl Picking<'_> {
         if self.node.is_some_and(|node| on_node != Some(node)) {
             return None;
         }
-        Some(Endpoint {
-            address: SocketAddr::new(address, port),
-            workload: workload.cloned(),
-        })
+        let address = SocketAddr::new(address, port);
+        Some(Endpoint::new(address, workload.cloned()))
     }
 }

@@ -126,6 +126,7 @@ pub fn resolve(resources: &Resources, options: &Options) -> Snapshot {
             .collect(),
         workloads: pods.by_address,
         clusters,
+        cluster_settings: Default::default(),
         network,
         authentications,
         diagnostics: findings,

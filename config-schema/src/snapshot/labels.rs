@@ -170,6 +170,10 @@ const CILIUM_CLUSTER: &str = "io.cilium.k8s.policy.cluster";
 const CILIUM_NAMESPACE_LABELS: &str = "io.cilium.k8s.namespace.labels.";
 const CALICO_NAMESPACE: &str = "projectcalico.org/namespace";
 const CALICO_ACCOUNT: &str = "projectcalico.org/serviceaccount";
+/// Labels that a pod inherits from its namespace and its service account, as Calico's selectors see
+/// them.
+const CALICO_OF_NAMESPACE: &str = "pcns.";
+const CALICO_OF_ACCOUNT: &str = "pcsa.";
 const CALICO_ORCHESTRATOR: &str = "projectcalico.org/orchestrator";
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 const CALICO_NAME: &str = "projectcalico.org/name";
@@ -190,8 +194,18 @@ pub struct LabelView<'a> {
 impl<'a> LabelView<'a> {
     /// A label of the pod, with those that Cilium and Calico add to it (specs/policies.md 2.1.1, 2.5).
     pub fn of_pod(&self, key: &str) -> Label<'a> {
-        if let Some(key) = key.strip_prefix(CILIUM_NAMESPACE_LABELS) {
+        // What is inherited is never taken from the pod's own labels: whoever may write those could
+        // choose.
+        let inherited = key.strip_prefix(CILIUM_NAMESPACE_LABELS);
+        if let Some(key) = inherited.or_else(|| key.strip_prefix(CALICO_OF_NAMESPACE)) {
             return self.of_namespace(key);
+        }
+        if let Some(key) = key.strip_prefix(CALICO_OF_ACCOUNT) {
+            return match key {
+                CALICO_NAME => known(self.service_account),
+                // Labels of service accounts are in no object a waypoint reads.
+                _ => Label::Unknown,
+            };
         }
         match key {
             CILIUM_NAMESPACE | CALICO_NAMESPACE => known(self.namespace),
@@ -206,7 +220,7 @@ impl<'a> LabelView<'a> {
     /// A label of the namespace, with those that Kubernetes and Calico add to it.
     pub fn of_namespace(&self, key: &str) -> Label<'a> {
         match key {
-            NAMESPACE_NAME | CALICO_NAME => known(self.namespace),
+            NAMESPACE_NAME | CALICO_NAME | CALICO_NAMESPACE => known(self.namespace),
             key => in_labels(self.namespace_labels, key),
         }
     }
@@ -269,11 +283,23 @@ mod tests {
                 "shop",
             ),
             ("projectcalico.org/namespace", "shop"),
+            ("pcns.team", "a"),
+            ("pcns.projectcalico.org/name", "shop"),
+            ("pcsa.projectcalico.org/name", "web"),
         ] {
             assert_eq!(view.of_pod(key), Label::Value(value), "{key}");
         }
         assert_eq!(view.of_pod("app"), Label::Unknown);
         assert_eq!(view.of_namespace("other"), Label::Absent);
+        assert_eq!(view.of_pod("pcns.other"), Label::Absent);
+        assert_eq!(view.of_pod("pcsa.team"), Label::Unknown);
         assert_eq!(view.of_pod("reserved:host"), Label::Unknown);
+        let own = labels(&[("pcns.team", "b"), ("pcsa.team", "b")]);
+        let liar = LabelView {
+            pod: Some(&own),
+            ..view
+        };
+        assert_eq!(liar.of_pod("pcns.team"), Label::Value("a"));
+        assert_eq!(liar.of_pod("pcsa.team"), Label::Unknown);
     }
 }

@@ -5,6 +5,7 @@
 //! to it. Routing and authorization compile it further; nothing in the data path reads YAML.
 
 mod authentication;
+mod balancing;
 mod calico_path;
 mod l7_ports;
 mod labels;
@@ -24,6 +25,10 @@ use serde::Serialize;
 pub use authentication::{
     Authentications, ClaimHeader, JwtRule, KeySource, RemoteKeys, RequestAuthentication,
     RequestPrincipal, TokenHeader,
+};
+pub use balancing::{
+    Balancer, ClusterSettings, ConnectionLimits, ConsistentHash, HashBy, HashTable, LoadBalancing,
+    OutlierDetection, SuccessRate, Warmup,
 };
 pub use calico_path::calico_path;
 pub use l7_ports::L7Port;
@@ -72,6 +77,9 @@ pub struct Snapshot {
     /// Endpoints that may receive traffic, by service and service port.
     #[serde(serialize_with = "by_text")]
     pub clusters: BTreeMap<ClusterKey, Arc<[Endpoint]>>,
+    /// How they are balanced and limited; those without an entry are as by default.
+    #[serde(serialize_with = "by_text")]
+    pub cluster_settings: BTreeMap<ClusterKey, Arc<ClusterSettings>>,
     /// Network policies of Cilium and Calico, and what they select.
     pub network: NetworkPolicies,
     /// Whose tokens are taken, by service.

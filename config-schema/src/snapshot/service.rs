@@ -107,9 +107,24 @@ pub struct Endpoint {
     pub address: SocketAddr,
     /// The pod, when one with this address is known.
     pub workload: Option<Arc<Workload>>,
+    /// Its share of requests beside the others'; at least 1.
+    pub weight: u32,
+    /// Endpoints of the lowest number are picked while enough of them are there: how far away it is,
+    /// seen from this waypoint.
+    pub priority: u8,
 }
 
 impl Endpoint {
+    /// An endpoint with the share and distance of any other.
+    pub fn new(address: SocketAddr, workload: Option<Arc<Workload>>) -> Self {
+        Self {
+            address,
+            workload,
+            weight: 1,
+            priority: 0,
+        }
+    }
+
     /// The identity that must be at the other end of the tunnel. `None`: not reachable by HBONE,
     /// plain TCP is used.
     pub fn hbone_identity(&self) -> Option<&Identity> {

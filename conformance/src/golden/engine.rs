@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use cairn_authz::{Verdict, Would, jwt};
+use cairn_authz::{Attestation, Verdict, Would, jwt};
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::origin::{ObjectKey, Origin};
 use cairn_config_schema::snapshot::{
@@ -149,9 +149,9 @@ fn protocol(port: &ServicePort) -> &'static str {
 }
 
 fn judge_tcp(served: &Served, ask: &Ask, judged: &mut Judged) {
-    let (peer, ip) = (ask.peer(), ask.source_ip());
-    let facts = chain::tcp_facts(Some(&peer), ip, served.address);
-    let verdict = served.chain.decide_tcp(Some(&peer), ip, served.address);
+    let (peer, ip, by) = (ask.peer(), ask.source_ip(), Attestation::Certificate);
+    let facts = chain::tcp_facts(Some(&peer), by, ip, served.address);
+    let verdict = served.chain.decide_tcp(Some(&peer), by, ip, served.address);
     tell_verdict(
         &verdict,
         verdict.reason(served.chain.policies(), &facts),
@@ -183,6 +183,7 @@ fn judge_http(snapshot: &Snapshot, served: &Served, ask: &Ask, judged: &mut Judg
     served.chain.take_token(&login, &mut headers);
     let view = RequestView {
         peer: Some(&peer),
+        attested_by: Attestation::Certificate,
         source_ip: ask.source_ip(),
         destination: served.address,
         method: &method,

@@ -26,6 +26,7 @@ mod http2_inside;
 mod log;
 mod mesh;
 mod paths;
+mod recheck;
 mod refusals;
 mod smuggling;
 mod tcp;

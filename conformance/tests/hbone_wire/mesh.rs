@@ -26,7 +26,7 @@ pub const QUIET: &str = "10.96.1.4:7";
 pub const GUESS: &str = "10.96.1.5:4000";
 
 /// Longer than anything here takes, the drain included.
-const DEADLINE: Duration = Duration::from_secs(30);
+pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A waypoint and what is behind it.
 pub struct Mesh {

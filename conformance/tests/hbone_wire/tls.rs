@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::certificates::{below_intermediate, dns_name, signed_by_root, uri_name};
-use crate::mesh::{MAIL, Mesh, WEB};
+use crate::mesh::{DEADLINE, MAIL, Mesh, WEB};
 
 const VIEWER: &str = "spiffe://cluster.local/ns/shop/sa/viewer";
 const WAYPOINT: &str = "spiffe://cluster.local/ns/shop/sa/waypoint";
@@ -238,7 +238,17 @@ async fn an_alias_of_the_trust_domain_counts_while_it_is_configured() {
         .metric_reaches("cairn_snapshot_version", &[], before + 1.0)
         .await;
     assert!(!mesh.accepts(&tls).await, "no longer for new connections");
-    assert!(tunnel.open(WEB).await.is_ok(), "an open tunnel goes on");
+    let ended = tokio::time::timeout(DEADLINE, tunnel.ended).await;
+    ended
+        .expect("an open tunnel is closed too")
+        .expect("a task")
+        .ok();
+    let label = &["kind=\"tunnel\""];
+    let cairn = mesh.cairn();
+    assert_eq!(
+        cairn.metric("cairn_closed_by_policy_total", label).await,
+        1.0
+    );
 }
 
 #[tokio::test]

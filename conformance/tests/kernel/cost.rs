@@ -9,7 +9,7 @@ use cairn_kernel_redirect::{EnrolledPod, Redirect, netns_cookie};
 use serde_json::json;
 
 use crate::lab::{LISTENER_PORT, Lab, listen_on_loopback};
-use crate::steering::flagged;
+use crate::scene::flagged;
 
 const ROUNDS: usize = 7;
 const CONNECTIONS: u32 = 2000;

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::lab::{Lab, Pod};
 use crate::processes::{App, Ready};
-use crate::steering::flagged;
+use crate::scene::flagged;
 
 /// Long enough for a loaded machine, far shorter than a SYN's first retransmission (1 s).
 const AT_ONCE: Duration = Duration::from_millis(500);

@@ -2,6 +2,8 @@
 //! connected to one namespace, the hub, that has every service's address. Nothing of it is in the
 //! host's namespace, so that laboratories never meet. Asserts nothing about the redirect.
 
+mod remains;
+
 use std::cell::Cell;
 use std::fs;
 use std::io::Write;
@@ -18,6 +20,7 @@ use cairn_kernel_redirect::{
 use nix::sched::{CloneFlags, setns};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use self::remains::{remove_cgroup, remove_namespace, sweep};
 use crate::processes::{App, Ready, StandIn, script};
 
 /// How names of namespaces, cgroups and pins begin; the process id follows, so that what a killed
@@ -343,18 +346,6 @@ fn run(command: &mut Command) -> Result<(), String> {
     Err(format!("{command:?}: {}", said.trim()))
 }
 
-/// Its interfaces go with it, but only when the last process inside is gone.
-fn remove_namespace(name: &str) {
-    let _ = run(Command::new("ip").args(["netns", "del", name]));
-}
-
-/// Kills what is left in a cgroup and removes it and those below.
-fn remove_cgroup(cgroup: &Path) {
-    let _ = fs::write(cgroup.join("cgroup.kill"), "1");
-    // A cgroup is busy until its processes are reaped, of which nobody tells.
-    let _ = in_time(|| remove_folders(cgroup));
-}
-
 /// Waits for a state that sends no event.
 pub fn until(what: &str, ready: impl FnMut() -> bool) {
     assert!(in_time(ready), "not in time: {what}");
@@ -369,50 +360,6 @@ fn in_time(mut ready: impl FnMut() -> bool) -> bool {
         std::thread::sleep(Duration::from_millis(5));
     }
     true
-}
-
-fn remove_folders(folder: &Path) -> bool {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_folders(&entry.path());
-        }
-    }
-    fs::remove_dir(folder).is_ok() || !folder.exists()
-}
-
-/// Removes what laboratories of processes left that are gone.
-fn sweep() {
-    let Some(root) = cgroup2_root() else {
-        return;
-    };
-    for name in left_in(Path::new("/sys/fs/bpf")) {
-        let place = Place {
-            bpffs: Path::new("/sys/fs/bpf").join(name),
-            cgroup: root.clone(),
-        };
-        let _ = Redirect::detach(&place);
-    }
-    for name in left_in(Path::new("/run/netns")) {
-        remove_namespace(&name);
-    }
-    for name in left_in(&root) {
-        remove_cgroup(&root.join(name));
-    }
-}
-
-/// Names in a folder that belong to laboratories whose process is gone.
-fn left_in(folder: &Path) -> Vec<String> {
-    let names = fs::read_dir(folder).into_iter().flatten().flatten();
-    names
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .filter(|name| {
-            let mut parts = name.split('-');
-            parts.next() == Some(PREFIX)
-                && parts
-                    .next()
-                    .is_some_and(|process| !Path::new("/proc").join(process).exists())
-        })
-        .collect()
 }
 
 fn nodad(ip: IpAddr) -> &'static str {

@@ -9,36 +9,29 @@ use serde_json::json;
 use socket2::{Domain, Socket, Type};
 
 use crate::lab::{LISTENER_PORT, Lab, listen_on_loopback, until};
-use crate::steering::flagged;
+use crate::scene::{Scene, flagged, reached};
 
 #[test]
 fn whoever_attaches_next_takes_over_with_flows_and_connects_undisturbed() {
-    let Some(mut lab) = Lab::new() else { return };
-    lab.address("10.96.0.1");
-    let pod = lab.pod("a");
-    let _server = lab.server("server", &[("10.96.0.1", 81)]);
-    let mut redirect = lab.attach();
-    let _waypoint = lab.enrol(&mut redirect, &pod);
-    redirect
-        .set_services(&[flagged("10.96.0.1:80", 9)])
+    let Some(mut scene) = Scene::new(&[("10.96.0.1", 81)], &[flagged("10.96.0.1:80", 9)]) else {
+        return;
+    };
+    scene
+        .app
+        .connect("10.96.0.1:80", json!({"name": "l7"}))
         .unwrap();
-    let mut app = pod.app();
-    app.connect("10.96.0.1:80", json!({"name": "l7"})).unwrap();
-    app.connect("10.96.0.1:81", json!({"name": "l4"})).unwrap();
-    let before = redirect.status().unwrap();
-    drop(redirect);
+    scene
+        .app
+        .connect("10.96.0.1:81", json!({"name": "l4"}))
+        .unwrap();
+    let before = scene.redirect.status().unwrap();
+    drop(scene.redirect);
 
     // Nobody is loaded; the kernel goes on by itself.
-    assert_eq!(
-        app.connect("10.96.0.1:80", json!({})).unwrap().server,
-        "waypoint"
-    );
+    assert_eq!(reached(&mut scene.app, "10.96.0.1:80").unwrap(), "waypoint");
     for _ in 0..3 {
-        let redirect = lab.attach();
-        assert_eq!(
-            app.connect("10.96.0.1:80", json!({})).unwrap().server,
-            "waypoint"
-        );
+        let redirect = scene.lab.attach();
+        assert_eq!(reached(&mut scene.app, "10.96.0.1:80").unwrap(), "waypoint");
         let after = redirect.status().unwrap();
         assert_eq!(
             (&after.services, &after.pods),
@@ -57,31 +50,24 @@ fn whoever_attaches_next_takes_over_with_flows_and_connects_undisturbed() {
         assert_eq!(programs(&after), programs(&before));
         assert_ne!(after.programs[0].id, before.programs[0].id, "replaced");
     }
-    let after = lab.attach().status().unwrap();
+    let after = scene.lab.attach().status().unwrap();
     assert_eq!((after.counters.steered, after.counters.refused), (5, 0));
-    assert_eq!(app.say("l7").unwrap(), "waypoint");
-    assert_eq!(app.say("l4").unwrap(), "server");
+    assert_eq!(scene.app.say("l7").unwrap(), "waypoint");
+    assert_eq!(scene.app.say("l4").unwrap(), "server");
 }
 
 /// The server would answer whoever went direct.
 #[test]
 fn no_connection_goes_astray_while_the_program_is_replaced() {
-    let Some(mut lab) = Lab::new() else { return };
-    lab.address("10.96.0.1");
-    let pod = lab.pod("a");
-    let _server = lab.server("server", &[("10.96.0.1", 80)]);
-    let mut redirect = lab.attach();
-    let _waypoint = lab.enrol(&mut redirect, &pod);
-    redirect
-        .set_services(&[flagged("10.96.0.1:80", 1)])
-        .unwrap();
+    let Some(mut scene) = Scene::new(&[("10.96.0.1", 80)], &[flagged("10.96.0.1:80", 1)]) else {
+        return;
+    };
     let done = AtomicBool::new(false);
-    let mut app = pod.app();
     let connections = std::thread::scope(|scope| {
         let connecting = scope.spawn(|| {
             let mut connections = 0;
             while !done.load(Ordering::Relaxed) && connections < 20_000 {
-                let reached = app.connect("10.96.0.1:80", json!({})).unwrap();
+                let reached = scene.app.connect("10.96.0.1:80", json!({})).unwrap();
                 assert_eq!(reached.server, "waypoint", "connection {connections}");
                 assert_eq!(reached.peer, "10.96.0.1:80".parse().unwrap());
                 connections += 1;
@@ -89,12 +75,12 @@ fn no_connection_goes_astray_while_the_program_is_replaced() {
             connections
         });
         for _ in 0..10 {
-            drop(lab.attach());
+            drop(scene.lab.attach());
         }
         done.store(true, Ordering::Relaxed);
         connecting.join().unwrap()
     });
-    let counters = redirect.status().unwrap().counters;
+    let counters = scene.counters();
     assert_eq!((counters.steered, counters.refused), (connections, 0));
     assert!(connections > 10, "{connections} while it was replaced");
 }
@@ -325,50 +311,54 @@ fn a_socket_that_can_not_be_steered_to_is_refused_with_the_reason() {
 
 #[test]
 fn connections_from_before_a_service_was_flagged_are_counted_and_closed() {
-    let Some(mut lab) = Lab::new() else { return };
-    lab.address("10.96.0.1");
-    lab.address("fd00:96::1");
-    let pod = lab.pod("a");
-    let _server = lab.server(
-        "server",
+    let Some(mut scene) = Scene::new(
         &[("10.96.0.1", 80), ("10.96.0.1", 81), ("fd00:96::1", 80)],
-    );
-    let mut redirect = lab.attach();
-    let _waypoint = lab.enrol(&mut redirect, &pod);
-    let mut app = pod.app();
-    app.connect("10.96.0.1:80", json!({"name": "v4"})).unwrap();
-    app.connect("[::ffff:10.96.0.1]:80", json!({"name": "mapped"}))
+        &[],
+    ) else {
+        return;
+    };
+    scene
+        .app
+        .connect("10.96.0.1:80", json!({"name": "v4"}))
         .unwrap();
-    app.connect("10.96.0.1:81", json!({"name": "other"}))
+    scene
+        .app
+        .connect("[::ffff:10.96.0.1]:80", json!({"name": "mapped"}))
         .unwrap();
-    redirect
+    scene
+        .app
+        .connect("10.96.0.1:81", json!({"name": "other"}))
+        .unwrap();
+    scene
+        .redirect
         .set_services(&[flagged("10.96.0.1:80", 1)])
         .unwrap();
-    app.connect("10.96.0.1:80", json!({"name": "steered"}))
+    scene
+        .app
+        .connect("10.96.0.1:80", json!({"name": "steered"}))
         .unwrap();
     assert_eq!(
-        app.say("v4").unwrap(),
+        scene.app.say("v4").unwrap(),
         "server",
         "an old connection stays direct"
     );
 
     // Of an IPv6 service too.
-    app.connect("[fd00:96::1]:80", json!({"name": "v6"}))
+    scene
+        .app
+        .connect("[fd00:96::1]:80", json!({"name": "v6"}))
         .unwrap();
     let v6 = "[fd00:96::1]:80".parse().unwrap();
-    assert_eq!(pod.within(|| existing::destroy(v6)).unwrap(), 1);
-    assert_eq!(app.say("v6"), Err("ECONNABORTED".into()));
+    assert_eq!(scene.pod.within(|| existing::destroy(v6)).unwrap(), 1);
+    assert_eq!(scene.app.say("v6"), Err("ECONNABORTED".into()));
 
     let to = "10.96.0.1:80".parse().unwrap();
-    assert_eq!(pod.within(|| existing::count(to)).unwrap(), 2);
-    assert_eq!(pod.within(|| existing::destroy(to)).unwrap(), 2);
-    assert_eq!(pod.within(|| existing::count(to)).unwrap(), 0);
-    assert_eq!(app.say("v4"), Err("ECONNABORTED".into()));
-    assert_eq!(app.say("mapped"), Err("ECONNABORTED".into()));
-    assert_eq!(app.say("other").unwrap(), "server");
-    assert_eq!(app.say("steered").unwrap(), "waypoint");
-    assert_eq!(
-        app.connect("10.96.0.1:80", json!({})).unwrap().server,
-        "waypoint"
-    );
+    assert_eq!(scene.pod.within(|| existing::count(to)).unwrap(), 2);
+    assert_eq!(scene.pod.within(|| existing::destroy(to)).unwrap(), 2);
+    assert_eq!(scene.pod.within(|| existing::count(to)).unwrap(), 0);
+    assert_eq!(scene.app.say("v4"), Err("ECONNABORTED".into()));
+    assert_eq!(scene.app.say("mapped"), Err("ECONNABORTED".into()));
+    assert_eq!(scene.app.say("other").unwrap(), "server");
+    assert_eq!(scene.app.say("steered").unwrap(), "waypoint");
+    assert_eq!(scene.reached("10.96.0.1:80").unwrap(), "waypoint");
 }

@@ -13,12 +13,15 @@
 
 mod cost;
 mod failure;
+mod hang;
 mod lab;
 mod lifecycle;
 mod mesh;
 mod node;
 mod object;
 mod processes;
+mod scene;
 mod services;
 mod sockets;
 mod steering;
+mod tunnelled;

@@ -119,6 +119,8 @@ pub struct Mesh {
     folder: tempfile::TempDir,
     /// A pod that is listed.
     pub client: Pod,
+    /// Who issues certificates.
+    pub identities: Identities,
     _servers: Vec<Echo>,
 }
 
@@ -150,10 +152,13 @@ impl Mesh {
             ]
         });
         let folder = tempfile::tempdir().unwrap();
+        let identities = Identities::new(folder.path());
+        identities.folder_of("shop/waypoint");
         let mesh = Self {
             lab,
             folder,
             client,
+            identities,
             _servers: servers,
         };
         mesh.configure(&format!(
@@ -164,7 +169,6 @@ impl Mesh {
             slice("open", OPEN)
         ));
         mesh.list(&[("client", &mesh.client)]);
-        Identities::new(mesh.folder.path()).folder_of("shop/waypoint");
         Some(mesh)
     }
 
@@ -192,8 +196,11 @@ impl Mesh {
 
     /// `cairn node ...` as an operator runs it, in the waypoint's cgroup.
     pub fn cairn(&self, arguments: &[&str]) -> Command {
-        let here = Path::new("/proc/self/ns/net");
-        let mut cairn = command(here, &self.lab.waypoint_cgroup(), &workspace::cairn());
+        self.cairn_in(Path::new("/proc/self/ns/net"), arguments)
+    }
+
+    fn cairn_in(&self, netns: &Path, arguments: &[&str]) -> Command {
+        let mut cairn = command(netns, &self.lab.waypoint_cgroup(), &workspace::cairn());
         let place = self.lab.place();
         cairn.arg("node").args(arguments);
         cairn.arg("--bpffs").arg(&place.bpffs);
@@ -208,7 +215,16 @@ impl Mesh {
 
     /// Starts the agent and waits until it steers.
     pub fn agent(&self) -> Process {
-        let mut cairn = self.cairn(&[]);
+        self.start(self.cairn(&[]))
+    }
+
+    /// As [`agent`](Self::agent), with the hub as the node's own network: what it dials by itself it
+    /// dials from there.
+    pub fn agent_in_hub(&self, flags: &[&str]) -> Process {
+        self.start(self.cairn_in(&self.lab.hub().netns, flags))
+    }
+
+    fn start(&self, mut cairn: Command) -> Process {
         cairn.arg("--config").arg(self.path("mesh.yaml"));
         cairn.arg("--pods").arg(self.path("pods.json"));
         cairn.arg("--identity-dir").arg(self.path("shop/waypoint"));

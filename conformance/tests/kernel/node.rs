@@ -115,6 +115,25 @@ fn a_tcp_service_speaks_first_and_its_policy_decides_by_the_pod() {
 }
 
 #[test]
+fn a_steered_stream_that_new_policy_denies_is_reset() {
+    let Some(mesh) = Mesh::new() else { return };
+    let _server = mesh.lab.server("db", &[("10.97.0.4", 5432)]);
+    let _agent = mesh.agent();
+    let mut app = mesh.client.app();
+    app.connect("10.96.0.13:5432", json!({"name": "db"}))
+        .unwrap();
+    assert_eq!(app.say("db").unwrap(), "db");
+    let text = fs::read_to_string(mesh.path("mesh.yaml")).unwrap();
+    mesh.configure(&text.replace("serviceAccounts: [client]", "serviceAccounts: [other]"));
+    let mut ended = Ok(String::new());
+    until("the stream ends", DEADLINE, || {
+        ended = app.say("db");
+        ended.is_err()
+    });
+    assert_eq!(ended, Err("ECONNRESET".into()), "not a clean end");
+}
+
+#[test]
 fn killed_or_stopped_each_service_has_what_it_asked_for() {
     let Some(mesh) = Mesh::new() else { return };
     let agent = mesh.agent();

@@ -3,8 +3,7 @@
 use cairn_kernel_redirect::{FlaggedService, LeftOutReason};
 use serde_json::json;
 
-use crate::lab::Lab;
-use crate::steering::flagged;
+use crate::scene::{Scene, flagged, reached};
 
 /// As many as the kernel's map has room for.
 const ROOM: u32 = 65_536;
@@ -17,12 +16,11 @@ fn numbered(number: u32) -> FlaggedService {
 
 #[test]
 fn a_full_map_is_reported_and_what_is_in_it_stays_in_force() {
-    let Some(mut lab) = Lab::new() else { return };
-    let pod = lab.pod("a");
-    let mut redirect = lab.attach();
-    let _waypoint = lab.enrol(&mut redirect, &pod);
+    let Some(mut scene) = Scene::new(&[], &[]) else {
+        return;
+    };
     let mut wanted: Vec<_> = (0..ROOM + 3).map(numbered).collect();
-    let report = redirect.set_services(&wanted).unwrap();
+    let report = scene.redirect.set_services(&wanted).unwrap();
     assert_eq!(report.flagged, ROOM as usize);
     let left_out: Vec<_> = report.left_out.iter().map(|l| l.service.slot).collect();
     assert_eq!(
@@ -36,31 +34,27 @@ fn a_full_map_is_reported_and_what_is_in_it_stays_in_force() {
             .iter()
             .all(|l| l.reason == LeftOutReason::MapFull)
     );
-    let status = redirect.status().unwrap();
+    let status = scene.redirect.status().unwrap();
     assert_eq!(
         (status.maps[0].entries, status.maps[0].limit),
         (ROOM as usize, ROOM)
     );
-    let mut app = pod.app();
     for number in [0, ROOM - 1] {
         let to = numbered(number);
         let to = format!("{}:{}", to.address, to.port);
-        assert_eq!(
-            app.connect(&to, json!({})).unwrap().server,
-            "waypoint",
-            "{to}"
-        );
+        assert_eq!(scene.reached(&to).unwrap(), "waypoint", "{to}");
     }
 
     // Room is made, and used at once: the slots of those that went are given up too.
     wanted.drain(0..3);
-    let report = redirect.set_services(&wanted).unwrap();
+    let report = scene.redirect.set_services(&wanted).unwrap();
     assert_eq!(
         (report.removed, report.added, report.left_out.len()),
         (3, 3, 0)
     );
     let last = numbered(ROOM + 2);
-    let reached = app
+    let reached = scene
+        .app
         .connect(&format!("{}:80", last.address), json!({}))
         .unwrap();
     assert_eq!(
@@ -71,31 +65,23 @@ fn a_full_map_is_reported_and_what_is_in_it_stays_in_force() {
 
 #[test]
 fn a_service_changes_slot_and_failure_mode_in_place() {
-    let Some(mut lab) = Lab::new() else { return };
-    lab.address("10.96.0.1");
-    let pod = lab.pod("a");
-    let _server = lab.server("server", &[("10.96.0.1", 80)]);
-    let mut redirect = lab.attach();
-    let waypoint = lab.enrol(&mut redirect, &pod);
     let first = flagged("10.96.0.1:80", 1);
-    redirect.set_services(&[first]).unwrap();
-    let mut app = pod.app();
+    let Some(mut scene) = Scene::new(&[("10.96.0.1", 80)], &[first]) else {
+        return;
+    };
     let now = FlaggedService {
         slot: 2,
         fail_open: true,
         ..first
     };
-    let report = redirect.set_services(&[now]).unwrap();
+    let report = scene.redirect.set_services(&[now]).unwrap();
     assert_eq!((report.added, report.changed, report.removed), (0, 1, 0));
-    let reached = app.connect("10.96.0.1:80", json!({})).unwrap();
-    assert_eq!(cairn_kernel_redirect::slot_of(reached.local), Some(2));
-    waypoint.process.kill();
+    let arrived = scene.app.connect("10.96.0.1:80", json!({})).unwrap();
+    assert_eq!(cairn_kernel_redirect::slot_of(arrived.local), Some(2));
+    scene.waypoint.process.kill();
+    assert_eq!(reached(&mut scene.app, "10.96.0.1:80").unwrap(), "server");
     assert_eq!(
-        app.connect("10.96.0.1:80", json!({})).unwrap().server,
-        "server"
-    );
-    assert_eq!(
-        redirect.set_services(&[now]).unwrap().changed,
+        scene.redirect.set_services(&[now]).unwrap().changed,
         0,
         "nothing to do"
     );

@@ -6,8 +6,8 @@ use std::time::Duration;
 use cairn_kernel_redirect::{Counters, slot_of};
 use serde_json::{Value, json};
 
-use crate::lab::Lab;
-use crate::steering::flagged;
+use crate::lab::{Lab, Pod};
+use crate::scene::{Scene, flagged, opened};
 
 /// Long enough for a loaded machine, far shorter than a SYN's first retransmission (1 s).
 const AT_ONCE: Duration = Duration::from_millis(500);
@@ -15,26 +15,24 @@ const AT_ONCE: Duration = Duration::from_millis(500);
 /// Connects from an enrolled pod to a flagged service and asserts that it is steered to slot 5 and
 /// sees the address it dialled.
 fn steered(service: &str, dialled: &str, options: Value) {
-    let Some(mut lab) = Lab::new() else { return };
-    let pod = lab.pod("a");
-    let mut redirect = lab.attach();
-    let _waypoint = lab.enrol(&mut redirect, &pod);
-    redirect.set_services(&[flagged(service, 5)]).unwrap();
-    let mut app = pod.app();
+    let Some(mut scene) = Scene::new(&[], &[flagged(service, 5)]) else {
+        return;
+    };
     let mut named = options.clone();
     named["name"] = "kept".into();
-    let reached = app
+    let reached = scene
+        .app
         .connect(dialled, named)
         .unwrap_or_else(|e| panic!("{options}: {e}"));
     assert_eq!(reached.server, "waypoint");
     assert_eq!(slot_of(reached.local), Some(5));
     assert_eq!(reached.peer, dialled.parse().unwrap());
     assert_eq!(
-        app.say("kept").unwrap(),
+        scene.app.say("kept").unwrap(),
         "waypoint",
         "it carries more than a greeting"
     );
-    assert_eq!(redirect.status().unwrap().counters.steered, 1);
+    assert_eq!(scene.counters().steered, 1);
 }
 
 #[test]
@@ -88,17 +86,12 @@ fn a_socket_bound_to_the_pods_address() {
 /// It can go neither to a slot of IPv4 nor, with its source, to one of IPv6.
 #[test]
 fn a_socket_bound_to_the_pods_ipv6_address_is_refused() {
-    let Some(mut lab) = Lab::new() else { return };
-    lab.address("fd00:96::1");
-    let pod = lab.pod("a");
-    let _server = lab.server("server", &[("fd00:96::1", 80)]);
-    let mut redirect = lab.attach();
-    let _waypoint = lab.enrol(&mut redirect, &pod);
-    redirect
-        .set_services(&[flagged("[fd00:96::1]:80", 5)])
-        .unwrap();
-    let bound = json!({"source": pod.address6.to_string()});
-    let (outcome, took) = pod.app().connect_timed("[fd00:96::1]:80", bound);
+    let Some(mut scene) = Scene::new(&[("fd00:96::1", 80)], &[flagged("[fd00:96::1]:80", 5)])
+    else {
+        return;
+    };
+    let bound = json!({"source": scene.pod.address6.to_string()});
+    let (outcome, took) = scene.app.connect_timed("[fd00:96::1]:80", bound);
     assert_eq!(outcome, Err("ENETUNREACH".into()));
     assert!(took < AT_ONCE, "{took:?}");
 }
@@ -121,18 +114,16 @@ fn an_ipv6_only_socket() {
 /// and never goes direct. Other IPv6 sockets are steered.
 #[test]
 fn an_ipv6_only_socket_in_a_pod_without_ipv6_on_loopback_is_refused() {
-    let Some(mut lab) = Lab::new() else { return };
-    lab.address("fd00:96::1");
-    let pod = lab.pod("a");
-    let _server = lab.server("server", &[("fd00:96::1", 80), ("fd00:96::1", 81)]);
-    let no_ipv6 = |device: &str| format!("/proc/sys/net/ipv6/conf/{device}/disable_ipv6");
-    pod.within(|| std::fs::write(no_ipv6("lo"), "1")).unwrap();
-    let mut redirect = lab.attach();
-    let _waypoint = lab.enrol(&mut redirect, &pod);
-    redirect
-        .set_services(&[flagged("[fd00:96::1]:80", 5)])
-        .unwrap();
-    let mut app = pod.app();
+    let no_ipv6 = |pod: &Pod| {
+        let switch = "/proc/sys/net/ipv6/conf/lo/disable_ipv6";
+        pod.within(|| std::fs::write(switch, "1")).unwrap();
+    };
+    let served = [("fd00:96::1", 80), ("fd00:96::1", 81)];
+    let services = [flagged("[fd00:96::1]:80", 5)];
+    let Some(mut scene) = Scene::with_pod(&served, &services, no_ipv6) else {
+        return;
+    };
+    let app = &mut scene.app;
     let (outcome, took) = app.connect_timed("[fd00:96::1]:80", json!({"v6only": true}));
     assert_eq!(outcome, Err("ENETUNREACH".into()));
     assert!(took < AT_ONCE, "{took:?}");
@@ -143,31 +134,28 @@ fn an_ipv6_only_socket_in_a_pod_without_ipv6_on_loopback_is_refused() {
     let both = app.connect("[fd00:96::1]:80", json!({})).unwrap();
     assert_eq!(slot_of(both.local), Some(5));
     assert_eq!(both.peer, "[fd00:96::1]:80".parse().unwrap());
-    assert!(!redirect.status().unwrap().pods[0].ipv6_slots);
+    assert!(!scene.redirect.status().unwrap().pods[0].ipv6_slots);
 }
 
 /// From a socket bound to another device than loopback the listener can not be reached: what each
 /// service asks for when there is no listener happens, at once.
 #[test]
 fn a_socket_bound_to_another_device_fails_as_the_service_asks_for() {
-    let Some(mut lab) = Lab::new() else { return };
-    lab.address("10.96.0.1");
-    let pod = lab.pod("a");
-    let _server = lab.server("server", &[("10.96.0.1", 80), ("10.96.0.1", 81)]);
-    let mut redirect = lab.attach();
-    let _waypoint = lab.enrol(&mut redirect, &pod);
-    let mut opened = flagged("10.96.0.1:81", 6);
-    opened.fail_open = true;
-    redirect
-        .set_services(&[flagged("10.96.0.1:80", 5), opened])
-        .unwrap();
-    let mut app = pod.app();
+    let Some(mut scene) = Scene::new(
+        &[("10.96.0.1", 80), ("10.96.0.1", 81)],
+        &[flagged("10.96.0.1:80", 5), opened("10.96.0.1:81", 6)],
+    ) else {
+        return;
+    };
     let bound = json!({"device": "eth0"});
-    let (outcome, took) = app.connect_timed("10.96.0.1:80", bound.clone());
+    let (outcome, took) = scene.app.connect_timed("10.96.0.1:80", bound.clone());
     assert_eq!(outcome, Err("ECONNREFUSED".into()));
     assert!(took < AT_ONCE, "{took:?}");
-    assert_eq!(app.connect("10.96.0.1:81", bound).unwrap().server, "server");
-    let counters = redirect.status().unwrap().counters;
+    assert_eq!(
+        scene.app.connect("10.96.0.1:81", bound).unwrap().server,
+        "server"
+    );
+    let counters = scene.counters();
     assert_eq!(
         (counters.unreachable, counters.refused, counters.opened),
         (2, 1, 1)

@@ -3,21 +3,11 @@
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
-use cairn_kernel_redirect::{Counters, FlaggedService, Status, slot_of};
+use cairn_kernel_redirect::{Counters, Status, slot_of};
 use serde_json::json;
 
 use crate::lab::{LISTENER_PORT, Lab};
-
-/// A flagged service, fail-closed.
-pub fn flagged(to: &str, slot: u32) -> FlaggedService {
-    let to: SocketAddr = to.parse().unwrap();
-    FlaggedService {
-        address: to.ip(),
-        port: to.port(),
-        fail_open: false,
-        slot,
-    }
-}
+use crate::scene::{Scene, flagged, reached};
 
 /// How often a program has run.
 fn runs(status: &Status, program: &str) -> u64 {
@@ -27,52 +17,44 @@ fn runs(status: &Status, program: &str) -> u64 {
 
 #[test]
 fn a_flagged_connection_arrives_at_the_pods_listener_with_its_slot() {
-    let Some(mut lab) = Lab::new() else { return };
-    lab.address("10.96.0.1");
-    let pod = lab.pod("a");
-    let _server = lab.server("server", &[("10.96.0.1", 80)]);
-    let mut redirect = lab.attach();
-    let _waypoint = lab.enrol(&mut redirect, &pod);
+    let Some(mut scene) = Scene::new(&[("10.96.0.1", 80)], &[]) else {
+        return;
+    };
     let wanted = [flagged("10.96.0.1:80", 70_000)];
-    let report = redirect.set_services(&wanted).unwrap();
+    let report = scene.redirect.set_services(&wanted).unwrap();
     assert_eq!((report.added, report.flagged), (1, 1));
     assert_eq!(report.left_out, []);
 
-    let mut app = pod.app();
-    let reached = app.connect("10.96.0.1:80", json!({})).unwrap();
+    let reached = scene.app.connect("10.96.0.1:80", json!({})).unwrap();
     assert_eq!(reached.server, "waypoint");
     assert_eq!(slot_of(reached.local), Some(70_000));
     assert_eq!(reached.local.port(), LISTENER_PORT);
     assert_eq!(reached.peer, "10.96.0.1:80".parse().unwrap(), "as dialled");
-    assert_eq!(redirect.status().unwrap().counters.steered, 1);
+    assert_eq!(scene.counters().steered, 1);
 }
 
 #[test]
 fn an_unflagged_port_of_the_same_server_stays_in_the_kernel() {
-    let Some(mut lab) = Lab::new() else { return };
-    lab.address("10.96.0.1");
-    let pod = lab.pod("a");
-    let _server = lab.server("server", &[("10.96.0.1", 80), ("10.96.0.1", 81)]);
-    let mut redirect = lab.attach();
-    let _waypoint = lab.enrol(&mut redirect, &pod);
-    redirect
-        .set_services(&[flagged("10.96.0.1:80", 1)])
-        .unwrap();
+    let Some(mut scene) = Scene::new(
+        &[("10.96.0.1", 80), ("10.96.0.1", 81)],
+        &[flagged("10.96.0.1:80", 1)],
+    ) else {
+        return;
+    };
     let _counting = aya::sys::enable_stats(aya::sys::Stats::RunTime).unwrap();
 
-    let mut app = pod.app();
     let named = json!({"name": "l4"});
-    let reached = app.connect("10.96.0.1:81", named).unwrap();
+    let reached = scene.app.connect("10.96.0.1:81", named).unwrap();
     assert_eq!(reached.server, "server");
-    assert_eq!(reached.from, pod.address, "the server sees the pod");
+    assert_eq!(reached.from, scene.pod.address, "the server sees the pod");
     assert_eq!(reached.peer, "10.96.0.1:81".parse().unwrap());
-    let connected = redirect.status().unwrap();
+    let connected = scene.redirect.status().unwrap();
     assert_eq!(runs(&connected, "cairn_connect4"), 1);
 
     for _ in 0..1000 {
-        assert_eq!(app.say("l4").unwrap(), "server");
+        assert_eq!(scene.app.say("l4").unwrap(), "server");
     }
-    let after = redirect.status().unwrap();
+    let after = scene.redirect.status().unwrap();
     for program in &after.programs {
         assert_eq!(
             program.runs,
@@ -101,13 +83,10 @@ fn each_pods_connections_arrive_at_its_own_listener() {
     redirect.enrol(&in_a.pod, listener_a.as_fd()).unwrap();
     drop(listener_a);
     let (mut app_a, mut app_b) = (a.app(), b.app());
-    assert_eq!(
-        app_a.connect("10.96.0.1:80", json!({})).unwrap().server,
-        "waypoint"
-    );
+    assert_eq!(reached(&mut app_a, "10.96.0.1:80").unwrap(), "waypoint");
     // b is not enrolled: like a pod that the agent does not know, or one on the host's network.
     assert_eq!(
-        app_b.connect("10.96.0.1:80", json!({})),
+        reached(&mut app_b, "10.96.0.1:80"),
         Err("ECONNREFUSED".into()),
         "direct, and nobody listens"
     );
@@ -115,61 +94,48 @@ fn each_pods_connections_arrive_at_its_own_listener() {
 
     let in_b = lab.enrol(&mut redirect, &b);
     assert_ne!(in_a.pod.netns_cookie, in_b.pod.netns_cookie);
-    assert_eq!(
-        app_b.connect("10.96.0.1:80", json!({})).unwrap().server,
-        "waypoint"
-    );
+    assert_eq!(reached(&mut app_b, "10.96.0.1:80").unwrap(), "waypoint");
     in_a.process.kill();
-    assert_eq!(
-        app_b.connect("10.96.0.1:80", json!({})).unwrap().server,
-        "waypoint"
-    );
+    assert_eq!(reached(&mut app_b, "10.96.0.1:80").unwrap(), "waypoint");
 }
 
 #[test]
 fn processes_outside_the_cgroup_and_the_waypoint_itself_go_direct() {
-    let Some(mut lab) = Lab::new() else { return };
-    lab.address("10.96.0.1");
-    let pod = lab.pod("a");
-    let _server = lab.server("server", &[("10.96.0.1", 80)]);
-    let mut redirect = lab.attach();
-    let _waypoint = lab.enrol(&mut redirect, &pod);
-    redirect
-        .set_services(&[flagged("10.96.0.1:80", 1)])
-        .unwrap();
+    let Some(scene) = Scene::new(&[("10.96.0.1", 80)], &[flagged("10.96.0.1:80", 1)]) else {
+        return;
+    };
 
     // A debug container in another cgroup: no program runs, nothing is counted.
-    let mut outside = pod.app_in(&lab.outside_cgroup());
+    let mut outside = scene.pod.app_in(&scene.lab.outside_cgroup());
     assert_eq!(
         outside.connect("10.96.0.1:80", json!({})).unwrap().server,
         "server"
     );
-    assert_eq!(redirect.status().unwrap().counters, Counters::default());
+    assert_eq!(scene.counters(), Counters::default());
 
     // The waypoint's own connection, from the same network namespace: no loop.
-    let mut own = pod.app_in(&lab.waypoint_cgroup());
+    let mut own = scene.pod.app_in(&scene.lab.waypoint_cgroup());
     let reached = own.connect("10.96.0.1:80", json!({})).unwrap();
     assert_eq!(
         (reached.server.as_str(), reached.from),
-        ("server", pod.address.into())
+        ("server", scene.pod.address.into())
     );
-    assert_eq!(redirect.status().unwrap().counters.own, 1);
+    assert_eq!(scene.counters().own, 1);
 }
 
 /// Nor at the pod's address from inside. At its loopback address it is: whoever dials a slot there
 /// gets what dialling the service gets.
 #[test]
 fn the_listener_is_not_reachable_from_outside_the_pod() {
-    let Some(mut lab) = Lab::new() else { return };
-    let pod = lab.pod("a");
-    let mut redirect = lab.attach();
-    let _waypoint = lab.enrol(&mut redirect, &pod);
+    let Some(scene) = Scene::new(&[], &[]) else {
+        return;
+    };
     let refused = Err("ECONNREFUSED".to_owned());
-    let (mut inside, mut hub) = (pod.app(), lab.hub().app());
-    let listener = SocketAddr::from((pod.address, LISTENER_PORT)).to_string();
+    let (mut inside, mut hub) = (scene.app, scene.lab.hub().app());
+    let listener = SocketAddr::from((scene.pod.address, LISTENER_PORT)).to_string();
     assert_eq!(hub.connect(&listener, json!({})), refused);
     assert_eq!(inside.connect(&listener, json!({})), refused);
-    let listener = format!("[{}]:{LISTENER_PORT}", pod.address6);
+    let listener = format!("[{}]:{LISTENER_PORT}", scene.pod.address6);
     assert_eq!(hub.connect(&listener, json!({})), refused);
     let loopback = inside.connect("127.128.0.7:15001", json!({})).unwrap();
     assert_eq!(slot_of(loopback.local), Some(7));

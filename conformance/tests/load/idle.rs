@@ -28,7 +28,7 @@ const OPEN: &str = "cairn_downstream_streams";
 #[tokio::test]
 async fn ten_thousand_idle_streams_are_held_and_work_and_go() {
     let _alone = ALONE.lock().await;
-    allow_descriptors();
+    allow_descriptors(DESCRIPTORS);
     let (lab, _apps) = lab(&[]).await;
     let client = lab.client("shop/viewer").await;
     let (cairn, to) = (lab.cairn(), client.to("web", 80));
@@ -71,12 +71,12 @@ async fn ten_thousand_idle_streams_are_held_and_work_and_go() {
 }
 
 /// Raises the limit on open files of this process, and so of what it starts.
-fn allow_descriptors() {
+pub fn allow_descriptors(wanted: u64) {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    if soft < DESCRIPTORS {
+    if soft < wanted {
         // Beyond the hard limit only root can go.
-        setrlimit(Resource::RLIMIT_NOFILE, DESCRIPTORS, hard.max(DESCRIPTORS))
-            .unwrap_or_else(|e| panic!("{DESCRIPTORS} open files needed, {hard} allowed: {e}"));
+        setrlimit(Resource::RLIMIT_NOFILE, wanted, hard.max(wanted))
+            .unwrap_or_else(|e| panic!("{wanted} open files needed, {hard} allowed: {e}"));
     }
 }
 

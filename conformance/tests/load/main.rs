@@ -1,5 +1,5 @@
-//! Under load: configuration that never stops changing, ten thousand idle streams, SIGTERM. One at
-//! a time, for each takes the whole machine.
+//! Under load: configuration that never stops changing, ten thousand streams, idle or closed by
+//! policy, SIGTERM. One at a time, for each takes the whole machine.
 
 // A panic here is a failed test.
 #![allow(
@@ -10,6 +10,7 @@
 )]
 
 mod idle;
+mod recheck;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -1,50 +1,44 @@
 //! Least request by power of two choices: of two random endpoints the one with fewer requests in
 //! flight. Not the least of all, for then every worker would run to the same endpoint at once.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::dice::Dice;
+use super::pick::Tier;
 use crate::endpoint::LiveEndpoint;
 
-pub(super) fn pick<'a>(
-    endpoints: &'a [Arc<LiveEndpoint>],
-    random: u64,
-    tried: &[SocketAddr],
-) -> Option<&'a Arc<LiveEndpoint>> {
-    if tried.is_empty() {
-        let (a, b) = two(endpoints.len(), random)?;
-        return less_loaded(endpoints.get(a)?, endpoints.get(b)?);
-    }
-    // A retry: rare, so the endpoints are counted and walked rather than kept in a second list.
-    let untried = || {
-        endpoints
-            .iter()
-            .filter(|e| !tried.contains(&e.endpoint.address))
+/// `accept` says who may be picked; tried a few times, then `None`.
+pub(super) fn pick<'t>(
+    tier: &'t Tier,
+    dice: &mut Dice,
+    accept: impl Fn(&LiveEndpoint, &mut Dice) -> bool,
+) -> Option<&'t Arc<LiveEndpoint>> {
+    let first = draw(tier, dice, &accept, None)?;
+    // A second one that is another: with two endpoints the less loaded is picked always.
+    let Some(second) = draw(tier, dice, &accept, Some(first)) else {
+        return Some(first);
     };
-    let Some((a, b)) = two(untried().count(), random) else {
-        return pick(endpoints, random, &[]);
-    };
-    less_loaded(untried().nth(a)?, untried().nth(b)?)
+    Some(if second.active() < first.active() {
+        second
+    } else {
+        first
+    })
 }
 
-/// Two different indices below `count` (the same one twice if there is only one), from the two
-/// halves of one random number. `None`: `count` is 0.
-fn two(count: usize, random: u64) -> Option<(usize, usize)> {
-    let (low, high) = (random as u32 as usize, (random >> 32) as usize);
-    match count {
-        0 => None,
-        1 => Some((0, 0)),
-        n => {
-            let a = low % n;
-            let b = high % (n - 1);
-            Some((a, if b >= a { b + 1 } else { b }))
+fn draw<'t>(
+    tier: &'t Tier,
+    dice: &mut Dice,
+    accept: &impl Fn(&LiveEndpoint, &mut Dice) -> bool,
+    other_than: Option<&Arc<LiveEndpoint>>,
+) -> Option<&'t Arc<LiveEndpoint>> {
+    for _ in 0..super::pick::DRAWS_MAX {
+        let drawn = tier.members.get(tier.shares.at(dice.roll()))?;
+        if other_than.is_some_and(|other| Arc::ptr_eq(other, drawn)) {
+            continue;
+        }
+        if accept(drawn, dice) {
+            return Some(drawn);
         }
     }
-}
-
-fn less_loaded<'a>(
-    a: &'a Arc<LiveEndpoint>,
-    b: &'a Arc<LiveEndpoint>,
-) -> Option<&'a Arc<LiveEndpoint>> {
-    Some(if b.active() < a.active() { b } else { a })
+    None
 }

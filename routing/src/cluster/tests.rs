@@ -14,9 +14,9 @@ fn address(last: u8) -> SocketAddr {
 }
 
 fn endpoint(last: u8, pod: &str, version: &str) -> Endpoint {
-    Endpoint {
-        address: address(last),
-        workload: Some(Arc::new(Workload {
+    Endpoint::new(
+        address(last),
+        Some(Arc::new(Workload {
             key: ObjectKey::new("default", pod),
             addresses: vec![address(last).ip()],
             identity: Identity::of_workload("cluster.local", "default", "sa").unwrap(),
@@ -33,7 +33,7 @@ fn endpoint(last: u8, pod: &str, version: &str) -> Endpoint {
             named_ports: Default::default(),
             binding: Binding::Unbound,
         })),
-    }
+    )
 }
 
 fn endpoints(count: u8) -> Vec<Endpoint> {
@@ -47,7 +47,11 @@ fn cluster(count: u8) -> Cluster {
         service: ObjectKey::new("default", "web"),
         port: 80,
     };
-    Cluster::new(key, endpoints(count).into())
+    Cluster::new(key, &endpoints(count), Arc::default(), 0)
+}
+
+fn any(random: u64, tried: &[SocketAddr]) -> Choice<'_> {
+    Choice::new(random, tried, 0)
 }
 
 /// Uniform enough, and the same in every run.
@@ -63,14 +67,14 @@ fn randoms(count: usize) -> impl Iterator<Item = u64> {
 
 #[test]
 fn an_empty_cluster_has_nothing_to_pick() {
-    assert!(cluster(0).pick(1, &[]).is_none());
-    assert!(cluster(0).pick(1, &[address(0)]).is_none());
+    assert!(cluster(0).pick(&any(1, &[])).is_none());
+    assert!(cluster(0).pick(&any(1, &[address(0)])).is_none());
 }
 
 #[test]
 fn requests_in_flight_are_counted_until_their_guards_drop() {
     let cluster = cluster(1);
-    let picked = cluster.pick(0, &[]).unwrap();
+    let picked = cluster.pick(&any(0, &[])).unwrap();
     let first = picked.begin();
     let second = picked.begin();
     assert_eq!(picked.active(), 2);
@@ -84,10 +88,10 @@ fn requests_in_flight_are_counted_until_their_guards_drop() {
 #[test]
 fn of_two_the_less_loaded_is_picked_always() {
     let cluster = cluster(2);
-    let busy = cluster.pick(0, &[]).unwrap();
+    let busy = cluster.pick(&any(0, &[])).unwrap();
     let _guard = busy.begin();
     for random in randoms(100) {
-        let picked = cluster.pick(random, &[]).unwrap();
+        let picked = cluster.pick(&any(random, &[])).unwrap();
         assert_ne!(picked.endpoint.address, busy.endpoint.address);
     }
 }
@@ -95,10 +99,10 @@ fn of_two_the_less_loaded_is_picked_always() {
 #[test]
 fn the_most_loaded_of_many_is_never_picked() {
     let cluster = cluster(10);
-    let busy = cluster.pick(0, &[]).unwrap();
+    let busy = cluster.pick(&any(0, &[])).unwrap();
     let _guard = busy.begin();
     for random in randoms(1_000) {
-        let picked = cluster.pick(random, &[]).unwrap();
+        let picked = cluster.pick(&any(random, &[])).unwrap();
         assert_ne!(picked.endpoint.address, busy.endpoint.address);
     }
 }
@@ -107,7 +111,7 @@ fn the_most_loaded_of_many_is_never_picked() {
 fn requests_that_stay_spread_evenly() {
     let cluster = cluster(10);
     let guards: Vec<_> = randoms(1_000)
-        .map(|random| cluster.pick(random, &[]).unwrap().begin())
+        .map(|random| cluster.pick(&any(random, &[])).unwrap().begin())
         .collect();
     for live in cluster.endpoints().iter() {
         // A random spread would leave some below 80 and some above 120.
@@ -121,10 +125,11 @@ fn an_update_keeps_the_load_of_what_stays() {
     let cluster = cluster(2);
     let before = cluster.endpoints();
     let _guard = before[0].begin();
-    cluster.update(Arc::from([
-        endpoint(5, "new", "v1"),
-        endpoint(0, "pod-0", "v1"),
-    ]));
+    cluster.update(
+        &[endpoint(5, "new", "v1"), endpoint(0, "pod-0", "v1")],
+        Arc::default(),
+        0,
+    );
     let after = cluster.endpoints();
     let seen: Vec<_> = after
         .iter()
@@ -139,10 +144,11 @@ fn new_metadata_of_the_same_pod_keeps_its_load_and_another_pod_starts_afresh() {
     let cluster = cluster(2);
     let before = cluster.endpoints();
     let guards = (before[0].begin(), before[1].begin());
-    cluster.update(Arc::from([
-        endpoint(0, "pod-0", "v2"),
-        endpoint(1, "pod-9", "v1"),
-    ]));
+    cluster.update(
+        &[endpoint(0, "pod-0", "v2"), endpoint(1, "pod-9", "v1")],
+        Arc::default(),
+        0,
+    );
     let after = cluster.endpoints();
     let version = |e: &LiveEndpoint| e.endpoint.workload.as_ref().unwrap().version.clone();
     assert_eq!((&*version(&after[0]), after[0].active()), ("v2", 1));
@@ -155,7 +161,11 @@ fn new_metadata_of_the_same_pod_keeps_its_load_and_another_pod_starts_afresh() {
 #[test]
 fn an_address_listed_twice_is_one_endpoint() {
     let cluster = cluster(0);
-    cluster.update(Arc::from([endpoint(1, "a", "v1"), endpoint(1, "a", "v1")]));
+    cluster.update(
+        &[endpoint(1, "a", "v1"), endpoint(1, "a", "v1")],
+        Arc::default(),
+        0,
+    );
     assert_eq!(cluster.endpoints().len(), 1);
 }
 
@@ -165,10 +175,10 @@ proptest! {
     fn tried_endpoints_are_picked_only_when_nothing_else_is_left(
         count in 1..8u8,
         tried in prop::collection::vec(0..8u8, 0..10),
-        random in any::<u64>(),
+        random in prop::num::u64::ANY,
     ) {
         let tried: Vec<_> = tried.into_iter().map(address).collect();
-        let picked = cluster(count).pick(random, &tried).unwrap().endpoint.address;
+        let picked = cluster(count).pick(&any(random, &tried)).unwrap().endpoint.address;
         let all: Vec<_> = (0..count).map(address).collect();
         prop_assert!(all.contains(&picked));
         let all_tried = all.iter().all(|a| tried.contains(a));
@@ -182,7 +192,7 @@ proptest! {
         let tried = [address(tried)];
         let tried = if count > 1 { &tried[..] } else { &[] };
         let picked: std::collections::HashSet<_> = randoms(500)
-            .map(|r| cluster.pick(r, tried).unwrap().endpoint.address)
+            .map(|r| cluster.pick(&any(r, tried)).unwrap().endpoint.address)
             .collect();
         let reachable = (0..count).map(address).filter(|a| !tried.contains(a)).count();
         prop_assert_eq!(picked.len(), reachable);

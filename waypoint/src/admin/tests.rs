@@ -79,10 +79,7 @@ fn snapshot() -> Snapshot {
         policies: vec![],
         redirect_failure: Default::default(),
     };
-    let endpoint = |workload| Endpoint {
-        address: "10.0.0.9:8080".parse().unwrap(),
-        workload,
-    };
+    let endpoint = |workload| Endpoint::new("10.0.0.9:8080".parse().unwrap(), workload);
     let mut snapshot = Snapshot {
         version: 4,
         diagnostics: vec![

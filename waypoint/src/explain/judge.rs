@@ -4,8 +4,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use cairn_authz::Token;
 use cairn_authz::jwt::{self, KeySets, Login, Memory, Status};
+use cairn_authz::{Attestation, Token};
 use cairn_config_schema::diagnostics::Severity;
 use cairn_config_schema::snapshot::{AppProtocol, HttpMatch, PathMatch, Snapshot, TextMatch};
 use cairn_filters::authority;
@@ -129,10 +129,11 @@ fn refused(refusal: Refusal, why: Option<String>, snapshot: &Snapshot) -> Refuse
 
 fn judge_tcp(report: &mut Report, target: &Target) {
     let client = &report.client;
+    let (peer, attested_by) = (Some(&client.identity), Attestation::Certificate);
     let verdict = target
         .chain
-        .decide_tcp(Some(&client.identity), client.ip, target.destination);
-    let facts = tcp_facts(Some(&client.identity), client.ip, target.destination);
+        .decide_tcp(peer, attested_by, client.ip, target.destination);
+    let facts = tcp_facts(peer, attested_by, client.ip, target.destination);
     report.verdict = Some(target.chain.policies().explain(&facts));
     // Only a port that declares TCP is known to be TCP when CONNECT is answered.
     let declared = target.protocol == AppProtocol::Tcp;
@@ -210,6 +211,7 @@ impl Request<'_> {
         report.request_principal = token.and_then(Token::principal);
         let view = RequestView {
             peer: Some(&client),
+            attested_by: Attestation::Certificate,
             source_ip: report.client.ip,
             destination: target.destination,
             method: self.method,

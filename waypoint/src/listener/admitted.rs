@@ -26,8 +26,8 @@ impl Admitted {
     pub async fn serve(self, mut stream: ClientStream, worker: Arc<Worker>) {
         match protocol::detect(&mut stream, self.target.protocol).await {
             Ok(Some(Inner::Tcp)) => {
-                // Found out only now, so a denial closes the stream without a byte (2.4).
-                tcp::serve_sniffed(stream, self.origin, self.target, worker).await;
+                // Found out only now, so a denial resets the stream without a byte (2.4).
+                tcp::serve_accepted(stream, &self.origin, &self.asked, &worker).await;
             }
             Ok(Some(inner)) => {
                 // A worker listens only once its engine runs.

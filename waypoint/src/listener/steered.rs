@@ -159,17 +159,11 @@ impl Connection {
 
     async fn pass_on(self, admitted: Admitted) {
         let worker = self.worker;
-        let mut stream = ClientStream::Steered(SteeredStream::new(self.stream, Some(self.permit)));
+        let stream = ClientStream::Steered(SteeredStream::new(self.stream, Some(self.permit)));
         if admitted.target.protocol != AppProtocol::Tcp {
             return admitted.serve(stream, worker).await;
         }
-        match tcp::open(&admitted.origin, &admitted.target, &worker).await {
-            Ok(opened) => opened.splice(stream).await,
-            Err(refusal) => {
-                worker.refused(refusal);
-                stream.break_off().await;
-            }
-        }
+        tcp::serve_accepted(stream, &admitted.origin, &admitted.asked, &worker).await;
     }
 }
 

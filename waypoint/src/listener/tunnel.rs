@@ -1,6 +1,7 @@
 //! One client connection: HTTP/2 with CONNECT streams, PING, GOAWAY, idle and total limits
 //! (specs/istio-waypoint.md 2.2 to 2.4).
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use crate::limits::{
     TUNNEL_STREAM_WINDOW_BYTES,
 };
 use crate::proxy::tcp;
+use crate::recheck::Kept;
 use crate::telemetry::counters;
 use crate::telemetry::exchange::{Peer, StreamOrigin};
 use crate::tunnel_stream::TunnelStream;
@@ -31,6 +33,9 @@ use cairn_config_schema::snapshot::AppProtocol;
 /// A client that connects while we drain gets this long before GOAWAY: it may carry the request
 /// for which it came.
 const GOAWAY_DELAY_WHILE_DRAINING: Duration = Duration::from_millis(200);
+
+/// How long a client whose tunnel is closed may take to read so.
+const GOAWAY_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Serves one client connection until it ends.
 pub async fn serve<S>(io: S, peer: Arc<Peer>, worker: Arc<Worker>)
@@ -57,6 +62,8 @@ where
 {
     let _held = worker.in_flight.hold(Kind::Tunnel);
     let _counted = counters::TUNNELS.track();
+    // Its trust domain was accepted in the handshake, under whatever snapshot that was.
+    let judged = worker.keep_judging(Kept::Tunnel(peer.clone()), 0, Arc::default());
     let open = Arc::new(());
     let mut draining = worker.drain.watch();
     let mut goaway_at = draining
@@ -88,6 +95,14 @@ where
             () = sleep_until(goaway_at.unwrap_or(idle_check)), if goaway_at.is_some() && !told => {
                 told = true;
                 connection.graceful_shutdown();
+            }
+            closure = judged.closed() => {
+                tracing::info!(peer = %peer.identity, reason = closure.reason,
+                    snapshot = closure.snapshot, "tunnel closed");
+                connection.abrupt_shutdown(h2::Reason::NO_ERROR);
+                // So that the client hears it; if it does not listen, the end of TCP tells it.
+                let _ = timeout(GOAWAY_TIMEOUT, poll_fn(|cx| connection.poll_closed(cx))).await;
+                return;
             }
             () = &mut keepalive => {
                 tracing::debug!(peer = %peer.identity, "client connection answers no PING");
@@ -211,7 +226,7 @@ impl Stream {
     /// Policy and the connection upstream come before the 200, so that a denial and a dead
     /// endpoint are refusals of the CONNECT (specs/istio-waypoint.md 2.4).
     async fn serve_declared_tcp(mut self, worker: Arc<Worker>) {
-        match tcp::open(&self.admitted.origin, &self.admitted.target, &worker).await {
+        match tcp::open(&self.admitted.origin, &self.admitted.asked, &worker).await {
             Ok(opened) => {
                 if let Some((stream, _)) = self.accept() {
                     opened.splice(stream).await;

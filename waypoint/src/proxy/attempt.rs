@@ -6,7 +6,7 @@ use std::time::Duration;
 use cairn_config_schema::snapshot::AppProtocol;
 use cairn_filters::chain::Destination;
 use cairn_filters::outcome::Outcome;
-use cairn_routing::{AttemptOutcome, RetryDecision, RetryPolicy};
+use cairn_routing::{AttemptOutcome, Choice, RetryDecision, RetryPolicy};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorType, Result};
 use pingora_proxy::Session;
@@ -14,6 +14,7 @@ use pingora_proxy::Session;
 use super::connector::HttpVersion;
 use super::context::RequestContext;
 use super::http::Gate;
+use crate::clock::now_ms;
 use crate::runtime::{Runtime, Target};
 
 /// The HTTP version towards a destination: as its port declares, else as the client spoke
@@ -50,7 +51,10 @@ pub(super) fn next_peer(
             "a request without a plan was sent on",
         );
     };
-    let Some(live) = plan.cluster.pick(fastrand::u64(..), &ctx.tried) else {
+    let Some(live) = plan
+        .cluster
+        .pick(&Choice::new(fastrand::u64(..), &ctx.tried, now_ms()))
+    else {
         ctx.outcome = Some(Outcome::NoEndpoint);
         return Error::e_explain(
             ErrorType::ConnectError,

@@ -11,7 +11,9 @@ use cairn_routing::{ActiveRequest, Cluster};
 
 use super::connector::HttpVersion;
 use crate::drain::Held;
+use crate::recheck::{Registered, UpgradeRequest};
 use crate::runtime::Runtime;
+use crate::telemetry;
 use crate::telemetry::exchange::Exchange;
 
 /// The state of one request.
@@ -37,6 +39,28 @@ pub struct RequestContext {
     pub response_ended: bool,
     /// Keeps a drain waiting.
     pub held: Option<Held>,
+    /// Of an upgraded connection: its place among what policy may close.
+    pub open: Option<Registered>,
+}
+
+impl RequestContext {
+    /// Tells telemetry why policy closed it, if it did.
+    pub fn note_closure(&mut self) {
+        let closure = self.open.as_ref().and_then(Registered::why);
+        if let (Some(exchange), Some(closure)) = (&mut self.exchange, closure) {
+            exchange.closed_by(closure);
+        }
+    }
+}
+
+impl Drop for RequestContext {
+    /// An upgraded connection that was cut did not get as far as the hook that tells of it.
+    fn drop(&mut self) {
+        self.note_closure();
+        if let Some(exchange) = self.exchange.take() {
+            telemetry::finish(exchange);
+        }
+    }
 }
 
 /// Where a request goes and what is done to its response.
@@ -47,4 +71,6 @@ pub struct Plan {
     pub version: HttpVersion,
     /// Changes of the response header.
     pub response_changes: ResponseChanges,
+    /// The request as policy saw it, if it asks for an upgrade.
+    pub upgrade: Option<Box<UpgradeRequest>>,
 }

@@ -86,6 +86,14 @@ impl Engine {
         let mut session = ServerSession::new_http1(Box::new(io));
         session.set_keepalive(Some(KEEPALIVE_TIMEOUT.as_secs()));
         session.set_pipelining_enabled(true);
+        let serving = self.serve_requests(session, context);
+        tokio::select! {
+            () = serving => {}
+            () = context.overdue() => {}
+        }
+    }
+
+    async fn serve_requests(&self, session: ServerSession, context: &StreamContext) {
         let mut served = self.proxy.process_new_http(session, &self.draining).await;
         while let Some((stream, settings)) = served.map(|reused| reused.consume()) {
             context.next_request();

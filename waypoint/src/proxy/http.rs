@@ -20,7 +20,7 @@ use super::context::RequestContext;
 use super::error::{outcome_of, words_of};
 use super::headers::{self, ResponseHeaders};
 use super::judge::Judged;
-use super::{attempt, reply};
+use super::{attempt, judge, reply};
 use crate::telemetry::{self, counters};
 use crate::worker::Worker;
 
@@ -172,6 +172,13 @@ impl ProxyHttp for Gate {
         if let Some(plan) = &ctx.plan {
             plan.response_changes.apply(&mut ResponseHeaders(response));
         }
+        if response.status == StatusCode::SWITCHING_PROTOCOLS
+            && let Some(request) = ctx.plan.as_mut().and_then(|plan| plan.upgrade.take())
+            && let Some(stream) = judge::stream_context(session)
+        {
+            let judged = ctx.exchange.as_ref().map_or(0, |e| e.snapshot);
+            ctx.open = Some(stream.upgraded(request, judged));
+        }
         Ok(())
     }
 
@@ -251,6 +258,7 @@ impl ProxyHttp for Gate {
 
     async fn logging(&self, session: &mut Session, _: Option<&Error>, ctx: &mut RequestContext) {
         ctx.active = None;
+        ctx.note_closure();
         let Some(mut exchange) = ctx.exchange.take() else {
             return;
         };

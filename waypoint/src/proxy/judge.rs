@@ -25,8 +25,9 @@ use super::http::Gate;
 use super::stream_context::StreamContext;
 use super::{attempt, login, screen};
 use crate::drain::Kind;
+use crate::recheck::UpgradeRequest;
 use crate::runtime::{Runtime, Target};
-use crate::telemetry::exchange::{Exchange, HttpExchange, Peer};
+use crate::telemetry::exchange::{Exchange, HttpExchange, StreamOrigin};
 
 /// What `judge` found.
 pub(super) enum Judged {
@@ -110,6 +111,7 @@ impl Gate {
             login::authenticate(&target.chain, jwks, request, method, path);
         let decision = target.chain.decide(&RequestView {
             peer: Some(&peer.identity),
+            attested_by: exchange.origin.attested_by(),
             source_ip: peer.address.ip(),
             destination: target.destination,
             method: &http.method,
@@ -122,7 +124,7 @@ impl Gate {
         note_decision(exchange, &decision);
         if decision.answer.is_denial() {
             let (headers, login) = (&request.headers, login.as_ref());
-            exchange.reason = denial(target, &decision, http, &peer, headers, login);
+            exchange.reason = denial(target, &decision, http, &exchange.origin, headers, login);
         }
         if let Answer::Unauthenticated(failure) = &decision.answer {
             let path = decision.target.as_ref().map_or("/", |t| &*t.path);
@@ -160,6 +162,7 @@ impl Gate {
             response_changes: decision.response_changes(destination.backend()),
             version,
             cluster,
+            upgrade: upgrade.then(|| Box::new(upgrade_request(http, &request.headers, &login))),
         });
         let path = decision.change_request(destination.backend(), &mut RequestHeaders(request));
         if set_target(request, &path).is_err() {
@@ -167,6 +170,21 @@ impl Gate {
             return Judged::Answer(Outcome::BrokenRule);
         }
         Judged::Forward
+    }
+}
+
+/// What is judged again when policy changes, should the endpoint agree to the upgrade.
+fn upgrade_request(
+    http: &HttpExchange,
+    headers: &HeaderMap,
+    login: &Option<Authenticated>,
+) -> UpgradeRequest {
+    UpgradeRequest {
+        method: http.method.clone(),
+        target: http.path.clone(),
+        authority: http.authority.clone(),
+        headers: headers.clone(),
+        login: login.clone(),
     }
 }
 
@@ -200,13 +218,14 @@ fn denial(
     target: &Target,
     decision: &Decision<'_>,
     http: &HttpExchange,
-    peer: &Peer,
+    origin: &StreamOrigin,
     headers: &HeaderMap,
     login: Option<&Authenticated>,
 ) -> Option<String> {
     let view = RequestView {
-        peer: Some(&peer.identity),
-        source_ip: peer.address.ip(),
+        peer: Some(&origin.peer.identity),
+        attested_by: origin.attested_by(),
+        source_ip: origin.peer.address.ip(),
         destination: target.destination,
         method: &http.method,
         target: &http.path,
@@ -237,7 +256,7 @@ fn request_id() -> HeaderValue {
         .unwrap_or_else(|_| HeaderValue::from_static("-"))
 }
 
-fn stream_context(session: &Session) -> Option<Arc<StreamContext>> {
+pub(super) fn stream_context(session: &Session) -> Option<Arc<StreamContext>> {
     let digest = session.digest()?.proxy_digest.as_ref()?;
     digest.user_data.as_ref()?.downcast_ref().cloned()
 }

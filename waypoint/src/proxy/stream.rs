@@ -106,6 +106,21 @@ impl Downstream {
         }
     }
 
+    /// An error once policy closed what was upgraded; until then the task is woken when it does.
+    fn poll_closing(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let Some(closing) = self.context.closing() else {
+            return Ok(());
+        };
+        if closing.poll(cx).is_pending() {
+            return Ok(());
+        }
+        self.io.reset();
+        Err(io::Error::new(
+            io::ErrorKind::ConnectionReset,
+            "policy changed",
+        ))
+    }
+
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.deadline {
             Some(deadline) => deadline.as_mut().poll(cx),
@@ -194,6 +209,7 @@ impl AsyncRead for Downstream {
             return self.poll_header(cx, buf);
         }
         self.deadline = None;
+        self.poll_closing(cx)?;
         let before = buf.filled().len();
         let read = Pin::new(&mut self.io).poll_read(cx, buf);
         self.note_tail(buf.filled().get(before..).unwrap_or_default());
@@ -221,6 +237,7 @@ impl AsyncWrite for Downstream {
             self.refuse_unread(cx);
             return Poll::Ready(Ok(data.len()));
         }
+        self.poll_closing(cx)?;
         Pin::new(&mut self.io).poll_write(cx, data)
     }
 

@@ -1,13 +1,17 @@
 //! What the requests of one tunnelled stream share, and how telemetry is told of those that never
 //! became a request.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Poll;
 
 use cairn_filters::outcome::Outcome;
 
 use super::unread::Unread;
+use crate::limits::CLOSING_TIMEOUT;
 use crate::listener::admit::Asked;
+use crate::recheck::{Closing, Kept, Registered, UpgradeRequest};
 use crate::telemetry::exchange::{Exchange, HttpExchange, StreamOrigin};
 use crate::telemetry::{self, counters};
 use crate::worker::Worker;
@@ -26,6 +30,10 @@ pub struct StreamContext {
     stated_length: AtomicBool,
     /// Requests before the present one.
     requests: AtomicU64,
+    /// Whether HTTP has handed the stream over.
+    upgraded: AtomicBool,
+    /// Says when what was upgraded is to be closed.
+    closing: Arc<Closing>,
 }
 
 impl StreamContext {
@@ -39,7 +47,34 @@ impl StreamContext {
             header_read: AtomicBool::new(false),
             stated_length: AtomicBool::new(false),
             requests: AtomicU64::new(0),
+            upgraded: AtomicBool::new(false),
+            closing: Arc::default(),
         }
+    }
+
+    /// HTTP hands the stream over to another protocol. From now on policy may close it.
+    pub(super) fn upgraded(&self, request: Box<UpgradeRequest>, judged: u64) -> Registered {
+        self.upgraded.store(true, Ordering::Relaxed);
+        let closing = self.closing.clone();
+        let kept = Kept::Upgraded(self.origin.clone(), self.asked.clone(), request);
+        self.worker.keep_judging(kept, judged, closing)
+    }
+
+    /// What to wait for on a stream that was upgraded.
+    pub(super) fn closing(&self) -> Option<&Closing> {
+        let upgraded = self.upgraded.load(Ordering::Relaxed);
+        upgraded.then_some(&*self.closing)
+    }
+
+    /// Ends when policy closed the stream and the engine did not bring it to an end in time: its
+    /// endpoint takes no bytes. The stream itself wakes the task when it is to be closed.
+    pub(super) async fn overdue(&self) {
+        poll_fn(|_| match self.closing().and_then(Closing::why) {
+            Some(_) => Poll::Ready(()),
+            None => Poll::Pending,
+        })
+        .await;
+        tokio::time::sleep(CLOSING_TIMEOUT).await;
     }
 
     /// Whether HTTP/2 is spoken in it.

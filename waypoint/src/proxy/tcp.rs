@@ -1,5 +1,5 @@
-//! TCP services: policy decides once, at the CONNECT, then bytes are passed on both ways until both
-//! ends are done or nothing has moved for the idle timeout.
+//! TCP services: policy decides at the CONNECT, then bytes are passed on both ways until both ends are
+//! done, nothing has moved for the idle timeout, or policy changes its mind (`recheck`).
 
 use std::io;
 use std::pin::Pin;
@@ -9,13 +9,15 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use cairn_filters::outcome::Outcome;
-use cairn_routing::ActiveRequest;
+use cairn_routing::{ActiveRequest, Choice};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::client_stream::ClientStream;
+use crate::clock::now_ms;
 use crate::drain::{Held, Kind};
 use crate::limits::{CONNECT_ATTEMPTS_MAX, TCP_IDLE_TIMEOUT, TCP_REPORT_INTERVAL};
-use crate::listener::admit::Refusal;
+use crate::listener::admit::{Asked, Refusal};
+use crate::recheck::{Kept, Registered, tcp_denial};
 use crate::runtime::Target;
 use crate::telemetry;
 use crate::telemetry::exchange::{Exchange, StreamOrigin};
@@ -30,17 +32,20 @@ const COPY_BUFFER_BYTES: usize = 64 * 1024;
 pub struct Opened {
     carrier: Carrier,
     exchange: Exchange,
+    open: Registered,
     _active: ActiveRequest,
     _held: Held,
 }
 
-/// Asks policy and connects to an endpoint, the next one if the first does not answer.
+/// Asks policy and connects to an endpoint, the next one if the first does not answer. What was asked
+/// for is looked up again: a sniff may have taken a while, and policy may have changed.
 ///
 /// # Errors
-/// [`Refusal::PolicyDenied`] or [`Refusal::NoEndpoint`]; telemetry has been told.
+/// [`Refusal::PolicyDenied`], [`Refusal::NoEndpoint`], or that it is no longer served here; telemetry
+/// has been told.
 pub async fn open(
     origin: &Arc<StreamOrigin>,
-    target: &Target,
+    asked: &Asked,
     worker: &Worker,
 ) -> Result<Opened, Refusal> {
     let held = worker.in_flight.hold(Kind::TcpStream);
@@ -48,23 +53,26 @@ pub async fn open(
     let mut exchange = Exchange::begin(origin.clone());
     exchange.snapshot = runtime.snapshot.version;
     exchange.source = runtime.source(origin);
+    let target = match runtime.find(asked) {
+        Ok(target) => target,
+        Err(refusal) => {
+            let row = Outcome::NotServed.row();
+            (exchange.flags, exchange.details) = (row.flag, row.details.into());
+            telemetry::finish(exchange);
+            return Err(refusal);
+        }
+    };
     exchange.service.clone_from(&target.service);
     let verdict = target.chain.decide_tcp(
         Some(&origin.peer.identity),
+        origin.attested_by(),
         origin.peer.address.ip(),
         origin.destination,
     );
     let allowed = verdict.allowed;
     if !allowed {
-        let facts = cairn_filters::chain::tcp_facts(
-            Some(&origin.peer.identity),
-            origin.peer.address.ip(),
-            origin.destination,
-        );
-        exchange.reason = Some(verdict.reason(target.chain.policies(), &facts));
-        if let Some(details) = verdict.response_code_details() {
-            exchange.details = details.into();
-        }
+        let (reason, details) = tcp_denial(&target.chain, origin, &verdict);
+        (exchange.reason, exchange.details) = (Some(reason), details.into());
     }
     exchange.verdict = Some(verdict);
     if !allowed {
@@ -72,8 +80,13 @@ pub async fn open(
         return Err(Refusal::PolicyDenied);
     }
     let limit = Duration::from_millis(runtime.snapshot.mesh.connect_timeout_ms);
-    match connect(target, worker, limit, &mut exchange).await {
+    match connect(&target, worker, limit, &mut exchange).await {
         Ok((carrier, active)) => Ok(Opened {
+            open: worker.keep_judging(
+                Kept::Tcp(origin.clone(), asked.clone()),
+                exchange.snapshot,
+                Arc::default(),
+            ),
             carrier,
             exchange,
             _active: active,
@@ -99,7 +112,10 @@ async fn connect(
     let mut tried = Vec::new();
     let mut outcome = Outcome::NoEndpoint;
     while tried.len() < CONNECT_ATTEMPTS_MAX as usize {
-        let Some(live) = target.cluster.pick(fastrand::u64(..), &tried) else {
+        let Some(live) = target
+            .cluster
+            .pick(&Choice::new(fastrand::u64(..), &tried, now_ms()))
+        else {
             break;
         };
         tried.push(live.endpoint.address);
@@ -123,17 +139,20 @@ async fn connect(
     Err(outcome)
 }
 
-/// A stream that turned out to be TCP after its CONNECT was accepted: a denial closes it without a
-/// byte (specs/istio-waypoint.md 4.8).
-pub async fn serve_sniffed(
-    stream: ClientStream,
-    origin: Arc<StreamOrigin>,
-    target: Arc<Target>,
-    worker: Arc<Worker>,
+/// A TCP stream that was accepted before policy was asked, because it was sniffed or steered here: a
+/// denial resets it without a byte (specs/istio-waypoint.md 4.8), which nobody takes for an empty answer.
+pub async fn serve_accepted(
+    mut stream: ClientStream,
+    origin: &Arc<StreamOrigin>,
+    asked: &Asked,
+    worker: &Worker,
 ) {
-    match open(&origin, &target, &worker).await {
+    match open(origin, asked, worker).await {
         Ok(opened) => opened.splice(stream).await,
-        Err(refusal) => worker.refused(refusal),
+        Err(refusal) => {
+            worker.refused(refusal);
+            stream.break_off().await;
+        }
     }
 }
 
@@ -153,12 +172,18 @@ impl Opened {
                 COPY_BUFFER_BYTES,
             );
             tokio::pin!(copy);
-            watch(copy, &mut self.exchange, &received, &sent).await
+            tokio::select! {
+                ended = watch(copy, &mut self.exchange, &received, &sent) => ended,
+                _ = self.open.closed() => Ended::Denied,
+            }
         };
-        if let Ended::Broken = ended {
+        if let Ended::Broken | Ended::Denied = ended {
             // One side broke; the other must not take what it has for the whole.
             client.io.break_off().await;
             endpoint.io.break_off().await;
+        }
+        if let Some(closure) = self.open.why() {
+            self.exchange.closed_by(closure);
         }
         self.exchange.bytes_received = received.load(Relaxed);
         self.exchange.bytes_sent = sent.load(Relaxed);
@@ -172,12 +197,14 @@ enum Ended {
     BothDone,
     Broken,
     Idle,
+    /// Policy changed.
+    Denied,
 }
 
 impl Ended {
     fn flag(&self) -> &'static str {
         match self {
-            Self::BothDone => "",
+            Self::BothDone | Self::Denied => "",
             Self::Broken => Outcome::UpstreamClosed.row().flag,
             Self::Idle => "SI",
         }

@@ -16,6 +16,8 @@ pub static TUNNEL_REFUSED: ByLabel = ByLabel::new(&names::TUNNEL_REFUSED);
 pub static REQUEST_REFUSED: ByLabel = ByLabel::new(&names::REQUEST_REFUSED);
 /// Connections that did not become a tunnel, by reason.
 pub static HANDSHAKE_FAILED: ByLabel = ByLabel::new(&names::HANDSHAKE_FAILED);
+/// What was open and was closed because policy changed, by kind.
+pub static CLOSED_BY_POLICY: ByLabel = ByLabel::new(&names::CLOSED_BY_POLICY);
 /// Accepted TCP connections.
 pub static CONNECTIONS: Gauge = Gauge::new(&names::CONNECTIONS);
 /// Client tunnels.
@@ -38,6 +40,8 @@ pub static JWT_REFUSED: Gauge = Gauge::new(&names::JWT_REFUSED);
 /// Fetches of keys, by result.
 pub static JWKS_FETCHES: ByLabel = ByLabel::new(&names::JWKS_FETCHES);
 
+static RECHECKED: Gauge = Gauge::new(&names::RECHECKED);
+static RECHECK_DURATION: Value = Value::new(&names::RECHECK_DURATION);
 static RELOADS: ByLabel = ByLabel::new(&names::RELOADS);
 static RELOAD_DURATION: Value = Value::new(&names::RELOAD_DURATION);
 static SNAPSHOT_VERSION: Value = Value::new(&names::SNAPSHOT_VERSION);
@@ -68,6 +72,12 @@ pub fn config_published(snapshot: &Snapshot, took: Duration) {
     });
 }
 
+/// A worker judged `count` open things again.
+pub fn rechecked(count: usize, took: Duration) {
+    RECHECKED.add(i64::try_from(count).unwrap_or(i64::MAX));
+    RECHECK_DURATION.set(took.as_secs_f64());
+}
+
 /// The certificate in use expires then.
 pub fn certificate_expires(at: SystemTime) {
     let since_1970 = at.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -76,10 +86,13 @@ pub fn certificate_expires(at: SystemTime) {
 
 /// Everything above, as a scrape shows it.
 pub fn families() -> Vec<MetricFamily> {
-    let instruments: [&dyn Instrument; 18] = [
+    let instruments: [&dyn Instrument; 21] = [
         &TUNNEL_REFUSED,
         &REQUEST_REFUSED,
         &HANDSHAKE_FAILED,
+        &CLOSED_BY_POLICY,
+        &RECHECKED,
+        &RECHECK_DURATION,
         &CONNECTIONS,
         &TUNNELS,
         &STREAMS,

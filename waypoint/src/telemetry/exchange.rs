@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use cairn_authz::Verdict;
+use cairn_authz::{Attestation, Verdict};
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::snapshot::{Endpoint, Service, Workload};
 use http::{HeaderValue, Method, StatusCode};
 
 use super::tcp::TcpMeter;
 use crate::node::Pod;
+use crate::recheck::Closure;
 use crate::upstream::Egress;
 
 /// The client of a tunnel, shared by everything that runs in it.
@@ -39,6 +40,14 @@ pub struct StreamOrigin {
 }
 
 impl StreamOrigin {
+    /// What says that the client is who it is.
+    pub fn attested_by(&self) -> Attestation {
+        match &self.pod {
+            Some(_) => Attestation::Node,
+            None => Attestation::Certificate,
+        }
+    }
+
     /// Where plain connections for it leave from, when that is not this process's own namespace.
     pub fn egress(&self) -> Option<&Egress> {
         self.pod.as_ref().map(|pod| &pod.egress)
@@ -122,6 +131,18 @@ pub struct Exchange {
 }
 
 impl Exchange {
+    /// It was closed because a new snapshot denies what another allowed: that one's words count.
+    pub fn closed_by(&mut self, closure: &Closure) {
+        self.snapshot = closure.snapshot;
+        self.verdict.clone_from(&closure.verdict);
+        self.reason = Some(format!(
+            "closed after a change of policy: {}",
+            closure.reason
+        ));
+        self.details = closure.details.clone().into();
+        self.flags = "";
+    }
+
     /// An exchange that begins now.
     pub fn begin(origin: Arc<StreamOrigin>) -> Self {
         let service_port = origin.destination.port();

@@ -70,10 +70,7 @@ pub fn service(name: &str) -> Arc<Service> {
 }
 
 pub fn endpoint(workload: Option<Arc<Workload>>) -> Endpoint {
-    Endpoint {
-        address: address("10.0.0.9:8080"),
-        workload,
-    }
+    Endpoint::new(address("10.0.0.9:8080"), workload)
 }
 
 /// `GET /a?b=1` from `web` to `httpbin`, answered with 200.

@@ -209,6 +209,24 @@ pub const VERDICTS: Metric = counter(
     "Verdicts of policy: allow and deny were enforced, dry_run_* are what dry-run policies would have done",
     &["outcome"],
 );
+/// What was open and was closed because policy changed.
+pub const CLOSED_BY_POLICY: Metric = counter(
+    "cairn_closed_by_policy_total",
+    "Open streams, upgraded connections and tunnels closed because a new configuration denies them",
+    &["kind"],
+);
+/// What was open and was judged again.
+pub const RECHECKED: Metric = counter(
+    "cairn_rechecked_total",
+    "Open streams, upgraded connections and tunnels judged again because the configuration changed",
+    &[],
+);
+/// Duration of the last recheck.
+pub const RECHECK_DURATION: Metric = gauge(
+    "cairn_recheck_duration_seconds",
+    "How long a worker took to judge again what is open, the last time",
+    &[],
+);
 /// Accepted TCP connections, tunnels or not yet.
 pub const CONNECTIONS: Metric = gauge(
     "cairn_downstream_connections",

@@ -143,6 +143,7 @@ fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
 fn view<'a>(target: &'a str, headers: &'a HeaderMap) -> RequestView<'a, 'a> {
     RequestView {
         peer: None,
+        attested_by: Attestation::Certificate,
         source_ip: "10.1.0.1".parse().unwrap(),
         destination: "10.0.0.1:8080".parse().unwrap(),
         method: &Method::GET,
@@ -178,6 +179,7 @@ fn redirect() -> Filter {
 fn tcp(chain: &PortChain) -> Verdict {
     chain.decide_tcp(
         None,
+        Attestation::Certificate,
         "10.1.0.1".parse().unwrap(),
         "10.0.0.1:8080".parse().unwrap(),
     )

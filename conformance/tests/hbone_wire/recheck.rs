@@ -1,0 +1,205 @@
+//! A change of policy reaches what is open (issue 4, item 7): streams and upgraded connections that it
+//! denies are reset, others and requests in flight go on.
+
+use std::io;
+
+use cairn_conformance::app::{BANNER, read_exactly};
+use cairn_conformance::hbone::{Stream, Tls, Tunnel};
+use cairn_conformance::process::until;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::mesh::{DEADLINE, GUESS, Mesh, QUIET, WEB, read_all, read_until, status_word};
+
+const VIEWER_ONLY: &str = "[{from: [{source: {principals: [cluster.local/ns/shop/sa/viewer]}}]}]";
+const NOBODY: &str = "[{from: [{source: {principals: [cluster.local/ns/other/sa/other]}}]}]";
+
+/// RFC 6455 5.7: a masked "Hello", which the application echoes unmasked.
+const MASKED_HELLO: &[u8] = &[
+    0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58,
+];
+const HELLO: &[u8] = b"\x81\x05Hello";
+
+async fn tunnel_of(mesh: &Mesh, workload: &str) -> Tunnel {
+    let tls = Tls::of(&mesh.lab.identities.folder_of(workload));
+    mesh.tunnel_with(&tls).await.expect("a tunnel")
+}
+
+/// Says something and hears it again.
+async fn echoes(stream: &mut Stream, text: &[u8]) -> bool {
+    let echo = async {
+        stream.write_all(text).await?;
+        let mut heard = vec![0; text.len()];
+        stream.read_exact(&mut heard).await?;
+        io::Result::Ok(heard)
+    };
+    echo.await.is_ok_and(|heard| heard == text)
+}
+
+/// Waits for the end of a stream, which must be a reset: an end would be taken for a whole answer.
+async fn is_reset(stream: &mut Stream) {
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut rest)).await;
+    let error = ended.expect("still open").expect_err("a clean end");
+    assert!(error.to_string().contains("reset"), "{error}");
+}
+
+/// Opens a WebSocket and says hello.
+async fn websocket(tunnel: &mut Tunnel, more_headers: &str) -> Stream {
+    let mut stream = tunnel.open(WEB).await.expect("a 200");
+    let upgrade = format!(
+        "GET /chat HTTP/1.1\r\nhost: web.shop\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+         {more_headers}\r\n"
+    );
+    stream.write_all(upgrade.as_bytes()).await.expect("a write");
+    let answer = read_until(&mut stream, "\r\n\r\n").await;
+    assert_eq!(status_word(&answer), "101", "{answer:?}");
+    hello(&mut stream).await;
+    stream
+}
+
+async fn hello(stream: &mut Stream) {
+    stream.write_all(MASKED_HELLO).await.expect("a write");
+    assert_eq!(read_exactly(stream, HELLO.len()).await, HELLO);
+}
+
+async fn closed(mesh: &Mesh, kind: &str) -> f64 {
+    let label = format!("kind=\"{kind}\"");
+    let cairn = mesh.cairn();
+    cairn
+        .metric("cairn_closed_by_policy_total", &[&label])
+        .await
+}
+
+/// The access log line of what was closed.
+async fn told(mesh: &Mesh) -> Value {
+    let closed = |line: &Value| {
+        let reason = line["reason"].as_str().unwrap_or_default();
+        reason.starts_with("closed after a change of policy: ")
+    };
+    mesh.cairn().logged("what was closed", closed).await
+}
+
+#[tokio::test]
+async fn a_tcp_stream_that_new_policy_denies_is_reset_and_others_go_on() {
+    let mesh = Mesh::start().await;
+    let mut allowed = mesh.stream(QUIET).await;
+    let mut tunnel = tunnel_of(&mesh, "shop/thief").await;
+    let mut denied = tunnel.open(QUIET).await.expect("a 200");
+    assert!(echoes(&mut allowed, b"one").await && echoes(&mut denied, b"two").await);
+
+    mesh.allow_only("quiet", VIEWER_ONLY).await;
+    is_reset(&mut denied).await;
+    assert!(echoes(&mut allowed, b"three").await, "it is still allowed");
+    assert!(tunnel.open(WEB).await.is_ok(), "the tunnel is fine");
+    assert_eq!(closed(&mesh, "tcp").await, 1.0);
+
+    let line = told(&mesh).await;
+    assert_eq!(line["verdict"], "deny", "{line}");
+    assert_eq!(
+        line["source_principal"], "spiffe://cluster.local/ns/shop/sa/thief",
+        "{line}"
+    );
+    assert_eq!(line["bytes_received"], 3, "{line}");
+    let reason = line["reason"].as_str().unwrap_or_default();
+    assert!(
+        reason.contains("AuthorizationPolicy/shop/only-quiet rule 0"),
+        "{line}"
+    );
+    assert!(line["snapshot"].as_u64() > Some(1), "{line}");
+}
+
+#[tokio::test]
+async fn a_stream_found_to_be_tcp_is_judged_again_too() {
+    let mesh = Mesh::start().await;
+    let mut stream = mesh.stream(GUESS).await;
+    stream.write_all(b"\x16\x03\x01").await.expect("a write");
+    assert_eq!(read_exactly(&mut stream, BANNER.len()).await, BANNER);
+    assert_eq!(read_exactly(&mut stream, 3).await, b"\x16\x03\x01");
+    mesh.allow_only("guess", NOBODY).await;
+    is_reset(&mut stream).await;
+}
+
+#[tokio::test]
+async fn policy_that_changes_during_the_sniff_is_what_decides() {
+    let mesh = Mesh::start().await;
+    // Nothing is sent: the sniff waits, and has looked up the service already.
+    let mut stream = mesh.stream(GUESS).await;
+    mesh.allow_only("guess", NOBODY).await;
+    stream.write_all(b"\x16\x03\x01").await.expect("a write");
+    is_reset(&mut stream).await;
+}
+
+#[tokio::test]
+async fn a_tcp_stream_of_a_service_that_is_gone_is_reset() {
+    let mesh = Mesh::start().await;
+    let mut stream = mesh.stream(QUIET).await;
+    assert!(echoes(&mut stream, b"one").await);
+    mesh.lab.remove("service-quiet");
+    is_reset(&mut stream).await;
+    let line = told(&mesh).await;
+    assert_eq!(line["verdict"], Value::Null, "{line}");
+}
+
+#[tokio::test]
+async fn a_websocket_that_new_policy_denies_is_reset() {
+    let mesh = Mesh::start().await;
+    let mut allowed = websocket(&mut mesh.tunnel().await, "x-team: blue\r\n").await;
+    let mut denied = websocket(&mut mesh.tunnel().await, "x-team: red\r\n").await;
+    // Judged by the request that asked for it, headers included.
+    let blue = "[{to: [{operation: {methods: [GET], paths: [/chat]}}], \
+                when: [{key: 'request.headers[x-team]', values: [blue]}]}]";
+    mesh.allow_only("web", blue).await;
+    is_reset(&mut denied).await;
+    hello(&mut allowed).await;
+    assert_eq!(closed(&mesh, "upgraded").await, 1.0);
+
+    let line = told(&mesh).await;
+    assert_eq!(line["path"], "/chat", "{line}");
+    assert_eq!(line["response_code"], 101, "{line}");
+    assert_eq!(line["verdict"], "deny", "{line}");
+    until("the denied one's stream is over", async || {
+        let cairn = mesh.cairn();
+        cairn.metric("cairn_downstream_streams", &[]).await == 1.0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_websocket_goes_on_when_a_route_leads_elsewhere() {
+    let mesh = Mesh::start().await;
+    let mut open = websocket(&mut mesh.tunnel().await, "").await;
+    let elsewhere = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\n\
+                     metadata: {name: web, namespace: shop}\nspec:\n  \
+                     parentRefs: [{group: \"\", kind: Service, name: web}]\n  \
+                     rules: [{matches: [{path: {value: /other}}]}]\n";
+    mesh.configure("route", elsewhere).await;
+    let ask = "GET /chat HTTP/1.1\r\nhost: web.shop\r\nconnection: close\r\n\r\n";
+    until("the route is in force", async || {
+        status_word(&mesh.exchange(WEB, ask).await) == "404"
+    })
+    .await;
+    hello(&mut open).await;
+    assert_eq!(closed(&mesh, "upgraded").await, 0.0);
+}
+
+#[tokio::test]
+async fn a_request_in_flight_finishes_under_its_snapshot() {
+    let mesh = Mesh::start().await;
+    let mut stream = mesh.stream(WEB).await;
+    let slow = b"GET /wait/3000 HTTP/1.1\r\nhost: web.shop\r\n\r\n";
+    stream.write_all(slow).await.expect("a write");
+    until("the request is at the endpoint", async || {
+        mesh.web.requests() == 1
+    })
+    .await;
+    mesh.allow_only("web", NOBODY).await;
+    let answer = read_until(&mut stream, "}").await;
+    assert_eq!(status_word(&answer), "200", "{answer:?}");
+    // The next one on the same connection meets the new policy.
+    let next = b"GET / HTTP/1.1\r\nhost: web.shop\r\nconnection: close\r\n\r\n";
+    stream.write_all(next).await.expect("a write");
+    let answer = read_all(&mut stream).await;
+    assert_eq!(status_word(&answer), "403", "{answer:?}");
+}

@@ -1,0 +1,158 @@
+//! Whether what is open would be allowed to begin now.
+
+use std::sync::Arc;
+
+use cairn_authz::Verdict;
+use cairn_authz::jwt::Login;
+use cairn_filters::chain::{Answer, Authenticated, PortChain, RequestView, facts, tcp_facts};
+use cairn_filters::outcome::Outcome;
+use http::{HeaderMap, Method};
+
+use super::open::Closure;
+use crate::listener::admit::Asked;
+use crate::runtime::Runtime;
+use crate::telemetry::exchange::{Peer, StreamOrigin};
+
+/// What is kept of something open, so that it can be judged again.
+pub enum Kept {
+    /// A client's tunnel.
+    Tunnel(Arc<Peer>),
+    /// A TCP stream.
+    Tcp(Arc<StreamOrigin>, Asked),
+    /// A connection that HTTP handed over to another protocol, for this request.
+    Upgraded(Arc<StreamOrigin>, Asked, Box<UpgradeRequest>),
+}
+
+/// A request for an upgrade, as it was judged.
+pub struct UpgradeRequest {
+    /// Method.
+    pub method: Method,
+    /// Path and query as sent.
+    pub target: String,
+    /// Host.
+    pub authority: String,
+    /// Headers as policy saw them.
+    pub headers: HeaderMap,
+    /// Who it is from.
+    pub login: Option<Authenticated>,
+}
+
+impl Kept {
+    /// The label of `cairn_closed_by_policy_total`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Tunnel(_) => "tunnel",
+            Self::Tcp(..) => "tcp",
+            Self::Upgraded(..) => "upgraded",
+        }
+    }
+
+    /// Why it may not go on under this runtime; `None` if it may.
+    pub fn denied_by(&self, runtime: &Runtime) -> Option<Closure> {
+        match self {
+            Self::Tunnel(peer) => {
+                let trust_domain = peer.identity.trust_domain();
+                let accepted = runtime.snapshot.mesh.accepts_trust_domain(trust_domain);
+                (!accepted).then(|| Closure {
+                    snapshot: runtime.snapshot.version,
+                    verdict: None,
+                    reason: format!("the trust domain {trust_domain} is no longer accepted"),
+                    details: String::new(),
+                })
+            }
+            Self::Tcp(origin, asked) => tcp(runtime, origin, asked),
+            Self::Upgraded(origin, asked, request) => request.denied_by(runtime, origin, asked),
+        }
+    }
+}
+
+fn tcp(runtime: &Runtime, origin: &StreamOrigin, asked: &Asked) -> Option<Closure> {
+    let Ok(target) = runtime.find(asked) else {
+        return Some(not_served(runtime));
+    };
+    let peer = &origin.peer;
+    let (ip, to) = (peer.address.ip(), origin.destination);
+    let by = origin.attested_by();
+    let verdict = target.chain.decide_tcp(Some(&peer.identity), by, ip, to);
+    if verdict.allowed {
+        return None;
+    }
+    let (reason, details) = tcp_denial(&target.chain, origin, &verdict);
+    Some(Closure {
+        snapshot: runtime.snapshot.version,
+        verdict: Some(verdict),
+        reason,
+        details,
+    })
+}
+
+/// Why policy denies a TCP stream: in words, and as `response_code_details`.
+pub fn tcp_denial(chain: &PortChain, origin: &StreamOrigin, verdict: &Verdict) -> (String, String) {
+    let (peer, by) = (&origin.peer, origin.attested_by());
+    let (ip, to) = (peer.address.ip(), origin.destination);
+    let facts = tcp_facts(Some(&peer.identity), by, ip, to);
+    let reason = verdict.reason(chain.policies(), &facts);
+    (reason, verdict.response_code_details().unwrap_or_default())
+}
+
+fn not_served(runtime: &Runtime) -> Closure {
+    Closure {
+        snapshot: runtime.snapshot.version,
+        verdict: None,
+        reason: "the service is no longer served here".to_owned(),
+        details: Outcome::NotServed.row().details.to_owned(),
+    }
+}
+
+impl UpgradeRequest {
+    fn denied_by(
+        &self,
+        runtime: &Runtime,
+        origin: &StreamOrigin,
+        asked: &Asked,
+    ) -> Option<Closure> {
+        let Ok(target) = runtime.find(asked) else {
+            return Some(not_served(runtime));
+        };
+        let login = self.login_under(&target.chain);
+        let view = RequestView {
+            peer: Some(&origin.peer.identity),
+            attested_by: origin.attested_by(),
+            source_ip: origin.peer.address.ip(),
+            destination: origin.destination,
+            method: &self.method,
+            target: &self.target,
+            authority: &self.authority,
+            headers: &self.headers,
+            login: Some(&login),
+            trial: None,
+        };
+        let decision = target.chain.decide(&view);
+        let words = match &decision.answer {
+            Answer::Deny | Answer::DenyNetwork => {
+                let (target_read, verdict) = (decision.target.as_ref(), &decision.verdict);
+                let facts = target_read.map(|read| facts(&view, read, decision.found.as_ref()));
+                let verdict = verdict.as_ref().zip(facts.as_ref());
+                verdict.map(|(verdict, facts)| verdict.reason(target.chain.policies(), facts))
+            }
+            Answer::Unauthenticated(_) | Answer::BadPath(_) | Answer::Refused(_) => None,
+            // Where a new request would go is no reason to end one that has arrived.
+            _ => return None,
+        };
+        let words = words.or_else(|| decision.reason().map(Into::into));
+        Some(Closure {
+            snapshot: runtime.snapshot.version,
+            reason: words.unwrap_or_default(),
+            details: decision.details().unwrap_or_default().into_owned(),
+            verdict: decision.verdict,
+        })
+    }
+
+    /// A token was valid when the connection began and is not asked for its times again; but one whose
+    /// issuer nobody trusts any more says nothing, like one that nobody looked at.
+    fn login_under(&self, chain: &PortChain) -> Authenticated {
+        let nobody = Login::default();
+        let login = self.login.as_ref().and_then(|login| login.as_ref().ok());
+        chain.authenticator().renew(login.unwrap_or(&nobody))
+    }
+}
