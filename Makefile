@@ -23,6 +23,8 @@ test: setup check build ## Everything CI runs: format, lints, unit, property, go
 check: ## Format and lints, warnings denied.
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
+	$(CARGO) check --quiet -p cairn-kernel-redirect --no-default-features
+	if command -v clang-19 >/dev/null; then $(CARGO) check --quiet -p cairn-kernel-redirect --features bpf-source; fi
 
 build:
 	$(CARGO) build --workspace --all-targets --quiet

@@ -41,6 +41,8 @@ debian_packages() {
     command -v h2load >/dev/null || missing+=(nghttp2-client)
     command -v ip >/dev/null || missing+=(iproute2)
     command -v nsenter >/dev/null || missing+=(util-linux)
+    command -v pgrep >/dev/null || missing+=(procps)
+    command -v nginx >/dev/null || missing+=(nginx-light)
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
     [ ${#missing[@]} = 0 ] && return
     if ! command -v apt-get >/dev/null; then

@@ -6,7 +6,8 @@ use cairn_config_schema::snapshot::{Policy, World};
 
 use crate::facts::Facts;
 use crate::network::Network;
-use crate::policy::{CompiledPolicy, Group, PolicySet};
+use crate::policy::{Group, PolicySet};
+use crate::policy_list::PolicyList;
 use crate::trial::{self, DryRun};
 use crate::verdict::Verdict;
 
@@ -97,10 +98,9 @@ fn verdict(allowed: bool, policy: Option<&Arc<Policy>>, rule: Option<usize>) -> 
 }
 
 fn first_match<'a>(
-    policies: &'a [CompiledPolicy],
+    policies: &'a PolicyList,
     facts: &Facts<'_>,
 ) -> Option<(&'a Arc<Policy>, usize)> {
-    policies
-        .iter()
-        .find_map(|p| p.first_match(facts).map(|rule| (&p.policy, rule)))
+    let (compiled, rule) = policies.first_match(facts)?;
+    Some((&compiled.policy, rule))
 }

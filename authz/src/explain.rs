@@ -88,9 +88,10 @@ impl PolicySet {
 
 fn outcomes(group: &Group, facts: &Facts<'_>) -> Vec<PolicyOutcome> {
     let broken = group.broken.iter().map(|p| broken_outcome(p));
-    let whole = [&group.custom, &group.deny, &group.allow, &group.audit];
+    let whole = [&group.custom, &group.deny, &group.allow];
+    let whole = whole.into_iter().flatten().chain(&group.audit);
     broken
-        .chain(whole.into_iter().flatten().map(|p| whole_outcome(p, facts)))
+        .chain(whole.map(|p| whole_outcome(p, facts)))
         .collect()
 }
 

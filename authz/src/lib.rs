@@ -4,6 +4,7 @@
 //! no socket, no randomness and no async, and it never reads configuration: it compiles what
 //! `cairn-config-schema` resolved. The rules are those of specs/istio-waypoint.md 4.8.
 
+mod candidates;
 mod clause;
 mod decide;
 mod explain;
@@ -11,6 +12,7 @@ mod facts;
 pub mod jwt;
 mod network;
 mod policy;
+mod policy_list;
 mod text;
 mod token;
 mod trial;

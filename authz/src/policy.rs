@@ -8,6 +8,7 @@ use cairn_config_schema::snapshot::{Action, Policy, PolicyRule, World};
 use crate::clause::{self, Clause};
 use crate::facts::Facts;
 use crate::network::Network;
+use crate::policy_list::PolicyList;
 
 /// The policies that apply to one service or workload, compiled. Immutable.
 #[derive(Clone, Debug, Default)]
@@ -40,11 +41,11 @@ pub(crate) enum Tried {
 /// Policies by action, each in the order of namespace and name.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Group {
-    /// Broken as a whole, of whatever action.
+    /// Broken as a whole, of whatever action that decides.
     pub(crate) broken: Vec<Arc<Policy>>,
-    pub(crate) custom: Vec<CompiledPolicy>,
-    pub(crate) deny: Vec<CompiledPolicy>,
-    pub(crate) allow: Vec<CompiledPolicy>,
+    pub(crate) custom: PolicyList,
+    pub(crate) deny: PolicyList,
+    pub(crate) allow: PolicyList,
     /// Those that only record, broken ones among them.
     pub(crate) audit: Vec<CompiledPolicy>,
 }
@@ -92,12 +93,6 @@ impl PolicySet {
         let mut policies = policies.to_vec();
         policies.sort_by(|a, b| a.origin.key.cmp(&b.origin.key));
         policies.dedup_by(|a, b| Arc::ptr_eq(a, b));
-        let group = |in_force: bool| {
-            let mut group = Group::default();
-            let of_group = policies.iter().filter(|p| !(in_force && p.dry_run));
-            of_group.for_each(|policy| group.add(policy));
-            group
-        };
         let tried: Vec<Tried> = (policies.iter().filter(|p| p.dry_run))
             .map(|policy| match policy.broken {
                 Some(_) => Tried::Broken(policy.clone()),
@@ -105,11 +100,12 @@ impl PolicySet {
             })
             .collect();
         let trial = (!tried.is_empty()).then(|| {
-            let together = group(false);
+            let together = Group::new(policies.clone());
             Box::new(Trial { together, tried })
         });
+        policies.retain(|policy| !policy.dry_run);
         Self {
-            enforced: group(true),
+            enforced: Group::new(policies),
             trial,
             network: None,
         }
@@ -139,18 +135,22 @@ impl PolicySet {
 }
 
 impl Group {
-    fn add(&mut self, policy: &Arc<Policy>) {
-        if policy.broken.is_some() && policy.action != Action::Audit {
-            self.broken.push(policy.clone());
-            return;
-        }
-        let list = match policy.action {
-            Action::Allow => &mut self.allow,
-            Action::Deny => &mut self.deny,
-            Action::Custom => &mut self.custom,
-            Action::Audit => &mut self.audit,
+    fn new(policies: Vec<Arc<Policy>>) -> Self {
+        let (audit, decides): (Vec<_>, Vec<_>) =
+            policies.into_iter().partition(|p| p.action == Action::Audit);
+        let (broken, whole): (Vec<_>, Vec<_>) =
+            decides.into_iter().partition(|p| p.broken.is_some());
+        let of = |action: Action| {
+            let policies = whole.iter().filter(|policy| policy.action == action);
+            PolicyList::new(policies.map(CompiledPolicy::compile).collect())
         };
-        list.push(CompiledPolicy::compile(policy));
+        Self {
+            custom: of(Action::Custom),
+            deny: of(Action::Deny),
+            allow: of(Action::Allow),
+            audit: audit.iter().map(CompiledPolicy::compile).collect(),
+            broken,
+        }
     }
 
     /// Whether nothing decides. What only records does not count.
@@ -202,11 +202,21 @@ impl CompiledRule {
         }
     }
 
+    /// The form for HTTP requests.
+    pub(crate) fn http(&self) -> &Form {
+        &self.http
+    }
+
+    /// The form for TCP streams.
+    pub(crate) fn tcp(&self) -> &Form {
+        self.tcp.as_ref().unwrap_or(&self.http)
+    }
+
     /// The form for an HTTP request or a TCP stream, whichever the facts are of.
     pub(crate) fn form(&self, facts: &Facts<'_>) -> &Form {
-        match (&self.tcp, facts.http) {
-            (Some(tcp), None) => tcp,
-            _ => &self.http,
+        match facts.http {
+            Some(_) => self.http(),
+            None => self.tcp(),
         }
     }
 

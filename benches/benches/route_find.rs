@@ -49,6 +49,7 @@ fn route(n: usize, path: PathMatch, version_header: bool) -> Arc<HttpRoute> {
                 }),
                 filters: Vec::new(),
             }],
+            traffic: Default::default(),
             broken: None,
         }],
         broken: false,

@@ -18,3 +18,7 @@ pub const REGEX_BYTES_MAX: usize = 1024 * 1024;
 
 /// Size in bytes of one `jwks` that stands in an object; a set of a hundred RSA keys has 50 KiB.
 pub const INLINE_JWKS_BYTES_MAX: usize = 256 * 1024;
+
+/// Retries of one request that a route may ask for. Beyond: a warning, and so many. A request that
+/// failed this often does not need another try but a mended backend.
+pub const RETRIES_PER_REQUEST_MAX: u32 = 20;

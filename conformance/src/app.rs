@@ -1,17 +1,18 @@
 //! Applications behind the waypoint: an HTTP echo that says what it was sent, and a TCP server that
 //! speaks first. Each runs in a thread of its own, so that stopping it is as abrupt as a killed pod.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -73,11 +74,24 @@ pub struct App {
 struct Counts {
     connections: AtomicU64,
     requests: AtomicU64,
+    by_path: Mutex<HashMap<String, u64>>,
+}
+
+impl Counts {
+    /// How often a path has been asked for, this time included.
+    fn count(&self, path: &str) -> u64 {
+        let mut by_path = self.by_path.lock().expect("no panic");
+        let count = by_path.entry(path.to_owned()).or_default();
+        *count += 1;
+        *count
+    }
 }
 
 impl App {
     /// An HTTP echo, HTTP/1.1 and HTTP/2 with prior knowledge. Paths that do something else:
-    /// `/status/<code>`, `/bytes/<n>`, `/wait/<ms>`; a WebSocket upgrade is echoed message by message.
+    /// `/status/<code>`, `/bytes/<n>`, `/wait/<ms>`, `/grpc/<status>`, `/asks/<seconds>` (503 with
+    /// Retry-After); `/first/<n>/...` does so for its first n requests and then echoes. A WebSocket
+    /// upgrade is echoed message by message.
     pub fn http(name: &str, address: SocketAddr) -> Self {
         let name: Arc<str> = name.into();
         Self::start(address, move |stream, counts| {
@@ -91,6 +105,13 @@ impl App {
         let name: Arc<str> = name.into();
         Self::start(address, move |stream, counts| {
             Box::pin(serve_once(name.clone(), stream, counts))
+        })
+    }
+
+    /// An HTTP/1.1 server that answers with a half of a body and never goes on.
+    pub fn http_stalling(address: SocketAddr) -> Self {
+        Self::start(address, |stream, counts| {
+            Box::pin(serve_half(stream, counts))
         })
     }
 
@@ -193,13 +214,27 @@ async fn serve_tcp(mut stream: TcpStream, banner: &[u8]) {
     let _ = write.shutdown().await;
 }
 
-async fn serve_once(name: Arc<str>, mut stream: TcpStream, counts: Arc<Counts>) {
+async fn serve_half(mut stream: TcpStream, counts: Arc<Counts>) {
+    if read_head(&mut stream).await.is_none() {
+        return;
+    }
+    counts.requests.fetch_add(1, Ordering::Relaxed);
+    let half = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n12345";
+    let _ = stream.write_all(half).await;
+    let _ = stream.read_u8().await;
+}
+
+async fn read_head(stream: &mut TcpStream) -> Option<()> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
-        match stream.read_u8().await {
-            Ok(byte) => head.push(byte),
-            Err(_) => return,
-        }
+        head.push(stream.read_u8().await.ok()?);
+    }
+    Some(())
+}
+
+async fn serve_once(name: Arc<str>, mut stream: TcpStream, counts: Arc<Counts>) {
+    if read_head(&mut stream).await.is_none() {
+        return;
     }
     counts.requests.fetch_add(1, Ordering::Relaxed);
     let answer = format!(
@@ -215,7 +250,7 @@ async fn serve_http(name: Arc<str>, stream: TcpStream, counts: Arc<Counts>) {
         let (name, counts) = (name.clone(), counts.clone());
         async move {
             counts.requests.fetch_add(1, Ordering::Relaxed);
-            Ok::<_, Infallible>(answer(&name, request).await)
+            Ok::<_, Infallible>(answer(&name, request, &counts).await)
         }
     });
     let server = auto::Builder::new(TokioExecutor::new());
@@ -223,7 +258,11 @@ async fn serve_http(name: Arc<str>, stream: TcpStream, counts: Arc<Counts>) {
     let _ = connection.await;
 }
 
-async fn answer(name: &str, mut request: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn answer(
+    name: &str,
+    mut request: Request<Incoming>,
+    counts: &Counts,
+) -> Response<Full<Bytes>> {
     if let Some(key) = request.headers().get("sec-websocket-key") {
         let accept = derive_accept_key(key.as_bytes());
         let upgrade = hyper::upgrade::on(&mut request);
@@ -245,13 +284,33 @@ async fn answer(name: &str, mut request: Request<Incoming>) -> Response<Full<Byt
     let body = request.into_body().collect().await;
     echo.body_bytes = body.map_or(0, |b| b.to_bytes().len());
     let mut words = path.split('/').skip(1);
-    let (word, number) = (words.next(), words.next().and_then(|n| n.parse().ok()));
+    let mut next = || (words.next(), words.next().and_then(|n| n.parse().ok()));
+    let (mut word, mut number) = next();
+    if let (Some("first"), Some(times)) = (word, number) {
+        (word, number) = match counts.count(&path) <= times {
+            true => next(),
+            false => (None, None),
+        };
+    }
     match (word, number) {
         (Some("status"), Some(code)) => respond(code as u16, Bytes::new()),
         (Some("bytes"), Some(n)) => respond(200, Bytes::from(vec![b'x'; n as usize])),
         (Some("wait"), Some(ms)) => {
             tokio::time::sleep(Duration::from_millis(ms)).await;
             respond(200, json(&echo))
+        }
+        (Some("grpc"), Some(status)) => {
+            let mut response = respond(200, Bytes::new());
+            let headers = response.headers_mut();
+            headers.insert("content-type", HeaderValue::from_static("application/grpc"));
+            headers.insert("grpc-status", HeaderValue::from(status));
+            response
+        }
+        (Some("asks"), Some(seconds)) => {
+            let mut response = respond(503, Bytes::new());
+            let seconds = HeaderValue::from(seconds);
+            response.headers_mut().insert("retry-after", seconds);
+            response
         }
         _ => respond(200, json(&echo)),
     }

@@ -6,6 +6,7 @@
 pub mod authority;
 pub mod chain;
 mod decision;
+pub mod grpc_timeout;
 pub mod header_change;
 pub mod hygiene;
 pub mod login;

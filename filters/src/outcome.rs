@@ -73,8 +73,12 @@ pub enum Outcome {
     UpstreamProtocol,
     /// A limit on connections or streams to the endpoint is reached.
     UpstreamOverflow,
-    /// The answer took too long.
+    /// The answer took longer than the route allows.
     UpstreamTimeout,
+    /// The last attempt took longer than the route allows for one.
+    AttemptTimeout,
+    /// The answer took longer than the client's `grpc-timeout`.
+    DeadlineExceeded,
     /// The client went away.
     ClientGone,
     /// Our own error.
@@ -102,7 +106,7 @@ pub struct Row {
 
 impl Outcome {
     /// All outcomes.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 30] = [
         Self::BadPath,
         Self::BadAuthority,
         Self::BadRequest,
@@ -129,6 +133,8 @@ impl Outcome {
         Self::UpstreamProtocol,
         Self::UpstreamOverflow,
         Self::UpstreamTimeout,
+        Self::AttemptTimeout,
+        Self::DeadlineExceeded,
         Self::ClientGone,
         Self::Internal,
     ];
@@ -166,6 +172,8 @@ impl Outcome {
             Self::UpstreamProtocol => Row::new(S::BAD_GATEWAY, 14, "UPE", "upstream_reset_before_response_started{protocol_error}", "upstream protocol error", Upstream, false),
             Self::UpstreamOverflow => Row::new(S::SERVICE_UNAVAILABLE, 14, "UO", "upstream_reset_before_response_started{overflow}", "upstream overflow", Us, true),
             Self::UpstreamTimeout  => Row::new(S::GATEWAY_TIMEOUT, 14, "UT", "response_timeout", "upstream request timeout", Upstream, false),
+            Self::AttemptTimeout   => Row::new(S::GATEWAY_TIMEOUT, 14, "UT", "upstream_per_try_timeout", "upstream request timeout", Upstream, false),
+            Self::DeadlineExceeded => Row::new(S::GATEWAY_TIMEOUT, 4, "UT", "response_timeout", "deadline exceeded", Upstream, false),
             Self::ClientGone       => Row::new(S::BAD_REQUEST, 1, "DC", "downstream_remote_disconnect", "", Client, false),
             Self::Internal         => Row::new(S::INTERNAL_SERVER_ERROR, 13, "", "internal_error", "internal error", Us, false),
         }
@@ -324,6 +332,8 @@ mod tests {
             Outcome::UpstreamReset,
             Outcome::UpstreamProtocol,
             Outcome::UpstreamTimeout,
+            Outcome::AttemptTimeout,
+            Outcome::DeadlineExceeded,
         ] {
             assert!(!outcome.row().retry_safe, "{outcome:?}");
         }

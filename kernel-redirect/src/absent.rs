@@ -5,13 +5,81 @@ use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
-use crate::{Detached, EnrolledPod, FlaggedService, Place, RedirectError, ServicesReport, Status};
+use crate::{
+    Counters, Detached, EnrolledPod, FlaggedService, Place, RedirectError, ServicesReport, Sizes,
+    Status,
+};
 
 /// Can not exist in this build.
 #[derive(Debug)]
 pub struct Redirect(Infallible);
 
+/// Can not exist in this build.
+#[derive(Debug)]
+pub struct Claim(Infallible);
+
+impl Claim {
+    /// Always an error in this build.
+    ///
+    /// # Errors
+    /// [`RedirectError::NotInThisBuild`].
+    pub fn take(_: &Place) -> Result<Self, RedirectError> {
+        Err(RedirectError::NotInThisBuild)
+    }
+
+    /// Never called.
+    ///
+    /// # Errors
+    /// None.
+    pub fn give_up(&self) -> Result<(), RedirectError> {
+        match self.0 {}
+    }
+}
+
+/// Always an error in this build.
+///
+/// # Errors
+/// [`RedirectError::NotInThisBuild`].
+pub fn requirements() -> Result<(), RedirectError> {
+    Err(RedirectError::NotInThisBuild)
+}
+
 impl Redirect {
+    /// Always an error in this build.
+    ///
+    /// # Errors
+    /// [`RedirectError::NotInThisBuild`].
+    pub fn attach_sized(_: &Place, _: &Path, _: Sizes) -> Result<Self, RedirectError> {
+        Err(RedirectError::NotInThisBuild)
+    }
+
+    /// Never called.
+    #[must_use]
+    pub fn sizes(&self) -> Sizes {
+        match self.0 {}
+    }
+
+    /// Never called.
+    ///
+    /// # Errors
+    /// None.
+    pub fn pods(&self) -> Result<Vec<u64>, RedirectError> {
+        match self.0 {}
+    }
+
+    /// Nothing: there is no value of this type.
+    pub fn services(&self) -> impl Iterator<Item = &FlaggedService> {
+        std::iter::empty()
+    }
+
+    /// Never called.
+    ///
+    /// # Errors
+    /// None.
+    pub fn counters(&self) -> Result<Counters, RedirectError> {
+        match self.0 {}
+    }
+
     /// Always an error in this build.
     ///
     /// # Errors

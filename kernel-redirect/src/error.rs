@@ -36,6 +36,13 @@ pub enum RedirectError {
         missing: String,
     },
 
+    /// An agent has this redirect in its hands.
+    #[error("another agent works with {path}; end it first (`fuser {path}` names its process)")]
+    Claimed {
+        /// The folder of its pins.
+        path: PathBuf,
+    },
+
     /// Not a folder of the unified cgroup hierarchy.
     #[error("{path} is no cgroup v2 folder ({why}); {fix}")]
     NoCgroup {
@@ -121,7 +128,7 @@ pub enum RedirectError {
 
     /// A map of fixed size has no room.
     #[error(
-        "map {map} is full at {limit} entries; enrol fewer pods on this node, or withdraw those that are gone"
+        "map {map} is full at {limit} entries; start the agent with a larger --pods-max or --services-max, or enrol fewer pods on this node"
     )]
     Full {
         /// Name of the map.

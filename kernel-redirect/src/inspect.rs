@@ -21,7 +21,7 @@ pub(crate) fn status(place: &Place, folder: &Path, maps: &Maps) -> Result<Status
     let fill = |map: layout::Shape, entries| MapStatus {
         name: map.name,
         entries,
-        limit: map.max_entries,
+        limit: maps.sizes.of(map).max_entries,
     };
     Ok(Status {
         layout: LAYOUT,
@@ -53,10 +53,9 @@ pub(crate) fn other_layouts(bpffs: &Path) -> Result<Vec<String>, RedirectError> 
         .filter_map(|path| path.file_name())
         .map(|name| name.to_string_lossy().into_owned())
         .filter(|name| {
-            let version = name
-                .strip_prefix('v')
-                .is_some_and(|v| v.parse::<u32>().is_ok());
-            version && *name != ours
+            let version = name.strip_prefix('v').map(|v| v.split('-').next());
+            let is_version = |v: Option<&str>| v.is_some_and(|v| v.parse::<u32>().is_ok());
+            version.is_some_and(is_version) && *name != ours
         })
         .collect();
     names.sort();

@@ -3,12 +3,12 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use crate::{EnrolledPod, FlaggedService, slot};
+use crate::{EnrolledPod, FlaggedService, Sizes, slot};
 
 /// Version of the maps; the folder of the pins is named after it.
 pub(crate) const LAYOUT: u32 = 1;
 
-/// A map as the program declares it.
+/// A map as the program declares it; its number of entries is what it has if nobody asks for another.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shape {
     pub name: &'static str,
@@ -23,6 +23,18 @@ const fn shape(name: &'static str, key_size: u32, value_size: u32, max_entries: 
         key_size,
         value_size,
         max_entries,
+    }
+}
+
+impl Sizes {
+    /// A map with the room it has at these sizes.
+    pub(crate) fn of(self, map: Shape) -> Shape {
+        let max_entries = match map.name {
+            name if name == SERVICES.name || name == SLOTS.name => self.services,
+            name if name == PODS.name || name == LISTENERS.name => self.pods,
+            _ => map.max_entries,
+        };
+        Shape { max_entries, ..map }
     }
 }
 
@@ -151,6 +163,20 @@ mod tests {
                 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 1, 2, 3, 0x12, 0x34, 0, 0
             ]
         );
+    }
+
+    #[test]
+    fn what_a_map_has_room_for_is_what_was_asked_for() {
+        let usual = Sizes::default();
+        for map in MAPS {
+            assert_eq!(usual.of(map).max_entries, map.max_entries, "{}", map.name);
+        }
+        let small = Sizes {
+            services: 3,
+            pods: 2,
+        };
+        let room = MAPS.map(|map| small.of(map).max_entries);
+        assert_eq!(room, [3, 3, 2, 2, 6, 1]);
     }
 
     #[test]

@@ -24,6 +24,9 @@ mod maps;
 #[cfg(kernel)]
 mod redirect;
 
+#[cfg(kernel)]
+mod claim;
+
 #[cfg(not(kernel))]
 mod absent;
 
@@ -34,15 +37,19 @@ mod netns;
 mod place;
 
 #[cfg(not(kernel))]
-pub use absent::Redirect;
+pub use absent::{Claim, Redirect, requirements};
+#[cfg(kernel)]
+pub use claim::Claim;
 pub use error::RedirectError;
 pub use flagged::{FlaggedService, LeftOut, LeftOutReason, ServicesReport};
 #[cfg(target_os = "linux")]
 pub use netns::netns_cookie;
+#[cfg(kernel)]
+pub use place::requirements;
 pub use place::{Place, cgroup2_root};
 #[cfg(kernel)]
 pub use redirect::Redirect;
-pub use slot::{SLOT_MAX, address_of, slot_of};
+pub use slot::{SLOT_MAX, address_of, is_of_slots, slot_of};
 pub use status::{
-    Counters, Detached, EnrolledPod, Feature, MapStatus, PodStatus, ProgramStatus, Status,
+    Counters, Detached, EnrolledPod, Feature, MapStatus, PodStatus, ProgramStatus, Sizes, Status,
 };

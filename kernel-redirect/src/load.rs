@@ -12,9 +12,9 @@ use aya::programs::{CgroupAttachMode, CgroupSockAddr, ProgramError};
 use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
 
 use crate::kernel::PinnedLink;
-use crate::layout::{PROGRAMS, WITH_RETVAL};
+use crate::layout::{self, PROGRAMS, WITH_RETVAL};
 use crate::maps::Maps;
-use crate::{RedirectError, error, place};
+use crate::{RedirectError, Sizes, error, place};
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/redirect.bpf.o"));
 
@@ -24,11 +24,18 @@ pub(crate) fn link_name(program: &str) -> String {
 }
 
 /// Loads and attaches; `own_cgroup` is the id of the cgroup that is not steered.
-pub(crate) fn attach(folder: &Path, cgroup: &Path, own_cgroup: u64) -> Result<Maps, RedirectError> {
+pub(crate) fn attach(
+    folder: &Path,
+    cgroup: &Path,
+    own_cgroup: u64,
+    sizes: Sizes,
+) -> Result<Maps, RedirectError> {
     let cgroup_id = place::cgroup_id(cgroup)?;
+    if !Maps::have(folder, sizes)? {
+        set_aside(folder)?;
+    }
     let undo = Undo::begin(folder)?;
-    Maps::check(folder)?;
-    let (mut programs, features) = load(folder)?;
+    let (mut programs, features) = load(folder, sizes)?;
     let mut maps = Maps::open(folder)?;
     maps.set_about(own_cgroup, features)?;
     let cgroup = Cgroup {
@@ -41,6 +48,19 @@ pub(crate) fn attach(folder: &Path, cgroup: &Path, own_cgroup: u64) -> Result<Ma
     }
     undo.not_needed();
     Ok(maps)
+}
+
+/// Maps have the size they were made with. Those of another one are set aside as another layout is:
+/// they and their programs stay in force until the new ones are filled.
+fn set_aside(folder: &Path) -> Result<(), RedirectError> {
+    let free = (0_u32..).map(|number| {
+        let mut beside = folder.as_os_str().to_owned();
+        beside.push(format!("-{number}"));
+        PathBuf::from(beside)
+    });
+    let beside = free.into_iter().find(|path| !path.exists());
+    let beside = beside.unwrap_or_else(|| folder.to_path_buf());
+    fs::rename(folder, beside).map_err(pin_failed(folder, "setting it aside"))
 }
 
 /// What was pinned before; drops what was pinned since unless told that all went well.
@@ -80,6 +100,8 @@ impl Drop for Undo {
         }
         if self.new_folder {
             let _ = fs::remove_dir(&self.folder);
+            // Ours too, if there is nothing else in it.
+            let _ = self.folder.parent().map(fs::remove_dir);
         }
     }
 }
@@ -109,24 +131,28 @@ pub(crate) fn pin_failed(
 
 /// The programs, loaded, and the features they use: all, or without bpf_set_retval on kernels that
 /// do not offer it to connect hooks.
-fn load(folder: &Path) -> Result<(Ebpf, u32), RedirectError> {
-    match load_with(folder, true) {
+fn load(folder: &Path, sizes: Sizes) -> Result<(Ebpf, u32), RedirectError> {
+    match load_with(folder, sizes, true) {
         Ok(programs) => Ok((programs, WITH_RETVAL)),
-        Err(first) => match load_with(folder, false) {
+        Err(first) => match load_with(folder, sizes, false) {
             Ok(programs) => Ok((programs, 0)),
             Err(_) => Err(first),
         },
     }
 }
 
-fn load_with(folder: &Path, set_retval: bool) -> Result<Ebpf, RedirectError> {
+fn load_with(folder: &Path, sizes: Sizes, set_retval: bool) -> Result<Ebpf, RedirectError> {
     let failed = |what: &str, source: error::Source| RedirectError::Load {
         what: what.to_owned(),
         kernel: place::kernel_version(),
         source,
     };
     let set_retval = u32::from(set_retval);
-    let mut programs = EbpfLoader::new()
+    let mut loader = EbpfLoader::new();
+    for map in layout::MAPS {
+        loader.map_max_entries(map.name, sizes.of(map).max_entries);
+    }
+    let mut programs = loader
         .btf(None)
         .default_map_pin_directory(folder)
         .override_global("may_set_retval", &set_retval, true)

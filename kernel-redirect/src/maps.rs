@@ -8,7 +8,7 @@ use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, SockHash};
 
 use crate::changes::Services;
 use crate::layout::{self, About, Endpoint, Pod, Service, Shape};
-use crate::{Counters, PodStatus, RedirectError};
+use crate::{Counters, EnrolledPod, PodStatus, RedirectError, Sizes};
 
 /// All maps of one layout.
 pub(crate) struct Maps {
@@ -18,6 +18,8 @@ pub(crate) struct Maps {
     pub listeners: SockHash<MapData, u64>,
     counters: PerCpuArray<MapData, u64>,
     about: Array<MapData, About>,
+    /// What they have room for.
+    pub sizes: Sizes,
 }
 
 impl std::fmt::Debug for Maps {
@@ -62,6 +64,10 @@ pub(crate) fn gone_is_fine(result: Result<(), MapError>) -> Result<(), MapError>
 impl Maps {
     /// Opens the maps pinned in `folder`, if they are what this version made.
     pub fn open(folder: &Path) -> Result<Self, RedirectError> {
+        let sizes = Sizes {
+            services: pinned(folder, layout::SERVICES)?.1,
+            pods: pinned(folder, layout::PODS)?.1,
+        };
         Ok(Self {
             services: typed(folder, layout::SERVICES)?,
             slots: typed(folder, layout::SLOTS)?,
@@ -69,18 +75,49 @@ impl Maps {
             listeners: typed(folder, layout::LISTENERS)?,
             counters: typed(folder, layout::COUNTERS)?,
             about: typed(folder, layout::ABOUT)?,
+            sizes,
         })
     }
 
-    /// Checks those maps that are pinned in `folder` already: using one of another shape would read
-    /// and write past its values.
-    pub fn check(folder: &Path) -> Result<(), RedirectError> {
+    /// Whether those maps that are pinned in `folder` already have room for as much as `sizes` says.
+    ///
+    /// # Errors
+    /// When one is of another shape: using it would read and write past its values.
+    pub fn have(folder: &Path, sizes: Sizes) -> Result<bool, RedirectError> {
+        let mut same = true;
         for map in layout::MAPS {
             if folder.join(map.name).exists() {
-                pinned(folder, map)?;
+                let (_, room) = pinned(folder, map)?;
+                same &= room == sizes.of(map).max_entries;
             }
         }
-        Ok(())
+        Ok(same)
+    }
+
+    /// Enrols a pod that another layout knows and this one does not, with nobody listening: until it
+    /// has a listener its connections are refused, where it would else pass policy by. Returns how
+    /// many there were.
+    pub fn carry_over_pods(&mut self, from: &Path) -> Result<usize, RedirectError> {
+        if !from.join(layout::PODS.name).exists() {
+            return Ok(0);
+        }
+        let theirs: HashMap<MapData, u64, Pod> = typed(from, layout::PODS)?;
+        let mut carried = 0;
+        for cookie in theirs.keys() {
+            let cookie = cookie.map_err(failed(layout::PODS, "reading that of another layout"))?;
+            if self.pods.get(&cookie, 0).is_ok() {
+                continue;
+            }
+            let nobody = EnrolledPod {
+                netns_cookie: cookie,
+                listener_port: 0,
+            };
+            self.pods
+                .insert(cookie, layout::pod(&nobody, false), 0)
+                .map_err(failed(self.sizes.of(layout::PODS), "carrying a pod over"))?;
+            carried += 1;
+        }
+        Ok(carried)
     }
 
     /// Flagged services.
@@ -163,27 +200,26 @@ impl Maps {
 }
 
 fn typed<T: TryFrom<Map, Error = MapError>>(folder: &Path, map: Shape) -> Result<T, RedirectError> {
-    Map::from_map_data(pinned(folder, map)?)
+    Map::from_map_data(pinned(folder, map)?.0)
         .and_then(T::try_from)
         .map_err(failed(map, "opening"))
 }
 
-fn pinned(folder: &Path, map: Shape) -> Result<MapData, RedirectError> {
+/// A pinned map, and how many entries it has room for: that is for whoever attaches to choose.
+fn pinned(folder: &Path, map: Shape) -> Result<(MapData, u32), RedirectError> {
     let path = folder.join(map.name);
     let open = MapData::from_pin(&path).and_then(|opened| {
         let info = opened.info()?;
         Ok((opened, info))
     });
     let (opened, info) = open.map_err(failed(map, "opening its pin"))?;
-    let found = (info.key_size(), info.value_size(), info.max_entries());
-    let ours = (map.key_size, map.value_size, map.max_entries);
+    let found = (info.key_size(), info.value_size());
+    let ours = (map.key_size, map.value_size);
     if found != ours {
         return Err(RedirectError::Layout {
             path,
-            detail: format!(
-                "sizes of key and value and number of entries are {found:?} and not {ours:?}"
-            ),
+            detail: format!("sizes of key and value are {found:?} and not {ours:?}"),
         });
     }
-    Ok(opened)
+    Ok((opened, info.max_entries()))
 }

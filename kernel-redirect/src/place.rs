@@ -34,7 +34,9 @@ fn mounted(mountinfo: &str, kind: &str) -> Option<PathBuf> {
 }
 
 #[cfg(kernel)]
-pub(crate) use checks::{capabilities, cgroup_id, kernel_version, pin_folder};
+pub use checks::requirements;
+#[cfg(kernel)]
+pub(crate) use checks::{cgroup_id, kernel_version, may_attach, pin_folder};
 
 #[cfg(kernel)]
 mod checks {
@@ -58,19 +60,40 @@ mod checks {
             .map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
     }
 
+    /// Whether this kernel and process can run an agent, which needs more than the redirect itself:
+    /// it enters pods' network namespaces.
+    ///
+    /// # Errors
+    /// [`RedirectError::KernelTooOld`], [`RedirectError::MissingCapability`].
+    pub fn requirements() -> Result<(), RedirectError> {
+        judge(KernelVersion::current().ok(), held(), &super::OF_AN_AGENT)
+    }
+
+    /// Whether they can attach the redirect.
+    pub(crate) fn may_attach() -> Result<(), RedirectError> {
+        judge(KernelVersion::current().ok(), held(), &super::TO_ATTACH)
+    }
+
+    fn held() -> Option<u64> {
+        let status = fs::read_to_string("/proc/self/status").ok()?;
+        super::effective(&status)
+    }
+
     /// The kernel is new enough and lets us. SO_NETNS_COOKIE is of 5.14, the first long-term kernel
-    /// with it 5.15; the listeners' map, links and hooks are older.
-    pub(crate) fn capabilities() -> Result<(), RedirectError> {
-        if KernelVersion::current().is_ok_and(|found| found < KernelVersion::new(5, 15, 0)) {
+    /// with it 5.15; the listeners' map, links and hooks are older. What can not be told (`None`) is
+    /// left to the kernel to refuse.
+    fn judge(
+        kernel: Option<KernelVersion>,
+        held: Option<u64>,
+        needed: &[super::Capability],
+    ) -> Result<(), RedirectError> {
+        if kernel.is_some_and(|found| found < KernelVersion::new(5, 15, 0)) {
             return Err(RedirectError::KernelTooOld {
                 found: kernel_version(),
                 needed: "5.15",
             });
         }
-        let held = fs::read_to_string("/proc/self/status")
-            .ok()
-            .and_then(|status| super::effective(&status));
-        match held.map(super::missing) {
+        match held.map(|held| super::missing(held, needed)) {
             Some(missing) if !missing.is_empty() => Err(RedirectError::MissingCapability {
                 missing: missing.join(" and "),
             }),
@@ -143,6 +166,28 @@ mod checks {
             .find_map(|folder| statfs(folder).ok())
             .is_some_and(|system| system.filesystem_type() == BPF_FS_MAGIC)
     }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn a_kernel_that_is_too_old_is_told_before_what_else_is_missing() {
+            let needed = &super::super::OF_AN_AGENT;
+            let old = KernelVersion::new(5, 14, 21);
+            let error = judge(Some(old), Some(0), needed).unwrap_err().to_string();
+            assert!(error.contains("too old"), "{error}");
+            assert!(error.contains("5.15 or later; upgrade the node"), "{error}");
+            let new = KernelVersion::new(5, 15, 0);
+            let error = judge(Some(new), Some(0), needed).unwrap_err().to_string();
+            assert!(
+                error.contains("CAP_BPF and CAP_NET_ADMIN and CAP_SYS_ADMIN"),
+                "{error}"
+            );
+            assert!(error.contains("run it as root"), "{error}");
+            assert!(judge(None, None, needed).is_ok(), "then the kernel decides");
+        }
+    }
 }
 
 /// The effective capabilities in the text of /proc/self/status.
@@ -152,18 +197,28 @@ fn effective(status: &str) -> Option<u64> {
     u64::from_str_radix(line.trim(), 16).ok()
 }
 
-/// Names of the capabilities that are missing in `held`. CAP_SYS_ADMIN is as good as CAP_BPF.
+/// Name of a capability, and the bits any of which gives it (capabilities(7)).
+type Capability = (&'static str, &'static [u32]);
+
+const NET_ADMIN: u32 = 12;
+const SYS_ADMIN: u32 = 21;
+const BPF: u32 = 39;
+
+/// What attaching needs. CAP_SYS_ADMIN is as good as CAP_BPF.
+const TO_ATTACH: [Capability; 2] = [
+    ("CAP_BPF", &[BPF, SYS_ADMIN]),
+    ("CAP_NET_ADMIN", &[NET_ADMIN]),
+];
+
+/// What an agent needs: setns(2) into a pod's network namespace is CAP_SYS_ADMIN's.
+const OF_AN_AGENT: [Capability; 3] = [TO_ATTACH[0], TO_ATTACH[1], ("CAP_SYS_ADMIN", &[SYS_ADMIN])];
+
+/// Names of the capabilities that are missing in `held`.
 #[cfg(any(kernel, test))]
-fn missing(held: u64) -> Vec<&'static str> {
-    let has = |bit: u32| held & (1 << bit) != 0;
-    let mut missing = Vec::new();
-    if !has(39) && !has(21) {
-        missing.push("CAP_BPF");
-    }
-    if !has(12) {
-        missing.push("CAP_NET_ADMIN");
-    }
-    missing
+fn missing(held: u64, needed: &[Capability]) -> Vec<&'static str> {
+    let has = |bits: &[u32]| bits.iter().any(|bit| held & (1 << bit) != 0);
+    let lacks = needed.iter().filter(|(_, bits)| !has(bits));
+    lacks.map(|(name, _)| *name).collect()
 }
 
 #[cfg(test)]
@@ -186,12 +241,17 @@ mod tests {
     #[test]
     fn missing_capabilities_are_named() {
         let status = |held: &str| effective(&format!("Name:\tx\nCapEff:\t{held}\nCapBnd:\t0\n"));
-        assert_eq!(missing(status("000001ffffffffff").unwrap()), [""; 0]);
-        assert_eq!(missing(0), ["CAP_BPF", "CAP_NET_ADMIN"]);
+        let all = status("000001ffffffffff").unwrap();
+        assert_eq!(missing(all, &OF_AN_AGENT), [""; 0]);
+        assert_eq!(missing(0, &TO_ATTACH), ["CAP_BPF", "CAP_NET_ADMIN"]);
         assert_eq!(
-            missing(1 << 21),
+            missing(1 << SYS_ADMIN, &OF_AN_AGENT),
             ["CAP_NET_ADMIN"],
             "as on kernels before CAP_BPF"
+        );
+        assert_eq!(
+            missing(1 << BPF | 1 << NET_ADMIN, &OF_AN_AGENT),
+            ["CAP_SYS_ADMIN"]
         );
         assert_eq!(status("no number"), None);
     }

@@ -15,8 +15,8 @@ use crate::layout::{self, LAYOUT};
 use crate::maps::{Maps, failed, gone_is_fine};
 use crate::netns::route_ipv6_slots;
 use crate::{
-    Detached, EnrolledPod, FlaggedService, LeftOut, LeftOutReason, Place, RedirectError,
-    ServicesReport, Status, inspect, load, netns_cookie, place,
+    Counters, Detached, EnrolledPod, FlaggedService, LeftOut, LeftOutReason, Place, RedirectError,
+    ServicesReport, Sizes, Status, inspect, load, netns_cookie, place,
 };
 
 /// The redirect, attached. Dropping it leaves everything attached and pinned: connections are then
@@ -40,9 +40,23 @@ impl Redirect {
     /// # Errors
     /// Every one of [`RedirectError`]; nothing stays half attached.
     pub fn attach(place: &Place, own_cgroup: &Path) -> Result<Self, RedirectError> {
-        place::capabilities()?;
+        Self::attach_sized(place, own_cgroup, Sizes::default())
+    }
+
+    /// As [`attach`](Self::attach), with maps of these sizes. What is pinned with others is set aside
+    /// as another layout is: it stays attached until
+    /// [`retire_other_layouts`](Self::retire_other_layouts).
+    ///
+    /// # Errors
+    /// As [`attach`](Self::attach).
+    pub fn attach_sized(
+        place: &Place,
+        own_cgroup: &Path,
+        sizes: Sizes,
+    ) -> Result<Self, RedirectError> {
+        place::may_attach()?;
         let own = place::cgroup_id(own_cgroup)?;
-        let maps = load::attach(&layout_folder(place), &place.cgroup, own)?;
+        let maps = load::attach(&layout_folder(place), &place.cgroup, own, sizes)?;
         Ok(Self {
             services: maps.flagged()?,
             slots: maps.slot_addresses()?,
@@ -100,15 +114,19 @@ impl Redirect {
         self.maps
             .services
             .insert(layout::endpoint(address, port), layout::service(service), 0)
-            .map_err(failed(layout::SERVICES, "adding a service"))?;
+            .map_err(failed(
+                self.maps.sizes.of(layout::SERVICES),
+                "adding a service",
+            ))?;
         self.services.insert(service.key(), *service);
         Ok(())
     }
 
     fn unflag(&mut self, service: &FlaggedService) -> Result<(), RedirectError> {
         let (address, port) = service.key();
-        gone_is_fine(self.maps.services.remove(&layout::endpoint(address, port)))
-            .map_err(failed(layout::SERVICES, "removing a service"))?;
+        gone_is_fine(self.maps.services.remove(&layout::endpoint(address, port))).map_err(
+            failed(self.maps.sizes.of(layout::SERVICES), "removing a service"),
+        )?;
         self.services.remove(&service.key());
         Ok(())
     }
@@ -121,7 +139,7 @@ impl Redirect {
         self.maps
             .slots
             .insert(service.slot, layout::endpoint(address, port), 0)
-            .map_err(failed(layout::SLOTS, "naming a slot"))?;
+            .map_err(failed(self.maps.sizes.of(layout::SLOTS), "naming a slot"))?;
         self.slots.insert(service.slot, (address, port));
         Ok(())
     }
@@ -136,8 +154,10 @@ impl Redirect {
             .copied()
             .collect();
         for slot in old {
-            gone_is_fine(self.maps.slots.remove(&slot))
-                .map_err(failed(layout::SLOTS, "forgetting a slot"))?;
+            gone_is_fine(self.maps.slots.remove(&slot)).map_err(failed(
+                self.maps.sizes.of(layout::SLOTS),
+                "forgetting a slot",
+            ))?;
             self.slots.remove(&slot);
         }
         Ok(())
@@ -174,11 +194,14 @@ impl Redirect {
         self.maps
             .listeners
             .insert(pod.netns_cookie, listener.as_raw_fd(), 0)
-            .map_err(failed(layout::LISTENERS, "adding a listener"))?;
+            .map_err(failed(
+                self.maps.sizes.of(layout::LISTENERS),
+                "adding a listener",
+            ))?;
         self.maps
             .pods
             .insert(pod.netns_cookie, layout::pod(pod, ipv6_slots), 0)
-            .map_err(failed(layout::PODS, "adding a pod"))
+            .map_err(failed(self.maps.sizes.of(layout::PODS), "adding a pod"))
     }
 
     /// Takes a pod's listener away and keeps the pod enrolled: its connections to flagged services
@@ -188,8 +211,10 @@ impl Redirect {
     /// # Errors
     /// If the kernel refuses.
     pub fn suspend(&mut self, netns_cookie: u64) -> Result<(), RedirectError> {
-        gone_is_fine(self.maps.listeners.remove(&netns_cookie))
-            .map_err(failed(layout::LISTENERS, "removing a listener"))
+        gone_is_fine(self.maps.listeners.remove(&netns_cookie)).map_err(failed(
+            self.maps.sizes.of(layout::LISTENERS),
+            "removing a listener",
+        ))
     }
 
     /// Takes the listeners of all pods away, as [`suspend`](Self::suspend) does, by the pins alone:
@@ -216,22 +241,53 @@ impl Redirect {
     /// If the kernel refuses.
     pub fn withdraw(&mut self, netns_cookie: u64) -> Result<(), RedirectError> {
         gone_is_fine(self.maps.pods.remove(&netns_cookie))
-            .map_err(failed(layout::PODS, "removing a pod"))?;
+            .map_err(failed(self.maps.sizes.of(layout::PODS), "removing a pod"))?;
         self.suspend(netns_cookie)
     }
 
-    /// Detaches and removes what versions of Cairn with another layout left: to be called once
-    /// services and pods are in place. Until then both are attached, and the older refuses what it
-    /// has no listener for. Returns how many there were.
+    /// Detaches and removes what versions of Cairn with another layout left, or what has maps of
+    /// other sizes: to be called once services and pods are in place. Until then both are attached,
+    /// and the older refuses what it has no listener for. Its pods that are not enrolled anew stay
+    /// known, with nobody listening. Returns how many layouts there were.
     ///
     /// # Errors
-    /// If pins can not be removed.
+    /// If its pods can not be read, or pins can not be removed; what is there still stays attached.
     pub fn retire_other_layouts(&mut self) -> Result<usize, RedirectError> {
         let others = inspect::other_layouts(&self.place.bpffs)?;
         for name in &others {
-            remove_layout(&self.place.bpffs.join(name))?;
+            let folder = self.place.bpffs.join(name);
+            self.maps.carry_over_pods(&folder)?;
+            remove_layout(&folder)?;
         }
         Ok(others.len())
+    }
+
+    /// What the maps have room for.
+    #[must_use]
+    pub fn sizes(&self) -> Sizes {
+        self.maps.sizes
+    }
+
+    /// Cookies of the network namespaces of all pods that are enrolled.
+    ///
+    /// # Errors
+    /// If the map can not be read.
+    pub fn pods(&self) -> Result<Vec<u64>, RedirectError> {
+        let pods = self.maps.enrolled()?;
+        Ok(pods.iter().map(|pod| pod.netns_cookie).collect())
+    }
+
+    /// Flagged services.
+    pub fn services(&self) -> impl Iterator<Item = &FlaggedService> {
+        self.services.values()
+    }
+
+    /// What happened to connections to flagged services since the maps were made.
+    ///
+    /// # Errors
+    /// If the map can not be read.
+    pub fn counters(&self) -> Result<Counters, RedirectError> {
+        self.maps.counters()
     }
 
     /// The state of the redirect.

@@ -26,6 +26,16 @@ pub fn slot_of(local: SocketAddr) -> Option<u32> {
     (slot <= SLOT_MAX).then_some(slot)
 }
 
+/// Whether an address is of the networks of the slots, of one that is a slot or not: a connection to
+/// it from inside a pod meets the pod's own listener, or nobody.
+#[must_use]
+pub fn is_of_slots(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.to_bits() >> 23 == FIRST >> 23,
+        IpAddr::V6(address) => address.to_bits() >> 32 == FIRST_V6.to_bits() >> 32,
+    }
+}
+
 /// The address of a slot, or `None` if there is no such slot.
 #[must_use]
 pub fn address_of(slot: u32) -> Option<Ipv4Addr> {
@@ -73,12 +83,30 @@ mod tests {
         assert_eq!(address_of(SLOT_MAX + 1), None);
     }
 
+    #[test]
+    fn the_networks_of_the_slots_are_wider_than_the_slots() {
+        let of_slots = |address: &str| is_of_slots(address.parse().unwrap());
+        for address in ["127.128.0.0", "127.255.255.255", "::ffff:127.128.0.9"] {
+            assert!(of_slots(address), "{address}");
+        }
+        assert!(of_slots("fd63:6169:726e::") && of_slots("fd63:6169:726e::ffff:ffff"));
+        for address in [
+            "127.127.255.255",
+            "128.0.0.0",
+            "fd63:6169:726e:0:0:1::",
+            "::1",
+        ] {
+            assert!(!of_slots(address), "{address}");
+        }
+    }
+
     proptest! {
         #[test]
         fn a_slot_survives_its_address(slot in 0..=SLOT_MAX) {
             let address = address_of(slot).unwrap();
             prop_assert!(address.is_loopback() && address.octets()[1] >= 128);
             prop_assert_eq!(slot_of(SocketAddr::new(address.into(), 1)), Some(slot));
+            prop_assert!(is_of_slots(address.into()));
         }
     }
 }

@@ -11,6 +11,24 @@ pub struct EnrolledPod {
     pub listener_port: u16,
 }
 
+/// How much there is room for in the kernel's maps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sizes {
+    /// Flagged services. Each costs the kernel about 200 bytes once it is there, and 32 before.
+    pub services: u32,
+    /// Pods.
+    pub pods: u32,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self {
+            services: 65_536,
+            pods: 4_096,
+        }
+    }
+}
+
 /// The redirect as it is pinned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
@@ -98,6 +116,21 @@ pub struct Counters {
     pub not_enrolled: u64,
     /// The waypoint's own: went direct.
     pub own: u64,
+}
+
+impl Counters {
+    /// Each with its name.
+    #[must_use]
+    pub fn by_name(&self) -> [(&'static str, u64); 6] {
+        [
+            ("steered", self.steered),
+            ("refused", self.refused),
+            ("opened", self.opened),
+            ("unreachable", self.unreachable),
+            ("not_enrolled", self.not_enrolled),
+            ("own", self.own),
+        ]
+    }
 }
 
 /// Something the kernel may or may not have.

@@ -11,6 +11,7 @@ use rustc_hash::FxHashMap;
 
 use crate::balance::{Choice, EndpointSet, mix};
 use crate::breaker::{Breaker, Limited, Permit};
+use crate::budget::{Budget, InFlight};
 use crate::ejection::{self, AnswerKind, EjectionEvent};
 use crate::endpoint::LiveEndpoint;
 
@@ -21,6 +22,7 @@ pub struct Cluster {
     set: ArcSwap<EndpointSet>,
     active: Arc<AtomicU32>,
     breaker: Arc<Breaker>,
+    budget: Arc<Budget>,
 }
 
 impl Cluster {
@@ -40,12 +42,23 @@ impl Cluster {
             key,
             active,
             breaker: Arc::default(),
+            budget: Arc::default(),
         }
     }
 
     /// Service and port.
     pub fn key(&self) -> &ClusterKey {
         &self.key
+    }
+
+    /// Counts a request to this cluster, whatever endpoints it will try, until the guard is dropped.
+    pub fn enter(&self) -> InFlight {
+        self.budget.enter()
+    }
+
+    /// How many requests and retries are in flight.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     /// Replaces the endpoints and the settings; load and health of the endpoints that stay are kept.

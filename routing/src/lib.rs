@@ -3,8 +3,10 @@
 //! Pure: the request, random numbers and configuration come in, a choice goes out. This crate has
 //! no clock, no socket, no randomness and no async; it opens no connection and changes no request.
 
+mod back_off;
 mod balance;
 mod breaker;
+mod budget;
 mod cluster;
 mod ejection;
 mod endpoint;
@@ -14,12 +16,14 @@ mod retry;
 mod split;
 mod table;
 
+pub use back_off::delay_ms;
 pub use balance::{Choice, key_hash};
 pub use breaker::{Breaker, Limited, Permit};
+pub use budget::{Budget, InFlight};
 pub use cluster::Cluster;
 pub use ejection::{AnswerKind, EjectionCause, EjectionEvent, Health};
 pub use endpoint::{ActiveRequest, LiveEndpoint};
 pub use request::RequestParts;
-pub use retry::{AttemptOutcome, RetryDecision, RetryPolicy};
+pub use retry::{Attempt, AttemptOutcome, RetryDecision, decide, http_status_of_grpc};
 pub use split::choose;
 pub use table::{Found, RouteTable, RuleRef};

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use cairn_config_schema::limits::RETRIES_PER_REQUEST_MAX;
+
 /// Client connections a worker holds. Beyond: the connection is closed before TLS and counted as
 /// `connection_limit`. One connection per client pod and worker is the rule (specs 2.2), so this is
 /// far above a node's pods.
@@ -19,9 +21,14 @@ pub const STEERED_LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// and another endpoint is tried.
 pub const EGRESS_SOCKETS_WAITING_MAX: usize = 1_024;
 
-/// Pods of one node whose connections are steered: the size of the kernel's map. Beyond: the pod is
-/// not enrolled, which is logged and shown by `cairn node status`.
-pub const PODS_MAX: usize = 4_096;
+/// The most that `--pods-max` can be. It is the size of two maps of the kernel, and of what each
+/// worker can be handed at once. Beyond `--pods-max` (4,096 by default) a pod is not enrolled, which
+/// is logged, counted and shown by `cairn node status`.
+pub const PODS_MAX: u32 = 65_536;
+
+/// The most that `--services-max` can be: 200 MB of the kernel's memory when full. Beyond
+/// `--services-max` (65,536 by default) a service port is not flagged, which is logged and counted.
+pub const FLAGGED_SERVICES_MAX: u32 = 1_048_576;
 
 /// TLS handshake, accept to ALPN. Beyond: closed, counted as `timeout`.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -110,9 +117,22 @@ pub const RECHECK_SLICE: usize = 128;
 /// endpoint takes no bytes. Beyond: it is cut.
 pub const CLOSING_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Attempts to reach an endpoint: the first and two retries on connect failure, as Istio's default
-/// (specs/istio-waypoint.md 4.6).
+/// Attempts to reach an endpoint for a TCP stream: the first and two retries on connect failure, as
+/// Istio's default (specs/istio-waypoint.md 4.6).
 pub const CONNECT_ATTEMPTS_MAX: u32 = 3;
+
+/// Attempts of one HTTP request: the first and as many retries as a route may ask for
+/// (`RETRIES_PER_REQUEST_MAX`). Beyond: the answer or the error of the last.
+pub const ATTEMPTS_PER_REQUEST_MAX: u32 = 21;
+const _: () = assert!(ATTEMPTS_PER_REQUEST_MAX == 1 + RETRIES_PER_REQUEST_MAX);
+
+/// Bytes of a request's body that are kept to be sent again, the engine's own number. Beyond: nothing
+/// of it is kept, and the request is not retried once its body was begun; `retry_denied` is `body`.
+pub const RETRY_BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// The longest that `Retry-After` is waited for. Beyond: the client gets the answer, and may wait by
+/// itself.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
 
 /// Access log lines waiting for stdout. Beyond: dropped and counted.
 pub const ACCESS_LOG_QUEUE_LINES: usize = 16_384;

@@ -117,7 +117,7 @@ pub fn start(settings: Settings) -> anyhow::Result<Running> {
 
     let mut workers = Vec::with_capacity(listeners.len());
     for (index, listener) in listeners.into_iter().enumerate() {
-        let (pods, taken) = mpsc::channel(PODS_MAX);
+        let (pods, taken) = mpsc::channel(PODS_MAX as usize);
         let beat = Arc::<Beat>::default();
         let parts = worker::Parts {
             runtime: in_force.runtime.clone(),

@@ -1,6 +1,7 @@
 //! Calico's order (specs/policies.md 2.5): tier by tier, policy by policy, rule by rule, the first
 //! rule that matches decides.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use cairn_config_schema::snapshot::{
@@ -9,6 +10,7 @@ use cairn_config_schema::snapshot::{
 };
 
 use super::has_port;
+use super::rule_list::{About, RuleList, RuleRef, Seeking, rules_on};
 use super::source::Source;
 use super::verdict::{NetworkVerdict, NetworkWhy};
 use crate::facts::{Facts, HttpFacts};
@@ -18,10 +20,14 @@ use crate::facts::{Facts, HttpFacts};
 pub(super) struct Tier {
     tier: Arc<NetworkTier>,
     pub(super) policies: Vec<Arc<NetworkPolicy>>,
+    rules: RuleList,
 }
 
-/// The tiers of policies that come in their order.
-pub(super) fn tiers<'a>(policies: impl Iterator<Item = &'a Arc<NetworkPolicy>>) -> Vec<Tier> {
+/// The tiers of policies that come in their order, with the rules for the port, where it is known.
+pub(super) fn tiers<'a>(
+    policies: impl Iterator<Item = &'a Arc<NetworkPolicy>>,
+    port: Option<u16>,
+) -> Vec<Tier> {
     let mut tiers: Vec<Tier> = Vec::new();
     for policy in policies {
         let Surface::Calico(tier) = &policy.surface else {
@@ -32,83 +38,104 @@ pub(super) fn tiers<'a>(policies: impl Iterator<Item = &'a Arc<NetworkPolicy>>) 
             None => tiers.push(Tier {
                 tier: tier.clone(),
                 policies: vec![policy.clone()],
+                rules: RuleList::default(),
             }),
         }
+    }
+    for tier in &mut tiers {
+        tier.rules = RuleList::new(rules_on(&tier.policies, port), About::Requests);
     }
     tiers
 }
 
-/// What a tier comes to.
-enum Outcome<'a> {
-    Allow(&'a Arc<NetworkPolicy>, usize),
-    Deny(&'a Arc<NetworkPolicy>, usize),
+/// What is asked, as Calico's rules see it.
+pub(super) struct Asked<'a> {
+    source: &'a Source<'a>,
+    port: u16,
+    http: Option<&'a HttpFacts<'a>>,
+    /// In the form that is compared. `None`: there is none, or nobody knows what it is taken for.
+    path: Option<Cow<'a, str>>,
+}
+
+impl<'a> Asked<'a> {
+    pub(super) fn new(facts: &'a Facts<'a>, source: &'a Source<'a>, port: u16) -> Self {
+        let http = facts.http.as_ref();
+        Self {
+            source,
+            port,
+            http,
+            path: http.and_then(|http| calico_path(http.path)),
+        }
+    }
+}
+
+/// What a rule comes to that takes effect.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Effect {
+    Allow,
+    Deny,
     /// On to the next tier.
     Pass,
-    /// No rule matched, and the tier denies then.
-    NoRule,
 }
 
 /// Decides by all tiers. What none of them decides is allowed, as the profiles of namespaces do.
 pub(super) fn decide(
     tiers: &[Tier],
-    facts: &Facts<'_>,
-    source: &Source<'_>,
-    port: u16,
+    asked: &Asked<'_>,
     verdict: impl Fn(NetworkWhy) -> NetworkVerdict,
 ) -> NetworkVerdict {
     for tier in tiers {
-        match tier.decide(facts, source, port) {
-            Outcome::Allow(policy, at) => {
-                return verdict(NetworkWhy::Allowed).by(policy, Some(at));
+        match tier.decide(asked) {
+            Some((Effect::Allow, by)) => {
+                return verdict(NetworkWhy::Allowed).by(&by.policy, Some(by.at));
             }
-            Outcome::Deny(policy, at) => return verdict(NetworkWhy::Denied).by(policy, Some(at)),
-            Outcome::NoRule => return verdict(NetworkWhy::NoRule),
-            Outcome::Pass => {}
+            Some((Effect::Deny, by)) => {
+                return verdict(NetworkWhy::Denied).by(&by.policy, Some(by.at));
+            }
+            Some((Effect::Pass, _)) => {}
+            None if tier.tier.passes_by_default => {}
+            None => return verdict(NetworkWhy::NoRule),
         }
     }
     verdict(NetworkWhy::NothingDenies)
 }
 
 impl Tier {
-    fn decide(&self, facts: &Facts<'_>, source: &Source<'_>, port: u16) -> Outcome<'_> {
-        for policy in &self.policies {
-            for (at, rule) in policy.rules.iter().enumerate() {
-                match (rule.action, matches(rule, facts, source, port)) {
-                    (NetworkAction::Allow, Truth::Yes) => return Outcome::Allow(policy, at),
-                    (NetworkAction::Pass, Truth::Yes) => return Outcome::Pass,
-                    // To pass what should not, or not to pass what should: either may allow.
-                    (NetworkAction::Deny | NetworkAction::Pass, Truth::Yes | Truth::Unknown) => {
-                        return Outcome::Deny(policy, at);
-                    }
-                    (NetworkAction::Log | NetworkAction::Allow, _) | (_, Truth::No) => {}
-                }
-            }
+    /// The first rule that takes effect. `None`: none of them does.
+    fn decide(&self, asked: &Asked<'_>) -> Option<(Effect, &RuleRef)> {
+        let path = asked.path.as_deref();
+        let takes_effect = |rule: &NetworkRule| effect(rule, asked).is_some();
+        let (source, seeking) = (asked.source, Seeking::Possible);
+        let by = self.rules.first(source, path, seeking, takes_effect)?;
+        Some((effect(by.rule()?, asked)?, by))
+    }
+}
+
+fn effect(rule: &NetworkRule, asked: &Asked<'_>) -> Option<Effect> {
+    match (rule.action, matches(rule, asked)) {
+        (NetworkAction::Allow, Truth::Yes) => Some(Effect::Allow),
+        (NetworkAction::Pass, Truth::Yes) => Some(Effect::Pass),
+        // To pass what should not, or not to pass what should: either may allow.
+        (NetworkAction::Deny | NetworkAction::Pass, Truth::Yes | Truth::Unknown) => {
+            Some(Effect::Deny)
         }
-        match self.tier.passes_by_default {
-            true => Outcome::Pass,
-            false => Outcome::NoRule,
-        }
+        (NetworkAction::Log | NetworkAction::Allow, _) | (_, Truth::No) => None,
     }
 }
 
 /// Whether a rule matches, as far as it is known.
-pub(super) fn matches(
-    rule: &NetworkRule,
-    facts: &Facts<'_>,
-    source: &Source<'_>,
-    port: u16,
-) -> Truth {
-    if !has_port(rule.ports.as_deref(), port) {
+pub(super) fn matches(rule: &NetworkRule, asked: &Asked<'_>) -> Truth {
+    if !has_port(rule.ports.as_deref(), asked.port) {
         return Truth::No;
     }
     let of_rule = match &rule.broken {
         Some(_) => Truth::Unknown,
-        None => source.is_among(&rule.from),
+        None => asked.source.is_among(&rule.from),
     };
     of_rule.and(match &rule.http {
         HttpRules::NotAsked => Truth::Yes,
-        HttpRules::Calico(http) => match &facts.http {
-            Some(request) => matches_http(http, request),
+        HttpRules::Calico(http) => match asked.http {
+            Some(request) => Truth::from(has_method(http, request)).and(has_path(http, asked)),
             // What is not HTTP can not be judged by its method and path.
             None => Truth::Unknown,
         },
@@ -116,21 +143,15 @@ pub(super) fn matches(
     })
 }
 
-fn matches_http(http: &CalicoHttp, request: &HttpFacts<'_>) -> Truth {
-    Truth::from(has_method(http, request)).and(has_path(http, request))
-}
-
 pub(super) fn has_method(http: &CalicoHttp, request: &HttpFacts<'_>) -> bool {
     let is = |method: &Arc<str>| **method == *"*" || **method == *request.method;
     http.methods.is_empty() || http.methods.iter().any(is)
 }
 
-pub(super) fn has_path(http: &CalicoHttp, request: &HttpFacts<'_>) -> Truth {
-    if http.paths.is_empty() {
-        return Truth::Yes;
-    }
-    match calico_path(request.path) {
-        Some(path) => http.paths.iter().any(|p| p.matches(&path)).into(),
+pub(super) fn has_path(http: &CalicoHttp, asked: &Asked<'_>) -> Truth {
+    match &asked.path {
+        _ if http.paths.is_empty() => Truth::Yes,
+        Some(path) => http.paths.iter().any(|p| p.matches(path)).into(),
         None => Truth::Unknown,
     }
 }

@@ -1,16 +1,18 @@
 //! Cilium's rules of combination (specs/policies.md 2.1.3, 2.1.4): a deny anywhere, then an allow
 //! anywhere, then the default.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use cairn_config_schema::snapshot::{
     AuthenticationMode, HttpRules, NetworkAction, NetworkPolicy, NetworkRule, Truth,
 };
 
-use super::http::Request;
+use super::has_port;
+use super::http::{self, Request};
+use super::rule_list::{About, RuleList, RuleRef, Seeking, rules_on};
 use super::source::Source;
 use super::verdict::{NetworkVerdict, NetworkWhy};
-use super::{RuleRef, has_port};
 use crate::facts::Facts;
 
 /// The rules of all policies that select one workload.
@@ -18,11 +20,16 @@ use crate::facts::Facts;
 pub(super) struct Rules {
     /// All of them, for explanations.
     pub(super) policies: Vec<Arc<NetworkPolicy>>,
-    deny: Vec<RuleRef>,
-    pub(super) allow: Vec<RuleRef>,
+    deny: RuleList,
+    allow: RuleList,
+    /// Those of `allow` that ask for authentication, whatever request it is.
+    authenticating: RuleList,
+    /// Those of `allow` on L7. Empty where nothing depends on them: what they do not allow is denied
+    /// by default anyway.
+    on_l7: RuleList,
     default_deny: bool,
-    /// A match does not settle it: other rules may change headers, or ask for authentication.
-    thorough: bool,
+    /// A match does not settle it: other rules may change headers.
+    changes_headers: bool,
 }
 
 impl Rules {
@@ -31,28 +38,30 @@ impl Rules {
         policies: impl Iterator<Item = &'a Arc<NetworkPolicy>>,
         port: Option<u16>,
     ) -> Self {
-        let mut rules = Self::default();
-        for policy in policies {
-            rules.policies.push(policy.clone());
-            rules.default_deny |= policy.default_deny;
-            for (at, rule) in policy.rules.iter().enumerate() {
-                if port.is_some_and(|port| !has_port(rule.ports.as_deref(), port)) {
-                    continue;
-                }
-                let reference = RuleRef {
-                    policy: policy.clone(),
-                    at,
-                };
-                match rule.action {
-                    NetworkAction::Deny => rules.deny.push(reference),
-                    _ => {
-                        rules.thorough |= rule.authentication.is_some() || changes_headers(rule);
-                        rules.allow.push(reference);
-                    }
-                }
-            }
+        let policies: Vec<Arc<NetworkPolicy>> = policies.cloned().collect();
+        let rules = rules_on(&policies, port);
+        let default_deny = policies.iter().any(|policy| policy.default_deny);
+        let list = |about, is_in: &dyn Fn(&NetworkRule) -> bool| {
+            let rules = rules.iter().filter(|r| r.rule().is_some_and(is_in));
+            RuleList::new(rules.cloned().collect(), about)
+        };
+        let allows = |rule: &NetworkRule| rule.action != NetworkAction::Deny;
+        Self {
+            deny: list(About::Sources, &|rule| !allows(rule)),
+            allow: list(About::Requests, &allows),
+            authenticating: list(About::Sources, &|rule| {
+                allows(rule) && rule.authentication.is_some()
+            }),
+            on_l7: list(About::Sources, &|rule| {
+                !default_deny && allows(rule) && is_on_l7(rule)
+            }),
+            default_deny,
+            changes_headers: rules
+                .iter()
+                .filter_map(RuleRef::rule)
+                .any(|rule| allows(rule) && changes_headers(rule)),
+            policies,
         }
-        rules
     }
 
     pub(super) fn decide(
@@ -62,46 +71,27 @@ impl Rules {
         port: u16,
         verdict: impl Fn(NetworkWhy) -> NetworkVerdict,
     ) -> NetworkVerdict {
-        for reference in &self.deny {
-            let denies = reference.rule().is_none_or(|r| denies(r, source, port));
-            if denies {
-                return verdict(NetworkWhy::Denied).by(&reference.policy, Some(reference.at));
-            }
+        let maybe = Seeking::Possible;
+        let denying = |rule: &NetworkRule| denies(rule, source, port);
+        if let Some(by) = self.deny.first(source, None, maybe, denying) {
+            return verdict(NetworkWhy::Denied).by(&by.policy, Some(by.at));
         }
-        let mut request = facts.http.as_ref().map(Request::new);
-        let mut matched: Option<&RuleRef> = None;
-        let mut authentication: Option<(AuthenticationMode, &RuleRef)> = None;
-        let mut has_l7 = false;
-        for reference in &self.allow {
-            let Some(rule) = reference.rule() else {
-                continue;
-            };
-            has_l7 |= may_be_on_l7(rule, source, port);
-            let is_for = is_for(rule, source, port);
-            if is_for == Truth::No {
-                continue;
-            }
-            // The strictest of those that say something (specs/policies.md 2.1.6), those that may be
-            // for this peer among them.
-            if let Some(mode) = rule.authentication
-                && authentication.is_none_or(|(strictest, _)| mode > strictest)
-            {
-                authentication = Some((mode, reference));
-            }
-            if is_for == Truth::Yes && matches_http(rule, request.as_mut()) && matched.is_none() {
-                matched = Some(reference);
-            }
-            if matched.is_some() && !self.thorough {
-                break;
-            }
-        }
+        let target = facts.http.as_ref().map(http::target);
+        let mut request = match (&facts.http, &target) {
+            (Some(http), Some(target)) => Some(Request::of_target(http, Cow::Borrowed(target))),
+            _ => None,
+        };
+        let matched = self.matching(source, port, target.as_deref(), request.as_mut());
         // `enableDefaultDeny: false` is not for L7 rules: where they are, what none of them allows is
         // denied all the same (specs/policies.md 2.1.4).
-        if matched.is_none() && (self.default_deny || has_l7) {
+        let on_l7 = |rule: &NetworkRule| may_be_for(rule, source, port);
+        if matched.is_none()
+            && (self.default_deny || self.on_l7.first(source, None, maybe, on_l7).is_some())
+        {
             return verdict(NetworkWhy::NoRule);
         }
         // Asked of a peer, authentication is asked even if nothing else needs a rule.
-        if let Some((mode, by)) = authentication
+        if let Some((mode, by)) = self.authentication(source, port)
             && !is_satisfied(mode, source)
         {
             return verdict(NetworkWhy::Authentication).by(&by.policy, Some(by.at));
@@ -112,6 +102,53 @@ impl Rules {
         let mut verdict = verdict(NetworkWhy::Allowed).by(&matched.policy, Some(matched.at));
         verdict.edits = request.map(Request::into_edits).unwrap_or_default();
         verdict
+    }
+
+    /// The first rule that allows.
+    fn matching(
+        &self,
+        source: &Source<'_>,
+        port: u16,
+        path: Option<&str>,
+        mut request: Option<&mut Request<'_>>,
+    ) -> Option<&RuleRef> {
+        let mut allows = |rule: &NetworkRule| {
+            is_for(rule, source, port) == Truth::Yes && matches_http(rule, request.as_deref_mut())
+        };
+        if !self.changes_headers {
+            return self.allow.first(source, path, Seeking::Certain, allows);
+        }
+        // All of them, for the sake of what they change.
+        let mut matched = None;
+        for reference in self.allow.all(source, path, Seeking::Certain) {
+            if reference.rule().is_some_and(&mut allows) {
+                matched.get_or_insert(reference);
+            }
+        }
+        matched
+    }
+
+    /// The strictest mode that is asked of the peer, by rules that may be for it among others
+    /// (specs/policies.md 2.1.6).
+    fn authentication(
+        &self,
+        source: &Source<'_>,
+        port: u16,
+    ) -> Option<(AuthenticationMode, &RuleRef)> {
+        if self.authenticating.is_empty() {
+            return None;
+        }
+        let mut strictest: Option<(AuthenticationMode, &RuleRef)> = None;
+        for reference in self.authenticating.all(source, None, Seeking::Possible) {
+            let asks = |rule: &&NetworkRule| is_for(rule, source, port) != Truth::No;
+            let mode = reference.rule().filter(asks).and_then(|r| r.authentication);
+            if let Some(mode) = mode
+                && strictest.is_none_or(|(other, _)| mode > other)
+            {
+                strictest = Some((mode, reference));
+            }
+        }
+        strictest
     }
 }
 
@@ -136,12 +173,15 @@ pub(super) fn is_for(rule: &NetworkRule, source: &Source<'_>, port: u16) -> Trut
     }
 }
 
-/// Whether an allow rule that may be for this peer on this port has L7 rules, among them those that
-/// can not be evaluated: an allow is broken by nothing but its L7 part.
-fn may_be_on_l7(rule: &NetworkRule, source: &Source<'_>, port: u16) -> bool {
-    (rule.broken.is_some() || rule.http != HttpRules::NotAsked)
-        && has_port(rule.ports.as_deref(), port)
-        && source.is_among(&rule.from) != Truth::No
+/// Whether an allow rule has L7 rules, among them those that can not be evaluated: an allow is broken
+/// by nothing but its L7 part.
+fn is_on_l7(rule: &NetworkRule) -> bool {
+    rule.broken.is_some() || rule.http != HttpRules::NotAsked
+}
+
+/// Whether a rule may be for this peer on this port, broken or not.
+fn may_be_for(rule: &NetworkRule, source: &Source<'_>, port: u16) -> bool {
+    has_port(rule.ports.as_deref(), port) && source.is_among(&rule.from) != Truth::No
 }
 
 /// Whether the request is one that the rule allows; what is not HTTP is none.

@@ -10,6 +10,7 @@ use cairn_config_schema::snapshot::{
 };
 use serde::Serialize;
 
+use super::calico::Asked;
 use super::http::{Request, shown};
 use super::source::Source;
 use super::verdict::{NetworkVerdict, NetworkWhy};
@@ -253,10 +254,11 @@ impl Subject {
         source: &Source<'_>,
     ) -> NetworkRuleOutcome {
         let port = self.port(facts);
+        let asked = Asked::new(facts, source, port);
         let mut request = facts.http.as_ref().map(Request::new);
         let is_calico = matches!(rule.http, HttpRules::Calico(_)) || self.is_of_calico(rule);
         let matched = match rule.action {
-            _ if is_calico => match (rule.action, calico::matches(rule, facts, source, port)) {
+            _ if is_calico => match (rule.action, calico::matches(rule, &asked)) {
                 (_, Truth::Yes) => true,
                 (NetworkAction::Deny | NetworkAction::Pass, truth) => truth == Truth::Unknown,
                 _ => false,
@@ -268,7 +270,7 @@ impl Subject {
             }
         };
         let mut clauses = self.clauses(rule, facts, source);
-        clauses.extend(http_clauses(rule, facts).into_iter().flatten());
+        clauses.extend(http_clauses(rule, &asked, facts).into_iter().flatten());
         NetworkRuleOutcome {
             path: rule.path.to_string(),
             action: rule.action,
@@ -289,7 +291,8 @@ impl Subject {
         source: &Source<'_>,
     ) -> Vec<ClauseOutcome> {
         let mut clauses = self.clauses(rule, facts, source);
-        let http = http_clauses(rule, facts);
+        let asked = Asked::new(facts, source, self.port(facts));
+        let http = http_clauses(rule, &asked, facts);
         let http = http.into_iter().min_by_key(|clauses| distance(clauses));
         clauses.extend(http.into_iter().flatten());
         clauses
@@ -346,7 +349,11 @@ fn distance(clauses: &[ClauseOutcome]) -> (usize, usize) {
 }
 
 /// The clauses of each HTTP rule.
-fn http_clauses(rule: &NetworkRule, facts: &Facts<'_>) -> Vec<Vec<ClauseOutcome>> {
+fn http_clauses(
+    rule: &NetworkRule,
+    asked: &Asked<'_>,
+    facts: &Facts<'_>,
+) -> Vec<Vec<ClauseOutcome>> {
     let not_http = |words: &str| ClauseOutcome {
         path: "http".to_owned(),
         matched: false,
@@ -378,7 +385,7 @@ fn http_clauses(rule: &NetworkRule, facts: &Facts<'_>) -> Vec<Vec<ClauseOutcome>
                 clauses.push(clause("methods", matched, "method", request.method));
             }
             if !http.paths.is_empty() {
-                let matched = calico::has_path(http, request) == Truth::Yes;
+                let matched = calico::has_path(http, asked) == Truth::Yes;
                 clauses.push(clause("paths", matched, "path", request.path));
             }
             vec![clauses]

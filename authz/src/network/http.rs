@@ -10,6 +10,14 @@ use http::header::{HOST, HeaderName, HeaderValue};
 use super::verdict::{BackendEdit, HeaderEdit};
 use crate::facts::HttpFacts;
 
+/// Path with the query. Allocates only if there is a query.
+pub(super) fn target<'a>(http: &HttpFacts<'a>) -> Cow<'a, str> {
+    match http.query {
+        None => Cow::Borrowed(http.path),
+        Some(query) => Cow::Owned(format!("{}?{query}", http.path)),
+    }
+}
+
 /// A request as Cilium's proxy sees it.
 pub(super) struct Request<'a> {
     method: &'a str,
@@ -23,13 +31,15 @@ pub(super) struct Request<'a> {
 impl<'a> Request<'a> {
     /// Allocates only if there is a query.
     pub(super) fn new(http: &HttpFacts<'a>) -> Self {
+        Self::of_target(http, target(http))
+    }
+
+    /// With the path and query that were put together before.
+    pub(super) fn of_target(http: &HttpFacts<'a>, target: Cow<'a, str>) -> Self {
         Self {
             method: http.method,
             host: http.host,
-            target: match http.query {
-                None => Cow::Borrowed(http.path),
-                Some(query) => Cow::Owned(format!("{}?{query}", http.path)),
-            },
+            target,
             headers: Cow::Borrowed(http.headers),
             edits: Vec::new(),
         }

@@ -5,6 +5,7 @@ mod calico;
 mod cilium;
 mod explain;
 mod http;
+mod rule_list;
 mod source;
 mod trial;
 mod verdict;
@@ -15,8 +16,8 @@ use std::sync::Arc;
 
 use cairn_config_schema::origin::ObjectKey;
 use cairn_config_schema::snapshot::{
-    BackendTarget, ClusterKey, NetworkPolicies, NetworkPolicy, NetworkRule, NetworkSubject,
-    PortSet, Surface, Workload, World,
+    BackendTarget, ClusterKey, NetworkPolicies, NetworkPolicy, NetworkSubject, PortSet, Surface,
+    Workload, World,
 };
 use rustc_hash::FxHashMap;
 
@@ -53,19 +54,6 @@ struct Subject {
     calico: Vec<calico::Tier>,
     /// Policies that are tried, each by itself; only in what would be.
     tried: Vec<trial::Tried>,
-}
-
-/// A rule of a policy.
-#[derive(Clone, Debug)]
-struct RuleRef {
-    policy: Arc<NetworkPolicy>,
-    at: usize,
-}
-
-impl RuleRef {
-    fn rule(&self) -> Option<&NetworkRule> {
-        self.policy.rules.get(self.at)
-    }
 }
 
 impl Network {
@@ -204,7 +192,7 @@ impl Subject {
             unknown: None,
             broken: broken.cloned(),
             cilium: cilium::Rules::compile(of_cilium, subject.port),
-            calico: calico::tiers(policies),
+            calico: calico::tiers(policies, subject.port),
             tried: Vec::new(),
         }
     }
@@ -228,7 +216,8 @@ impl Subject {
         if !of_cilium.allowed || self.calico.is_empty() {
             return of_cilium;
         }
-        let of_calico = calico::decide(&self.calico, facts, source, port, verdict);
+        let asked = calico::Asked::new(facts, source, port);
+        let of_calico = calico::decide(&self.calico, &asked, verdict);
         match of_calico.allowed && of_cilium.policy.is_some() {
             true => of_cilium,
             // Without a Cilium rule that allows there is nothing to change.

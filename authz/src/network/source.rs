@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::snapshot::{
-    Criteria, Entity, LabelExpression, LabelView, Peer, Sources, Truth, Workload,
+    Criteria, Entity, LabelExpression, LabelView, Labels, Peer, Sources, Truth, Workload,
 };
 use ipnet::IpNet;
 use rustc_hash::FxHashMap;
 
+use crate::candidates::{Candidates, Field, Key};
 use crate::facts::{Attestation, Facts};
 
 /// The source of a request or stream.
@@ -54,6 +55,43 @@ impl<'a> Source<'a> {
             has_identity: facts.peer.is_some(),
             authenticated: facts.peer.is_some() && facts.attested_by == Attestation::Certificate,
         }
+    }
+
+    /// Whether everything is known that rules ask of it.
+    pub(super) fn is_wholly_known(&self) -> bool {
+        self.workload.is_some() && self.view.namespace_labels.is_some()
+    }
+
+    /// Whether its namespace and service account are known.
+    pub(super) fn has_account(&self) -> bool {
+        self.view.namespace.is_some() && self.view.service_account.is_some()
+    }
+
+    /// The keys of what is known of it, and of the path, of the fields that rules are listed under.
+    pub(super) fn keys<'k>(
+        &'k self,
+        candidates: &'k Candidates,
+        path: Option<&'k str>,
+    ) -> impl Iterator<Item = Key> + 'k {
+        let one = |field: Field, value: Option<&str>| {
+            let value = value.filter(|_| candidates.asks(field))?;
+            Some(Key::of(field, &[value]))
+        };
+        let labels = |field: Field, labels: Option<&'k Labels>| {
+            let labels = labels.filter(|_| candidates.asks(field));
+            let labels = labels.into_iter().flatten();
+            labels.map(move |(key, value)| Key::of(field, &[&**key, &**value]))
+        };
+        let path = path.map(str::as_bytes).unwrap_or_default();
+        let of_identity = [
+            one(Field::Namespace, self.view.namespace),
+            one(Field::Account, self.view.service_account),
+        ];
+        let of_identity = of_identity.into_iter().flatten();
+        of_identity
+            .chain(labels(Field::PodLabel, self.view.pod))
+            .chain(labels(Field::NamespaceLabel, self.view.namespace_labels))
+            .chain(candidates.of_path(path))
     }
 
     /// Whether it is known to be a workload of the mesh.

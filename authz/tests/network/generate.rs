@@ -35,6 +35,8 @@ pub struct World {
     pub labels: BTreeMap<String, String>,
     pub namespace: String,
     pub account: String,
+    /// The last byte of its address.
+    pub number: u8,
     /// Of the mesh, and yet no endpoint of the cluster.
     pub outside: bool,
 }
@@ -51,21 +53,20 @@ pub struct Request {
     pub headers: HeaderMap,
 }
 
-pub fn address() -> IpAddr {
-    "10.0.2.1".parse().unwrap()
-}
+pub const PORTS: [u16; 3] = [80, 8080, 9090];
 
-impl Request {
+impl World {
     pub fn identity(&self) -> Identity {
-        let source = &self.source;
-        Identity::of_workload("cluster.local", &source.namespace, &source.account).unwrap()
+        Identity::of_workload("cluster.local", &self.namespace, &self.account).unwrap()
     }
 
+    /// The Pod.
     pub fn workload(&self) -> Workload {
-        let labels = self.source.labels.iter();
+        let labels = self.labels.iter();
+        let labels = labels.map(|(k, v)| (k.as_str().into(), v.as_str().into()));
         Workload {
-            key: ObjectKey::new(self.source.namespace.as_str(), "client"),
-            addresses: vec![address()],
+            key: ObjectKey::new(self.namespace.as_str(), "client"),
+            addresses: Vec::new(),
             identity: self.identity(),
             hbone: true,
             workload_name: "client".into(),
@@ -75,14 +76,24 @@ impl Request {
             app: "".into(),
             version: "".into(),
             node: "".into(),
-            labels: Arc::new(
-                labels
-                    .map(|(k, v)| (k.as_str().into(), v.as_str().into()))
-                    .collect(),
-            ),
+            labels: Arc::new(labels.collect()),
             namespace_labels: Some(Arc::default()),
             named_ports: Box::default(),
             binding: Binding::Unbound,
+        }
+    }
+
+    pub fn address(&self) -> IpAddr {
+        IpAddr::from([10, 0, 2, self.number])
+    }
+}
+
+impl Request {
+    /// The address it comes from, of which a Pod is known or not.
+    pub fn address(&self) -> IpAddr {
+        match self.known {
+            true => self.source.address(),
+            false => IpAddr::from([10, 0, 2, 200]),
         }
     }
 }
@@ -100,6 +111,7 @@ pub fn worlds() -> Vec<World> {
                     labels: labels.collect(),
                     namespace: namespace.to_owned(),
                     account: account.to_owned(),
+                    number: worlds.len() as u8 + 1,
                     outside: false,
                 });
             }
@@ -117,7 +129,7 @@ pub fn request() -> impl Strategy<Value = Request> {
     (
         select(worlds()),
         prop::bool::weighted(0.8),
-        select(vec![80, 8080, 9090]),
+        select(PORTS.to_vec()),
         weighted(0.85, http),
         headers,
     )
@@ -277,16 +289,20 @@ fn cilium_rule() -> impl Strategy<Value = NetworkRule> {
         )
 }
 
-pub fn cilium_policies() -> impl Strategy<Value = Vec<NetworkPolicy>> {
+/// Up to `most` policies.
+pub fn cilium_policies(most: usize) -> impl Strategy<Value = Vec<NetworkPolicy>> {
     let one = (vec(cilium_rule(), 0..4), prop::bool::weighted(0.8));
     vec(
         one.prop_map(|(rules, deny)| policy(Surface::Cilium, deny, rules)),
-        1..4,
+        1..=most,
     )
 }
 
 fn criteria() -> impl Strategy<Value = Sources> {
-    let nets = weighted(0.2, select(vec!["10.0.2.0/24", "10.9.0.0/16"]));
+    let nets = weighted(
+        0.2,
+        select(vec!["10.0.2.0/24", "10.0.2.0/29", "10.9.0.0/16"]),
+    );
     let account = weighted(0.2, select(vec!["web", "api"]));
     (
         weighted(0.6, labels()),
@@ -350,9 +366,9 @@ fn calico_rule() -> impl Strategy<Value = NetworkRule> {
         })
 }
 
-/// Policies of up to three tiers, in order.
-pub fn calico_policies() -> impl Strategy<Value = Vec<NetworkPolicy>> {
-    let tier = (any::<bool>(), vec(vec(calico_rule(), 0..4), 1..3));
+/// Policies of up to three tiers, in order, up to `most` in each.
+pub fn calico_policies(most: usize) -> impl Strategy<Value = Vec<NetworkPolicy>> {
+    let tier = (any::<bool>(), vec(vec(calico_rule(), 0..4), 1..=most));
     vec(tier, 1..4).prop_map(|tiers| {
         let mut all = Vec::new();
         for (index, (passes_by_default, policies)) in tiers.into_iter().enumerate() {

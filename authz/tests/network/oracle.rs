@@ -6,7 +6,9 @@ use cairn_config_schema::snapshot::{
     NetworkAction, NetworkPolicy, NetworkRule, Peer, PortSet, Sources, Surface,
 };
 
-use crate::generate::{PATTERNS, Request, World, address};
+use std::net::IpAddr;
+
+use crate::generate::{PATTERNS, Request, World};
 
 /// Headers as lines.
 pub type Lines = Vec<(String, String)>;
@@ -28,7 +30,7 @@ pub fn holds(labels: &LabelExpression, world: &World) -> bool {
     }
 }
 
-fn is_among(sources: &Sources, world: &World) -> bool {
+fn is_among(sources: &Sources, world: &World, address: IpAddr) -> bool {
     match sources {
         Sources::Anybody => true,
         Sources::AnyOf(peers) => peers.iter().any(|peer| match peer {
@@ -36,11 +38,11 @@ fn is_among(sources: &Sources, world: &World) -> bool {
             Peer::Entity(Entity::World) => world.outside,
             Peer::Entity(entity) => matches!(entity, Entity::All | Entity::Cluster),
             // Endpoints of the cluster are never matched by their addresses.
-            Peer::Cidr { block, .. } => world.outside && block.contains(&address()),
+            Peer::Cidr { block, .. } => world.outside && block.contains(&address),
             Peer::Unknowable(_) => panic!("not generated"),
         }),
         Sources::Criteria(c) => {
-            let nets = c.nets.iter().flatten().any(|net| net.contains(&address()));
+            let nets = c.nets.iter().flatten().any(|net| net.contains(&address));
             let account = |names: &Vec<_>| {
                 names
                     .iter()
@@ -140,11 +142,13 @@ pub fn cilium(policies: &[NetworkPolicy], request: &Request, world: &World) -> (
         .map(|(n, v)| (n.to_string(), v.to_str().unwrap().to_owned()))
         .collect();
     let rules = || policies.iter().flat_map(|p| &p.rules);
-    let is_for = |r: &NetworkRule| has_port(&r.ports, request.port) && is_among(&r.from, world);
+    let is_for = |r: &NetworkRule| {
+        has_port(&r.ports, request.port) && is_among(&r.from, world, request.address())
+    };
     let denied = rules().any(|r| {
         r.action == NetworkAction::Deny
             && has_port(&r.ports, request.port)
-            && (r.broken.is_some() || is_among(&r.from, world))
+            && (r.broken.is_some() || is_among(&r.from, world, request.address()))
     });
     if denied {
         return (false, lines);
@@ -243,7 +247,7 @@ fn matches_calico(rule: &NetworkRule, request: &Request, world: &World) -> Optio
     };
     let from = match rule.broken {
         Some(_) => None,
-        None => Some(is_among(&rule.from, world)),
+        None => Some(is_among(&rule.from, world, request.address())),
     };
     match (http, from) {
         (Some(false), _) | (_, Some(false)) => Some(false),

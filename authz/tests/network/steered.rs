@@ -31,7 +31,7 @@ fn why(authentication: Option<AuthenticationMode>, attested_by: Attestation) -> 
         headers: http::HeaderMap::new(),
     };
     let policies = [policy(Surface::Cilium, true, vec![rule(authentication)])];
-    let set = set(&policies, &request, true);
+    let set = set(&policies, Some(request.port));
     let verdict = with_facts(&request, |facts| {
         set.decide(&cairn_authz::Facts {
             attested_by,

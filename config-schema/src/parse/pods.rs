@@ -2,6 +2,7 @@
 //! whole list wrong, because a pod that is left out by mistake would pass policy by.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -32,6 +33,10 @@ pub struct NodePod {
     /// Its labels, for telemetry.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// Its addresses, which policies that name addresses see. None: those its interfaces have, which
+    /// a pod with CAP_NET_ADMIN chooses.
+    #[serde(default)]
+    pub addresses: Vec<IpAddr>,
     /// Path of its network namespace, absolute: `/run/netns/NAME` or `/proc/PID/ns/net`.
     pub netns: PathBuf,
     /// Path of its cgroup, absolute, below the one the redirect is attached to.
@@ -126,6 +131,7 @@ fn judge(root: &Node<'_>, pods: &[NodePod], faults: &mut Vec<Fault>) {
     };
     let mut names = HashMap::new();
     let mut namespaces = HashMap::new();
+    let mut addresses = HashMap::new();
     for (index, pod) in pods.iter().enumerate() {
         for (field, value) in [
             ("name", &pod.name),
@@ -151,6 +157,17 @@ fn judge(root: &Node<'_>, pods: &[NodePod], faults: &mut Vec<Fault>) {
                 );
             }
         }
+        for address in &pod.addresses {
+            if let Some(why) = no_pods(*address) {
+                let message = format!("{address} is {why}");
+                let hint = "the addresses that others know the pod by";
+                complain(index, "addresses", Code::BadValue, message, hint);
+            } else if let Some(first) = addresses.insert(address.to_canonical(), index) {
+                let message = format!("item {first} has the address {address} too");
+                let hint = "an address is one pod's, and written once";
+                complain(index, "addresses", Code::Conflict, message, hint);
+            }
+        }
         if let Some(first) = names.insert(pod.key(), index) {
             let message = format!("{} comes twice, first as item {first}", pod.key());
             let hint = "every pod of a node has one entry";
@@ -161,5 +178,77 @@ fn judge(root: &Node<'_>, pods: &[NodePod], faults: &mut Vec<Fault>) {
             let hint = "pods on the host's network can not be steered: leave them out";
             complain(index, "netns", Code::Conflict, message, hint);
         }
+    }
+}
+
+/// Why an address can not be one by which others know a pod.
+fn no_pods(address: IpAddr) -> Option<&'static str> {
+    let link_local = match address.to_canonical() {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    match address.to_canonical() {
+        ip if ip.is_loopback() => Some("loopback's"),
+        ip if ip.is_unspecified() => Some("no address"),
+        ip if ip.is_multicast() => Some("a group's"),
+        _ if link_local => Some("link-local"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(entries: &[(&str, &str)]) -> String {
+        let entry = |(name, addresses): &(&str, &str)| {
+            format!(
+                "- {{name: {name}, namespace: shop, serviceAccount: web, netns: /n/{name}, cgroup: /c/{name}, addresses: {addresses}}}\n"
+            )
+        };
+        entries.iter().map(entry).collect()
+    }
+
+    fn complaints(text: &str) -> Vec<String> {
+        let findings = node_pods(text, &"pods.yaml".into()).unwrap_err();
+        let line = |d: &Diagnostic| d.location.as_ref().map_or(0, |l| l.line);
+        findings
+            .iter()
+            .map(|d| format!("{}: {}", line(d), d.message))
+            .collect()
+    }
+
+    #[test]
+    fn addresses_are_those_that_others_know_a_pod_by() {
+        let pods = node_pods(
+            &list(&[("a", "[10.1.0.1, 'fd00::1']"), ("b", "[]")]),
+            &"pods.yaml".into(),
+        );
+        let pods = pods.unwrap();
+        assert_eq!(pods[0].addresses.len(), 2);
+        assert!(pods[1].addresses.is_empty());
+        for (addresses, why) in [
+            ("[127.0.0.1]", "127.0.0.1 is loopback's"),
+            ("['::']", ":: is no address"),
+            ("[169.254.1.1]", "169.254.1.1 is link-local"),
+            ("['fe80::1']", "fe80::1 is link-local"),
+            ("[224.0.0.1]", "224.0.0.1 is a group's"),
+        ] {
+            assert_eq!(
+                complaints(&list(&[("a", addresses)])),
+                [format!("1: {why}")]
+            );
+        }
+        assert!(
+            !complaints(&list(&[("a", "[10.1.0]")])).is_empty(),
+            "no address at all"
+        );
+    }
+
+    #[test]
+    fn two_pods_with_one_address_make_the_list_wrong() {
+        let text = list(&[("a", "[10.1.0.1]"), ("b", "['::ffff:10.1.0.1']")]);
+        let found = complaints(&text);
+        assert_eq!(found, ["2: item 0 has the address ::ffff:10.1.0.1 too"]);
     }
 }

@@ -27,6 +27,7 @@ mod route_filters;
 mod route_matches;
 mod route_parents;
 mod route_rules;
+mod route_traffic;
 mod routes;
 mod services;
 mod trust_domains;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::route_backends::Backends;
-use super::{Findings, route_filters, route_matches};
+use super::{Findings, route_filters, route_matches, route_traffic};
 use crate::diagnostics::{Code, Diagnostic};
 use crate::resources::Object;
 use crate::resources::gateway_api::{HttpRouteRules, HttpRouteSpec};
@@ -99,6 +99,7 @@ fn read(
     let refs = written.backend_refs.as_deref().unwrap_or_default();
     let own_namespace = &rules.object.origin.key.namespace;
     let targets = rules.backends.read(refs, own_namespace, &mut reading);
+    let traffic = route_traffic::read(written, &mut reading);
     refuse_left_out(written, &mut reading);
 
     let redirects = filters.iter().any(|f| matches!(f, Filter::Redirect(_)));
@@ -120,42 +121,17 @@ fn read(
         matches,
         filters,
         backends: targets,
+        traffic,
         broken: reading.broken,
     }
 }
 
 /// Fields of a rule that this version does not implement. A rule that has one is refused as a
-/// whole, for a retry or timeout that is silently missing is found out in an outage.
+/// whole, for what is silently missing is found out in an outage.
 fn refuse_left_out(written: &HttpRouteRules, reading: &mut Reading<'_>) {
-    let mut refuse = |field: &str| {
-        let path = format!("{}.{field}", reading.path);
-        reading.fail(
-            Code::Unsupported,
-            &path,
-            format!("{field} is not supported yet"),
-        );
-    };
-    if let Some(timeouts) = &written.timeouts {
-        // Zero means no timeout, which is what there is.
-        let is_set = |t: &Option<String>| t.as_deref().is_some_and(|t| !is_zero_duration(t));
-        if is_set(&timeouts.request) {
-            refuse("timeouts.request");
-        }
-        if is_set(&timeouts.backend_request) {
-            refuse("timeouts.backendRequest");
-        }
-    }
-    if written.retry.is_some() {
-        refuse("retry");
-    }
     if written.session_persistence.is_some() {
-        refuse("sessionPersistence");
+        let path = format!("{}.sessionPersistence", reading.path);
+        let message = "sessionPersistence is not supported yet";
+        reading.fail(Code::Unsupported, &path, message);
     }
-}
-
-/// A duration of the Gateway API (`0s`, `0h0m`) that is zero.
-fn is_zero_duration(text: &str) -> bool {
-    text.starts_with('0')
-        && text.ends_with(['h', 'm', 's'])
-        && text.chars().all(|c| matches!(c, '0' | 'h' | 'm' | 's'))
 }

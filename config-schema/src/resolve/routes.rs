@@ -13,8 +13,8 @@ use crate::origin::ObjectKey;
 use crate::resources::gateway_api::HttpRouteSpec;
 use crate::resources::{Broken, Loaded, Object, Resources, TargetRef};
 use crate::snapshot::{
-    AppProtocol, Binding, HttpMatch, HttpRoute, HttpRule, Mesh, PathMatch, Service, ServicePort,
-    Waypoint,
+    AppProtocol, Binding, HttpMatch, HttpRoute, HttpRule, Mesh, PathMatch, RuleTraffic, Service,
+    ServicePort, Waypoint,
 };
 
 type Services = BTreeMap<ObjectKey, Service>;
@@ -177,6 +177,7 @@ fn attach_broken(broken: &Broken, services: &mut Services, findings: &mut Findin
             }],
             filters: Vec::new(),
             backends: Vec::new(),
+            traffic: RuleTraffic::default(),
             broken: Some(broken.reason.clone()),
         }],
         broken: true,

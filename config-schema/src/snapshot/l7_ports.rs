@@ -46,6 +46,21 @@ impl Snapshot {
         Some(ports)
     }
 
+    /// All ports of all services that name a Gateway, or can not be told not to: what a proxy might
+    /// have to do something for while nobody knows which Gateway this is.
+    pub fn ports_of_any_gateway(&self) -> Vec<L7Port> {
+        let names_one = |service: &&std::sync::Arc<Service>| service.binding != Binding::Unbound;
+        let services = self.services.values().filter(names_one);
+        let ports = services.flat_map(|service| {
+            let ports = service.ports.iter();
+            ports.flat_map(move |port| dialled_as(service, port))
+        });
+        let mut ports: Vec<L7Port> = ports.collect();
+        ports.sort();
+        ports.dedup_by(|a, b| a.address == b.address);
+        ports
+    }
+
     /// Any AuthorizationPolicy counts, not only one with fields of HTTP: what targets a waypoint or a
     /// Service is enforced by nobody but the waypoint (specs/istio-waypoint.md 4.8), on TCP ports too.
     /// Of network policies only those with something at L7 do: the CNI enforces the rest.

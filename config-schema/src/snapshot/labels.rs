@@ -178,6 +178,52 @@ const CALICO_ORCHESTRATOR: &str = "projectcalico.org/orchestrator";
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 const CALICO_NAME: &str = "projectcalico.org/name";
 
+/// What the key of a label means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LabelKey<'k> {
+    /// A label of the pod.
+    Pod(&'k str),
+    /// A label of its namespace.
+    Namespace(&'k str),
+    /// The name of its namespace.
+    NamespaceName,
+    /// The name of its service account.
+    ServiceAccount,
+    /// Who runs it: Kubernetes.
+    Orchestrator,
+    /// Something that is in no object a waypoint reads: the name of the cluster, labels of the service
+    /// account.
+    Unknowable,
+}
+
+impl LabelKey<'_> {
+    /// In a selector of pods. What is inherited is never taken from the pod's own labels: whoever may
+    /// write those could choose.
+    pub fn of_pod(key: &str) -> LabelKey<'_> {
+        let inherited = key.strip_prefix(CILIUM_NAMESPACE_LABELS);
+        if let Some(key) = inherited.or_else(|| key.strip_prefix(CALICO_OF_NAMESPACE)) {
+            return LabelKey::of_namespace(key);
+        }
+        match (key.strip_prefix(CALICO_OF_ACCOUNT), key) {
+            (Some(CALICO_NAME), _) => LabelKey::ServiceAccount,
+            (Some(_), _) => LabelKey::Unknowable,
+            (_, CILIUM_NAMESPACE | CALICO_NAMESPACE) => LabelKey::NamespaceName,
+            (_, CILIUM_ACCOUNT | CALICO_ACCOUNT) => LabelKey::ServiceAccount,
+            (_, CILIUM_CLUSTER) => LabelKey::Unknowable,
+            (_, CALICO_ORCHESTRATOR) => LabelKey::Orchestrator,
+            (_, key) => LabelKey::Pod(key),
+        }
+    }
+
+    /// In a selector of namespaces.
+    pub fn of_namespace(key: &str) -> LabelKey<'_> {
+        match key {
+            NAMESPACE_NAME | CALICO_NAME | CALICO_NAMESPACE => LabelKey::NamespaceName,
+            key => LabelKey::Namespace(key),
+        }
+    }
+}
+
 /// What is known of one end of a connection, for selectors of Cilium and Calico. `None`: not known.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LabelView<'a> {
@@ -194,34 +240,22 @@ pub struct LabelView<'a> {
 impl<'a> LabelView<'a> {
     /// A label of the pod, with those that Cilium and Calico add to it (specs/policies.md 2.1.1, 2.5).
     pub fn of_pod(&self, key: &str) -> Label<'a> {
-        // What is inherited is never taken from the pod's own labels: whoever may write those could
-        // choose.
-        let inherited = key.strip_prefix(CILIUM_NAMESPACE_LABELS);
-        if let Some(key) = inherited.or_else(|| key.strip_prefix(CALICO_OF_NAMESPACE)) {
-            return self.of_namespace(key);
-        }
-        if let Some(key) = key.strip_prefix(CALICO_OF_ACCOUNT) {
-            return match key {
-                CALICO_NAME => known(self.service_account),
-                // Labels of service accounts are in no object a waypoint reads.
-                _ => Label::Unknown,
-            };
-        }
-        match key {
-            CILIUM_NAMESPACE | CALICO_NAMESPACE => known(self.namespace),
-            CILIUM_ACCOUNT | CALICO_ACCOUNT => known(self.service_account),
-            // The name of the cluster is in no object a waypoint reads.
-            CILIUM_CLUSTER => Label::Unknown,
-            CALICO_ORCHESTRATOR => Label::Value("k8s"),
-            key => in_labels(self.pod, key),
-        }
+        self.get(LabelKey::of_pod(key))
     }
 
     /// A label of the namespace, with those that Kubernetes and Calico add to it.
     pub fn of_namespace(&self, key: &str) -> Label<'a> {
+        self.get(LabelKey::of_namespace(key))
+    }
+
+    fn get(&self, key: LabelKey<'_>) -> Label<'a> {
         match key {
-            NAMESPACE_NAME | CALICO_NAME | CALICO_NAMESPACE => known(self.namespace),
-            key => in_labels(self.namespace_labels, key),
+            LabelKey::Pod(key) => in_labels(self.pod, key),
+            LabelKey::Namespace(key) => in_labels(self.namespace_labels, key),
+            LabelKey::NamespaceName => known(self.namespace),
+            LabelKey::ServiceAccount => known(self.service_account),
+            LabelKey::Orchestrator => Label::Value("k8s"),
+            LabelKey::Unknowable => Label::Unknown,
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod authentication;
 mod balancing;
+mod beginnings;
 mod calico_path;
 mod l7_ports;
 mod labels;
@@ -14,6 +15,7 @@ mod network_policy;
 mod policy;
 mod route;
 mod service;
+mod traffic;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -32,7 +34,7 @@ pub use balancing::{
 };
 pub use calico_path::calico_path;
 pub use l7_ports::L7Port;
-pub use labels::{Label, LabelExpression, LabelView, Labels, Truth};
+pub use labels::{Label, LabelExpression, LabelKey, LabelView, Labels, Truth};
 pub use mesh::{Mesh, PathNormalization};
 pub use network_policy::{
     AuthenticationMode, CalicoHttp, CalicoPath, CiliumHttpRule, Criteria, Entity,
@@ -51,6 +53,7 @@ pub use service::{
     AppProtocol, Binding, ClusterKey, Endpoint, RedirectFailure, Service, ServicePort, Workload,
     WorkloadType,
 };
+pub use traffic::{BackOff, RetryBudget, RetryConditions, RetryPolicy, RuleTraffic, Timeouts};
 
 use crate::diagnostics::Diagnostic;
 use crate::origin::{ObjectKey, Origin};

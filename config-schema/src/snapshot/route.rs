@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 use regex::Regex;
 use serde::Serialize;
 
-use super::ClusterKey;
+use super::{ClusterKey, RuleTraffic};
 use crate::origin::Origin;
 
 /// One HTTPRoute.
@@ -35,6 +35,8 @@ pub struct HttpRule {
     pub filters: Vec<Filter>,
     /// Weighted targets, those of weight 0 left out. Empty: 500, unless a filter redirects.
     pub backends: Vec<Backend>,
+    /// Timeouts and retries.
+    pub traffic: RuleTraffic,
     /// Set when the rule has something Cairn can not honour: it still matches, and answers 500
     /// for this reason.
     pub broken: Option<Arc<str>>,

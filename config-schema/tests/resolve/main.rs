@@ -15,6 +15,7 @@ mod policies;
 mod policy_rules;
 mod route_filters;
 mod route_rules;
+mod route_traffic;
 mod routes;
 mod services;
 mod support;

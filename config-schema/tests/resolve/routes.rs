@@ -125,12 +125,12 @@ fn a_route_on_a_service_that_is_not_served_is_not_enforced() {
 
 #[test]
 fn rules_of_a_route_that_is_not_served_are_checked_all_the_same() {
-    let retrying = route("shop", TO_WEB).replace("rules: [{", "rules: [{retry: {attempts: 1}, ");
+    let retrying = route("shop", TO_WEB).replace("rules: [{", "rules: [{retry: {attempts: -1}, ");
     let snapshot = resolved(&documents(&[GATEWAY, WEB, API, &retrying]));
     assert!(
         snapshot
             .said()
-            .contains(&"error unsupported HTTPRoute/shop/r spec.rules[0].retry".to_owned())
+            .contains(&"error bad-value HTTPRoute/shop/r spec.rules[0].retry.attempts".to_owned())
     );
 }
 
@@ -143,7 +143,7 @@ fn a_route_of_another_waypoint_is_that_ones_to_judge() {
         "namespace: shop}",
         "namespace: shop, labels: {istio.io/use-waypoint: other}}",
     );
-    let retrying = route("shop", TO_WEB).replace("rules: [{", "rules: [{retry: {attempts: 1}, ");
+    let retrying = route("shop", TO_WEB).replace("rules: [{", "rules: [{retry: {attempts: -1}, ");
     let snapshot = resolved(&documents(&[GATEWAY, &other, &web, &retrying]));
     assert_eq!(
         snapshot.said(),

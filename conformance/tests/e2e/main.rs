@@ -14,5 +14,7 @@ mod ipv6;
 mod laboratory;
 mod policy;
 mod protocols;
+mod retries;
 mod routes;
 mod telemetry;
+mod timeouts;

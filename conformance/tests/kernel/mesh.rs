@@ -18,6 +18,9 @@ use serde_json::{Value, json};
 use crate::lab::{Lab, Pod};
 use crate::processes::command;
 
+/// The network namespace of the node, which is this process's.
+const HERE: &str = "/proc/self/ns/net";
+
 /// How long anything may take that is not asserted to be fast.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -196,11 +199,30 @@ impl Mesh {
 
     /// `cairn node ...` as an operator runs it, in the waypoint's cgroup.
     pub fn cairn(&self, arguments: &[&str]) -> Command {
-        self.cairn_in(Path::new("/proc/self/ns/net"), arguments)
+        self.cairn_in(Path::new(HERE), arguments)
+    }
+
+    /// The same by way of another program, which runs what it is given: `setpriv`, `unshare`.
+    pub fn cairn_under(&self, wrapper: &[&str]) -> Command {
+        let cairn = workspace::cairn();
+        let (first, rest) = wrapper.split_first().unwrap();
+        let mut wrapped = command(HERE.as_ref(), &self.lab.waypoint_cgroup(), first.as_ref());
+        wrapped.args(rest).arg(&cairn);
+        self.node(wrapped, &[])
+    }
+
+    /// The same of another copy of the program.
+    pub fn cairn_of(&self, program: &Path) -> Command {
+        let cairn = command(HERE.as_ref(), &self.lab.waypoint_cgroup(), program);
+        self.node(cairn, &[])
     }
 
     fn cairn_in(&self, netns: &Path, arguments: &[&str]) -> Command {
-        let mut cairn = command(netns, &self.lab.waypoint_cgroup(), &workspace::cairn());
+        let cairn = command(netns, &self.lab.waypoint_cgroup(), &workspace::cairn());
+        self.node(cairn, arguments)
+    }
+
+    fn node(&self, mut cairn: Command, arguments: &[&str]) -> Command {
         let place = self.lab.place();
         cairn.arg("node").args(arguments);
         cairn.arg("--bpffs").arg(&place.bpffs);
@@ -224,15 +246,22 @@ impl Mesh {
         self.start(self.cairn_in(&self.lab.hub().netns, flags))
     }
 
-    fn start(&self, mut cairn: Command) -> Process {
+    /// What an agent is given, save for its list of pods.
+    pub fn serving(&self, mut cairn: Command) -> Command {
         cairn.arg("--config").arg(self.path("mesh.yaml"));
-        cairn.arg("--pods").arg(self.path("pods.json"));
         cairn.arg("--identity-dir").arg(self.path("shop/waypoint"));
         cairn.args(["--workers", "2", "--drain-seconds", "1"]);
         for flag in ["hbone", "metrics", "ready", "admin"] {
             let address = free_address(IpAddr::V4(Ipv4Addr::LOCALHOST));
             cairn.args([format!("--{flag}-addr"), address.to_string()]);
         }
+        cairn
+    }
+
+    /// Starts an agent as given and waits until it steers.
+    pub fn start(&self, cairn: Command) -> Process {
+        let mut cairn = self.serving(cairn);
+        cairn.arg("--pods").arg(self.path("pods.json"));
         let mut agent = Process::start("cairn", cairn, self.folder.path());
         let end = Instant::now() + DEADLINE;
         while !agent.stderr().contains("steering") {

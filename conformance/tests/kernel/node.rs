@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::net::IpAddr;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use cairn_kernel_redirect::Redirect;
@@ -269,6 +268,18 @@ fn status_and_detach_tell_what_they_see_and_do() {
         3,
         "{status:#}"
     );
+    let fill = |at: usize| (&status["maps"][at]["entries"], &status["maps"][at]["limit"]);
+    assert_eq!(fill(0), (&json!(3), &json!(65_536)), "{status:#}");
+    assert_eq!(fill(2), (&json!(1), &json!(4_096)), "{status:#}");
+    assert_eq!(status["counters"].as_object().unwrap().len(), 6);
+    let programs = status["programs"].as_array().unwrap();
+    assert!(programs.len() == 4 && programs.iter().all(|p| p["attached"] == true));
+    let features = status["features"].as_array().unwrap();
+    let why = |f: &Value| f["why"].as_str().is_some_and(|why| !why.is_empty());
+    assert!(
+        features.len() == 4 && features.iter().all(why),
+        "{status:#}"
+    );
     let text = String::from_utf8(mesh.ask(&["status"]).stdout).unwrap();
     assert!(
         text.contains("10.96.0.10:80") && text.contains("attached"),
@@ -284,27 +295,4 @@ fn status_and_detach_tell_what_they_see_and_do() {
             .1
             .contains("\"direct\"")
     );
-}
-
-#[test]
-fn what_is_wrong_at_the_start_is_said_and_nothing_is_attached() {
-    let Some(mesh) = Mesh::new() else { return };
-    let identity = mesh.path("shop/waypoint");
-    let start = |pods: &Path| {
-        let config = mesh.path("mesh.yaml");
-        let mut cairn = mesh.cairn(&["--workers", "1"]);
-        cairn.arg("--config").arg(config).arg("--pods").arg(pods);
-        let output = cairn.arg("--identity-dir").arg(&identity).output().unwrap();
-        assert_eq!(output.status.code(), Some(1));
-        String::from_utf8(output.stderr).unwrap()
-    };
-    let pods = mesh.path("wrong.yaml");
-    fs::write(&pods, "- {name: a, namespce: shop}\n").unwrap();
-    let said = start(&pods);
-    assert!(
-        said.contains("wrong.yaml:1:") && said.contains("did you mean `namespace`"),
-        "{said}"
-    );
-    assert!(start(Path::new("/nowhere/pods.yaml")).contains("/nowhere/pods.yaml: No such file"));
-    assert!(Redirect::inspect(mesh.lab.place()).unwrap().is_none());
 }

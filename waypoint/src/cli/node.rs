@@ -6,14 +6,15 @@ mod status;
 
 use std::fs;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
-use cairn_kernel_redirect::{Place, Redirect, cgroup2_root};
+use cairn_kernel_redirect::{Claim, Place, Redirect, Sizes, cgroup2_root, requirements};
 use clap::Subcommand;
 
 use super::output::{self, Format};
 use super::{Outcome, run};
+use crate::limits::{FLAGGED_SERVICES_MAX, PODS_MAX};
 use crate::log;
 use crate::node::agent::ServingThread;
 use crate::node::guard::{self, Guard};
@@ -41,6 +42,14 @@ pub struct Args {
     pods: Option<PathBuf>,
     #[command(flatten)]
     place: PlaceArgs,
+    /// Service ports that can be flagged; those beyond go direct, and are reported
+    #[arg(long, value_name = "NUMBER", env = "CAIRN_SERVICES_MAX",
+        default_value_t = Sizes::default().services, value_parser = clap::value_parser!(u32).range(1..=i64::from(FLAGGED_SERVICES_MAX)))]
+    services_max: u32,
+    /// Pods that can be enrolled; those beyond go direct, and are reported
+    #[arg(long, value_name = "NUMBER", env = "CAIRN_PODS_MAX",
+        default_value_t = Sizes::default().pods, value_parser = clap::value_parser!(u32).range(1..=i64::from(PODS_MAX)))]
+    pods_max: u32,
     #[command(flatten)]
     run: run::Args,
 }
@@ -142,10 +151,11 @@ impl PlaceArgs {
     }
 }
 
+const NO_CGROUP2: &str =
+    "cgroup v2 is not mounted: boot the node with systemd.unified_cgroup_hierarchy=1, or mount it";
+
 fn kubepods() -> anyhow::Result<PathBuf> {
-    let root = cgroup2_root().context(
-        "cgroup v2 is not mounted: boot the node with systemd.unified_cgroup_hierarchy=1, or mount it",
-    )?;
+    let root = cgroup2_root().context(NO_CGROUP2)?;
     let usual = ["kubepods.slice", "kubepods"].map(|name| root.join(name));
     let found = usual.into_iter().find(|folder| folder.is_dir());
     found.with_context(|| {
@@ -158,7 +168,7 @@ fn kubepods() -> anyhow::Result<PathBuf> {
 
 /// The cgroup of this process, whose own connections are never steered.
 fn own_cgroup() -> anyhow::Result<PathBuf> {
-    let root = cgroup2_root().context("cgroup v2 is not mounted")?;
+    let root = cgroup2_root().context(NO_CGROUP2)?;
     let text = fs::read_to_string("/proc/self/cgroup").context("read /proc/self/cgroup")?;
     let path = text.lines().find_map(|line| line.strip_prefix("0::/"));
     let path = path.context("this process is in no cgroup of version 2")?;
@@ -188,46 +198,71 @@ pub fn node(args: Args) -> anyhow::Result<Outcome> {
 fn serve(args: Args) -> anyhow::Result<Outcome> {
     let pods = args.pods.unwrap_or_default();
     // What is wrong with these is said before anything is opened or attached.
-    let source = PodsFile::open(&pods)?;
+    requirements()?;
     let place = args.place.place()?;
-    let own_cgroup = own_cgroup()?;
+    let start = Start {
+        source: PodsFile::open_settled(&pods)?,
+        own_cgroup: own_cgroup()?,
+        place,
+        sizes: Sizes {
+            services: args.services_max,
+            pods: args.pods_max,
+        },
+    };
+    // Held until the process ends.
+    let claim = Claim::take(&start.place)?;
     run::serve(args.run, |running| {
-        start_agent(running, source, place, &own_cgroup)
+        start_agent(running, start).inspect_err(|_| {
+            if let Err(error) = claim.give_up() {
+                tracing::error!(%error, "what was attached stays: run `cairn node detach`");
+            }
+        })
     })
 }
 
-fn start_agent(
-    running: &Running,
+/// What an agent starts with.
+struct Start {
     source: PodsFile,
     place: Place,
-    own_cgroup: &Path,
-) -> anyhow::Result<()> {
+    own_cgroup: PathBuf,
+    sizes: Sizes,
+}
+
+/// Starts the agent on a thread of its own, and returns once it steers. What can fail comes before
+/// the programs are attached, as far as it can.
+fn start_agent(running: &Running, start: Start) -> anyhow::Result<()> {
     let workers = running.workers().iter().map(|worker| ServingThread {
         pods: worker.pods.clone(),
         beat: worker.beat.clone(),
     });
     let workers = workers.collect();
-    let redirect = Redirect::attach(&place, own_cgroup)?;
-    let guard = Guard::start(&place).context("start the guard")?;
-    let in_force = running.in_force().clone();
-    let agent = Agent::new(redirect, place, in_force, workers, Some(guard))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
+    let guard = Guard::start(&start.place).context("start the guard")?;
+    let in_force = running.in_force().clone();
+    let redirect = Redirect::attach_sized(&start.place, &start.own_cgroup, start.sizes)?;
+    let agent = Agent::new(redirect, start.place, in_force, workers, Some(guard))?;
     let (sender, started) = std::sync::mpsc::channel();
     std::thread::Builder::new()
         .name("node-agent".to_owned())
         .spawn(move || {
-            // The receiver waits below.
-            runtime.block_on(agent.run(source, move |failing| drop(sender.send(failing))));
+            // Who waits for the number waits below.
+            runtime.block_on(agent.run(start.source, |failing| {
+                let _ = sender.send(failing);
+            }));
         })?;
     let failing = started.recv().context("the agent ended at once")?;
-    tracing::info!(failing = failing.len(), "steering");
+    tracing::info!(failing, "steering");
     Ok(())
 }
 
 fn detach(args: &DetachArgs) -> anyhow::Result<Outcome> {
-    let gone = Redirect::detach(&args.place.pinned())?;
+    let place = args.place.pinned();
+    // An agent that goes on would believe that its pods are steered.
+    let claim = place.bpffs.is_dir().then(|| Claim::take(&place));
+    let _claim = claim.transpose()?;
+    let gone = Redirect::detach(&place)?;
     match args.output {
         Format::Json => output::print_json(&serde_json::json!({
             "programs": gone.programs,

@@ -2,7 +2,7 @@
 //! force and the workers that live. Decides what is flagged; which pods are enrolled is `enrolment`'s,
 //! serving the workers'.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -11,16 +11,19 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use cairn_config_schema::origin::ObjectKey;
 use cairn_config_schema::parse::NodePod;
+use cairn_config_schema::snapshot::L7Port;
 use cairn_kernel_redirect::{FlaggedService, Place, RedirectError};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
-use super::enrolment::Enrolled;
+use super::enrolment::{Enrolled, Failing};
 use super::guard::Guard;
 use super::watchdog::{Beat, Change, LOOK_INTERVAL, Watchdog};
 use super::{PodSource, Slots, Steering};
 use crate::listener::steered::PodListener;
+use crate::log::Seldom;
 use crate::publish::InForce;
+use crate::telemetry::node::{self as telemetry, NodeEvent, NodeState};
 
 /// How often pods that could not be enrolled are tried again, and namespaces looked at.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(1);
@@ -52,14 +55,21 @@ pub struct Agent<S> {
     pub(super) shared: Arc<ArcSwap<Slots>>,
     pub(super) wanted: Vec<NodePod>,
     pub(super) enrolled: BTreeMap<ObjectKey, Enrolled>,
-    /// Why pods are not enrolled, so that only news is logged.
-    pub(super) failing: BTreeMap<ObjectKey, String>,
-    /// The same for services.
+    /// Pods of the list that are not enrolled.
+    pub(super) failing: BTreeMap<ObjectKey, Failing>,
+    /// Pods that the kernel knows and this agent does not have: an earlier one enrolled them, or this
+    /// one, under the name that is told.
+    pub(super) strangers: BTreeMap<u64, Option<ObjectKey>>,
+    /// Services that are to be flagged and are not.
     left_out: usize,
     /// Why the kernel's services are not those of the configuration: it is tried again.
     unflagged: Option<String>,
     /// Whether it was said that nobody knows what to flag.
     told_unknown: bool,
+    /// Whether what to flag was ever known, to this agent or the one before.
+    ever_known: bool,
+    /// Whether what an earlier version left is gone.
+    settled: bool,
     insist_until: Option<Instant>,
 }
 
@@ -80,6 +90,7 @@ impl<S: Steering> Agent<S> {
             .iter()
             .map(|s| (s.slot, SocketAddr::new(s.address, s.port)))
             .collect();
+        let strangers = steering.pods()?.into_iter().map(|c| (c, None)).collect();
         let slots = Slots::resume(&flagged, &steering.named_slots());
         let watchdog = Watchdog::new(workers.iter().map(|w| w.beat.clone()), Instant::now());
         Ok(Self {
@@ -95,30 +106,28 @@ impl<S: Steering> Agent<S> {
             wanted: Vec::new(),
             enrolled: BTreeMap::new(),
             failing: BTreeMap::new(),
+            strangers,
             left_out: 0,
             unflagged: None,
             told_unknown: false,
+            ever_known: !left.is_empty(),
+            settled: false,
             insist_until: None,
         })
     }
 
     /// Follows pods, configuration and workers for as long as the process lives. `started` is called
-    /// once with the pods that are there at the start enrolled, or why not.
-    pub async fn run(
-        mut self,
-        mut source: impl PodSource,
-        started: impl FnOnce(Vec<(ObjectKey, String)>),
-    ) {
+    /// once with the pods that are there at the start enrolled, and how many are not.
+    pub async fn run(mut self, mut source: impl PodSource, started: impl FnOnce(usize)) {
         let mut version = self.in_force.version.subscribe();
         version.mark_unchanged();
         // Services first: no connection may meet slots that mean something else to its worker.
         self.flag_services();
         self.wanted = source.next().await;
         self.reconcile();
-        started(self.failing.clone().into_iter().collect());
-        if let Err(error) = self.steering.settle() {
-            tracing::error!(%error, "what an earlier version left in the kernel stays there");
-        }
+        self.settle();
+        self.show();
+        started(self.failing.len());
         let mut look = tokio::time::interval(LOOK_INTERVAL);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut retry = tokio::time::interval(RECONCILE_INTERVAL);
@@ -146,24 +155,69 @@ impl<S: Steering> Agent<S> {
             self.flag_services();
         }
         self.reconcile();
+        self.settle();
+        self.move_unserved();
+        self.show();
+    }
+
+    /// Lets go of what an earlier version left in the kernel, once what it did is done anew: until
+    /// then it refuses what it knows. Its pods are known from then on, enrolled or not.
+    fn settle(&mut self) {
+        if self.settled || self.unflagged.is_some() || self.told_unknown {
+            return;
+        }
+        let settled = self.steering.settle().and_then(|()| self.steering.pods());
+        match settled {
+            Ok(known) => {
+                self.settled = true;
+                let ours = self.enrolled.values().map(|e| e.in_kernel.netns_cookie);
+                let ours: BTreeSet<u64> = ours.collect();
+                for cookie in known.into_iter().filter(|cookie| !ours.contains(cookie)) {
+                    self.strangers.entry(cookie).or_default();
+                }
+            }
+            Err(error) => {
+                static LINE: Seldom = Seldom::new();
+                if LINE.due().is_some() {
+                    tracing::error!(%error, "what an earlier version left in the kernel stays there, and refuses what it knows");
+                }
+            }
+        }
     }
 
     /// Flags exactly the ports of the configuration in force that need a proxy. While nobody knows
     /// which these are all stays as it is: what is steered is then refused, for there is no Gateway.
-    fn flag_services(&mut self) {
+    /// Where nothing is known from before, everything is that names a Gateway: what is refused is
+    /// noticed, what goes past policy is not.
+    pub(super) fn flag_services(&mut self) {
         let snapshot = self.in_force.runtime.load().snapshot.clone();
-        let Some(ports) = snapshot.l7_ports() else {
-            if !self.told_unknown {
-                tracing::error!(
-                    snapshot = snapshot.version,
-                    "no Gateway can be chosen: the flagged services stay, and their connections are refused"
-                );
-            }
-            self.told_unknown = true;
-            return;
+        let (ports, known) = match snapshot.l7_ports() {
+            Some(ports) => (ports, true),
+            None if self.ever_known => (Vec::new(), false),
+            None => (snapshot.ports_of_any_gateway(), false),
         };
-        self.told_unknown = false;
-        let without_slot = self.slots.assign(&ports);
+        if !known && !self.told_unknown {
+            let consequence = match self.ever_known {
+                true => "the flagged services stay, and their connections are refused",
+                false => {
+                    "every service that names a Gateway is flagged, and its connections are refused"
+                }
+            };
+            tracing::error!(
+                snapshot = snapshot.version,
+                "no Gateway can be chosen: {consequence}; name one with --gateway, or correct it"
+            );
+        }
+        self.told_unknown = !known;
+        if !known && self.ever_known {
+            return;
+        }
+        self.ever_known = known;
+        self.flag(&ports, snapshot.version);
+    }
+
+    fn flag(&mut self, ports: &[L7Port], snapshot: u64) {
+        let without_slot = self.slots.assign(ports);
         let mut left_out = without_slot.len();
         for port in without_slot {
             tracing::error!(service = %port.service, address = %port.address,
@@ -197,7 +251,7 @@ impl<S: Steering> Agent<S> {
                         changed = report.changed,
                         removed = report.removed,
                         left_out,
-                        snapshot = snapshot.version,
+                        snapshot,
                         "services flagged"
                     );
                 }
@@ -230,6 +284,7 @@ impl<S: Steering> Agent<S> {
     /// Tells the guard that the agent is alive.
     pub(super) fn beat(&mut self) {
         if self.guard.as_mut().is_some_and(|guard| !guard.beat()) {
+            telemetry::event(NodeEvent::GuardEnded);
             tracing::error!("the guard has ended, another one is started");
             self.guard = None;
         }
@@ -240,12 +295,13 @@ impl<S: Steering> Agent<S> {
         self.beat();
         let now = Instant::now();
         if self.watchdog.overslept(now) {
+            telemetry::event(NodeEvent::StoodStill);
             tracing::warn!("the agent stood still; its listeners are given back to the kernel");
             self.insist_until = Some(now + INSIST);
         }
         for change in self.watchdog.look(now) {
             match change {
-                Change::Hung(worker) => self.suspend(worker),
+                Change::Hung(worker) => self.relieve(worker),
                 Change::Back(worker) => self.give_back(worker, true),
             }
         }
@@ -260,28 +316,64 @@ impl<S: Steering> Agent<S> {
         }
     }
 
-    fn suspend(&mut self, worker: usize) {
-        tracing::error!(
-            worker,
-            "worker hangs: its listeners are taken away, each service's failure mode applies"
-        );
-        for enrolled in self.enrolled.values().filter(|e| e.worker == worker) {
+    /// Gives the pods of a worker that hangs, or has ended, to others; if there are none takes their
+    /// listeners away.
+    fn relieve(&mut self, worker: usize) {
+        telemetry::event(NodeEvent::WorkerHung);
+        let moved = self.move_unserved();
+        let mut suspended = 0;
+        for enrolled in self.enrolled.values() {
+            if self.is_served(enrolled) {
+                continue;
+            }
+            suspended += 1;
             if let Err(error) = self.steering.suspend(enrolled.in_kernel.netns_cookie) {
                 tracing::error!(pod = %enrolled.pod.key, %error, "its listener stays");
             }
         }
+        tracing::error!(
+            worker,
+            moved,
+            suspended,
+            "worker hangs: its pods go to others; where there is none each service's failure mode applies"
+        );
     }
 
     fn give_back(&mut self, worker: usize, told: bool) {
         if told {
-            tracing::info!(worker, "worker is back: its listeners are given back");
+            telemetry::event(NodeEvent::WorkerBack);
+            tracing::info!(
+                worker,
+                "worker is back: listeners it still has are given back"
+            );
         }
-        for enrolled in self.enrolled.values().filter(|e| e.worker == worker) {
+        let of_worker = |e: &&Enrolled| e.worker == Some(worker);
+        for enrolled in self.enrolled.values().filter(of_worker) {
             let listener = enrolled.listener.as_fd();
             if let Err(error) = self.steering.enrol(&enrolled.in_kernel, listener) {
                 tracing::error!(pod = %enrolled.pod.key, %error, "its listener can not be given back");
             }
         }
+    }
+
+    /// Shows the operator where things stand. Reads what the agent knows, and of the kernel only the
+    /// counters: maps of thousands are not read every second.
+    fn show(&self) {
+        let served = self.enrolled.values().filter(|e| self.is_served(e)).count();
+        let counters = self.steering.counters();
+        let (services, slots) = self.steering.fill();
+        let sizes = self.steering.sizes();
+        telemetry::state(&NodeState {
+            served,
+            unserved: self.enrolled.len() - served,
+            failing: self.failing.len(),
+            earlier: self.strangers.len(),
+            left_out: self.left_out,
+            services,
+            slots,
+            sizes,
+            connections: counters.ok(),
+        });
     }
 }
 

@@ -2,8 +2,10 @@
 //! go. Whether those who accept are alive is the agent's.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cairn_config_schema::origin::ObjectKey;
@@ -15,7 +17,6 @@ use super::Steering;
 use super::agent::Agent;
 use super::namespace::{Inside, Leads, Namespace, NamespaceError};
 use super::pod::{self, Pod};
-use crate::limits::PODS_MAX;
 use crate::listener::steered::PodListener;
 use crate::upstream::Egress;
 
@@ -30,21 +31,37 @@ pub enum EnrolError {
     Redirect(#[from] RedirectError),
     /// No sockets in its namespace.
     #[error("no sockets in its network namespace: {0}")]
-    Egress(std::io::Error),
+    Egress(io::Error),
     /// Its processes would not be steered.
     #[error(
         "its cgroup {0} is not below {1}, to which the redirect is attached, so its connections would not be steered; correct `cgroup`, or --cgroup"
     )]
     OtherCgroup(PathBuf, PathBuf),
+    /// Nobody can tell whether they would be.
+    #[error("its cgroup {0}: {1}; give the path of the pod's cgroup as this process sees it")]
+    NoCgroup(PathBuf, #[source] io::Error),
+    /// It has none, and none is listed.
+    #[error(
+        "its network namespace has no address but loopback and link-local ones; is the pod's network set up? If so list its `addresses`"
+    )]
+    NoAddress,
     /// Another pod has the same namespace by another path.
     #[error("its network namespace is that of {0}; a pod has one of its own")]
     Shared(ObjectKey),
     /// The kernel's map is full.
-    #[error("{PODS_MAX} pods are enrolled, which is all this node can have")]
-    Full,
-    /// No worker takes its listener.
-    #[error("no worker takes its listener")]
-    NoWorker,
+    #[error(
+        "{0} pods are enrolled, which is all there is room for; start the agent with a larger --pods-max"
+    )]
+    Full(u32),
+}
+
+/// A pod of the list that is not enrolled.
+#[derive(Debug)]
+pub(super) struct Failing {
+    /// Why, and what becomes of its connections; so that only news is logged.
+    pub(super) words: String,
+    /// Its network namespace, if that could be found.
+    cookie: Option<u64>,
 }
 
 /// An enrolled pod.
@@ -56,10 +73,11 @@ pub(super) struct Enrolled {
     /// The agent's own descriptor of the listener the worker has. It keeps the socket open, so a
     /// worker that panics must be noticed by its beat.
     pub(super) listener: std::net::TcpListener,
-    pub(super) worker: usize,
+    /// Who has its listener; nobody if no worker took it.
+    pub(super) worker: Option<usize>,
     /// Whether its path could not be followed when it was last looked at.
     lost: bool,
-    _until: oneshot::Sender<()>,
+    _until: Option<oneshot::Sender<()>>,
 }
 
 impl Enrolled {
@@ -97,15 +115,13 @@ impl<S: Steering> Agent<S> {
                     tracing::info!(pod = %key, netns = %pod.netns.display(),
                         port = enrolled.in_kernel.listener_port, worker = enrolled.worker, "pod enrolled");
                     self.failing.remove(key);
+                    self.strangers.remove(&enrolled.in_kernel.netns_cookie);
                     self.enrolled.insert(key.clone(), enrolled);
                 }
-                Err(error) => self.fails(key, error.to_string()),
+                Err((cookie, error)) => self.fails(key, cookie, &error),
             }
         }
-        // While a pod fails, what an earlier agent enrolled may be that pod: it stays refused.
-        if self.failing.is_empty() {
-            self.forget_strangers();
-        }
+        self.forget_strangers();
     }
 
     /// Pods that left, are listed otherwise, or have another namespace than they had.
@@ -118,34 +134,79 @@ impl<S: Steering> Agent<S> {
             .collect()
     }
 
-    fn fails(&mut self, key: &ObjectKey, words: String) {
-        if self.failing.get(key) != Some(&words) {
-            tracing::error!(pod = %key, error = %words,
-                "pod not enrolled: its connections go direct, past policy");
-            self.failing.insert(key.clone(), words);
+    fn fails(&mut self, key: &ObjectKey, cookie: Option<u64>, error: &EnrolError) {
+        let was = |(cookie, pod): (&u64, &Option<ObjectKey>)| {
+            (pod.as_ref() == Some(key)).then_some(*cookie)
+        };
+        // One whose path leads nowhere is the one that this agent had under its name.
+        let cookie = cookie.or_else(|| self.strangers.iter().find_map(was));
+        let words = format!("{error}: {}", self.consequence(cookie));
+        if self.failing.get(key).is_none_or(|f| f.words != words) {
+            tracing::error!(pod = %key, %error, "pod not enrolled: {}", self.consequence(cookie));
+        }
+        self.failing.insert(key.clone(), Failing { words, cookie });
+    }
+
+    /// What becomes of the connections of a pod that is not enrolled.
+    fn consequence(&self, cookie: Option<u64>) -> &'static str {
+        match cookie {
+            Some(cookie) if self.strangers.contains_key(&cookie) => {
+                "the kernel knows it from before, so each service's failure mode applies"
+            }
+            Some(cookie) if self.has(cookie) => "its connections are steered as the other pod's",
+            Some(_) => "its connections go direct, past policy",
+            None if self.strangers.is_empty() => "its connections go direct, past policy",
+            None => {
+                "its connections go direct, past policy, unless the kernel knows it from before: then each service's failure mode applies"
+            }
         }
     }
 
-    fn enrol(&mut self, listed: &NodePod) -> Result<Enrolled, EnrolError> {
-        if !listed.cgroup.starts_with(&self.place.cgroup) {
+    /// Whether a pod with this network namespace is enrolled.
+    fn has(&self, cookie: u64) -> bool {
+        let mut all = self.enrolled.values();
+        all.any(|e| e.in_kernel.netns_cookie == cookie)
+    }
+
+    /// The error comes with the cookie of the pod's namespace, if that could be found.
+    fn enrol(&mut self, listed: &NodePod) -> Result<Enrolled, (Option<u64>, EnrolError)> {
+        let namespace = Namespace::open(&listed.netns).map_err(|e| (None, e.into()))?;
+        let cookie = namespace.cookie();
+        let known = cookie.as_ref().ok().copied();
+        self.enrol_in(listed, namespace, cookie)
+            .map_err(|e| (known, e))
+    }
+
+    pub(super) fn enrol_in(
+        &mut self,
+        listed: &NodePod,
+        namespace: Namespace,
+        cookie: Result<u64, NamespaceError>,
+    ) -> Result<Enrolled, EnrolError> {
+        let cgroup = &listed.cgroup;
+        let below = is_below(cgroup, &self.place.cgroup);
+        if !below.map_err(|e| EnrolError::NoCgroup(cgroup.clone(), e))? {
             let attached = self.place.cgroup.clone();
-            return Err(EnrolError::OtherCgroup(listed.cgroup.clone(), attached));
+            return Err(EnrolError::OtherCgroup(cgroup.clone(), attached));
         }
-        if self.enrolled.len() >= PODS_MAX {
-            return Err(EnrolError::Full);
-        }
-        let namespace = Namespace::open(&listed.netns)?;
-        let inside = namespace.visit()?;
-        let same = |e: &&Enrolled| e.in_kernel.netns_cookie == inside.cookie;
+        let cookie = cookie?;
+        let same = |e: &&Enrolled| e.in_kernel.netns_cookie == cookie;
         if let Some(other) = self.enrolled.values().find(same) {
             return Err(EnrolError::Shared(other.pod.key.clone()));
         }
+        let room = self.steering.sizes().pods;
+        let taken = self.enrolled.len() + self.strangers.len();
+        if taken >= room as usize && !self.strangers.contains_key(&cookie) {
+            return Err(EnrolError::Full(room));
+        }
+        let inside = namespace.visit()?;
         let egress = Egress::enter(&namespace.file).map_err(EnrolError::Egress)?;
         self.take_in(listed, namespace, inside, egress)
     }
 
-    /// Enrols a pod whose namespace was visited. Also if its worker hangs: of a pod that the kernel
-    /// does not know all connections would go direct, and not only where the service asks for that.
+    /// Enrols a pod whose namespace was visited. Also if no worker serves it now: of a pod that the
+    /// kernel does not know all connections would go direct, and not only where the service asks for
+    /// that.
     pub(super) fn take_in(
         &mut self,
         listed: &NodePod,
@@ -153,12 +214,20 @@ impl<S: Steering> Agent<S> {
         inside: Inside,
         egress: Egress,
     ) -> Result<Enrolled, EnrolError> {
+        // What a policy sees must not be for the pod to choose, as its interfaces are.
+        let addresses = match listed.addresses.as_slice() {
+            [] => inside.addresses,
+            listed => listed.to_vec(),
+        };
+        if addresses.is_empty() {
+            return Err(EnrolError::NoAddress);
+        }
         let mesh = self.in_force.mesh.load();
-        let workload = pod::workload_of(listed, &inside.addresses, &mesh.trust_domain);
+        let workload = pod::workload_of(listed, &addresses, &mesh.trust_domain);
         let pod = Arc::new(Pod {
             key: listed.key(),
             service_account: listed.service_account.clone(),
-            addresses: inside.addresses,
+            addresses,
             egress,
             workload: workload.map(Arc::new),
         });
@@ -168,52 +237,100 @@ impl<S: Steering> Agent<S> {
             netns_cookie: inside.cookie,
             listener_port: address.port(),
         };
-        let handed = inside.listener.try_clone().map_err(listen)?;
-        let (worker, until) = self.hand_over(&pod, handed)?;
-        let listener = inside.listener.as_fd();
         self.steering
-            .enrol(&in_kernel, listener)
+            .enrol(&in_kernel, inside.listener.as_fd())
             .inspect_err(|_| pod.egress.close())?;
-        if !self.watchdog.is_alive(worker)
-            && let Err(error) = self.steering.suspend(in_kernel.netns_cookie)
-        {
-            tracing::error!(pod = %pod.key, %error, "its worker hangs, and its listener stays");
-        }
-        Ok(Enrolled {
+        let mut enrolled = Enrolled {
             as_listed: listed.clone(),
             namespace,
             pod,
             in_kernel,
             listener: inside.listener,
-            worker,
+            worker: None,
             lost: false,
-            _until: until,
-        })
+            _until: None,
+        };
+        self.hand_over(&mut enrolled);
+        if !self.is_served(&enrolled)
+            && let Err(error) = self.steering.suspend(in_kernel.netns_cookie)
+        {
+            tracing::error!(pod = %enrolled.pod.key, %error, "no worker serves it, and its listener stays");
+        }
+        Ok(enrolled)
     }
 
-    /// Gives a pod's listener to the worker with the fewest, one that lives if there is any.
-    fn hand_over(
-        &self,
-        pod: &Arc<Pod>,
-        socket: std::net::TcpListener,
-    ) -> Result<(usize, oneshot::Sender<()>), EnrolError> {
+    /// Whether a worker that lives has the pod's listener.
+    pub(super) fn is_served(&self, enrolled: &Enrolled) -> bool {
+        enrolled.worker.is_some_and(|w| self.watchdog.is_alive(w))
+    }
+
+    /// Gives a pod's listener to the worker with the fewest, one that lives if there is any, and
+    /// takes it from the one that has it. The kernel need not know: the socket is the same.
+    pub(super) fn hand_over(&self, enrolled: &mut Enrolled) {
         let load = |worker: &usize| {
-            let pods = self.enrolled.values().filter(|e| e.worker == *worker);
+            let pods = self.enrolled.values().filter(|e| e.worker == Some(*worker));
             (!self.watchdog.is_alive(*worker), pods.count())
         };
-        let worker = (0..self.workers.len()).min_by_key(load);
-        let worker = worker.ok_or(EnrolError::NoWorker)?;
+        let takes = |worker: &usize| {
+            let thread = self.workers.get(*worker);
+            thread.is_some_and(|thread| !thread.pods.is_closed())
+        };
+        let worker = (0..self.workers.len()).filter(takes).min_by_key(load);
+        let Some((worker, thread)) = worker.and_then(|w| Some((w, self.workers.get(w)?))) else {
+            tracing::error!(pod = %enrolled.pod.key, "no worker takes its listener");
+            return;
+        };
+        let socket = match enrolled.listener.try_clone() {
+            Ok(socket) => socket,
+            Err(error) => {
+                return tracing::error!(pod = %enrolled.pod.key, %error, "its listener can not be handed over");
+            }
+        };
         let (sender, until) = oneshot::channel();
         let listener = PodListener {
-            pod: pod.clone(),
+            pod: enrolled.pod.clone(),
             socket,
             slots: self.shared.clone(),
             until,
         };
-        let thread = self.workers.get(worker).ok_or(EnrolError::NoWorker)?;
-        let handed = thread.pods.try_send(listener);
-        handed.map_err(|_| EnrolError::NoWorker)?;
-        Ok((worker, sender))
+        if thread.pods.try_send(listener).is_err() {
+            return tracing::error!(pod = %enrolled.pod.key, worker, "the worker does not take its listener");
+        }
+        enrolled.worker = Some(worker);
+        enrolled._until = Some(sender);
+    }
+
+    /// Looks for a worker for pods that have none which lives, and lets their connections in again.
+    /// Answers how many have one now.
+    pub(super) fn move_unserved(&mut self) -> usize {
+        let unserved = |(_, e): &(&ObjectKey, &Enrolled)| !self.is_served(e);
+        let keys = self.enrolled.iter().filter(unserved);
+        let keys: Vec<ObjectKey> = keys.map(|(key, _)| key.clone()).collect();
+        if !(0..self.workers.len()).any(|worker| self.watchdog.is_alive(worker)) {
+            return 0;
+        }
+        let mut moved = 0;
+        for key in keys {
+            let Some(mut enrolled) = self.enrolled.remove(&key) else {
+                continue;
+            };
+            self.hand_over(&mut enrolled);
+            if self.is_served(&enrolled) {
+                tracing::info!(pod = %key, worker = enrolled.worker, "pod moved to another worker");
+                moved += 1;
+                self.listen_again(&enrolled);
+            }
+            self.enrolled.insert(key, enrolled);
+        }
+        moved
+    }
+
+    /// Gives the kernel a pod's listener, which it may have already.
+    pub(super) fn listen_again(&mut self, enrolled: &Enrolled) {
+        let listener = enrolled.listener.as_fd();
+        if let Err(error) = self.steering.enrol(&enrolled.in_kernel, listener) {
+            tracing::error!(pod = %enrolled.pod.key, %error, "its listener can not be given back");
+        }
     }
 
     /// Ends the listening for a pod. One that is the same in all but its listing stays in the kernel,
@@ -225,34 +342,53 @@ impl<S: Steering> Agent<S> {
         };
         let is_elsewhere =
             |pod: &NodePod| matches!(enrolled.namespace.seen_from(&pod.netns), Leads::Elsewhere);
+        let cookie = enrolled.in_kernel.netns_cookie;
         if listed.is_some_and(|pod| !is_elsewhere(pod)) {
             tracing::info!(pod = %key, "pod is listed otherwise");
+            self.strangers.insert(cookie, Some(key.clone()));
             return;
         }
         enrolled.pod.egress.close();
-        match self.steering.withdraw(enrolled.in_kernel.netns_cookie) {
+        match self.steering.withdraw(cookie) {
             Ok(()) => tracing::info!(pod = %key, "pod left"),
             Err(error) => {
                 tracing::error!(pod = %key, %error, "pod left, and the kernel still has it");
+                self.strangers.insert(cookie, None);
             }
         }
     }
 
-    /// Withdraws what an earlier agent enrolled and is no pod of ours.
+    /// Withdraws what the kernel knows from before and is no pod of the list. While the namespace of
+    /// a listed pod can not be found each of them may be that pod: they stay, refused.
     fn forget_strangers(&mut self) {
-        let known = match self.steering.pods() {
-            Ok(known) => known,
-            Err(error) => return tracing::error!(%error, "the kernel's pods can not be read"),
+        if self.failing.values().any(|pod| pod.cookie.is_none()) {
+            return;
+        }
+        let awaited = |cookie: &u64| {
+            let mut failing = self.failing.values();
+            failing.any(|pod| pod.cookie == Some(*cookie))
         };
-        for cookie in known {
-            let mut ours = self.enrolled.values();
-            if ours.any(|e| e.in_kernel.netns_cookie == cookie) {
-                continue;
-            }
+        let strangers = self.strangers.keys().copied();
+        let gone: Vec<u64> = strangers.filter(|cookie| !awaited(cookie)).collect();
+        for cookie in gone {
             match self.steering.withdraw(cookie) {
-                Ok(()) => tracing::info!(cookie, "forgot a pod of an earlier agent"),
-                Err(error) => tracing::error!(cookie, %error, "a pod of an earlier agent stays"),
+                Ok(()) => {
+                    tracing::info!(cookie, "forgot a pod of before");
+                    self.strangers.remove(&cookie);
+                }
+                Err(error) => tracing::error!(cookie, %error, "a pod of before stays"),
             }
         }
     }
+}
+
+/// Whether a cgroup is another one or below it: by what the folders are, not by what they are
+/// called, for one can be mounted at two places.
+fn is_below(cgroup: &Path, above: &Path) -> io::Result<bool> {
+    let id = |path: &Path| std::fs::metadata(path).map(|found| (found.dev(), found.ino()));
+    let above = id(above)?;
+    let cgroup = cgroup.canonicalize()?;
+    Ok(cgroup
+        .ancestors()
+        .any(|folder| id(folder).is_ok_and(|found| found == above)))
 }

@@ -6,12 +6,17 @@
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::Context;
 use cairn_kernel_redirect::{Place, Redirect};
 
 use super::watchdog::HUNG_AFTER;
+
+/// This very program, also after its file was replaced by another version's: that one may know
+/// another layout of the pins.
+const THIS_PROGRAM: &str = "/proc/self/exe";
 
 /// The agent's side: the guard's process and the line to it.
 #[derive(Debug)]
@@ -28,7 +33,8 @@ impl Guard {
     pub fn start(place: &Place) -> io::Result<Self> {
         let (line, theirs) = UnixStream::pair()?;
         line.set_nonblocking(true)?;
-        let process = Command::new(std::env::current_exe()?)
+        let process = Command::new(THIS_PROGRAM)
+            .arg0("cairn")
             .args(["node", "guard", "--bpffs"])
             .arg(&place.bpffs)
             .arg("--cgroup")

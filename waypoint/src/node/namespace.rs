@@ -38,9 +38,6 @@ pub enum NamespaceError {
     /// No listener.
     #[error("no listener in network namespace {0}: {1}")]
     Listen(String, #[source] io::Error),
-    /// No address but loopback.
-    #[error("network namespace {0} has no address but loopback; is the pod's network set up?")]
-    NoAddress(String),
 }
 
 /// A network namespace, kept from going away by being open.
@@ -71,7 +68,7 @@ pub struct Inside {
     pub listener: TcpListener,
     /// The kernel's name for the namespace.
     pub cookie: u64,
-    /// Addresses other than loopback's; never empty.
+    /// Addresses of its interfaces other than loopback's and link-local ones.
     pub addresses: Vec<IpAddr>,
 }
 
@@ -111,14 +108,23 @@ impl Namespace {
         let listener = listener.map_err(listen)?;
         let cookie = cairn_kernel_redirect::netns_cookie(listener.as_fd()).map_err(listen)?;
         let addresses = addresses.map_err(listen)?;
-        if addresses.is_empty() {
-            return Err(NamespaceError::NoAddress(self.shown.clone()));
-        }
         Ok(Inside {
             listener,
             cookie,
             addresses,
         })
+    }
+
+    /// The kernel's name for it.
+    ///
+    /// # Errors
+    /// [`NamespaceError::Enter`].
+    pub fn cookie(&self) -> Result<u64, NamespaceError> {
+        let found = self.within(|| {
+            let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
+            cairn_kernel_redirect::netns_cookie(socket.as_fd())
+        })?;
+        found.map_err(|e| NamespaceError::Enter(self.shown.clone(), e))
     }
 
     /// Runs something inside, on a thread of its own.
@@ -173,19 +179,26 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Those that others know the pod by: no loopback, and no link-local ones.
+/// Those that others know the pod by: nothing of the loopback interface, where a service mesh or a
+/// resolver may have put addresses that are no pod's, and no link-local ones.
 fn addresses() -> io::Result<Vec<IpAddr>> {
     let mut found = Vec::new();
     for interface in nix::ifaddrs::getifaddrs()? {
         let Some(address) = interface.address else {
             continue;
         };
+        if interface.interface_name == "lo" {
+            continue;
+        }
         let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
         let v6 = address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip()));
         let Some(ip) = v4.or(v6) else {
             continue;
         };
-        let link_local = matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        let link_local = match ip {
+            IpAddr::V4(v4) => v4.is_link_local(),
+            IpAddr::V6(v6) => v6.is_unicast_link_local(),
+        };
         if !ip.is_loopback() && !link_local && !found.contains(&ip) {
             found.push(ip);
         }

@@ -82,3 +82,65 @@ pub fn workload_of(pod: &NodePod, addresses: &[IpAddr], trust_domain: &str) -> O
         binding: Binding::Unbound,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed(labels: &[(&str, &str)]) -> NodePod {
+        let labels = labels
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        NodePod {
+            name: "web-1".into(),
+            namespace: "shop".into(),
+            service_account: "web".into(),
+            labels: labels.collect(),
+            addresses: vec![],
+            netns: "/run/netns/web-1".into(),
+            cgroup: "/sys/fs/cgroup/web-1".into(),
+        }
+    }
+
+    fn pod(addresses: &[&str]) -> Pod {
+        Pod {
+            key: listed(&[]).key(),
+            service_account: "web".into(),
+            addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+            egress: Egress::nowhere(),
+            workload: None,
+        }
+    }
+
+    #[test]
+    fn a_pod_is_known_by_its_account_and_by_its_address_of_the_family_it_dials() {
+        let both = pod(&["10.1.0.1", "fd00::1"]);
+        let identity = both.identity("td").unwrap().to_string();
+        assert_eq!(identity, "spiffe://td/ns/shop/sa/web");
+        let seen = |pod: &Pod, to: &str| {
+            let seen = pod.address_towards(to.parse().unwrap(), 7);
+            seen.unwrap().to_string()
+        };
+        assert_eq!(seen(&both, "10.96.0.1:80"), "10.1.0.1:7");
+        assert_eq!(seen(&both, "[fd00:96::1]:80"), "[fd00::1]:7");
+        assert_eq!(seen(&pod(&["10.1.0.1"]), "[fd00:96::1]:80"), "10.1.0.1:7");
+    }
+
+    #[test]
+    fn labels_name_a_pod_in_telemetry() {
+        let named = |labels: &[(&str, &str)]| {
+            let workload = workload_of(&listed(labels), &[], "td").unwrap();
+            let names = [workload.canonical_name, workload.canonical_revision];
+            (names.map(|n| n.to_string()), workload.app.to_string())
+        };
+        let plain = (["web-1".into(), "latest".into()], String::new());
+        assert_eq!(named(&[]), plain);
+        let labels = [
+            ("app", "web"),
+            ("app.kubernetes.io/name", "shop-web"),
+            ("version", "v2"),
+        ];
+        let expected = (["shop-web".into(), "v2".into()], "web".to_owned());
+        assert_eq!(named(&labels), expected);
+    }
+}

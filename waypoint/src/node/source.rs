@@ -11,6 +11,9 @@ use tokio::time::{Interval, interval};
 /// How often the file is looked at: it is small, and looking is simpler than watching.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
+/// So many looks are waited at the start for a file that is written all the time: ten seconds.
+const SETTLING_LOOKS_MAX: usize = 40;
+
 /// Tells which pods there are.
 pub trait PodSource {
     /// Waits until they are others than those told last, and tells all of them. The first call
@@ -44,14 +47,31 @@ pub struct PodsFile {
 }
 
 impl PodsFile {
-    /// Reads the file.
+    /// Reads the file as it is now.
     ///
     /// # Errors
     /// When it can not be read or is wrong: later that keeps the pods that were, but at the start
     /// there are none to keep.
     pub fn open(path: &Path) -> Result<Self, PodsError> {
-        let shown = || path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|e| PodsError::Read(shown(), e))?;
+        Self::of(path, read(path)?)
+    }
+
+    /// Reads the file once nobody writes it, for somebody who acts on what it lacks: waits until two
+    /// looks find the same, unless it is older than that already.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_settled(path: &Path) -> Result<Self, PodsError> {
+        let changed = std::fs::metadata(path).and_then(|found| found.modified());
+        let age = changed.ok().and_then(|at| at.elapsed().ok());
+        if age.is_some_and(|age| age > POLL_INTERVAL) {
+            return Self::open(path);
+        }
+        let text = settled(|| read(path), || std::thread::sleep(POLL_INTERVAL))?;
+        Self::of(path, text)
+    }
+
+    fn of(path: &Path, text: String) -> Result<Self, PodsError> {
         let pods = parse(path, &text).map_err(PodsError::Wrong)?;
         Ok(Self {
             path: path.to_owned(),
@@ -67,8 +87,9 @@ impl PodsFile {
         self.untold.as_deref().unwrap_or_default()
     }
 
-    /// The pods, if they are others than before, and the same for two looks. What can not be read changes nothing: pods that are
-    /// steered stay so, for to forget them would let them pass policy by.
+    /// The pods, if they are others than before, and the same for two looks. What can not be read
+    /// changes nothing: pods that are steered stay so, for to forget them would let them pass policy
+    /// by.
     fn look(&mut self) -> Option<Vec<NodePod>> {
         let text = match std::fs::read_to_string(&self.path) {
             Ok(text) => text,
@@ -117,6 +138,28 @@ impl PodSource for PodsFile {
             }
         }
     }
+}
+
+fn read(path: &Path) -> Result<String, PodsError> {
+    let shown = || path.display().to_string();
+    std::fs::read_to_string(path).map_err(|e| PodsError::Read(shown(), e))
+}
+
+/// What two looks find alike, with a pause between; of a file that never rests the last one.
+fn settled<E>(
+    mut look: impl FnMut() -> Result<String, E>,
+    mut pause: impl FnMut(),
+) -> Result<String, E> {
+    let mut text = look()?;
+    for _ in 0..SETTLING_LOOKS_MAX {
+        pause();
+        let again = look()?;
+        if again == text {
+            break;
+        }
+        text = again;
+    }
+    Ok(text)
 }
 
 /// The list in a text; `Err` has one line for each finding.
@@ -199,6 +242,33 @@ mod tests {
         assert_eq!([file.look(), file.look()], [None, None], "empty is no list");
         std::fs::write(&path, "[]").unwrap();
         assert_eq!([file.look(), file.look()], [None, Some(Vec::new())]);
+    }
+
+    #[test]
+    fn a_list_that_is_being_written_at_the_start_is_waited_for() {
+        let whole = format!("{}{}", pod("a"), pod("b"));
+        let states = [
+            "".to_owned(),
+            pod("a"),
+            whole.clone(),
+            whole.clone(),
+            pod("late"),
+        ];
+        let (mut at, mut pauses) = (0, 0);
+        let look = || {
+            at += 1;
+            Ok::<_, PodsError>(states[at - 1].clone())
+        };
+        assert_eq!(settled(look, || pauses += 1).unwrap(), whole);
+        assert_eq!(pauses, 3);
+
+        let mut looks = 0;
+        let restless = || {
+            looks += 1;
+            Ok::<_, PodsError>(looks.to_string())
+        };
+        settled(restless, || {}).unwrap();
+        assert_eq!(looks, SETTLING_LOOKS_MAX + 1, "not for ever");
     }
 
     #[test]

@@ -4,7 +4,9 @@
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 
-use cairn_kernel_redirect::{EnrolledPod, FlaggedService, Redirect, RedirectError, ServicesReport};
+use cairn_kernel_redirect::{
+    Counters, EnrolledPod, FlaggedService, Redirect, RedirectError, ServicesReport, Sizes,
+};
 
 /// Steers connections.
 pub trait Steering {
@@ -52,11 +54,23 @@ pub trait Steering {
     /// # Errors
     /// When it can not be removed.
     fn settle(&mut self) -> Result<(), RedirectError>;
+
+    /// What there is room for.
+    fn sizes(&self) -> Sizes;
+
+    /// How many services are flagged, and how many slots have a name. Read from no map.
+    fn fill(&self) -> (usize, usize);
+
+    /// What happened to connections to flagged services.
+    ///
+    /// # Errors
+    /// When the kernel's maps can not be read.
+    fn counters(&self) -> Result<Counters, RedirectError>;
 }
 
 impl Steering for Redirect {
     fn services(&self) -> Result<Vec<FlaggedService>, RedirectError> {
-        Ok(self.status()?.services)
+        Ok(self.services().copied().collect())
     }
 
     fn named_slots(&self) -> Vec<(u32, SocketAddr)> {
@@ -64,8 +78,7 @@ impl Steering for Redirect {
     }
 
     fn pods(&self) -> Result<Vec<u64>, RedirectError> {
-        let pods = self.status()?.pods;
-        Ok(pods.iter().map(|pod| pod.netns_cookie).collect())
+        self.pods()
     }
 
     fn set_services(&mut self, wanted: &[FlaggedService]) -> Result<ServicesReport, RedirectError> {
@@ -86,5 +99,17 @@ impl Steering for Redirect {
 
     fn settle(&mut self) -> Result<(), RedirectError> {
         self.retire_other_layouts().map(drop)
+    }
+
+    fn sizes(&self) -> Sizes {
+        self.sizes()
+    }
+
+    fn fill(&self) -> (usize, usize) {
+        (self.services().count(), self.slots().count())
+    }
+
+    fn counters(&self) -> Result<Counters, RedirectError> {
+        self.counters()
     }
 }

@@ -41,7 +41,7 @@ impl Beat {
         }
     }
 
-    fn beat(&self, now: Instant) {
+    pub(super) fn beat(&self, now: Instant) {
         let elapsed = now.saturating_duration_since(self.since).as_millis();
         let elapsed = u64::try_from(elapsed).unwrap_or(u64::MAX);
         self.last_ms.store(elapsed, Ordering::Relaxed);

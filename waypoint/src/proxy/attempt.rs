@@ -1,21 +1,33 @@
-//! The attempt loop's decisions: which endpoint next, over which HTTP version, and whether to try
-//! again. The loop itself is the engine's.
+//! The attempt loop's steps: which endpoint next and over which HTTP version, what an attempt sends,
+//! and what its end means. The loop itself is the engine's; whether it goes round again is decided in
+//! `retry.rs`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use cairn_config_schema::snapshot::AppProtocol;
+use cairn_config_schema::snapshot::{AppProtocol, Timeouts};
 use cairn_filters::chain::Destination;
+use cairn_filters::grpc_timeout::{self, GRPC_TIMEOUT};
 use cairn_filters::outcome::Outcome;
-use cairn_routing::{AttemptOutcome, Choice, RetryDecision, RetryPolicy};
+use cairn_routing::{AttemptOutcome, Choice};
+use http::header::{HeaderName, HeaderValue};
+use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_error::{Error, ErrorType, Result};
+use pingora_error::{Error, ErrorSource, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
 use super::connector::HttpVersion;
-use super::context::RequestContext;
+use super::context::{Plan, RequestContext};
+use super::deadline::{Expired, RequestTime};
+use super::endpoint_stream::deadline_of;
 use super::http::Gate;
+use super::retry::{self, RETRIED_ANSWER};
 use crate::clock::now_ms;
 use crate::runtime::{Runtime, Target};
+use crate::telemetry::exchange::Exchange;
+
+/// Which attempt a request is, from a proxy to the next hop.
+const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 
 /// The HTTP version towards a destination: as its port declares, else as the client spoke
 /// (specs/istio-waypoint.md 2.7). An upgrade exists in HTTP/1.1 only.
@@ -39,18 +51,52 @@ pub fn version(
     }
 }
 
-/// Picks the next endpoint and names it to the engine.
-pub(super) fn next_peer(
-    gate: &Gate,
-    _session: &Session,
-    ctx: &mut RequestContext,
-) -> Result<Box<HttpPeer>> {
+/// Whether the client says that this is a retry of its own. To be asked before the headers are
+/// cleaned.
+pub(super) fn is_stacked(session: &Session) -> bool {
+    let count = session.req_header().headers.get(&ATTEMPT_COUNT);
+    count
+        .and_then(|count| count.to_str().ok()?.parse::<u32>().ok())
+        .is_some_and(|count| count > 1)
+}
+
+/// How long a request may take.
+pub(super) fn time_of(
+    session: &Session,
+    exchange: &Exchange,
+    grpc: bool,
+    plan: Option<&Plan>,
+) -> RequestTime {
+    let traffic = plan.and_then(Plan::traffic);
+    let timeouts = traffic.map_or_else(Timeouts::default, |traffic| traffic.timeouts);
+    let client = match grpc {
+        true => session.req_header().headers.get(&GRPC_TIMEOUT),
+        false => None,
+    };
+    RequestTime::new(
+        exchange.started,
+        timeouts,
+        client.and_then(grpc_timeout::parse),
+    )
+}
+
+/// Waits for its turn, picks the next endpoint and names it to the engine.
+pub(super) async fn next_peer(gate: &Gate, ctx: &mut RequestContext) -> Result<Box<HttpPeer>> {
+    // What the last attempt held, and said of itself.
+    (ctx.active, ctx.armed, ctx.outcome) = (None, None, None);
+    ctx.response_ended = false;
+    if !ctx.back_off.is_zero() {
+        tokio::time::sleep(std::mem::take(&mut ctx.back_off)).await;
+    }
+    let now = Instant::now();
     let (Some(plan), Some(runtime)) = (&ctx.plan, &ctx.runtime) else {
         return Error::e_explain(
             ErrorType::InternalError,
             "a request without a plan was sent on",
         );
     };
+    ctx.time.begin_attempt(now);
+    ctx.in_flight.get_or_insert_with(|| plan.cluster.enter());
     let Some(live) = plan
         .cluster
         .pick(&Choice::new(fastrand::u64(..), &ctx.tried, now_ms()))
@@ -66,50 +112,130 @@ pub(super) fn next_peer(
         exchange.attempts += 1;
         exchange.endpoint = Some(live.endpoint.clone());
     }
-    let timeout = Duration::from_millis(runtime.snapshot.mesh.connect_timeout_ms);
+    let connect = Duration::from_millis(runtime.snapshot.mesh.connect_timeout_ms);
+    let connect = ctx.time.left_of(now, connect);
     let egress = ctx.exchange.as_ref().and_then(|e| e.origin.egress());
     let destination = gate
         .connections
         .dialer()
         .destination(&live.endpoint, egress);
     ctx.active = Some(live.begin());
-    Ok(gate.connections.peer(destination, plan.version, timeout))
+    let over = ctx.time.left(now);
+    Ok(gate
+        .connections
+        .peer(destination, plan.version, connect, over))
+}
+
+/// A connection is there: an HTTP/1.1 stream learns when the attempt must be over.
+pub(super) fn connected(connection: Option<&Digest>, ctx: &mut RequestContext) {
+    let http1 = (ctx.plan.as_ref()).is_some_and(|plan| plan.version == HttpVersion::Http1);
+    if let Some(at) = ctx.time.attempt_over().filter(|_| http1) {
+        ctx.armed = connection
+            .and_then(deadline_of)
+            .map(|stream| stream.arm(at));
+    }
+}
+
+/// What an attempt tells the endpoint about itself: which one it is, and how long the caller of a
+/// gRPC method will still wait.
+pub(super) fn mark(request: &mut RequestHeader, ctx: &RequestContext) -> Result<()> {
+    let attempts = ctx.exchange.as_ref().map_or(1, |e| e.attempts);
+    request.insert_header(ATTEMPT_COUNT, HeaderValue::from(attempts))?;
+    if request.headers.contains_key(&GRPC_TIMEOUT)
+        && let Some(left) = ctx.time.left(Instant::now())
+    {
+        request.insert_header(GRPC_TIMEOUT, grpc_timeout::format(left))?;
+    }
+    Ok(())
 }
 
 /// After an endpoint could not be reached: nothing was sent, so another may be tried.
-pub fn after_connect_failure(ctx: &mut RequestContext, mut error: Box<Error>) -> Box<Error> {
+pub(super) fn after_connect_failure(
+    session: &Session,
+    ctx: &mut RequestContext,
+    mut error: Box<Error>,
+) -> Box<Error> {
     if let Some(exchange) = &mut ctx.exchange {
         exchange.upstream_failure = Some(super::error::words_of(&error).into());
     }
-    let attempts = ctx.exchange.as_ref().map_or(1, |e| e.attempts);
-    let decision = RetryPolicy::default().decide(attempts, AttemptOutcome::ConnectFailed);
-    error.set_retry(decision == RetryDecision::Again);
+    let outcome = AttemptOutcome::ConnectFailed;
+    let again = after_loss(session, ctx, outcome);
+    error.set_retry(again);
     error
 }
 
 /// After a connection was lost in the middle. Tried again only if the endpoint can not have acted
-/// on the request, or if doing it twice is harmless and the connection was an old one: the usual
-/// race between a keep-alive timeout and the next request (specs/istio-waypoint.md 8 no. 4).
-pub fn after_failure(
+/// on the request, if doing it twice is harmless and the connection was an old one (the usual race
+/// between a keep-alive timeout and the next request, specs/istio-waypoint.md 8 no. 4), or if the
+/// route says so.
+pub(super) fn after_failure(
     session: &mut Session,
-    ctx: &RequestContext,
+    ctx: &mut RequestContext,
     mut error: Box<Error>,
     client_reused: bool,
 ) -> Box<Error> {
-    let attempts = ctx.exchange.as_ref().map_or(1, |e| e.attempts);
-    let answered = session.response_written().is_some();
-    let replayable = !session.retry_buffer_truncated();
-    let idempotent = session.req_header().method.is_idempotent();
-    let refused = was_refused(&error);
+    if error.etype() == &RETRIED_ANSWER {
+        error.set_retry(true);
+        return error;
+    }
     // Resolves "only if reused", which would panic if asked before it is decided.
     error.retry.decide_reuse(client_reused);
-    let harmless = idempotent && client_reused && error.retry();
-    let outcome = AttemptOutcome::Lost {
-        request_sent: answered || !replayable || !(refused || harmless),
+    if error.esource() == &ErrorSource::Downstream {
+        error.set_retry(false);
+        return error;
+    }
+    let idempotent = session.req_header().method.is_idempotent();
+    let outcome = if session.response_written().is_some() {
+        AttemptOutcome::PartlyAnswered
+    } else {
+        AttemptOutcome::Lost {
+            harmless: was_refused(&error) || idempotent && client_reused && error.retry(),
+        }
     };
-    let again = RetryPolicy::default().decide(attempts, outcome) == RetryDecision::Again;
+    let again = after_loss(session, ctx, outcome);
     error.set_retry(again);
     error
+}
+
+/// Whether an attempt that was not answered in full is followed by another.
+fn after_loss(session: &Session, ctx: &mut RequestContext, outcome: AttemptOutcome) -> bool {
+    let expired = ctx.time.expired(Instant::now());
+    ctx.outcome = expired.map(Expired::outcome).or(ctx.outcome);
+    match (expired, outcome) {
+        (None, outcome) => retry::is_due(session, ctx, outcome, None),
+        (Some(Expired::Attempt), AttemptOutcome::PartlyAnswered) => false,
+        // Nothing was sent, however long it took.
+        (Some(Expired::Attempt), AttemptOutcome::ConnectFailed) => {
+            retry::is_due(session, ctx, outcome, None)
+        }
+        (Some(Expired::Attempt), _) => retry::is_due(session, ctx, AttemptOutcome::TimedOut, None),
+        (Some(Expired::Request | Expired::Client), _) => false,
+    }
+}
+
+/// An endpoint has answered: the answer is passed on, or taken for a failure and tried again.
+///
+/// # Errors
+/// To try again: it is how the engine's loop is told (specs/pingora.md 4).
+pub(super) fn after_answer(
+    session: &Session,
+    response: &ResponseHeader,
+    ctx: &mut RequestContext,
+) -> Result<()> {
+    if response.status == http::StatusCode::SWITCHING_PROTOCOLS {
+        // A connection that has changed protocols is no request any more.
+        ctx.armed = None;
+        return Ok(());
+    }
+    if response.status.is_informational() || !retry::concerns(response, ctx) {
+        return Ok(());
+    }
+    let outcome = AttemptOutcome::Answered(retry::status_of(response, ctx));
+    match retry::is_due(session, ctx, outcome, Some(response)) {
+        true => Error::e_explain(RETRIED_ANSWER, "the answer was taken for a failure")
+            .map_err(|error: Box<Error>| error.into_up()),
+        false => Ok(()),
+    }
 }
 
 /// Trailers after a request's body. The engine can not read them, and asks for more of the body

@@ -17,8 +17,8 @@ use pingora_core::protocols::tls::CustomALPN;
 use pingora_core::upstreams::peer::{HttpPeer, Peer, PeerOptions};
 use pingora_error::{Error, ErrorType, OrErr, Result};
 
+use super::endpoint_stream::Upstream;
 use super::session::Http2Upstream;
-use super::stream::Upstream;
 use crate::limits::{
     INNER_STREAMS_MAX, PING_INTERVAL, STREAMS_PER_UPSTREAM_TUNNEL_MAX,
     TUNNEL_CONNECTION_WINDOW_BYTES, TUNNEL_STREAM_WINDOW_BYTES, UPSTREAM_IDLE_STREAM_TIMEOUT,
@@ -97,12 +97,14 @@ impl Shared {
         &self.dialer
     }
 
-    /// The peer that stands for a destination.
+    /// The peer that stands for a destination. `over` is when the exchange must be over, if ever; an
+    /// HTTP/1.1 stream is told in another way (`deadline.rs`).
     pub fn peer(
         &self,
         destination: Destination,
         version: HttpVersion,
         connect_timeout: Duration,
+        over: Option<Duration>,
     ) -> Box<HttpPeer> {
         let route = Route {
             destination,
@@ -111,6 +113,9 @@ impl Shared {
         let named = lock(&self.routes).name(route, &self.dialer);
         let mut peer = Box::new(named.template.clone());
         peer.options.total_connection_timeout = Some(connect_timeout);
+        if version == HttpVersion::Http2 {
+            peer.options.read_timeout = over;
+        }
         peer
     }
 

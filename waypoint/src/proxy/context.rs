@@ -3,13 +3,15 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use cairn_config_schema::snapshot::{RetryPolicy, RuleTraffic};
 use cairn_filters::chain::ResponseChanges;
 use cairn_filters::outcome::Outcome;
-use cairn_routing::{ActiveRequest, Cluster};
+use cairn_routing::{ActiveRequest, Cluster, InFlight, RuleRef};
 
 use super::connector::HttpVersion;
+use super::deadline::{Armed, RequestTime};
 use crate::drain::Held;
 use crate::recheck::{Registered, UpgradeRequest};
 use crate::runtime::Runtime;
@@ -29,6 +31,16 @@ pub struct RequestContext {
     pub tried: Vec<SocketAddr>,
     /// The endpoint being tried, counted as busy.
     pub active: Option<ActiveRequest>,
+    /// The request, counted in its destination's retry budget.
+    pub in_flight: Option<InFlight>,
+    /// When it must be over.
+    pub time: RequestTime,
+    /// The deadline in the stream of the present attempt.
+    pub armed: Option<Armed>,
+    /// How long the next attempt waits.
+    pub back_off: Duration,
+    /// The client says that this is a retry of its own.
+    pub stacked: bool,
     /// What ended the request early, when that is known better than the engine's error tells.
     pub outcome: Option<Outcome>,
     /// When the present attempt sent its header.
@@ -67,10 +79,26 @@ impl Drop for RequestContext {
 pub struct Plan {
     /// The cluster of the chosen backend.
     pub cluster: Arc<Cluster>,
+    /// The rule that sent it there. `None`: no route is attached.
+    pub rule: Option<RuleRef>,
     /// HTTP version towards it.
     pub version: HttpVersion,
     /// Changes of the response header.
     pub response_changes: ResponseChanges,
     /// The request as policy saw it, if it asks for an upgrade.
     pub upgrade: Option<Box<UpgradeRequest>>,
+}
+
+impl Plan {
+    /// What the rule says about time and failure.
+    pub fn traffic(&self) -> Option<&RuleTraffic> {
+        Some(&self.rule.as_ref()?.rule()?.traffic)
+    }
+
+    /// When to try again.
+    pub fn retry(&self) -> &RetryPolicy {
+        static DEFAULT: RetryPolicy = RetryPolicy::DEFAULT;
+        let own = self.traffic().and_then(|traffic| traffic.retry.as_ref());
+        own.unwrap_or(&DEFAULT)
+    }
 }

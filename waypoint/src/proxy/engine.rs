@@ -24,7 +24,7 @@ use super::http2;
 use super::stream::Downstream;
 use super::stream_context::StreamContext;
 use crate::client_stream::ClientStream;
-use crate::limits::{CONNECT_ATTEMPTS_MAX, KEEPALIVE_TIMEOUT, UPSTREAM_IDLE_STREAMS_MAX};
+use crate::limits::{ATTEMPTS_PER_REQUEST_MAX, KEEPALIVE_TIMEOUT, UPSTREAM_IDLE_STREAMS_MAX};
 use crate::listener::admit::Asked;
 use crate::listener::protocol::Inner;
 use crate::telemetry::exchange::StreamOrigin;
@@ -109,7 +109,7 @@ impl Engine {
 async fn build(gate: Gate, connections: Arc<Shared>) -> anyhow::Result<Arc<Proxy>> {
     let conf = Arc::new(ServerConf {
         threads: 1,
-        max_retries: CONNECT_ATTEMPTS_MAX as usize,
+        max_retries: ATTEMPTS_PER_REQUEST_MAX as usize,
         upstream_keepalive_pool_size: UPSTREAM_IDLE_STREAMS_MAX,
         ..ServerConf::default()
     });

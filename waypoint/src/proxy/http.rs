@@ -20,7 +20,7 @@ use super::context::RequestContext;
 use super::error::{outcome_of, words_of};
 use super::headers::{self, ResponseHeaders};
 use super::judge::Judged;
-use super::{attempt, judge, reply};
+use super::{attempt, judge, reply, retry};
 use crate::telemetry::{self, counters};
 use crate::worker::Worker;
 
@@ -75,10 +75,10 @@ impl ProxyHttp for Gate {
 
     async fn upstream_peer(
         &self,
-        session: &mut Session,
+        _session: &mut Session,
         ctx: &mut RequestContext,
     ) -> Result<Box<HttpPeer>> {
-        attempt::next_peer(self, session, ctx)
+        attempt::next_peer(self, ctx).await
     }
 
     async fn connected_to_upstream(
@@ -95,6 +95,7 @@ impl ProxyHttp for Gate {
             let local = socket.and_then(|s| s.local_addr());
             exchange.upstream_local = local.and_then(|a| a.as_inet()).copied();
         }
+        attempt::connected(connection, ctx);
         Ok(())
     }
 
@@ -105,6 +106,7 @@ impl ProxyHttp for Gate {
         ctx: &mut RequestContext,
     ) -> Result<()> {
         ctx.sent = Some(std::time::Instant::now());
+        attempt::mark(request, ctx)?;
         match &ctx.plan {
             // For HTTP/1.1 the engine does it; for a connector of its users it does not.
             Some(plan) if plan.version == HttpVersion::Http2 => headers::for_http2(request),
@@ -133,6 +135,10 @@ impl ProxyHttp for Gate {
         ctx: &mut RequestContext,
     ) -> Result<Option<Duration>> {
         ctx.response_ended |= end;
+        if end {
+            // The stream goes back into the pool.
+            ctx.armed = None;
+        }
         Ok(None)
     }
 
@@ -140,10 +146,10 @@ impl ProxyHttp for Gate {
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
-        _ctx: &mut RequestContext,
+        ctx: &mut RequestContext,
     ) -> Result<()> {
         if response.status != StatusCode::SWITCHING_PROTOCOLS || is_wanted(session, response) {
-            return Ok(());
+            return attempt::after_answer(session, response, ctx);
         }
         // The engine would pass it on and go on with HTTP where the endpoint has left it.
         let reason = "the endpoint switched protocols (101), which the request did not ask for";
@@ -197,12 +203,12 @@ impl ProxyHttp for Gate {
 
     fn fail_to_connect(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         _peer: &HttpPeer,
         ctx: &mut RequestContext,
         error: Box<Error>,
     ) -> Box<Error> {
-        attempt::after_connect_failure(ctx, error)
+        attempt::after_connect_failure(session, ctx, error)
     }
 
     fn error_while_proxy(
@@ -231,7 +237,7 @@ impl ProxyHttp for Gate {
             // Nothing failed: it is how the engine is brought to an end.
         } else if written || outcome == Outcome::ClientGone {
             note_outcome(ctx, outcome);
-        } else if answer(session, ctx, outcome).await.is_err() {
+        } else if last_answer(session, ctx, outcome).await.is_err() {
             note_outcome(ctx, Outcome::ClientGone);
         }
         FailToProxy {
@@ -257,11 +263,12 @@ impl ProxyHttp for Gate {
     }
 
     async fn logging(&self, session: &mut Session, _: Option<&Error>, ctx: &mut RequestContext) {
-        ctx.active = None;
+        (ctx.active, ctx.armed, ctx.in_flight) = (None, None, None);
         ctx.note_closure();
         let Some(mut exchange) = ctx.exchange.take() else {
             return;
         };
+        exchange.flags = retry::flags(exchange.flags, exchange.retry_denied);
         exchange.bytes_received = session.body_bytes_read() as u64;
         exchange.bytes_sent = session.body_bytes_sent() as u64;
         if let Some(http) = &mut exchange.http {
@@ -277,6 +284,17 @@ impl ProxyHttp for Gate {
 async fn answer(session: &mut Session, ctx: &mut RequestContext, outcome: Outcome) -> Result<()> {
     note_outcome(ctx, outcome);
     reply::send(session, outcome.reply(is_grpc(ctx)), closes(outcome)).await
+}
+
+/// The answer for a request that was sent on in vain. The engine ends an HTTP/1.1 connection after it,
+/// and the client is to know before it sends its next request.
+async fn last_answer(
+    session: &mut Session,
+    ctx: &mut RequestContext,
+    outcome: Outcome,
+) -> Result<()> {
+    note_outcome(ctx, outcome);
+    reply::send(session, outcome.reply(is_grpc(ctx)), true).await
 }
 
 fn is_grpc(ctx: &RequestContext) -> bool {

@@ -75,7 +75,9 @@ impl Gate {
             return Judged::Answer(Outcome::Internal);
         };
         let http = HttpExchange { authority, ..http };
+        ctx.stacked = attempt::is_stacked(session);
         let judged = self.decide(session, exchange, &http, &target, runtime, &mut ctx.plan);
+        ctx.time = attempt::time_of(session, exchange, http.grpc, ctx.plan.as_ref());
         let request_id = session.req_header().headers.get("x-request-id").cloned();
         let path = login::shown_path(&target.chain, http.path);
         exchange.http = Some(HttpExchange {
@@ -159,6 +161,10 @@ impl Gate {
         let upgrade = request.headers.contains_key(http::header::UPGRADE);
         let version = attempt::version(runtime, destination, target, http2 && !upgrade, upgrade);
         *plan = Some(Plan {
+            rule: match &decision.found {
+                Some(Found::Rule(rule)) => Some(rule.clone()),
+                _ => None,
+            },
             response_changes: decision.response_changes(destination.backend()),
             version,
             cluster,

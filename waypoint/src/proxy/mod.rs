@@ -4,6 +4,8 @@
 pub mod attempt;
 pub mod connector;
 pub mod context;
+pub mod deadline;
+mod endpoint_stream;
 pub mod engine;
 pub mod error;
 mod head;
@@ -13,6 +15,7 @@ mod http2;
 mod judge;
 mod login;
 pub mod reply;
+mod retry;
 mod screen;
 pub mod session;
 pub mod stream;

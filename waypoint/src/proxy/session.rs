@@ -1,6 +1,7 @@
 //! HTTP/2 towards an endpoint, over one of our streams: the engine's own HTTP/2 client behind the
 //! session trait of its connector. Nothing of HTTP/2 is done here.
 
+use std::future::Future;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,11 +17,14 @@ use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::protocols::{Digest, UniqueIDType};
 use pingora_error::{Error, ErrorType, OrErr, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
+use tokio::time::Instant;
 
 /// One request on a pooled HTTP/2 connection.
 pub struct Http2Upstream {
     session: Http2Session,
     request_ended: bool,
+    /// When the response must be over.
+    deadline: Option<Instant>,
 }
 
 impl Http2Upstream {
@@ -29,6 +33,19 @@ impl Http2Upstream {
         Self {
             session,
             request_ended: false,
+            deadline: None,
+        }
+    }
+
+    /// Ends a read when the response must be over.
+    async fn in_time<T>(
+        deadline: Option<Instant>,
+        read: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        match deadline {
+            None => read.await,
+            Some(at) => (tokio::time::timeout_at(at, read).await)
+                .or_err(ErrorType::ReadTimedout, "the time of the attempt is over")?,
         }
     }
 
@@ -52,8 +69,9 @@ impl Session for Http2Upstream {
         self.session.finish_request_body()
     }
 
+    /// For all reads together; the engine sets it once, before it sends (`deadline.rs`).
     fn set_read_timeout(&mut self, timeout: Option<Duration>) {
-        self.session.read_timeout = timeout;
+        self.deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     }
 
     fn set_write_timeout(&mut self, timeout: Option<Duration>) {
@@ -61,11 +79,11 @@ impl Session for Http2Upstream {
     }
 
     async fn read_response_header(&mut self) -> Result<()> {
-        self.session.read_response_header().await
+        Self::in_time(self.deadline, self.session.read_response_header()).await
     }
 
     async fn read_response_body(&mut self) -> Result<Option<Bytes>> {
-        self.session.read_response_body().await
+        Self::in_time(self.deadline, self.session.read_response_body()).await
     }
 
     fn response_finished(&self) -> bool {
@@ -101,7 +119,7 @@ impl Session for Http2Upstream {
     }
 
     async fn read_trailers(&mut self) -> Result<Option<HeaderMap>> {
-        self.session.read_trailers().await
+        Self::in_time(self.deadline, self.session.read_trailers()).await
     }
 
     fn fd(&self) -> UniqueIDType {

@@ -1,5 +1,5 @@
-//! Our byte streams as the engine wants them: the downstream one guards the request header, the
-//! upstream one has an identity for the engine's pool.
+//! A client's byte stream as the engine wants it, which guards the request header. Those to endpoints
+//! are in `endpoint_stream`.
 //!
 //! The engine bounds neither the time nor, below 1 MiB, the size of a header block
 //! (specs/pingora.md section 4); a client could hold a stream open for ever at a byte a minute. And
@@ -8,7 +8,6 @@
 
 use std::future::Future;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -30,9 +29,6 @@ use super::stream_context::StreamContext;
 use super::unread::Unread;
 use crate::client_stream::ClientStream;
 use crate::limits::{REQUEST_HEADER_BYTES_MAX, REQUEST_HEADER_TIMEOUT};
-use crate::telemetry::counters;
-use crate::telemetry::instruments::Tracked;
-use crate::upstream::Carrier;
 
 /// A client's stream.
 pub struct Downstream {
@@ -301,97 +297,5 @@ impl GetSocketDigest for Downstream {
 impl std::fmt::Debug for Downstream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.io.fmt(f)
-    }
-}
-
-/// A stream to an endpoint.
-#[derive(Debug)]
-pub struct Upstream {
-    io: Carrier,
-    descriptor: OwnedFd,
-    /// Holds our own address, which the access log is told.
-    socket: Arc<SocketDigest>,
-    _counted: Tracked,
-}
-
-impl Upstream {
-    /// Wraps a carrier.
-    ///
-    /// # Errors
-    /// When the process is out of descriptors.
-    pub fn new(io: Carrier) -> io::Result<Self> {
-        let descriptor = io.descriptor()?;
-        let socket = SocketDigest::from_raw_fd(descriptor.as_raw_fd());
-        let local = io.local_address().map(EngineAddr::Inet);
-        // Set before anybody asks, or the digest would ask the kernel each time it has none.
-        let _ = socket.local_addr.set(local);
-        Ok(Self {
-            io,
-            descriptor,
-            socket: Arc::new(socket),
-            _counted: counters::UPSTREAM_STREAMS.track(),
-        })
-    }
-}
-
-impl AsyncRead for Upstream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Upstream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        data: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, data)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
-}
-
-#[async_trait]
-impl Shutdown for Upstream {
-    async fn shutdown(&mut self) {
-        let _ = AsyncWriteExt::shutdown(self).await;
-    }
-}
-
-impl UniqueID for Upstream {
-    fn id(&self) -> UniqueIDType {
-        self.descriptor.as_raw_fd()
-    }
-}
-
-impl Ssl for Upstream {}
-impl Peek for Upstream {}
-
-impl GetTimingDigest for Upstream {
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        Vec::new()
-    }
-}
-
-impl GetProxyDigest for Upstream {
-    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        None
-    }
-}
-
-impl GetSocketDigest for Upstream {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        Some(self.socket.clone())
     }
 }

@@ -33,6 +33,10 @@ pub static ACCESS_LOG_DROPPED: Gauge = Gauge::new(&names::ACCESS_LOG_DROPPED);
 /// Lines of the process's own log dropped.
 pub static LOG_DROPPED: Gauge = Gauge::new(&names::LOG_DROPPED);
 
+/// Retries made, by cause.
+pub static RETRIES: ByLabel = ByLabel::new(&names::RETRIES);
+/// Retries not made, by reason.
+pub static RETRIES_DENIED: ByLabel = ByLabel::new(&names::RETRIES_DENIED);
 /// Requests with a valid token.
 pub static JWT_VALID: Gauge = Gauge::new(&names::JWT_VALID);
 /// Requests refused because of their token.
@@ -86,7 +90,7 @@ pub fn certificate_expires(at: SystemTime) {
 
 /// Everything above, as a scrape shows it.
 pub fn families() -> Vec<MetricFamily> {
-    let instruments: [&dyn Instrument; 21] = [
+    let instruments: [&dyn Instrument; 23] = [
         &TUNNEL_REFUSED,
         &REQUEST_REFUSED,
         &HANDSHAKE_FAILED,
@@ -105,11 +109,14 @@ pub fn families() -> Vec<MetricFamily> {
         &SNAPSHOT_VERSION,
         &DIAGNOSTICS,
         &CERTIFICATE_EXPIRY,
+        &RETRIES,
+        &RETRIES_DENIED,
         &JWT_VALID,
         &JWT_REFUSED,
         &JWKS_FETCHES,
     ];
-    instruments.iter().filter_map(|i| i.family()).collect()
+    let own = instruments.iter().filter_map(|i| i.family());
+    own.chain(super::node::families()).collect()
 }
 
 /// `istio_build` and `cairn_build_info`.

@@ -112,6 +112,9 @@ pub struct Exchange {
     pub upstream_local: Option<SocketAddr>,
     /// Attempts made upstream.
     pub attempts: u32,
+    /// Why the last attempt was not followed by another that the route would have; `None` when nothing
+    /// was wanted.
+    pub retry_denied: Option<&'static str>,
     /// The policy verdict; `None` when the exchange ended before policy.
     pub verdict: Option<Verdict>,
     /// The verdict's reason in one clause; filled for denials.
@@ -159,6 +162,7 @@ impl Exchange {
             endpoint: None,
             upstream_local: None,
             attempts: 0,
+            retry_denied: None,
             verdict: None,
             reason: None,
             flags: "",

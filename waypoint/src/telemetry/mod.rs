@@ -21,6 +21,7 @@ pub mod instruments;
 pub mod labels;
 pub mod metrics;
 pub mod names;
+pub mod node;
 pub mod series;
 pub mod tcp;
 

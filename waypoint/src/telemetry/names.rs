@@ -203,6 +203,18 @@ pub const HANDSHAKE_FAILED: Metric = counter(
     "Connections that did not become a tunnel",
     &["reason"],
 );
+/// Retries made.
+pub const RETRIES: Metric = counter(
+    "cairn_retries_total",
+    "Attempts after the first, by what was wrong with the one before",
+    &["cause"],
+);
+/// Retries not made.
+pub const RETRIES_DENIED: Metric = counter(
+    "cairn_retries_denied_total",
+    "Failed attempts that their route would have retried and that were not, by reason",
+    &["reason"],
+);
 /// Verdicts of policy.
 pub const VERDICTS: Metric = counter(
     "cairn_policy_verdicts_total",
@@ -334,4 +346,43 @@ pub const JWKS_AGE: Metric = gauge(
     "cairn_jwks_age_seconds",
     "Time since the keys in force of a source were fetched",
     &["source"],
+);
+
+// --- The node agent's; only `cairn node` has them
+
+/// Pods by state.
+pub const NODE_PODS: Metric = gauge(
+    "cairn_node_pods",
+    "Pods of this node: served; unserved, with nobody listening; failed, listed and not enrolled; earlier, known to the kernel from before",
+    &["state"],
+);
+/// Services by state.
+pub const NODE_SERVICES: Metric = gauge(
+    "cairn_node_services",
+    "Service ports that need a proxy: flagged in the kernel, or left_out, so that their connections go direct past policy",
+    &["state"],
+);
+/// Fill of the kernel's maps.
+pub const NODE_MAP_ENTRIES: Metric = gauge(
+    "cairn_node_map_entries",
+    "Entries in the kernel's maps of the redirect",
+    &["map"],
+);
+/// Room of the kernel's maps.
+pub const NODE_MAP_LIMIT: Metric = gauge(
+    "cairn_node_map_limit",
+    "Entries that the kernel's maps of the redirect have room for",
+    &["map"],
+);
+/// What became of flagged connections.
+pub const NODE_CONNECTIONS: Metric = counter(
+    "cairn_node_connections_total",
+    "Connections to flagged services as the kernel decided while they connected, since its maps were made",
+    &["outcome"],
+);
+/// What happened to those who serve.
+pub const NODE_EVENTS: Metric = counter(
+    "cairn_node_events_total",
+    "What the watchdog of the node agent noticed",
+    &["event"],
 );

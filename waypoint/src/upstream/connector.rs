@@ -14,6 +14,8 @@ use tokio::time::timeout;
 use super::carrier::Carrier;
 use super::egress::Egress;
 use super::tunnel_pool::TunnelPool;
+use cairn_kernel_redirect::is_of_slots;
+
 use crate::listener::accept::tune;
 use crate::tls::IdentitySource;
 
@@ -95,8 +97,8 @@ impl TcpDialer {
         Ok(stream)
     }
 
-    /// A connection from inside a pod. Loopback is refused there: it is where the pod's connections
-    /// are steered from, so they would come back.
+    /// A connection from inside a pod. Loopback and the networks of the slots are refused there: it is
+    /// where the pod's connections are steered to, so they would come back.
     ///
     /// # Errors
     /// [`ConnectError::Tcp`], or [`ConnectError::Own`].
@@ -106,7 +108,7 @@ impl TcpDialer {
         address: SocketAddr,
     ) -> Result<TcpStream, ConnectError> {
         let ip = address.ip().to_canonical();
-        if ip.is_loopback() || ip.is_unspecified() {
+        if ip.is_loopback() || ip.is_unspecified() || is_of_slots(ip) {
             return Err(ConnectError::Own(address));
         }
         let connected = egress.connect(address).await;
@@ -194,5 +196,35 @@ impl Dialer {
         timeout(limit, dialled)
             .await
             .unwrap_or(Err(ConnectError::Timeout(next_hop, limit.as_millis())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_pods_connection_never_goes_to_its_own_listener() {
+        let dialer = TcpDialer {
+            own_ports: Arc::from([]),
+        };
+        let dial = async |address: &str| {
+            let address = SocketAddr::new(address.parse().unwrap(), 15_001);
+            dialer.connect_from(&Egress::nowhere(), address).await
+        };
+        for address in [
+            "127.0.0.1",
+            "::1",
+            "0.0.0.0",
+            "127.128.0.9",
+            "::ffff:127.128.0.9",
+            "fd63:6169:726e::9",
+            "fd63:6169:726e::ffff:ffff",
+        ] {
+            let refused = dial(address).await.unwrap_err();
+            assert!(matches!(refused, ConnectError::Own(_)), "{address}");
+        }
+        let elsewhere = dial("10.0.0.1").await.unwrap_err();
+        assert!(matches!(elsewhere, ConnectError::Tcp(..)), "{elsewhere}");
     }
 }

@@ -76,6 +76,7 @@ fn rule(prefix: &str, filters: Vec<Filter>, backends: Vec<Backend>) -> HttpRule 
         }],
         filters,
         backends,
+        traffic: Default::default(),
         broken: None,
     }
 }

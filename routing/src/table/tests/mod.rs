@@ -59,6 +59,7 @@ fn route(name: &str, created_s: Option<i64>, rules: Vec<Vec<HttpMatch>>) -> Http
         matches,
         filters: Vec::new(),
         backends: Vec::new(),
+        traffic: Default::default(),
         broken: None,
     };
     HttpRoute {

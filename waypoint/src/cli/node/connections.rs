@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::Context;
+use cairn_config_schema::parse::NodePod;
 use cairn_kernel_redirect::{Place, Redirect, existing};
 use serde_json::json;
 
@@ -34,16 +35,16 @@ pub(super) fn show(
         .map(|s| SocketAddr::new(s.address, s.port))
         .collect();
     let mut found = Vec::new();
+    let mut unseen = Vec::new();
     for pod in PodsFile::open(pods)?.pods() {
-        let namespace = Namespace::open(&pod.netns)?;
-        let look = || {
-            services
-                .iter()
-                .map(|to| look(*to, close))
-                .collect::<Result<Vec<_>, _>>()
+        let counted = match inside(pod, &services, close) {
+            Ok(counted) => counted,
+            // The others are told, and closed, all the same.
+            Err(error) => {
+                unseen.push((pod.key().to_string(), format!("{error:#}")));
+                continue;
+            }
         };
-        let counted = namespace.within(look)?;
-        let counted = counted.with_context(|| format!("connections of {}", pod.key()))?;
         for (service, (open, closed)) in services.iter().zip(counted) {
             if open + closed > 0 {
                 found.push(Found {
@@ -60,16 +61,32 @@ pub(super) fn show(
             let rows = found.iter().map(|f| {
                 json!({ "pod": f.pod, "service": f.service.to_string(), "open": f.open, "closed": f.closed })
             });
-            output::print_json(&rows.collect::<Vec<_>>())?;
+            let unseen = unseen
+                .iter()
+                .map(|(pod, error)| json!({ "pod": pod, "error": error }));
+            output::print_json(&rows.chain(unseen).collect::<Vec<_>>())?;
         }
-        Format::Text => output::print(&text(&found))?,
+        Format::Text => output::print(&text(&found, &unseen))?,
     }
     let open: usize = found.iter().map(|f| f.open).sum();
-    Ok(if open == 0 {
+    Ok(if open == 0 && unseen.is_empty() {
         Outcome::Fine
     } else {
         Outcome::No
     })
+}
+
+/// What a pod has to each service.
+fn inside(
+    pod: &NodePod,
+    services: &[SocketAddr],
+    close: bool,
+) -> anyhow::Result<Vec<(usize, usize)>> {
+    let look = || {
+        let looked = services.iter().map(|to| look(*to, close));
+        looked.collect::<Result<Vec<_>, _>>()
+    };
+    Ok(Namespace::open(&pod.netns)?.within(look)??)
 }
 
 /// Those that are open still, and those that were closed.
@@ -78,8 +95,9 @@ fn look(to: SocketAddr, close: bool) -> std::io::Result<(usize, usize)> {
     Ok((existing::count(to)?, closed))
 }
 
-fn text(found: &[Found]) -> String {
-    if found.is_empty() {
+/// `unseen`: pods that could not be looked into, and why.
+fn text(found: &[Found], unseen: &[(String, String)]) -> String {
+    if found.is_empty() && unseen.is_empty() {
         return "no connection to a flagged service goes direct\n".to_owned();
     }
     let line = |f: &Found| {
@@ -90,5 +108,7 @@ fn text(found: &[Found]) -> String {
         };
         format!("{} -> {}: {open}{closed}\n", f.pod, f.service)
     };
-    found.iter().map(line).collect()
+    let unseen = unseen.iter();
+    let unseen = unseen.map(|(pod, error)| format!("{pod}: not looked at: {error}\n"));
+    found.iter().map(line).chain(unseen).collect()
 }

@@ -2,13 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::os::fd::AsFd;
 use std::path::Path;
 
 use cairn_config_schema::parse::NodePod;
-use cairn_kernel_redirect::{FlaggedService, Place, Redirect, Status, netns_cookie};
+use cairn_kernel_redirect::{FlaggedService, Place, Redirect, Status};
 use serde_json::{Value, json};
-use socket2::{Domain, Socket, Type};
 
 use crate::cli::Outcome;
 use crate::cli::output::{self, Format, Paint};
@@ -45,14 +43,7 @@ fn nothing() -> String {
 
 /// Pods whose namespace can not be entered stay without a name: what is shown is the kernel's.
 fn names(pods: &[NodePod]) -> Names {
-    let cookie = |pod: &NodePod| {
-        let namespace = Namespace::open(&pod.netns).ok()?;
-        let found = namespace.within(|| {
-            let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
-            netns_cookie(socket.as_fd())
-        });
-        found.ok()?.ok()
-    };
+    let cookie = |pod: &NodePod| Namespace::open(&pod.netns).ok()?.cookie().ok();
     let named = pods
         .iter()
         .filter_map(|pod| Some((cookie(pod)?, pod.key().to_string())));
@@ -152,16 +143,8 @@ fn render(
         "{}",
         paint.strong("connections since the maps were made")
     )?;
-    let counters = &status.counters;
-    for (name, number) in [
-        ("steered", counters.steered),
-        ("refused", counters.refused),
-        ("opened", counters.opened),
-        ("unreachable", counters.unreachable),
-        ("not enrolled", counters.not_enrolled),
-        ("own", counters.own),
-    ] {
-        writeln!(out, "  {name:<20} {number}")?;
+    for (name, number) in status.counters.by_name() {
+        writeln!(out, "  {:<20} {number}", name.replace('_', " "))?;
     }
     writeln!(out, "{}", paint.strong("kernel"))?;
     for feature in &status.features {

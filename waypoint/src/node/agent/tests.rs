@@ -1,89 +1,18 @@
-//! The agent without a kernel: what it flags, and what it does when workers hang.
+//! The agent without a kernel: what it flags, and when it lets go of what was before.
 
-use std::os::fd::BorrowedFd;
+mod kernel;
+mod pods;
+
 use std::path::Path;
-use std::sync::Mutex;
 
 use cairn_config_schema::resolve::Options;
-use cairn_kernel_redirect::{EnrolledPod, LeftOut, LeftOutReason, ServicesReport};
 
+use self::kernel::Kernel;
+use self::pods::listed_at;
 use super::*;
 use crate::listener::admit::{Asked, Refusal};
-use crate::node::Namespace;
-use crate::node::namespace::Inside;
-use crate::node::watchdog::HUNG_AFTER;
 use crate::publish::Publisher;
 use crate::source::SourceFile;
-use crate::upstream::Egress;
-
-/// Remembers what it was told.
-#[derive(Clone, Default)]
-struct Kernel(Arc<Mutex<State>>);
-
-#[derive(Default)]
-struct State {
-    services: Vec<FlaggedService>,
-    room: Option<usize>,
-    fails: bool,
-    /// Enrolled pods, and whether somebody listens for them.
-    pods: BTreeMap<u64, bool>,
-}
-
-impl Steering for Kernel {
-    fn services(&self) -> Result<Vec<FlaggedService>, RedirectError> {
-        Ok(self.0.lock().unwrap().services.clone())
-    }
-
-    fn named_slots(&self) -> Vec<(u32, SocketAddr)> {
-        Vec::new()
-    }
-
-    fn pods(&self) -> Result<Vec<u64>, RedirectError> {
-        Ok(self.0.lock().unwrap().pods.keys().copied().collect())
-    }
-
-    fn set_services(&mut self, wanted: &[FlaggedService]) -> Result<ServicesReport, RedirectError> {
-        let mut state = self.0.lock().unwrap();
-        if state.fails {
-            return Err(RedirectError::Pin {
-                path: "/nowhere".into(),
-                doing: "writing",
-                source: std::io::ErrorKind::Other.into(),
-            });
-        }
-        let room = state.room.unwrap_or(usize::MAX);
-        state.services = wanted.iter().take(room).copied().collect();
-        let left_out = wanted.iter().skip(room).map(|service| LeftOut {
-            service: *service,
-            reason: LeftOutReason::MapFull,
-        });
-        Ok(ServicesReport {
-            left_out: left_out.collect(),
-            ..ServicesReport::default()
-        })
-    }
-
-    fn enrol(&mut self, pod: &EnrolledPod, _: BorrowedFd<'_>) -> Result<(), RedirectError> {
-        let mut state = self.0.lock().unwrap();
-        state.pods.insert(pod.netns_cookie, true);
-        Ok(())
-    }
-
-    fn suspend(&mut self, netns_cookie: u64) -> Result<(), RedirectError> {
-        let mut state = self.0.lock().unwrap();
-        state.pods.entry(netns_cookie).and_modify(|l| *l = false);
-        Ok(())
-    }
-
-    fn withdraw(&mut self, netns_cookie: u64) -> Result<(), RedirectError> {
-        self.0.lock().unwrap().pods.remove(&netns_cookie);
-        Ok(())
-    }
-
-    fn settle(&mut self) -> Result<(), RedirectError> {
-        Ok(())
-    }
-}
 
 const MESH: &str = "
 apiVersion: gateway.networking.k8s.io/v1
@@ -222,127 +151,74 @@ fn what_could_not_be_flagged_is_tried_again() {
     assert_eq!(agent.unflagged, None, "and then no more");
 }
 
-/// A pod whose namespace is a plain file at `netns`, which nobody enters.
-fn listed_at(netns: &Path) -> NodePod {
-    NodePod {
-        name: "web-1".into(),
-        namespace: "shop".into(),
-        service_account: "web".into(),
-        labels: BTreeMap::new(),
-        netns: netns.into(),
-        cgroup: "/sys/fs/cgroup/kubepods/web-1".into(),
-    }
-}
-
-const COOKIE: u64 = 7;
-
-/// Enrols a pod as if its namespace had been visited.
-fn take_in(agent: &mut Agent<Kernel>, listed: &NodePod) {
-    let inside = Inside {
-        listener: std::net::TcpListener::bind("127.0.0.1:0").unwrap(),
-        cookie: COOKIE,
-        addresses: vec!["10.1.0.1".parse().unwrap()],
-    };
-    let namespace = Namespace::open(&listed.netns).unwrap();
-    let enrolled = agent.take_in(listed, namespace, inside, Egress::nowhere());
-    agent.enrolled.insert(listed.key(), enrolled.unwrap());
-    agent.wanted = vec![listed.clone()];
-}
-
-/// An agent with one worker, and what that worker is sent.
-fn with_a_worker(kernel: &Kernel) -> (Agent<Kernel>, mpsc::Receiver<PodListener>) {
-    let (pods, taken) = mpsc::channel(8);
-    let beat = Arc::default();
-    let workers = vec![ServingThread { pods, beat }];
-    let in_force = InForce::default();
-    let agent = Agent::new(kernel.clone(), place(), in_force, workers, None);
-    (agent.unwrap(), taken)
-}
-
 #[test]
-fn a_pod_whose_worker_hangs_is_enrolled_with_nobody_listening() {
-    let kernel = Kernel::default();
-    let (mut agent, _taken) = with_a_worker(&kernel);
-    agent.watchdog.look(Instant::now() + HUNG_AFTER * 2);
-    assert!(!agent.watchdog.is_alive(0));
-    let folder = tempfile::tempdir().unwrap();
-    let netns = folder.path().join("web-1");
-    std::fs::write(&netns, "").unwrap();
-    take_in(&mut agent, &listed_at(&netns));
-    let suspended = BTreeMap::from([(COOKIE, false)]);
-    assert_eq!(kernel.0.lock().unwrap().pods, suspended);
-    agent.give_back(0, true);
-    assert!(kernel.0.lock().unwrap().pods[&COOKIE]);
-}
-
-#[test]
-fn a_pod_is_withdrawn_when_it_is_known_to_be_gone_and_not_when_its_path_is() {
-    let kernel = Kernel::default();
-    let (mut agent, _taken) = with_a_worker(&kernel);
-    let known = || kernel.0.lock().unwrap().pods.contains_key(&COOKIE);
-    let folder = tempfile::tempdir().unwrap();
-    let (netns, other) = (folder.path().join("web-1"), folder.path().join("other"));
-    let renew = || {
-        std::fs::write(&other, "").unwrap();
-        std::fs::rename(&other, &netns).unwrap();
-    };
-    renew();
-    let listed = listed_at(&netns);
-    take_in(&mut agent, &listed);
-
-    let moved = folder.path().join("moved");
-    std::fs::rename(&netns, &moved).unwrap();
-    agent.reconcile();
-    assert!(known() && agent.enrolled.contains_key(&listed.key()));
-    std::fs::rename(&moved, &netns).unwrap();
-    agent.reconcile();
-    assert!(known() && agent.enrolled.contains_key(&listed.key()));
-
-    // Listed otherwise, at a path that is not there yet: refused until it is.
-    agent.wanted = vec![listed_at(&moved)];
-    agent.reconcile();
-    assert!(known() && agent.enrolled.is_empty());
-    take_in(&mut agent, &listed);
-    renew();
-    agent.reconcile();
-    assert!(!known(), "the path leads to another namespace");
-
-    take_in(&mut agent, &listed);
-    agent.wanted = vec![];
-    agent.reconcile();
-    assert!(!known(), "it is listed no more");
-}
-
-#[test]
-fn a_pod_that_would_not_be_steered_is_not_enrolled_in_silence() {
+fn another_layout_is_let_go_once_services_are_flagged_and_its_pods_stay_known() {
     let (kernel, in_force) = (Kernel::default(), InForce::default());
+    let mut publisher = Publisher::new(Options::default(), in_force.clone());
+    kernel.0.lock().unwrap().of_other_layout = vec![3];
     let mut agent = agent(&kernel, &in_force);
-    let pod = |cgroup: &str, netns: &str| NodePod {
-        name: "web-1".into(),
-        namespace: "shop".into(),
-        service_account: "web".into(),
-        labels: BTreeMap::new(),
-        netns: netns.into(),
-        cgroup: cgroup.into(),
-    };
-    let inside = "/sys/fs/cgroup/kubepods/web-1";
-    for (pod, expected) in [
-        (
-            pod("/sys/fs/cgroup/system/x", "/run/netns/x"),
-            "is not below",
-        ),
-        (
-            pod(inside, "/nowhere/netns"),
-            "/nowhere/netns: No such file",
-        ),
-        (pod(inside, "/proc/self/ns/net"), "is the host's"),
-    ] {
-        agent.wanted = vec![pod];
-        agent.reconcile();
-        let words: Vec<_> = agent.failing.values().collect();
-        assert!(words[0].contains(expected), "{words:?}");
-    }
-    agent.wanted = vec![];
+    publish(&mut publisher, MESH);
+    kernel.0.lock().unwrap().fails = true;
+    agent.flag_services();
+    agent.wanted = vec![listed_at(Path::new("/nowhere/netns"))];
     agent.reconcile();
-    assert!(agent.failing.is_empty());
+    agent.settle();
+    assert_eq!(
+        kernel.0.lock().unwrap().settled,
+        0,
+        "nothing is flagged yet"
+    );
+
+    kernel.0.lock().unwrap().fails = false;
+    agent.retry();
+    agent.retry();
+    let known = || kernel.0.lock().unwrap().pods.contains_key(&3);
+    assert_eq!(kernel.0.lock().unwrap().settled, 1, "once");
+    assert!(known(), "it may be the pod that is not there yet");
+    agent.wanted = vec![];
+    agent.retry();
+    assert!(!known());
+}
+
+#[test]
+fn a_fresh_agent_that_can_not_choose_a_gateway_refuses_what_names_one() {
+    let (kernel, in_force) = (Kernel::default(), InForce::default());
+    let mut publisher = Publisher::new(Options::default(), in_force.clone());
+    let gateway = MESH.split("---").next().unwrap();
+    let second = gateway.replace("name: waypoint", "name: another");
+    let other = "---
+apiVersion: v1
+kind: Service
+metadata: {name: nobodys, namespace: shop}
+spec: {clusterIP: 10.96.1.9, ports: [{name: http, port: 80}]}
+";
+    publish(&mut publisher, &format!("{MESH}{API}---{second}{other}"));
+    let mut agent = agent(&kernel, &in_force);
+    agent.flag_services();
+    assert!(agent.told_unknown && !agent.ever_known);
+    let addresses = |kernel: &Kernel| -> Vec<String> {
+        let rows = flagged(kernel).into_iter();
+        rows.map(|row| row.0).collect()
+    };
+    let all = ["10.96.1.1:80", "10.96.1.1:5432", "10.96.1.2:80"];
+    assert_eq!(
+        addresses(&kernel),
+        all,
+        "whatever names a Gateway, and nothing else"
+    );
+
+    publish(&mut publisher, &format!("{MESH}{API}{other}"));
+    agent.flag_services();
+    assert_eq!(
+        addresses(&kernel),
+        ["10.96.1.1:80", "10.96.1.2:80"],
+        "now it is known"
+    );
+    publish(&mut publisher, &format!("{MESH}{API}---{second}{other}"));
+    agent.flag_services();
+    assert_eq!(
+        addresses(&kernel),
+        ["10.96.1.1:80", "10.96.1.2:80"],
+        "and stays"
+    );
 }

@@ -205,7 +205,8 @@ fn verdicts_are_counted_with_what_dry_run_policies_would_have_done() {
     shard.record(&exchange, Duration::ZERO);
     exchange.verdict = Some(fixtures::denied());
     shard.record(&exchange, Duration::ZERO);
-    exchange.verdict.as_mut().unwrap().shadow[0].would = false;
+    let verdict = exchange.verdict.as_mut().unwrap();
+    verdict.dry_run.as_mut().unwrap().verdict.allowed = false;
     shard.record(&exchange, Duration::ZERO);
     let text = encode(&registry_families(&registry), false);
     let text = String::from_utf8(text.to_vec()).unwrap();
