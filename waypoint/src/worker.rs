@@ -34,6 +34,8 @@ pub struct Worker {
     pub identity: Arc<IdentitySource>,
     /// Keys that verify tokens.
     pub jwks: Arc<Jwks>,
+    /// A denial says why in its body.
+    pub explain_denials: bool,
     /// What is judged again when policy changes.
     pub open: Arc<Open>,
     engine: OnceLock<Engine>,
@@ -51,6 +53,8 @@ pub struct Parts {
     pub identity: Arc<IdentitySource>,
     /// Keys that verify tokens.
     pub jwks: Arc<Jwks>,
+    /// A denial says why in its body.
+    pub explain_denials: bool,
     /// TLS for clients.
     pub acceptor: Acceptor,
     /// The worker's own socket.
@@ -77,6 +81,7 @@ impl Worker {
             drain: parts.drain,
             identity: parts.identity,
             jwks: parts.jwks,
+            explain_denials: parts.explain_denials,
             open: Arc::default(),
             engine: OnceLock::new(),
         });

@@ -10,6 +10,7 @@
 )]
 
 mod change;
+mod dry_run;
 mod ipv6;
 mod laboratory;
 mod policy;

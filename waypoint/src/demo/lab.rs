@@ -152,6 +152,7 @@ impl Lab {
             trust_domain: None,
             cluster_domain: None,
             jwks_allow_local: true,
+            explain_denials: false,
             drain: DRAIN,
             set_log_filter: log::set_filter,
         })?;

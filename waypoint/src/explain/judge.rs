@@ -51,7 +51,16 @@ pub struct Question<'a> {
 /// # Errors
 /// When `to` can not be understood. That it is not served is an answer, not an error.
 pub fn judge(snapshot: Snapshot, question: Question<'_>) -> anyhow::Result<Report> {
-    let asked = asked(question.to, &question.from, &snapshot)?;
+    judge_on(&Runtime::compile(Arc::new(snapshot), None), question)
+}
+
+/// What becomes of it under this configuration, made ready to run.
+///
+/// # Errors
+/// As [`judge`].
+pub fn judge_on(runtime: &Runtime, question: Question<'_>) -> anyhow::Result<Report> {
+    let snapshot = &*runtime.snapshot;
+    let asked = asked(question.to, &question.from, snapshot)?;
     let errors = snapshot.diagnostics.iter();
     let errors = errors.filter(|d| d.severity == Severity::Error);
     let mut report = Report {
@@ -77,7 +86,6 @@ pub fn judge(snapshot: Snapshot, question: Question<'_>) -> anyhow::Result<Repor
         });
         return Ok(report);
     }
-    let runtime = Runtime::compile(Arc::new(snapshot), None);
     let target = match runtime.find(&asked) {
         Ok(target) => target,
         Err(refusal) => {
@@ -104,7 +112,7 @@ pub fn judge(snapshot: Snapshot, question: Question<'_>) -> anyhow::Result<Repor
             keys: question.keys,
             now_s: question.now_s,
         };
-        request.judge(&mut report, &runtime, &target);
+        request.judge(&mut report, runtime, &target);
     }
     Ok(report)
 }

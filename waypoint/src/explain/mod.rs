@@ -7,7 +7,7 @@ mod judge;
 mod report;
 
 pub use destination::client;
-pub use judge::{Question, judge};
+pub use judge::{Question, judge, judge_on};
 pub use report::{
     Answer, Backend, Client, Destination, Endpoint, HttpRequest, Refused, Report, Route,
 };

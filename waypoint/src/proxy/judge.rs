@@ -10,6 +10,7 @@
 
 use std::sync::Arc;
 
+use cairn_authz::Verdict;
 use cairn_filters::chain::{Answer, Authenticated, Decision, Destination, RequestView};
 use cairn_filters::login::challenge;
 use cairn_filters::outcome::{Outcome, is_grpc};
@@ -35,6 +36,8 @@ pub(super) enum Judged {
     Forward,
     /// The request is answered here.
     Answer(Outcome),
+    /// Policy denied it, and the client is told why.
+    Denied(Outcome, String),
     /// The request's token is refused: body and challenge say why.
     Unauthenticated(Outcome, &'static str, HeaderValue),
     /// The request is redirected.
@@ -127,6 +130,11 @@ impl Gate {
         if decision.answer.is_denial() {
             let (headers, login) = (&request.headers, login.as_ref());
             exchange.reason = denial(target, &decision, http, &exchange.origin, headers, login);
+            if self.worker.explain_denials {
+                let _ = answered(&decision, Outcome::Denied, exchange);
+                let outcome = decision.answer.outcome().unwrap_or(Outcome::Denied);
+                return Judged::Denied(outcome, told(&decision, exchange));
+            }
         }
         if let Answer::Unauthenticated(failure) = &decision.answer {
             let path = decision.target.as_ref().map_or("/", |t| &*t.path);
@@ -217,6 +225,19 @@ fn answered(decision: &Decision<'_>, failure: Outcome, exchange: &mut Exchange) 
         exchange.reason = decision.reason().map(|r| r.into_owned());
     }
     Judged::Answer(outcome)
+}
+
+/// What decided, and why, for a client that is to know.
+fn told(decision: &Decision<'_>, exchange: &Exchange) -> String {
+    let verdict = decision.verdict.as_ref();
+    let policy = verdict.and_then(Verdict::origin);
+    let rule = verdict.and_then(Verdict::rule_index);
+    let by = match (policy, rule) {
+        (Some(policy), Some(rule)) => format!("by {policy} rule {rule}"),
+        (Some(policy), None) => format!("by {policy}"),
+        (None, _) => "by default".to_owned(),
+    };
+    format!("{by}: {}", exchange.reason.as_deref().unwrap_or_default())
 }
 
 /// Why policy denied it: the deciding rule, or the nearest allow and what it lacks.

@@ -34,6 +34,33 @@ pub async fn unauthenticated(
     finish(session, header, body, false).await
 }
 
+/// Sends a denial that says why.
+pub async fn denied(session: &mut Session, reply: LocalReply, why: &str) -> Result<()> {
+    let mut header = header(&reply)?;
+    let body = if reply.grpc_status.is_some() {
+        let message = grpc_message(&format!("{}: {why}", reply.grpc_message.trim_end()));
+        header.insert_header(GRPC_MESSAGE, message)?;
+        Bytes::new()
+    } else {
+        let body = Bytes::from(format!("{}: {why}\n", reply.body.trim_end()));
+        header.insert_header(CONTENT_LENGTH, HeaderValue::from(body.len()))?;
+        body
+    };
+    finish(session, header, body, false).await
+}
+
+/// A gRPC message as its header has it: what is not printable ASCII, and the per cent sign, encoded.
+fn grpc_message(text: &str) -> HeaderValue {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b' '..=b'~' if byte != b'%' => encoded.push(char::from(byte)),
+            byte => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    HeaderValue::try_from(encoded).unwrap_or_else(|_| HeaderValue::from_static("denied"))
+}
+
 fn header(reply: &LocalReply) -> Result<ResponseHeader> {
     let mut header = ResponseHeader::build(reply.status, Some(6))?;
     if let Some(content_type) = reply.content_type {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use cairn_authz::{DryRun, TrialOutcome, Verdict, Would};
+use cairn_authz::{Audited, DryRun, TrialOutcome, Verdict, Would};
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::origin::{Kind, ObjectKey, Origin};
 use cairn_config_schema::snapshot::{
@@ -130,6 +130,10 @@ pub fn denied() -> Verdict {
         allowed: false,
         policy: Some(policy("no-writes", Action::Deny)),
         rule: Some(0),
+        audit: vec![Audited {
+            policy: policy("watch", Action::Audit),
+            rule: Some(1),
+        }],
         dry_run: Some(Box::new(DryRun {
             verdict: Verdict {
                 allowed: true,
