@@ -6,10 +6,12 @@
 
 mod candidates;
 mod clause;
+pub mod cni;
 mod decide;
 mod explain;
 mod facts;
 pub mod jwt;
+pub mod lint;
 mod network;
 mod policy;
 mod policy_list;
@@ -17,7 +19,9 @@ mod text;
 mod token;
 mod trial;
 mod verdict;
+pub mod waypoint;
 mod words;
+pub mod ztunnel;
 
 pub use explain::{
     AuditOutcome, ClauseOutcome, DryRunExplanation, Explanation, NearestAllow, PolicyOutcome,

@@ -22,7 +22,7 @@ pub enum Severity {
 /// Stable names of diagnostics, for scripts and docs. Serde gives them in kebab case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
-#[allow(missing_docs)] // each is described by its messages and in docs/diagnostics.md
+#[allow(missing_docs)] // each is described by its messages and in docs/diagnostics.md or docs/lints.md
 pub enum Code {
     SyntaxError,
     Unreadable,
@@ -46,6 +46,39 @@ pub enum Code {
     NoGateway,
     KeptLastGood,
     LimitExceeded,
+    WaypointNotReady,
+    ClientBehindWaypoint,
+    PolicyAtClient,
+    LowerCaseMethod,
+    HostWithoutPort,
+    PortNotServed,
+    TokenNotRead,
+    UnescapedDot,
+    ShadowedRule,
+    EgressWithoutDns,
+    HbonePortClosed,
+    WaypointShutOut,
+    ProbeDenied,
+}
+
+impl Code {
+    /// Those of lints: nothing is wrong with an object by itself, and yet what is written can hardly
+    /// be meant. Each has a section in docs/lints.md.
+    pub const LINTS: [Self; 13] = [
+        Self::WaypointNotReady,
+        Self::ClientBehindWaypoint,
+        Self::PolicyAtClient,
+        Self::LowerCaseMethod,
+        Self::HostWithoutPort,
+        Self::PortNotServed,
+        Self::TokenNotRead,
+        Self::UnescapedDot,
+        Self::ShadowedRule,
+        Self::EgressWithoutDns,
+        Self::HbonePortClosed,
+        Self::WaypointShutOut,
+        Self::ProbeDenied,
+    ];
 }
 
 /// A place in a file. Lines and columns count from 1.

@@ -19,6 +19,10 @@ pub const REGEX_BYTES_MAX: usize = 1024 * 1024;
 /// Size in bytes of one `jwks` that stands in an object; a set of a hundred RSA keys has 50 KiB.
 pub const INLINE_JWKS_BYTES_MAX: usize = 256 * 1024;
 
+/// Comparisons that one lint makes; beyond it says that it stopped. A thousand policies of ten rules
+/// on one service have a million pairs of an ALLOW and a DENY rule.
+pub const LINT_COMPARISONS_MAX: usize = 2_000_000;
+
 /// Retries of one request that a route may ask for. Beyond: a warning, and so many. A request that
 /// failed this often does not need another try but a mended backend.
 pub const RETRIES_PER_REQUEST_MAX: u32 = 20;

@@ -49,8 +49,11 @@ pub enum Kind {
     RequestAuthentication,
     CiliumNetworkPolicy,
     CiliumClusterwideNetworkPolicy,
-    /// Calico's; that of Kubernetes is not read.
+    /// Calico's.
     NetworkPolicy,
+    /// That of Kubernetes itself; its name has the group, for Calico's has the same kind.
+    #[serde(rename = "NetworkPolicy.networking.k8s.io")]
+    KubeNetworkPolicy,
     GlobalNetworkPolicy,
     StagedNetworkPolicy,
     StagedGlobalNetworkPolicy,
@@ -67,7 +70,7 @@ impl Kind {
         )
     }
 
-    /// The Kubernetes kind, as written in YAML.
+    /// The Kubernetes kind, as written in YAML; with its group where two groups have the same.
     pub fn as_str(self) -> &'static str {
         match self {
             Kind::GatewayClass => "GatewayClass",
@@ -82,12 +85,19 @@ impl Kind {
             Kind::CiliumNetworkPolicy => "CiliumNetworkPolicy",
             Kind::CiliumClusterwideNetworkPolicy => "CiliumClusterwideNetworkPolicy",
             Kind::NetworkPolicy => "NetworkPolicy",
+            Kind::KubeNetworkPolicy => "NetworkPolicy.networking.k8s.io",
             Kind::GlobalNetworkPolicy => "GlobalNetworkPolicy",
             Kind::StagedNetworkPolicy => "StagedNetworkPolicy",
             Kind::StagedGlobalNetworkPolicy => "StagedGlobalNetworkPolicy",
             Kind::Tier => "Tier",
             Kind::ConfigMap => "ConfigMap",
         }
+    }
+
+    /// The kind as written in YAML, without a group.
+    pub fn bare(self) -> &'static str {
+        let name = self.as_str();
+        name.split_once('.').map_or(name, |(kind, _)| kind)
     }
 }
 

@@ -13,6 +13,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use cairn_config_schema::diagnostics::Code;
 use cairn_conformance::workspace;
 use cairn_filters::outcome::Outcome;
 use cairn_waypoint::listener::accept;
@@ -104,12 +105,57 @@ fn every_metric_is_explained() {
 #[test]
 fn every_code_of_a_diagnostic_has_a_section() {
     let code = text("config-schema/src/diagnostics.rs");
-    let page = text("docs/diagnostics.md");
+    let lints: Vec<String> = Code::LINTS
+        .iter()
+        .map(|c| kebab(&format!("{c:?}")))
+        .collect();
     for variant in body(&code, "pub enum Code {") {
-        let heading = format!("\n## {}\n", kebab(variant.trim_end_matches(',')));
+        let name = kebab(variant.trim_end_matches(','));
+        let page = match lints.contains(&name) {
+            true => "docs/lints.md",
+            false => "docs/diagnostics.md",
+        };
+        let heading = format!("\n## {name}\n");
         assert!(
-            page.contains(&heading),
-            "docs/diagnostics.md has no section{heading}"
+            text(page).contains(&heading),
+            "{page} has no section {name}"
+        );
+    }
+}
+
+/// A lint is shown on the page by an example that is run, and proven by a case with the mistake and
+/// one with it mended.
+#[test]
+fn every_lint_has_an_example_and_a_golden_case() {
+    let page = text("docs/lints.md");
+    for code in Code::LINTS {
+        let name = kebab(&format!("{code:?}"));
+        let section = between(&page, &format!("\n## {name}\n"), "\n## ");
+        let rest = || {
+            page.split(&format!("\n## {name}\n"))
+                .nth(1)
+                .unwrap()
+                .to_owned()
+        };
+        let section = section.first().map_or_else(rest, |s| s.to_string());
+        assert!(
+            section.contains(&format!("[{name}]: ")),
+            "no example of {name}"
+        );
+        let folder = workspace::root()
+            .join("conformance/golden/lints")
+            .join(&name);
+        for file in ["case.yaml", "mended.yaml"] {
+            assert!(
+                folder.join(file).exists(),
+                "no {file} in {}",
+                folder.display()
+            );
+        }
+        let requests = fs::read_to_string(folder.join("requests.yaml")).unwrap();
+        assert!(
+            requests.contains(&format!(" {name}\"")),
+            "{name} is not expected"
         );
     }
 }

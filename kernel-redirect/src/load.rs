@@ -31,10 +31,11 @@ pub(crate) fn attach(
     sizes: Sizes,
 ) -> Result<Maps, RedirectError> {
     let cgroup_id = place::cgroup_id(cgroup)?;
-    if !Maps::have(folder, sizes)? {
-        set_aside(folder)?;
-    }
-    let undo = Undo::begin(folder)?;
+    let aside = match Maps::have(folder, sizes)? {
+        true => None,
+        false => Some(set_aside(folder)?),
+    };
+    let undo = Undo::begin(folder, aside)?;
     let (mut programs, features) = load(folder, sizes)?;
     let mut maps = Maps::open(folder)?;
     maps.set_about(own_cgroup, features)?;
@@ -51,8 +52,8 @@ pub(crate) fn attach(
 }
 
 /// Maps have the size they were made with. Those of another one are set aside as another layout is:
-/// they and their programs stay in force until the new ones are filled.
-fn set_aside(folder: &Path) -> Result<(), RedirectError> {
+/// they and their programs stay in force until the new ones are filled. Returns where they are.
+fn set_aside(folder: &Path) -> Result<PathBuf, RedirectError> {
     let free = (0_u32..).map(|number| {
         let mut beside = folder.as_os_str().to_owned();
         beside.push(format!("-{number}"));
@@ -60,24 +61,28 @@ fn set_aside(folder: &Path) -> Result<(), RedirectError> {
     });
     let beside = free.into_iter().find(|path| !path.exists());
     let beside = beside.unwrap_or_else(|| folder.to_path_buf());
-    fs::rename(folder, beside).map_err(pin_failed(folder, "setting it aside"))
+    fs::rename(folder, &beside).map_err(pin_failed(folder, "setting it aside"))?;
+    Ok(beside)
 }
 
 /// What was pinned before; drops what was pinned since unless told that all went well.
 struct Undo {
     folder: PathBuf,
     new_folder: bool,
+    /// Where what was in the folder is.
+    aside: Option<PathBuf>,
     before: BTreeSet<PathBuf>,
     needed: bool,
 }
 
 impl Undo {
-    fn begin(folder: &Path) -> Result<Self, RedirectError> {
+    fn begin(folder: &Path, aside: Option<PathBuf>) -> Result<Self, RedirectError> {
         let new_folder = place::pin_folder(folder)?;
         Ok(Self {
             before: pins(folder)?.into_iter().collect(),
             folder: folder.to_path_buf(),
             new_folder,
+            aside,
             needed: true,
         })
     }
@@ -100,8 +105,11 @@ impl Drop for Undo {
         }
         if self.new_folder {
             let _ = fs::remove_dir(&self.folder);
-            // Ours too, if there is nothing else in it.
-            let _ = self.folder.parent().map(fs::remove_dir);
+            match &self.aside {
+                Some(aside) => drop(fs::rename(aside, &self.folder)),
+                // Ours too, if there is nothing else in it.
+                None => drop(self.folder.parent().map(fs::remove_dir)),
+            }
         }
     }
 }

@@ -26,7 +26,7 @@ pub const EGRESS_SOCKETS_WAITING_MAX: usize = 1_024;
 /// is logged, counted and shown by `cairn node status`.
 pub const PODS_MAX: u32 = 65_536;
 
-/// The most that `--services-max` can be: 200 MB of the kernel's memory when full. Beyond
+/// The most that `--services-max` can be: 34 MB of the kernel's memory, 220 MB when full. Beyond
 /// `--services-max` (65,536 by default) a service port is not flagged, which is logged and counted.
 pub const FLAGGED_SERVICES_MAX: u32 = 1_048_576;
 

@@ -180,6 +180,11 @@ impl Running {
         &self.workers
     }
 
+    /// Ends the waypoint as SIGTERM does, once it is notified.
+    pub fn stop(&self) -> Arc<Notify> {
+        self.stop.clone()
+    }
+
     /// Reads configuration and certificates again, as SIGHUP does.
     pub fn reload(&self) {
         self.watch.look();

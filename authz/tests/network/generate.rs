@@ -78,6 +78,7 @@ impl World {
             node: "".into(),
             labels: Arc::new(labels.collect()),
             namespace_labels: Some(Arc::default()),
+            host_network: false,
             named_ports: Box::default(),
             binding: Binding::Unbound,
         }

@@ -27,7 +27,7 @@ pub(crate) enum Class {
 }
 
 /// Group, versions and kind of what Cairn reads; `v1beta1` objects have the fields of `v1`.
-const READ: [(&str, &[&str], Kind); 17] = [
+const READ: [(&str, &[&str], Kind); 18] = [
     (GATEWAY_API, &["v1", "v1beta1"], Kind::GatewayClass),
     (GATEWAY_API, &["v1", "v1beta1"], Kind::Gateway),
     (GATEWAY_API, &["v1", "v1beta1"], Kind::HTTPRoute),
@@ -41,6 +41,7 @@ const READ: [(&str, &[&str], Kind); 17] = [
     (CILIUM, &["v2"], Kind::CiliumNetworkPolicy),
     (CILIUM, &["v2"], Kind::CiliumClusterwideNetworkPolicy),
     (CALICO, &["v3"], Kind::NetworkPolicy),
+    (KUBE_NETWORKING, &["v1"], Kind::KubeNetworkPolicy),
     (CALICO, &["v3"], Kind::GlobalNetworkPolicy),
     (CALICO, &["v3"], Kind::StagedNetworkPolicy),
     (CALICO, &["v3"], Kind::StagedGlobalNetworkPolicy),
@@ -51,6 +52,7 @@ const GATEWAY_API: &str = "gateway.networking.k8s.io";
 const SECURITY: &str = "security.istio.io";
 const CILIUM: &str = "cilium.io";
 const CALICO: &str = "projectcalico.org";
+const KUBE_NETWORKING: &str = "networking.k8s.io";
 
 /// Group, kind and effect of what is not enforced. An empty kind stands for every kind of the
 /// group that is not listed otherwise.
@@ -161,7 +163,10 @@ const NOT_READ: [(&str, &str); 22] = [
 /// Sorts an object by its apiVersion and kind.
 pub(crate) fn classify(api_version: &str, kind: &str) -> Class {
     let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
-    if let Some((of, versions, known)) = READ.iter().find(|(_, _, k)| k.as_str() == kind) {
+    // Two groups may have a kind of the same name: the one of this group, else the first.
+    let same_name = || READ.iter().filter(|(_, _, k)| k.bare() == kind);
+    let of_group = same_name().find(|(g, _, _)| *g == group);
+    if let Some((of, versions, known)) = of_group.or_else(|| same_name().next()) {
         if *of == group && versions.contains(&version) {
             return Class::Read(*known);
         }
@@ -208,9 +213,10 @@ fn misspelt(group: &str, kind: &str) -> Option<Kind> {
         return None;
     }
     let of_group = READ.iter().filter(|(g, _, _)| *g == group);
-    let close = closest(kind, of_group.map(|(_, _, k)| k.as_str()))?;
-    READ.iter()
-        .find(|(_, _, k)| k.as_str() == close)
+    let close = closest(kind, of_group.clone().map(|(_, _, k)| k.bare()))?;
+    of_group
+        .into_iter()
+        .find(|(_, _, k)| k.bare() == close)
         .map(|(_, _, k)| *k)
 }
 
@@ -222,7 +228,7 @@ fn is_foreign(group: &str) -> bool {
         "extensions.istio.io",
         "install.istio.io",
         "gateway.networking.x-k8s.io",
-        "networking.k8s.io",
+        KUBE_NETWORKING,
         "policy.networking.k8s.io",
         "inference.networking.k8s.io",
     ];
@@ -236,6 +242,7 @@ fn expected_versions(kind: Kind) -> &'static str {
         | Kind::StagedNetworkPolicy
         | Kind::StagedGlobalNetworkPolicy
         | Kind::Tier => "projectcalico.org/v3",
+        Kind::KubeNetworkPolicy => "networking.k8s.io/v1",
         Kind::GatewayClass | Kind::Gateway | Kind::HTTPRoute => {
             "gateway.networking.k8s.io/v1 or gateway.networking.k8s.io/v1beta1"
         }
@@ -251,7 +258,7 @@ fn expected_versions(kind: Kind) -> &'static str {
 /// The kind of ours with this name, whatever the apiVersion.
 pub(crate) fn named(kind: &str) -> Option<Kind> {
     READ.iter()
-        .find(|(_, _, k)| k.as_str() == kind)
+        .find(|(_, _, k)| k.bare() == kind)
         .map(|(_, _, k)| *k)
 }
 
@@ -318,7 +325,7 @@ mod tests {
             ("apps/v1", Kind::Pod),
             ("discovery.k8s.io/v1beta1", Kind::EndpointSlice),
         ] {
-            let class = classify(api, kind.as_str());
+            let class = classify(api, kind.bare());
             assert!(
                 matches!(class, Class::WrongVersion { kind: k, .. } if k == kind),
                 "{api} {kind}: {class:?}"

@@ -19,7 +19,7 @@ use crate::diagnostics::{Code, Severity};
 use crate::origin::{ObjectKey, Origin};
 use crate::resources::Meta;
 use crate::resources::kube::{
-    EndpointPort, EndpointSliceSpec, NamespaceSpec, PodSpec, ServicePort, ServiceSpec,
+    EndpointPort, EndpointSliceSpec, HttpProbe, NamespaceSpec, PodSpec, ServicePort, ServiceSpec,
     SliceEndpoint,
 };
 
@@ -325,6 +325,7 @@ pub(super) fn pod(node: &Node<'_>, faults: &mut Vec<Fault>, names: &mut Names) -
         pod_ips: pod_ips(&mut conversion),
         finished: matches!(phase, "Succeeded" | "Failed"),
         named_ports: named_ports(&spec, conversion.names),
+        probes: probes(&spec, conversion.names),
         owner: owner(node, conversion.names),
     })
 }
@@ -338,6 +339,40 @@ fn named_ports(spec: &core::PodSpec, names: &mut Names) -> Vec<(Arc<str>, u16)> 
         Some((names.share(&name), u16::try_from(port.container_port).ok()?))
     });
     named.collect()
+}
+
+/// The HTTP probes of all containers; a probe of another kind has no path.
+fn probes(spec: &core::PodSpec, names: &mut Names) -> Vec<HttpProbe> {
+    let mut found = Vec::new();
+    for container in spec
+        .init_containers
+        .iter()
+        .flatten()
+        .chain(&spec.containers)
+    {
+        for (kind, probe) in [
+            ("livenessProbe", &container.liveness_probe),
+            ("readinessProbe", &container.readiness_probe),
+            ("startupProbe", &container.startup_probe),
+        ] {
+            let Some(get) = probe.as_ref().and_then(|p| p.http_get.as_ref()) else {
+                continue;
+            };
+            let port = match &get.port {
+                IntOrString::Int(number) => u16::try_from(*number).ok(),
+                IntOrString::String(name) => {
+                    let ports = container.ports.iter().flatten();
+                    let mut named = ports.filter(|p| p.name.as_ref() == Some(name));
+                    let port = named.next().map(|p| p.container_port);
+                    port.and_then(|p| u16::try_from(p).ok())
+                }
+            };
+            let path = get.path.as_deref().filter(|p| !p.is_empty());
+            let path = names.share(path.unwrap_or("/"));
+            found.push(HttpProbe { kind, path, port });
+        }
+    }
+    found
 }
 
 /// The text of a field of the status, which is read leniently: it is the cluster's, not the user's.

@@ -23,6 +23,7 @@ use crate::resources::calico::{CalicoPolicySpec, TierSpec};
 use crate::resources::cilium::CiliumPolicySpec;
 use crate::resources::gateway_api::{GatewayClassSpec, GatewaySpec, HttpRouteSpec};
 use crate::resources::istio::AuthorizationPolicySpec;
+use crate::resources::kube::NetworkPolicySpec;
 use crate::resources::{Broken, Clusterwide, Meta, Object, PathHasher, Place, Spec, Staged};
 
 /// A copy of the object that `kubectl apply` leaves in it; as large as the object, and never read.
@@ -66,6 +67,7 @@ pub(super) fn read(
             let spec = subject.calico();
             subject.settle(spec)
         }
+        Kind::KubeNetworkPolicy => subject.required::<NetworkPolicySpec>(),
         Kind::GlobalNetworkPolicy => {
             let spec = subject.calico().map(Clusterwide);
             subject.settle(spec)
@@ -330,7 +332,22 @@ fn metadata(
         annotations: shared(meta.annotations),
         created_s: meta.creation_timestamp.map(|t| t.0.as_second()),
         generation: meta.generation,
+        programmed: (origin.kind == Kind::Gateway)
+            .then(|| condition(node, "Programmed"))
+            .flatten(),
     })
+}
+
+/// Whether the status has a condition; read leniently, for it is not the user's.
+fn condition(node: &Node<'_>, name: &str) -> Option<bool> {
+    let conditions = node.get("status")?.get("conditions")?;
+    let is_it = |c: &&Node<'_>| c.get("type").and_then(Node::text) == Some(name);
+    let condition = conditions.items().iter().find(is_it)?;
+    match condition.get("status")?.text()? {
+        "True" => Some(true),
+        "False" => Some(false),
+        _ => None,
+    }
 }
 
 /// A `spec` that has to be there.

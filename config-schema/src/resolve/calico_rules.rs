@@ -336,7 +336,7 @@ fn http(http: &HttpMatch, path: &str, reading: &mut Reading<'_>) -> CalicoHttp {
                 "methods are compared with their case, and '{method}' is not in upper case"
             );
             reading.warn(
-                Code::BadValue,
+                Code::LowerCaseMethod,
                 &path,
                 message,
                 "no usual request has this method",

@@ -54,12 +54,17 @@ fn tell_of_slips(rule: &HttpRule, path: &str, reading: &mut Reading<'_>) {
     if let Some(host) = rule.host.as_deref().filter(|host| has_bare_dot(host)) {
         let message = format!("the dots in '{host}' match any character");
         let effect = "hosts with other characters in their place match, too";
-        reading.warn(Code::BadValue, &format!("{path}.host"), message, effect);
+        reading.warn(Code::UnescapedDot, &format!("{path}.host"), message, effect);
     }
     let lower = |m: &&str| m.bytes().all(|c| c.is_ascii_lowercase()) && !m.is_empty();
     if let Some(method) = rule.method.as_deref().filter(lower) {
         let message = format!("no request has the method '{method}': methods are in upper case");
-        reading.warn(Code::BadValue, &format!("{path}.method"), message, NEVER);
+        reading.warn(
+            Code::LowerCaseMethod,
+            &format!("{path}.method"),
+            message,
+            NEVER,
+        );
     }
 }
 

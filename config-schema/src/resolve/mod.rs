@@ -12,6 +12,7 @@ mod cilium_peers;
 mod cilium_ports;
 mod dry_run;
 mod endpoints;
+mod kube_network;
 mod mesh;
 mod network;
 mod network_calico;
@@ -33,6 +34,7 @@ mod services;
 mod trust_domains;
 mod waypoint;
 mod workloads;
+mod ztunnel;
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -115,6 +117,10 @@ pub fn resolve(resources: &Resources, options: &Options) -> Snapshot {
 
     let network = network::resolve(resources, &clusters, &pods, &mut findings);
 
+    let kube_network = kube_network::resolve(resources, &mut findings);
+
+    let ztunnel = ztunnel::resolve(resources, &mesh);
+
     worst_first(&mut findings);
     Snapshot {
         version: options.version,
@@ -129,6 +135,8 @@ pub fn resolve(resources: &Resources, options: &Options) -> Snapshot {
         clusters,
         cluster_settings: Default::default(),
         network,
+        kube_network,
+        ztunnel,
         authentications,
         diagnostics: findings,
     }

@@ -341,7 +341,13 @@ fn not_for_waypoint(object: &Object<AuthorizationPolicySpec>) -> Diagnostic {
         (_, "ALLOW" | "DENY") => "ztunnel enforces it, at L4 only; nothing of it is enforced here",
         _ => "nothing enforces it: ztunnel knows ALLOW and DENY only",
     };
-    let finding = Diagnostic::warning(Code::NotForWaypoint, message)
+    // One with rules on L4 alone is as it should be: it is how a pod is locked to its waypoint.
+    let at_l4 = !http && spec.rules.iter().flatten().next().is_some();
+    let severity = match (at_l4, spec.action.as_deref().unwrap_or("ALLOW")) {
+        (true, "ALLOW" | "DENY") => Severity::Info,
+        _ => Severity::Warning,
+    };
+    let finding = Diagnostic::new(severity, Code::NotForWaypoint, message)
         .with_effect(effect)
         .with_hint("to enforce it here use targetRefs: [{kind: Gateway, group: gateway.networking.k8s.io, name: ...}] or [{kind: Service, group: \"\", name: ...}]");
     object.mark(finding, path)

@@ -78,7 +78,12 @@ impl Reading<'_> {
 
     /// Something that works but can hardly be meant; `effect` says what it does.
     pub fn warn(&mut self, path: &str, message: impl Into<String>, effect: &str) {
-        let finding = Diagnostic::warning(Code::BadValue, message).with_effect(effect);
+        self.lint(Code::BadValue, path, message, effect);
+    }
+
+    /// The same with a code of its own, see docs/lints.md.
+    pub fn lint(&mut self, code: Code, path: &str, message: impl Into<String>, effect: &str) {
+        let finding = Diagnostic::warning(code, message).with_effect(effect);
         self.findings.push(self.object.mark(finding, path));
     }
 

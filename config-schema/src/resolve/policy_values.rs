@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use super::paths::{canonical, never_seen};
 use super::policy_rules::Reading;
+use crate::diagnostics::Code;
 use crate::snapshot::{PathPattern, PathTemplate, RequestPrincipal, StringMatch};
 
 type Result = std::result::Result<(), String>;
@@ -189,7 +190,7 @@ pub(super) fn method(
     if text.bytes().any(|c| c.is_ascii_lowercase()) {
         let message = format!("methods are case-sensitive: '{text}' is not what clients send");
         let effect = format!("it does not match {}", text.to_ascii_uppercase());
-        reading.warn(path, message, &effect);
+        reading.lint(Code::LowerCaseMethod, path, message, &effect);
     }
     values.push(StringMatch::parse(text));
     Ok(())

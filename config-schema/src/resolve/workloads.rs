@@ -178,6 +178,7 @@ fn workload(
         labels: shared.of(&object.meta.labels),
         namespace_labels: shared.of_namespace(&key.namespace),
         named_ports: spec.named_ports.clone().into(),
+        host_network: spec.host_network,
         binding: attachment.bind(object, Traffic::Workload, findings),
         workload_name,
         workload_type,

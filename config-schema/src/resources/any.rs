@@ -131,6 +131,7 @@ kinds! {
     CiliumNetworkPolicy: cilium::CiliumPolicySpec => cilium_policies,
     CiliumClusterwideNetworkPolicy: Clusterwide<cilium::CiliumPolicySpec> => cilium_clusterwide_policies,
     NetworkPolicy: calico::CalicoPolicySpec => calico_policies,
+    KubeNetworkPolicy: kube::NetworkPolicySpec => kube_network_policies,
     GlobalNetworkPolicy: Clusterwide<calico::CalicoPolicySpec> => calico_global_policies,
     StagedNetworkPolicy: Staged<calico::CalicoPolicySpec> => calico_staged_policies,
     StagedGlobalNetworkPolicy: Staged<Clusterwide<calico::CalicoPolicySpec>> => calico_staged_global_policies,

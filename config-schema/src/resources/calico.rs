@@ -107,3 +107,11 @@ pub struct TierSpec {
     pub order: Option<f64>,
     pub default_action: Option<String>,
 }
+
+/// A port or protocol as it is written, number or name.
+pub fn written(value: &IntOrString) -> String {
+    match value {
+        IntOrString::Int(number) => number.to_string(),
+        IntOrString::String(text) => text.clone(),
+    }
+}

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+pub use k8s_openapi::api::networking::v1::NetworkPolicySpec;
+
 /// A Namespace: its labels and annotations are in the metadata.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NamespaceSpec {}
@@ -85,6 +87,19 @@ pub struct PodSpec {
     pub finished: bool,
     /// TCP ports of its containers that have a name, in lower case.
     pub named_ports: Vec<(Arc<str>, u16)>,
+    /// HTTP probes of its containers.
+    pub probes: Vec<HttpProbe>,
     /// Kind and name of the controlling owner.
     pub owner: Option<(Arc<str>, Arc<str>)>,
+}
+
+/// One `httpGet` of a liveness, readiness or startup probe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpProbe {
+    /// Which: `livenessProbe`, `readinessProbe`, `startupProbe`.
+    pub kind: &'static str,
+    /// Path, `/` when absent; with the query if there is one.
+    pub path: Arc<str>,
+    /// Port of the container, a name resolved. `None`: a name that no port has.
+    pub port: Option<u16>,
 }

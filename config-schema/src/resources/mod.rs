@@ -34,6 +34,8 @@ pub struct Meta {
     pub created_s: Option<i64>,
     /// `metadata.generation`.
     pub generation: Option<i64>,
+    /// Condition `Programmed` in the status of a Gateway. `None`: nobody has said.
+    pub programmed: Option<bool>,
 }
 
 /// One object.
@@ -174,6 +176,8 @@ pub struct Resources {
         BTreeMap<ObjectKey, Loaded<authentication::RequestAuthenticationSpec>>,
     /// NetworkPolicies of Calico.
     pub calico_policies: BTreeMap<ObjectKey, Loaded<calico::CalicoPolicySpec>>,
+    /// NetworkPolicies of Kubernetes itself; the CNI's to enforce.
+    pub kube_network_policies: BTreeMap<ObjectKey, Loaded<kube::NetworkPolicySpec>>,
     /// GlobalNetworkPolicies of Calico; cluster-scoped.
     pub calico_global_policies: BTreeMap<ObjectKey, Loaded<Clusterwide<calico::CalicoPolicySpec>>>,
     /// StagedNetworkPolicies of Calico.
@@ -194,7 +198,7 @@ pub struct Resources {
 /// The broken objects of every kind, for summaries.
 impl Resources {
     /// Number of objects in force, by kind.
-    pub fn counts(&self) -> [(Kind, usize); 17] {
+    pub fn counts(&self) -> [(Kind, usize); 18] {
         [
             (Kind::GatewayClass, self.gateway_classes.len()),
             (Kind::Gateway, self.gateways.len()),
@@ -214,6 +218,7 @@ impl Resources {
                 self.request_authentications.len(),
             ),
             (Kind::NetworkPolicy, self.calico_policies.len()),
+            (Kind::KubeNetworkPolicy, self.kube_network_policies.len()),
             (Kind::GlobalNetworkPolicy, self.calico_global_policies.len()),
             (Kind::StagedNetworkPolicy, self.calico_staged_policies.len()),
             (

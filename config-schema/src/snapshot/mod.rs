@@ -8,6 +8,7 @@ mod authentication;
 mod balancing;
 mod beginnings;
 mod calico_path;
+mod kube_network;
 mod l7_ports;
 mod labels;
 mod mesh;
@@ -16,6 +17,7 @@ mod policy;
 mod route;
 mod service;
 mod traffic;
+mod ztunnel;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -33,6 +35,7 @@ pub use balancing::{
     OutlierDetection, SuccessRate, Warmup,
 };
 pub use calico_path::calico_path;
+pub use kube_network::{KubeNetworkPolicy, KubePeer, KubePort, KubeRule, Transport};
 pub use l7_ports::L7Port;
 pub use labels::{Label, LabelExpression, LabelKey, LabelView, Labels, Truth};
 pub use mesh::{Mesh, PathNormalization};
@@ -54,6 +57,7 @@ pub use service::{
     WorkloadType,
 };
 pub use traffic::{BackOff, RetryBudget, RetryConditions, RetryPolicy, RuleTraffic, Timeouts};
+pub use ztunnel::ZtunnelPolicy;
 
 use crate::diagnostics::Diagnostic;
 use crate::origin::{ObjectKey, Origin};
@@ -85,6 +89,10 @@ pub struct Snapshot {
     pub cluster_settings: BTreeMap<ClusterKey, Arc<ClusterSettings>>,
     /// Network policies of Cilium and Calico, and what they select.
     pub network: NetworkPolicies,
+    /// NetworkPolicies of Kubernetes, which the CNI enforces and no waypoint.
+    pub kube_network: Vec<Arc<KubeNetworkPolicy>>,
+    /// AuthorizationPolicies that ztunnel enforces and no waypoint.
+    pub ztunnel: Vec<ZtunnelPolicy>,
     /// Whose tokens are taken, by service.
     pub authentications: Authentications,
     /// Findings of parsing and resolving, worst first.

@@ -167,6 +167,8 @@ pub struct Workload {
     pub namespace_labels: Option<Arc<Labels>>,
     /// Ports of its containers that have a name, by the name in lower case.
     pub named_ports: Box<[(Arc<str>, u16)]>,
+    /// It is in the network of its node: its addresses are the node's.
+    pub host_network: bool,
     /// Whether this waypoint serves its addresses (`istio.io/waypoint-for: workload` or `all`).
     pub binding: Binding,
 }

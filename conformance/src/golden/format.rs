@@ -31,6 +31,9 @@ pub struct Stage {
     /// Patterns that must be found among the others, Info included.
     #[serde(default)]
     pub diagnostics_include: Vec<String>,
+    /// The lints run, too, as `cairn check` runs them.
+    #[serde(default)]
+    pub lints: bool,
     /// Fields for every ask that does not have its own.
     #[serde(default)]
     pub default: Ask,

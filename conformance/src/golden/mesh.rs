@@ -48,6 +48,10 @@ impl Mesh {
             },
         );
         snapshot.diagnostics.extend(update.diagnostics);
+        if stage.lints {
+            let found = cairn_authz::lint::lint(&update.resources, &snapshot);
+            snapshot.diagnostics.extend(found);
+        }
         snapshot
     }
 }

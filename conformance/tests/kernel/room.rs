@@ -91,3 +91,20 @@ fn who_starts_with_other_sizes_takes_over_without_letting_anybody_past() {
     let again = attach(&scene.lab, larger).status().unwrap();
     assert_eq!((again.other_layouts.len(), again.pods.len()), (0, 2));
 }
+
+#[test]
+fn a_start_with_sizes_that_can_not_be_had_leaves_what_was_there() {
+    let Some(mut scene) = Scene::new(&[("10.96.0.1", 80)], &[flagged("10.96.0.1:80", 1)]) else {
+        return;
+    };
+    let none = Sizes {
+        services: 0,
+        pods: 1,
+    };
+    let (place, own) = (scene.lab.place(), scene.lab.waypoint_cgroup());
+    Redirect::attach_sized(place, &own, none).unwrap_err();
+    let status = Redirect::inspect(place).unwrap().expect("as it was");
+    assert_eq!(status, scene.redirect.status().unwrap());
+    assert!(status.other_layouts.is_empty());
+    assert_eq!(scene.reached("10.96.0.1:80"), Ok("waypoint".into()));
+}

@@ -30,6 +30,7 @@ fn endpoint(last: u8, pod: &str, version: &str) -> Endpoint {
             node: "".into(),
             labels: Default::default(),
             namespace_labels: None,
+            host_network: false,
             named_ports: Default::default(),
             binding: Binding::Unbound,
         })),

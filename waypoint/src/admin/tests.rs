@@ -66,6 +66,7 @@ fn snapshot() -> Snapshot {
         node: "".into(),
         labels: Default::default(),
         namespace_labels: None,
+        host_network: false,
         named_ports: Default::default(),
         binding: Binding::Unbound,
     });

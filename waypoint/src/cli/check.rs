@@ -1,5 +1,5 @@
 //! `cairn check`: everything that is wrong with a configuration, where, what it means and what to do;
-//! then what would be served. Finds nothing by itself: parsing and resolving do.
+//! then what would be served. Finds nothing by itself: parsing, resolving and lints do.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -43,7 +43,8 @@ pub struct Args {
 
 /// Runs `cairn check`.
 pub fn check(args: &Args) -> anyhow::Result<Outcome> {
-    let loaded = configuration::load(&args.paths, &args.choice);
+    let mut loaded = configuration::load(&args.paths, &args.choice);
+    loaded.lint();
     let report = Report::of(&loaded, args.quiet);
     match args.output {
         Format::Json => output::print_json(&report)?,

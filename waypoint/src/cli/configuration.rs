@@ -35,6 +35,16 @@ pub struct Loaded {
     pub files: usize,
 }
 
+impl Loaded {
+    /// Adds what the lints find; a waypoint that runs does without.
+    pub fn lint(&mut self) {
+        let found = cairn_authz::lint::lint(&self.resources, &self.snapshot);
+        let diagnostics = &mut self.snapshot.diagnostics;
+        diagnostics.extend(found);
+        resolve::worst_first(diagnostics);
+    }
+}
+
 /// Reads the files under these paths as a waypoint would that starts now.
 pub fn load(paths: &[PathBuf], choice: &Choice) -> Loaded {
     let mut files = Files::new(paths.to_vec());

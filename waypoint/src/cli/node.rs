@@ -7,10 +7,12 @@ mod status;
 use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context;
 use cairn_kernel_redirect::{Claim, Place, Redirect, Sizes, cgroup2_root, requirements};
 use clap::Subcommand;
+use tokio::sync::Notify;
 
 use super::output::{self, Format};
 use super::{Outcome, run};
@@ -244,9 +246,11 @@ fn start_agent(running: &Running, start: Start) -> anyhow::Result<()> {
     let redirect = Redirect::attach_sized(&start.place, &start.own_cgroup, start.sizes)?;
     let agent = Agent::new(redirect, start.place, in_force, workers, Some(guard))?;
     let (sender, started) = std::sync::mpsc::channel();
+    let ends = EndsWithAgent(running.stop());
     std::thread::Builder::new()
         .name("node-agent".to_owned())
         .spawn(move || {
+            let _ends = ends;
             // Who waits for the number waits below.
             runtime.block_on(agent.run(start.source, |failing| {
                 let _ = sender.send(failing);
@@ -255,6 +259,17 @@ fn start_agent(running: &Running, start: Start) -> anyhow::Result<()> {
     let failing = started.recv().context("the agent ended at once")?;
     tracing::info!(failing, "steering");
     Ok(())
+}
+
+/// Ends the process when the agent's thread ends, which only a panic can make it do: its listeners
+/// are closed then, and without an agent they would stay so.
+struct EndsWithAgent(Arc<Notify>);
+
+impl Drop for EndsWithAgent {
+    fn drop(&mut self) {
+        tracing::error!("the agent has ended: this process ends too, to be started again");
+        self.0.notify_one();
+    }
 }
 
 fn detach(args: &DetachArgs) -> anyhow::Result<Outcome> {
@@ -278,4 +293,22 @@ fn detach(args: &DetachArgs) -> anyhow::Result<Outcome> {
         ))?,
     }
     Ok(Outcome::Fine)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_process_whose_agent_panics_ends() {
+        let stop = Arc::<Notify>::default();
+        let ends = EndsWithAgent(stop.clone());
+        let agent = std::thread::spawn(move || {
+            let _ends = ends;
+            panic!("as no agent should");
+        });
+        agent.join().unwrap_err();
+        // Told before anybody waits, as at the start.
+        stop.notified().await;
+    }
 }

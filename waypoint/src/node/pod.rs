@@ -78,6 +78,7 @@ pub fn workload_of(pod: &NodePod, addresses: &[IpAddr], trust_domain: &str) -> O
         node: "".into(),
         labels: Arc::default(),
         namespace_labels: None,
+        host_network: false,
         named_ports: Box::default(),
         binding: Binding::Unbound,
     })

@@ -47,6 +47,7 @@ pub fn workload(name: &str, version: &str) -> Arc<Workload> {
         node: "".into(),
         labels: Default::default(),
         namespace_labels: None,
+        host_network: false,
         named_ports: Default::default(),
         binding: Binding::Unbound,
     })
