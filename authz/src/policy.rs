@@ -136,8 +136,9 @@ impl PolicySet {
 
 impl Group {
     fn new(policies: Vec<Arc<Policy>>) -> Self {
-        let (audit, decides): (Vec<_>, Vec<_>) =
-            policies.into_iter().partition(|p| p.action == Action::Audit);
+        let (audit, decides): (Vec<_>, Vec<_>) = policies
+            .into_iter()
+            .partition(|p| p.action == Action::Audit);
         let (broken, whole): (Vec<_>, Vec<_>) =
             decides.into_iter().partition(|p| p.broken.is_some());
         let of = |action: Action| {

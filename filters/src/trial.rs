@@ -99,7 +99,9 @@ impl PortChain {
             return self.policies.decide(&facts);
         };
         let mut verdict = self.policies.decide_in_force(&facts);
-        let mut run = self.policies.try_out(&trial_facts(view, target, Some(found)));
+        let mut run = self
+            .policies
+            .try_out(&trial_facts(view, target, Some(found)));
         run.refused = login.as_ref().err().cloned();
         run.outcomes.extend(trial.outcomes(login));
         verdict.dry_run = Some(Box::new(run));

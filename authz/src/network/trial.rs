@@ -51,8 +51,7 @@ impl Network {
     ) -> Self {
         let differs = |s: &NetworkSubject| {
             let mut policies = s.policies.iter();
-            s.unknown != s.unknown_in_trial
-                || policies.any(|p| p.standing != Standing::InForce)
+            s.unknown != s.unknown_in_trial || policies.any(|p| p.standing != Standing::InForce)
         };
         if subjects.any(differs) {
             self.trial = Some(Box::new(trial()));

@@ -88,7 +88,10 @@ fn assert_said_alone(
     said: &TrialOutcome,
     request: &Request,
 ) -> Result<(), TestCaseError> {
-    let alone = decide(&of_world(std::slice::from_ref(policy), World::Trial), request);
+    let alone = decide(
+        &of_world(std::slice::from_ref(policy), World::Trial),
+        request,
+    );
     prop_assert_eq!(said.rule, alone.rule_index());
     match said.would {
         Would::Allow => prop_assert!(alone.allowed && said.rule.is_some()),

@@ -9,7 +9,8 @@ use cairn_config_schema::origin::{Kind, ObjectKey, Origin};
 use cairn_config_schema::snapshot::{
     AuthenticationMode, Binding, CalicoHttp, CalicoPath, CiliumHttpRule, Criteria, Entity,
     HeaderExpectation, HttpRules, LabelExpression, Mismatch, NetworkAction, NetworkPolicy,
-    NetworkRule, NetworkTier, Pattern, Peer, PortSet, Sources, Standing, Surface, Workload, WorkloadType,
+    NetworkRule, NetworkTier, Pattern, Peer, PortSet, Sources, Standing, Surface, Workload,
+    WorkloadType,
 };
 use http::HeaderMap;
 use proptest::collection::vec;

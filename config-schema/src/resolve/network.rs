@@ -244,9 +244,11 @@ fn tell_of_idle(policies: &[Selecting], network: &NetworkPolicies, findings: &mu
     let subjects: Vec<_> = subjects.chain(network.workloads.values()).collect();
     for selecting in policies {
         let origin = &selecting.policy.origin;
-        let selects = subjects
-            .iter()
-            .any(|s| s.unknown.is_some() || s.unknown_in_trial.is_some() || s.policies.iter().any(|p| p.origin == *origin));
+        let selects = subjects.iter().any(|s| {
+            s.unknown.is_some()
+                || s.unknown_in_trial.is_some()
+                || s.policies.iter().any(|p| p.origin == *origin)
+        });
         let policy = &selecting.policy;
         let speaks = policy.default_deny || !policy.rules.is_empty();
         // Of one that is broken an error was told.

@@ -288,11 +288,7 @@ fn rules(
 
 /// A policy that could not be understood: it denies everything in its scope, or would if it is only
 /// tried. One that is known to do nothing but record records everything.
-fn broken_policy(
-    object: &Object<AuthorizationPolicySpec>,
-    is_tried: bool,
-    reason: &str,
-) -> Policy {
+fn broken_policy(object: &Object<AuthorizationPolicySpec>, is_tried: bool, reason: &str) -> Policy {
     let action = match action(&object.spec) {
         Some(Action::Audit) => Action::Audit,
         _ => Action::Deny,
@@ -307,11 +303,7 @@ fn broken_policy(
 }
 
 /// What becomes of a scope by a policy that could not be understood.
-fn broken_effect(
-    object: &Object<AuthorizationPolicySpec>,
-    is_tried: bool,
-    scope: &str,
-) -> String {
+fn broken_effect(object: &Object<AuthorizationPolicySpec>, is_tried: bool, scope: &str) -> String {
     match action(&object.spec) {
         Some(Action::Audit) => format!("everything for {scope} is recorded"),
         _ => dry_run::effect(is_tried, format!("everything for {scope} is denied")),

@@ -26,7 +26,9 @@ pub(crate) enum Asked {
 
 /// What a policy asks for.
 pub(crate) fn asked(kind: Kind, meta: &Meta) -> Asked {
-    asked_by(kind, |name| meta.annotations.get(name).map(|value| &**value))
+    asked_by(kind, |name| {
+        meta.annotations.get(name).map(|value| &**value)
+    })
 }
 
 /// The same, by a function that finds annotations.
@@ -34,7 +36,10 @@ pub(crate) fn asked_by<'a>(kind: Kind, annotation: impl Fn(&str) -> Option<&'a s
     if kind.is_staged() {
         return Asked::Yes;
     }
-    let is_istios = matches!(kind, Kind::AuthorizationPolicy | Kind::RequestAuthentication);
+    let is_istios = matches!(
+        kind,
+        Kind::AuthorizationPolicy | Kind::RequestAuthentication
+    );
     let network = matches!(
         kind,
         Kind::CiliumNetworkPolicy
@@ -100,7 +105,11 @@ mod tests {
             (Kind::StagedNetworkPolicy, None, None, Asked::Yes),
             (Kind::HTTPRoute, Some("true"), Some("true"), Asked::No),
         ] {
-            assert_eq!(of(kind, istio, cairn), expected, "{kind} {istio:?} {cairn:?}");
+            assert_eq!(
+                of(kind, istio, cairn),
+                expected,
+                "{kind} {istio:?} {cairn:?}"
+            );
         }
     }
 }

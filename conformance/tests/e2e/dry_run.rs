@@ -105,15 +105,16 @@ async fn what_is_tried_and_audited_is_told_and_changes_no_answer() {
         ),
         (
             "cairn_policy_audit_total",
-            vec![
-                r#"policy="AuthorizationPolicy/shop/watch""#,
-                r#"rule="1""#,
-            ],
+            vec![r#"policy="AuthorizationPolicy/shop/watch""#, r#"rule="1""#],
             1.0,
         ),
     ] {
         cairn.metric_reaches(name, &labels, count).await;
-        assert_eq!(cairn.metric(name, &labels).await, count, "{name} {labels:?}");
+        assert_eq!(
+            cairn.metric(name, &labels).await,
+            count,
+            "{name} {labels:?}"
+        );
     }
 }
 
@@ -137,6 +138,9 @@ async fn a_denial_says_why_to_the_client_only_if_it_is_asked_to() {
     let answer = connection.send(request).await.unwrap();
     assert_eq!(answer.headers()["grpc-status"], "7");
     let message = answer.headers()["grpc-message"].to_str().unwrap();
-    assert!(message.starts_with("RBAC: access denied: by default"), "{message}");
+    assert!(
+        message.starts_with("RBAC: access denied: by default"),
+        "{message}"
+    );
     assert!(message.ends_with("method POST is not GET"), "{message}");
 }

@@ -138,9 +138,12 @@ fn side(written: &str, args: &Args) -> anyhow::Result<Side> {
     let paths: Vec<PathBuf> = written.split(',').map(PathBuf::from).collect();
     for path in &paths {
         // What is not there would be a configuration that refuses everything.
-        path.metadata().with_context(|| format!("--config {}", path.display()))?;
+        path.metadata()
+            .with_context(|| format!("--config {}", path.display()))?;
     }
-    Ok(Side::new(configuration::load(&paths, &args.choice).snapshot))
+    Ok(Side::new(
+        configuration::load(&paths, &args.choice).snapshot,
+    ))
 }
 
 fn errors(side: &Side) -> usize {

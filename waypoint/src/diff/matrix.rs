@@ -110,7 +110,9 @@ fn served(
     let services = services.filter(|s| s.binding == Binding::Served);
     services.flat_map(|service| {
         let first = service.addresses.first().copied();
-        let ports = first.into_iter().flat_map(|ip| service.ports.iter().map(move |p| (ip, p)));
+        let ports = first
+            .into_iter()
+            .flat_map(|ip| service.ports.iter().map(move |p| (ip, p)));
         ports.map(|(ip, port)| {
             let key = ClusterKey {
                 service: service.key.clone(),
@@ -206,7 +208,10 @@ impl PortCases {
             Some((from, ip)) => (from.clone(), *ip),
             None => (String::new(), nowhere()),
         };
-        let host = self.hosts.get(hosts).and_then(|h| HeaderValue::from_str(h).ok());
+        let host = self
+            .hosts
+            .get(hosts)
+            .and_then(|h| HeaderValue::from_str(h).ok());
         let host = host.filter(|_| !self.tcp).map(|host| (HOST, host));
         let header = self.headers.get(headers).cloned().flatten();
         let header = header.filter(|_| !self.tcp);

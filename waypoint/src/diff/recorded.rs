@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use http::header::{HOST, HeaderName, HeaderValue, USER_AGENT};
 use http::Method;
+use http::header::{HOST, HeaderName, HeaderValue, USER_AGENT};
 use serde::Deserialize;
 
 use super::case::Case;
@@ -119,7 +119,10 @@ mod tests {
         assert!(!case.tcp);
         let tcp = LINE
             .replace(r#""protocol":"HTTP/1.1""#, r#""protocol":null"#)
-            .replace(r#""method":"GET","path":"/a?b=1""#, r#""method":null,"path":null"#);
+            .replace(
+                r#""method":"GET","path":"/a?b=1""#,
+                r#""method":null,"path":null"#,
+            );
         assert!(read_line(&tcp).unwrap().case.tcp);
     }
 

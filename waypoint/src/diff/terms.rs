@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use cairn_config_schema::snapshot::{
-    CalicoPath, CiliumHttpRule, ClusterKey, Condition, Criteria, HttpRules, NetworkPolicy, Operation,
-    PathMatch, PathPattern, Peer, Policy, ServicePort, Snapshot, Source, Sources, StringMatch,
-    TemplateSegment, TextMatch, Values,
+    CalicoPath, CiliumHttpRule, ClusterKey, Condition, Criteria, HttpRules, NetworkPolicy,
+    Operation, PathMatch, PathPattern, Peer, Policy, ServicePort, Snapshot, Source, Sources,
+    StringMatch, TemplateSegment, TextMatch, Values,
 };
 use ipnet::IpNet;
 
@@ -256,7 +256,10 @@ impl Terms {
         let literal = source.split(SPECIAL).next().unwrap_or_default();
         self.add_boundary(literal);
         let words = source.replace("[^/]+", "x").replace("[0-9]+", "1");
-        let words = words.replace(".*", "x").replace(".+", "x").replace("\\", "");
+        let words = words
+            .replace(".*", "x")
+            .replace(".+", "x")
+            .replace("\\", "");
         self.add_plain_path(words.trim_end_matches('$'));
     }
 
@@ -277,7 +280,8 @@ impl Terms {
                 HttpRules::NotAsked => {}
                 HttpRules::Cilium(rules) => rules.iter().for_each(|rule| self.add_cilium(rule)),
                 HttpRules::Calico(http) => {
-                    self.methods.extend(http.methods.iter().map(ToString::to_string));
+                    self.methods
+                        .extend(http.methods.iter().map(ToString::to_string));
                     for path in &http.paths {
                         let (CalicoPath::Exact(path) | CalicoPath::Prefix(path)) = path;
                         self.add_boundary(path);

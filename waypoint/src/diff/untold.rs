@@ -82,7 +82,9 @@ fn asked(snapshot: &Snapshot, service: &Service, port: &ServicePort) -> BTreeSet
             for rule in rules {
                 let plain = rule.headers.iter().map(|(name, _)| name);
                 let matched = rule.header_matches.iter().map(|expected| &expected.name);
-                plain.chain(matched).for_each(|name| add(name.as_str(), &mut asked));
+                plain
+                    .chain(matched)
+                    .for_each(|name| add(name.as_str(), &mut asked));
             }
         }
     }

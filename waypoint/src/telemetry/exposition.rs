@@ -211,7 +211,9 @@ fn registry_families(registry: &Registry) -> Vec<MetricFamily> {
     let mut dry_run = Vec::new();
     for (would, outcome) in words.iter().enumerate() {
         for (was, enforced) in words.iter().enumerate() {
-            let count = verdicts.iter().filter_map(|v| v.counts.get(would)?.get(was));
+            let count = verdicts
+                .iter()
+                .filter_map(|v| v.counts.get(would)?.get(was));
             let count: u64 = count.map(Tally::get).sum();
             let labels = [*outcome, *enforced];
             dry_run.push(sample(&names::DRY_RUN_VERDICTS, &labels, count as f64));

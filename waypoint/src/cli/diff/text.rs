@@ -65,7 +65,10 @@ fn key(change: &Change) -> Key<'_> {
 fn compared(text: &mut String, found: &Found) -> Result {
     let requests = count(found.compared, "request", "requests");
     match found.combinations {
-        None => writeln!(text, "compared   {requests} of the access log, equal ones once"),
+        None => writeln!(
+            text,
+            "compared   {requests} of the access log, equal ones once"
+        ),
         Some(all) if all > found.compared as u128 => writeln!(
             text,
             "compared   {requests} of a matrix from the rules of both, cut: {all} would be all (--requests)"
@@ -104,7 +107,13 @@ fn group(text: &mut String, what: &str, word: &str, changes: &[&Change], paint: 
     for (side, judged) in [("old", old), ("new", new)] {
         match what {
             "route" => writeln!(text, "{INDENT}{side}: {}", way(judged))?,
-            _ => writeln!(text, "{INDENT}{side}: {} {}: {}", judged.verdict, judged.by(), judged.reason)?,
+            _ => writeln!(
+                text,
+                "{INDENT}{side}: {} {}: {}",
+                judged.verdict,
+                judged.by(),
+                judged.reason
+            )?,
         }
     }
     for change in changes.iter().take(EXAMPLES_MAX) {
@@ -127,13 +136,20 @@ fn example(text: &mut String, change: &Change) -> Result {
         write!(text, ", line {line}{times}")?;
     }
     if !change.not_told.is_empty() {
-        write!(text, "; not told, taken for absent: {}", change.not_told.join(", "))?;
+        write!(
+            text,
+            "; not told, taken for absent: {}",
+            change.not_told.join(", ")
+        )?;
     }
     writeln!(text)
 }
 
 fn way(judged: &Judged) -> String {
-    let mut words = judged.route.clone().unwrap_or_else(|| "no route".to_owned());
+    let mut words = judged
+        .route
+        .clone()
+        .unwrap_or_else(|| "no route".to_owned());
     if let Some(status) = judged.status {
         words.push_str(&format!(", answered {status}"));
     }
@@ -146,7 +162,10 @@ fn way(judged: &Judged) -> String {
 fn notes(text: &mut String, found: &Found, paint: Paint) -> Result {
     for (reason, skipped) in &found.not_compared {
         let lines = count(skipped.lines, "line", "lines");
-        let note = format!("{lines} not compared: {reason} (the first: {})", skipped.first_line);
+        let note = format!(
+            "{lines} not compared: {reason} (the first: {})",
+            skipped.first_line
+        );
         writeln!(text, "note       {}", paint.odd(note))?;
     }
     if found.not_told > 0 {

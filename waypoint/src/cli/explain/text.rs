@@ -114,7 +114,11 @@ fn verdict(text: &mut String, report: &Report, verbose: bool, paint: Paint) -> R
     for audited in &explanation.audit {
         let rule = audited.rule.map(|rule| format!(" rule {rule}"));
         let policy = &audited.policy;
-        writeln!(text, "{INDENT}audited by {policy}{}", rule.unwrap_or_default())?;
+        writeln!(
+            text,
+            "{INDENT}audited by {policy}{}",
+            rule.unwrap_or_default()
+        )?;
     }
     if let Some(run) = &explanation.dry_run {
         write_dry_run(text, run, paint)?;
