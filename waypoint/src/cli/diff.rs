@@ -106,7 +106,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         Err(error) => return Ok(output::wrong_usage(&error)),
     };
     let mut found = Found {
-        configuration_errors: [&old, &new].map(|side| errors(side)),
+        configuration_errors: [&old, &new].map(errors),
         ..Found::default()
     };
     match &args.access_log {

@@ -11,6 +11,7 @@
 use std::sync::Arc;
 
 use cairn_authz::Verdict;
+use cairn_authz::jwt::Failure;
 use cairn_filters::chain::{Answer, Authenticated, Decision, Destination, RequestView};
 use cairn_filters::login::challenge;
 use cairn_filters::outcome::{Outcome, is_grpc};
@@ -131,17 +132,11 @@ impl Gate {
             let (headers, login) = (&request.headers, login.as_ref());
             exchange.reason = denial(target, &decision, http, &exchange.origin, headers, login);
             if self.worker.explain_denials {
-                let _ = answered(&decision, Outcome::Denied, exchange);
-                let outcome = decision.answer.outcome().unwrap_or(Outcome::Denied);
-                return Judged::Denied(outcome, told(&decision, exchange));
+                return denied(&decision, exchange);
             }
         }
         if let Answer::Unauthenticated(failure) = &decision.answer {
-            let path = decision.target.as_ref().map_or("/", |t| &*t.path);
-            let challenge = challenge(&request.headers, &http.authority, path);
-            let _ = answered(&decision, Outcome::Unauthenticated, exchange);
-            let outcome = cairn_filters::login::outcome(failure);
-            return Judged::Unauthenticated(outcome, failure.status.message(), challenge);
+            return unauthenticated(failure, &decision, &request.headers, http, exchange);
         }
         let random = fastrand::u64(..);
         let destination = match target.chain.backend(&decision, random) {
@@ -225,6 +220,28 @@ fn answered(decision: &Decision<'_>, failure: Outcome, exchange: &mut Exchange) 
         exchange.reason = decision.reason().map(|r| r.into_owned());
     }
     Judged::Answer(outcome)
+}
+
+/// The answer for a request whose token is refused.
+fn unauthenticated(
+    failure: &Failure,
+    decision: &Decision<'_>,
+    headers: &HeaderMap,
+    http: &HttpExchange,
+    exchange: &mut Exchange,
+) -> Judged {
+    let path = decision.target.as_ref().map_or("/", |t| &*t.path);
+    let challenge = challenge(headers, &http.authority, path);
+    let _ = answered(decision, Outcome::Unauthenticated, exchange);
+    let outcome = cairn_filters::login::outcome(failure);
+    Judged::Unauthenticated(outcome, failure.status.message(), challenge)
+}
+
+/// The answer for a request that policy denied, with the reason.
+fn denied(decision: &Decision<'_>, exchange: &mut Exchange) -> Judged {
+    let _ = answered(decision, Outcome::Denied, exchange);
+    let outcome = decision.answer.outcome().unwrap_or(Outcome::Denied);
+    Judged::Denied(outcome, told(decision, exchange))
 }
 
 /// What decided, and why, for a client that is to know.
