@@ -19,6 +19,13 @@ pub const REGEX_BYTES_MAX: usize = 1024 * 1024;
 /// Size in bytes of one `jwks` that stands in an object; a set of a hundred RSA keys has 50 KiB.
 pub const INLINE_JWKS_BYTES_MAX: usize = 256 * 1024;
 
+/// Points of one hash ring (`ringHash.minimumRingSize`): a ring is made anew with every change of the
+/// endpoints, and more points would make that slow and the spread no better.
+pub const RING_POINTS_MAX: u32 = 262_144;
+
+/// Entries of one Maglev table (`maglev.tableSize`), four bytes each: Envoy's limit.
+pub const MAGLEV_SIZE_MAX: u32 = 5_000_011;
+
 /// Comparisons that one lint makes; beyond it says that it stopped. A thousand policies of ten rules
 /// on one service have a million pairs of an ALLOW and a DENY rule.
 pub const LINT_COMPARISONS_MAX: usize = 2_000_000;

@@ -47,6 +47,7 @@ pub enum Kind {
     Pod,
     AuthorizationPolicy,
     RequestAuthentication,
+    DestinationRule,
     CiliumNetworkPolicy,
     CiliumClusterwideNetworkPolicy,
     /// Calico's.
@@ -82,6 +83,7 @@ impl Kind {
             Kind::Pod => "Pod",
             Kind::AuthorizationPolicy => "AuthorizationPolicy",
             Kind::RequestAuthentication => "RequestAuthentication",
+            Kind::DestinationRule => "DestinationRule",
             Kind::CiliumNetworkPolicy => "CiliumNetworkPolicy",
             Kind::CiliumClusterwideNetworkPolicy => "CiliumClusterwideNetworkPolicy",
             Kind::NetworkPolicy => "NetworkPolicy",

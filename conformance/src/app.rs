@@ -108,6 +108,13 @@ impl App {
         })
     }
 
+    /// An HTTP/1.1 server that answers 503 to everything, and closes.
+    pub fn http_failing(address: SocketAddr) -> Self {
+        Self::start(address, |stream, counts| {
+            Box::pin(serve_failure(stream, counts))
+        })
+    }
+
     /// An HTTP/1.1 server that answers with a half of a body and never goes on.
     pub fn http_stalling(address: SocketAddr) -> Self {
         Self::start(address, |stream, counts| {
@@ -242,6 +249,17 @@ async fn serve_once(name: Arc<str>, mut stream: TcpStream, counts: Arc<Counts>) 
         name.len()
     );
     let _ = stream.write_all(answer.as_bytes()).await;
+    let _ = stream.shutdown().await;
+}
+
+async fn serve_failure(mut stream: TcpStream, counts: Arc<Counts>) {
+    if read_head(&mut stream).await.is_none() {
+        return;
+    }
+    counts.requests.fetch_add(1, Ordering::Relaxed);
+    let answer =
+        b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    let _ = stream.write_all(answer).await;
     let _ = stream.shutdown().await;
 }
 

@@ -187,6 +187,76 @@ impl DestinationTunnel<'_> {
     }
 }
 
+/// Envoy with its own check of tokens, as Istio configures it: what it answers is the yardstick.
+#[derive(Debug)]
+pub struct TokenGate<'a> {
+    /// `iss`.
+    pub issuer: &'a str,
+    /// `aud`.
+    pub audience: &'a str,
+    /// JSON Web Key Set.
+    pub jwks: &'a str,
+}
+
+impl TokenGate<'_> {
+    /// Starts it; HTTP requests with a valid token, or with none, are answered 200.
+    pub async fn start(&self, ip: IpAddr, folder: &Path) -> (Process, SocketAddr) {
+        let listen = free_address(ip);
+        let listener = json!({
+            "name": "tokens",
+            "address": address(listen),
+            "filter_chains": [{ "filters": [{
+                "name": "envoy.filters.network.http_connection_manager",
+                "typed_config": self.connection_manager(),
+            }]}],
+        });
+        let unused = original_destination();
+        let envoy = start("token-gate", ip, vec![listener], unused, folder).await;
+        (envoy, listen)
+    }
+
+    fn connection_manager(&self) -> Value {
+        json!({
+            "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+            "stat_prefix": "tokens",
+            "http_filters": [
+                {
+                    "name": "envoy.filters.http.jwt_authn",
+                    "typed_config": {
+                        "@type": "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
+                        "providers": { "issuer": {
+                            "issuer": self.issuer,
+                            "audiences": [self.audience],
+                            "local_jwks": { "inline_string": self.jwks },
+                        }},
+                        "rules": [{
+                            "match": { "prefix": "/" },
+                            "requires": { "requires_any": { "requirements": [
+                                { "provider_name": "issuer" },
+                                { "allow_missing": {} },
+                            ]}},
+                        }],
+                    },
+                },
+                {
+                    "name": "envoy.filters.http.router",
+                    "typed_config": {
+                        "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
+                    },
+                },
+            ],
+            "route_config": { "virtual_hosts": [{
+                "name": "all",
+                "domains": ["*"],
+                "routes": [{
+                    "match": { "prefix": "/" },
+                    "direct_response": { "status": 200 },
+                }],
+            }]},
+        })
+    }
+}
+
 /// Whatever `ip:port` the authority of the CONNECT says.
 fn original_destination() -> Value {
     json!({

@@ -49,6 +49,10 @@ const WORKSPACE_IMPORTS: &[(&str, &[&str])] = &[
             "cairn-waypoint",
         ],
     ),
+    (
+        "cairn-fuzz",
+        &["cairn-config-schema", "cairn-authz", "cairn-filters"],
+    ),
 ];
 
 /// Crates whose code has no clock, socket, file, thread, randomness or async.
@@ -161,7 +165,7 @@ const CONFINED: &[Confined] = &[
 ];
 
 /// Crates that bring tests and measurements: clients and servers of their own, so not confined.
-const OUTSIDE: &[&str] = &["conformance", "benches"];
+const OUTSIDE: &[&str] = &["conformance", "benches", "fuzz"];
 
 fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -5,6 +5,7 @@
 
 pub mod authority;
 pub mod chain;
+pub mod connect;
 mod decision;
 pub mod grpc_timeout;
 pub mod header_change;

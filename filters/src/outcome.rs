@@ -195,6 +195,10 @@ impl Outcome {
         })
     }
 
+    const fn is_overload(self) -> bool {
+        matches!(self, Self::UpstreamOverflow)
+    }
+
     /// The answer to send.
     pub fn reply(self, grpc: bool) -> LocalReply {
         let row = self.row();
@@ -205,6 +209,7 @@ impl Outcome {
                 grpc_status: Some(row.grpc_status),
                 body: "",
                 grpc_message: row.body.trim_ascii_end(),
+                overloaded: self.is_overload(),
             }
         } else {
             LocalReply {
@@ -213,6 +218,7 @@ impl Outcome {
                 grpc_status: None,
                 body: row.body,
                 grpc_message: "",
+                overloaded: self.is_overload(),
             }
         }
     }
@@ -254,6 +260,8 @@ pub struct LocalReply {
     pub grpc_message: &'static str,
     /// Body.
     pub body: &'static str,
+    /// Says `x-envoy-overloaded: true`: a limit was reached, and trying again at once makes it worse.
+    pub overloaded: bool,
 }
 
 impl LocalReply {

@@ -9,10 +9,8 @@ use cairn_config_schema::snapshot::ConnectionLimits;
 /// What is limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Limited {
-    /// Connections to the endpoints.
+    /// TCP streams to the endpoints.
     Connections,
-    /// Requests that wait for a connection.
-    Pending,
     /// Requests in flight.
     Requests,
     /// Retries in flight.
@@ -21,18 +19,12 @@ pub enum Limited {
 
 impl Limited {
     /// All of them.
-    pub const ALL: [Self; 4] = [
-        Self::Connections,
-        Self::Pending,
-        Self::Requests,
-        Self::Retries,
-    ];
+    pub const ALL: [Self; 3] = [Self::Connections, Self::Requests, Self::Retries];
 
     /// For logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Connections => "connections",
-            Self::Pending => "pending",
             Self::Requests => "requests",
             Self::Retries => "retries",
         }
@@ -42,7 +34,6 @@ impl Limited {
     pub fn most(self, limits: &ConnectionLimits) -> Option<u32> {
         match self {
             Self::Connections => limits.connections_max,
-            Self::Pending => limits.pending_max,
             Self::Requests => limits.requests_max,
             Self::Retries => limits.retries_max,
         }
@@ -51,7 +42,7 @@ impl Limited {
 
 /// What a cluster is taking, shared by all workers.
 #[derive(Debug, Default)]
-pub struct Breaker([Gauge; 4]);
+pub struct Breaker([Gauge; 3]);
 
 #[derive(Debug, Default)]
 struct Gauge {
@@ -95,10 +86,9 @@ impl Breaker {
     }
 
     fn gauge(&self, kind: Limited) -> &Gauge {
-        let [connections, pending, requests, retries] = &self.0;
+        let [connections, requests, retries] = &self.0;
         match kind {
             Limited::Connections => connections,
-            Limited::Pending => pending,
             Limited::Requests => requests,
             Limited::Retries => retries,
         }

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use cairn_config_schema::snapshot::{ClusterKey, ClusterSettings, Endpoint};
@@ -12,7 +12,7 @@ use rustc_hash::FxHashMap;
 use crate::balance::{Choice, EndpointSet, mix};
 use crate::breaker::{Breaker, Limited, Permit};
 use crate::budget::{Budget, InFlight};
-use crate::ejection::{self, AnswerKind, EjectionEvent};
+use crate::ejection::{self, AnswerKind, EjectionEvent, Ejections};
 use crate::endpoint::LiveEndpoint;
 
 /// A service port as a load-balancing target.
@@ -22,6 +22,9 @@ pub struct Cluster {
     set: ArcSwap<EndpointSet>,
     active: Arc<AtomicU32>,
     breaker: Arc<Breaker>,
+    ejections: Ejections,
+    /// When the last sweep was.
+    swept_ms: AtomicU64,
     budget: Arc<Budget>,
 }
 
@@ -42,6 +45,8 @@ impl Cluster {
             key,
             active,
             breaker: Arc::default(),
+            ejections: Ejections::default(),
+            swept_ms: AtomicU64::new(now_ms),
             budget: Arc::default(),
         }
     }
@@ -111,22 +116,34 @@ impl Cluster {
         let set = self.set.load();
         let rules = set.settings.outlier_detection.as_ref()?;
         let event = ejection::record(rules, &set.all, endpoint, answer, now_ms);
-        if let Some(EjectionEvent::Ejected { .. }) = event {
+        if let Some(event) = &event {
+            self.ejections.count(event);
             set.health_changed();
         }
         event
     }
 
-    /// To be called every `interval_ms` of the outlier detection: lets endpoints come back, and
-    /// judges success rates.
+    /// Lets endpoints come back and judges success rates, if an interval of the outlier detection
+    /// has passed since the last time. To be called now and then, by one caller at a time.
     pub fn sweep(&self, now_ms: u64) -> Vec<EjectionEvent> {
         let set = self.set.load();
+        let since_ms = now_ms.saturating_sub(self.swept_ms.load(Ordering::Relaxed));
         let events = match &set.settings.outlier_detection {
+            Some(rules) if since_ms < rules.interval_ms => return Vec::new(),
             Some(rules) => ejection::sweep(rules, &set.all, now_ms),
             None => ejection::readmit_all(&set.all, now_ms),
         };
-        set.health_changed();
+        self.swept_ms.store(now_ms, Ordering::Relaxed);
+        if !events.is_empty() {
+            events.iter().for_each(|event| self.ejections.count(event));
+            set.health_changed();
+        }
         events
+    }
+
+    /// How often endpoints were ejected.
+    pub fn ejections(&self) -> &Ejections {
+        &self.ejections
     }
 }
 

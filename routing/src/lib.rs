@@ -21,7 +21,7 @@ pub use balance::{Choice, key_hash};
 pub use breaker::{Breaker, Limited, Permit};
 pub use budget::{Budget, InFlight};
 pub use cluster::Cluster;
-pub use ejection::{AnswerKind, EjectionCause, EjectionEvent, Health};
+pub use ejection::{AnswerKind, EjectionCause, EjectionEvent, Ejections, Health};
 pub use endpoint::{ActiveRequest, LiveEndpoint};
 pub use request::RequestParts;
 pub use retry::{Attempt, AttemptOutcome, RetryDecision, decide, http_status_of_grpc};

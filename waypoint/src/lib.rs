@@ -15,6 +15,7 @@ pub mod limits;
 pub mod listener;
 pub mod log;
 pub mod node;
+pub mod outliers;
 pub mod pki;
 pub mod proxy;
 pub mod publish;

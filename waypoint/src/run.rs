@@ -19,6 +19,7 @@ use crate::listener::accept;
 use crate::listener::admit::Refusal;
 use crate::listener::steered::PodListener;
 use crate::node::Beat;
+use crate::outliers;
 use crate::publish::{InForce, Publisher};
 use crate::source;
 use crate::telemetry::{self, counters};
@@ -102,6 +103,7 @@ pub fn start(settings: Settings) -> anyhow::Result<Running> {
     let reload = Arc::new(Notify::new());
     let watch = follow_config(&settings, &in_force)?;
     follow_keys(&settings, &in_force)?;
+    outliers::start(in_force.runtime.clone()).context("start outlier detection")?;
     let (in_flight, drain, stop) = (
         Arc::<InFlight>::default(),
         Drain::default(),
@@ -351,7 +353,7 @@ fn note_expiry(identity: &IdentitySource) {
 
 fn admin_state(settings: &Settings, in_force: &InForce, stop: &Arc<Notify>) -> AdminState {
     let runtime = in_force.runtime.clone();
-    let active = in_force.runtime.clone();
+    let live = in_force.runtime.clone();
     let stop = stop.clone();
     AdminState {
         readiness: in_force.readiness.clone(),
@@ -361,12 +363,7 @@ fn admin_state(settings: &Settings, in_force: &InForce, stop: &Arc<Notify>) -> A
         }),
         last_reload: in_force.last_reload.clone(),
         jwks: in_force.jwks.clone(),
-        active_requests: Box::new(move |key, address| {
-            let runtime = active.load();
-            let endpoints = runtime.cluster(key)?.endpoints();
-            let live = endpoints.iter().find(|e| e.endpoint.address == address)?;
-            Some(u64::from(live.active()))
-        }),
+        live_cluster: Box::new(move |key| live.load().cluster(key).cloned()),
         set_log_filter: Box::new(settings.set_log_filter),
         quit: Box::new(move || stop.notify_one()),
         registry: telemetry::metrics::registry().clone(),

@@ -14,7 +14,7 @@ use super::keys::{KeySet, KeySets};
 use super::locate::{Found, Place};
 use super::memory::{Digest, Memory};
 use super::status::Status;
-use super::verify::{Times, Unverified};
+use super::verify::{Budget, Times, Unverified};
 use crate::token::Token;
 
 /// The request authentications of one service, compiled. Immutable.
@@ -252,9 +252,14 @@ impl Authenticator {
         memory: &mut Memory,
         now_s: i64,
     ) -> Result<Login, Failure> {
+        let mut budget = Budget::new();
+        let verified: Result<Vec<_>, _> = found
+            .iter()
+            .map(|token| self.verify(token, keys, memory, now_s, &mut budget))
+            .collect();
+        memory.note_signatures(budget.spent());
         let mut login = Login::default();
-        for token in found {
-            let verified = self.verify(token, keys, memory, now_s)?;
+        for (token, verified) in found.iter().zip(verified?) {
             let forwarded = self
                 .rules
                 .get(verified.rule)
@@ -275,6 +280,7 @@ impl Authenticator {
         keys: &KeySets,
         memory: &mut Memory,
         now_s: i64,
+        budget: &mut Budget,
     ) -> Result<Arc<Verified>, Failure> {
         let mut hashed = digest::Context::new(&digest::SHA256);
         hashed.update(&self.id);
@@ -296,7 +302,7 @@ impl Authenticator {
                 continue;
             }
             let set = rule.keys(keys);
-            match token.check(&rule.rule, set, now_s) {
+            match token.check(&rule.rule, set, now_s, budget) {
                 Ok(()) => {
                     let times = token.times;
                     let (token, outputs) = token.taken(&rule.rule);

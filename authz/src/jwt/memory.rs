@@ -22,6 +22,7 @@ pub(super) type Digest = [u8; 32];
 pub struct Memory {
     young: Generation,
     old: Generation,
+    signatures: u64,
 }
 
 #[derive(Debug, Default)]
@@ -34,6 +35,15 @@ impl Memory {
     /// Remembers none.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Signatures that had to be checked so far.
+    pub fn signatures(&self) -> u64 {
+        self.signatures
+    }
+
+    pub(super) fn note_signatures(&mut self, checked: u64) {
+        self.signatures = self.signatures.saturating_add(checked);
     }
 
     /// How many are remembered.

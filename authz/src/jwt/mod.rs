@@ -11,6 +11,7 @@ mod keys;
 mod locate;
 mod memory;
 mod status;
+mod unique;
 mod verify;
 
 pub use authenticate::{Authenticator, Failure, Login, Request};
@@ -24,6 +25,10 @@ pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
 
 /// How far our clock and the issuer's may differ, in seconds (specs/istio-waypoint.md 4.9).
 pub const CLOCK_SKEW_S: i64 = 60;
+
+/// Signatures checked for one request: several tokens, issuers and keys multiply. Two tokens that name no
+/// key, against sets as large as are tried, fit. Beyond, the request is refused.
+pub const SIGNATURES_PER_REQUEST_MAX: usize = 2 * KEYS_TRIED_MAX;
 
 /// Tokens looked at in one request; more are refused. Each may cost a signature.
 pub const TOKENS_PER_REQUEST_MAX: usize = 4;

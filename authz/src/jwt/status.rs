@@ -26,11 +26,12 @@ pub enum Status {
     NoSuchKey,
     BadSignature,
     TooMany,
+    TooManySignatures,
 }
 
 impl Status {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Form,
         Self::HeaderBase64,
         Self::HeaderJson,
@@ -52,6 +53,7 @@ impl Status {
         Self::NoSuchKey,
         Self::BadSignature,
         Self::TooMany,
+        Self::TooManySignatures,
     ];
 
     /// Body of the answer.
@@ -79,7 +81,7 @@ impl Status {
             Self::NoKeys => "Jwks remote fetch is failed",
             Self::NoSuchKey => "Jwks doesn't have key to match kid or alg from Jwt",
             Self::BadSignature => "Jwt verification fails",
-            Self::TooMany => "Found multiple Jwt tokens",
+            Self::TooMany | Self::TooManySignatures => "Found multiple Jwt tokens",
         }
     }
 

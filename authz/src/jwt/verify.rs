@@ -12,8 +12,34 @@ use serde_json::{Map, Value};
 
 use super::keys::KeySet;
 use super::status::Status;
-use super::{CLOCK_SKEW_S, KEYS_TRIED_MAX, TOKEN_BYTES_MAX};
+use super::unique::Unique;
+use super::{CLOCK_SKEW_S, KEYS_TRIED_MAX, SIGNATURES_PER_REQUEST_MAX, TOKEN_BYTES_MAX};
 use crate::token::Token;
+
+/// Signatures that may still be checked for a request.
+#[derive(Debug)]
+pub(super) struct Budget {
+    left: usize,
+}
+
+impl Budget {
+    /// That of a request that has spent nothing.
+    pub(super) fn new() -> Self {
+        Self {
+            left: SIGNATURES_PER_REQUEST_MAX,
+        }
+    }
+
+    fn spend(&mut self) -> Result<(), Status> {
+        self.left = self.left.checked_sub(1).ok_or(Status::TooManySignatures)?;
+        Ok(())
+    }
+
+    /// How many were checked.
+    pub(super) fn spent(&self) -> u64 {
+        SIGNATURES_PER_REQUEST_MAX.saturating_sub(self.left) as u64
+    }
+}
 
 /// A token whose form is right and whose signature nobody has looked at.
 #[derive(Debug)]
@@ -106,6 +132,7 @@ impl<'a> Unverified<'a> {
         rule: &JwtRule,
         keys: Option<&KeySet>,
         now_s: i64,
+        budget: &mut Budget,
     ) -> Result<(), Status> {
         if self.issuer.is_empty() || self.issuer != *rule.issuer {
             return Err(Status::UnknownIssuer);
@@ -134,10 +161,13 @@ impl<'a> Unverified<'a> {
             return Err(Status::NoSuchKey);
         }
         let message = self.message.as_bytes();
-        match candidates.any(|key| key.verifies(message, self.signature, self.algorithm)) {
-            true => Ok(()),
-            false => Err(Status::BadSignature),
+        for key in candidates {
+            budget.spend()?;
+            if key.verifies(message, self.signature, self.algorithm) {
+                return Ok(());
+            }
         }
+        Err(Status::BadSignature)
     }
 
     /// The token and the headers that a rule writes from it. To be asked once `check` has passed.
@@ -187,7 +217,7 @@ fn algorithm(header: &Map<String, Value>) -> Result<Algorithm, Status> {
 fn object(part: &str, base64: Status, json: Status) -> Result<Map<String, Value>, Status> {
     let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| base64)?;
     match serde_json::from_slice(&bytes) {
-        Ok(Value::Object(members)) => Ok(members),
+        Ok(Unique(Value::Object(members))) => Ok(members),
         _ => Err(json),
     }
 }

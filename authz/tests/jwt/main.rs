@@ -9,6 +9,8 @@
     clippy::indexing_slicing
 )]
 
+mod budget;
+
 use std::sync::Arc;
 
 use base64::Engine;

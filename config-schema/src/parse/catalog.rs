@@ -27,7 +27,7 @@ pub(crate) enum Class {
 }
 
 /// Group, versions and kind of what Cairn reads; `v1beta1` objects have the fields of `v1`.
-const READ: [(&str, &[&str], Kind); 18] = [
+const READ: [(&str, &[&str], Kind); 19] = [
     (GATEWAY_API, &["v1", "v1beta1"], Kind::GatewayClass),
     (GATEWAY_API, &["v1", "v1beta1"], Kind::Gateway),
     (GATEWAY_API, &["v1", "v1beta1"], Kind::HTTPRoute),
@@ -38,6 +38,11 @@ const READ: [(&str, &[&str], Kind); 18] = [
     ("discovery.k8s.io", &["v1"], Kind::EndpointSlice),
     (SECURITY, &["v1", "v1beta1"], Kind::AuthorizationPolicy),
     (SECURITY, &["v1", "v1beta1"], Kind::RequestAuthentication),
+    (
+        ISTIO_NETWORKING,
+        &["v1", "v1beta1", "v1alpha3"],
+        Kind::DestinationRule,
+    ),
     (CILIUM, &["v2"], Kind::CiliumNetworkPolicy),
     (CILIUM, &["v2"], Kind::CiliumClusterwideNetworkPolicy),
     (CALICO, &["v3"], Kind::NetworkPolicy),
@@ -56,16 +61,11 @@ const KUBE_NETWORKING: &str = "networking.k8s.io";
 
 /// Group, kind and effect of what is not enforced. An empty kind stands for every kind of the
 /// group that is not listed otherwise.
-const NOT_ENFORCED: [(&str, &str, &str); 17] = [
+const NOT_ENFORCED: [(&str, &str, &str); 16] = [
     (
         ISTIO_NETWORKING,
         "VirtualService",
         "its routes are not in force",
-    ),
-    (
-        ISTIO_NETWORKING,
-        "DestinationRule",
-        "its traffic policy and subsets are not in force",
     ),
     (
         ISTIO_NETWORKING,
@@ -246,6 +246,7 @@ fn expected_versions(kind: Kind) -> &'static str {
         Kind::GatewayClass | Kind::Gateway | Kind::HTTPRoute => {
             "gateway.networking.k8s.io/v1 or gateway.networking.k8s.io/v1beta1"
         }
+        Kind::DestinationRule => "networking.istio.io/v1, v1beta1 or v1alpha3",
         Kind::Namespace | Kind::Service | Kind::Pod | Kind::ConfigMap => "v1",
         Kind::EndpointSlice => "discovery.k8s.io/v1",
         Kind::CiliumNetworkPolicy | Kind::CiliumClusterwideNetworkPolicy => "cilium.io/v2",

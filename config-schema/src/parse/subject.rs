@@ -21,6 +21,7 @@ use crate::origin::{Kind, Origin};
 use crate::resources::authentication::RequestAuthenticationSpec;
 use crate::resources::calico::{CalicoPolicySpec, TierSpec};
 use crate::resources::cilium::CiliumPolicySpec;
+use crate::resources::destination_rule::DestinationRuleSpec;
 use crate::resources::gateway_api::{GatewayClassSpec, GatewaySpec, HttpRouteSpec};
 use crate::resources::istio::AuthorizationPolicySpec;
 use crate::resources::kube::NetworkPolicySpec;
@@ -63,6 +64,7 @@ pub(super) fn read(
             subject.settle(spec)
         }
         Kind::RequestAuthentication => subject.optional::<RequestAuthenticationSpec>(),
+        Kind::DestinationRule => subject.optional::<DestinationRuleSpec>(),
         Kind::NetworkPolicy => {
             let spec = subject.calico();
             subject.settle(spec)

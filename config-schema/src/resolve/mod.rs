@@ -10,6 +10,7 @@ mod calico_staged;
 mod cilium_http;
 mod cilium_peers;
 mod cilium_ports;
+mod destination_rules;
 mod dry_run;
 mod endpoints;
 mod kube_network;
@@ -31,6 +32,8 @@ mod route_rules;
 mod route_traffic;
 mod routes;
 mod services;
+mod traffic_policy;
+mod traffic_policy_values;
 mod trust_domains;
 mod waypoint;
 mod workloads;
@@ -115,6 +118,13 @@ pub fn resolve(resources: &Resources, options: &Options) -> Snapshot {
         &mut findings,
     );
 
+    let cluster_settings = destination_rules::resolve(
+        resources,
+        &mesh,
+        waypoint.as_ref(),
+        &services,
+        &mut findings,
+    );
     let network = network::resolve(resources, &clusters, &pods, &mut findings);
 
     let kube_network = kube_network::resolve(resources, &mut findings);
@@ -133,7 +143,7 @@ pub fn resolve(resources: &Resources, options: &Options) -> Snapshot {
             .collect(),
         workloads: pods.by_address,
         clusters,
-        cluster_settings: Default::default(),
+        cluster_settings,
         network,
         kube_network,
         ztunnel,

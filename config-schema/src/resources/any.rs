@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{
-    Clusterwide, Loaded, Object, Resources, Staged, authentication, calico, cilium, gateway_api,
-    istio, kube,
+    Clusterwide, Loaded, Object, Resources, Staged, authentication, calico, cilium,
+    destination_rule, gateway_api, istio, kube,
 };
 use crate::origin::{ObjectKey, Origin};
 
@@ -128,6 +128,7 @@ kinds! {
     Pod: kube::PodSpec => pods,
     AuthorizationPolicy: istio::AuthorizationPolicySpec => authorization_policies,
     RequestAuthentication: authentication::RequestAuthenticationSpec => request_authentications,
+    DestinationRule: destination_rule::DestinationRuleSpec => destination_rules,
     CiliumNetworkPolicy: cilium::CiliumPolicySpec => cilium_policies,
     CiliumClusterwideNetworkPolicy: Clusterwide<cilium::CiliumPolicySpec> => cilium_clusterwide_policies,
     NetworkPolicy: calico::CalicoPolicySpec => calico_policies,

@@ -7,6 +7,7 @@ mod any;
 pub mod authentication;
 pub mod calico;
 pub mod cilium;
+pub mod destination_rule;
 pub(crate) mod dry_run;
 pub mod gateway_api;
 pub mod istio;
@@ -174,6 +175,8 @@ pub struct Resources {
     /// RequestAuthentications.
     pub request_authentications:
         BTreeMap<ObjectKey, Loaded<authentication::RequestAuthenticationSpec>>,
+    /// DestinationRules.
+    pub destination_rules: BTreeMap<ObjectKey, Loaded<destination_rule::DestinationRuleSpec>>,
     /// NetworkPolicies of Calico.
     pub calico_policies: BTreeMap<ObjectKey, Loaded<calico::CalicoPolicySpec>>,
     /// NetworkPolicies of Kubernetes itself; the CNI's to enforce.
@@ -198,7 +201,7 @@ pub struct Resources {
 /// The broken objects of every kind, for summaries.
 impl Resources {
     /// Number of objects in force, by kind.
-    pub fn counts(&self) -> [(Kind, usize); 18] {
+    pub fn counts(&self) -> [(Kind, usize); 19] {
         [
             (Kind::GatewayClass, self.gateway_classes.len()),
             (Kind::Gateway, self.gateways.len()),
@@ -217,6 +220,7 @@ impl Resources {
                 Kind::RequestAuthentication,
                 self.request_authentications.len(),
             ),
+            (Kind::DestinationRule, self.destination_rules.len()),
             (Kind::NetworkPolicy, self.calico_policies.len()),
             (Kind::KubeNetworkPolicy, self.kube_network_policies.len()),
             (Kind::GlobalNetworkPolicy, self.calico_global_policies.len()),

@@ -8,6 +8,7 @@ use http::header::HeaderName;
 use serde::Serialize;
 
 use super::route::as_display;
+use crate::origin::Origin;
 
 /// Everything that holds for one cluster. The default is what an undecorated Service gets.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -18,6 +19,14 @@ pub struct ClusterSettings {
     pub outlier_detection: Option<OutlierDetection>,
     /// What the cluster takes at once.
     pub limits: ConnectionLimits,
+    /// How long a connection to an endpoint may take to come about, in milliseconds. `None`: as the
+    /// mesh configuration says.
+    pub connect_timeout_ms: Option<u64>,
+    /// Set when nothing may be sent there, for this reason: the configuration asks for more safety
+    /// than Cairn can give.
+    pub refused: Option<Arc<str>>,
+    /// The DestinationRule all this is from.
+    pub origin: Option<Origin>,
 }
 
 /// Which endpoint a request goes to.
@@ -143,13 +152,12 @@ pub struct SuccessRate {
     pub stdev_factor_thousandths: u32,
 }
 
-/// What a cluster takes at once, each worker's share of it included. `None`: without limit.
+/// What a cluster takes at once, from all workers together. `None`: without limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ConnectionLimits {
-    /// Connections to its endpoints (`connectionPool.tcp.maxConnections`).
+    /// TCP streams to its endpoints (`connectionPool.tcp.maxConnections`). Requests have limits of
+    /// their own: over HTTP/2 they share connections, and none waits for another.
     pub connections_max: Option<u32>,
-    /// Requests that wait for a connection (`http1MaxPendingRequests`).
-    pub pending_max: Option<u32>,
     /// Requests in flight (`http2MaxRequests`).
     pub requests_max: Option<u32>,
     /// Retries in flight (`maxRetries`).

@@ -6,6 +6,7 @@
 
 mod attachment;
 mod broken_policies;
+mod destination_rules;
 mod endpoints;
 mod findings;
 mod l7_ports;

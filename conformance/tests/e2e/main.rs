@@ -10,6 +10,7 @@
 )]
 
 mod change;
+mod destination_rule;
 mod dry_run;
 mod ipv6;
 mod laboratory;

@@ -28,7 +28,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(2);
 #[tokio::test]
 async fn ten_thousand_streams_are_judged_again_while_requests_are_answered() {
     let _alone = ALONE.lock().await;
-    allow_descriptors(4 * STREAMS as u64 + 4_000);
+    allow_descriptors(2 * STREAMS as u64 + 4_000);
     let mut lab = Lab::new();
     lab.service("web", &[Port::new("http", 80)]);
     lab.service("quiet", &[Port::new("tcp", 7)]);

@@ -3,13 +3,10 @@
 
 use std::sync::Arc;
 
+use cairn_config_schema::limits::RING_POINTS_MAX;
 use xxhash_rust::xxh64::xxh64;
 
 use crate::endpoint::LiveEndpoint;
-
-/// Points of one circle, unless the weights add up to more. A circle is made anew with every change of
-/// the endpoints; more points would make that slow and the spread no better.
-const POINTS_MAX: u64 = 1 << 18;
 
 #[derive(Debug)]
 pub(super) struct Ring(Box<[(u64, u32)]>);
@@ -21,7 +18,7 @@ impl Ring {
         // A power of two, so that the number of endpoints seldom changes what each of them has: more
         // points for one are keys taken from another.
         let each = u64::from(points_min).div_ceil(total).next_power_of_two();
-        let each = each.min(POINTS_MAX / total).max(1);
+        let each = each.min(u64::from(RING_POINTS_MAX) / total).max(1);
         let mut points = Vec::new();
         for (at, member) in members.iter().enumerate() {
             let own = each * weight(member);

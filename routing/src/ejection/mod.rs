@@ -46,6 +46,14 @@ pub enum EjectionCause {
 }
 
 impl EjectionCause {
+    /// All of them.
+    pub const ALL: [Self; 4] = [
+        Self::Consecutive5xx,
+        Self::ConsecutiveGatewayErrors,
+        Self::ConsecutiveLocalOriginFailures,
+        Self::SuccessRate,
+    ];
+
     /// As in Envoy's outlier event log, for logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -53,6 +61,33 @@ impl EjectionCause {
             Self::ConsecutiveGatewayErrors => "consecutive_gateway_failure",
             Self::ConsecutiveLocalOriginFailures => "consecutive_local_origin_failure",
             Self::SuccessRate => "success_rate",
+        }
+    }
+}
+
+/// How often endpoints of a cluster were ejected, by cause.
+#[derive(Debug, Default)]
+pub struct Ejections([AtomicU64; 4]);
+
+impl Ejections {
+    /// Ejections for a cause so far.
+    pub fn of(&self, cause: EjectionCause) -> u64 {
+        self.counter(cause).load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count(&self, event: &EjectionEvent) {
+        if let EjectionEvent::Ejected { cause, .. } = event {
+            self.counter(*cause).fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn counter(&self, cause: EjectionCause) -> &AtomicU64 {
+        let [errors, gateway, local, rate] = &self.0;
+        match cause {
+            EjectionCause::Consecutive5xx => errors,
+            EjectionCause::ConsecutiveGatewayErrors => gateway,
+            EjectionCause::ConsecutiveLocalOriginFailures => local,
+            EjectionCause::SuccessRate => rate,
         }
     }
 }

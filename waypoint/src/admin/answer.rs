@@ -142,6 +142,7 @@ pub fn answer<B>(
 fn metrics(asked: &Asked<'_>) -> Response<Body> {
     let pieces = Exposition::new(asked.state.registry.clone());
     let pieces = pieces.with(asked.state.jwks.families());
+    let pieces = pieces.with(clusters::families(asked.state));
     let frames = stream::iter(pieces.map(|piece| Ok::<_, Infallible>(Frame::data(piece))));
     let body = BodyExt::boxed(StreamBody::new(frames));
     typed(StatusCode::OK, exposition::CONTENT_TYPE, body)

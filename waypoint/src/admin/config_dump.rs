@@ -119,7 +119,7 @@ fn dump<'a>(
         waypoint: snapshot.waypoint.as_ref(),
         services: snapshot.services.values().map(|s| &**s).collect(),
         workloads: workloads.into_values().map(|w| &**w).collect(),
-        clusters: clusters::list(snapshot, &*state.active_requests),
+        clusters: clusters::list(snapshot, &*state.live_cluster),
         authentications: &snapshot.authentications,
         keys: keys(&state.jwks),
     }

@@ -13,7 +13,7 @@ mod state;
 
 pub use readiness::{NotReady, Readiness};
 pub use server::{Addresses, Server, Surface};
-pub use state::{ActiveRequests, AdminState, Reload, SetLogFilter};
+pub use state::{AdminState, LiveCluster, Reload, SetLogFilter};
 
 #[cfg(test)]
 mod tests;

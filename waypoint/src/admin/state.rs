@@ -1,12 +1,12 @@
 //! What the endpoints show and may do, as the rest of the process hands it to them.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use cairn_config_schema::snapshot::{ClusterKey, Snapshot};
+use cairn_routing::Cluster;
 
 use super::readiness::Readiness;
 use crate::jwks::Jwks;
@@ -23,8 +23,8 @@ pub struct Reload {
     pub outcome: Result<u64, String>,
 }
 
-/// Requests and streams that an endpoint of a cluster has now; `None` when it is not known.
-pub type ActiveRequests = dyn Fn(&ClusterKey, SocketAddr) -> Option<u64> + Send + Sync;
+/// The cluster that requests are balanced over now; `None` when there is none.
+pub type LiveCluster = dyn Fn(&ClusterKey) -> Option<Arc<Cluster>> + Send + Sync;
 
 /// Sets the filter of the process's own log, `info` or `cairn=debug,h2=warn`; the error says what
 /// is wrong with it.
@@ -40,8 +40,8 @@ pub struct AdminState {
     pub last_reload: Arc<ArcSwapOption<Reload>>,
     /// Keys that verify tokens, for `/config_dump` and `/metrics`.
     pub jwks: Arc<Jwks>,
-    /// Asked by `/clusters` and `/config_dump`.
-    pub active_requests: Box<ActiveRequests>,
+    /// Asked by `/clusters`, `/config_dump` and `/metrics`.
+    pub live_cluster: Box<LiveCluster>,
     /// Called by `/logging`.
     pub set_log_filter: Box<SetLogFilter>,
     /// Begins to drain, as SIGTERM does.

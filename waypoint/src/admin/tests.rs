@@ -10,13 +10,16 @@ use cairn_config_schema::diagnostics::{Code, Diagnostic};
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::origin::ObjectKey;
 use cairn_config_schema::snapshot::{
-    Binding, ClusterKey, Endpoint, Service, Snapshot, Workload, WorkloadType,
+    Binding, ClusterKey, ClusterSettings, Endpoint, OutlierDetection, Service, Snapshot, Workload,
+    WorkloadType,
 };
+use cairn_routing::{AnswerKind, Cluster, Limited};
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
 
 use super::answer::{Body, answer};
 use super::*;
+use crate::clock::now_ms;
 use crate::telemetry::series::Registry;
 
 /// A page as a client sees it.
@@ -40,7 +43,7 @@ fn state() -> AdminState {
         snapshot: Box::new(move || Some(snapshot.clone())),
         last_reload: Arc::default(),
         jwks: Arc::default(),
-        active_requests: Box::new(|key, _| (key.port == 80).then_some(7)),
+        live_cluster: Box::new(|key| (key.port == 80).then(|| busy_cluster(key))),
         set_log_filter: Box::new(|filter| match filter {
             "info" => Ok(()),
             _ => Err("no such level".to_owned()),
@@ -48,6 +51,44 @@ fn state() -> AdminState {
         quit: Box::new(|| {}),
         registry: Arc::new(Registry::new(10, "Kubernetes")),
     }
+}
+
+/// The cluster of the only endpoint, which has seven requests and was ejected for five bad answers.
+fn busy_cluster(key: &ClusterKey) -> Arc<Cluster> {
+    let snapshot = snapshot();
+    let settings = snapshot.cluster_settings.get(key).cloned();
+    let endpoints = &snapshot.clusters[key];
+    let cluster = Arc::new(Cluster::new(
+        key.clone(),
+        endpoints,
+        settings.unwrap(),
+        now_ms(),
+    ));
+    let endpoint = cluster.endpoints()[0].clone();
+    (0..7).for_each(|_| std::mem::forget(endpoint.begin()));
+    (0..5).for_each(|_| drop(cluster.record(&endpoint, AnswerKind::Status(503), now_ms())));
+    std::mem::forget(cluster.admit(Limited::Requests));
+    assert!(cluster.admit(Limited::Requests).is_none());
+    cluster
+}
+
+fn limits_and_outliers() -> ClusterSettings {
+    let mut settings = ClusterSettings {
+        outlier_detection: Some(OutlierDetection {
+            consecutive_5xx: 5,
+            consecutive_gateway_errors: 0,
+            split_local_origin: false,
+            consecutive_local_origin_failures: 5,
+            success_rate: None,
+            interval_ms: 10_000,
+            base_ejection_ms: 30_000,
+            ejection_max_ms: 300_000,
+            ejected_percent_max: 10,
+        }),
+        ..ClusterSettings::default()
+    };
+    settings.limits.requests_max = Some(1);
+    settings
 }
 
 /// A service with one pod that has two addresses.
@@ -102,6 +143,12 @@ fn snapshot() -> Snapshot {
             .clusters
             .insert(cluster, Arc::from([endpoint(workload)]));
     }
+    let limited = ClusterKey {
+        service: key,
+        port: 80,
+    };
+    let settings = Arc::new(limits_and_outliers());
+    snapshot.cluster_settings.insert(limited, settings);
     snapshot
 }
 
@@ -232,19 +279,23 @@ fn the_dump_tells_of_a_failed_reload_and_what_was_kept() {
 
 #[test]
 fn clusters_show_endpoints_and_what_they_do() {
-    let clusters = ask(&Arc::new(state()), Surface::Admin, "GET", "/clusters").json();
+    let mut clusters = ask(&Arc::new(state()), Surface::Admin, "GET", "/clusters").json();
+    let settings = clusters[0].as_object_mut().unwrap().remove("settings");
+    assert_eq!(settings.unwrap()["limits"]["requests_max"], 1);
     assert_eq!(
         clusters,
         serde_json::json!([
             {
                 "cluster": "shop/web:80",
                 "hostname": "web.shop.svc.cluster.local",
+                "limits": {"requests": {"taken": 1, "max": 1, "overflows": 1}},
                 "endpoints": [{
                     "address": "10.0.0.9:8080",
                     "pod": "shop/web-1",
                     "workload": "web",
                     "hbone_identity": "spiffe://cluster.local/ns/shop/sa/web",
                     "active_requests": 7,
+                    "ejected": {"since_s": 0, "times": 1},
                 }],
             },
             {
@@ -260,6 +311,22 @@ fn clusters_show_endpoints_and_what_they_do() {
             },
         ])
     );
+}
+
+#[test]
+fn a_scrape_shows_ejections_and_limits_of_destinations_that_have_them() {
+    let text = ask(&Arc::new(state()), Surface::Metrics, "GET", "/metrics").text;
+    for line in [
+        "cairn_endpoints_ejected{destination=\"shop/web:80\"} 1",
+        "cairn_endpoint_ejections_total{destination=\"shop/web:80\",cause=\"consecutive_5xx\"} 1",
+        "cairn_endpoint_ejections_total{destination=\"shop/web:80\",cause=\"success_rate\"} 0",
+        "cairn_destination_limit_taken{destination=\"shop/web:80\",limit=\"requests\"} 1",
+        "cairn_destination_limit_max{destination=\"shop/web:80\",limit=\"requests\"} 1",
+        "cairn_destination_limit_overflows_total{destination=\"shop/web:80\",limit=\"requests\"} 1",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line}\n{text}");
+    }
+    assert!(!text.contains("shop/web:81"), "nothing is limited there");
 }
 
 #[test]

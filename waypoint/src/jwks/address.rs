@@ -5,8 +5,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Addresses at which clouds tell machines their secrets, beside the link-local ones.
-const METADATA: [IpAddr; 4] = [
+/// Addresses at which clouds tell machines their secrets.
+const METADATA: [IpAddr; 5] = [
+    // Nearly everybody
+    IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
     // Alibaba Cloud
     IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
     // Oracle Cloud
@@ -18,13 +20,14 @@ const METADATA: [IpAddr; 4] = [
 ];
 
 /// Why keys are not fetched from an address. `None`: they may be. Private addresses may: that is where
-/// identity providers of a cluster are.
-pub fn forbidden(address: IpAddr) -> Option<&'static str> {
+/// identity providers of a cluster are. `allow_local` leaves only metadata forbidden.
+pub fn forbidden(address: IpAddr, allow_local: bool) -> Option<&'static str> {
     let address = embedded(address);
     if METADATA.contains(&address) {
         return Some("a metadata address");
     }
     match address {
+        _ if allow_local => None,
         IpAddr::V4(v4) => of_v4(v4),
         IpAddr::V6(v6) => of_v6(v6),
     }
@@ -101,7 +104,7 @@ mod tests {
             "2002:7f00:1::",
         ] {
             let address: IpAddr = text.parse().unwrap();
-            assert!(forbidden(address).is_some(), "{text}");
+            assert!(forbidden(address, false).is_some(), "{text}");
         }
         for text in [
             "10.96.0.10",
@@ -111,7 +114,17 @@ mod tests {
             "2001:db8::1",
         ] {
             let address: IpAddr = text.parse().unwrap();
-            assert_eq!(forbidden(address), None, "{text}");
+            assert_eq!(forbidden(address, false), None, "{text}");
+        }
+        for (text, allowed) in [
+            ("127.0.0.1", true),
+            ("fe80::1", true),
+            ("169.254.169.254", false),
+            ("::ffff:169.254.169.254", false),
+            ("fd00:ec2::254", false),
+        ] {
+            let address: IpAddr = text.parse().unwrap();
+            assert_eq!(forbidden(address, true).is_none(), allowed, "{text}");
         }
     }
 }

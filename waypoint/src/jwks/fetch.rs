@@ -161,7 +161,7 @@ impl Fetcher {
     }
 
     fn refuses(&self, address: SocketAddr) -> Option<&'static str> {
-        forbidden(address.ip()).filter(|_| !self.allow_local)
+        forbidden(address.ip(), self.allow_local)
     }
 }
 

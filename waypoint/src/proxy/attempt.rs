@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 use cairn_config_schema::snapshot::{AppProtocol, Timeouts};
 use cairn_filters::chain::Destination;
 use cairn_filters::grpc_timeout::{self, GRPC_TIMEOUT};
-use cairn_filters::outcome::Outcome;
-use cairn_routing::{AttemptOutcome, Choice};
+use cairn_routing::{AnswerKind, AttemptOutcome, http_status_of_grpc};
 use http::header::{HeaderName, HeaderValue};
 use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -16,13 +15,13 @@ use pingora_error::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
+use super::balance;
 use super::connector::HttpVersion;
 use super::context::{Plan, RequestContext};
 use super::deadline::{Expired, RequestTime};
 use super::endpoint_stream::deadline_of;
 use super::http::Gate;
 use super::retry::{self, RETRIED_ANSWER};
-use crate::clock::now_ms;
 use crate::runtime::{Runtime, Target};
 use crate::telemetry::exchange::Exchange;
 
@@ -97,22 +96,23 @@ pub(super) async fn next_peer(gate: &Gate, ctx: &mut RequestContext) -> Result<B
     };
     ctx.time.begin_attempt(now);
     ctx.in_flight.get_or_insert_with(|| plan.cluster.enter());
-    let Some(live) = plan
-        .cluster
-        .pick(&Choice::new(fastrand::u64(..), &ctx.tried, now_ms()))
-    else {
-        ctx.outcome = Some(Outcome::NoEndpoint);
-        return Error::e_explain(
-            ErrorType::ConnectError,
-            format!("{} has no endpoint", plan.cluster.key()),
-        );
+    ctx.permit = None;
+    let (live, permit) = match balance::choose(&plan.cluster, plan.key.hash, &ctx.tried) {
+        Ok(chosen) => chosen,
+        Err((outcome, reason)) => {
+            ctx.outcome = Some(outcome);
+            return Error::e_explain(ErrorType::ConnectError, reason);
+        }
     };
+    ctx.permit = Some(permit);
     ctx.tried.push(live.endpoint.address);
     if let Some(exchange) = &mut ctx.exchange {
         exchange.attempts += 1;
         exchange.endpoint = Some(live.endpoint.clone());
     }
-    let connect = Duration::from_millis(runtime.snapshot.mesh.connect_timeout_ms);
+    let connect = plan.cluster.settings().connect_timeout_ms;
+    let connect = connect.unwrap_or(runtime.snapshot.mesh.connect_timeout_ms);
+    let connect = Duration::from_millis(connect);
     let connect = ctx.time.left_of(now, connect);
     let egress = ctx.exchange.as_ref().and_then(|e| e.origin.egress());
     let destination = gate
@@ -158,6 +158,7 @@ pub(super) fn after_connect_failure(
     if let Some(exchange) = &mut ctx.exchange {
         exchange.upstream_failure = Some(super::error::words_of(&error).into());
     }
+    balance::record(ctx, AnswerKind::LocalFailure);
     let outcome = AttemptOutcome::ConnectFailed;
     let again = after_loss(session, ctx, outcome);
     error.set_retry(again);
@@ -184,6 +185,7 @@ pub(super) fn after_failure(
         error.set_retry(false);
         return error;
     }
+    balance::record(ctx, AnswerKind::LocalFailure);
     let idempotent = session.req_header().method.is_idempotent();
     let outcome = if session.response_written().is_some() {
         AttemptOutcome::PartlyAnswered
@@ -227,7 +229,15 @@ pub(super) fn after_answer(
         ctx.armed = None;
         return Ok(());
     }
-    if response.status.is_informational() || !retry::concerns(response, ctx) {
+    if response.status.is_informational() {
+        return Ok(());
+    }
+    // A gRPC call that is answered with messages tells how it went in its trailers.
+    if !retry::is_grpc(ctx) || response.headers.contains_key("grpc-status") {
+        let status = retry::status_of(response, ctx);
+        balance::record(ctx, AnswerKind::Status(status));
+    }
+    if !retry::concerns(response, ctx) {
         return Ok(());
     }
     let outcome = AttemptOutcome::Answered(retry::status_of(response, ctx));
@@ -235,6 +245,14 @@ pub(super) fn after_answer(
         true => Error::e_explain(RETRIED_ANSWER, "the answer was taken for a failure")
             .map_err(|error: Box<Error>| error.into_up()),
         false => Ok(()),
+    }
+}
+
+/// The trailers of an answer: of gRPC, how the call went.
+pub(super) fn after_trailers(grpc_status: Option<u32>, ctx: &RequestContext) {
+    if let Some(status) = grpc_status.filter(|_| retry::is_grpc(ctx)) {
+        let status = http_status_of_grpc(status).unwrap_or(200);
+        balance::record(ctx, AnswerKind::Status(status));
     }
 }
 

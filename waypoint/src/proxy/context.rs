@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use cairn_config_schema::snapshot::{RetryPolicy, RuleTraffic};
 use cairn_filters::chain::ResponseChanges;
 use cairn_filters::outcome::Outcome;
-use cairn_routing::{ActiveRequest, Cluster, InFlight, RuleRef};
+use cairn_routing::{ActiveRequest, Cluster, InFlight, Permit, RuleRef};
 
+use super::balance::HashKey;
 use super::connector::HttpVersion;
 use super::deadline::{Armed, RequestTime};
 use crate::drain::Held;
@@ -31,6 +32,10 @@ pub struct RequestContext {
     pub tried: Vec<SocketAddr>,
     /// The endpoint being tried, counted as busy.
     pub active: Option<ActiveRequest>,
+    /// The place of the present attempt under its destination's limit.
+    pub permit: Option<Permit>,
+    /// The place of a retry.
+    pub retry_permit: Option<Permit>,
     /// The request, counted in its destination's retry budget.
     pub in_flight: Option<InFlight>,
     /// When it must be over.
@@ -81,6 +86,8 @@ pub struct Plan {
     pub cluster: Arc<Cluster>,
     /// The rule that sent it there. `None`: no route is attached.
     pub rule: Option<RuleRef>,
+    /// What it is balanced by.
+    pub key: HashKey,
     /// HTTP version towards it.
     pub version: HttpVersion,
     /// Changes of the response header.

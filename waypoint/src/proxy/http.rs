@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use cairn_filters::outcome::Outcome;
+use http::header::SET_COOKIE;
 use http::{HeaderMap, StatusCode, Version};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
@@ -181,6 +182,9 @@ impl ProxyHttp for Gate {
         }
         if let Some(plan) = &ctx.plan {
             plan.response_changes.apply(&mut ResponseHeaders(response));
+            if let Some(cookie) = &plan.key.cookie {
+                response.append_header(SET_COOKIE, cookie.clone())?;
+            }
         }
         if response.status == StatusCode::SWITCHING_PROTOCOLS
             && let Some(request) = ctx.plan.as_mut().and_then(|plan| plan.upgrade.take())
@@ -202,6 +206,7 @@ impl ProxyHttp for Gate {
         if let Some(http) = ctx.exchange.as_mut().and_then(|e| e.http.as_mut()) {
             http.grpc_status = grpc_status(trailers).or(http.grpc_status);
         }
+        attempt::after_trailers(grpc_status(trailers), ctx);
         Ok(())
     }
 
@@ -268,6 +273,7 @@ impl ProxyHttp for Gate {
 
     async fn logging(&self, session: &mut Session, _: Option<&Error>, ctx: &mut RequestContext) {
         (ctx.active, ctx.armed, ctx.in_flight) = (None, None, None);
+        (ctx.permit, ctx.retry_permit) = (None, None);
         ctx.note_closure();
         let Some(mut exchange) = ctx.exchange.take() else {
             return;

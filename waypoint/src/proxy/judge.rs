@@ -8,6 +8,7 @@
 //! - judge: normalise, route, authorise;
 //! - answer here, or choose a backend and change the request.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use cairn_authz::Verdict;
@@ -15,12 +16,13 @@ use cairn_authz::jwt::Failure;
 use cairn_filters::chain::{Answer, Authenticated, Decision, Destination, RequestView};
 use cairn_filters::login::challenge;
 use cairn_filters::outcome::{Outcome, is_grpc};
-use cairn_routing::Found;
+use cairn_routing::{Cluster, Found};
 use http::header::{HeaderValue, USER_AGENT};
 use http::{HeaderMap, Version};
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
+use super::balance::{self, HashKey, Keyed};
 use super::context::{Plan, RequestContext};
 use super::headers::{self, RequestHeaders};
 use super::http::Gate;
@@ -152,15 +154,7 @@ impl Gate {
         let Some(cluster) = cluster else {
             return Judged::Answer(Outcome::InvalidBackend);
         };
-        if let Destination::Cluster {
-            key,
-            backend: Some(_),
-        } = destination
-        {
-            let service = runtime.snapshot.services.get(&key.service);
-            exchange.service = service.cloned().or(exchange.service.take());
-            exchange.service_port = key.port;
-        }
+        note_backend(exchange, destination, runtime);
         let upgrade = request.headers.contains_key(http::header::UPGRADE);
         let version = attempt::version(runtime, destination, target, http2 && !upgrade, upgrade);
         *plan = Some(Plan {
@@ -170,6 +164,7 @@ impl Gate {
             },
             response_changes: decision.response_changes(destination.backend()),
             version,
+            key: key_of(&cluster, http, &request.headers, peer.address.ip()),
             cluster,
             upgrade: upgrade.then(|| Box::new(upgrade_request(http, &request.headers, &login))),
         });
@@ -179,6 +174,35 @@ impl Gate {
             return Judged::Answer(Outcome::BrokenRule);
         }
         Judged::Forward
+    }
+}
+
+/// What the request is balanced by.
+fn key_of(
+    cluster: &Cluster,
+    http: &HttpExchange,
+    headers: &HeaderMap,
+    source_ip: IpAddr,
+) -> HashKey {
+    let query = http.path.split_once('?').map(|(_, query)| query);
+    let request = Keyed {
+        headers,
+        query,
+        source_ip,
+    };
+    balance::hash_key(cluster, &request)
+}
+
+/// Telemetry is told of the service that a route leads to.
+fn note_backend(exchange: &mut Exchange, destination: Destination<'_>, runtime: &Runtime) {
+    if let Destination::Cluster {
+        key,
+        backend: Some(_),
+    } = destination
+    {
+        let service = runtime.snapshot.services.get(&key.service);
+        exchange.service = service.cloned().or(exchange.service.take());
+        exchange.service_port = key.port;
     }
 }
 

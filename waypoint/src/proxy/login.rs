@@ -11,7 +11,7 @@ use pingora_http::RequestHeader;
 
 use super::headers::RequestHeaders;
 use crate::jwks::Jwks;
-use crate::telemetry::counters::{JWT_REFUSED, JWT_VALID};
+use crate::telemetry::counters::{JWT_REFUSED, JWT_SIGNATURES, JWT_VALID};
 
 thread_local! {
     /// One for each worker: a worker is a thread.
@@ -45,9 +45,14 @@ pub(super) fn authenticate(
     };
     let keys = jwks.load();
     let verify = |memory: &mut Memory| {
-        let now_s = now_s();
+        let (now_s, before) = (now_s(), memory.signatures());
         let login = chain.authenticate(&asked, &keys, memory, now_s);
-        (login, chain.try_token(&asked, &keys, memory, now_s))
+        let trial = chain.try_token(&asked, &keys, memory, now_s);
+        let checked = memory.signatures().saturating_sub(before);
+        if checked > 0 {
+            JWT_SIGNATURES.add(i64::try_from(checked).unwrap_or(i64::MAX));
+        }
+        (login, trial)
     };
     let (login, trial) = MEMORY.with(|memory| match memory.try_borrow_mut() {
         Ok(mut memory) => verify(&mut memory),

@@ -2,6 +2,7 @@
 //! and the only folder that knows it is this one.
 
 pub mod attempt;
+mod balance;
 pub mod connector;
 pub mod context;
 pub mod deadline;

@@ -12,6 +12,7 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// Sends a local reply. `close`: the connection must not be used again, because what follows on it
@@ -62,9 +63,12 @@ fn grpc_message(text: &str) -> HeaderValue {
 }
 
 fn header(reply: &LocalReply) -> Result<ResponseHeader> {
-    let mut header = ResponseHeader::build(reply.status, Some(6))?;
+    let mut header = ResponseHeader::build(reply.status, Some(7))?;
     if let Some(content_type) = reply.content_type {
         header.insert_header(CONTENT_TYPE, HeaderValue::from_static(content_type))?;
+    }
+    if reply.overloaded {
+        header.insert_header(OVERLOADED, HeaderValue::from_static("true"))?;
     }
     if let Some(status) = reply.grpc_status {
         header.insert_header(GRPC_STATUS, HeaderValue::from(u16::from(status)))?;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use cairn_config_schema::snapshot::RetryBudget;
 use cairn_routing::{
-    Attempt, AttemptOutcome, RetryDecision, decide, delay_ms, http_status_of_grpc,
+    Attempt, AttemptOutcome, Limited, RetryDecision, decide, delay_ms, http_status_of_grpc,
 };
 use http::header::RETRY_AFTER;
 use pingora_error::ErrorType;
@@ -21,6 +21,7 @@ pub(super) const RETRIED_ANSWER: ErrorType = ErrorType::Custom("RetriedAnswer");
 
 const EXHAUSTED: &str = "exhausted";
 const OVER_BUDGET: &str = "budget";
+const OVER_LIMIT: &str = "limit";
 
 /// Envoy's flags of a request that ended with this one and was not retried for this reason, in
 /// Envoy's order.
@@ -31,10 +32,10 @@ pub(super) fn flags(flag: &'static str, denied: Option<&'static str>) -> &'stati
         ("UT", Some(EXHAUSTED)) => "UT,URX",
         ("UC", Some(EXHAUSTED)) => "UC,URX",
         ("UR", Some(EXHAUSTED)) => "UR,URX",
-        ("", Some(OVER_BUDGET)) => "UO",
-        ("UT", Some(OVER_BUDGET)) => "UT,UO",
-        ("UC", Some(OVER_BUDGET)) => "UC,UO",
-        ("UR", Some(OVER_BUDGET)) => "UR,UO",
+        ("", Some(OVER_BUDGET | OVER_LIMIT)) => "UO",
+        ("UT", Some(OVER_BUDGET | OVER_LIMIT)) => "UT,UO",
+        ("UC", Some(OVER_BUDGET | OVER_LIMIT)) => "UC,UO",
+        ("UR", Some(OVER_BUDGET | OVER_LIMIT)) => "UR,UO",
         (flag, _) => flag,
     }
 }
@@ -126,6 +127,14 @@ fn leave(
     if ctx.stacked {
         return Err("stacked");
     }
+    let place = ctx
+        .plan
+        .as_ref()
+        .map(|plan| plan.cluster.admit(Limited::Retries));
+    let Some(Some(place)) = place else {
+        return Err(OVER_LIMIT);
+    };
+    ctx.retry_permit = Some(place);
     let settings = RetryBudget::default();
     match ctx.in_flight.as_mut().map(|f| f.may_retry(settings)) {
         Some(true) => Ok(wait),
@@ -154,7 +163,7 @@ fn word_of(outcome: AttemptOutcome) -> &'static str {
     }
 }
 
-fn is_grpc(ctx: &RequestContext) -> bool {
+pub(super) fn is_grpc(ctx: &RequestContext) -> bool {
     let http = ctx.exchange.as_ref().and_then(|e| e.http.as_ref());
     http.is_some_and(|http| http.grpc)
 }

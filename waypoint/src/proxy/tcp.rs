@@ -9,11 +9,11 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use cairn_filters::outcome::Outcome;
-use cairn_routing::{ActiveRequest, Choice};
+use cairn_routing::{ActiveRequest, AnswerKind, Limited, Permit};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::balance;
 use crate::client_stream::ClientStream;
-use crate::clock::now_ms;
 use crate::drain::{Held, Kind};
 use crate::limits::{CONNECT_ATTEMPTS_MAX, TCP_IDLE_TIMEOUT, TCP_REPORT_INTERVAL};
 use crate::listener::admit::{Asked, Refusal};
@@ -34,6 +34,7 @@ pub struct Opened {
     exchange: Exchange,
     open: Registered,
     _active: ActiveRequest,
+    _permit: Permit,
     _held: Held,
 }
 
@@ -79,9 +80,9 @@ pub async fn open(
         telemetry::finish(exchange);
         return Err(Refusal::PolicyDenied);
     }
-    let limit = Duration::from_millis(runtime.snapshot.mesh.connect_timeout_ms);
+    let limit = runtime.snapshot.mesh.connect_timeout_ms;
     match connect(&target, worker, limit, &mut exchange).await {
-        Ok((carrier, active)) => Ok(Opened {
+        Ok((carrier, active, permit)) => Ok(Opened {
             open: worker.keep_judging(
                 Kept::Tcp(origin.clone(), asked.clone()),
                 exchange.snapshot,
@@ -90,6 +91,7 @@ pub async fn open(
             carrier,
             exchange,
             _active: active,
+            _permit: permit,
             _held: held,
         }),
         Err(outcome) => {
@@ -104,18 +106,25 @@ pub async fn open(
 async fn connect(
     target: &Target,
     worker: &Worker,
-    limit: Duration,
+    mesh_timeout_ms: u64,
     exchange: &mut Exchange,
-) -> Result<(Carrier, ActiveRequest), Outcome> {
+) -> Result<(Carrier, ActiveRequest, Permit), Outcome> {
     let connections = worker.engine().ok_or(Outcome::Internal)?.connections();
+    let settings = target.cluster.settings();
+    if let Some(reason) = &settings.refused {
+        exchange.reason = Some(reason.to_string());
+        return Err(Outcome::NotServed);
+    }
+    let permit = target.cluster.admit(Limited::Connections);
+    let permit = permit.ok_or(Outcome::UpstreamOverflow)?;
+    let limit = Duration::from_millis(settings.connect_timeout_ms.unwrap_or(mesh_timeout_ms));
     let egress = exchange.origin.egress().cloned();
+    let hash = balance::address_key(&target.cluster, exchange.origin.peer.address.ip());
     let mut tried = Vec::new();
     let mut outcome = Outcome::NoEndpoint;
     while tried.len() < CONNECT_ATTEMPTS_MAX as usize {
-        let Some(live) = target
-            .cluster
-            .pick(&Choice::new(fastrand::u64(..), &tried, now_ms()))
-        else {
+        let Some(live) = balance::pick(&target.cluster, hash, &tried) else {
+            exchange.reason = Some(balance::no_endpoint(&target.cluster));
             break;
         };
         tried.push(live.endpoint.address);
@@ -128,11 +137,12 @@ async fn connect(
         {
             Ok(carrier) => {
                 exchange.upstream_local = carrier.local_address();
-                return Ok((carrier, live.begin()));
+                return Ok((carrier, live.begin(), permit));
             }
             Err(error) => {
                 exchange.upstream_failure = Some(error.to_string().into());
                 outcome = Outcome::ConnectFailed;
+                balance::record_for(&target.cluster, &live, AnswerKind::LocalFailure);
             }
         }
     }

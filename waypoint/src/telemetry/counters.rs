@@ -41,6 +41,8 @@ pub static RETRIES_DENIED: ByLabel = ByLabel::new(&names::RETRIES_DENIED);
 pub static JWT_VALID: Gauge = Gauge::new(&names::JWT_VALID);
 /// Requests refused because of their token.
 pub static JWT_REFUSED: Gauge = Gauge::new(&names::JWT_REFUSED);
+/// Signatures of tokens checked.
+pub static JWT_SIGNATURES: Gauge = Gauge::new(&names::JWT_SIGNATURES);
 /// Fetches of keys, by result.
 pub static JWKS_FETCHES: ByLabel = ByLabel::new(&names::JWKS_FETCHES);
 
@@ -90,7 +92,7 @@ pub fn certificate_expires(at: SystemTime) {
 
 /// Everything above, as a scrape shows it.
 pub fn families() -> Vec<MetricFamily> {
-    let instruments: [&dyn Instrument; 23] = [
+    let instruments: &[&dyn Instrument] = &[
         &TUNNEL_REFUSED,
         &REQUEST_REFUSED,
         &HANDSHAKE_FAILED,
@@ -113,6 +115,7 @@ pub fn families() -> Vec<MetricFamily> {
         &RETRIES_DENIED,
         &JWT_VALID,
         &JWT_REFUSED,
+        &JWT_SIGNATURES,
         &JWKS_FETCHES,
     ];
     let own = instruments.iter().filter_map(|i| i.family());

@@ -335,6 +335,36 @@ pub const CERTIFICATE_EXPIRY: Metric = gauge(
     "When the waypoint's own certificate expires, seconds since 1970",
     &[],
 );
+/// Ejections by outlier detection.
+pub const EJECTIONS: Metric = counter(
+    "cairn_endpoint_ejections_total",
+    "Endpoints left out for a while by outlier detection, for services that have it",
+    &["destination", "cause"],
+);
+/// Endpoints ejected now.
+pub const EJECTED: Metric = gauge(
+    "cairn_endpoints_ejected",
+    "Endpoints that outlier detection leaves out now, for services that have it",
+    &["destination"],
+);
+/// Places taken under a limit.
+pub const LIMIT_TAKEN: Metric = gauge(
+    "cairn_destination_limit_taken",
+    "What a destination has in flight of what its DestinationRule limits",
+    &["destination", "limit"],
+);
+/// The limits themselves.
+pub const LIMIT_MAX: Metric = gauge(
+    "cairn_destination_limit_max",
+    "What a destination may have in flight by its DestinationRule",
+    &["destination", "limit"],
+);
+/// Refused because of a limit.
+pub const LIMIT_OVERFLOWS: Metric = counter(
+    "cairn_destination_limit_overflows_total",
+    "Requests, retries and streams refused because a limit of their destination was reached",
+    &["destination", "limit"],
+);
 /// Tokens found valid.
 pub const JWT_VALID: Metric = counter(
     "cairn_jwt_valid_total",
@@ -345,6 +375,12 @@ pub const JWT_VALID: Metric = counter(
 pub const JWT_REFUSED: Metric = counter(
     "cairn_jwt_refused_total",
     "HTTP requests refused because of a JSON Web Token that is not valid",
+    &[],
+);
+/// Signatures checked.
+pub const JWT_SIGNATURES: Metric = counter(
+    "cairn_jwt_signatures_total",
+    "Signatures of JSON Web Tokens checked: tokens that are remembered need none",
     &[],
 );
 /// Fetches of keys.

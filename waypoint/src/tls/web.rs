@@ -6,7 +6,7 @@ use std::io;
 use std::sync::{Arc, OnceLock};
 
 use rustls::pki_types::ServerName;
-use rustls::version::TLS13;
+use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client};
@@ -18,7 +18,8 @@ pub struct WebClient {
 }
 
 impl WebClient {
-    /// A handshake with a server of this name or address. TLS 1.3 only, as everywhere here.
+    /// A handshake with a server of this name or address: TLS 1.3, or 1.2, which many identity providers
+    /// still have and the mesh has not.
     ///
     /// # Errors
     /// Whatever makes the other end not that server: the message says what.
@@ -53,7 +54,7 @@ fn config() -> io::Result<Arc<ClientConfig>> {
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&TLS13])
+        .with_protocol_versions(&[&TLS13, &TLS12])
         .map_err(io::Error::other)?
         .with_root_certificates(roots)
         .with_no_client_auth();

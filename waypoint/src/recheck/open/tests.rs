@@ -1,3 +1,5 @@
+//! Closing what is denied, and missing nothing that is opened meanwhile. What is denied is judged elsewhere.
+
 use std::net::SocketAddr;
 
 use cairn_config_schema::identity::Identity;
