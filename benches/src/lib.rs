@@ -6,6 +6,7 @@ pub mod backend;
 pub mod cell;
 pub mod load;
 pub mod pki;
+pub mod plain;
 pub mod process;
 pub mod proxy;
 pub mod runner;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use cairn_benches::load::LoadArgs;
+use cairn_benches::plain::Plain;
 use cairn_benches::runner::Options;
 use clap::{Parser, Subcommand};
 use tokio::task::LocalSet;
@@ -27,6 +28,9 @@ struct Line {
 enum Command {
     /// Put one load on a tunnel address and print what came of it as JSON
     Load(LoadArgs),
+    /// Load without a tunnel, for the kernel redirect (benches/redirect.sh)
+    #[command(subcommand)]
+    Plain(Plain),
     /// Serve the application, plain and behind a destination tunnel, until killed
     Backend {
         /// Folder with cert-chain.pem, key.pem and root-cert.pem
@@ -48,6 +52,7 @@ fn main() -> anyhow::Result<()> {
             println!("{}", serde_json::to_string(&outcome)?);
             Ok(())
         }
+        Some(Command::Plain(plain)) => tasks.block_on(&runtime, cairn_benches::plain::run(plain)),
         Some(Command::Backend { identity_dir }) => tasks.block_on(&runtime, async {
             let addresses = cairn_benches::backend::listen(&identity_dir).await?;
             println!("{}", serde_json::to_string(&addresses)?);

@@ -147,6 +147,26 @@ pub struct Memory {
     pub peak_kib: u64,
 }
 
+/// Processor time of the whole machine but idling and waiting, in steps of 10 ms: also what the
+/// kernel does for nobody in particular, such as receiving packets.
+pub fn system_cpu_time() -> anyhow::Result<Duration> {
+    let stat = std::fs::read_to_string("/proc/stat")?;
+    let ticks = parse_busy(&stat).context("odd /proc/stat")?;
+    Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
+}
+
+/// User, nice, system, irq and softirq of the first line of `/proc/stat`.
+fn parse_busy(stat: &str) -> Option<u64> {
+    let line = stat.lines().next()?.strip_prefix("cpu ")?;
+    let fields: Result<Vec<u64>, _> = line.split_ascii_whitespace().map(str::parse).collect();
+    match *fields.ok()?.as_slice() {
+        [user, nice, system, _idle, _waiting, irq, softirq, ..] => {
+            Some(user + nice + system + irq + softirq)
+        }
+        _ => None,
+    }
+}
+
 /// Reads the processor time of a process.
 pub fn cpu_time(id: u32) -> anyhow::Result<CpuTime> {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat"))
@@ -202,6 +222,12 @@ mod tests {
     fn stat_fields_survive_an_odd_process_name() {
         let stat = "42 (a) b) S 1 2 3 4 5 6 7 8 9 10 117 23 0 0 20 0 1";
         assert_eq!(parse_stat(stat), Some((117, 23)));
+    }
+
+    #[test]
+    fn idling_and_waiting_are_no_work() {
+        let stat = "cpu  1 2 4 1000 2000 8 16 3000 0 0\ncpu0 1 2 4 1000 2000 8 16 0 0 0\n";
+        assert_eq!(parse_busy(stat), Some(31));
     }
 
     #[test]

@@ -56,4 +56,5 @@ static long (*const bind_source)(void *context, void *address, int size) = (void
 static u64 (*const current_cgroup_id)(void) = (void *)80;
 static long (*const release_socket)(void *socket) = (void *)86;
 static u64 (*const netns_cookie)(void *context) = (void *)122;
+static u64 (*const ancestor_cgroup_id)(int level) = (void *)123;
 static int (*const set_retval)(int value) = (void *)187;

@@ -19,18 +19,24 @@ struct service {
 };
 enum { SERVICE_FAIL_OPEN = 1 };
 
-/* Where the connections of one network namespace are steered: slot 0 of the range, and the port. */
+/* Where the connections of one pod are steered: slot 0 of the range, and the port. */
 struct pod {
     u32 range; /* host byte order */
     u16 port;  /* network byte order */
     u16 flags;
 };
-enum { POD_HAS_IPV6_SLOTS = 1 };
+enum { POD_HAS_IPV6_SLOTS = 1, POD_IN_HOST = 2 };
+
+/* A pod is known by the cookie of its network namespace, or, if its listener is in the host's, by the
+ * id of its cgroup with this bit. */
+#define BY_CGROUP (1ull << 63)
+/* Folders between the root of the cgroups and that of a pod. */
+#define CGROUP_DEPTH 12
 
 struct about {
     u64 own_cgroup;
     u32 features;
-    u32 zero;
+    u32 by_cgroup; /* whether there are pods that are known by their cgroup */
 };
 
 enum counter {
@@ -78,6 +84,7 @@ enum { ERROR_CONNECTION_REFUSED = 111, LOOPBACK_INDEX = 1 };
 enum { REFUSE = 0, GO = 1 };
 #define V4_MAPPED to_be32(0x0000ffff)
 #define SLOT_RANGE 0x7f800000 /* 127.128.0.0/9 */
+#define HOST_SLOT_RANGE 0xf0800000 /* 240.128.0.0/9 */
 #define SLOT_RANGE_MASK 0xff800000
 /* fd63:6169:726e::/96, which the loader routes to loopback in the pods' namespaces. */
 #define SLOT6_FIRST to_be32(0xfd636169)
@@ -90,15 +97,36 @@ INLINE void count(u32 which)
         *value += 1; /* of this CPU */
 }
 
-/* Whether the namespace's listener can be reached and accepts. */
-INLINE int listens(struct socket_address *context, u64 cookie)
+/* The pod that connects, and what it is known by. */
+INLINE struct pod *enrolled(struct socket_address *context, const struct about *about, u64 *key)
+{
+    *key = netns_cookie(context);
+    struct pod *pod = map_lookup(&cairn_pods, key);
+    if (pod || !about || !about->by_cgroup)
+        return pod;
+    for (int level = 1; level <= CGROUP_DEPTH; level++) {
+        u64 cgroup = ancestor_cgroup_id(level);
+        if (!cgroup)
+            return 0;
+        *key = cgroup | BY_CGROUP;
+        pod = map_lookup(&cairn_pods, key);
+        if (pod)
+            return pod;
+    }
+    return 0;
+}
+
+/* Whether the pod's listener can be reached and accepts. A slot in the pod is reached through
+ * loopback, one in the host's namespace through any other device. */
+INLINE int listens(struct socket_address *context, const struct pod *pod, u64 key)
 {
     struct socket *own = context->sk;
-    if (own && own->bound_dev_if != 0 && own->bound_dev_if != LOOPBACK_INDEX) {
+    int by_loopback = !(pod->flags & POD_IN_HOST);
+    if (own && own->bound_dev_if != 0 && (own->bound_dev_if == LOOPBACK_INDEX) != by_loopback) {
         count(UNREACHABLE);
         return 0;
     }
-    struct socket *listener = map_lookup(&cairn_listeners, &cookie);
+    struct socket *listener = map_lookup(&cairn_listeners, &key);
     if (!listener)
         return 0;
     int yes = listener->state == STATE_LISTEN;
@@ -114,13 +142,13 @@ INLINE int judge(struct socket_address *context, const struct service *service, 
         count(OWN);
         return GO;
     }
-    u64 cookie = netns_cookie(context);
-    struct pod *entry = map_lookup(&cairn_pods, &cookie);
+    u64 key;
+    struct pod *entry = enrolled(context, about, &key);
     if (!entry) {
         count(NOT_ENROLLED);
         return GO;
     }
-    if (listens(context, cookie)) {
+    if (listens(context, entry, key)) {
         count(STEERED);
         *pod = entry;
         return GO;
@@ -203,19 +231,19 @@ int cairn_connect6(struct socket_address *context)
 /* The pod, if a peer's port is that of its listener. */
 INLINE struct pod *listening_on(struct socket_address *context)
 {
-    u64 cookie = netns_cookie(context);
-    struct pod *pod = map_lookup(&cairn_pods, &cookie);
+    u64 key;
+    struct pod *pod = enrolled(context, map_lookup(&cairn_about, &(u32){0}), &key);
     return pod && pod->port == (u16)context->user_port ? pod : 0;
 }
 
 /* The service that a peer's IPv4 address stands for, or none. */
 INLINE struct endpoint *dialled(struct socket_address *context, u32 address)
 {
-    u32 host = to_be32(address);
-    if ((host & SLOT_RANGE_MASK) != SLOT_RANGE)
+    u32 host = to_be32(address), range = host & SLOT_RANGE_MASK;
+    if (range != SLOT_RANGE && range != HOST_SLOT_RANGE)
         return 0;
     struct pod *pod = listening_on(context);
-    if (!pod)
+    if (!pod || pod->range != range)
         return 0;
     u32 slot = host - pod->range;
     return map_lookup(&cairn_slots, &slot);

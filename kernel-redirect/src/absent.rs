@@ -40,7 +40,7 @@ impl Claim {
 ///
 /// # Errors
 /// [`RedirectError::NotInThisBuild`].
-pub fn requirements() -> Result<(), RedirectError> {
+pub fn requirements(_: bool) -> Result<(), RedirectError> {
     Err(RedirectError::NotInThisBuild)
 }
 
@@ -164,4 +164,17 @@ impl Redirect {
     pub fn detach(_: &Place) -> Result<Detached, RedirectError> {
         Err(RedirectError::NotInThisBuild)
     }
+}
+
+/// There is no redirect for which a link could be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct LinkError(RedirectError);
+
+/// Always an error in this build.
+///
+/// # Errors
+/// [`LinkError`].
+pub fn pod_link(_: &str) -> Result<u32, LinkError> {
+    Err(LinkError(RedirectError::NotInThisBuild))
 }

@@ -54,6 +54,15 @@ pub enum RedirectError {
         fix: String,
     },
 
+    /// The slots of listeners in the host's namespace are no addresses of the host.
+    #[error(
+        "240.128.0.0/9 can not be made (or no longer be) an address of this host: {source}; CAP_NET_ADMIN is needed"
+    )]
+    HostRoute {
+        /// What the kernel said.
+        source: io::Error,
+    },
+
     /// No BPF file system where programs and maps are to be pinned.
     #[error(
         "{path} is not on a BPF file system and none could be mounted ({source}); run `mount -t bpf bpf /sys/fs/bpf` on the node, and mount that folder into the container"

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use crate::{EnrolledPod, FlaggedService, Sizes, slot};
+use crate::{EnrolledPod, FlaggedService, Sizes, is_host_key, slot};
 
 /// Version of the maps; the folder of the pins is named after it.
 pub(crate) const LAYOUT: u32 = 1;
@@ -63,6 +63,10 @@ pub(crate) type About = [u8; 16];
 
 const FAIL_OPEN: u32 = 1;
 
+/// Bits of the flags of a [`Pod`].
+const IPV6_SLOTS: u16 = 1;
+const IN_HOST: u16 = 2;
+
 /// Bit of [`About`]: refused connections see ECONNREFUSED and not EPERM.
 pub(crate) const WITH_RETVAL: u32 = 1;
 
@@ -105,15 +109,20 @@ pub(crate) fn read_service(key: &Endpoint, value: &Service) -> FlaggedService {
 
 /// `ipv6_slots`: whether the pod's namespace has a route to them.
 pub(crate) fn pod(pod: &EnrolledPod, ipv6_slots: bool) -> Pod {
-    let [a, b, c, d] = slot::RANGE.to_ne_bytes();
+    let (range, in_host) = match is_host_key(pod.netns_cookie) {
+        true => (slot::HOST_RANGE, IN_HOST),
+        false => (slot::RANGE, 0),
+    };
+    let [a, b, c, d] = range.to_ne_bytes();
     let [high, low] = pod.listener_port.to_be_bytes();
-    let [e, f] = u16::from(ipv6_slots).to_ne_bytes();
+    let ipv6_slots = if ipv6_slots { IPV6_SLOTS } else { 0 };
+    let [e, f] = (ipv6_slots | in_host).to_ne_bytes();
     [a, b, c, d, high, low, e, f]
 }
 
 pub(crate) fn read_pod_has_ipv6(value: &Pod) -> bool {
     let [_, _, _, _, _, _, e, f] = *value;
-    u16::from_ne_bytes([e, f]) != 0
+    u16::from_ne_bytes([e, f]) & IPV6_SLOTS != 0
 }
 
 pub(crate) fn read_pod_port(value: &Pod) -> u16 {
@@ -121,11 +130,12 @@ pub(crate) fn read_pod_port(value: &Pod) -> u16 {
     u16::from_be_bytes([high, low])
 }
 
-pub(crate) fn about(own_cgroup: u64, features: u32) -> About {
+/// `by_cgroup`: whether there are pods that are known by their cgroup.
+pub(crate) fn about(own_cgroup: u64, features: u32, by_cgroup: bool) -> About {
     let mut bytes = [0; 16];
     let (head, tail) = bytes.split_at_mut(8);
     head.copy_from_slice(&own_cgroup.to_ne_bytes());
-    tail.copy_from_slice(&pair(features, 0));
+    tail.copy_from_slice(&pair(features, u32::from(by_cgroup)));
     bytes
 }
 
@@ -208,7 +218,7 @@ mod tests {
             let flagged = FlaggedService { address, port, fail_open, slot };
             let key = endpoint(address, port);
             prop_assert_eq!(read_service(&key, &service(&flagged)), flagged);
-            prop_assert_eq!(read_about(&about(own, bits)), (own, bits));
+            prop_assert_eq!(read_about(&about(own, bits, v4)), (own, bits));
             let enrolled = EnrolledPod { netns_cookie: own, listener_port: port };
             let value = pod(&enrolled, fail_open);
             prop_assert_eq!((read_pod_port(&value), read_pod_has_ipv6(&value)), (port, fail_open));

@@ -12,11 +12,15 @@ mod status;
 #[cfg(any(kernel, test))]
 mod changes;
 #[cfg(kernel)]
+mod host;
+#[cfg(kernel)]
 mod inspect;
 #[cfg(kernel)]
 mod kernel;
 #[cfg(kernel)]
 mod layout;
+#[cfg(kernel)]
+mod listener;
 #[cfg(kernel)]
 mod load;
 #[cfg(kernel)]
@@ -33,6 +37,8 @@ mod absent;
 #[cfg(target_os = "linux")]
 pub mod existing;
 #[cfg(target_os = "linux")]
+mod netlink;
+#[cfg(target_os = "linux")]
 mod netns;
 mod place;
 
@@ -42,6 +48,8 @@ pub use absent::{Claim, Redirect, requirements};
 pub use claim::Claim;
 pub use error::RedirectError;
 pub use flagged::{FlaggedService, LeftOut, LeftOutReason, ServicesReport};
+#[cfg(kernel)]
+pub use host::{LinkError, pod_link};
 #[cfg(target_os = "linux")]
 pub use netns::netns_cookie;
 #[cfg(kernel)]
@@ -52,4 +60,5 @@ pub use redirect::Redirect;
 pub use slot::{SLOT_MAX, address_of, is_of_slots, slot_of};
 pub use status::{
     Counters, Detached, EnrolledPod, Feature, MapStatus, PodStatus, ProgramStatus, Sizes, Status,
+    host_key, is_host_key,
 };

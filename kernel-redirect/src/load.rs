@@ -38,7 +38,7 @@ pub(crate) fn attach(
     let undo = Undo::begin(folder, aside)?;
     let (mut programs, features) = load(folder, sizes)?;
     let mut maps = Maps::open(folder)?;
-    maps.set_about(own_cgroup, features)?;
+    maps.set_about(own_cgroup, features, false)?;
     let cgroup = Cgroup {
         path: cgroup,
         id: cgroup_id,

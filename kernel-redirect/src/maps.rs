@@ -8,7 +8,7 @@ use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, SockHash};
 
 use crate::changes::Services;
 use crate::layout::{self, About, Endpoint, Pod, Service, Shape};
-use crate::{Counters, EnrolledPod, PodStatus, RedirectError, Sizes};
+use crate::{Counters, EnrolledPod, PodStatus, RedirectError, Sizes, is_host_key};
 
 /// All maps of one layout.
 pub(crate) struct Maps {
@@ -115,6 +115,10 @@ impl Maps {
             self.pods
                 .insert(cookie, layout::pod(&nobody, false), 0)
                 .map_err(failed(self.sizes.of(layout::PODS), "carrying a pod over"))?;
+            if is_host_key(cookie) {
+                let (own_cgroup, features) = self.about()?;
+                self.set_about(own_cgroup, features, true)?;
+            }
             carried += 1;
         }
         Ok(carried)
@@ -191,10 +195,18 @@ impl Maps {
             .map_err(failed(layout::ABOUT, "reading"))
     }
 
-    /// Sets what [`about`](Self::about) tells.
-    pub fn set_about(&mut self, own_cgroup: u64, features: u32) -> Result<(), RedirectError> {
+    /// Sets what [`about`](Self::about) tells, and whether pods are to be looked for by their cgroup:
+    /// if there are such, or are about to be.
+    pub fn set_about(
+        &mut self,
+        own_cgroup: u64,
+        features: u32,
+        by_cgroup: bool,
+    ) -> Result<(), RedirectError> {
+        let mut known = self.pods.keys().flatten();
+        let by_cgroup = by_cgroup || known.any(is_host_key);
         self.about
-            .set(0, layout::about(own_cgroup, features), 0)
+            .set(0, layout::about(own_cgroup, features, by_cgroup), 0)
             .map_err(failed(layout::ABOUT, "writing"))
     }
 }

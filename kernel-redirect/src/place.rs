@@ -60,12 +60,15 @@ mod checks {
             .map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
     }
 
-    /// Whether this kernel and process can run an agent, which needs more than the redirect itself:
-    /// it enters pods' network namespaces.
+    /// Whether this kernel and process can run an agent, which needs more than the redirect itself if
+    /// it is to enter pods' network namespaces.
     ///
     /// # Errors
     /// [`RedirectError::KernelTooOld`], [`RedirectError::MissingCapability`].
-    pub fn requirements() -> Result<(), RedirectError> {
+    pub fn requirements(enters_pods: bool) -> Result<(), RedirectError> {
+        if !enters_pods {
+            return may_attach();
+        }
         judge(KernelVersion::current().ok(), held(), &super::OF_AN_AGENT)
     }
 

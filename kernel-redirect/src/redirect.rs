@@ -7,8 +7,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
-use socket2::SockRef;
-
 use crate::changes::{Services, changes};
 use crate::kernel::PinnedLink;
 use crate::layout::{self, LAYOUT};
@@ -16,7 +14,7 @@ use crate::maps::{Maps, failed, gone_is_fine};
 use crate::netns::route_ipv6_slots;
 use crate::{
     Counters, Detached, EnrolledPod, FlaggedService, LeftOut, LeftOutReason, Place, RedirectError,
-    ServicesReport, Sizes, Status, inspect, load, netns_cookie, place,
+    ServicesReport, Sizes, Status, host, inspect, is_host_key, listener, load, place,
 };
 
 /// The redirect, attached. Dropping it leaves everything attached and pinned: connections are then
@@ -184,13 +182,39 @@ impl Redirect {
         pod: &EnrolledPod,
         listener: BorrowedFd<'_>,
     ) -> Result<(), RedirectError> {
-        let address = check_listener(pod, listener).map_err(|why| RedirectError::Listener {
+        let unusable = |why| RedirectError::Listener {
             netns_cookie: pod.netns_cookie,
             why,
-        })?;
+        };
+        if is_host_key(pod.netns_cookie) {
+            host::check(pod, listener).map_err(unusable)?;
+            return self.enrol_in_host(pod, listener);
+        }
+        let address = listener::check(pod, listener).map_err(unusable)?;
         // Without IPv6 on the pod's loopback its IPv6 sockets are steered to IPv4 slots, which those
         // that are IPV6_V6ONLY can not reach.
         let ipv6_slots = address.is_ipv6() && route_ipv6_slots(listener).is_ok();
+        self.insert(pod, listener, ipv6_slots)
+    }
+
+    /// IPv6 sockets are steered to IPv4 slots: those that are IPV6_V6ONLY can not reach them.
+    fn enrol_in_host(
+        &mut self,
+        pod: &EnrolledPod,
+        listener: BorrowedFd<'_>,
+    ) -> Result<(), RedirectError> {
+        host::route_slots().map_err(|source| RedirectError::HostRoute { source })?;
+        let (own_cgroup, features) = self.maps.about()?;
+        self.maps.set_about(own_cgroup, features, true)?;
+        self.insert(pod, listener, false)
+    }
+
+    fn insert(
+        &mut self,
+        pod: &EnrolledPod,
+        listener: BorrowedFd<'_>,
+        ipv6_slots: bool,
+    ) -> Result<(), RedirectError> {
         self.maps
             .listeners
             .insert(pod.netns_cookie, listener.as_raw_fd(), 0)
@@ -320,6 +344,8 @@ impl Redirect {
         if !place.bpffs.is_dir() {
             return Ok(all);
         }
+        // Of the namespace we are in, which is the host's if there ever was such a route.
+        host::unroute_slots().map_err(|source| RedirectError::HostRoute { source })?;
         let mut folders = inspect::other_layouts(&place.bpffs)?;
         folders.push(layout_name());
         for name in folders {
@@ -363,35 +389,4 @@ fn remove_layout(folder: &Path) -> Result<Detached, RedirectError> {
     }
     fs::remove_dir(folder).map_err(load::pin_failed(folder, "removing the folder"))?;
     Ok(removed)
-}
-
-/// Where the socket listens, or why connections can not be steered to it.
-fn check_listener(pod: &EnrolledPod, listener: BorrowedFd<'_>) -> Result<SocketAddr, String> {
-    let socket = SockRef::from(&listener);
-    let cookie = netns_cookie(listener).map_err(|e| format!("its network namespace: {e}"))?;
-    if cookie != pod.netns_cookie {
-        return Err(format!(
-            "it was made in the network namespace with cookie {cookie}; make it in the pod's"
-        ));
-    }
-    let accepts = socket.is_listener().map_err(|e| e.to_string())?;
-    let address = socket
-        .local_addr()
-        .map_err(|e| e.to_string())?
-        .as_socket()
-        .filter(|_| accepts)
-        .ok_or("it is no TCP socket that listens")?;
-    if address.port() != pod.listener_port || !address.ip().is_unspecified() {
-        return Err(format!(
-            "it listens on {address} and not on every address of port {}",
-            pod.listener_port
-        ));
-    }
-    match socket.device() {
-        Ok(Some(device)) if device == b"lo" => Ok(address),
-        Ok(_) => Err(
-            "it is not bound to device lo, so that it could be reached from outside the pod".into(),
-        ),
-        Err(e) => Err(e.to_string()),
-    }
 }

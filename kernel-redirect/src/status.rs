@@ -5,10 +5,27 @@ use crate::FlaggedService;
 /// A pod whose connections are steered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EnrolledPod {
-    /// Of its network namespace, see [`netns_cookie`](crate::netns_cookie).
+    /// Of its network namespace, see [`netns_cookie`](crate::netns_cookie); or what
+    /// [`host_key`](crate::host_key) says of its cgroup, if its listener is in the host's namespace.
     pub netns_cookie: u64,
-    /// Port of the listener in that namespace.
+    /// Port of its listener.
     pub listener_port: u16,
+}
+
+/// Tells ids of cgroups from cookies of network namespaces: both count up from small numbers.
+const BY_CGROUP: u64 = 1 << 63;
+
+/// What the kernel knows a pod by whose listener is in the host's network namespace: the id (inode
+/// number) of its cgroup. Its processes are in it or in folders below.
+#[must_use]
+pub fn host_key(cgroup_id: u64) -> u64 {
+    cgroup_id | BY_CGROUP
+}
+
+/// Whether this is what [`host_key`] makes.
+#[must_use]
+pub fn is_host_key(key: u64) -> bool {
+    key & BY_CGROUP != 0
 }
 
 /// How much there is room for in the kernel's maps.

@@ -284,18 +284,38 @@ pub fn action() -> impl Strategy<Value = Action> {
 
 /// Up to five policies, each with a name of its own.
 pub fn policies() -> impl Strategy<Value = Vec<Policy>> {
+    named_policies(action(), 3, 0.03, 0..5)
+}
+
+/// So many rules of one action that not all of them are asked about each request.
+pub fn many_policies() -> impl Strategy<Value = Vec<Policy>> {
+    prop_oneof![
+        4 => named_policies(Just(Action::Allow), 6, 0.003, 5..10),
+        1 => named_policies(Just(Action::Deny), 3, 0.003, 8..12),
+        1 => named_policies(Just(Action::Custom), 3, 0.003, 8..12),
+    ]
+}
+
+/// Policies with less than `rules` rules each.
+fn named_policies(
+    action: impl Strategy<Value = Action>,
+    rules: usize,
+    broken: f64,
+    count: std::ops::Range<usize>,
+) -> impl Strategy<Value = Vec<Policy>> {
     let one = (
-        action(),
-        vec(rule(), 0..3),
+        action,
+        vec(rule(), 0..rules),
         prop::bool::weighted(0.25),
-        prop::bool::weighted(0.03),
+        prop::bool::weighted(broken),
     );
-    vec(one, 0..5).prop_map(|all| {
+    vec(one, count).prop_map(|all| {
         let numbered = all.into_iter().enumerate();
         let named = numbered.map(|(n, (action, rules, dry_run, broken))| Policy {
-            dry_run,
+            // AUDIT is never tried: resolving sees to it.
+            dry_run: dry_run && action != Action::Audit,
             broken: broken.then(|| "broken policy".into()),
-            ..policy(&format!("p{n}"), action, rules)
+            ..policy(&format!("p{n:02}"), action, rules)
         });
         named.collect()
     })

@@ -12,6 +12,7 @@ mod explain;
 mod generate;
 mod oracle;
 mod order;
+mod pairs;
 mod properties;
 mod request;
 mod request_fields;

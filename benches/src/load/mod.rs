@@ -6,7 +6,7 @@ mod closed;
 mod fresh;
 mod lane;
 mod open;
-mod tally;
+pub mod tally;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

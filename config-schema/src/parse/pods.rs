@@ -39,6 +39,10 @@ pub struct NodePod {
     pub addresses: Vec<IpAddr>,
     /// Path of its network namespace, absolute: `/run/netns/NAME` or `/proc/PID/ns/net`.
     pub netns: PathBuf,
+    /// The host's end of its link, for an agent that listens in the host's network namespace where it
+    /// can not enter the pod's.
+    #[serde(default)]
+    pub host_interface: Option<String>,
     /// Path of its cgroup, absolute, below the one the redirect is attached to.
     pub cgroup: PathBuf,
 }
@@ -132,6 +136,7 @@ fn judge(root: &Node<'_>, pods: &[NodePod], faults: &mut Vec<Fault>) {
     let mut names = HashMap::new();
     let mut namespaces = HashMap::new();
     let mut addresses = HashMap::new();
+    let mut interfaces = HashMap::new();
     for (index, pod) in pods.iter().enumerate() {
         for (field, value) in [
             ("name", &pod.name),
@@ -166,6 +171,19 @@ fn judge(root: &Node<'_>, pods: &[NodePod], faults: &mut Vec<Fault>) {
                 let message = format!("item {first} has the address {address} too");
                 let hint = "an address is one pod's, and written once";
                 complain(index, "addresses", Code::Conflict, message, hint);
+            }
+        }
+        if let Some(interface) = &pod.host_interface {
+            let is_name = |c: char| !c.is_whitespace() && !c.is_control() && c != '/';
+            // Of include/uapi/linux/if.h: 16 bytes, the last one zero.
+            if interface.is_empty() || interface.len() > 15 || !interface.chars().all(is_name) {
+                let message = format!("'{interface}' is no name of an interface");
+                let hint = "the host's end of the pod's veth";
+                complain(index, "hostInterface", Code::BadValue, message, hint);
+            } else if let Some(first) = interfaces.insert(interface, index) {
+                let message = format!("item {first} has the same interface");
+                let hint = "every pod has a veth of its own";
+                complain(index, "hostInterface", Code::Conflict, message, hint);
             }
         }
         if let Some(first) = names.insert(pod.key(), index) {
@@ -242,6 +260,27 @@ mod tests {
         assert!(
             !complaints(&list(&[("a", "[10.1.0]")])).is_empty(),
             "no address at all"
+        );
+    }
+
+    #[test]
+    fn an_interface_is_one_pods() {
+        let entry = |name: &str, interface: &str| {
+            format!(
+                "- {{name: {name}, namespace: shop, serviceAccount: web, netns: /n/{name}, cgroup: /c/{name}, hostInterface: {interface}}}\n"
+            )
+        };
+        let text = entry("a", "veth1") + &entry("b", "veth2");
+        let pods = node_pods(&text, &"pods.yaml".into()).unwrap();
+        assert_eq!(pods[1].host_interface.as_deref(), Some("veth2"));
+        let text = entry("a", "veth1") + &entry("b", "veth1") + &entry("c", "../lo");
+        let found = complaints(&text);
+        assert_eq!(
+            found,
+            [
+                "2: item 0 has the same interface",
+                "3: '../lo' is no name of an interface"
+            ]
         );
     }
 

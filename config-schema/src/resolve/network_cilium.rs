@@ -224,13 +224,7 @@ fn rules(rule: &CiliumRule, path: &str, reading: &mut Reading<'_>) -> Vec<Networ
         reading.refuse(path, message, hint);
     }
     if egress {
-        let message = "egress is enforced at the source, by Cilium, and not at a waypoint";
-        let field = if is_empty(&rule.egress) {
-            "egressDeny"
-        } else {
-            "egress"
-        };
-        reading.not_here(&format!("{path}.{field}"), message);
+        tell_of_egress(rule, path, reading);
     }
     let mut rules = Vec::new();
     for (field, list, action) in [
@@ -249,6 +243,37 @@ fn rules(rule: &CiliumRule, path: &str, reading: &mut Reading<'_>) -> Vec<Networ
         }
     }
     rules
+}
+
+/// Egress is enforced at the source (specs/policies.md 2.1.8). Who does not know that its L7 rules
+/// can not be, there either, believes that they work.
+fn tell_of_egress(rule: &CiliumRule, path: &str, reading: &mut Reading<'_>) {
+    let lists = [("egress", &rule.egress), ("egressDeny", &rule.egress_deny)];
+    if let Some((field, _)) = lists.iter().find(|(_, list)| !is_empty(list)) {
+        let message = "egress is enforced at the source, by Cilium, and not at a waypoint";
+        reading.not_here(&format!("{path}.{field}"), message);
+    }
+    for (field, list) in lists {
+        for (index, item) in list.iter().flatten().enumerate() {
+            let path = format!("{path}.{field}[{index}]");
+            if !is_empty(&item.to_fqdns) {
+                let message = "Cilium learns from its own DNS proxy which addresses a name has, and \
+                               a waypoint stands in front of Services of the cluster";
+                reading.not_here(&format!("{path}.toFQDNs"), message);
+            }
+            for (at, ports) in item.to_ports.iter().flatten().enumerate() {
+                let on_l7 = |l7: &L7Rules| l7.families() > 0 && l7.dns.is_none();
+                if ports.rules.as_ref().is_some_and(on_l7) {
+                    let message = "what a client of the mesh asks is encrypted before Cilium could \
+                                   read it, and a waypoint enforces ingress";
+                    let effect =
+                        "nobody enforces these rules for requests that go through a waypoint";
+                    let path = format!("{path}.toPorts[{at}].rules");
+                    reading.warn(Code::NotEnforced, &path, message, effect);
+                }
+            }
+        }
+    }
 }
 
 /// One item of `ingress` or `ingressDeny`.

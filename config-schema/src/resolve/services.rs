@@ -16,6 +16,7 @@ use crate::resources::{Loaded, Object, Resources};
 use crate::snapshot::{AppProtocol, Binding, Mesh, RedirectFailure, Service, ServicePort};
 
 const GRPC_WEB: &str = "grpc-web";
+const CILIUM_GLOBAL: &str = "service.cilium.io/global";
 const REDIRECT_FAILURE: &str = "cairn.dev/redirect-failure";
 
 /// Every Service that can be read, without routes and policies.
@@ -30,6 +31,7 @@ pub(super) fn resolve(
         match loaded {
             Loaded::Good(object) | Loaded::KeptLastGood(object) => {
                 let binding = attachment.bind(&**object, Traffic::Service, findings);
+                tell_of_other_clusters(object, findings);
                 let service = Service {
                     key: object.origin.key.clone(),
                     hostname: hostname(&object.origin.key, mesh),
@@ -72,6 +74,18 @@ fn redirect_failure(object: &Object<ServiceSpec>, findings: &mut Findings) -> Re
             ));
             RedirectFailure::Closed
         }
+    }
+}
+
+/// Cilium's mesh of clusters: the endpoints of others are in no object of this cluster.
+fn tell_of_other_clusters(object: &Object<ServiceSpec>, findings: &mut Findings) {
+    let annotation = object.meta.annotations.get(CILIUM_GLOBAL);
+    if annotation.is_some_and(|value| &**value == "true") {
+        let message = format!("{CILIUM_GLOBAL}: endpoints of other clusters are not known here");
+        let finding = Diagnostic::new(Severity::Info, Code::NotForWaypoint, message)
+            .with_effect("requests go to the endpoints of this cluster alone");
+        let path = format!("metadata.annotations[{CILIUM_GLOBAL}]");
+        findings.push(object.mark(finding, &path));
     }
 }
 

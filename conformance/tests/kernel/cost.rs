@@ -1,92 +1,263 @@
-//! What connect() costs with and without the redirect: rounds of each, interleaved. Judges nothing;
-//! prints a table. Run it alone:
-//! `cargo test -p cairn-conformance --test kernel -- --ignored --nocapture cost`
+//! What the redirect costs, beside what else could steer connections: connect(), and whole requests
+//! through the same proxy. Rounds of each, interleaved. Judges nothing; prints tables. Needs release
+//! builds: `benches/redirect.sh` makes them, runs this and keeps what it prints.
 
-use std::net::TcpListener;
-use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
-use cairn_kernel_redirect::{EnrolledPod, Redirect, netns_cookie};
-use serde_json::json;
+use cairn_conformance::process::Process;
+use cairn_kernel_redirect::Redirect;
+use serde_json::{Value, json};
 
-use crate::lab::{LISTENER_PORT, Lab, listen_on_loopback};
-use crate::scene::flagged;
+use crate::lab::Pod;
+use crate::mesh::{GATEWAY, Mesh, READERS, replace, slice};
+use crate::processes::{Ready, command};
 
-const ROUNDS: usize = 7;
-const CONNECTIONS: u32 = 2000;
+/// A service with a proxy (its server is elsewhere), and one without at its virtual address.
+const STEERED: &str = "10.96.0.10:80";
+const DIRECT: &str = "10.96.0.11:81";
+/// The address that the first one's slot has in the pod, and in the host.
+const SLOT: &str = "127.128.0.1:15001";
+const HOST_SLOT: &str = "240.128.0.1:15001";
+/// Its server.
+const SERVER: &str = "10.97.0.5:8080";
 
-/// Accepts and closes until the process ends.
-fn accept(listener: TcpListener) {
-    std::thread::spawn(move || {
-        for connection in listener.incoming() {
-            drop(connection);
-        }
-    });
+const WEB: &str = "---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop, labels: {istio.io/use-waypoint: waypoint}}
+spec: {clusterIP: 10.96.0.10, ports: [{name: http, port: 80}]}
+";
+
+/// A number from the environment, for short runs.
+fn setting(name: &str, usual: usize) -> usize {
+    let set = std::env::var(name).ok();
+    set.map_or(usual, |text| text.parse().unwrap())
+}
+
+fn rounds() -> usize {
+    setting("ROUNDS", 7)
+}
+
+/// `cairn-bench plain ...` in a pod, in the cgroup that is given.
+fn bench(pod: &Pod, cgroup: &Path, arguments: &[&str]) -> Command {
+    let program = std::env::var_os("CAIRN_BENCH").expect("CAIRN_BENCH is a release cairn-bench");
+    let mut command = command(&pod.netns, cgroup, Path::new(&program));
+    command.arg("plain").args(arguments);
+    command
+}
+
+fn ask(pod: &Pod, cgroup: &Path, arguments: &[&str]) -> Value {
+    let output = bench(pod, cgroup, arguments)
+        .stderr(Stdio::inherit())
+        .output();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{arguments:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// A mesh in which both services answer.
+struct Bench {
+    agent: Process,
+    _servers: [Ready; 2],
+    /// Of the pod, but not hooked: past the program.
+    outside: PathBuf,
+    mesh: Mesh,
+}
+
+impl Bench {
+    fn new(flags: &[&str]) -> Option<Self> {
+        let mesh = Mesh::new()?;
+        mesh.lab.address("10.97.0.5");
+        let hub = mesh.lab.hub();
+        let servers =
+            [DIRECT, SERVER].map(|at| Ready::start(bench(&hub, &hub.cgroup, &["serve", at])));
+        let slice = slice("web", SERVER);
+        mesh.configure(&format!("{GATEWAY}{WEB}{READERS}{slice}"));
+        let client = &mesh.client;
+        let listed = json!([{
+            "name": "client", "namespace": "shop", "serviceAccount": "client",
+            "netns": if flags.is_empty() { client.netns.clone() } else { "/nowhere".into() },
+            "cgroup": client.cgroup, "hostInterface": client.device, "addresses": [client.address],
+        }]);
+        replace(&mesh.path("pods.json"), &listed.to_string());
+        let agent = mesh.agent_in_hub(&[&["--access-log", "off"], flags].concat());
+        let status = mesh.status();
+        assert_eq!(
+            (status.services[0].slot, status.pods[0].listener_port),
+            (1, 15001)
+        );
+        Some(Self {
+            agent,
+            _servers: servers,
+            outside: mesh.lab.outside_cgroup(),
+            mesh,
+        })
+    }
+
+    /// GETs from the pod, hooked or past the program.
+    fn get(&self, hooked: bool, to: &str) -> Value {
+        let client = &self.mesh.client;
+        let cgroup = if hooked {
+            &client.cgroup
+        } else {
+            &self.outside
+        };
+        let process = self.agent.id().to_string();
+        let seconds = setting("SECONDS_EACH", 2).to_string();
+        let order = [
+            "get",
+            to,
+            "--process",
+            &process,
+            "--measure-seconds",
+            &seconds,
+        ];
+        let got = ask(
+            client,
+            cgroup,
+            &[&order[..], &["--warm-up-seconds", "0.5"]].concat(),
+        );
+        assert_eq!(got["errors"], 0, "{got}");
+        got
+    }
+
+    /// As Istio's redirection in the pod does it with REDIRECT: connection tracking and a rewritten
+    /// destination in the pod's own namespace. To the slot's address, so that the same listener
+    /// knows the service without SO_ORIGINAL_DST; one getsockopt() for each connection less.
+    fn with_nftables<T>(&self, work: impl FnOnce() -> T) -> T {
+        let nft = |words: &str| {
+            let mut nft = command(&self.mesh.client.netns, &self.outside, Path::new("nft"));
+            assert!(nft.arg(words).status().unwrap().success(), "{words}");
+        };
+        nft("add table ip rival");
+        nft("add chain ip rival out { type nat hook output priority -100; }");
+        nft(&format!(
+            "add rule ip rival out ip daddr 10.96.0.10 tcp dport 80 dnat to {SLOT}"
+        ));
+        let done = work();
+        nft("delete table ip rival");
+        done
+    }
+
+    /// tc and sk_assign at the host's end of the pod's link.
+    fn with_tc<T>(&self, work: impl FnOnce() -> T) -> T {
+        let object = std::env::var("RIVAL_OBJECT").expect("RIVAL_OBJECT is assign.bpf.o");
+        let (hub, device) = (self.mesh.lab.hub(), self.mesh.client.device.as_str());
+        let tc = |words: &[&str]| {
+            let mut tc = command(&hub.netns, &self.outside, Path::new("tc"));
+            assert!(tc.args(words).status().unwrap().success(), "{words:?}");
+        };
+        tc(&["qdisc", "add", "dev", device, "clsact"]);
+        let program = ["bpf", "da", "obj", &object, "sec", "tc"];
+        tc(&[&["filter", "add", "dev", device, "ingress"], &program[..]].concat());
+        let done = work();
+        tc(&["qdisc", "del", "dev", device, "clsact"]);
+        done
+    }
+}
+
+/// One row per way: every round's value, and their median.
+fn table(title: &str, ways: &[&str], values: &[Vec<f64>]) {
+    println!("\n{title}, {} interleaved rounds", rounds());
+    for (way, values) in ways.iter().zip(values) {
+        print!("{way:46}");
+        values.iter().for_each(|value| print!(" {value:8.2}"));
+        let mut sorted = values.clone();
+        sorted.sort_by(f64::total_cmp);
+        println!("  median {:8.2}", sorted[sorted.len() / 2]);
+    }
 }
 
 #[test]
-#[ignore = "a measurement, for a quiet machine"]
+#[ignore = "a measurement, for a quiet machine: benches/redirect.sh"]
 fn cost_of_connect() {
-    let Some(mut lab) = Lab::new() else { return };
-    lab.address("10.96.0.1");
-    let pod = lab.pod("a");
-    let [unflagged, direct] = [80, 81].map(|port| {
-        lab.hub()
-            .within(|| TcpListener::bind(("10.96.0.1", port)).unwrap())
-    });
-    accept(unflagged);
-    accept(direct);
-    let waypoint = pod.within(|| listen_on_loopback(LISTENER_PORT));
-    let enrolled = EnrolledPod {
-        netns_cookie: netns_cookie(waypoint.as_fd()).unwrap(),
-        listener_port: LISTENER_PORT,
+    let Some(bench) = Bench::new(&[]) else { return };
+    let times = setting("CONNECTIONS", 4000).to_string();
+    let client = &bench.mesh.client;
+    let connect = |cgroup: &Path, to: &str| {
+        let found = ask(client, cgroup, &["connect", to, "--times", &times]);
+        found["p50_ns"].as_f64().unwrap() / 1e3
     };
-    accept(waypoint.try_clone().unwrap());
-    let mut app = pod.app();
-    let mut median = |port: u16| {
-        let order = json!({"do": "measure", "to": "10.96.0.1", "port": port, "times": CONNECTIONS});
-        app.ask(&order)["median_ns"].as_u64().unwrap()
-    };
-    let mut table = [const { Vec::new() }; 3];
-    for _ in 0..ROUNDS {
-        table[0].push(median(80));
-        let mut redirect = lab.attach();
-        redirect
-            .set_services(&[flagged("10.96.0.1:81", 1)])
-            .unwrap();
-        redirect.enrol(&enrolled, waypoint.as_fd()).unwrap();
-        table[1].push(median(80));
-        table[2].push(median(81));
-        Redirect::detach(lab.place()).unwrap();
-    }
-    println!("median of {CONNECTIONS} connect(), ns, {ROUNDS} interleaved rounds");
-    let rows = [
-        "without the redirect",
-        "unflagged, with it",
-        "flagged, steered",
+    let ways = [
+        "no program (same pod, cgroup not hooked)",
+        "unflagged, with the programs",
+        "flagged, steered to the listener in the pod",
+        "nftables, to the same listener",
     ];
-    for (name, medians) in rows.into_iter().zip(&mut table) {
-        print!("{name:22}");
-        medians.iter().for_each(|median| print!(" {median:6}"));
-        medians.sort_unstable();
-        println!("  median {}", medians[ROUNDS / 2]);
+    let mut values = vec![Vec::new(); ways.len()];
+    for _ in 0..rounds() {
+        values[0].push(connect(&bench.outside, DIRECT));
+        values[1].push(connect(&client.cgroup, DIRECT));
+        values[2].push(connect(&client.cgroup, STEERED));
+        values[3].push(bench.with_nftables(|| connect(&bench.outside, STEERED)));
     }
+    let title = format!("median of {times} connect() over a veth, us");
+    table(&title, &ways, &values);
 
-    // Run times by the kernel's own clock, which costs itself about as much as what it measures.
+    // By the kernel's own clock, which costs about as much as what it measures.
     let _counting = aya::sys::enable_stats(aya::sys::Stats::RunTime).unwrap();
-    let mut redirect = lab.attach();
-    redirect
-        .set_services(&[flagged("10.96.0.1:81", 1)])
-        .unwrap();
-    redirect.enrol(&enrolled, waypoint.as_fd()).unwrap();
-    for (name, port) in [("unflagged", 80), ("flagged", 81)] {
-        let before = redirect.status().unwrap();
-        median(port);
-        let after = redirect.status().unwrap();
+    println!();
+    for (name, to) in [("unflagged", DIRECT), ("flagged", STEERED)] {
+        let before = bench.mesh.status();
+        connect(&client.cgroup, to);
+        let after = bench.mesh.status();
         for (old, new) in before.programs.iter().zip(&after.programs) {
-            let runs = new.runs - old.runs;
-            if let Some(each) = (new.run_time_ns - old.run_time_ns).checked_div(runs) {
-                println!("{name:10} {:20} {runs} runs of {each} ns", new.name);
+            let time = new.run_time_ns - old.run_time_ns;
+            if let Some(each) = time.checked_div(new.runs - old.runs) {
+                println!("{name:10} {:20} {each} ns a run", new.name);
             }
         }
+    }
+}
+
+#[test]
+#[ignore = "a measurement, for a quiet machine: benches/redirect.sh"]
+fn cost_of_requests() {
+    let Some(in_pod) = Bench::new(&[]) else {
+        return;
+    };
+    let Some(in_host) = Bench::new(&["--listen-in-host"]) else {
+        return;
+    };
+    let ways = [
+        "direct, no program",
+        "direct, unflagged, with the programs",
+        "redirect, listener in the pod",
+        "nftables, listener in the pod",
+        "redirect, listener in the host",
+        "tc and sk_assign, listener in the host",
+    ];
+    let mut got = vec![Vec::new(); ways.len()];
+    for round in 0..rounds() {
+        let mut order: Vec<usize> = (0..ways.len()).collect();
+        order.rotate_left(round % ways.len());
+        for way in order {
+            let found = match way {
+                0 => in_pod.get(false, DIRECT),
+                1 => in_pod.get(true, DIRECT),
+                2 => in_pod.get(true, STEERED),
+                3 => in_pod.with_nftables(|| in_pod.get(false, STEERED)),
+                4 => in_host.get(true, STEERED),
+                _ => in_host.with_tc(|| in_host.get(false, HOST_SLOT)),
+            };
+            got[way].push(found);
+        }
+    }
+    println!("\nGET of 1 KiB over 16 connections that are kept, closed loop");
+    for (title, field) in [
+        (
+            "processor time of the whole machine, us a request",
+            "system_us",
+        ),
+        ("processor time of the proxy, us a request", "process_us"),
+        ("requests a second", "rps"),
+    ] {
+        let of = |found: &Value| found[field].as_f64().unwrap();
+        let values: Vec<Vec<f64>> = got.iter().map(|all| all.iter().map(of).collect()).collect();
+        table(title, &ways, &values);
+    }
+    for bench in [in_pod, in_host] {
+        Redirect::detach(bench.mesh.lab.place()).unwrap();
     }
 }

@@ -9,13 +9,14 @@ use std::fs;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use cairn_kernel_redirect::{
-    EnrolledPod, Place, Redirect, RedirectError, cgroup2_root, netns_cookie,
+    EnrolledPod, Place, Redirect, RedirectError, cgroup2_root, host_key, netns_cookie,
 };
 use nix::sched::{CloneFlags, setns};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -55,6 +56,8 @@ pub struct Pod {
     pub address: Ipv4Addr,
     /// On its veth.
     pub address6: Ipv6Addr,
+    /// The hub's end of its veth.
+    pub device: String,
 }
 
 impl Lab {
@@ -151,6 +154,7 @@ impl Lab {
             cgroup: self.outside_cgroup(),
             address: Ipv4Addr::new(10, 64, 0, 1),
             address6: "fd00:64::1".parse().unwrap(),
+            device: String::new(),
         }
     }
 
@@ -176,6 +180,7 @@ impl Lab {
             cgroup,
             address: Ipv4Addr::new(10, 64, number, 2),
             address6: Ipv6Addr::new(0xfd00, 0x64, u16::from(number), 0, 0, 0, 0, 2),
+            device: format!("pod{number}"),
         };
         let hub = self.full("hub");
         self.ip(
@@ -216,8 +221,8 @@ impl Lab {
         Ok(())
     }
 
-    /// Runs `ip` commands in a namespace.
-    fn ip(&self, name: &str, commands: &[&str]) {
+    /// Runs `ip` commands in a namespace: of a pod by its name, or `hub`.
+    pub fn ip(&self, name: &str, commands: &[&str]) {
         let mut ip = Command::new("ip")
             .args(["-n", &self.full(name), "-batch", "-"])
             .stdin(Stdio::piped())
@@ -257,19 +262,47 @@ impl Lab {
     }
 
     fn stand_in_on(&self, pod: &Pod, port: u16) -> (StandIn, TcpListener) {
-        let listener = pod.within(|| listen_on_loopback(port));
+        let listener = pod.within(|| listen_on(b"lo", port));
         let enrolled = EnrolledPod {
             netns_cookie: netns_cookie(listener.as_fd()).unwrap(),
             listener_port: port,
         };
-        let mut command = script(&pod.netns, &self.waypoint_cgroup(), &["serve", "waypoint"]);
-        command.stdin(OwnedFd::from(listener.try_clone().unwrap()));
-        let process = Ready::start(command);
+        self.serve(enrolled, "waypoint", listener)
+    }
+
+    /// A stand-in for the waypoint in the hub, as the host's namespace is used for pods whose own can
+    /// not be entered; it greets with `name`.
+    pub fn stand_in_in_hub(&self, pod: &Pod, name: &str) -> (StandIn, TcpListener) {
+        let device = pod.device.as_bytes();
+        let listener = self.hub().within(|| listen_on(device, LISTENER_PORT));
+        let cgroup = fs::metadata(&pod.cgroup).unwrap().ino();
+        let enrolled = EnrolledPod {
+            netns_cookie: host_key(cgroup),
+            listener_port: LISTENER_PORT,
+        };
+        self.serve(enrolled, name, listener)
+    }
+
+    fn serve(
+        &self,
+        enrolled: EnrolledPod,
+        name: &str,
+        listener: TcpListener,
+    ) -> (StandIn, TcpListener) {
+        let process = self.serve_on(name, listener.try_clone().unwrap());
         let stand_in = StandIn {
             pod: enrolled,
             process,
         };
         (stand_in, listener)
+    }
+
+    /// A process that accepts at this socket and greets with `name`.
+    pub fn serve_on(&self, name: &str, listener: TcpListener) -> Ready {
+        let hub = self.hub();
+        let mut command = script(&hub.netns, &self.waypoint_cgroup(), &["serve", name]);
+        command.stdin(OwnedFd::from(listener));
+        Ready::start(command)
     }
 
     /// A server in the hub that greets with `name`.
@@ -325,12 +358,12 @@ impl Pod {
     }
 }
 
-/// A socket as the waypoint has it in each pod.
-pub fn listen_on_loopback(port: u16) -> TcpListener {
+/// A socket as the waypoint has it for each pod: reached through one device.
+pub fn listen_on(device: &[u8], port: u16) -> TcpListener {
     let socket = Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP)).unwrap();
     socket.set_only_v6(false).unwrap();
     socket.set_reuse_address(true).unwrap();
-    socket.bind_device(Some(b"lo")).unwrap();
+    socket.bind_device(Some(device)).unwrap();
     let anywhere = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
     socket.bind(&anywhere.into()).unwrap();
     socket.listen(4096).unwrap();

@@ -8,7 +8,7 @@ use cairn_kernel_redirect::{EnrolledPod, Place, Redirect, RedirectError, existin
 use serde_json::json;
 use socket2::{Domain, Socket, Type};
 
-use crate::lab::{LISTENER_PORT, Lab, listen_on_loopback, until};
+use crate::lab::{LISTENER_PORT, Lab, listen_on, until};
 use crate::scene::{Scene, flagged, reached};
 
 #[test]
@@ -293,7 +293,7 @@ fn a_socket_that_can_not_be_steered_to_is_refused_with_the_reason() {
         ..stand_in.pod
     };
     assert!(why(&other_port, listener.as_fd()).contains("15001"));
-    let ours = listen_on_loopback(0);
+    let ours = listen_on(b"lo", 0);
     assert!(why(&stand_in.pod, ours.as_fd()).contains("network namespace"));
     let (idle, exposed) = pod.within(|| {
         let idle = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();

@@ -8,7 +8,7 @@ use std::process::Command;
 use cairn_conformance::process::Process;
 use serde_json::{Value, json};
 
-use crate::lab::{LISTENER_PORT, listen_on_loopback};
+use crate::lab::{LISTENER_PORT, listen_on};
 use crate::mesh::{DEADLINE, Mesh, curl, log_lines, replace, until};
 
 /// The value of a series, as a scrape of this agent has it.
@@ -161,7 +161,7 @@ fn connections_that_run_direct_notice_no_start_kill_or_end_of_an_agent() {
 fn nobody_outside_the_pod_reaches_its_listener_and_a_port_that_is_taken_is_no_obstacle() {
     let Some(mesh) = Mesh::new() else { return };
     let pod = &mesh.client;
-    let _taken = pod.within(|| listen_on_loopback(LISTENER_PORT));
+    let _taken = pod.within(|| listen_on(b"lo", LISTENER_PORT));
     let agent = mesh.agent();
     let port = mesh.status().pods[0].listener_port;
     assert_ne!(port, LISTENER_PORT);

@@ -14,6 +14,8 @@
 mod cost;
 mod failure;
 mod hang;
+mod host;
+mod in_host;
 mod lab;
 mod lifecycle;
 mod limits;

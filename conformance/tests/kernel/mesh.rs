@@ -24,14 +24,17 @@ const HERE: &str = "/proc/self/ns/net";
 /// How long anything may take that is not asserted to be fast.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
-/// `web`: HTTP with a canary and a policy. `raw`: the same server's other port, nobody's business.
-/// `open` goes direct when nobody listens.
-const MESH: &str = "
+/// The waypoint.
+pub const GATEWAY: &str = "
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata: {name: waypoint, namespace: shop}
 spec: {gatewayClassName: cairn-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}
----
+";
+
+/// `web`: HTTP with a canary and a policy. `raw`: the same server's other port, nobody's business.
+/// `open` goes direct when nobody listens.
+const SERVICES: &str = "---
 apiVersion: v1
 kind: Service
 metadata: {name: web, namespace: shop, labels: {istio.io/use-waypoint: waypoint}}
@@ -80,7 +83,10 @@ spec:
   parentRefs: [{group: '', kind: Service, name: web}]
   rules:
   - backendRefs: [{name: v1, port: 80, weight: 90}, {name: v2, port: 80, weight: 10}]
----
+";
+
+/// Who may do what at `web`.
+pub const READERS: &str = "---
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
 metadata: {name: readers, namespace: shop}
@@ -98,7 +104,8 @@ const V2: &str = "10.97.0.2:8080";
 const OPEN: &str = "10.97.0.3:8080";
 const DB: &str = "10.97.0.4:5432";
 
-fn slice(service: &str, endpoint: &str) -> String {
+/// The one endpoint of a service.
+pub fn slice(service: &str, endpoint: &str) -> String {
     let endpoint: SocketAddr = endpoint.parse().unwrap();
     format!(
         "---
@@ -165,7 +172,7 @@ impl Mesh {
             _servers: servers,
         };
         mesh.configure(&format!(
-            "{MESH}{}{}{}{}",
+            "{GATEWAY}{SERVICES}{READERS}{}{}{}{}",
             slice("db", DB),
             slice("v1", V1),
             slice("v2", V2),
@@ -215,6 +222,16 @@ impl Mesh {
     pub fn cairn_of(&self, program: &Path) -> Command {
         let cairn = command(HERE.as_ref(), &self.lab.waypoint_cgroup(), program);
         self.node(cairn, &[])
+    }
+
+    /// As [`agent_in_hub`](Self::agent_in_hub), by way of another program.
+    pub fn agent_in_hub_under(&self, wrapper: &[&str], flags: &[&str]) -> Process {
+        let cairn = workspace::cairn();
+        let (first, rest) = wrapper.split_first().unwrap();
+        let hub = self.lab.hub().netns;
+        let mut wrapped = command(&hub, &self.lab.waypoint_cgroup(), first.as_ref());
+        wrapped.args(rest).arg(&cairn);
+        self.start(self.node(wrapped, flags))
     }
 
     fn cairn_in(&self, netns: &Path, arguments: &[&str]) -> Command {

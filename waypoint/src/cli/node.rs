@@ -34,7 +34,7 @@ use crate::run::Running;
     subcommand_negates_reqs = true,
     after_help = "Examples:\n  cairn node --config ./mesh --pods ./pods.yaml --identity-dir ./pki/shop/waypoint\n  \
     cairn node status\n  cairn node connections --pods ./pods.yaml --close\n  cairn node detach\n\n\
-    Needs CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN, cgroup v2 and Linux 5.15; see docs/node.md."
+    Needs CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN (not with --listen-in-host), cgroup v2 and Linux 5.15; see docs/node.md."
 )]
 pub struct Args {
     #[command(subcommand)]
@@ -52,6 +52,10 @@ pub struct Args {
     #[arg(long, value_name = "NUMBER", env = "CAIRN_PODS_MAX",
         default_value_t = Sizes::default().pods, value_parser = clap::value_parser!(u32).range(1..=i64::from(PODS_MAX)))]
     pods_max: u32,
+    /// Listen in the host's network namespace for pods whose own can not be entered: those that are
+    /// listed with `hostInterface` and `addresses`
+    #[arg(long, env = "CAIRN_LISTEN_IN_HOST")]
+    listen_in_host: bool,
     #[command(flatten)]
     run: run::Args,
 }
@@ -200,7 +204,7 @@ pub fn node(args: Args) -> anyhow::Result<Outcome> {
 fn serve(args: Args) -> anyhow::Result<Outcome> {
     let pods = args.pods.unwrap_or_default();
     // What is wrong with these is said before anything is opened or attached.
-    requirements()?;
+    requirements(!args.listen_in_host)?;
     let place = args.place.place()?;
     let start = Start {
         source: PodsFile::open_settled(&pods)?,
@@ -210,6 +214,7 @@ fn serve(args: Args) -> anyhow::Result<Outcome> {
             services: args.services_max,
             pods: args.pods_max,
         },
+        in_host: args.listen_in_host,
     };
     // Held until the process ends.
     let claim = Claim::take(&start.place)?;
@@ -228,6 +233,7 @@ struct Start {
     place: Place,
     own_cgroup: PathBuf,
     sizes: Sizes,
+    in_host: bool,
 }
 
 /// Starts the agent on a thread of its own, and returns once it steers. What can fail comes before
@@ -244,7 +250,8 @@ fn start_agent(running: &Running, start: Start) -> anyhow::Result<()> {
     let guard = Guard::start(&start.place).context("start the guard")?;
     let in_force = running.in_force().clone();
     let redirect = Redirect::attach_sized(&start.place, &start.own_cgroup, start.sizes)?;
-    let agent = Agent::new(redirect, start.place, in_force, workers, Some(guard))?;
+    let agent = Agent::new(redirect, start.place, in_force, workers, Some(guard))?
+        .listening_in_host(start.in_host);
     let (sender, started) = std::sync::mpsc::channel();
     let ends = EndsWithAgent(running.stop());
     std::thread::Builder::new()

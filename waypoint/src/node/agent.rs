@@ -71,6 +71,8 @@ pub struct Agent<S> {
     /// Whether what an earlier version left is gone.
     settled: bool,
     insist_until: Option<Instant>,
+    /// Whether a pod whose namespace can not be entered gets a listener in the host's.
+    pub(super) in_host: bool,
 }
 
 impl<S: Steering> Agent<S> {
@@ -113,7 +115,15 @@ impl<S: Steering> Agent<S> {
             ever_known: !left.is_empty(),
             settled: false,
             insist_until: None,
+            in_host: false,
         })
+    }
+
+    /// Lets pods whose namespace can not be entered have their listener in the host's.
+    #[must_use]
+    pub fn listening_in_host(mut self, in_host: bool) -> Self {
+        self.in_host = in_host;
+        self
     }
 
     /// Follows pods, configuration and workers for as long as the process lives. `started` is called

@@ -15,8 +15,9 @@ use tokio::sync::oneshot;
 
 use super::Steering;
 use super::agent::Agent;
-use super::namespace::{Inside, Leads, Namespace, NamespaceError};
+use super::namespace::{Inside, Leads, NamespaceError};
 use super::pod::{self, Pod};
+use super::site::Site;
 use crate::listener::steered::PodListener;
 use crate::upstream::Egress;
 
@@ -67,7 +68,7 @@ pub(super) struct Failing {
 /// An enrolled pod.
 pub(super) struct Enrolled {
     as_listed: NodePod,
-    namespace: Namespace,
+    site: Site,
     pub(super) pod: Arc<Pod>,
     pub(super) in_kernel: EnrolledPod,
     /// The agent's own descriptor of the listener the worker has. It keeps the socket open, so a
@@ -84,7 +85,7 @@ impl Enrolled {
     /// Whether the pod's path leads to another namespace now. One that leads nowhere says nothing
     /// about the pod: it stays enrolled, for its processes may live on.
     fn is_elsewhere(&mut self) -> bool {
-        let leads = self.namespace.seen_from(&self.as_listed.netns);
+        let leads = self.site.seen_from(&self.as_listed);
         if let Leads::Unknown(error) = &leads
             && !self.lost
         {
@@ -113,7 +114,7 @@ impl<S: Steering> Agent<S> {
             match self.enrol(pod) {
                 Ok(enrolled) => {
                     tracing::info!(pod = %key, netns = %pod.netns.display(),
-                        port = enrolled.in_kernel.listener_port, worker = enrolled.worker, "pod enrolled");
+                        in_host = matches!(enrolled.site, Site::Host(_)), port = enrolled.in_kernel.listener_port, worker = enrolled.worker, "pod enrolled");
                     self.failing.remove(key);
                     self.strangers.remove(&enrolled.in_kernel.netns_cookie);
                     self.enrolled.insert(key.clone(), enrolled);
@@ -170,17 +171,16 @@ impl<S: Steering> Agent<S> {
 
     /// The error comes with the cookie of the pod's namespace, if that could be found.
     fn enrol(&mut self, listed: &NodePod) -> Result<Enrolled, (Option<u64>, EnrolError)> {
-        let namespace = Namespace::open(&listed.netns).map_err(|e| (None, e.into()))?;
-        let cookie = namespace.cookie();
+        let site = Site::of(listed, self.in_host).map_err(|e| (None, e.into()))?;
+        let cookie = site.key();
         let known = cookie.as_ref().ok().copied();
-        self.enrol_in(listed, namespace, cookie)
-            .map_err(|e| (known, e))
+        self.enrol_in(listed, site, cookie).map_err(|e| (known, e))
     }
 
     pub(super) fn enrol_in(
         &mut self,
         listed: &NodePod,
-        namespace: Namespace,
+        site: Site,
         cookie: Result<u64, NamespaceError>,
     ) -> Result<Enrolled, EnrolError> {
         let cgroup = &listed.cgroup;
@@ -199,9 +199,9 @@ impl<S: Steering> Agent<S> {
         if taken >= room as usize && !self.strangers.contains_key(&cookie) {
             return Err(EnrolError::Full(room));
         }
-        let inside = namespace.visit()?;
-        let egress = Egress::enter(&namespace.file).map_err(EnrolError::Egress)?;
-        self.take_in(listed, namespace, inside, egress)
+        let inside = site.visit()?;
+        let egress = site.egress().map_err(EnrolError::Egress)?;
+        self.take_in(listed, site, inside, egress)
     }
 
     /// Enrols a pod whose namespace was visited. Also if no worker serves it now: of a pod that the
@@ -210,7 +210,7 @@ impl<S: Steering> Agent<S> {
     pub(super) fn take_in(
         &mut self,
         listed: &NodePod,
-        namespace: Namespace,
+        site: Site,
         inside: Inside,
         egress: Egress,
     ) -> Result<Enrolled, EnrolError> {
@@ -242,7 +242,7 @@ impl<S: Steering> Agent<S> {
             .inspect_err(|_| pod.egress.close())?;
         let mut enrolled = Enrolled {
             as_listed: listed.clone(),
-            namespace,
+            site,
             pod,
             in_kernel,
             listener: inside.listener,
@@ -340,8 +340,7 @@ impl<S: Steering> Agent<S> {
         let Some(enrolled) = self.enrolled.remove(key) else {
             return;
         };
-        let is_elsewhere =
-            |pod: &NodePod| matches!(enrolled.namespace.seen_from(&pod.netns), Leads::Elsewhere);
+        let is_elsewhere = |pod: &NodePod| matches!(enrolled.site.seen_from(pod), Leads::Elsewhere);
         let cookie = enrolled.in_kernel.netns_cookie;
         if listed.is_some_and(|pod| !is_elsewhere(pod)) {
             tracing::info!(pod = %key, "pod is listed otherwise");

@@ -8,6 +8,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use super::site::HostSideError;
 use nix::sched::{CloneFlags, setns};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -35,6 +36,9 @@ pub enum NamespaceError {
         "network namespace {0} is the host's: pods on the host's network can not be steered, leave them out"
     )]
     Host(String),
+    /// Neither its own, nor from the host's side.
+    #[error("{0}. From the host's side: {1}")]
+    NorFromHost(Box<Self>, HostSideError),
     /// No listener.
     #[error("no listener in network namespace {0}: {1}")]
     Listen(String, #[source] io::Error),
@@ -64,9 +68,9 @@ pub enum Leads {
 /// What one visit brings back.
 #[derive(Debug)]
 pub struct Inside {
-    /// Bound to loopback, so that nobody outside the pod reaches it.
+    /// Bound to loopback, or to the host's end of the pod's link, so that nobody else reaches it.
     pub listener: TcpListener,
-    /// The kernel's name for the namespace.
+    /// What the kernel knows the pod by.
     pub cookie: u64,
     /// Addresses of its interfaces other than loopback's and link-local ones.
     pub addresses: Vec<IpAddr>,
@@ -104,7 +108,7 @@ impl Namespace {
     /// [`NamespaceError`].
     pub fn visit(&self) -> Result<Inside, NamespaceError> {
         let listen = |e| NamespaceError::Listen(self.shown.clone(), e);
-        let (listener, addresses) = self.within(|| (listen_on_loopback(), addresses()))?;
+        let (listener, addresses) = self.within(|| (listen_on(b"lo"), addresses()))?;
         let listener = listener.map_err(listen)?;
         let cookie = cairn_kernel_redirect::netns_cookie(listener.as_fd()).map_err(listen)?;
         let addresses = addresses.map_err(listen)?;
@@ -150,27 +154,27 @@ fn identity(found: &std::fs::Metadata) -> (u64, u64) {
     (found.dev(), found.ino())
 }
 
-/// On every address of loopback, and on no other device: bound to the device `lo`, so that nobody
-/// reaches it from outside the pod (specs/kernel-redirect.md 1, pitfall 14).
-fn listen_on_loopback() -> io::Result<TcpListener> {
+/// On every address, reached through one device only. In a pod that is `lo`, so that nobody reaches it
+/// from outside (specs/kernel-redirect.md 1, pitfall 14).
+pub(super) fn listen_on(device: &[u8]) -> io::Result<TcpListener> {
     let anywhere = |port| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
     let only_v4 = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
     let in_use = |e: &io::Error| e.kind() == io::ErrorKind::AddrInUse;
-    let free = |address: fn(u16) -> SocketAddr| match listen(address(PORT)) {
-        Err(error) if in_use(&error) => listen(address(0)),
+    let free = |address: fn(u16) -> SocketAddr| match listen(device, address(PORT)) {
+        Err(error) if in_use(&error) => listen(device, address(0)),
         done => done,
     };
     // A pod without IPv6 has steered connections too.
     free(anywhere).or_else(|_| free(only_v4))
 }
 
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+fn listen(device: &[u8], address: SocketAddr) -> io::Result<TcpListener> {
     let domain = Domain::for_address(address);
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
-    socket.bind_device(Some(b"lo"))?;
+    socket.bind_device(Some(device))?;
     // A process before us may have left connections in TIME_WAIT.
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;

@@ -93,6 +93,7 @@ mod tests {
             .iter()
             .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
         NodePod {
+            host_interface: None,
             name: "web-1".into(),
             namespace: "shop".into(),
             service_account: "web".into(),

@@ -30,7 +30,8 @@ pub struct Egress(Arc<Inner>);
 struct Inner {
     number: u64,
     closed: AtomicBool,
-    orders: mpsc::SyncSender<Order>,
+    /// Where sockets are made; `None`: in this process's own namespace.
+    orders: Option<mpsc::SyncSender<Order>>,
 }
 
 enum Order {
@@ -44,7 +45,6 @@ impl Egress {
     /// # Errors
     /// When the namespace can not be entered or no thread be started.
     pub fn enter(netns: &File) -> io::Result<Self> {
-        static NUMBERS: AtomicU64 = AtomicU64::new(1);
         let netns = netns.try_clone()?;
         let (orders, taken) = mpsc::sync_channel(EGRESS_SOCKETS_WAITING_MAX);
         let (ready, entered) = mpsc::sync_channel(1);
@@ -62,11 +62,21 @@ impl Egress {
                 }
             })?;
         entered.recv().map_err(|_| io::ErrorKind::BrokenPipe)??;
-        Ok(Self(Arc::new(Inner {
+        Ok(Self::by(Some(orders)))
+    }
+
+    /// For a pod whose namespace can not be entered: its connections leave from the host's address.
+    pub fn from_host() -> Self {
+        Self::by(None)
+    }
+
+    fn by(orders: Option<mpsc::SyncSender<Order>>) -> Self {
+        static NUMBERS: AtomicU64 = AtomicU64::new(1);
+        Self(Arc::new(Inner {
             number: NUMBERS.fetch_add(1, Ordering::Relaxed),
             closed: AtomicBool::new(false),
             orders,
-        })))
+        }))
     }
 
     /// The way out of no pod: makes no sockets.
@@ -76,7 +86,7 @@ impl Egress {
         Self(Arc::new(Inner {
             number: 0,
             closed: AtomicBool::new(false),
-            orders,
+            orders: Some(orders),
         }))
     }
 
@@ -89,10 +99,13 @@ impl Egress {
         if !self.is_open() {
             return Err(gone());
         }
+        let Some(orders) = &self.0.orders else {
+            return TcpStream::connect(address).await;
+        };
         let (sender, made) = oneshot::channel();
         let order = Order::Socket(Domain::for_address(address), sender);
         let busy = |_| io::Error::new(io::ErrorKind::WouldBlock, "too many connections at once");
-        self.0.orders.try_send(order).map_err(busy)?;
+        orders.try_send(order).map_err(busy)?;
         let socket = made.await.map_err(|_| gone())??;
         TcpSocket::from_std_stream(socket.into())
             .connect(address)
@@ -108,7 +121,9 @@ impl Egress {
     pub fn close(&self) {
         self.0.closed.store(true, Ordering::Release);
         // If the queue is full the thread ends with the last clone instead.
-        let _ = self.0.orders.try_send(Order::Leave);
+        if let Some(orders) = &self.0.orders {
+            let _ = orders.try_send(Order::Leave);
+        }
     }
 }
 

@@ -2,17 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use cairn_config_schema::parse::NodePod;
-use cairn_kernel_redirect::{FlaggedService, Place, Redirect, Status};
+use cairn_kernel_redirect::{FlaggedService, Place, Redirect, Status, host_key, is_host_key};
 use serde_json::{Value, json};
 
 use crate::cli::Outcome;
 use crate::cli::output::{self, Format, Paint};
 use crate::node::{Namespace, PodsFile};
 
-/// Names of pods by the cookie of their network namespace.
+/// Names of pods by what the kernel knows them by: the cookie of their network namespace, or their
+/// cgroup.
 type Names = BTreeMap<u64, String>;
 
 /// Shows it.
@@ -44,10 +47,24 @@ fn nothing() -> String {
 /// Pods whose namespace can not be entered stay without a name: what is shown is the kernel's.
 fn names(pods: &[NodePod]) -> Names {
     let cookie = |pod: &NodePod| Namespace::open(&pod.netns).ok()?.cookie().ok();
-    let named = pods
-        .iter()
-        .filter_map(|pod| Some((cookie(pod)?, pod.key().to_string())));
+    let in_host = |pod: &NodePod| Some(host_key(fs::metadata(&pod.cgroup).ok()?.ino()));
+    let named = pods.iter().flat_map(|pod| {
+        let keys = [cookie(pod), in_host(pod)].into_iter().flatten();
+        keys.map(|key| (key, pod.key().to_string()))
+    });
     named.collect()
+}
+
+fn unnamed(key: u64) -> String {
+    match cgroup_id(key) {
+        Some(id) => format!("cgroup {id}"),
+        None => format!("netns {key}"),
+    }
+}
+
+/// Of a pod whose listener is in the host's namespace.
+fn cgroup_id(key: u64) -> Option<u64> {
+    is_host_key(key).then(|| key & !host_key(0))
 }
 
 fn as_json(status: Option<&Status>, names: &Names) -> Value {
@@ -68,7 +85,8 @@ fn as_json(status: Option<&Status>, names: &Names) -> Value {
             "name": m.name, "entries": m.entries, "limit": m.limit,
         })).collect::<Vec<_>>(),
         "pods": status.pods.iter().map(|p| json!({
-            "netnsCookie": p.netns_cookie, "pod": names.get(&p.netns_cookie),
+            "netnsCookie": cgroup_id(p.netns_cookie).is_none().then_some(p.netns_cookie),
+            "cgroupId": cgroup_id(p.netns_cookie), "pod": names.get(&p.netns_cookie),
             "listenerPort": p.listener_port, "listening": p.listening,
         })).collect::<Vec<_>>(),
         "services": status.services.iter().map(service).collect::<Vec<_>>(),
@@ -119,10 +137,11 @@ fn render(
     writeln!(out, "{}", paint.strong("pods"))?;
     for pod in &status.pods {
         let name = names.get(&pod.netns_cookie);
-        let name = name
-            .cloned()
-            .unwrap_or_else(|| format!("netns {}", pod.netns_cookie));
+        let name = name.cloned().unwrap_or_else(|| unnamed(pod.netns_cookie));
         let state = match pod.listening {
+            true if is_host_key(pod.netns_cookie) => {
+                paint.good(format!("listening on {} of the host", pod.listener_port))
+            }
             true => paint.good(format!("listening on {}", pod.listener_port)),
             false => paint.bad("nobody listens: each service's failure mode applies"),
         };

@@ -9,12 +9,13 @@ use crate::listener::steered::PodListener;
 use crate::node::enrolment::EnrolError;
 use crate::node::namespace::Inside;
 use crate::node::watchdog::HUNG_AFTER;
-use crate::node::{Beat, Namespace};
+use crate::node::{Beat, Namespace, Site};
 use crate::upstream::Egress;
 
 /// A pod whose namespace is a plain file at `netns`, which nobody enters.
 pub fn listed_at(netns: &Path) -> NodePod {
     NodePod {
+        host_interface: None,
         name: "web-1".into(),
         namespace: "shop".into(),
         service_account: "web".into(),
@@ -38,7 +39,7 @@ fn inside() -> Inside {
 /// Enrols a pod as if its namespace had been visited.
 fn take_in(agent: &mut Agent<Kernel>, listed: &NodePod) {
     let namespace = Namespace::open(&listed.netns).unwrap();
-    let enrolled = agent.take_in(listed, namespace, inside(), Egress::nowhere());
+    let enrolled = agent.take_in(listed, Site::Pod(namespace), inside(), Egress::nowhere());
     agent.enrolled.insert(listed.key(), enrolled.unwrap());
     agent.wanted = vec![listed.clone()];
 }
@@ -192,7 +193,7 @@ fn more_pods_than_there_is_room_for_are_told_with_the_remedy() {
     let mut pod = listed_at(&netns);
     pod.cgroup = folder.path().into();
     agent.place.cgroup = folder.path().into();
-    let namespace = || Namespace::open(&netns).unwrap();
+    let namespace = || Site::Pod(Namespace::open(&netns).unwrap());
     let full = agent.enrol_in(&pod, namespace(), Ok(2)).err().unwrap();
     let words = full.to_string();
     assert!(
@@ -225,7 +226,12 @@ fn policy_sees_the_listed_addresses_and_a_pod_without_any_is_not_enrolled() {
         ..inside()
     };
     let namespace = Namespace::open(&netns).unwrap();
-    let without = agent.take_in(&listed_at(&netns), namespace, inside, Egress::nowhere());
+    let without = agent.take_in(
+        &listed_at(&netns),
+        Site::Pod(namespace),
+        inside,
+        Egress::nowhere(),
+    );
     assert!(matches!(without, Err(EnrolError::NoAddress)));
 }
 
