@@ -29,6 +29,9 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 /// What the TCP server says before it is asked.
 pub const BANNER: &[u8] = b"220 hello\r\n";
 
+/// Requests that an application remembers, so that one under load does not grow.
+const SEEN_MAX: usize = 1_000;
+
 /// What the HTTP echo answers with.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Echo {
@@ -75,9 +78,17 @@ struct Counts {
     connections: AtomicU64,
     requests: AtomicU64,
     by_path: Mutex<HashMap<String, u64>>,
+    seen: Mutex<Vec<Echo>>,
 }
 
 impl Counts {
+    fn remember(&self, echo: &Echo) {
+        let mut seen = self.seen.lock().expect("no panic");
+        if seen.len() < SEEN_MAX {
+            seen.push(echo.clone());
+        }
+    }
+
     /// How often a path has been asked for, this time included.
     fn count(&self, path: &str) -> u64 {
         let mut by_path = self.by_path.lock().expect("no panic");
@@ -159,6 +170,11 @@ impl App {
     /// Requests read so far.
     pub fn requests(&self) -> u64 {
         self.counts.requests.load(Ordering::Relaxed)
+    }
+
+    /// What the first requests said, in the order of their ends. The HTTP echo only.
+    pub fn seen(&self) -> Vec<Echo> {
+        self.counts.seen.lock().expect("no panic").clone()
     }
 
     /// Kills it: the listener and every connection are gone when this returns.
@@ -301,6 +317,7 @@ async fn answer(
     let mut echo = echo(name, &request);
     let body = request.into_body().collect().await;
     echo.body_bytes = body.map_or(0, |b| b.to_bytes().len());
+    counts.remember(&echo);
     let mut words = path.split('/').skip(1);
     let mut next = || (words.next(), words.next().and_then(|n| n.parse().ok()));
     let (mut word, mut number) = next();

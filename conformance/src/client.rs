@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -91,6 +91,27 @@ impl Connection {
         self.send(request.body(Full::default()).expect("a request"))
             .await
     }
+}
+
+/// One request with Host `web.shop` over a new HTTP/1.1 connection.
+pub async fn send(
+    address: SocketAddr,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &'static [u8],
+) -> Answer {
+    let mut request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "web.shop");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let body = Full::new(Bytes::from_static(body));
+    let request = request.body(body).expect("a request");
+    let mut connection = Connection::http1(address).await;
+    connection.send(request).await.expect("an answer")
 }
 
 /// One GET over a new HTTP/1.1 connection.

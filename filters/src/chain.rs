@@ -1,4 +1,4 @@
-//! The one order in which a request is judged: authenticate, normalise, route, authorise, answer;
+//! The one order in which a request is judged: authenticate, normalise, route, answer a CORS preflight, authorise, answer;
 //! then, for a request that may go on, choose a backend and change the request. The data path and `cairn explain`
 //! both run it. Sends nothing and picks no endpoint.
 //!
@@ -14,14 +14,15 @@ use cairn_authz::jwt::{
 use cairn_authz::{Attestation, Facts, HttpFacts, Network, PolicySet, Verdict};
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::snapshot::{
-    BackendTarget, Binding, ClusterKey, PathNormalization, Policy, RequestAuthentication, Service,
-    ServicePort, Snapshot,
+    BackendTarget, Binding, ClusterKey, Cors, Filter, PathNormalization, Policy,
+    RequestAuthentication, Service, ServicePort, Snapshot,
 };
-use cairn_routing::{Found, RequestParts, RouteTable};
+use cairn_routing::{Found, PortRoutes, RequestParts};
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Method};
 
 use crate::authority::{self, AuthorityError};
+use crate::cors;
 use crate::decision::answer;
 pub use crate::decision::{Answer, Decision, Destination, Failure, ResponseChanges};
 use crate::header_change::Headers;
@@ -36,7 +37,7 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// Immutable; one snapshot's.
 #[derive(Debug)]
 pub struct PortChain {
-    routes: RouteTable,
+    routes: PortRoutes,
     authenticator: Authenticator,
     /// `None`: no RequestAuthentication is tried.
     pub(crate) trial: Option<Trial>,
@@ -84,7 +85,7 @@ impl PortChain {
     pub fn compile(snapshot: &Snapshot, service: &Arc<Service>, port: &ServicePort) -> Self {
         let authentications = snapshot.authentications.of_service(&service.key);
         let mut chain = Self::bare(snapshot, &service.policies, authentications);
-        chain.routes = RouteTable::compile(&port.routes);
+        chain.routes = PortRoutes::compile(&service.key.namespace, &port.routes);
         let own = ClusterKey {
             service: service.key.clone(),
             port: port.number,
@@ -123,7 +124,7 @@ impl PortChain {
         let in_force = authentications.iter().filter(|a| !a.dry_run);
         let in_force: Vec<_> = in_force.cloned().collect();
         Self {
-            routes: RouteTable::default(),
+            routes: PortRoutes::default(),
             authenticator: Authenticator::compile(&in_force),
             trial: Trial::compile(authentications),
             policies: PolicySet::compile(policies),
@@ -214,13 +215,26 @@ impl PortChain {
             Ok(target) => target,
             Err(rejection) => return Decision::early(Answer::BadPath(rejection)),
         };
-        let found = self.routes.find(&RequestParts {
+        let parts = RequestParts {
             method: view.method,
             authority: view.authority,
             path: &target.path,
             query: target.query,
             headers: view.headers,
-        });
+        };
+        let found = (self.routes).find(view.peer.and_then(Identity::namespace), &parts);
+        let cors = cors_of(&found);
+        if let Some(cors) = cors
+            && cors::is_preflight(view.method, view.headers)
+        {
+            let answer = Answer::Preflight(cors::preflight(cors, view.headers));
+            return Decision {
+                target: Some(target),
+                found: Some(found),
+                ..Decision::early(answer)
+            };
+        }
+        let origin = cors.and_then(|cors| cors::granted(cors, view.headers));
         if let Some(failure) = self.unauthenticated(view) {
             return Decision {
                 target: Some(target),
@@ -243,6 +257,7 @@ impl PortChain {
             verdict: Some(verdict),
             answer,
             removed_params,
+            origin,
         }
     }
 
@@ -336,6 +351,18 @@ impl PortChain {
             _ => Ok(target),
         }
     }
+}
+
+/// The CORS filter of a rule that is in force.
+fn cors_of(found: &Found) -> Option<&Cors> {
+    let Found::Rule(reference) = found else {
+        return None;
+    };
+    let rule = reference.rule().filter(|rule| rule.broken.is_none())?;
+    rule.filters.iter().find_map(|filter| match filter {
+        Filter::Cors(cors) => Some(&**cors),
+        _ => None,
+    })
 }
 
 /// The ports that the routes of a port lead to.

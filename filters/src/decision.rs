@@ -10,14 +10,14 @@ use cairn_config_schema::snapshot::{
     Backend, BackendTarget, ClusterKey, Filter, HttpMatch, HttpRule,
 };
 use cairn_routing::{Found, RuleRef};
-use http::StatusCode;
 use http::header::HeaderValue;
+use http::{HeaderMap, StatusCode};
 
 use crate::chain::RequestView;
 use crate::header_change::{self, Headers};
 use crate::normalise::{Rejection, Target};
 use crate::outcome::Outcome;
-use crate::{login, redirect, rewrite};
+use crate::{cors, login, redirect, rewrite};
 
 /// What becomes of a request, and everything that led to it.
 #[derive(Clone, Debug)]
@@ -32,6 +32,8 @@ pub struct Decision<'a> {
     pub answer: Answer,
     /// Query parameters that are not for the application: tokens were in them.
     pub(crate) removed_params: Vec<Arc<str>>,
+    /// The origin of the request, if the rule's CORS filter allows it.
+    pub(crate) origin: Option<HeaderValue>,
 }
 
 /// What to do with a request.
@@ -46,6 +48,9 @@ pub enum Answer {
         /// Location.
         location: HeaderValue,
     },
+    /// 200 with these headers: a CORS preflight, of which neither token nor policy is asked
+    /// (specs/istio-waypoint.md 4.9: it has no token).
+    Preflight(HeaderMap),
     /// 401, or 403 for somebody else's: its token is not valid.
     Unauthenticated(TokenFailure),
     /// 403: policy denied it.
@@ -74,6 +79,7 @@ impl Answer {
     pub fn outcome(&self) -> Option<Outcome> {
         Some(match self {
             Self::Forward => return None,
+            Self::Preflight(_) => Outcome::Preflight,
             Self::Redirect { .. } => Outcome::Redirected,
             Self::Unauthenticated(failure) => login::outcome(failure),
             Self::Deny => Outcome::Denied,
@@ -172,7 +178,11 @@ pub(crate) fn answer(
                     "ReplacePrefixMatch on a rule that matched no prefix".into(),
                 );
             }
-            Filter::Rewrite(_) | Filter::RequestHeaders(_) | Filter::ResponseHeaders(_) => {}
+            Filter::Rewrite(_)
+            | Filter::RequestHeaders(_)
+            | Filter::ResponseHeaders(_)
+            | Filter::Mirror(_)
+            | Filter::Cors(_) => {}
         }
     }
     if rule.backends.is_empty() {
@@ -193,6 +203,7 @@ impl Decision<'_> {
             verdict: None,
             answer,
             removed_params: Vec::new(),
+            origin: None,
         }
     }
 
@@ -200,7 +211,11 @@ impl Decision<'_> {
     /// verdict knows).
     pub fn reason(&self) -> Option<Cow<'_, str>> {
         match &self.answer {
-            Answer::Forward | Answer::Redirect { .. } | Answer::Deny | Answer::DenyNetwork => None,
+            Answer::Forward
+            | Answer::Preflight(_)
+            | Answer::Redirect { .. }
+            | Answer::Deny
+            | Answer::DenyNetwork => None,
             Answer::Unauthenticated(failure) => Some(failure.reason.as_str().into()),
             Answer::NotFound => Some("no route of the service matches".into()),
             Answer::BadPath(rejection) => Some(rejection.to_string().into()),
@@ -225,6 +240,51 @@ impl Decision<'_> {
         }
     }
 
+    /// The redirect that a chosen backend has of its own; the rule's was asked before. `None`: the
+    /// request is sent on.
+    pub fn backend_redirect(
+        &self,
+        backend: Option<&Backend>,
+        authority: &str,
+        port: u16,
+    ) -> Option<Answer> {
+        let filters = backend_filters(backend).iter();
+        let redirect = filters.clone().find_map(|filter| match filter {
+            Filter::Redirect(redirect) => Some(redirect),
+            _ => None,
+        })?;
+        let location = self.rule().zip(self.target.as_ref()).and_then(|found| {
+            let ((_, matched), target) = found;
+            let removed = &self.removed_params;
+            redirect::location(redirect, matched, target, authority, port, removed)
+        });
+        Some(match location {
+            Some(location) => Answer::Redirect {
+                status: redirect.status,
+                location,
+            },
+            None => Answer::BrokenRule("the redirect has no valid location".into()),
+        })
+    }
+
+    /// Which of the mirrors of rule and backend get a copy of this request. `random` is uniform, a
+    /// number for each.
+    pub fn mirrors<'d>(
+        &'d self,
+        backend: Option<&'d Backend>,
+        mut random: impl FnMut() -> u64,
+    ) -> impl Iterator<Item = &'d ClusterKey> {
+        let of_rule = self.rule().map_or(&[][..], |(rule, _)| &rule.filters);
+        let filters = of_rule.iter().chain(backend_filters(backend));
+        filters.filter_map(move |filter| match filter {
+            Filter::Mirror(mirror) => {
+                let ticket = random() % u64::from(mirror.denominator.max(1));
+                (ticket < u64::from(mirror.numerator)).then_some(&mirror.target)
+            }
+            _ => None,
+        })
+    }
+
     /// Applies the request filters of the rule in their order, then those of the backend, and returns
     /// path and query to send.
     pub fn change_request(
@@ -245,7 +305,10 @@ impl Decision<'_> {
                     Filter::Rewrite(change) => {
                         path = rewrite::apply(change, matched, path, headers);
                     }
-                    Filter::ResponseHeaders(_) | Filter::Redirect(_) => {}
+                    Filter::ResponseHeaders(_)
+                    | Filter::Redirect(_)
+                    | Filter::Mirror(_)
+                    | Filter::Cors(_) => {}
                 }
             }
         }
@@ -281,6 +344,7 @@ impl Decision<'_> {
         let backends = reference.rule().map_or(&[][..], |r| &r.backends);
         ResponseChanges {
             rule: Some(reference.clone()),
+            origin: self.origin.clone(),
             backend: backend.and_then(|b| backends.iter().position(|other| std::ptr::eq(b, other))),
         }
     }
@@ -309,6 +373,8 @@ pub struct ResponseChanges {
     rule: Option<RuleRef>,
     /// Which backend of the rule was chosen.
     backend: Option<usize>,
+    /// The allowed origin of the request.
+    origin: Option<HeaderValue>,
 }
 
 impl ResponseChanges {
@@ -319,8 +385,10 @@ impl ResponseChanges {
         };
         let backend = self.backend.and_then(|at| rule.backends.get(at));
         for filter in rule.filters.iter().chain(backend_filters(backend)) {
-            if let Filter::ResponseHeaders(change) = filter {
-                header_change::apply(change, headers);
+            match (filter, &self.origin) {
+                (Filter::ResponseHeaders(change), _) => header_change::apply(change, headers),
+                (Filter::Cors(cors), Some(origin)) => cors::apply(cors, origin, headers),
+                _ => {}
             }
         }
     }

@@ -6,6 +6,7 @@
 pub mod authority;
 pub mod chain;
 pub mod connect;
+pub mod cors;
 mod decision;
 pub mod grpc_timeout;
 pub mod header_change;

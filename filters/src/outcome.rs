@@ -49,6 +49,8 @@ pub enum Outcome {
     DeniedByNetwork,
     /// Routes are attached and none matches.
     NoRoute,
+    /// A CORS preflight, answered for the endpoint.
+    Preflight,
     /// A filter redirected it. The status comes from the filter.
     Redirected,
     /// The rule has something Cairn can not honour.
@@ -106,7 +108,7 @@ pub struct Row {
 
 impl Outcome {
     /// All outcomes.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::BadPath,
         Self::BadAuthority,
         Self::BadRequest,
@@ -120,6 +122,7 @@ impl Outcome {
         Self::Denied,
         Self::DeniedByNetwork,
         Self::NoRoute,
+        Self::Preflight,
         Self::Redirected,
         Self::BrokenRule,
         Self::NoBackend,
@@ -159,6 +162,7 @@ impl Outcome {
             Self::Denied           => Row::new(S::FORBIDDEN, 7, "", "rbac_access_denied_matched_policy[none]", "RBAC: access denied", Client, true),
             Self::DeniedByNetwork  => Row::new(S::FORBIDDEN, 7, "", "network_access_denied_matched_policy[none]", "Access denied\r\n", Client, true),
             Self::NoRoute          => Row::new(S::NOT_FOUND, 12, "NR", "route_not_found", "", Client, true),
+            Self::Preflight        => Row::new(S::OK, 2, "", "cors_response", "", Client, true),
             Self::Redirected       => Row::new(S::FOUND, 2, "", "direct_response", "", Client, true),
             Self::BrokenRule       => Row::new(S::INTERNAL_SERVER_ERROR, 14, "", "direct_response", "route not in force", ControlPlane, true),
             Self::NoBackend        => Row::new(S::INTERNAL_SERVER_ERROR, 14, "", "direct_response", "route without backend", ControlPlane, true),

@@ -3,6 +3,7 @@
 //! Pure: the request, random numbers and configuration come in, a choice goes out. This crate has
 //! no clock, no socket, no randomness and no async; it opens no connection and changes no request.
 
+mod audience;
 mod back_off;
 mod balance;
 mod breaker;
@@ -16,6 +17,7 @@ mod retry;
 mod split;
 mod table;
 
+pub use audience::PortRoutes;
 pub use back_off::delay_ms;
 pub use balance::{Choice, key_hash};
 pub use breaker::{Breaker, Limited, Permit};

@@ -2,7 +2,7 @@
 //!
 //! Precedence is per match over all rules of all routes (specs/gateway-api.md 1.4,
 //! specs/istio-waypoint.md 4.3): exact path, then the longest prefix, then regular expressions
-//! (implementation-specific; last, and not by length); then a method, more header matches, more
+//! (implementation-specific; last, and by length for GRPCRoutes alone); then a method, more header matches, more
 //! query matches; then the oldest route, its namespace/name, the order of rules and of matches.
 //! Routes that could not be read come after everything else.
 //!
@@ -211,9 +211,10 @@ fn rule_refs(route: &Arc<HttpRoute>) -> impl Iterator<Item = RuleRef> {
 /// Smaller comes first.
 fn precedence(rule: &RuleRef) -> impl Ord + use<> {
     let (kind, length) = match rule.matched().map(|m| &m.path) {
-        Some(PathMatch::Exact(_)) => (0, 0),
-        Some(PathMatch::Prefix(prefix)) => (1, prefix.len()),
-        Some(PathMatch::Regex(_)) | None => (2, 0),
+        Some(PathMatch::Exact(_)) => (0, (0, 0)),
+        Some(PathMatch::Prefix(prefix)) => (1, (prefix.len(), 0)),
+        Some(PathMatch::Regex(pattern)) => (2, pattern.rank()),
+        None => (2, (0, 0)),
     };
     let (method, headers, query) = rule.matched().map_or((false, 0, 0), |m| {
         (m.method.is_some(), m.headers.len(), m.query.len())

@@ -134,6 +134,16 @@ pub const RETRY_BODY_BYTES_MAX: usize = 64 * 1024;
 /// itself.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
 
+/// Copies of requests (RequestMirror) in flight. Beyond: no copy is made, counted as `too_many`.
+pub const MIRRORS_PER_WORKER_MAX: usize = 1_000;
+
+/// Pieces of a request's body that wait to be copied; a piece has 64 KiB at most. Beyond: the copy
+/// breaks off, counted as `too_slow`, for the request itself does not wait.
+pub const MIRROR_QUEUE_PIECES: usize = 32;
+
+/// How long a copy may take, its answer included. Beyond: dropped, counted as `timeout`.
+pub const MIRROR_TIMEOUT: Duration = Duration::from_secs(15);
+
 /// Access log lines waiting for stdout. Beyond: dropped and counted.
 pub const ACCESS_LOG_QUEUE_LINES: usize = 16_384;
 

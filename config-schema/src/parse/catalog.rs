@@ -27,10 +27,11 @@ pub(crate) enum Class {
 }
 
 /// Group, versions and kind of what Cairn reads; `v1beta1` objects have the fields of `v1`.
-const READ: [(&str, &[&str], Kind); 19] = [
+const READ: [(&str, &[&str], Kind); 20] = [
     (GATEWAY_API, &["v1", "v1beta1"], Kind::GatewayClass),
     (GATEWAY_API, &["v1", "v1beta1"], Kind::Gateway),
     (GATEWAY_API, &["v1", "v1beta1"], Kind::HTTPRoute),
+    (GATEWAY_API, &["v1"], Kind::GRPCRoute),
     ("", &["v1"], Kind::Namespace),
     ("", &["v1"], Kind::Service),
     ("", &["v1"], Kind::Pod),
@@ -246,6 +247,7 @@ fn expected_versions(kind: Kind) -> &'static str {
         Kind::GatewayClass | Kind::Gateway | Kind::HTTPRoute => {
             "gateway.networking.k8s.io/v1 or gateway.networking.k8s.io/v1beta1"
         }
+        Kind::GRPCRoute => "gateway.networking.k8s.io/v1",
         Kind::DestinationRule => "networking.istio.io/v1, v1beta1 or v1alpha3",
         Kind::Namespace | Kind::Service | Kind::Pod | Kind::ConfigMap => "v1",
         Kind::EndpointSlice => "discovery.k8s.io/v1",
@@ -307,7 +309,7 @@ mod tests {
             classify("security.istio.io/v1", "RequestAuthentication"),
             Class::Read(Kind::RequestAuthentication)
         );
-        assert!(!enforced("gateway.networking.k8s.io/v1", "GRPCRoute"));
+        assert!(!enforced("gateway.networking.k8s.io/v1", "TCPRoute"));
         assert!(!enforced(
             "gateway.networking.k8s.io/v1",
             "BackendTLSPolicy"

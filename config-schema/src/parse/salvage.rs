@@ -15,7 +15,7 @@ use crate::resources::{TargetRef, dry_run};
 pub(super) fn targets(kind: Kind, object: &Node<'_>) -> Option<Vec<TargetRef>> {
     let fields: &[&str] = match kind {
         Kind::AuthorizationPolicy | Kind::RequestAuthentication => &["targetRefs", "targetRef"],
-        Kind::HTTPRoute => &["parentRefs"],
+        Kind::HTTPRoute | Kind::GRPCRoute => &["parentRefs"],
         _ => return None,
     };
     let mut specs = object.entries().iter().filter(|e| e.key == "spec");
@@ -55,7 +55,7 @@ fn target(kind: Kind, node: &Node<'_>) -> Option<TargetRef> {
             Some(value) => value.text().map(|t| Some(t.to_owned())),
         }
     };
-    let is_route = kind == Kind::HTTPRoute;
+    let is_route = matches!(kind, Kind::HTTPRoute | Kind::GRPCRoute);
     let default = |value: &str| is_route.then(|| value.to_owned());
     let port = match node.get("port") {
         None => None,

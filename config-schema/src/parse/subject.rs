@@ -22,7 +22,7 @@ use crate::resources::authentication::RequestAuthenticationSpec;
 use crate::resources::calico::{CalicoPolicySpec, TierSpec};
 use crate::resources::cilium::CiliumPolicySpec;
 use crate::resources::destination_rule::DestinationRuleSpec;
-use crate::resources::gateway_api::{GatewayClassSpec, GatewaySpec, HttpRouteSpec};
+use crate::resources::gateway_api::{GatewayClassSpec, GatewaySpec, GrpcRouteSpec, HttpRouteSpec};
 use crate::resources::istio::AuthorizationPolicySpec;
 use crate::resources::kube::NetworkPolicySpec;
 use crate::resources::{Broken, Clusterwide, Meta, Object, PathHasher, Place, Spec, Staged};
@@ -54,6 +54,7 @@ pub(super) fn read(
         Kind::GatewayClass => subject.required::<GatewayClassSpec>(),
         Kind::Gateway => subject.required::<GatewaySpec>(),
         Kind::HTTPRoute => subject.required::<HttpRouteSpec>(),
+        Kind::GRPCRoute => subject.required::<GrpcRouteSpec>(),
         Kind::AuthorizationPolicy => subject.optional::<AuthorizationPolicySpec>(),
         Kind::CiliumNetworkPolicy => {
             let spec = subject.cilium();

@@ -2,7 +2,6 @@
 //! any namespace, for a mesh asks for no ReferenceGrant.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use super::route_filters;
 use super::route_rules::Reading;
@@ -22,10 +21,20 @@ pub(super) struct Backends<'a> {
 }
 
 /// Why a backendRef leads nowhere: the field at fault, the reason, what to do.
-struct Unresolved {
-    field: &'static str,
-    reason: String,
-    hint: String,
+pub(super) struct Unresolved {
+    pub field: &'static str,
+    pub reason: String,
+    pub hint: String,
+}
+
+/// A backendRef, of whatever field.
+pub(super) struct Reference<'a> {
+    pub group: Option<&'a str>,
+    pub kind: Option<&'a str>,
+    /// That of the route, if none was written.
+    pub namespace: &'a str,
+    pub name: &'a str,
+    pub port: Option<i32>,
 }
 
 impl<'a> Backends<'a> {
@@ -41,7 +50,7 @@ impl<'a> Backends<'a> {
     pub fn read(
         &self,
         written: &[BackendRef],
-        own_namespace: &Arc<str>,
+        context: &route_filters::Context<'_>,
         reading: &mut Reading<'_>,
     ) -> Vec<Backend> {
         let mut backends = Vec::with_capacity(written.len());
@@ -57,7 +66,16 @@ impl<'a> Backends<'a> {
                 reading.fail(Code::BadValue, &format!("{at}.weight"), message);
                 continue;
             }
-            let target = match self.target(reference, own_namespace) {
+            let target = match self.target(&Reference {
+                group: reference.group.as_deref(),
+                kind: reference.kind.as_deref(),
+                namespace: reference
+                    .namespace
+                    .as_deref()
+                    .unwrap_or(context.own_namespace),
+                name: &reference.name,
+                port: reference.port,
+            }) {
                 Ok(cluster) => BackendTarget::Cluster(cluster),
                 Err(unresolved) => {
                     let path = format!("{at}.{}", unresolved.field);
@@ -69,34 +87,28 @@ impl<'a> Backends<'a> {
             backends.push(Backend {
                 weight: weight.unsigned_abs(),
                 target,
-                filters: route_filters::read_backend(filters, &at, reading),
+                filters: route_filters::read_backend(filters, context, &at, reading),
             });
         }
         backends
     }
 
-    fn target(
-        &self,
-        reference: &BackendRef,
-        own_namespace: &Arc<str>,
-    ) -> Result<ClusterKey, Unresolved> {
+    /// The service port that a reference names.
+    pub fn target(&self, reference: &Reference<'_>) -> Result<ClusterKey, Unresolved> {
         let unresolved = |field, reason: String, hint: &str| Unresolved {
             field,
             reason,
             hint: hint.to_owned(),
         };
-        let group = reference.group.as_deref().unwrap_or("");
-        let kind = reference.kind.as_deref().unwrap_or("Service");
+        let group = reference.group.unwrap_or("");
+        let kind = reference.kind.unwrap_or("Service");
         if !matches!((group, kind), ("" | "core", "Service")) {
             let reason = format!("a backend of kind {kind} (group '{group}') is not supported");
             return Err(unresolved("kind", reason, "name a Service"));
         }
         let key = ObjectKey {
-            namespace: match &reference.namespace {
-                Some(namespace) => namespace.as_str().into(),
-                None => own_namespace.clone(),
-            },
-            name: reference.name.as_str().into(),
+            namespace: reference.namespace.into(),
+            name: reference.name.into(),
         };
         let service = match self.resources.services.get(&key) {
             None => {

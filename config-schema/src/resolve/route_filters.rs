@@ -1,10 +1,14 @@
 //! Filters of HTTPRoute rules and of their backends (specs/gateway-api.md 1.4). A filter that can
 //! not be honoured fails its rule; none is ever skipped.
 
+use std::sync::Arc;
+
 use http::StatusCode;
 use http::header::{HeaderName, HeaderValue};
 
+use super::route_backends::Backends;
 use super::route_rules::Reading;
+use super::{route_cors, route_mirrors};
 use crate::diagnostics::Code;
 use crate::resources::gateway_api::{
     HttpRouteRules, HttpRouteRulesBackendRefsFilters as BackendFilter,
@@ -32,14 +36,14 @@ pub(super) const FRAMING: [&str; 8] = [
     "upgrade",
 ];
 
-/// Header changes as written, whichever of the four generated types they come from.
+/// Header changes as written, whichever of the generated types they come from.
 struct WrittenHeaders<'a> {
     set: Vec<(&'a str, &'a str)>,
     add: Vec<(&'a str, &'a str)>,
     remove: Vec<&'a str>,
 }
 
-/// The generated types of rule and backend filters are equal but not the same.
+/// The generated types of both modifiers are equal but not the same.
 macro_rules! written_headers {
     ($written:expr) => {
         WrittenHeaders {
@@ -58,69 +62,87 @@ macro_rules! written_headers {
         }
     };
 }
+
+/// What filters are read with.
+pub(super) struct Context<'a> {
+    /// The matches of the rule.
+    pub matches: &'a [HttpMatch],
+    /// For mirrors.
+    pub backends: &'a Backends<'a>,
+    /// That of the route.
+    pub own_namespace: &'a str,
+}
+
 /// The filters of a rule, in the order written.
 pub(super) fn read(
     written: &HttpRouteRules,
-    matches: &[HttpMatch],
+    context: &Context<'_>,
     reading: &mut Reading<'_>,
 ) -> Vec<Filter> {
     let base = format!("{}.filters", reading.path);
     let mut filters: Vec<Filter> = Vec::new();
     for (index, filter) in written.filters.iter().flatten().enumerate() {
         let at = format!("{base}[{index}]");
-        if let Some(filter) = rule_filter(filter, matches, &at, reading) {
+        if let Some(filter) = rule_filter(filter, context, &at, reading) {
             add(filter, &mut filters, &at, reading);
         }
     }
-    let redirects = filters.iter().any(|f| matches!(f, Filter::Redirect(_)));
-    let rewrites = filters.iter().any(|f| matches!(f, Filter::Rewrite(_)));
-    if redirects && rewrites {
-        let message = "RequestRedirect and URLRewrite are incompatible on one rule";
-        reading.fail(Code::Conflict, &base, message);
-    }
+    refuse_redirected_rewrite(&filters, &base, reading);
     filters
 }
 
-/// The filters of one backend: header changes only.
+/// The filters of one backend: those that say something of the requests it gets.
 pub(super) fn read_backend(
     written: &[BackendFilter],
+    context: &Context<'_>,
     at: &str,
     reading: &mut Reading<'_>,
 ) -> Vec<Filter> {
     let mut filters = Vec::new();
     for (index, filter) in written.iter().enumerate() {
         let at = format!("{at}.filters[{index}]");
-        let change = match filter.r#type {
-            BackendKind::RequestHeaderModifier => {
-                filter.request_header_modifier.as_ref().map(|written| {
-                    let at = format!("{at}.requestHeaderModifier");
-                    Filter::RequestHeaders(headers(&written_headers!(written), &at, reading))
-                })
+        let kind = &filter.r#type;
+        if !matches!(
+            kind,
+            BackendKind::RequestHeaderModifier
+                | BackendKind::ResponseHeaderModifier
+                | BackendKind::RequestRedirect
+                | BackendKind::UrlRewrite
+                | BackendKind::RequestMirror
+        ) {
+            let message = format!("filter {kind:?} is not supported on a backend");
+            reading.fail(Code::Unsupported, &at, message);
+            continue;
+        }
+        // The generated types of rule and backend filters have the same fields.
+        let same = serde_json::to_value(filter).and_then(serde_json::from_value::<RuleFilter>);
+        match same {
+            Ok(filter) => {
+                if let Some(filter) = rule_filter(&filter, context, &at, reading) {
+                    add(filter, &mut filters, &at, reading);
+                }
             }
-            BackendKind::ResponseHeaderModifier => {
-                filter.response_header_modifier.as_ref().map(|written| {
-                    let at = format!("{at}.responseHeaderModifier");
-                    Filter::ResponseHeaders(headers(&written_headers!(written), &at, reading))
-                })
-            }
-            ref kind => {
-                let message = format!("filter {kind:?} is not supported on a backend");
-                reading.fail(Code::Unsupported, &at, message);
-                continue;
-            }
-        };
-        match change {
-            Some(filter) => add(filter, &mut filters, &at, reading),
-            None => missing(&format!("{:?}", filter.r#type), &at, reading),
+            Err(error) => reading.fail(Code::Unsupported, &at, error.to_string()),
         }
     }
+    refuse_redirected_rewrite(&filters, &format!("{at}.filters"), reading);
     filters
 }
 
-/// Each kind of filter at most once, as the API demands.
+fn refuse_redirected_rewrite(filters: &[Filter], at: &str, reading: &mut Reading<'_>) {
+    let redirects = filters.iter().any(|f| matches!(f, Filter::Redirect(_)));
+    let rewrites = filters.iter().any(|f| matches!(f, Filter::Rewrite(_)));
+    if redirects && rewrites {
+        let message = "RequestRedirect and URLRewrite are incompatible on one rule";
+        reading.fail(Code::Conflict, at, message);
+    }
+}
+
+/// Each kind of filter at most once, as the API demands, but for mirrors.
 fn add(filter: Filter, filters: &mut Vec<Filter>, at: &str, reading: &mut Reading<'_>) {
     let kind = std::mem::discriminant(&filter);
-    if filters.iter().any(|f| std::mem::discriminant(f) == kind) {
+    let repeatable = matches!(filter, Filter::Mirror(_));
+    if !repeatable && filters.iter().any(|f| std::mem::discriminant(f) == kind) {
         let message = "a filter of this type is already there";
         reading.fail(Code::Conflict, at, message);
         return;
@@ -130,7 +152,7 @@ fn add(filter: Filter, filters: &mut Vec<Filter>, at: &str, reading: &mut Readin
 
 fn rule_filter(
     filter: &RuleFilter,
-    matches: &[HttpMatch],
+    context: &Context<'_>,
     at: &str,
     reading: &mut Reading<'_>,
 ) -> Option<Filter> {
@@ -145,14 +167,29 @@ fn rule_filter(
         }),
         Kind::RequestRedirect => filter.request_redirect.as_ref().map(|written| {
             let at = format!("{at}.requestRedirect");
-            Filter::Redirect(redirect(written, matches, &at, reading))
+            Filter::Redirect(redirect(written, context.matches, &at, reading))
         }),
         Kind::UrlRewrite => filter.url_rewrite.as_ref().map(|written| {
             let at = format!("{at}.urlRewrite");
-            Filter::Rewrite(rewrite(written, matches, &at, reading))
+            Filter::Rewrite(rewrite(written, context.matches, &at, reading))
         }),
-        Kind::RequestMirror => return left_out("RequestMirror", at, reading),
-        Kind::Cors => return left_out("CORS", at, reading),
+        Kind::RequestMirror => match &filter.request_mirror {
+            Some(written) => {
+                let at = format!("{at}.requestMirror");
+                let Context {
+                    backends,
+                    own_namespace,
+                    ..
+                } = context;
+                let mirror = route_mirrors::read(written, backends, own_namespace, &at, reading);
+                return mirror.map(Filter::Mirror);
+            }
+            None => None,
+        },
+        Kind::Cors => filter.cors.as_ref().map(|written| {
+            let cors = route_cors::read(written, &format!("{at}.cors"), reading);
+            Filter::Cors(Arc::new(cors))
+        }),
         Kind::ExternalAuth => return left_out("ExternalAuth", at, reading),
         Kind::ExtensionRef => return left_out("ExtensionRef", at, reading),
     };

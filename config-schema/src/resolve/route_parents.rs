@@ -1,4 +1,4 @@
-//! parentRefs of HTTPRoutes: which ports of which service each names (specs/istio-waypoint.md 4.3,
+//! parentRefs of routes: which ports of which service each names (specs/istio-waypoint.md 4.3,
 //! specs/gateway-api.md 1.4, "Parents" and "Producer/consumer").
 
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::origin::ObjectKey;
 use crate::resources::gateway_api::{HttpRouteParentRefs, HttpRouteSpec};
 use crate::resources::{Loaded, Object, Resources};
-use crate::snapshot::{AppProtocol, Binding, Service, Waypoint};
+use crate::snapshot::{AppProtocol, Binding, ClusterKey, Service, Waypoint};
 
 const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
 
@@ -21,6 +21,16 @@ pub(super) struct Place {
     pub service: ObjectKey,
     /// Service ports.
     pub ports: Vec<u16>,
+}
+
+impl Place {
+    /// One of its ports.
+    pub fn at(&self, port: u16) -> ClusterKey {
+        ClusterKey {
+            service: self.service.clone(),
+            port,
+        }
+    }
 }
 
 /// One entry of `parentRefs`.
@@ -52,18 +62,6 @@ impl Parent<'_> {
             name: self.written.name.as_str().into(),
         };
         if !self.is_service(&key, waypoint) {
-            return None;
-        }
-        if key.namespace != *own_namespace {
-            self.say(
-                Diagnostic::warning(
-                    Code::NotAttached,
-                    format!("a consumer route: Service {key} is in another namespace"),
-                )
-                .with_effect("a waypoint applies the routes of the Service's own namespace only, so nothing applies this one")
-                .with_hint(format!("move the route to the namespace {}", key.namespace)),
-                "namespace",
-            );
             return None;
         }
         let service = self.service(&key, resources, services)?;
@@ -206,7 +204,10 @@ impl Parent<'_> {
                     Code::NotAttached,
                     format!("no port of Service {key} named here carries HTTP"),
                 )
-                .with_effect("connections are spliced as TCP; no HTTPRoute applies to them")
+                .with_effect(format!(
+                    "connections are spliced as TCP; no {} applies to them",
+                    self.object.origin.kind
+                ))
                 .with_hint("declare appProtocol: http, http2 or grpc on the Service's port"),
                 field,
             );

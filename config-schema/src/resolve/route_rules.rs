@@ -1,13 +1,13 @@
-//! Rules of HTTPRoutes as a whole: their parts together, and what this version leaves out. The parts
+//! Rules of HTTPRoutes and GRPCRoutes as a whole: their parts together, and what this version leaves out. The parts
 //! are read by `route_matches`, `route_filters` and `route_backends`.
 
 use std::sync::Arc;
 
 use super::route_backends::Backends;
-use super::{Findings, route_filters, route_matches, route_traffic};
+use super::{Findings, grpc_routes, route_filters, route_matches, route_traffic};
 use crate::diagnostics::{Code, Diagnostic};
 use crate::resources::Object;
-use crate::resources::gateway_api::{HttpRouteRules, HttpRouteSpec};
+use crate::resources::gateway_api::{GrpcRouteSpec, HttpRouteRules, HttpRouteSpec};
 use crate::snapshot::{Filter, HttpRule, PathNormalization};
 
 /// A rule being read: where it stands and what breaks it.
@@ -45,6 +45,15 @@ impl Reading<'_> {
         format!("requests to {} that this rule matches", self.scope)
     }
 
+    /// A mirror that leads nowhere; the requests themselves are as they are without it.
+    pub fn fail_mirror(&mut self, path: &str, message: &str, hint: &str) {
+        let effect = format!("{} are not mirrored there", self.requests());
+        let finding = Diagnostic::error(Code::BackendNotFound, message)
+            .with_effect(effect)
+            .with_hint(hint);
+        self.findings.push(self.object.mark(finding, path));
+    }
+
     /// A part of the rule's requests that is answered 500; the rule as such works.
     pub fn fail_share(&mut self, path: &str, message: &str, hint: &str) {
         let effect = format!("its share of {} is answered 500", self.requests());
@@ -59,6 +68,8 @@ impl Reading<'_> {
 pub(super) struct Rules<'a> {
     /// The route.
     pub object: &'a Object<HttpRouteSpec>,
+    /// What it was made of, if it is a GRPCRoute.
+    pub grpc: Option<&'a GrpcRouteSpec>,
     /// Where it applies, in words.
     pub scope: &'a str,
     /// For backendRefs.
@@ -94,11 +105,21 @@ fn read(
         findings,
     };
     let mode = rules.path_normalization;
-    let matches = route_matches::read(written.matches.as_deref(), mode, &mut reading);
-    let filters = route_filters::read(written, &matches, &mut reading);
-    let refs = written.backend_refs.as_deref().unwrap_or_default();
+    let mut matches = route_matches::read(written.matches.as_deref(), mode, &mut reading);
+    if let Some(grpc) = rules.grpc {
+        let rules = grpc.rules.as_deref().unwrap_or_default();
+        let written = rules.get(index).cloned().unwrap_or_default();
+        grpc_routes::set_paths(&written, &mut matches, &mut reading);
+    }
     let own_namespace = &rules.object.origin.key.namespace;
-    let targets = rules.backends.read(refs, own_namespace, &mut reading);
+    let context = route_filters::Context {
+        matches: &matches,
+        backends: &rules.backends,
+        own_namespace,
+    };
+    let filters = route_filters::read(written, &context, &mut reading);
+    let refs = written.backend_refs.as_deref().unwrap_or_default();
+    let targets = rules.backends.read(refs, &context, &mut reading);
     let traffic = route_traffic::read(written, &mut reading);
     refuse_left_out(written, &mut reading);
 

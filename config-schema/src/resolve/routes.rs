@@ -1,4 +1,4 @@
-//! HTTPRoutes on the ports of services (specs/istio-waypoint.md 4.3, specs/gateway-api.md 1.4). Which
+//! HTTPRoutes and GRPCRoutes on the ports of services (specs/istio-waypoint.md 4.3, specs/gateway-api.md 1.4). Which
 //! ports a parentRef names is in `route_parents`, what a rule says in `route_rules`.
 
 use std::collections::BTreeMap;
@@ -7,10 +7,10 @@ use std::sync::Arc;
 use super::route_backends::Backends;
 use super::route_parents::{Parent, Place};
 use super::route_rules::Rules;
-use super::{Findings, unreadable};
+use super::{Findings, grpc_routes, route_consumers, route_kinds, unreadable};
 use crate::diagnostics::{Code, Diagnostic};
 use crate::origin::ObjectKey;
-use crate::resources::gateway_api::HttpRouteSpec;
+use crate::resources::gateway_api::{GrpcRouteSpec, HttpRouteSpec};
 use crate::resources::{Broken, Loaded, Object, Resources, TargetRef};
 use crate::snapshot::{
     AppProtocol, Binding, HttpMatch, HttpRoute, HttpRule, Mesh, PathMatch, RuleTraffic, Service,
@@ -30,15 +30,43 @@ pub(super) fn attach(
     for loaded in resources.http_routes.values() {
         match loaded {
             Loaded::Good(object) | Loaded::KeptLastGood(object) => {
-                attach_route(object, resources, mesh, waypoint, services, findings);
+                attach_route(object, None, resources, mesh, waypoint, services, findings);
             }
             Loaded::Broken(broken) => attach_broken(broken, services, findings),
         }
+    }
+    for loaded in resources.grpc_routes.values() {
+        match loaded {
+            Loaded::Good(object) | Loaded::KeptLastGood(object) => {
+                let grpc = Some(&object.spec);
+                match grpc_routes::as_http(object) {
+                    Ok(object) => {
+                        attach_route(&object, grpc, resources, mesh, waypoint, services, findings);
+                    }
+                    Err(error) => attach_broken(&broken(object, &error), services, findings),
+                }
+            }
+            Loaded::Broken(broken) => attach_broken(broken, services, findings),
+        }
+    }
+    route_kinds::keep_one(resources, services, findings);
+}
+
+/// A GRPCRoute that has no counterpart among HTTPRoutes: as if it could not be read.
+fn broken(object: &Object<GrpcRouteSpec>, error: &serde_json::Error) -> Broken {
+    Broken {
+        dry_run: false,
+        origin: object.origin.clone(),
+        location: object.place.locate(""),
+        reason: error.to_string().into(),
+        targets: None,
+        pod_ips: Vec::new(),
     }
 }
 
 fn attach_route(
     object: &Object<HttpRouteSpec>,
+    grpc: Option<&GrpcRouteSpec>,
     resources: &Resources,
     mesh: &Mesh,
     waypoint: Option<&Waypoint>,
@@ -62,6 +90,7 @@ fn attach_route(
     let scope = scope(&places, services);
     let rules = Rules {
         object,
+        grpc,
         scope: &scope,
         backends: Backends::new(resources, services),
         path_normalization: mesh.path_normalization,
@@ -78,6 +107,7 @@ fn attach_route(
         rules,
         broken: false,
     });
+    say_left_out(&route, object, &places, findings);
     push(&route, &places, services);
 }
 
@@ -88,9 +118,36 @@ fn push(route: &Arc<HttpRoute>, places: &[Place], services: &mut Services) {
         };
         for port in &mut service.ports {
             // Two parentRefs may name the same port.
-            let there = |last: &Arc<HttpRoute>| Arc::ptr_eq(last, route);
-            if place.ports.contains(&port.number) && !port.routes.last().is_some_and(there) {
-                port.routes.push(route.clone());
+            let there = |last: &Arc<HttpRoute>| last.origin == route.origin;
+            if !place.ports.contains(&port.number) || port.routes.last().is_some_and(there) {
+                continue;
+            }
+            let consumers = route.origin.key.namespace != place.service.namespace;
+            port.routes.push(match consumers {
+                true => Arc::new(route_consumers::restricted(route, &place.at(port.number))),
+                false => route.clone(),
+            });
+        }
+    }
+}
+
+/// What a consumer's route may not do where it is attached.
+fn say_left_out(
+    route: &HttpRoute,
+    object: &Object<HttpRouteSpec>,
+    places: &[Place],
+    findings: &mut Findings,
+) {
+    let foreign = places
+        .iter()
+        .filter(|place| place.service.namespace != route.origin.key.namespace);
+    for place in foreign {
+        for port in &place.ports {
+            for (path, reason) in route_consumers::left_out(route, &place.at(*port)) {
+                let finding = Diagnostic::error(Code::AttachmentDenied, reason)
+                    .with_effect("its share of the requests there is answered 500; a mirror gets nothing")
+                    .with_hint("lead to Services of the route's own namespace, or unchanged to the port it is attached to");
+                findings.push(object.mark(finding, &path));
             }
         }
     }
@@ -144,12 +201,11 @@ fn attach_broken(broken: &Broken, services: &mut Services, findings: &mut Findin
     let namespace = &broken.origin.key.namespace;
     let places: Vec<Place> = services
         .values()
-        .filter(|service| service.key.namespace == *namespace)
         .filter(|service| service.binding == Binding::Served)
         .filter_map(|service| {
             let ports: Vec<u16> = (service.ports.iter())
                 .filter(|port| port.protocol != AppProtocol::Tcp)
-                .filter(|port| named_by(broken, service, port))
+                .filter(|port| named_by(broken, namespace, service, port))
                 .map(|port| port.number)
                 .collect();
             let service = service.key.clone();
@@ -185,17 +241,19 @@ fn attach_broken(broken: &Broken, services: &mut Services, findings: &mut Findin
     push(&route, &places, services);
 }
 
-fn named_by(broken: &Broken, service: &Service, port: &ServicePort) -> bool {
+/// Whether it may have been meant for a port. Of a route of which nothing is known, those of the
+/// services of its own namespace; of a consumer's, those it names.
+fn named_by(broken: &Broken, own: &str, service: &Service, port: &ServicePort) -> bool {
     let names = |target: &TargetRef| {
         target.kind == "Service"
             && matches!(target.group.as_str(), "" | "core")
             && target.name == *service.key.name
-            && (target.namespace.as_deref()).is_none_or(|ns| ns == &*service.key.namespace)
+            && target.namespace.as_deref().unwrap_or(own) == &*service.key.namespace
             && target.port.is_none_or(|number| number == port.number)
             && (target.section_name.as_deref()).is_none_or(|name| name == &*port.name)
     };
     match &broken.targets {
         Some(targets) => targets.iter().any(names),
-        None => true,
+        None => own == &*service.key.namespace,
     }
 }

@@ -122,6 +122,7 @@ kinds! {
     GatewayClass: gateway_api::GatewayClassSpec => gateway_classes,
     Gateway: gateway_api::GatewaySpec => gateways,
     HTTPRoute: gateway_api::HttpRouteSpec => http_routes,
+    GRPCRoute: gateway_api::GrpcRouteSpec => grpc_routes,
     Namespace: kube::NamespaceSpec => namespaces,
     Service: kube::ServiceSpec => services,
     EndpointSlice: kube::EndpointSliceSpec => endpoint_slices,

@@ -3,4 +3,8 @@
 
 pub use gateway_api::apis::experimental::gatewayclasses::GatewayClassSpec;
 pub use gateway_api::apis::experimental::gateways::GatewaySpec;
+pub use gateway_api::apis::experimental::grpcroutes::{
+    GrpcRouteParentRefs, GrpcRouteRules, GrpcRouteRulesMatches, GrpcRouteRulesMatchesMethod,
+    GrpcRouteRulesMatchesMethodType, GrpcRouteSpec,
+};
 pub use gateway_api::apis::experimental::httproutes::*;

@@ -155,6 +155,8 @@ pub struct Resources {
     pub gateways: BTreeMap<ObjectKey, Loaded<gateway_api::GatewaySpec>>,
     /// HTTPRoutes.
     pub http_routes: BTreeMap<ObjectKey, Loaded<gateway_api::HttpRouteSpec>>,
+    /// GRPCRoutes.
+    pub grpc_routes: BTreeMap<ObjectKey, Loaded<gateway_api::GrpcRouteSpec>>,
     /// Namespaces; cluster-scoped; only labels and annotations matter.
     pub namespaces: BTreeMap<ObjectKey, Loaded<kube::NamespaceSpec>>,
     /// Services.
@@ -201,11 +203,12 @@ pub struct Resources {
 /// The broken objects of every kind, for summaries.
 impl Resources {
     /// Number of objects in force, by kind.
-    pub fn counts(&self) -> [(Kind, usize); 19] {
+    pub fn counts(&self) -> [(Kind, usize); 20] {
         [
             (Kind::GatewayClass, self.gateway_classes.len()),
             (Kind::Gateway, self.gateways.len()),
             (Kind::HTTPRoute, self.http_routes.len()),
+            (Kind::GRPCRoute, self.grpc_routes.len()),
             (Kind::Namespace, self.namespaces.len()),
             (Kind::Service, self.services.len()),
             (Kind::EndpointSlice, self.endpoint_slices.len()),

@@ -8,6 +8,7 @@ mod authentication;
 mod balancing;
 mod beginnings;
 mod calico_path;
+mod cors;
 mod kube_network;
 mod l7_ports;
 mod labels;
@@ -35,6 +36,7 @@ pub use balancing::{
     OutlierDetection, SuccessRate, Warmup,
 };
 pub use calico_path::calico_path;
+pub use cors::{Cors, HostPattern, Names, OriginPattern, default_port};
 pub use kube_network::{KubeNetworkPolicy, KubePeer, KubePort, KubeRule, Transport};
 pub use l7_ports::L7Port;
 pub use labels::{Label, LabelExpression, LabelKey, LabelView, Labels, Truth};
@@ -50,7 +52,8 @@ pub use policy::{
 };
 pub use route::{
     Backend, BackendTarget, Filter, HeaderChange, HeaderMatch, HttpMatch, HttpRoute, HttpRule,
-    PathMatch, PathRewrite, Pattern, QueryMatch, Redirect, RedirectScheme, Rewrite, TextMatch,
+    Mirror, PathMatch, PathRewrite, Pattern, QueryMatch, Redirect, RedirectScheme, Rewrite,
+    TextMatch,
 };
 pub use service::{
     AppProtocol, Binding, ClusterKey, Endpoint, RedirectFailure, Service, ServicePort, Workload,

@@ -49,6 +49,14 @@ pub struct NetworkSubject {
     pub unknown_in_trial: Option<Arc<str>>,
 }
 
+impl NetworkSubject {
+    /// Whether anything is in force for it; what is only tried does not count.
+    pub fn is_enforced(&self) -> bool {
+        let mut policies = self.policies.iter();
+        self.unknown.is_some() || policies.any(|p| p.standing.is_in(World::InForce))
+    }
+}
+
 /// One network policy, its rules for ingress.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct NetworkPolicy {

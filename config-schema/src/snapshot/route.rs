@@ -1,4 +1,4 @@
-//! HTTP routes attached to services (specs/gateway-api.md 1.4).
+//! HTTP routes attached to services (specs/gateway-api.md 1.4); GRPCRoutes are routes on paths too.
 
 use std::sync::Arc;
 
@@ -7,13 +7,13 @@ use http::{Method, StatusCode};
 use regex::Regex;
 use serde::Serialize;
 
-use super::{ClusterKey, RuleTraffic};
+use super::{ClusterKey, Cors, RuleTraffic};
 use crate::origin::Origin;
 
-/// One HTTPRoute.
+/// One HTTPRoute or GRPCRoute.
 #[derive(Clone, Debug, Serialize)]
 pub struct HttpRoute {
-    /// The HTTPRoute object.
+    /// The object.
     pub origin: Origin,
     /// `creationTimestamp` in seconds since 1970; objects without one count as youngest.
     pub created_s: Option<i64>,
@@ -102,6 +102,7 @@ pub enum TextMatch {
 pub struct Pattern {
     source: Arc<str>,
     regex: Regex,
+    rank: (usize, usize),
 }
 
 impl Pattern {
@@ -117,7 +118,22 @@ impl Pattern {
         Ok(Self {
             source: source.into(),
             regex,
+            rank: (0, 0),
         })
+    }
+
+    /// The same, ranked among the paths of a port: what a GRPCRoute says of service and method, in
+    /// characters.
+    pub fn ranked(self, service: usize, method: usize) -> Self {
+        Self {
+            rank: (service, method),
+            ..self
+        }
+    }
+
+    /// The higher goes first; (0, 0) for whatever is not of a GRPCRoute.
+    pub fn rank(&self) -> (usize, usize) {
+        self.rank
     }
 
     /// Whether the whole text matches.
@@ -154,7 +170,7 @@ pub struct Backend {
     pub weight: u32,
     /// Where it goes.
     pub target: BackendTarget,
-    /// Filters for this target alone: header changes only.
+    /// Filters for this target alone, after those of the rule.
     pub filters: Vec<Filter>,
 }
 
@@ -180,6 +196,21 @@ pub enum Filter {
     Redirect(Redirect),
     /// `URLRewrite`.
     Rewrite(Rewrite),
+    /// `RequestMirror`; several in a row are several copies.
+    Mirror(Mirror),
+    /// `CORS`.
+    Cors(Arc<Cors>),
+}
+
+/// Copies of a share of the requests for another destination, whose answers nobody waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Mirror {
+    /// Where copies go.
+    pub target: ClusterKey,
+    /// Of so many requests.
+    pub denominator: u32,
+    /// So many are copied; at most `denominator`.
+    pub numerator: u32,
 }
 
 /// Header changes, applied as set, add, remove.

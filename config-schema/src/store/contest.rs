@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::settle::Places;
 use crate::diagnostics::Location;
 use crate::parse::Item;
+use crate::resolve::grpc_routes as grpc;
 use crate::resources::{AnyObject, Broken, TargetRef};
 
 /// What the files say of one object.
@@ -123,6 +124,10 @@ fn targets(item: &Item) -> Option<Vec<TargetRef>> {
         Item::Good(AnyObject::HTTPRoute(route)) => {
             let parents = route.spec.parent_refs.iter().flatten();
             Some(parents.map(TargetRef::from).collect())
+        }
+        Item::Good(AnyObject::GRPCRoute(route)) => {
+            let parents = grpc::http_parents(&route.spec);
+            Some(parents.ok()?.iter().map(TargetRef::from).collect())
         }
         Item::Good(_) => None,
     }

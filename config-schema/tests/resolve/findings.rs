@@ -75,7 +75,7 @@ fn the_same_resources_give_the_same_snapshot() {
 #[test]
 fn every_error_and_warning_says_its_effect() {
     let snapshot = shop_with(&[
-        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: r, namespace: shop}\nspec: {parentRefs: [{group: \"\", kind: Service, name: web}], rules: [{retry: {attempts: 1}, backendRefs: [{name: gone, port: 1}]}]}",
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: r, namespace: shop}\nspec: {parentRefs: [{group: \"\", kind: Service, name: web}], rules: [{retry: {attempts: -1}, backendRefs: [{name: gone, port: 1}]}]}",
         "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: shop}\nspec: {rules: [{}]}",
     ]);
     assert_eq!(snapshot.diagnostics.len(), 3);

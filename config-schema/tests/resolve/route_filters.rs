@@ -1,8 +1,10 @@
 //! Filters of HTTPRoute rules and of their backends (specs/gateway-api.md 1.4).
 
-use cairn_config_schema::snapshot::{Filter, PathRewrite};
+use cairn_config_schema::snapshot::{
+    Filter, HostPattern, HttpRule, Names, OriginPattern, PathRewrite,
+};
 
-use super::route_rules::{BACKEND, breaks, good};
+use super::route_rules::{BACKEND, breaks, good, rule};
 
 fn filtering(text: &str) -> String {
     format!("filters: [{text}], {BACKEND}")
@@ -168,8 +170,6 @@ fn a_filter_twice_or_without_content_breaks_the_rule() {
 #[test]
 fn filters_that_are_left_out_break_the_rule_and_are_never_skipped() {
     for filter in [
-        "{type: RequestMirror, requestMirror: {backendRef: {name: api, port: 80}}}",
-        "{type: CORS, cors: {allowOrigins: [\"*\"]}}",
         "{type: ExternalAuth, externalAuth: {protocol: HTTP, backendRef: {name: api, port: 80}}}",
         "{type: ExtensionRef, extensionRef: {group: g, kind: K, name: ext}}",
     ] {
@@ -179,7 +179,7 @@ fn filters_that_are_left_out_break_the_rule_and_are_never_skipped() {
 }
 
 #[test]
-fn a_backends_own_filters_are_header_changes_only() {
+fn a_backends_own_filters_are_those_of_a_rule_but_for_cors() {
     let of_backend =
         |filter: &str| format!("backendRefs: [{{name: api, port: 80, filters: [{filter}]}}]");
     let rule = good(&of_backend(
@@ -189,9 +189,139 @@ fn a_backends_own_filters_are_header_changes_only() {
         rule.backends[0].filters[0],
         Filter::RequestHeaders(_)
     ));
+    for filter in [
+        "{type: URLRewrite, urlRewrite: {hostname: a.example}}",
+        "{type: RequestRedirect, requestRedirect: {hostname: a.example}}",
+        "{type: RequestMirror, requestMirror: {backendRef: {name: api, port: 80}}}",
+    ] {
+        assert_eq!(good(&of_backend(filter)).backends[0].filters.len(), 1);
+    }
     breaks(
-        &of_backend("{type: URLRewrite, urlRewrite: {hostname: a.example}}"),
+        &of_backend("{type: CORS, cors: {allowOrigins: [\"*\"]}}"),
         "unsupported",
         "backendRefs[0].filters[0]",
     );
+    breaks(
+        &of_backend(
+            "{type: URLRewrite, urlRewrite: {hostname: a.example}}, {type: RequestRedirect, requestRedirect: {port: 1}}",
+        ),
+        "conflict",
+        "backendRefs[0].filters",
+    );
+}
+
+/// The mirrors of a rule as `to numerator/denominator`.
+fn mirrors(rule: &HttpRule) -> Vec<String> {
+    let of = |filter: &Filter| match filter {
+        Filter::Mirror(m) => format!("{} {}/{}", m.target, m.numerator, m.denominator),
+        other => panic!("{other:?}"),
+    };
+    rule.filters.iter().map(of).collect()
+}
+
+#[test]
+fn a_rule_has_any_number_of_mirrors_each_for_a_share() {
+    let mirror = |more: &str| {
+        format!(
+            "{{type: RequestMirror, requestMirror: {{backendRef: {{name: api, port: 80}}{more}}}}}"
+        )
+    };
+    let all = [
+        mirror(""),
+        mirror(", percent: 5"),
+        mirror(", fraction: {numerator: 1, denominator: 3}"),
+        mirror(", fraction: {numerator: 7}"),
+    ];
+    let rule = good(&filtering(&all.join(", ")));
+    let expected = ["1/1", "5/100", "1/3", "7/100"].map(|share| format!("shop/api:80 {share}"));
+    assert_eq!(mirrors(&rule), expected);
+    for (more, code, at) in [
+        (", percent: 101", "bad-value", "percent"),
+        (
+            ", fraction: {numerator: 2, denominator: 1}",
+            "bad-value",
+            "fraction",
+        ),
+        (
+            ", fraction: {numerator: 1, denominator: 0}",
+            "bad-value",
+            "fraction",
+        ),
+    ] {
+        let at = format!("filters[0].requestMirror.{at}");
+        breaks(&filtering(&mirror(more)), code, &at);
+    }
+    breaks(
+        &filtering(&mirror(", percent: 5, fraction: {numerator: 1}")),
+        "conflict",
+        "filters[0].requestMirror",
+    );
+}
+
+/// specs/gateway-api.md 1.4, "Mirror": the requests themselves are as they were.
+#[test]
+fn a_mirror_that_leads_nowhere_is_left_out_and_said() {
+    let filter = "{type: RequestMirror, requestMirror: {backendRef: {name: gone, port: 80}}}";
+    let (rule, said) = rule(&filtering(filter));
+    assert!(rule.filters.is_empty() && rule.broken.is_none());
+    assert_eq!(
+        said,
+        [
+            "error backend-not-found HTTPRoute/shop/r spec.rules[0].filters[0].requestMirror.backendRef.name"
+        ]
+    );
+}
+
+#[test]
+fn cors_has_origins_names_and_the_apis_defaults() {
+    let cors = |fields: &str| {
+        let rule = good(&filtering(&format!("{{type: CORS, cors: {{{fields}}}}}")));
+        match rule.filters.as_slice() {
+            [Filter::Cors(cors)] => (**cors).clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let read = cors(
+        "allowOrigins: [\"https://*.a.example\", \"HTTP://b.example:8080\", \"http://c.example:*\"], allowMethods: [PUT, GET], allowHeaders: [\"*\"], exposeHeaders: [x-a, x-b], maxAge: 60, allowCredentials: true",
+    );
+    let of = |scheme: &str, host, port| OriginPattern::Of {
+        scheme: scheme.into(),
+        host,
+        port,
+    };
+    let expected = [
+        of(
+            "https",
+            HostPattern::EndsWith(".a.example".into()),
+            Some(443),
+        ),
+        of("http", HostPattern::Exact("b.example".into()), Some(8080)),
+        of("http", HostPattern::Exact("c.example".into()), None),
+    ];
+    assert_eq!(read.allow_origins, expected);
+    // Methods that need no preflight are always allowed.
+    assert_eq!(
+        read.allow_methods,
+        Names::Listed("GET, HEAD, POST, PUT".into())
+    );
+    assert_eq!(read.allow_headers, Names::Any);
+    assert_eq!(read.expose_headers, Names::Listed("x-a, x-b".into()));
+    assert!(read.max_age_s == 60 && read.allow_credentials);
+    let read = cors("allowOrigins: [\"*\"]");
+    assert_eq!(read.allow_origins, [OriginPattern::Any]);
+    assert!(read.max_age_s == 5 && !read.allow_credentials);
+    for (field, at) in [
+        ("allowOrigins: [a.example]", "allowOrigins[0]"),
+        ("allowOrigins: [\"https://a.*.example\"]", "allowOrigins[0]"),
+        ("allowOrigins: [\"https://a.example/\"]", "allowOrigins[0]"),
+        ("allowHeaders: [\"x y\"]", "allowHeaders[0]"),
+        ("maxAge: 0", "maxAge"),
+    ] {
+        let filter = format!("{{type: CORS, cors: {{{field}}}}}");
+        breaks(
+            &filtering(&filter),
+            "bad-value",
+            &format!("filters[0].cors.{at}"),
+        );
+    }
 }

@@ -84,13 +84,29 @@ fn a_tcp_port_takes_no_route() {
 }
 
 #[test]
-fn a_consumer_route_is_not_applied() {
+fn a_route_of_another_namespace_is_attached_for_the_callers_of_that_one() {
     let parent = "{group: \"\", kind: Service, name: web, namespace: shop}";
     let snapshot = shop_with(&[&route("bank", parent)]);
-    assert!(snapshot.routes("shop/web", 80).is_empty());
-    let finding = snapshot.finding(Code::NotAttached);
-    assert_eq!(finding.severity, Severity::Warning);
-    assert!(finding.message.contains("consumer"), "{}", finding.message);
+    assert_eq!(snapshot.routes("shop/web", 80), ["bank/r"]);
+}
+
+/// One kind for a port; nobody can take a service's routes away from another namespace's callers.
+#[test]
+fn a_grpc_route_takes_the_place_of_http_routes_of_its_namespace() {
+    let parent = "{group: \"\", kind: Service, name: web, namespace: shop, port: 80}";
+    let grpc = |namespace: &str| {
+        route(namespace, parent)
+            .replace("kind: HTTPRoute", "kind: GRPCRoute")
+            .replace("name: r,", "name: g,")
+    };
+    let http = route("shop", parent);
+    let snapshot = shop_with(&[&http, &grpc("shop")]);
+    assert_eq!(snapshot.routes("shop/web", 80), ["shop/g"]);
+    let finding = snapshot.finding(Code::Conflict);
+    assert_eq!(finding.severity, Severity::Error);
+    assert!(finding.message.contains("GRPCRoute"), "{}", finding.message);
+    let snapshot = shop_with(&[&http, &grpc("bank")]);
+    assert_eq!(snapshot.routes("shop/web", 80), ["shop/r", "bank/g"]);
 }
 
 #[test]

@@ -236,6 +236,10 @@ fn tell_answer(decision: &Decision<'_>, grpc: bool, judged: &mut Judged) {
                 .clone_into(&mut judged.location);
             status.as_u16().to_string()
         }
+        Answer::Preflight(headers) => {
+            judged.response_headers = headers.clone();
+            "200".to_owned()
+        }
         other => {
             let outcome = other.outcome().unwrap_or(Outcome::Internal);
             judged.grpc = outcome.reply(grpc).grpc_status;

@@ -12,6 +12,7 @@
 mod change;
 mod destination_rule;
 mod dry_run;
+mod filters;
 mod ipv6;
 mod laboratory;
 mod policy;

@@ -2,12 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use cairn_conformance::app::App;
-use cairn_conformance::client::{self, Answer, Connection};
+use cairn_conformance::client::{self, Answer};
 use cairn_conformance::lab::{Client, Lab, Port, Reach};
 use http::Method;
-use http_body_util::Full;
 
 const ROUTES: &str = "\
 apiVersion: gateway.networking.k8s.io/v1
@@ -47,16 +45,7 @@ async fn send(
     headers: &[(&str, &str)],
     body: &'static [u8],
 ) -> Answer {
-    let mut request = http::Request::builder()
-        .method(method)
-        .uri(path)
-        .header("host", "web.shop");
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    let request = request.body(Full::new(Bytes::from_static(body))).unwrap();
-    let mut connection = Connection::http1(client.to("web", 80)).await;
-    connection.send(request).await.expect("an answer")
+    client::send(client.to("web", 80), method, path, headers, body).await
 }
 
 async fn get(client: &Client, path: &str, headers: &[(&str, &str)]) -> Answer {

@@ -2,14 +2,17 @@
 //! denies are reset, others and requests in flight go on.
 
 use std::io;
+use std::time::Duration;
 
 use cairn_conformance::app::{BANNER, read_exactly};
 use cairn_conformance::hbone::{Stream, Tls, Tunnel};
+use cairn_conformance::lab::Reach;
 use cairn_conformance::process::until;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
-use crate::mesh::{DEADLINE, GUESS, Mesh, QUIET, WEB, read_all, read_until, status_word};
+use crate::mesh::{DEADLINE, GUESS, Mesh, QUIET, RAW, WEB, read_all, read_until, status_word};
 
 const VIEWER_ONLY: &str = "[{from: [{source: {principals: [cluster.local/ns/shop/sa/viewer]}}]}]";
 const NOBODY: &str = "[{from: [{source: {principals: [cluster.local/ns/other/sa/other]}}]}]";
@@ -202,4 +205,42 @@ async fn a_request_in_flight_finishes_under_its_snapshot() {
     stream.write_all(next).await.expect("a write");
     let answer = read_all(&mut stream).await;
     assert_eq!(status_word(&answer), "403", "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_denied_websocket_ends_even_if_its_endpoint_takes_no_bytes() {
+    let mut mesh = Mesh::start().await;
+    let address = mesh.lab.free_address();
+    let listener = TcpListener::bind(address).await.expect("a listener");
+    mesh.lab.remove_pod("raw-a");
+    mesh.lab.pod_at("raw", "raw-test", Reach::Plain, address);
+    until("the endpoint is in force", async || {
+        let dump = mesh.cairn().config_dump().await.to_string();
+        dump.contains(&address.to_string())
+    })
+    .await;
+    let mut stream = mesh.stream(RAW).await;
+    let upgrade = b"GET /chat HTTP/1.1\r\nhost: raw.shop\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
+                    sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    stream.write_all(upgrade).await.expect("a write");
+    let (mut endpoint, _) = listener.accept().await.expect("a connection");
+    read_until(&mut endpoint, "\r\n\r\n").await;
+    let agreed =
+        b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+    endpoint.write_all(agreed).await.expect("a write");
+    assert_eq!(
+        status_word(&read_until(&mut stream, "\r\n\r\n").await),
+        "101"
+    );
+    // Until every buffer on the way is full, and nothing moves.
+    let full = async {
+        let bytes = vec![0; 256 * 1024];
+        while stream.write_all(&bytes).await.is_ok() {}
+    };
+    let stuck = tokio::time::timeout(Duration::from_secs(3), full).await;
+    assert!(stuck.is_err(), "it goes on");
+    mesh.allow_only("raw", NOBODY).await;
+    is_reset(&mut stream).await;
+    assert_eq!(told(&mesh).await["path"], "/chat");
+    mesh.no_stream_is_left().await;
 }

@@ -45,6 +45,11 @@ pub(super) fn backends(
                 let mut backend = Backend::new(key.to_string(), written.weight, share);
                 backend.change(decision, Some(written), headers);
                 backend.fill(runtime.cluster(key), grpc);
+                let redirects = |f: &Filter| matches!(f, Filter::Redirect(_));
+                if written.filters.iter().any(redirects) {
+                    // A redirect is a redirect, to gRPC too.
+                    backend.answer = Some(Answer::of(Outcome::Redirected, false));
+                }
                 backend
             }
         }

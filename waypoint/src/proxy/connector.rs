@@ -18,6 +18,7 @@ use pingora_core::upstreams::peer::{HttpPeer, Peer, PeerOptions};
 use pingora_error::{Error, ErrorType, OrErr, Result};
 
 use super::endpoint_stream::Upstream;
+use super::mirror;
 use super::session::Http2Upstream;
 use crate::limits::{
     INNER_STREAMS_MAX, PING_INTERVAL, STREAMS_PER_UPSTREAM_TUNNEL_MAX,
@@ -52,6 +53,7 @@ pub struct Shared {
     dialer: Dialer,
     routes: Mutex<Routes>,
     http2: Mutex<HashMap<u64, Vec<Pooled>>>,
+    mirrors: mirror::InFlight,
 }
 
 #[derive(Default)]
@@ -89,6 +91,7 @@ impl Shared {
             dialer,
             routes: Mutex::default(),
             http2: Mutex::default(),
+            mirrors: mirror::InFlight::default(),
         })
     }
 
@@ -119,6 +122,39 @@ impl Shared {
         peer
     }
 
+    /// Copies of requests in flight.
+    pub(super) fn mirrors(&self) -> &mirror::InFlight {
+        &self.mirrors
+    }
+
+    /// A stream for one request of our own, which goes into no pool.
+    pub(super) async fn stream_to(
+        &self,
+        destination: &Destination,
+        limit: Duration,
+    ) -> Result<Upstream> {
+        let carrier = self.dialer.dial(destination, limit).await;
+        let carrier = carrier.map_err(|e| connect_error(&e))?;
+        Upstream::new(carrier).or_err(ErrorType::ConnectError, "out of file descriptors")
+    }
+
+    /// An HTTP/2 session for a request of our own.
+    pub(super) async fn session_to(
+        &self,
+        destination: Destination,
+        limit: Duration,
+    ) -> Result<Http2Upstream> {
+        let route = Route {
+            destination,
+            version: HttpVersion::Http2,
+        };
+        let named = lock(&self.routes).name(route, &self.dialer);
+        match self.http2_session(named.number).await {
+            Some(session) => Ok(session),
+            None => self.new_http2_session(&named, limit).await,
+        }
+    }
+
     /// Forgets destinations that `alive` does not know any more, and closes idle connections.
     pub fn retain(&self, alive: impl Fn(&Destination) -> bool) {
         let mut routes = lock(&self.routes);
@@ -143,12 +179,7 @@ impl Shared {
     }
 
     async fn dial(&self, named: &Named, limit: Duration) -> Result<Upstream> {
-        let carrier = self
-            .dialer
-            .dial(&named.route.destination, limit)
-            .await
-            .map_err(|e| connect_error(&e))?;
-        Upstream::new(carrier).or_err(ErrorType::ConnectError, "out of file descriptors")
+        self.stream_to(&named.route.destination, limit).await
     }
 
     async fn http2_session(&self, number: u64) -> Option<Http2Upstream> {

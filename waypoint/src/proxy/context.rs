@@ -13,6 +13,7 @@ use cairn_routing::{ActiveRequest, Cluster, InFlight, Permit, RuleRef};
 use super::balance::HashKey;
 use super::connector::HttpVersion;
 use super::deadline::{Armed, RequestTime};
+use super::mirror::Mirroring;
 use crate::drain::Held;
 use crate::recheck::{Registered, UpgradeRequest};
 use crate::runtime::Runtime;
@@ -38,6 +39,8 @@ pub struct RequestContext {
     pub retry_permit: Option<Permit>,
     /// The request, counted in its destination's retry budget.
     pub in_flight: Option<InFlight>,
+    /// Its copies, while their bodies are being sent.
+    pub mirroring: Option<Mirroring>,
     /// When it must be over.
     pub time: RequestTime,
     /// The deadline in the stream of the present attempt.
@@ -84,6 +87,8 @@ impl Drop for RequestContext {
 pub struct Plan {
     /// The cluster of the chosen backend.
     pub cluster: Arc<Cluster>,
+    /// Where copies go; taken when it is sent.
+    pub mirrors: Vec<Arc<Cluster>>,
     /// The rule that sent it there. `None`: no route is attached.
     pub rule: Option<RuleRef>,
     /// What it is balanced by.

@@ -4,7 +4,7 @@
 use cairn_filters::header_change::Headers;
 use cairn_filters::hygiene;
 use http::Version;
-use http::header::{CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use pingora_error::{ErrorType, OkOrErr, OrErr, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
@@ -58,6 +58,29 @@ pub fn for_http2(request: &mut RequestHeader) -> Result<()> {
     let uri = http::Uri::from_parts(parts).or_err(ErrorType::InvalidHTTPHeader, "the URI")?;
     request.set_uri(uri);
     request.set_version(Version::HTTP_2);
+    Ok(())
+}
+
+/// Makes a request of our own fit for HTTP/1.1: Host as a header, a body that ends. The engine does so
+/// for its own.
+pub fn for_http1(request: &mut RequestHeader, has_body: bool) -> Result<()> {
+    hygiene::strip_hop_by_hop(&mut RequestHeaders(request), false);
+    // Nobody waits for leave to send the body.
+    request.remove_header(&EXPECT);
+    if !request.headers.contains_key(HOST) {
+        let authority = request.uri.authority().map(|a| a.as_str().to_owned());
+        let host = authority.or_err(ErrorType::InvalidHTTPHeader, "a request without Host")?;
+        request.insert_header(HOST, host)?;
+    }
+    let path = request.uri.path_and_query().map_or("/", |p| p.as_str());
+    let uri = http::Uri::try_from(path).or_err(ErrorType::InvalidHTTPHeader, "the path")?;
+    request.set_uri(uri);
+    request.set_version(Version::HTTP_11);
+    let framed = |name| request.headers.contains_key(name);
+    if has_body && !framed(CONTENT_LENGTH) && !framed(TRANSFER_ENCODING) {
+        let chunked = HeaderValue::from_static("chunked");
+        request.insert_header(TRANSFER_ENCODING, chunked)?;
+    }
     Ok(())
 }
 

@@ -21,7 +21,7 @@ use super::context::RequestContext;
 use super::error::{outcome_of, words_of};
 use super::headers::{self, ResponseHeaders};
 use super::judge::Judged;
-use super::{attempt, judge, reply, retry};
+use super::{attempt, judge, mirror, reply, retry};
 use crate::telemetry::{self, counters};
 use crate::worker::Worker;
 
@@ -70,6 +70,10 @@ impl ProxyHttp for Gate {
                 let reply = outcome.reply(is_grpc(ctx)).with_body(body);
                 reply::unauthenticated(session, reply, challenge).await?;
             }
+            Judged::Preflight(headers) => {
+                note_outcome(ctx, Outcome::Preflight);
+                reply::preflight(session, headers).await?;
+            }
             Judged::Redirect(status, location) => {
                 note_outcome(ctx, Outcome::Redirected);
                 reply::redirect(session, status, location).await?;
@@ -106,11 +110,12 @@ impl ProxyHttp for Gate {
 
     async fn upstream_request_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         request: &mut RequestHeader,
         ctx: &mut RequestContext,
     ) -> Result<()> {
         ctx.sent = Some(std::time::Instant::now());
+        mirror::begin(&self.connections, session, request, ctx);
         attempt::mark(request, ctx)?;
         match &ctx.plan {
             // For HTTP/1.1 the engine does it; for a connector of its users it does not.
@@ -126,6 +131,7 @@ impl ProxyHttp for Gate {
         end: bool,
         ctx: &mut RequestContext,
     ) -> Result<()> {
+        mirror::copy_body(body.as_ref(), end, ctx);
         match body {
             None if !end && session.is_http2() => attempt::after_request_trailers(ctx).await,
             _ => Ok(()),

@@ -13,10 +13,11 @@ use std::sync::Arc;
 
 use cairn_authz::Verdict;
 use cairn_authz::jwt::Failure;
+use cairn_config_schema::snapshot::ClusterKey;
 use cairn_filters::chain::{Answer, Authenticated, Decision, Destination, RequestView};
 use cairn_filters::login::challenge;
 use cairn_filters::outcome::{Outcome, is_grpc};
-use cairn_routing::{Cluster, Found};
+use cairn_routing::{Cluster, Found, RuleRef};
 use http::header::{HeaderValue, USER_AGENT};
 use http::{HeaderMap, Version};
 use pingora_http::RequestHeader;
@@ -43,6 +44,8 @@ pub(super) enum Judged {
     Denied(Outcome, String),
     /// The request's token is refused: body and challenge say why.
     Unauthenticated(Outcome, &'static str, HeaderValue),
+    /// A CORS preflight is answered with these headers.
+    Preflight(HeaderMap),
     /// The request is redirected.
     Redirect(http::StatusCode, HeaderValue),
 }
@@ -147,6 +150,14 @@ impl Gate {
                 return answered(&decision, failure.outcome(), exchange);
             }
         };
+        let backend = destination.backend();
+        let port = target.destination.port();
+        if let Some(answer) = decision.backend_redirect(backend, &http.authority, port) {
+            return match answer {
+                Answer::Redirect { status, location } => Judged::Redirect(status, location),
+                _ => Judged::Answer(Outcome::BrokenRule),
+            };
+        }
         let cluster = match destination {
             Destination::Cluster { key, .. } => runtime.cluster(key).cloned(),
             Destination::Dialled => Some(target.cluster.clone()),
@@ -154,14 +165,13 @@ impl Gate {
         let Some(cluster) = cluster else {
             return Judged::Answer(Outcome::InvalidBackend);
         };
-        note_backend(exchange, destination, runtime);
+        note_destination(exchange, runtime, destination);
         let upgrade = request.headers.contains_key(http::header::UPGRADE);
         let version = attempt::version(runtime, destination, target, http2 && !upgrade, upgrade);
+        let mirrors = decision.mirrors(backend, || fastrand::u64(..));
         *plan = Some(Plan {
-            rule: match &decision.found {
-                Some(Found::Rule(rule)) => Some(rule.clone()),
-                _ => None,
-            },
+            mirrors: clusters(mirrors, runtime),
+            rule: rule_of(&decision).cloned(),
             response_changes: decision.response_changes(destination.backend()),
             version,
             key: key_of(&cluster, http, &request.headers, peer.address.ip()),
@@ -193,19 +203,6 @@ fn key_of(
     balance::hash_key(cluster, &request)
 }
 
-/// Telemetry is told of the service that a route leads to.
-fn note_backend(exchange: &mut Exchange, destination: Destination<'_>, runtime: &Runtime) {
-    if let Destination::Cluster {
-        key,
-        backend: Some(_),
-    } = destination
-    {
-        let service = runtime.snapshot.services.get(&key.service);
-        exchange.service = service.cloned().or(exchange.service.take());
-        exchange.service_port = key.port;
-    }
-}
-
 /// What is judged again when policy changes, should the endpoint agree to the upgrade.
 fn upgrade_request(
     http: &HttpExchange,
@@ -235,6 +232,9 @@ fn refused(exchange: &mut Exchange, outcome: Outcome) -> Judged {
 fn answered(decision: &Decision<'_>, failure: Outcome, exchange: &mut Exchange) -> Judged {
     if let Answer::Redirect { status, location } = &decision.answer {
         return Judged::Redirect(*status, location.clone());
+    }
+    if let Answer::Preflight(headers) = &decision.answer {
+        return Judged::Preflight(headers.clone());
     }
     let outcome = decision.answer.outcome().unwrap_or(failure);
     if let Some(details) = decision.details() {
@@ -307,6 +307,34 @@ fn denial(
         cairn_filters::chain::facts(&view, decision.target.as_ref()?, decision.found.as_ref());
     let verdict = decision.verdict.as_ref()?;
     Some(verdict.reason(target.chain.policies(), &facts))
+}
+
+/// Where the chosen backend leads, for telemetry.
+fn note_destination(exchange: &mut Exchange, runtime: &Runtime, destination: Destination<'_>) {
+    if let Destination::Cluster {
+        key,
+        backend: Some(_),
+    } = destination
+    {
+        let service = runtime.snapshot.services.get(&key.service);
+        exchange.service = service.cloned().or(exchange.service.take());
+        exchange.service_port = key.port;
+    }
+}
+
+fn clusters<'k>(
+    keys: impl Iterator<Item = &'k ClusterKey>,
+    runtime: &Runtime,
+) -> Vec<Arc<Cluster>> {
+    keys.filter_map(|key| runtime.cluster(key).cloned())
+        .collect()
+}
+
+fn rule_of<'d>(decision: &'d Decision<'_>) -> Option<&'d RuleRef> {
+    match &decision.found {
+        Some(Found::Rule(rule)) => Some(rule),
+        _ => None,
+    }
 }
 
 fn note_decision(exchange: &mut Exchange, decision: &Decision<'_>) {

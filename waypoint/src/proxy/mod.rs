@@ -15,6 +15,7 @@ pub mod http;
 mod http2;
 mod judge;
 mod login;
+pub mod mirror;
 pub mod reply;
 mod retry;
 mod screen;

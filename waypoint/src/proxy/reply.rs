@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 use cairn_filters::outcome::LocalReply;
-use http::StatusCode;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, WWW_AUTHENTICATE,
 };
+use http::{HeaderMap, StatusCode};
 use pingora_core::protocols::http::HttpTask;
 use pingora_error::Result;
 use pingora_http::ResponseHeader;
@@ -79,6 +79,16 @@ fn header(reply: &LocalReply) -> Result<ResponseHeader> {
         header.insert_header(CONTENT_LENGTH, HeaderValue::from(reply.body.len()))?;
     }
     Ok(header)
+}
+
+/// Answers a CORS preflight.
+pub async fn preflight(session: &mut Session, headers: HeaderMap) -> Result<()> {
+    let mut header = ResponseHeader::build(StatusCode::OK, Some(8))?;
+    for (name, value) in &headers {
+        header.append_header(name.clone(), value.clone())?;
+    }
+    header.insert_header(CONTENT_LENGTH, HeaderValue::from_static("0"))?;
+    finish(session, header, Bytes::new(), false).await
 }
 
 /// Sends a redirect.

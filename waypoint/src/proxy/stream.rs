@@ -29,6 +29,7 @@ use super::stream_context::StreamContext;
 use super::unread::Unread;
 use crate::client_stream::ClientStream;
 use crate::limits::{REQUEST_HEADER_BYTES_MAX, REQUEST_HEADER_TIMEOUT};
+use crate::recheck::Closing;
 
 /// A client's stream.
 pub struct Downstream {
@@ -183,6 +184,15 @@ impl Downstream {
                 self.refuse(cx, Unread::because(Outcome::HeadersTooSlow, reason));
                 Poll::Ready(Ok(()))
             }
+        }
+    }
+}
+
+impl Drop for Downstream {
+    /// What policy closed and nobody read or wrote since must not look like a proper end either.
+    fn drop(&mut self) {
+        if self.context.closing().and_then(Closing::why).is_some() {
+            self.io.reset();
         }
     }
 }

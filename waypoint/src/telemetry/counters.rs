@@ -37,6 +37,8 @@ pub static LOG_DROPPED: Gauge = Gauge::new(&names::LOG_DROPPED);
 pub static RETRIES: ByLabel = ByLabel::new(&names::RETRIES);
 /// Retries not made, by reason.
 pub static RETRIES_DENIED: ByLabel = ByLabel::new(&names::RETRIES_DENIED);
+/// Copies of requests, by what became of them.
+pub static MIRRORED: ByLabel = ByLabel::new(&names::MIRRORED);
 /// Requests with a valid token.
 pub static JWT_VALID: Gauge = Gauge::new(&names::JWT_VALID);
 /// Requests refused because of their token.
@@ -113,6 +115,7 @@ pub fn families() -> Vec<MetricFamily> {
         &CERTIFICATE_EXPIRY,
         &RETRIES,
         &RETRIES_DENIED,
+        &MIRRORED,
         &JWT_VALID,
         &JWT_REFUSED,
         &JWT_SIGNATURES,

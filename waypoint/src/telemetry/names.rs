@@ -215,6 +215,12 @@ pub const RETRIES_DENIED: Metric = counter(
     "Failed attempts that their route would have retried and that were not, by reason",
     &["reason"],
 );
+/// Copies of requests.
+pub const MIRRORED: Metric = counter(
+    "cairn_mirrored_total",
+    "Copies of requests for mirrors, by what became of them",
+    &["outcome"],
+);
 /// Verdicts of policy.
 pub const VERDICTS: Metric = counter(
     "cairn_policy_verdicts_total",

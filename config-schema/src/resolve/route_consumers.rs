@@ -1,0 +1,99 @@
+//! What a consumer's route may do: a route of another namespace than its Service's is written by
+//! somebody who may not have the Service's policies changed, and runs with the waypoint's identity.
+//!
+//! So it leads to Services of its own namespace, or to the very port it is attached to, whose policies
+//! were asked; and what it sends there is what those policies saw. Without this, whoever may write
+//! routes anywhere could have the waypoint take his requests to any Service, under another path.
+
+use std::sync::Arc;
+
+use crate::snapshot::{Backend, BackendTarget, ClusterKey, Filter, HttpRoute, HttpRule};
+
+/// The route as it is attached to a port of another namespace's service.
+pub(super) fn restricted(route: &HttpRoute, at: &ClusterKey) -> HttpRoute {
+    let own = &route.origin.key.namespace;
+    let rules = route
+        .rules
+        .iter()
+        .map(|rule| restricted_rule(rule, own, at));
+    HttpRoute {
+        rules: rules.collect(),
+        ..route.clone()
+    }
+}
+
+fn restricted_rule(rule: &HttpRule, own: &str, at: &ClusterKey) -> HttpRule {
+    let mut rule = rule.clone();
+    let changes = rule.filters.iter().any(changes_request);
+    for backend in &mut rule.backends {
+        if let Some(reason) = forbidden(backend, changes, own, at) {
+            backend.target = BackendTarget::Invalid(reason);
+        }
+        keep_own_mirrors(&mut backend.filters, own);
+    }
+    keep_own_mirrors(&mut rule.filters, own);
+    rule
+}
+
+/// Why a backend is not for this route; `None`: it is.
+fn forbidden(backend: &Backend, changes: bool, own: &str, at: &ClusterKey) -> Option<Arc<str>> {
+    let BackendTarget::Cluster(key) = &backend.target else {
+        return None;
+    };
+    if *key.service.namespace == *own {
+        return None;
+    }
+    if key != at {
+        let reason = format!(
+            "a route of namespace {own} may not lead from {at} to {key}, whose policies are not asked"
+        );
+        return Some(reason.into());
+    }
+    (changes || backend.filters.iter().any(changes_request)).then(|| {
+        format!("a route of namespace {own} may not change requests to {at} after its policies")
+            .into()
+    })
+}
+
+fn changes_request(filter: &Filter) -> bool {
+    match filter {
+        Filter::RequestHeaders(_) | Filter::Rewrite(_) => true,
+        Filter::ResponseHeaders(_) | Filter::Redirect(_) | Filter::Mirror(_) | Filter::Cors(_) => {
+            false
+        }
+    }
+}
+
+fn keep_own_mirrors(filters: &mut Vec<Filter>, own: &str) {
+    filters.retain(|filter| match filter {
+        Filter::Mirror(mirror) => *mirror.target.service.namespace == *own,
+        _ => true,
+    });
+}
+
+/// What is left out of the route at this port, in words, each with where it stands.
+pub(super) fn left_out(route: &HttpRoute, at: &ClusterKey) -> Vec<(String, String)> {
+    let own = &route.origin.key.namespace;
+    let mut found = Vec::new();
+    for (index, rule) in route.rules.iter().enumerate() {
+        let changes = rule.filters.iter().any(changes_request);
+        let path = format!("spec.rules[{index}]");
+        for backend in &rule.backends {
+            let reason = forbidden(backend, changes, own, at);
+            found.extend(reason.map(|r| (format!("{path}.backendRefs"), r.to_string())));
+        }
+        let backends = rule.backends.iter().flat_map(|b| &b.filters);
+        for filter in rule.filters.iter().chain(backends) {
+            if let Filter::Mirror(mirror) = filter
+                && mirror.target.service.namespace != *own
+            {
+                let reason = format!(
+                    "a route of namespace {own} may not mirror to {}, whose policies are not asked",
+                    mirror.target
+                );
+                found.push((format!("{path}.filters"), reason));
+            }
+        }
+    }
+    found
+}
