@@ -138,6 +138,8 @@ async fn a_denial_says_why_to_the_client_only_if_it_is_asked_to() {
     let answer = connection.send(request).await.unwrap();
     assert_eq!(answer.headers()["grpc-status"], "7");
     let message = answer.headers()["grpc-message"].to_str().unwrap();
+    // Clients undo the percent-encoding of a message.
+    let message = message.replace("%20", " ");
     assert!(
         message.starts_with("RBAC: access denied: by default"),
         "{message}"

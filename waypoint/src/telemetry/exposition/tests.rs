@@ -190,7 +190,9 @@ fn a_whole_scrape_has_every_family_once_and_what_the_process_uses() {
             "{name}"
         );
     }
-    assert!(text.contains("cairn_policy_verdicts_total{outcome=\"allow\"} 1\n"));
+    assert!(text.contains(
+        "cairn_policy_verdicts_total{policy=\"default\",rule=\"\",outcome=\"allow\"} 1\n"
+    ));
     assert!(text.contains(&format!(
         "istio_build{{component=\"proxy\",tag=\"{}\"}} 1\n",
         env!("CARGO_PKG_VERSION")
