@@ -55,7 +55,12 @@ impl Earlier {
             }),
             false => Ok(()),
         };
-        judge("pods are enrolled", "--pods-max", self.pods.len(), sizes.pods)?;
+        judge(
+            "pods are enrolled",
+            "--pods-max",
+            self.pods.len(),
+            sizes.pods,
+        )?;
         judge(
             "services are flagged",
             "--services-max",

@@ -216,7 +216,10 @@ pub(crate) fn flagged_in(folder: &Path) -> Result<usize, RedirectError> {
     }
     let services: HashMap<MapData, Endpoint, Service> = typed(folder, layout::SERVICES)?;
     let keys = services.keys().collect::<Result<Vec<_>, _>>();
-    let keys = keys.map_err(failed(layout::SERVICES, "reading that of an earlier version"))?;
+    let keys = keys.map_err(failed(
+        layout::SERVICES,
+        "reading that of an earlier version",
+    ))?;
     Ok(keys.len())
 }
 

@@ -161,7 +161,10 @@ fn a_cgroup_that_is_not_a_pods_alone_or_lies_too_deep_is_refused_with_the_reason
     for (cgroup, reason) in [
         (all, "is that of all pods"),
         (inner, "above it or below it"),
-        (deep, "its cgroup lies 13 folders deep, and the program looks no deeper than 12"),
+        (
+            deep,
+            "its cgroup lies 13 folders deep, and the program looks no deeper than 12",
+        ),
     ] {
         let other = in_cgroup(&other, cgroup, "/nowhere/b");
         list(&mesh, &[("client", &client), ("other", &other)]);

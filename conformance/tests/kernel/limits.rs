@@ -86,7 +86,10 @@ fn an_agent_without_room_for_the_pods_of_the_one_before_ends_and_changes_nothing
     let before = mesh.status();
     for (flags, needed) in [
         (["--pods-max", "1"], "start with --pods-max 2 or more"),
-        (["--services-max", "2"], "start with --services-max 3 or more"),
+        (
+            ["--services-max", "2"],
+            "start with --services-max 3 or more",
+        ),
     ] {
         let mut small = mesh.serving(mesh.cairn(&flags));
         small.arg("--pods").arg(mesh.path("pods.json"));
@@ -98,7 +101,11 @@ fn an_agent_without_room_for_the_pods_of_the_one_before_ends_and_changes_nothing
     }
     let _agent = mesh.start(mesh.cairn(&["--pods-max", "2", "--services-max", "3"]));
     assert_eq!(mesh.status().other_layouts, [""; 0], "nothing is left half");
-    assert!(curl(&mesh.client, &["http://10.96.0.10/"]).1.ends_with(" 200\n"));
+    assert!(
+        curl(&mesh.client, &["http://10.96.0.10/"])
+            .1
+            .ends_with(" 200\n")
+    );
     assert!(curl(&other, &["http://10.96.0.10/"]).1.ends_with(" 403\n"));
 }
 

@@ -18,12 +18,18 @@ fn a_process_that_is_another_pods_now_takes_nobodys_identity_there() {
     replace(&mesh.path("pods.json"), &listed.to_string());
     let web = |pod: &Pod| curl(pod, &["http://10.96.0.10/"]);
     let agent = mesh.agent();
-    assert!(web(&mesh.client).1.ends_with(" 200\n"), "{}", agent.stderr());
+    assert!(
+        web(&mesh.client).1.ends_with(" 200\n"),
+        "{}",
+        agent.stderr()
+    );
     let before = mesh.status().pods;
 
     process.become_one_of(&other.netns, &other.cgroup);
     until("it is noticed", DEADLINE, || {
-        agent.stderr().contains("it stays enrolled while it is listed")
+        agent
+            .stderr()
+            .contains("it stays enrolled while it is listed")
     });
     assert_eq!(mesh.status().pods, before);
     assert!(web(&mesh.client).1.ends_with(" 200\n"), "as before");
@@ -35,7 +41,11 @@ fn a_process_that_is_another_pods_now_takes_nobodys_identity_there() {
     let agent = mesh.agent();
     let log = agent.stderr();
     assert!(log.contains("is that of a process in cgroup"), "{log}");
-    assert!(log.contains("so each service's failure mode applies") || log.contains("unless the kernel knows it from before"), "{log}");
+    assert!(
+        log.contains("so each service's failure mode applies")
+            || log.contains("unless the kernel knows it from before"),
+        "{log}"
+    );
     assert_eq!(web(&mesh.client).0, REFUSED, "known from before: refused");
     assert_eq!(web(&other).0, REFUSED);
     assert_eq!(mesh.status().counters.steered, 2);

@@ -128,8 +128,14 @@ fn a_start_without_room_for_what_is_known_is_refused_before_anything_is_touched(
         error.to_string()
     };
     for (said, needed) in [
-        (refused(2, 1), "2 pods are enrolled from before, and with --pods-max 1 "),
-        (refused(1, 2), "2 services are flagged from before, and with --services-max 1 "),
+        (
+            refused(2, 1),
+            "2 pods are enrolled from before, and with --pods-max 1 ",
+        ),
+        (
+            refused(1, 2),
+            "2 services are flagged from before, and with --services-max 1 ",
+        ),
         (refused(1, 1), "start with --pods-max 2 or more"),
     ] {
         assert!(said.contains(needed), "{said}");
@@ -138,7 +144,10 @@ fn a_start_without_room_for_what_is_known_is_refused_before_anything_is_touched(
     assert_eq!(scene.reached("10.96.0.1:80"), Ok("waypoint".into()));
 
     // As much as is needed is enough, and the old ones go.
-    let enough = Sizes { services: 2, pods: 2 };
+    let enough = Sizes {
+        services: 2,
+        pods: 2,
+    };
     let mut redirect = attach(&scene.lab, enough);
     assert_eq!(redirect.pods().unwrap().len(), 2);
     redirect.set_services(&services).unwrap();
@@ -152,7 +161,10 @@ fn a_pod_withdrawn_before_the_old_maps_are_retired_does_not_come_back() {
     let Some(mut scene) = Scene::new(&[("10.96.0.1", 80)], &[flagged("10.96.0.1:80", 1)]) else {
         return;
     };
-    let sizes = Sizes { services: 8, pods: 1 };
+    let sizes = Sizes {
+        services: 8,
+        pods: 1,
+    };
     let mut redirect = attach(&scene.lab, sizes);
     let [known] = redirect.pods().unwrap()[..] else {
         panic!("the pod is known from the start")
@@ -169,5 +181,8 @@ fn a_pod_withdrawn_before_the_old_maps_are_retired_does_not_come_back() {
     let pods = redirect.status().unwrap().pods;
     assert_eq!(pods.len(), 1);
     assert!(pods[0].netns_cookie != known && pods[0].listening);
-    assert_eq!(reached(&mut next.app(), "10.96.0.1:80"), Ok("waypoint".into()));
+    assert_eq!(
+        reached(&mut next.app(), "10.96.0.1:80"),
+        Ok("waypoint".into())
+    );
 }

@@ -257,10 +257,19 @@ mod tests {
         std::fs::write(&path, "").unwrap();
         std::fs::write(&other, "").unwrap();
         let namespace = Namespace::open(&path, folder.path()).unwrap();
-        assert!(matches!(namespace.seen_from(&path, folder.path()), Leads::Here));
+        assert!(matches!(
+            namespace.seen_from(&path, folder.path()),
+            Leads::Here
+        ));
         std::fs::remove_file(&path).unwrap();
-        assert!(matches!(namespace.seen_from(&path, folder.path()), Leads::Unknown(_)));
+        assert!(matches!(
+            namespace.seen_from(&path, folder.path()),
+            Leads::Unknown(_)
+        ));
         std::fs::rename(&other, &path).unwrap();
-        assert!(matches!(namespace.seen_from(&path, folder.path()), Leads::Elsewhere));
+        assert!(matches!(
+            namespace.seen_from(&path, folder.path()),
+            Leads::Elsewhere
+        ));
     }
 }

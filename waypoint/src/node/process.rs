@@ -21,7 +21,10 @@ pub(super) struct Process {
 impl Process {
     /// The process that a namespace's path goes by, if it goes by one.
     pub(super) fn in_path(netns: &Path) -> io::Result<Option<Self>> {
-        let of_it = |path: &Path| path.ends_with("ns/net").then(|| path.parent()?.parent().map(Path::to_path_buf));
+        let of_it = |path: &Path| {
+            path.ends_with("ns/net")
+                .then(|| path.parent()?.parent().map(Path::to_path_buf))
+        };
         let Some(folder) = of_it(netns).flatten() else {
             return Ok(None);
         };
@@ -80,7 +83,10 @@ mod tests {
 
     #[test]
     fn what_a_process_had_is_gone_with_it() {
-        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
         let path = format!("/proc/{}/ns/net", child.id());
         let process = Process::in_path(Path::new(&path)).unwrap().unwrap();
         process.namespace().unwrap();
