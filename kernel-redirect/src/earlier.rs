@@ -24,7 +24,7 @@ impl Earlier {
     /// are attached to them only once they do, and pods that were withdrawn since must not come back.
     pub(crate) fn than(folder: &Path, same_sizes: bool) -> Result<Self, RedirectError> {
         let attached = |name: &&str| folder.join(link_name(name)).exists();
-        if same_sizes && PROGRAMS.iter().all(|name| attached(&name)) {
+        if same_sizes && PROGRAMS.iter().all(attached) {
             return Ok(Self::default());
         }
         let mut earlier = Self::default();
