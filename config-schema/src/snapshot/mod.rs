@@ -51,7 +51,7 @@ pub use mesh::{Mesh, PathNormalization};
 pub use network_policy::{
     AuthenticationMode, CalicoHttp, CalicoPath, CiliumHttpRule, Criteria, Entity,
     HeaderExpectation, HttpRules, Mismatch, NetworkAction, NetworkPolicies, NetworkPolicy,
-    NetworkRule, NetworkSubject, NetworkTier, Peer, PortSet, Sources, Surface,
+    NetworkRule, NetworkSubject, NetworkTier, Peer, PortSet, Sources, Standing, Surface, World,
 };
 pub use policy::{
     Action, Condition, Operation, PathPattern, PathTemplate, Policy, PolicyRule, Source,

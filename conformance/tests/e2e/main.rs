@@ -11,6 +11,7 @@
 
 mod change;
 mod destination_rule;
+mod dry_run;
 mod ext_authz;
 mod filters;
 mod ipv6;

@@ -62,6 +62,10 @@ impl ProxyHttp for Gate {
         match self.judge(session, ctx).await {
             Judged::Forward => return Ok(false),
             Judged::Answer(outcome) => answer(session, ctx, outcome).await?,
+            Judged::Denied(outcome, why) => {
+                note_outcome(ctx, outcome);
+                reply::explained(session, outcome.reply(is_grpc(ctx)), &why).await?;
+            }
             Judged::Unauthenticated(outcome, body, challenge) => {
                 note_outcome(ctx, outcome);
                 let reply = outcome.reply(is_grpc(ctx)).with_body(body);
