@@ -60,6 +60,8 @@ pub struct Settings {
     pub dns_servers: names::Servers,
     /// Names of endpoints may lead to loopback and link-local addresses, for labs.
     pub dns_allow_local: bool,
+    /// A denial says why in its body.
+    pub explain_denials: bool,
     /// How long requests in flight may take to finish once the process is told to stop.
     pub drain: Duration,
     /// Sets the filter of the process's own log.
@@ -143,6 +145,7 @@ pub fn start(settings: Settings) -> anyhow::Result<Running> {
             identity: identity.clone(),
             jwks: in_force.jwks.clone(),
             names: in_force.names.clone(),
+            explain_denials: settings.explain_denials,
             acceptor: Acceptor::new(&identity, in_force.mesh.clone())?,
             listener,
             version: in_force.version.subscribe(),

@@ -44,6 +44,8 @@ pub struct Runtime {
     /// Clusters of names inside of wildcards, as requests ask for them. Behind a lock, for they are rare.
     requested: Mutex<FxHashMap<(ClusterKey, Arc<str>), Arc<Cluster>>>,
     has_wildcards: bool,
+    /// Some destination has sessions, whatever routes say.
+    pub has_sessions: bool,
 }
 
 /// Something this waypoint serves: what a CONNECT authority stands for.
@@ -112,6 +114,7 @@ impl Runtime {
             protocols: protocols(&snapshot),
             requested: Mutex::default(),
             has_wildcards: discoveries.any(is_wildcard),
+            has_sessions: (snapshot.cluster_settings.values()).any(|s| s.session.is_some()),
             snapshot,
         };
         let snapshot = runtime.snapshot.clone();

@@ -40,6 +40,8 @@ pub struct Worker {
     pub names: Arc<Names>,
     /// Connections to authorization services.
     pub external: Clients,
+    /// A denial says why in its body.
+    pub explain_denials: bool,
     /// What is judged again when policy changes.
     pub open: Arc<Open>,
     engine: OnceLock<Engine>,
@@ -59,6 +61,8 @@ pub struct Parts {
     pub jwks: Arc<Jwks>,
     /// Addresses of endpoints that have names.
     pub names: Arc<Names>,
+    /// A denial says why in its body.
+    pub explain_denials: bool,
     /// TLS for clients.
     pub acceptor: Acceptor,
     /// The worker's own socket.
@@ -87,6 +91,7 @@ impl Worker {
             jwks: parts.jwks,
             names: parts.names,
             external: Clients::default(),
+            explain_denials: parts.explain_denials,
             open: Arc::default(),
             engine: OnceLock::new(),
         });

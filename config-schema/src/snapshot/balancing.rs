@@ -8,7 +8,7 @@ use http::header::HeaderName;
 use serde::Serialize;
 
 use super::route::as_display;
-use super::{ProxyProtocol, TlsOrigination};
+use super::{ProxyProtocol, RetryBudget, SessionPersistence, TlsOrigination};
 use crate::origin::Origin;
 
 /// Everything that holds for one cluster. The default is what an undecorated Service gets.
@@ -29,6 +29,11 @@ pub struct ClusterSettings {
     /// The endpoint is told first whose connection it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proxy_protocol: Option<ProxyProtocol>,
+    /// How many retries it bears at once.
+    pub retry_budget: RetryBudget,
+    /// Requests of one session go to one endpoint, unless their rule has sessions of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<Arc<SessionPersistence>>,
     /// Set when nothing may be sent there, for this reason: the configuration asks for more safety
     /// than Cairn can give.
     pub refused: Option<Arc<str>>,

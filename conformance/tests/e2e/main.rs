@@ -11,6 +11,7 @@
 
 mod change;
 mod destination_rule;
+mod dry_run;
 mod egress;
 mod egress_dns;
 mod egress_tls;
@@ -22,6 +23,7 @@ mod policy;
 mod protocols;
 mod retries;
 mod routes;
+mod sessions;
 mod strict;
 mod telemetry;
 mod timeouts;

@@ -102,6 +102,9 @@ pub struct Args {
     /// Let names of endpoints lead to loopback and link-local addresses, too; for labs
     #[arg(long, env = "CAIRN_DNS_ALLOW_LOCAL")]
     dns_allow_local: bool,
+    /// Say in the body of a denial which policy and rule decided, or which rule came nearest; for labs
+    #[arg(long, env = "CAIRN_EXPLAIN_DENIALS")]
+    explain_denials: bool,
     /// How long requests in flight may take once the process is told to stop
     #[arg(
         long,
@@ -209,6 +212,7 @@ fn settings(args: Args) -> run::Settings {
             servers => Servers::Only(servers),
         },
         dns_allow_local: args.dns_allow_local,
+        explain_denials: args.explain_denials,
         drain: Duration::from_secs(args.drain_seconds),
         set_log_filter: log::set_filter,
     }

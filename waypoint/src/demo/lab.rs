@@ -156,6 +156,7 @@ impl Lab {
             jwks_allow_local: true,
             dns_servers: Servers::System,
             dns_allow_local: true,
+            explain_denials: false,
             drain: DRAIN,
             set_log_filter: log::set_filter,
         })?;

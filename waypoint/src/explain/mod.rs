@@ -8,7 +8,7 @@ mod judge;
 mod report;
 
 pub use destination::client;
-pub use judge::{Question, judge};
+pub use judge::{Question, judge, judge_on};
 pub use report::{
     Answer, Asked, Backend, By, Client, Destination, Endpoint, HttpRequest, Link, LinkOutcome,
     Refused, Report, Route,

@@ -16,6 +16,7 @@ use super::balance::HashKey;
 use super::connector::HttpVersion;
 use super::deadline::{Armed, RequestTime};
 use super::mirror::Mirroring;
+use super::persistence::Sticky;
 use crate::drain::Held;
 use crate::recheck::{Registered, UpgradeRequest};
 use crate::runtime::Runtime;
@@ -99,6 +100,8 @@ pub struct Plan {
     pub key: HashKey,
     /// The host inside of a wildcard that it goes to.
     pub host: Option<Arc<str>>,
+    /// Its session. `None`: neither rule nor destination has any.
+    pub sticky: Option<Sticky>,
     /// HTTP version towards it.
     pub version: HttpVersion,
     /// Changes of the response header.
