@@ -52,6 +52,10 @@ pub enum Kind {
     VirtualService,
     ServiceEntry,
     WorkloadEntry,
+    BackendTLSPolicy,
+    /// A ConfigMap with certificates; not that of the mesh.
+    #[serde(rename = "ConfigMap")]
+    CaBundle,
     CiliumNetworkPolicy,
     CiliumClusterwideNetworkPolicy,
     /// Calico's.
@@ -91,6 +95,7 @@ impl Kind {
             Kind::DestinationRule => "DestinationRule",
             Kind::VirtualService => "VirtualService",
             Kind::ServiceEntry => "ServiceEntry",
+            Kind::BackendTLSPolicy => "BackendTLSPolicy",
             Kind::WorkloadEntry => "WorkloadEntry",
             Kind::CiliumNetworkPolicy => "CiliumNetworkPolicy",
             Kind::CiliumClusterwideNetworkPolicy => "CiliumClusterwideNetworkPolicy",
@@ -100,7 +105,7 @@ impl Kind {
             Kind::StagedNetworkPolicy => "StagedNetworkPolicy",
             Kind::StagedGlobalNetworkPolicy => "StagedGlobalNetworkPolicy",
             Kind::Tier => "Tier",
-            Kind::ConfigMap => "ConfigMap",
+            Kind::ConfigMap | Kind::CaBundle => "ConfigMap",
         }
     }
 

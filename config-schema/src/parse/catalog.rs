@@ -27,11 +27,12 @@ pub(crate) enum Class {
 }
 
 /// Group, versions and kind of what Cairn reads; `v1beta1` objects have the fields of `v1`.
-const READ: [(&str, &[&str], Kind); 23] = [
+const READ: [(&str, &[&str], Kind); 24] = [
     (GATEWAY_API, &["v1", "v1beta1"], Kind::GatewayClass),
     (GATEWAY_API, &["v1", "v1beta1"], Kind::Gateway),
     (GATEWAY_API, &["v1", "v1beta1"], Kind::HTTPRoute),
     (GATEWAY_API, &["v1"], Kind::GRPCRoute),
+    (GATEWAY_API, &["v1"], Kind::BackendTLSPolicy),
     ("", &["v1"], Kind::Namespace),
     ("", &["v1"], Kind::Service),
     ("", &["v1"], Kind::Pod),
@@ -253,8 +254,8 @@ fn expected_versions(kind: Kind) -> &'static str {
         Kind::DestinationRule | Kind::VirtualService | Kind::ServiceEntry | Kind::WorkloadEntry => {
             "networking.istio.io/v1, v1beta1 or v1alpha3"
         }
-        Kind::GRPCRoute => "gateway.networking.k8s.io/v1",
-        Kind::Namespace | Kind::Service | Kind::Pod | Kind::ConfigMap => "v1",
+        Kind::GRPCRoute | Kind::BackendTLSPolicy => "gateway.networking.k8s.io/v1",
+        Kind::Namespace | Kind::Service | Kind::Pod | Kind::ConfigMap | Kind::CaBundle => "v1",
         Kind::EndpointSlice => "discovery.k8s.io/v1",
         Kind::CiliumNetworkPolicy | Kind::CiliumClusterwideNetworkPolicy => "cilium.io/v2",
         Kind::AuthorizationPolicy | Kind::RequestAuthentication => {
@@ -315,10 +316,6 @@ mod tests {
             Class::Read(Kind::RequestAuthentication)
         );
         assert!(!enforced("gateway.networking.k8s.io/v1", "TCPRoute"));
-        assert!(!enforced(
-            "gateway.networking.k8s.io/v1",
-            "BackendTLSPolicy"
-        ));
         assert!(!enforced("networking.istio.io/v1", "EnvoyFilter"));
         assert!(enforced("security.istio.io/v1", "PeerAuthentication"));
     }

@@ -2,6 +2,7 @@
 //! nothing from one document to the next. What stays in force when a document is broken is decided
 //! in `store`.
 
+mod ca_bundle;
 mod calico;
 mod catalog;
 mod cilium;

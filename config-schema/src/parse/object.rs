@@ -8,7 +8,7 @@ use super::fault::{Fault, closest};
 use super::names::Names;
 use super::node::{Mark, Node, TreeError, Value};
 use super::split::Document;
-use super::{Item, Parsed, salvage, subject};
+use super::{Item, Parsed, ca_bundle, salvage, subject};
 use crate::diagnostics::{Code, Diagnostic, Location};
 use crate::origin::{Kind, ObjectKey, Origin};
 use crate::resources::Broken;
@@ -144,9 +144,12 @@ impl<'d> Reader<'d> {
 
     /// Reads an object of a known kind.
     fn read(&mut self, kind: Kind, node: &Node<'_>) {
-        if kind == Kind::ConfigMap && !is_mesh_config(node) {
-            return;
-        }
+        let kind = match kind {
+            Kind::ConfigMap if is_mesh_config(node) => Kind::ConfigMap,
+            Kind::ConfigMap if ca_bundle::is_one(node) => Kind::CaBundle,
+            Kind::ConfigMap => return,
+            kind => kind,
+        };
         let Some(origin) = self.origin(kind, node) else {
             return;
         };
@@ -227,15 +230,19 @@ impl<'d> Reader<'d> {
         let is_other_config_map =
             |o: &Origin| o.kind == Kind::ConfigMap && &*o.key.name != MESH_CONFIG;
         match origin {
-            Some(origin) if is_other_config_map(&origin) => {}
-            Some(origin) => {
+            Some(mut origin) => {
+                // Whether it had certificates, nobody can tell: those that it had stay in force.
+                if is_other_config_map(&origin) {
+                    origin.kind = Kind::CaBundle;
+                }
                 finding.object = Some(origin.clone());
                 let pod_ips = salvage::pod_ips_of_text(origin.kind, self.document.text);
+                let targets = salvage::targets_of_text(origin.kind, self.document.text);
                 self.parsed.items.push(Item::Broken(Arc::new(Broken {
                     pod_ips,
                     location: finding.location.clone(),
                     reason: error.message.as_str().into(),
-                    targets: None,
+                    targets,
                     // An annotation in a text that is no YAML is not to be trusted.
                     dry_run: origin.kind.is_staged(),
                     origin,

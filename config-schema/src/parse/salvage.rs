@@ -6,15 +6,21 @@ use std::net::IpAddr;
 
 use super::fault::closest;
 use super::node::{Node, Value, duplicates};
+use super::path::walk;
 use super::scalar::{Plain, resolve};
 use crate::origin::Kind;
 use crate::resources::{TargetRef, dry_run};
 
-/// `targetRefs` of a policy, `parentRefs` of a route or `hosts` of a VirtualService. `None`: not to be told, so that the object
+/// `targetRefs` of a policy, `parentRefs` of a route, `hosts` of a VirtualService, or `host` of a
+/// DestinationRule that may have asked for TLS. `None`: not to be told, so that the object
 /// may be aimed at anything it could reach.
 pub(super) fn targets(kind: Kind, object: &Node<'_>) -> Option<Vec<TargetRef>> {
+    if kind == Kind::DestinationRule {
+        return tls_host(object);
+    }
     let fields: &[&str] = match kind {
         Kind::AuthorizationPolicy | Kind::RequestAuthentication => &["targetRefs", "targetRef"],
+        Kind::BackendTLSPolicy => &["targetRefs"],
         Kind::HTTPRoute | Kind::GRPCRoute => &["parentRefs"],
         Kind::VirtualService => &["hosts"],
         _ => return None,
@@ -47,14 +53,46 @@ pub(super) fn targets(kind: Kind, object: &Node<'_>) -> Option<Vec<TargetRef>> {
     (!found.is_empty()).then_some(found)
 }
 
+/// The host of a DestinationRule that may have asked for TLS; none if it did not. Of what else it said
+/// nothing is missed that would be a danger.
+fn tls_host(object: &Node<'_>) -> Option<Vec<TargetRef>> {
+    let mut asks = false;
+    walk(object, &mut |path, _, _| {
+        let path = path.to_string();
+        let last = path.rsplit('.').next().unwrap_or_default();
+        // One slip of the pen from `tls`, and no more: `tcp` is two.
+        asks |= strsim::damerau_levenshtein(&last.to_ascii_lowercase(), "tls") <= 1;
+        true
+    });
+    if !asks {
+        return Some(Vec::new());
+    }
+    let mut specs = object.entries().iter().filter(|e| e.key == "spec");
+    let spec = specs.next()?;
+    let mut hosts = spec.value.entries().iter().filter(|e| e.key == "host");
+    let host = hosts.next()?.value.text().filter(|host| !host.is_empty())?;
+    let is_doubtful = specs.next().is_some() || hosts.next().is_some();
+    (!is_doubtful).then(|| vec![host_named(host)])
+}
+
+/// The same of a text that is no YAML: only that nothing in it looks like TLS.
+pub(super) fn targets_of_text(kind: Kind, text: &str) -> Option<Vec<TargetRef>> {
+    let is_plain = kind == Kind::DestinationRule && !text.to_ascii_lowercase().contains("tls");
+    is_plain.then(Vec::new)
+}
+
+fn host_named(host: &str) -> TargetRef {
+    TargetRef {
+        kind: "host".to_owned(),
+        name: host.to_owned(),
+        ..TargetRef::default()
+    }
+}
+
 /// One reference. A field that cannot be read makes the target unknown; a name above all.
 fn target(kind: Kind, node: &Node<'_>) -> Option<TargetRef> {
     if kind == Kind::VirtualService {
-        return Some(TargetRef {
-            kind: "host".to_owned(),
-            name: node.text()?.to_owned(),
-            ..TargetRef::default()
-        });
+        return Some(host_named(node.text()?));
     }
     let text = |key: &str| -> Option<Option<String>> {
         match node.get(key) {

@@ -14,7 +14,7 @@ use super::node::{Node, duplicates};
 use super::object::location;
 use super::path::{Path, walk};
 use super::read::read as read_typed;
-use super::{Item, Parsed, calico, cilium, kube, mesh, salvage, service_entry};
+use super::{Item, Parsed, ca_bundle, calico, cilium, kube, mesh, salvage, service_entry};
 use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::limits::DIAGNOSTICS_PER_OBJECT_MAX;
 use crate::origin::{Kind, Origin};
@@ -22,7 +22,9 @@ use crate::resources::authentication::RequestAuthenticationSpec;
 use crate::resources::calico::{CalicoPolicySpec, TierSpec};
 use crate::resources::cilium::CiliumPolicySpec;
 use crate::resources::destination_rule::DestinationRuleSpec;
-use crate::resources::gateway_api::{GatewayClassSpec, GatewaySpec, GrpcRouteSpec, HttpRouteSpec};
+use crate::resources::gateway_api::{
+    BackendTlsPolicySpec, GatewayClassSpec, GatewaySpec, GrpcRouteSpec, HttpRouteSpec,
+};
 use crate::resources::istio::AuthorizationPolicySpec;
 use crate::resources::kube::NetworkPolicySpec;
 use crate::resources::service_entry::WorkloadEntrySpec;
@@ -57,6 +59,11 @@ pub(super) fn read(
         Kind::Gateway => subject.required::<GatewaySpec>(),
         Kind::HTTPRoute => subject.required::<HttpRouteSpec>(),
         Kind::GRPCRoute => subject.required::<GrpcRouteSpec>(),
+        Kind::BackendTLSPolicy => subject.required::<BackendTlsPolicySpec>(),
+        Kind::CaBundle => {
+            let spec = ca_bundle::read(node, faults);
+            subject.settle(spec)
+        }
         Kind::AuthorizationPolicy => subject.optional::<AuthorizationPolicySpec>(),
         Kind::CiliumNetworkPolicy => {
             let spec = subject.cilium();
@@ -273,7 +280,7 @@ impl Subject<'_> {
 /// Fields beside `metadata` that the object of a kind has.
 fn unknown_outermost(kind: Kind, node: &Node<'_>, faults: &mut Vec<Fault>) {
     let fields: &[&str] = match kind {
-        Kind::ConfigMap => &[
+        Kind::ConfigMap | Kind::CaBundle => &[
             "apiVersion",
             "kind",
             "metadata",

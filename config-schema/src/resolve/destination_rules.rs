@@ -7,11 +7,11 @@ use std::sync::Arc;
 use super::traffic_policy::{self, ReadPolicy};
 use super::{Findings, client_tls, unreadable};
 use crate::diagnostics::{Code, Diagnostic, Severity};
-use crate::origin::ObjectKey;
+use crate::origin::{ObjectKey, Origin};
 use crate::resources::destination_rule::DestinationRuleSpec;
-use crate::resources::{Loaded, Object, Resources};
+use crate::resources::{Broken, Loaded, Object, Resources};
 use crate::snapshot::{
-    ClusterKey, ClusterSettings, Discovery, Endpoint, Labels, Mesh, Service, Waypoint,
+    ClusterKey, ClusterSettings, Discovery, Endpoint, Labels, Mesh, Service, ServicePort, Waypoint,
 };
 
 type Written = Object<DestinationRuleSpec>;
@@ -30,6 +30,21 @@ enum Host {
     Exact(String),
     /// Every host that ends so; the suffix begins with a dot, or is empty.
     Suffix(String),
+}
+
+/// A rule that can not be read and may have asked for TLS: plain text must not take its place.
+struct Unknown {
+    namespace: Arc<str>,
+    /// `None`: any.
+    host: Option<Host>,
+    reason: Arc<str>,
+    origin: Origin,
+}
+
+/// What is in force for a service.
+enum InForce<'u> {
+    Rule(usize),
+    Unknown(&'u Unknown),
 }
 
 /// What DestinationRules say of service ports.
@@ -113,16 +128,30 @@ pub(super) fn resolve(
         return Settings::default();
     };
     let from = &waypoint.origin.key.namespace;
-    let rules = read(resources, mesh, from, findings);
+    let (rules, unknown) = read(resources, mesh, from, findings);
     let mut settings = Settings::default();
     let mut used = vec![false; rules.len()];
     for service in services.values() {
         let namespaces = [from, &service.key.namespace, &mesh.root_namespace];
-        let Some(at) = namespaces
-            .into_iter()
-            .find_map(|namespace| best(&rules, namespace, &service.hostname))
-        else {
-            continue;
+        let in_force = |namespace: &Arc<str>| {
+            let mut unknown = unknown.iter().filter(|u| u.namespace == *namespace);
+            match unknown.find(|u| u.may_be_for(&service.hostname)) {
+                Some(unknown) => Some(InForce::Unknown(unknown)),
+                None => best(&rules, namespace, &service.hostname).map(InForce::Rule),
+            }
+        };
+        let at = match namespaces.into_iter().find_map(in_force) {
+            None => continue,
+            Some(InForce::Rule(at)) => at,
+            Some(InForce::Unknown(unknown)) => {
+                let refused = Arc::new(unknown.refusal());
+                let of_port = |port: &ServicePort| {
+                    let key = ClusterKey::new(service.key.clone(), port.number);
+                    (key, refused.clone())
+                };
+                settings.clusters.extend(service.ports.iter().map(of_port));
+                continue;
+            }
         };
         let Some(rule) = rules.get(at) else { continue };
         if let Some(used) = used.get_mut(at) {
@@ -156,8 +185,8 @@ fn read<'r>(
     mesh: &Mesh,
     from: &str,
     findings: &mut Findings,
-) -> Vec<Rule<'r>> {
-    let mut rules = Vec::new();
+) -> (Vec<Rule<'r>>, Vec<Unknown>) {
+    let (mut rules, mut unknown) = (Vec::new(), Vec::new());
     for loaded in resources.destination_rules.values() {
         match loaded {
             Loaded::Good(object) | Loaded::KeptLastGood(object) => {
@@ -174,10 +203,7 @@ fn read<'r>(
                     policy,
                 });
             }
-            Loaded::Broken(broken) => findings.push(unreadable(
-                broken,
-                "services that it is for are balanced as if it were not there",
-            )),
+            Loaded::Broken(broken) => unknown.extend(read_broken(broken, mesh, findings)),
         }
     }
     rules.sort_by_key(|rule| {
@@ -185,7 +211,55 @@ fn read<'r>(
         (created_s.is_none(), created_s, &rule.object.origin.key)
     });
     report_twins(&rules, findings);
-    rules
+    (rules, unknown)
+}
+
+/// What a rule that can not be read closes: the host it names, if it may have asked for TLS; any host, if
+/// not even that can be told.
+fn read_broken(broken: &Broken, mesh: &Mesh, findings: &mut Findings) -> Vec<Unknown> {
+    let namespace = &broken.origin.key.namespace;
+    let unknown = |host| Unknown {
+        namespace: namespace.clone(),
+        host,
+        reason: format!("{} can not be read, and may ask for TLS", broken.origin).into(),
+        origin: broken.origin.clone(),
+    };
+    let (found, effect) = match broken.targets.as_deref() {
+        Some([]) => (
+            Vec::new(),
+            "services that it is for are balanced as if it were not there".to_owned(),
+        ),
+        Some(hosts) => {
+            let hosts = hosts.iter().map(|host| host_named(&host.name, namespace, mesh).ok());
+            let named: Vec<&str> = broken.targets.iter().flatten().map(|h| &*h.name).collect();
+            let effect = format!(
+                "it may ask for TLS: nothing is sent to {}, requests are answered 503",
+                named.join(", ")
+            );
+            (hosts.map(unknown).collect(), effect)
+        }
+        None => (
+            vec![unknown(None)],
+            "it may ask for TLS, and its host is not known: requests to all services that it could be for are answered 503".to_owned(),
+        ),
+    };
+    findings.push(unreadable(broken, effect));
+    found
+}
+
+impl Unknown {
+    fn may_be_for(&self, hostname: &str) -> bool {
+        let host = self.host.as_ref();
+        host.is_none_or(|host| host.fit(hostname).is_some())
+    }
+
+    fn refusal(&self) -> ClusterSettings {
+        ClusterSettings {
+            refused: Some(self.reason.clone()),
+            origin: Some(self.origin.clone()),
+            ..ClusterSettings::default()
+        }
+    }
 }
 
 /// Whether the rule is exported to the namespace of the waypoint, which is the client here.
@@ -212,31 +286,40 @@ pub(super) fn is_exported(export_to: Option<&[String]>, own: &str, from: &str) -
 }
 
 fn host(object: &Written, mesh: &Mesh, findings: &mut Findings) -> Option<Host> {
-    let written = object.spec.host.trim_end_matches('.').to_ascii_lowercase();
-    if written.is_empty() {
-        let finding = Diagnostic::error(Code::MissingField, "a DestinationRule needs a host")
-            .with_effect("it does nothing")
-            .with_hint("host: web.shop.svc.cluster.local");
-        findings.push(object.mark(finding, "spec.host"));
-        return None;
-    }
-    match written.strip_prefix('*') {
-        Some(suffix) if suffix.is_empty() || suffix.starts_with('.') => {
-            Some(Host::Suffix(suffix.to_owned()))
-        }
-        Some(_) => {
-            let message = format!("'{written}' is no host: after the star comes a dot");
-            let finding = Diagnostic::error(Code::BadValue, message).with_effect("it does nothing");
+    match host_named(&object.spec.host, &object.origin.key.namespace, mesh) {
+        Ok(host) => Some(host),
+        Err((code, message)) => {
+            let finding = Diagnostic::error(code, message)
+                .with_effect("it does nothing")
+                .with_hint("host: web.shop.svc.cluster.local");
             findings.push(object.mark(finding, "spec.host"));
             None
         }
+    }
+}
+
+fn host_named(written: &str, namespace: &str, mesh: &Mesh) -> Result<Host, (Code, String)> {
+    let written = written.trim_end_matches('.').to_ascii_lowercase();
+    if written.is_empty() {
+        return Err((
+            Code::MissingField,
+            "a DestinationRule needs a host".to_owned(),
+        ));
+    }
+    match written.strip_prefix('*') {
+        Some(suffix) if suffix.is_empty() || suffix.starts_with('.') => {
+            Ok(Host::Suffix(suffix.to_owned()))
+        }
+        Some(_) => {
+            let message = format!("'{written}' is no host: after the star comes a dot");
+            Err((Code::BadValue, message))
+        }
         // A name without a dot is one of the rule's own namespace.
         None if !written.contains('.') => {
-            let namespace = &object.origin.key.namespace;
             let domain = &mesh.cluster_domain;
-            Some(Host::Exact(format!("{written}.{namespace}.svc.{domain}")))
+            Ok(Host::Exact(format!("{written}.{namespace}.svc.{domain}")))
         }
-        None => Some(Host::Exact(written)),
+        None => Ok(Host::Exact(written)),
     }
 }
 

@@ -4,6 +4,7 @@
 mod attachment;
 mod authentication;
 mod authentication_rules;
+mod backend_tls;
 mod calico_rules;
 mod calico_selector;
 mod calico_staged;
@@ -220,6 +221,7 @@ fn traffic(
 ) -> destination_rules::Settings {
     routes::attach(resources, mesh, waypoint, services, findings);
     let mut settings = destination_rules::resolve(resources, mesh, waypoint, services, findings);
+    backend_tls::apply(resources, services, &mut settings, findings);
     virtual_services::attach(
         resources,
         mesh,

@@ -132,6 +132,8 @@ kinds! {
     DestinationRule: destination_rule::DestinationRuleSpec => destination_rules,
     VirtualService: virtual_service::VirtualServiceSpec => virtual_services,
     ServiceEntry: service_entry::ServiceEntrySpec => service_entries,
+    BackendTLSPolicy: gateway_api::BackendTlsPolicySpec => backend_tls_policies,
+    CaBundle: kube::CaBundleSpec => ca_bundles,
     WorkloadEntry: service_entry::WorkloadEntrySpec => workload_entries,
     CiliumNetworkPolicy: cilium::CiliumPolicySpec => cilium_policies,
     CiliumClusterwideNetworkPolicy: Clusterwide<cilium::CiliumPolicySpec> => cilium_clusterwide_policies,

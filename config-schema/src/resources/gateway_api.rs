@@ -8,3 +8,6 @@ pub use gateway_api::apis::experimental::grpcroutes::{
     GrpcRouteRulesMatchesMethodType, GrpcRouteSpec,
 };
 pub use gateway_api::apis::experimental::httproutes::*;
+pub use gateway_api::apis::standard::backendtlspolicies::{
+    BackendTlsPolicySpec, BackendTlsPolicyTargetRefs,
+};

@@ -9,6 +9,13 @@ pub use k8s_openapi::api::networking::v1::NetworkPolicySpec;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NamespaceSpec {}
 
+/// A ConfigMap with certificates.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CaBundleSpec {
+    /// `data["ca.crt"]`, as PEM.
+    pub pem: Arc<str>,
+}
+
 /// A Service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceSpec {

@@ -187,6 +187,10 @@ pub struct Resources {
     pub service_entries: BTreeMap<ObjectKey, Loaded<service_entry::ServiceEntrySpec>>,
     /// WorkloadEntries.
     pub workload_entries: BTreeMap<ObjectKey, Loaded<service_entry::WorkloadEntrySpec>>,
+    /// BackendTLSPolicies.
+    pub backend_tls_policies: BTreeMap<ObjectKey, Loaded<gateway_api::BackendTlsPolicySpec>>,
+    /// ConfigMaps with certificates.
+    pub ca_bundles: BTreeMap<ObjectKey, Loaded<kube::CaBundleSpec>>,
     /// NetworkPolicies of Calico.
     pub calico_policies: BTreeMap<ObjectKey, Loaded<calico::CalicoPolicySpec>>,
     /// NetworkPolicies of Kubernetes itself; the CNI's to enforce.
@@ -211,7 +215,7 @@ pub struct Resources {
 /// The broken objects of every kind, for summaries.
 impl Resources {
     /// Number of objects in force, by kind.
-    pub fn counts(&self) -> [(Kind, usize); 23] {
+    pub fn counts(&self) -> [(Kind, usize); 25] {
         [
             (Kind::GatewayClass, self.gateway_classes.len()),
             (Kind::Gateway, self.gateways.len()),
@@ -234,6 +238,8 @@ impl Resources {
             (Kind::DestinationRule, self.destination_rules.len()),
             (Kind::VirtualService, self.virtual_services.len()),
             (Kind::ServiceEntry, self.service_entries.len()),
+            (Kind::BackendTLSPolicy, self.backend_tls_policies.len()),
+            (Kind::CaBundle, self.ca_bundles.len()),
             (Kind::WorkloadEntry, self.workload_entries.len()),
             (Kind::NetworkPolicy, self.calico_policies.len()),
             (Kind::KubeNetworkPolicy, self.kube_network_policies.len()),

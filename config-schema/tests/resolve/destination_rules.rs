@@ -7,6 +7,8 @@ use cairn_config_schema::snapshot::{
     Balancer, ClusterKey, ClusterSettings, HashBy, HashTable, ProxyProtocol, Snapshot, TlsTrust,
 };
 
+use cairn_config_schema::store::{SourceFile, Store};
+
 use super::support::{key, load, shop, shop_with};
 
 fn rule(place: &str, host: &str, spec: &str) -> String {
@@ -363,4 +365,50 @@ fn without_a_waypoint_no_rule_is_read() {
         ..Options::default()
     };
     assert!(resolve(&load(&yaml), &options).cluster_settings.is_empty());
+}
+
+/// Plain text must not take the place of TLS because nobody can read who asked for it.
+#[test]
+fn a_rule_that_can_not_be_read_closes_the_host_it_may_have_wanted_tls_for() {
+    for (spec, web, api) in [
+        (
+            "{host: web, trafficPolicy: {tls: {mode: SIMPLE, oops: 1}}}",
+            true,
+            false,
+        ),
+        (
+            "{host: web, trafficPolicy: {tsl: {mode: SIMPLE}}}",
+            true,
+            false,
+        ),
+        (
+            "{hots: web, trafficPolicy: {tls: {mode: SIMPLE}}}",
+            true,
+            true,
+        ),
+        // What it says of balancing is no danger to be without.
+        (
+            "{host: web, trafficPolicy: {loadBalancer: {oops: 1}, connectionPool: {tcp: {maxConnections: 1}}}}",
+            false,
+            false,
+        ),
+    ] {
+        let rule = format!(
+            "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: web, namespace: shop}}\nspec: {spec}"
+        );
+        let file = SourceFile {
+            path: "config.yaml".into(),
+            content: Ok(shop(&[&rule]).into_bytes().into()),
+        };
+        let resources = Store::default().update(&[file]).resources;
+        let snapshot = resolve(&resources, &Options::default());
+        let refused = |service| settings(&snapshot, service, 80).refused.is_some();
+        assert_eq!(
+            (refused("shop/web"), refused("shop/api")),
+            (web, api),
+            "{spec}"
+        );
+        let told = findings(&snapshot);
+        assert!(told.iter().any(|d| d.code == Code::Unreadable), "{told:#?}");
+    }
 }

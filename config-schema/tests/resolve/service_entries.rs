@@ -328,11 +328,11 @@ fn what_is_wrong_is_said_and_the_rest_is_in_force() {
     assert_eq!(
         snapshot.said(),
         [
-            "error bad_value ServiceEntry/shop/out spec.endpoints[0]",
-            "error bad_value ServiceEntry/shop/out spec.hosts[1]",
+            "error bad-value ServiceEntry/shop/out spec.hosts[1]",
+            "error bad-value ServiceEntry/shop/out spec.endpoints[0]",
             "error conflict ServiceEntry/shop/out spec.ports[1].number",
             "error unsupported ServiceEntry/shop/out spec.ports[2].protocol",
-            "error bad_value ServiceEntry/shop/out spec.ports[3].number",
+            "error bad-value ServiceEntry/shop/out spec.ports[3].number",
             "info unsupported ServiceEntry/shop/out spec.endpoints[1].network",
         ]
     );
