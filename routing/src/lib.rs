@@ -16,6 +16,7 @@ mod ordered;
 mod request;
 mod retry;
 mod split;
+mod streams;
 mod table;
 
 pub use audience::PortRoutes;
@@ -29,4 +30,5 @@ pub use endpoint::{ActiveRequest, LiveEndpoint};
 pub use request::RequestParts;
 pub use retry::{Attempt, AttemptOutcome, RetryDecision, decide, http_status_of_grpc};
 pub use split::choose;
+pub use streams::{FoundStream, ServerName, StreamParts, StreamRoutes, StreamRuleRef};
 pub use table::{Found, RouteTable, RuleRef};

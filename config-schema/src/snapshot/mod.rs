@@ -18,6 +18,7 @@ mod network_policy;
 mod policy;
 mod route;
 mod service;
+mod stream_route;
 mod traffic;
 mod unenforced;
 mod ztunnel;
@@ -65,6 +66,7 @@ pub use service::{
     AppProtocol, Binding, ClusterKey, Endpoint, RedirectFailure, Service, ServicePort, Workload,
     WorkloadType,
 };
+pub use stream_route::{ServerNames, StreamMatch, StreamRoute, StreamRule};
 pub use traffic::{BackOff, RetryBudget, RetryConditions, RetryPolicy, RuleTraffic, Timeouts};
 pub use unenforced::{Unenforced, UnenforcedReason};
 pub use ztunnel::ZtunnelPolicy;

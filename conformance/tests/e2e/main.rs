@@ -19,6 +19,7 @@ mod policy;
 mod protocols;
 mod retries;
 mod routes;
+mod streams;
 mod strict;
 mod telemetry;
 mod timeouts;
