@@ -89,6 +89,7 @@ fn ask(chain: &PortChain, target: &str) -> String {
         headers: &headers,
         login: Some(&login),
         external: External::Unasked,
+        trial: None,
     };
     let decision = chain.decide(&view);
     let tcp = chain.decide_tcp(&StreamView {

@@ -2,7 +2,7 @@
  * shows the dialled address to getpeername(). It sees no packet and keeps nothing per connection:
  * which service was meant is written in the loopback address that the connection arrives at.
  *
- * Layout 1. kernel-redirect/src/layout.rs has the other half of every structure here; whoever
+ * Layout 2. kernel-redirect/src/layout.rs has the other half of every structure here; whoever
  * changes one raises LAYOUT there and changes both. */
 #include "kernel.h"
 
@@ -30,7 +30,8 @@ enum { POD_HAS_IPV6_SLOTS = 1, POD_IN_HOST = 2 };
 /* A pod is known by the cookie of its network namespace, or, if its listener is in the host's, by the
  * id of its cgroup with this bit. */
 #define BY_CGROUP (1ull << 63)
-/* Folders between the root of the cgroups and that of a pod. */
+/* Folders between the root of the cgroups and that of a pod, which counts. Deeper ones are not
+ * enrolled (src/host.rs). */
 #define CGROUP_DEPTH 12
 
 struct about {

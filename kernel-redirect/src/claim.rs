@@ -13,7 +13,7 @@ use crate::{Place, Redirect, RedirectError, place};
 pub struct Claim {
     place: Place,
     found_nothing: bool,
-    _locked: File,
+    locked: File,
 }
 
 impl Claim {
@@ -55,7 +55,7 @@ impl Claim {
                 return Ok(Self {
                     found_nothing: pins(folder)?.is_empty(),
                     place: place.clone(),
-                    _locked: opened,
+                    locked: opened,
                 });
             }
         }
@@ -74,7 +74,10 @@ fn is(opened: &File, folder: &Path) -> bool {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        // Fails if something is pinned in it, which is as it should be.
-        let _ = fs::remove_dir(&self.place.bpffs);
+        // If what we hold was removed, a folder of that name is somebody else's, who may have claimed
+        // it and pinned nothing yet. Fails if something is pinned in it, which is as it should be.
+        if is(&self.locked, &self.place.bpffs) {
+            let _ = fs::remove_dir(&self.place.bpffs);
+        }
     }
 }

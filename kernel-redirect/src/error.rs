@@ -146,6 +146,21 @@ pub enum RedirectError {
         limit: u32,
     },
 
+    /// The maps asked for have less room than what an earlier process left needs.
+    #[error(
+        "{known} {what} from before, and with {flag} {asked} there is not room for all; start with {flag} {known} or more. Or run `cairn node detach` first: all connections go direct until the agent has started"
+    )]
+    TooSmall {
+        /// What there are too many of.
+        what: &'static str,
+        /// The flag that says how many there can be.
+        flag: &'static str,
+        /// How many there are.
+        known: usize,
+        /// For how many there would be room.
+        asked: u32,
+    },
+
     /// The socket given for a pod can not be steered to.
     #[error(
         "the listener for the pod with network namespace cookie {netns_cookie} can not be used: {why}"

@@ -11,6 +11,10 @@ use socket2::{Domain, Socket, Type};
 use crate::netlink::{self, ACKNOWLEDGE, REQUEST};
 use crate::{EnrolledPod, listener, netns_cookie, slot};
 
+/// Folders between the root of all cgroups and a pod's, that one included: the program looks no deeper
+/// for who connects.
+pub const CGROUP_DEPTH_MAX: usize = 12;
+
 /// Why connections can not be steered to this socket in the host's namespace, if so.
 pub(crate) fn check(pod: &EnrolledPod, socket: BorrowedFd<'_>) -> Result<(), String> {
     let said = |e: io::Error| e.to_string();
@@ -206,6 +210,12 @@ mod tests {
             assert_eq!(user_of_slots(&routes(&lines)), Some("cni0"), "{taken}");
         }
         assert_eq!(user_of_slots(""), None);
+    }
+
+    #[test]
+    fn the_program_looks_for_cgroups_as_deep_as_is_said() {
+        let source = include_str!("../ebpf/redirect.bpf.c");
+        assert!(source.contains(&format!("#define CGROUP_DEPTH {CGROUP_DEPTH_MAX}\n")));
     }
 
     #[test]

@@ -5,8 +5,13 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use crate::{EnrolledPod, FlaggedService, Sizes, is_host_key, slot};
 
-/// Version of the maps; the folder of the pins is named after it.
-pub(crate) const LAYOUT: u32 = 1;
+/// Version of the maps; the folder of the pins is named after it. It goes up with every change of a
+/// structure, also one that leaves all sizes as they are: old programs would read new values. Pods of
+/// the older versions are carried over ([`earlier`](crate::earlier)), which reads their keys; it must
+/// learn to if the size of their values changes.
+///
+/// 1: no flags in [`Pod`], no cgroups in [`About`]. 2: these.
+pub(crate) const LAYOUT: u32 = 2;
 
 /// A map as the program declares it; its number of entries is what it has if nobody asks for another.
 #[derive(Debug, Clone, Copy)]

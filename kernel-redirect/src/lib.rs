@@ -12,6 +12,8 @@ mod status;
 #[cfg(any(kernel, test))]
 mod changes;
 #[cfg(kernel)]
+mod earlier;
+#[cfg(kernel)]
 mod host;
 #[cfg(kernel)]
 mod inspect;
@@ -49,7 +51,7 @@ pub use claim::Claim;
 pub use error::RedirectError;
 pub use flagged::{FlaggedService, LeftOut, LeftOutReason, ServicesReport};
 #[cfg(kernel)]
-pub use host::{LinkError, pod_link};
+pub use host::{CGROUP_DEPTH_MAX, LinkError, pod_link};
 #[cfg(target_os = "linux")]
 pub use netns::netns_cookie;
 #[cfg(kernel)]

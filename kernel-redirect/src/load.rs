@@ -11,6 +11,7 @@ use aya::programs::links::FdLink;
 use aya::programs::{CgroupAttachMode, CgroupSockAddr, ProgramError};
 use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
 
+use crate::earlier::Earlier;
 use crate::kernel::PinnedLink;
 use crate::layout::{self, PROGRAMS, WITH_RETVAL};
 use crate::maps::Maps;
@@ -31,13 +32,18 @@ pub(crate) fn attach(
     sizes: Sizes,
 ) -> Result<Maps, RedirectError> {
     let cgroup_id = place::cgroup_id(cgroup)?;
-    let aside = match Maps::have(folder, sizes)? {
+    let same_sizes = Maps::have(folder, sizes)?;
+    // Nothing is touched before it is known that all of it has room.
+    let earlier = Earlier::than(folder, same_sizes)?;
+    earlier.fits(sizes)?;
+    let aside = match same_sizes {
         true => None,
         false => Some(set_aside(folder)?),
     };
     let undo = Undo::begin(folder, aside)?;
     let (mut programs, features) = load(folder, sizes)?;
     let mut maps = Maps::open(folder)?;
+    maps.carry_over(&earlier.pods)?;
     maps.set_about(own_cgroup, features, false)?;
     let cgroup = Cgroup {
         path: cgroup,
@@ -52,7 +58,7 @@ pub(crate) fn attach(
 }
 
 /// Maps have the size they were made with. Those of another one are set aside as another layout is:
-/// they and their programs stay in force until the new ones are filled. Returns where they are.
+/// they and their programs stay in force until the new ones are filled. Returns where they are now.
 fn set_aside(folder: &Path) -> Result<PathBuf, RedirectError> {
     let free = (0_u32..).map(|number| {
         let mut beside = folder.as_os_str().to_owned();

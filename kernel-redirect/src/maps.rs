@@ -94,34 +94,22 @@ impl Maps {
         Ok(same)
     }
 
-    /// Enrols a pod that another layout knows and this one does not, with nobody listening: until it
-    /// has a listener its connections are refused, where it would else pass policy by. Returns how
-    /// many there were.
-    pub fn carry_over_pods(&mut self, from: &Path) -> Result<usize, RedirectError> {
-        if !from.join(layout::PODS.name).exists() {
-            return Ok(0);
-        }
-        let theirs: HashMap<MapData, u64, Pod> = typed(from, layout::PODS)?;
-        let mut carried = 0;
-        for cookie in theirs.keys() {
-            let cookie = cookie.map_err(failed(layout::PODS, "reading that of another layout"))?;
-            if self.pods.get(&cookie, 0).is_ok() {
+    /// Enrols pods that earlier maps know and these do not, with nobody listening: until one has a
+    /// listener its connections are refused, where they would else pass policy by.
+    pub fn carry_over(&mut self, pods: &BTreeSet<u64>) -> Result<(), RedirectError> {
+        for cookie in pods {
+            if self.pods.get(cookie, 0).is_ok() {
                 continue;
             }
             let nobody = EnrolledPod {
-                netns_cookie: cookie,
+                netns_cookie: *cookie,
                 listener_port: 0,
             };
             self.pods
                 .insert(cookie, layout::pod(&nobody, false), 0)
                 .map_err(failed(self.sizes.of(layout::PODS), "carrying a pod over"))?;
-            if is_host_key(cookie) {
-                let (own_cgroup, features) = self.about()?;
-                self.set_about(own_cgroup, features, true)?;
-            }
-            carried += 1;
         }
-        Ok(carried)
+        Ok(())
     }
 
     /// Flagged services.
@@ -209,6 +197,30 @@ impl Maps {
             .set(0, layout::about(own_cgroup, features, by_cgroup), 0)
             .map_err(failed(layout::ABOUT, "writing"))
     }
+}
+
+/// Keys of the pods that the maps in `folder` know; none if there is no such map.
+pub(crate) fn pods_in(folder: &Path) -> Result<Vec<u64>, RedirectError> {
+    if !folder.join(layout::PODS.name).exists() {
+        return Ok(Vec::new());
+    }
+    let pods: HashMap<MapData, u64, Pod> = typed(folder, layout::PODS)?;
+    let keys = pods.keys().collect::<Result<_, _>>();
+    keys.map_err(failed(layout::PODS, "reading that of an earlier version"))
+}
+
+/// How many services the maps in `folder` flag.
+pub(crate) fn flagged_in(folder: &Path) -> Result<usize, RedirectError> {
+    if !folder.join(layout::SERVICES.name).exists() {
+        return Ok(0);
+    }
+    let services: HashMap<MapData, Endpoint, Service> = typed(folder, layout::SERVICES)?;
+    let keys = services.keys().collect::<Result<Vec<_>, _>>();
+    let keys = keys.map_err(failed(
+        layout::SERVICES,
+        "reading that of an earlier version",
+    ))?;
+    Ok(keys.len())
 }
 
 fn typed<T: TryFrom<Map, Error = MapError>>(folder: &Path, map: Shape) -> Result<T, RedirectError> {

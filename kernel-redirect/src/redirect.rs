@@ -43,10 +43,12 @@ impl Redirect {
 
     /// As [`attach`](Self::attach), with maps of these sizes. What is pinned with others is set aside
     /// as another layout is: it stays attached until
-    /// [`retire_other_layouts`](Self::retire_other_layouts).
+    /// [`retire_other_layouts`](Self::retire_other_layouts), and its pods are known here from the
+    /// start, with nobody listening until they are enrolled anew.
     ///
     /// # Errors
-    /// As [`attach`](Self::attach).
+    /// As [`attach`](Self::attach); [`RedirectError::TooSmall`] if there would not be room for what is
+    /// known from before.
     pub fn attach_sized(
         place: &Place,
         own_cgroup: &Path,
@@ -271,17 +273,14 @@ impl Redirect {
 
     /// Detaches and removes what versions of Cairn with another layout left, or what has maps of
     /// other sizes: to be called once services and pods are in place. Until then both are attached,
-    /// and the older refuses what it has no listener for. Its pods that are not enrolled anew stay
-    /// known, with nobody listening. Returns how many layouts there were.
+    /// and the older refuses what it has no listener for. Returns how many layouts there were.
     ///
     /// # Errors
-    /// If its pods can not be read, or pins can not be removed; what is there still stays attached.
+    /// If pins can not be removed; what is there still stays attached.
     pub fn retire_other_layouts(&mut self) -> Result<usize, RedirectError> {
         let others = inspect::other_layouts(&self.place.bpffs)?;
         for name in &others {
-            let folder = self.place.bpffs.join(name);
-            self.maps.carry_over_pods(&folder)?;
-            remove_layout(&folder)?;
+            remove_layout(&self.place.bpffs.join(name))?;
         }
         Ok(others.len())
     }

@@ -154,6 +154,17 @@ pub const MIRROR_TIMEOUT: Duration = Duration::from_secs(15);
 /// Access log lines waiting for stdout. Beyond: dropped and counted.
 pub const ACCESS_LOG_QUEUE_LINES: usize = 16_384;
 
+/// Requests that `cairn diff` asks of both configurations: of its matrix unless `--requests` says
+/// otherwise, and different ones of an access log. Beyond: left out, and said.
+pub const DIFF_REQUESTS_MAX: usize = 100_000;
+
+/// Requests that `cairn diff` writes out or groups. Beyond: counted.
+pub const DIFF_CHANGES_MAX: usize = 10_000;
+
+/// Policies that one line of the access log names under `audit`, and as many under `dry_run`. Beyond:
+/// left out there, but counted by the metrics. A thousand policies may be tried at once.
+pub const POLICY_RECORDS_PER_LINE_MAX: usize = 32;
+
 /// Label sets of one metric. Beyond: counted into one series whose labels are `other`.
 pub const METRIC_SERIES_MAX: usize = 10_000;
 

@@ -27,7 +27,7 @@ pub(crate) enum Class {
 }
 
 /// Group, versions and kind of what Cairn reads; `v1beta1` objects have the fields of `v1`.
-const READ: [(&str, &[&str], Kind); 21] = [
+const READ: [(&str, &[&str], Kind); 23] = [
     (GATEWAY_API, &["v1", "v1beta1"], Kind::GatewayClass),
     (GATEWAY_API, &["v1", "v1beta1"], Kind::Gateway),
     (GATEWAY_API, &["v1", "v1beta1"], Kind::HTTPRoute),
@@ -60,6 +60,8 @@ const READ: [(&str, &[&str], Kind); 21] = [
     (CALICO, &["v3"], Kind::NetworkPolicy),
     (KUBE_NETWORKING, &["v1"], Kind::KubeNetworkPolicy),
     (CALICO, &["v3"], Kind::GlobalNetworkPolicy),
+    (CALICO, &["v3"], Kind::StagedNetworkPolicy),
+    (CALICO, &["v3"], Kind::StagedGlobalNetworkPolicy),
     (CALICO, &["v3"], Kind::Tier),
 ];
 
@@ -71,7 +73,7 @@ const KUBE_NETWORKING: &str = "networking.k8s.io";
 
 /// Group, kind and effect of what is not enforced. An empty kind stands for every kind of the
 /// group that is not listed otherwise.
-const NOT_ENFORCED: [(&str, &str, &str); 16] = [
+const NOT_ENFORCED: [(&str, &str, &str); 15] = [
     (
         ISTIO_NETWORKING,
         "EnvoyFilter",
@@ -127,12 +129,7 @@ const NOT_ENFORCED: [(&str, &str, &str); 16] = [
     ),
     (
         CALICO,
-        "StagedNetworkPolicy",
-        "it is not tried: nothing is recorded for it",
-    ),
-    (
-        CALICO,
-        "StagedGlobalNetworkPolicy",
+        "StagedKubernetesNetworkPolicy",
         "it is not tried: nothing is recorded for it",
     ),
     (
@@ -247,7 +244,11 @@ fn is_foreign(group: &str) -> bool {
 
 fn expected_versions(kind: Kind) -> &'static str {
     match kind {
-        Kind::NetworkPolicy | Kind::GlobalNetworkPolicy | Kind::Tier => "projectcalico.org/v3",
+        Kind::NetworkPolicy
+        | Kind::GlobalNetworkPolicy
+        | Kind::StagedNetworkPolicy
+        | Kind::StagedGlobalNetworkPolicy
+        | Kind::Tier => "projectcalico.org/v3",
         Kind::KubeNetworkPolicy => "networking.k8s.io/v1",
         Kind::GatewayClass | Kind::Gateway | Kind::HTTPRoute => {
             "gateway.networking.k8s.io/v1 or gateway.networking.k8s.io/v1beta1"
@@ -283,6 +284,7 @@ pub(crate) fn is_namespaced(kind: Kind) -> bool {
             | Kind::Namespace
             | Kind::CiliumClusterwideNetworkPolicy
             | Kind::GlobalNetworkPolicy
+            | Kind::StagedGlobalNetworkPolicy
             | Kind::Tier
     )
 }
@@ -296,6 +298,7 @@ pub(crate) fn is_policy(kind: Kind) -> bool {
             | Kind::RequestAuthentication
             | Kind::CiliumNetworkPolicy
             | Kind::NetworkPolicy
+            | Kind::StagedNetworkPolicy
     )
 }
 

@@ -9,7 +9,7 @@ use super::node::{Node, Value, duplicates};
 use super::scalar::{Plain, resolve};
 use crate::origin::Kind;
 use crate::resolve::virtual_services::{HOST, STREAMS};
-use crate::resources::TargetRef;
+use crate::resources::{TargetRef, dry_run};
 
 /// `targetRefs` of a policy, `parentRefs` of a route or `hosts` of a VirtualService. `None`: not to be told, so that the object
 /// may be aimed at anything it could reach.
@@ -100,6 +100,21 @@ fn target(kind: Kind, node: &Node<'_>) -> Option<TargetRef> {
         section_name: text("sectionName")?,
         port,
     })
+}
+
+/// Whether a policy is only to be tried. What is not to be told is enforced.
+pub(super) fn is_dry_run(kind: Kind, object: &Node<'_>) -> bool {
+    let all = object.entries().iter().filter(|e| e.key == "metadata");
+    let metadata: Vec<&Node<'_>> = all.map(|e| &e.value).collect();
+    let [metadata] = metadata.as_slice() else {
+        return kind.is_staged();
+    };
+    if !duplicates(metadata).is_empty() {
+        return kind.is_staged();
+    }
+    let annotations = metadata.get("annotations");
+    let annotation = |name: &str| annotations?.get(name)?.text();
+    dry_run::asked_by(kind, annotation) == dry_run::Asked::Yes
 }
 
 /// Addresses in `status.podIPs` and `status.podIP` of a Pod that has not ended. Nothing may be sent

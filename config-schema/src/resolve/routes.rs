@@ -58,6 +58,7 @@ pub(super) fn attach(
 /// A GRPCRoute that has no counterpart among HTTPRoutes: as if it could not be read.
 fn broken(object: &Object<GrpcRouteSpec>, error: &serde_json::Error) -> Broken {
     Broken {
+        dry_run: false,
         origin: object.origin.clone(),
         location: object.place.locate(""),
         reason: error.to_string().into(),

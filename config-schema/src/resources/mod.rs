@@ -8,6 +8,7 @@ pub mod authentication;
 pub mod calico;
 pub mod cilium;
 pub mod destination_rule;
+pub(crate) mod dry_run;
 pub mod gateway_api;
 pub mod istio;
 pub mod kube;
@@ -65,6 +66,11 @@ impl<T> Object<T> {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Clusterwide<T>(pub T);
 
+/// The specification of a staged kind, which is tried and not enforced, and otherwise the same as
+/// another.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Staged<T>(pub T);
+
 /// An object as it is in force.
 #[derive(Clone, Debug)]
 pub enum Loaded<T> {
@@ -100,6 +106,8 @@ pub struct Broken {
     pub targets: Option<Vec<TargetRef>>,
     /// Addresses of a Pod that could be read all the same: `status.podIPs`.
     pub pod_ips: Vec<IpAddr>,
+    /// Whether it could be read all the same that a policy is only to be tried.
+    pub dry_run: bool,
 }
 
 /// A reference to another object: `targetRefs` of a policy, `parentRefs` of a route.
@@ -193,6 +201,11 @@ pub struct Resources {
     pub kube_network_policies: BTreeMap<ObjectKey, Loaded<kube::NetworkPolicySpec>>,
     /// GlobalNetworkPolicies of Calico; cluster-scoped.
     pub calico_global_policies: BTreeMap<ObjectKey, Loaded<Clusterwide<calico::CalicoPolicySpec>>>,
+    /// StagedNetworkPolicies of Calico.
+    pub calico_staged_policies: BTreeMap<ObjectKey, Loaded<Staged<calico::CalicoPolicySpec>>>,
+    /// StagedGlobalNetworkPolicies of Calico; cluster-scoped.
+    pub calico_staged_global_policies:
+        BTreeMap<ObjectKey, Loaded<Staged<Clusterwide<calico::CalicoPolicySpec>>>>,
     /// Tiers of Calico; cluster-scoped.
     pub calico_tiers: BTreeMap<ObjectKey, Loaded<calico::TierSpec>>,
     /// The ConfigMap `istio` of the root namespace; other ConfigMaps are not read.
@@ -206,7 +219,7 @@ pub struct Resources {
 /// The broken objects of every kind, for summaries.
 impl Resources {
     /// Number of objects in force, by kind.
-    pub fn counts(&self) -> [(Kind, usize); 21] {
+    pub fn counts(&self) -> [(Kind, usize); 23] {
         [
             (Kind::GatewayClass, self.gateway_classes.len()),
             (Kind::Gateway, self.gateways.len()),
@@ -233,6 +246,11 @@ impl Resources {
             (Kind::NetworkPolicy, self.calico_policies.len()),
             (Kind::KubeNetworkPolicy, self.kube_network_policies.len()),
             (Kind::GlobalNetworkPolicy, self.calico_global_policies.len()),
+            (Kind::StagedNetworkPolicy, self.calico_staged_policies.len()),
+            (
+                Kind::StagedGlobalNetworkPolicy,
+                self.calico_staged_global_policies.len(),
+            ),
             (Kind::Tier, self.calico_tiers.len()),
             (Kind::ConfigMap, self.mesh_config.len()),
         ]

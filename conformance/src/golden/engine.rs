@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use cairn_authz::{Attestation, Question, Verdict, jwt};
+use cairn_authz::{Attestation, Question, Verdict, Would, jwt};
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::origin::{ObjectKey, Origin};
 use cairn_config_schema::snapshot::{
@@ -37,8 +37,12 @@ pub struct Judged {
     pub by: String,
     /// Providers that are asked before it is decided; what follows is what becomes of it if all allow.
     pub asks: Vec<String>,
-    /// What dry-run policies say, sorted: `ACTION allow|deny by`.
-    pub shadow: Vec<String>,
+    /// AUDIT policies that match, `namespace/name#rule`.
+    pub audit: Vec<String>,
+    /// What policies that are tried say, sorted: `namespace/name#rule allow|deny|ask`.
+    pub dry_run: Vec<String>,
+    /// What would be with them, `allow|deny namespace/name#rule`. Empty: nothing is tried.
+    pub dry_run_verdict: String,
     /// The verdict's reason in words.
     pub reason: String,
     /// `forward` or a status.
@@ -220,16 +224,15 @@ fn judge_http(snapshot: &Snapshot, served: &Served, ask: &Ask, judged: &mut Judg
     let authority = without_trailing_dot(ask.authority());
     // As the waypoint does: what is forwarded is what was judged.
     headers.insert(HOST, HeaderValue::from_str(&authority).expect("host"));
-    let login = served.chain.authenticate(
-        &jwt::Request {
-            method: &method,
-            headers: &headers,
-            query: target.split_once('?').map(|(_, query)| query),
-        },
-        &jwt::KeySets::default(),
-        &mut jwt::Memory::new(),
-        tokens::NOW_S,
-    );
+    let asked = jwt::Request {
+        method: &method,
+        headers: &headers,
+        query: target.split_once('?').map(|(_, query)| query),
+    };
+    let (keys, mut memory) = (jwt::KeySets::default(), jwt::Memory::new());
+    let now_s = tokens::NOW_S;
+    let login = (served.chain).authenticate(&asked, &keys, &mut memory, now_s);
+    let trial = (served.chain).try_token(&asked, &keys, &mut memory, now_s);
     let view = RequestView {
         peer: Some(&peer),
         attested_by: Attestation::Certificate,
@@ -240,6 +243,7 @@ fn judge_http(snapshot: &Snapshot, served: &Served, ask: &Ask, judged: &mut Judg
         authority: &authority,
         headers: &headers,
         login: Some(&login),
+        trial: trial.as_ref(),
         external: External::Unasked,
     };
     let consultation = served.chain.consult(&view);
@@ -278,20 +282,16 @@ fn tell_verdict(verdict: &Verdict, reason: String, judged: &mut Judged) {
     judged.verdict = allow_or_deny(verdict.allowed);
     judged.by = by(verdict.origin(), verdict.rule_index());
     judged.reason = reason;
-    judged.shadow = verdict
-        .shadow
-        .iter()
-        .map(|s| {
-            let action = serde_json::to_value(s.action).expect("a word");
-            let action = action.as_str().expect("a word");
-            let would = allow_or_deny(s.would);
-            format!(
-                "{action} {would} {}",
-                by(s.policy.as_ref().map(|p| &p.origin), s.rule)
-            )
-        })
-        .collect();
-    judged.shadow.sort();
+    let audit = verdict.audit.iter();
+    let audit = audit.map(|a| by(Some(&a.policy.origin), a.rule));
+    judged.audit = audit.collect();
+    let Some(run) = &verdict.dry_run else { return };
+    let told = run.outcomes.iter().filter(|o| o.would != Would::Nothing);
+    let told = told.map(|o| format!("{} {}", by(Some(&o.policy), o.rule), o.would.as_str()));
+    judged.dry_run = told.collect();
+    judged.dry_run.sort();
+    let would = allow_or_deny(run.allowed());
+    judged.dry_run_verdict = format!("{would} {}", by(run.origin(), run.rule_index()));
 }
 
 fn tell_answer(decision: &Decision<'_>, grpc: bool, judged: &mut Judged) {

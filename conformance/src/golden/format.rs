@@ -140,8 +140,13 @@ pub struct Full {
     /// Providers that are asked first, none by default; all else is what follows if they allow.
     #[serde(default)]
     pub asks: Vec<String>,
-    /// What dry-run policies say: `ACTION allow|deny by`, in any order.
-    pub shadow: Option<Vec<String>>,
+    /// AUDIT policies that match, `namespace/name#rule`.
+    pub audit: Option<Vec<String>>,
+    /// What policies that are tried say, sorted: `namespace/name#rule allow|deny|ask`, those left out
+    /// that say nothing.
+    pub dry_run: Option<Vec<String>>,
+    /// What would be with them: `allow|deny namespace/name#rule`, or `none` for the policy.
+    pub dry_run_verdict: Option<String>,
     /// Response code details.
     pub details: Option<String>,
     /// Part of the reason in words.

@@ -2,6 +2,7 @@
 //! is said of those that can not be served from the host's side either. The hub is the host.
 
 use std::fs;
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
@@ -139,4 +140,39 @@ fn who_can_not_be_served_from_the_host_either_is_told_why() {
     until("the wrong list is told", DEADLINE, || {
         told.stderr().contains("hostInterface")
     });
+}
+
+/// Where the program tells pods by their cgroup, one must not have what is others'.
+#[test]
+fn a_cgroup_that_is_not_a_pods_alone_or_lies_too_deep_is_refused_with_the_reason() {
+    let Some(mut mesh) = Mesh::new() else { return };
+    let other = mesh.lab.pod("other");
+    let in_cgroup = |pod: &Pod, cgroup: PathBuf, netns: &str| Pod {
+        cgroup,
+        netns: netns.into(),
+        ..pod.clone()
+    };
+    let inner = mesh.client.cgroup.join("inner");
+    let deep = (0..10).fold(other.cgroup.clone(), |above, _| above.join("x"));
+    fs::create_dir_all(&inner).unwrap();
+    fs::create_dir_all(&deep).unwrap();
+    let client = in_cgroup(&mesh.client, mesh.client.cgroup.clone(), "/nowhere/a");
+    let all = mesh.lab.place().cgroup.clone();
+    for (cgroup, reason) in [
+        (all, "is that of all pods"),
+        (inner, "above it or below it"),
+        (
+            deep,
+            "its cgroup lies 13 folders deep, and the program looks no deeper than 12",
+        ),
+    ] {
+        let other = in_cgroup(&other, cgroup, "/nowhere/b");
+        list(&mesh, &[("client", &client), ("other", &other)]);
+        let agent = mesh.agent_in_hub(&["--listen-in-host"]);
+        let said = agent.stderr();
+        assert!(said.contains(reason), "{said}");
+        assert_eq!(mesh.status().pods.len(), 1, "{said}");
+        let got = curl(&mesh.client, &["http://10.96.0.10/"]).1;
+        assert!(got.ends_with(" 200\n"), "{got} {said}");
+    }
 }

@@ -185,7 +185,7 @@ fn a_cgroup_made_anew_is_attached_to_anew() {
 #[test]
 fn what_a_process_left_half_way_is_not_in_the_way_of_the_next() {
     let Some(lab) = Lab::new() else { return };
-    let folder = lab.place().bpffs.join("v1");
+    let folder = lab.place().bpffs.join("v2");
     let left = || {
         let names = std::fs::read_dir(&folder).unwrap();
         let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -213,10 +213,10 @@ fn another_layout_stays_attached_until_it_is_retired() {
     old.set_services(&[flagged("10.96.0.1:80", 1)]).unwrap();
     drop(old);
     let folder = &lab.place().bpffs;
-    std::fs::rename(folder.join("v1"), folder.join("v0")).unwrap();
+    std::fs::rename(folder.join("v2"), folder.join("v1")).unwrap();
 
     let mut redirect = lab.attach();
-    assert_eq!(redirect.status().unwrap().other_layouts, ["v0"]);
+    assert_eq!(redirect.status().unwrap().other_layouts, ["v1"]);
     let mut app = pod.app();
     assert_eq!(
         app.connect("10.96.0.1:80", json!({})).unwrap().server,
@@ -267,9 +267,9 @@ fn what_can_not_be_attached_leaves_nothing_behind_and_names_the_fix() {
     // A pin that some other program left under our name.
     let redirect = lab.attach();
     drop(redirect);
-    let v1 = bpffs.join("v1");
-    std::fs::remove_file(v1.join("cairn_pods")).unwrap();
-    std::fs::rename(v1.join("cairn_slots"), v1.join("cairn_pods")).unwrap();
+    let ours = bpffs.join("v2");
+    std::fs::remove_file(ours.join("cairn_pods")).unwrap();
+    std::fs::rename(ours.join("cairn_slots"), ours.join("cairn_pods")).unwrap();
     let error = failure(lab.place(), &own);
     assert!(error.contains("cairn node detach"), "{error}");
     Redirect::detach(lab.place()).unwrap();

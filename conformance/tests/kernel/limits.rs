@@ -78,6 +78,38 @@ fn pods_and_services_without_room_are_told_and_have_it_with_larger_maps() {
 }
 
 #[test]
+fn an_agent_without_room_for_the_pods_of_the_one_before_ends_and_changes_nothing() {
+    let Some(mut mesh) = Mesh::new() else { return };
+    let other = mesh.lab.pod("other");
+    mesh.list(&[("client", &mesh.client), ("other", &other)]);
+    drop(mesh.agent());
+    let before = mesh.status();
+    for (flags, needed) in [
+        (["--pods-max", "1"], "start with --pods-max 2 or more"),
+        (
+            ["--services-max", "2"],
+            "start with --services-max 3 or more",
+        ),
+    ] {
+        let mut small = mesh.serving(mesh.cairn(&flags));
+        small.arg("--pods").arg(mesh.path("pods.json"));
+        let output = small.output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(needed), "{said}");
+        assert_eq!(mesh.status(), before);
+    }
+    let _agent = mesh.start(mesh.cairn(&["--pods-max", "2", "--services-max", "3"]));
+    assert_eq!(mesh.status().other_layouts, [""; 0], "nothing is left half");
+    assert!(
+        curl(&mesh.client, &["http://10.96.0.10/"])
+            .1
+            .ends_with(" 200\n")
+    );
+    assert!(curl(&other, &["http://10.96.0.10/"]).1.ends_with(" 403\n"));
+}
+
+#[test]
 fn a_pod_does_not_choose_the_address_that_policy_sees() {
     let Some(mesh) = Mesh::new() else { return };
     let listed = fs::read_to_string(mesh.path("pods.json")).unwrap();

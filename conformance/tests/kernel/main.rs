@@ -19,6 +19,7 @@ mod in_host;
 mod lab;
 mod lifecycle;
 mod limits;
+mod listed;
 mod mesh;
 mod nginx;
 mod node;

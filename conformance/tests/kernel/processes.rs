@@ -149,6 +149,18 @@ impl App {
         heard(&self.ask(&json!({"do": "say", "name": name})))
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Goes to another network namespace and cgroup: from outside, as if its process id had been given
+    /// to a process there.
+    pub fn become_one_of(&mut self, netns: &Path, cgroup: &Path) {
+        let answer = self.ask(&json!({"do": "become", "netns": netns, "cgroup": cgroup}));
+        assert_eq!(answer, json!({}));
+    }
+
     /// Sends a datagram and waits for it to come back.
     pub fn datagram(&mut self, to: &str) -> Result<String, String> {
         let to: SocketAddr = to.parse().unwrap();

@@ -31,7 +31,8 @@ pub(super) fn backends(
     let backends = reference.rule().map_or(&[][..], |r| &r.backends);
     let sum: f64 = backends.iter().map(|b| f64::from(b.weight)).sum();
     let describe = |written: &snapshot::Backend| {
-        let share = f64::from(written.weight) * 100.0 / sum;
+        // Without any weight there is nothing to have a share of.
+        let share = f64::from(written.weight) * 100.0 / sum.max(1.0);
         match &written.target {
             BackendTarget::Invalid(reason) => {
                 Backend::nowhere(written.weight, share, reason, Outcome::InvalidBackend, grpc)

@@ -12,7 +12,7 @@ use cairn_config_schema::snapshot::{
 };
 use cairn_filters::authority;
 use cairn_filters::chain::{
-    Answer as Decided, Authenticated, Decision, External, RequestView, facts,
+    Answer as Decided, Authenticated, Decision, External, PortChain, RequestView, facts, trial_facts,
 };
 use cairn_filters::outcome::{LocalReply, Outcome, is_grpc};
 use cairn_routing::Found;
@@ -58,7 +58,16 @@ pub struct Question<'a> {
 /// # Errors
 /// When `to` can not be understood. That it is not served is an answer, not an error.
 pub fn judge(snapshot: Snapshot, question: Question<'_>) -> anyhow::Result<Report> {
-    let asked = asked(question.to, &question.from, &snapshot)?;
+    judge_on(&Runtime::compile(Arc::new(snapshot), None), question)
+}
+
+/// What becomes of it under this configuration, made ready to run.
+///
+/// # Errors
+/// As [`judge`].
+pub fn judge_on(runtime: &Runtime, question: Question<'_>) -> anyhow::Result<Report> {
+    let snapshot = &*runtime.snapshot;
+    let asked = asked(question.to, &question.from, snapshot)?;
     let errors = snapshot.diagnostics.iter();
     let errors = errors.filter(|d| d.severity == Severity::Error);
     let mut report = Report {
@@ -86,7 +95,6 @@ pub fn judge(snapshot: Snapshot, question: Question<'_>) -> anyhow::Result<Repor
         });
         return Ok(report);
     }
-    let runtime = Runtime::compile(Arc::new(snapshot), None);
     let target = match runtime.find(&asked) {
         Ok(target) => target,
         Err(refusal) => {
@@ -114,7 +122,7 @@ pub fn judge(snapshot: Snapshot, question: Question<'_>) -> anyhow::Result<Repor
             keys: question.keys,
             now_s: question.now_s,
         };
-        request.judge(&mut report, &runtime, &target);
+        request.judge(&mut report, runtime, &target);
     }
     report.chain = chain::of(&runtime.snapshot, &report);
     Ok(report)
@@ -155,24 +163,22 @@ struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// Who it is from.
-    fn authenticate(&self, target: &Target) -> Authenticated {
-        let mut login = target.chain.authenticate(
-            &jwt::Request {
-                method: self.method,
-                headers: &self.headers,
-                query: self.path.split_once('?').map(|(_, query)| query),
-            },
-            &self.keys,
-            &mut Memory::new(),
-            self.now_s,
-        );
+    /// Who it is from, and who it would be from with what is tried.
+    fn authenticate(&self, chain: &PortChain) -> (Authenticated, Option<Authenticated>) {
+        let asked = jwt::Request {
+            method: self.method,
+            headers: &self.headers,
+            query: self.path.split_once('?').map(|(_, query)| query),
+        };
+        let mut memory = Memory::new();
+        let mut login = chain.authenticate(&asked, &self.keys, &mut memory, self.now_s);
+        let trial = chain.try_token(&asked, &self.keys, &mut memory, self.now_s);
         if let Err(failure) = &mut login
             && failure.status == Status::NoKeys
         {
             failure.reason.push_str(NO_KEYS);
         }
-        login
+        (login, trial)
     }
 
     fn judge(mut self, report: &mut Report, runtime: &Runtime, target: &Target) {
@@ -194,7 +200,7 @@ impl Request<'_> {
         target
             .chain
             .clean(&mut self.headers, None, Some(&client), id);
-        let login = self.authenticate(target);
+        let (login, trial) = self.authenticate(&target.chain);
         let view = RequestView {
             peer: Some(&client),
             attested_by: Attestation::Certificate,
@@ -205,6 +211,7 @@ impl Request<'_> {
             authority: &authority,
             headers: &self.headers.clone(),
             login: Some(&login),
+            trial: trial.as_ref(),
             external: External::Unasked,
         };
         let consultation = target.chain.consult(&view);
@@ -228,16 +235,14 @@ impl Request<'_> {
                 .map(|t| t.path_and_query().into_owned()),
         });
         report.route = decision.found.as_ref().map(route);
-        let judged = decision
-            .target
-            .as_ref()
-            .filter(|_| decision.verdict.is_some());
-        report.verdict = judged.map(|normalised| {
-            target.chain.policies().explain_settled(&facts(
-                &view,
-                normalised,
-                decision.found.as_ref(),
-            ))
+        let judged = decision.target.as_ref().zip(decision.verdict.as_ref());
+        report.verdict = judged.map(|(normalised, verdict)| {
+            let found = decision.found.as_ref();
+            target.chain.policies().explain_verdict(
+                verdict,
+                &facts(&view, normalised, found),
+                &trial_facts(&view, normalised, found),
+            )
         });
         report.answer = answer(&decision, grpc);
         if decision.answer == Decided::Forward {

@@ -9,7 +9,7 @@ mod report;
 mod streams;
 
 pub use destination::client;
-pub use judge::{Question, judge};
+pub use judge::{Question, judge, judge_on};
 pub use report::{
     Answer, Asked, Backend, By, Client, Destination, Endpoint, HttpRequest, Link, LinkOutcome,
     Refused, Report, Route,

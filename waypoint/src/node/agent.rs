@@ -2,7 +2,7 @@
 //! force and the workers that live. Decides what is flagged; which pods are enrolled is `enrolment`'s,
 //! serving the workers'.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -171,21 +171,13 @@ impl<S: Steering> Agent<S> {
     }
 
     /// Lets go of what an earlier version left in the kernel, once what it did is done anew: until
-    /// then it refuses what it knows. Its pods are known from then on, enrolled or not.
+    /// then it refuses what it knows. Its pods are known here from the start.
     fn settle(&mut self) {
         if self.settled || self.unflagged.is_some() || self.told_unknown {
             return;
         }
-        let settled = self.steering.settle().and_then(|()| self.steering.pods());
-        match settled {
-            Ok(known) => {
-                self.settled = true;
-                let ours = self.enrolled.values().map(|e| e.in_kernel.netns_cookie);
-                let ours: BTreeSet<u64> = ours.collect();
-                for cookie in known.into_iter().filter(|cookie| !ours.contains(cookie)) {
-                    self.strangers.entry(cookie).or_default();
-                }
-            }
+        match self.steering.settle() {
+            Ok(()) => self.settled = true,
             Err(error) => {
                 static LINE: Seldom = Seldom::new();
                 if LINE.due().is_some() {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use cairn_config_schema::origin::ObjectKey;
@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 
 use super::Steering;
 use super::agent::Agent;
+use super::cgroup::is_below;
 use super::namespace::{Inside, Leads, NamespaceError};
 use super::pod::{self, Pod};
 use super::site::Site;
@@ -49,6 +50,16 @@ pub enum EnrolError {
     /// Another pod has the same namespace by another path.
     #[error("its network namespace is that of {0}; a pod has one of its own")]
     Shared(ObjectKey),
+    /// Another pod that is known by its cgroup has the same one, or one above or below.
+    #[error(
+        "its cgroup is that of {0}, above it or below it; a pod has one of its own, and is told by it where its listener is in the host's network namespace"
+    )]
+    SharedCgroup(ObjectKey),
+    /// It would be told by the cgroup of all pods.
+    #[error(
+        "its cgroup {0} is that of all pods, to which the redirect is attached, so that connections of every pod would be taken for its own; give its own, below that"
+    )]
+    CgroupOfAll(PathBuf),
     /// The kernel's map is full.
     #[error(
         "{0} pods are enrolled, which is all there is room for; start the agent with a larger --pods-max"
@@ -68,7 +79,7 @@ pub(super) struct Failing {
 /// An enrolled pod.
 pub(super) struct Enrolled {
     as_listed: NodePod,
-    site: Site,
+    site: Arc<Site>,
     pub(super) pod: Arc<Pod>,
     pub(super) in_kernel: EnrolledPod,
     /// The agent's own descriptor of the listener the worker has. It keeps the socket open, so a
@@ -78,6 +89,8 @@ pub(super) struct Enrolled {
     pub(super) worker: Option<usize>,
     /// Whether its path could not be followed when it was last looked at.
     lost: bool,
+    /// Why no worker took its listener when it was last offered; so that only news is logged.
+    untaken: Option<String>,
     _until: Option<oneshot::Sender<()>>,
 }
 
@@ -114,7 +127,7 @@ impl<S: Steering> Agent<S> {
             match self.enrol(pod) {
                 Ok(enrolled) => {
                     tracing::info!(pod = %key, netns = %pod.netns.display(),
-                        in_host = matches!(enrolled.site, Site::Host(_)), port = enrolled.in_kernel.listener_port, worker = enrolled.worker, "pod enrolled");
+                        in_host = matches!(*enrolled.site, Site::Host(_)), port = enrolled.in_kernel.listener_port, worker = enrolled.worker, "pod enrolled");
                     self.failing.remove(key);
                     self.strangers.remove(&enrolled.in_kernel.netns_cookie);
                     self.enrolled.insert(key.clone(), enrolled);
@@ -196,6 +209,28 @@ impl<S: Steering> Agent<S> {
         Err(EnrolError::OtherCgroup(cgroup.clone(), attached))
     }
 
+    /// Whether the pod's connections can be told from those of others.
+    fn check_apart(&self, listed: &NodePod, site: &Site, cookie: u64) -> Result<(), EnrolError> {
+        let mut others = self.enrolled.values();
+        let Site::Host(side) = site else {
+            let same = |e: &&Enrolled| e.in_kernel.netns_cookie == cookie;
+            let other = others.find(same).map(|e| e.pod.key.clone());
+            return other.map_or(Ok(()), |other| Err(EnrolError::Shared(other)));
+        };
+        let cgroup = &listed.cgroup;
+        let of_all = std::fs::metadata(&self.place.cgroup);
+        let of_all = of_all.map_err(|e| EnrolError::NoCgroup(cgroup.clone(), e))?;
+        if side.has_all_of(of_all.ino()) {
+            return Err(EnrolError::CgroupOfAll(cgroup.clone()));
+        }
+        let overlaps = |e: &&Enrolled| match &*e.site {
+            Site::Host(other) => other.overlaps(side),
+            Site::Pod(_) => false,
+        };
+        let other = others.find(overlaps).map(|e| e.pod.key.clone());
+        other.map_or(Ok(()), |other| Err(EnrolError::SharedCgroup(other)))
+    }
+
     pub(super) fn enrol_in(
         &mut self,
         listed: &NodePod,
@@ -204,10 +239,7 @@ impl<S: Steering> Agent<S> {
     ) -> Result<Enrolled, EnrolError> {
         self.check_cgroup(listed)?;
         let cookie = cookie?;
-        let same = |e: &&Enrolled| e.in_kernel.netns_cookie == cookie;
-        if let Some(other) = self.enrolled.values().find(same) {
-            return Err(EnrolError::Shared(other.pod.key.clone()));
-        }
+        self.check_apart(listed, &site, cookie)?;
         let room = self.steering.sizes().pods;
         let taken = self.enrolled.len() + self.strangers.len();
         if taken >= room as usize && !self.strangers.contains_key(&cookie) {
@@ -256,12 +288,13 @@ impl<S: Steering> Agent<S> {
             .inspect_err(|_| pod.egress.close())?;
         let mut enrolled = Enrolled {
             as_listed: listed.clone(),
-            site,
+            site: Arc::new(site),
             pod,
             in_kernel,
             listener: inside.listener,
             worker: None,
             lost: false,
+            untaken: None,
             _until: None,
         };
         self.hand_over(&mut enrolled);
@@ -281,6 +314,23 @@ impl<S: Steering> Agent<S> {
     /// Gives a pod's listener to the worker with the fewest, one that lives if there is any, and
     /// takes it from the one that has it. The kernel need not know: the socket is the same.
     pub(super) fn hand_over(&self, enrolled: &mut Enrolled) {
+        match self.offer(enrolled) {
+            Ok((worker, until)) => {
+                enrolled.worker = Some(worker);
+                enrolled._until = Some(until);
+                enrolled.untaken = None;
+            }
+            Err(why) => {
+                if enrolled.untaken.as_ref() != Some(&why) {
+                    tracing::error!(pod = %enrolled.pod.key, "its listener is not handed over: {why}; tried again every second");
+                }
+                enrolled.untaken = Some(why);
+            }
+        }
+    }
+
+    /// The worker that took it, and what ends its listening when dropped; or why none did.
+    fn offer(&self, enrolled: &Enrolled) -> Result<(usize, oneshot::Sender<()>), String> {
         let load = |worker: &usize| {
             let pods = self.enrolled.values().filter(|e| e.worker == Some(*worker));
             (!self.watchdog.is_alive(*worker), pods.count())
@@ -290,16 +340,9 @@ impl<S: Steering> Agent<S> {
             thread.is_some_and(|thread| !thread.pods.is_closed())
         };
         let worker = (0..self.workers.len()).filter(takes).min_by_key(load);
-        let Some((worker, thread)) = worker.and_then(|w| Some((w, self.workers.get(w)?))) else {
-            tracing::error!(pod = %enrolled.pod.key, "no worker takes its listener");
-            return;
-        };
-        let socket = match enrolled.listener.try_clone() {
-            Ok(socket) => socket,
-            Err(error) => {
-                return tracing::error!(pod = %enrolled.pod.key, %error, "its listener can not be handed over");
-            }
-        };
+        let found = worker.and_then(|w| Some((w, self.workers.get(w)?)));
+        let (worker, thread) = found.ok_or("every worker has ended")?;
+        let socket = enrolled.listener.try_clone().map_err(|e| e.to_string())?;
         let (sender, until) = oneshot::channel();
         let listener = PodListener {
             pod: enrolled.pod.clone(),
@@ -307,11 +350,9 @@ impl<S: Steering> Agent<S> {
             slots: self.shared.clone(),
             until,
         };
-        if thread.pods.try_send(listener).is_err() {
-            return tracing::error!(pod = %enrolled.pod.key, worker, "the worker does not take its listener");
-        }
-        enrolled.worker = Some(worker);
-        enrolled._until = Some(sender);
+        let sent = thread.pods.try_send(listener);
+        sent.map_err(|error| format!("worker {worker} takes none: {error}"))?;
+        Ok((worker, sender))
     }
 
     /// Looks for a worker for pods that have none which lives, and lets their connections in again.
@@ -393,15 +434,4 @@ impl<S: Steering> Agent<S> {
             }
         }
     }
-}
-
-/// Whether a cgroup is another one or below it: by what the folders are, not by what they are
-/// called, for one can be mounted at two places.
-fn is_below(cgroup: &Path, above: &Path) -> io::Result<bool> {
-    let id = |path: &Path| std::fs::metadata(path).map(|found| (found.dev(), found.ino()));
-    let above = id(above)?;
-    let cgroup = cgroup.canonicalize()?;
-    Ok(cgroup
-        .ancestors()
-        .any(|folder| id(folder).is_ok_and(|found| found == above)))
 }

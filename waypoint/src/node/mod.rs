@@ -2,10 +2,12 @@
 //! serve does not. Steering itself is `cairn-kernel-redirect`'s, serving is the workers'.
 
 pub mod agent;
+mod cgroup;
 pub mod enrolment;
 pub mod guard;
 pub mod namespace;
 pub mod pod;
+mod process;
 pub mod site;
 pub mod slots;
 pub mod source;

@@ -6,8 +6,9 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use super::process::{Process, led_by_a_process};
 use super::site::HostSideError;
 use nix::sched::{CloneFlags, setns};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -36,6 +37,16 @@ pub enum NamespaceError {
         "network namespace {0} is the host's: pods on the host's network can not be steered, leave them out"
     )]
     Host(String),
+    /// Whose it is can not be told, or is told to be another's.
+    #[error(
+        "network namespace {0} is that of a process in cgroup {1} and not in {2}, the pod's: its process id was given to another one, or `cgroup` is wrong; a path in /run/netns does not change its pod"
+    )]
+    OfAnother(String, PathBuf, PathBuf),
+    /// By a link to a process's.
+    #[error(
+        "network namespace {0} is a link to that of a process, which may end; give /run/netns/NAME, or /proc/PID/ns/net itself"
+    )]
+    ByLink(String),
     /// Neither its own, nor from the host's side.
     #[error("{0}. From the host's side: {1}")]
     NorFromHost(Box<Self>, HostSideError),
@@ -77,27 +88,51 @@ pub struct Inside {
 }
 
 impl Namespace {
-    /// Opens the namespace at a path.
+    /// Opens the namespace at a path. If that goes by a process, only if the process is in the pod's
+    /// cgroup: its id may be another one's by now.
     ///
     /// # Errors
-    /// [`NamespaceError::Open`], or [`NamespaceError::Host`].
-    pub fn open(path: &Path) -> Result<Self, NamespaceError> {
+    /// [`NamespaceError`].
+    pub fn open(path: &Path, cgroup: &Path) -> Result<Self, NamespaceError> {
         let shown = path.display().to_string();
         let failed = |e| NamespaceError::Open(shown.clone(), e);
-        let file = File::open(path).map_err(failed)?;
+        let process = Process::in_path(path).map_err(failed)?;
+        let file = match &process {
+            Some(process) => process.namespace(),
+            None => File::open(path),
+        };
+        let file = file.map_err(failed)?;
+        let strayed = match &process {
+            Some(process) => process.strays_from(cgroup).map_err(failed)?,
+            None => None,
+        };
+        if let Some(strayed) = strayed {
+            return Err(NamespaceError::OfAnother(shown, strayed, cgroup.into()));
+        }
         let id = identity(&file.metadata().map_err(failed)?);
         let own = std::fs::metadata("/proc/self/ns/net").map_err(failed)?;
         if identity(&own) == id {
             return Err(NamespaceError::Host(shown));
         }
+        if process.is_none() && led_by_a_process(&file) {
+            return Err(NamespaceError::ByLink(shown));
+        }
         Ok(Self { file, shown, id })
     }
 
-    /// Whether the path still leads to this namespace.
-    pub fn seen_from(&self, path: &Path) -> Leads {
+    /// Whether the path still leads to this namespace. Where it leads by a process that is not in the
+    /// pod's cgroup says nothing about the pod.
+    pub fn seen_from(&self, path: &Path, cgroup: &Path) -> Leads {
         match std::fs::metadata(path) {
             Ok(found) if identity(&found) == self.id => Leads::Here,
-            Ok(_) => Leads::Elsewhere,
+            Ok(_) => match Self::open(path, cgroup) {
+                Ok(found) if found.id == self.id => Leads::Here,
+                Err(NamespaceError::Open(_, error)) => Leads::Unknown(error),
+                Err(error @ (NamespaceError::OfAnother(..) | NamespaceError::ByLink(_))) => {
+                    Leads::Unknown(io::Error::other(error))
+                }
+                _ => Leads::Elsewhere,
+            },
             Err(error) => Leads::Unknown(error),
         }
     }
@@ -221,11 +256,20 @@ mod tests {
         // Any file will do: nobody enters it.
         std::fs::write(&path, "").unwrap();
         std::fs::write(&other, "").unwrap();
-        let namespace = Namespace::open(&path).unwrap();
-        assert!(matches!(namespace.seen_from(&path), Leads::Here));
+        let namespace = Namespace::open(&path, folder.path()).unwrap();
+        assert!(matches!(
+            namespace.seen_from(&path, folder.path()),
+            Leads::Here
+        ));
         std::fs::remove_file(&path).unwrap();
-        assert!(matches!(namespace.seen_from(&path), Leads::Unknown(_)));
+        assert!(matches!(
+            namespace.seen_from(&path, folder.path()),
+            Leads::Unknown(_)
+        ));
         std::fs::rename(&other, &path).unwrap();
-        assert!(matches!(namespace.seen_from(&path), Leads::Elsewhere));
+        assert!(matches!(
+            namespace.seen_from(&path, folder.path()),
+            Leads::Elsewhere
+        ));
     }
 }

@@ -2,13 +2,12 @@
 //! agent was told so, in the host's, bound to the host's end of the pod's link. Who connects follows
 //! from the listener either way (kernel-redirect/README.md).
 
-use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 
 use cairn_config_schema::parse::NodePod;
-use cairn_kernel_redirect::{LinkError, host_key, pod_link};
+use cairn_kernel_redirect::{CGROUP_DEPTH_MAX, LinkError, host_key, pod_link};
 
+use super::cgroup;
 use super::namespace::{Inside, Leads, Namespace, NamespaceError, listen_on};
 use crate::upstream::Egress;
 
@@ -36,6 +35,16 @@ pub enum HostSideError {
     /// Its cgroup is not there.
     #[error("its cgroup: {0}")]
     Cgroup(io::Error),
+    /// The program would not find it.
+    #[error(
+        "its cgroup lies {0} folders deep, and the program looks no deeper than {CGROUP_DEPTH_MAX}; list the pod's own, and no container's"
+    )]
+    TooDeep(usize),
+    /// How deep it lies can not be told.
+    #[error(
+        "the root of all cgroups can not be seen, so that nobody knows how deep its own lies; mount the host's /sys/fs/cgroup into the agent's container"
+    )]
+    DepthUnknown,
 }
 
 /// The host's end of a pod's link.
@@ -44,7 +53,8 @@ pub struct HostSide {
     interface: String,
     /// Of the interface: a new one has a new index, whatever it is called.
     index: u32,
-    cgroup_id: u64,
+    /// Of its cgroup, and of those above it: the innermost first.
+    cgroup: Vec<u64>,
 }
 
 impl Site {
@@ -54,7 +64,7 @@ impl Site {
     /// # Errors
     /// [`NamespaceError`].
     pub fn of(pod: &NodePod, in_host: bool) -> Result<Self, NamespaceError> {
-        let entered = Namespace::open(&pod.netns).and_then(|namespace| {
+        let entered = Namespace::open(&pod.netns, &pod.cgroup).and_then(|namespace| {
             namespace.cookie()?;
             Ok(namespace)
         });
@@ -78,14 +88,14 @@ impl Site {
     pub fn key(&self) -> Result<u64, NamespaceError> {
         match self {
             Self::Pod(namespace) => namespace.cookie(),
-            Self::Host(side) => Ok(host_key(side.cgroup_id)),
+            Self::Host(side) => Ok(host_key(side.cgroup_id())),
         }
     }
 
     /// Where the pod's listing leads now.
     pub fn seen_from(&self, pod: &NodePod) -> Leads {
         match self {
-            Self::Pod(namespace) => namespace.seen_from(&pod.netns),
+            Self::Pod(namespace) => namespace.seen_from(&pod.netns, &pod.cgroup),
             Self::Host(side) => side.seen_from(pod),
         }
     }
@@ -124,17 +134,37 @@ impl HostSide {
         if pod.addresses.is_empty() {
             return Err(HostSideError::Unlisted("addresses"));
         }
-        let cgroup = fs::metadata(&pod.cgroup).map_err(HostSideError::Cgroup)?;
+        let cgroup = cgroup::lineage(&pod.cgroup).map_err(HostSideError::Cgroup)?;
+        let cgroup = cgroup.ok_or(HostSideError::DepthUnknown)?;
+        if cgroup.len() > CGROUP_DEPTH_MAX {
+            return Err(HostSideError::TooDeep(cgroup.len()));
+        }
         Ok(Self {
             index: pod_link(&interface)?,
             interface,
-            cgroup_id: cgroup.ino(),
+            cgroup,
         })
+    }
+
+    /// 0, which no cgroup has, for the root of all.
+    fn cgroup_id(&self) -> u64 {
+        self.cgroup.first().copied().unwrap_or_default()
+    }
+
+    /// Whether the processes of one are among those of the other: who is known by its cgroup would
+    /// have its connections taken for the other's.
+    pub(super) fn overlaps(&self, other: &Self) -> bool {
+        self.cgroup.contains(&other.cgroup_id()) || other.cgroup.contains(&self.cgroup_id())
+    }
+
+    /// Whether its processes are all those in the cgroup of this id, and in folders below.
+    pub(super) fn has_all_of(&self, cgroup_id: u64) -> bool {
+        self.cgroup_id() == cgroup_id
     }
 
     fn seen_from(&self, pod: &NodePod) -> Leads {
         match Self::of(pod, true) {
-            Ok(found) if found.index == self.index && found.cgroup_id == self.cgroup_id => {
+            Ok(found) if found.index == self.index && found.cgroup_id() == self.cgroup_id() => {
                 Leads::Here
             }
             // Whoever has its interface's or its cgroup's name now is another pod.
@@ -152,7 +182,7 @@ impl HostSide {
         }
         Ok(Inside {
             listener,
-            cookie: host_key(self.cgroup_id),
+            cookie: host_key(self.cgroup_id()),
             addresses: Vec::new(),
         })
     }

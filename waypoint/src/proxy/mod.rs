@@ -18,6 +18,7 @@ mod http2;
 mod judge;
 mod login;
 pub mod mirror;
+mod persistence;
 pub mod reply;
 mod retry;
 mod screen;

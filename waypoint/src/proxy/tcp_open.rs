@@ -231,7 +231,7 @@ async fn connect(
     let mut tried = Vec::new();
     let mut outcome = Outcome::NoEndpoint;
     while tried.len() < CONNECT_ATTEMPTS_MAX as usize {
-        let Some(live) = balance::pick(cluster, hash, &tried) else {
+        let Some(live) = balance::pick(cluster, hash, None, &tried) else {
             exchange.reason = Some(balance::no_endpoint(cluster));
             break;
         };

@@ -173,6 +173,7 @@ impl UpgradeRequest {
             authority: &self.authority,
             headers: &self.headers,
             login: Some(&login),
+            trial: None,
             external: External::Unasked,
         };
         let questions = target.chain.consult(&view).questions;

@@ -154,6 +154,7 @@ fn view<'a>(target: &'a str, headers: &'a HeaderMap) -> RequestView<'a, 'a> {
         headers,
         login: None,
         external: External::Unasked,
+        trial: None,
     }
 }
 

@@ -86,7 +86,7 @@ fn inside(
         let looked = services.iter().map(|to| look(*to, close));
         looked.collect::<Result<Vec<_>, _>>()
     };
-    Ok(Namespace::open(&pod.netns)?.within(look)??)
+    Ok(Namespace::open(&pod.netns, &pod.cgroup)?.within(look)??)
 }
 
 /// Those that are open still, and those that were closed.

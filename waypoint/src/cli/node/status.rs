@@ -46,7 +46,8 @@ fn nothing() -> String {
 
 /// Pods whose namespace can not be entered stay without a name: what is shown is the kernel's.
 fn names(pods: &[NodePod]) -> Names {
-    let cookie = |pod: &NodePod| Namespace::open(&pod.netns).ok()?.cookie().ok();
+    let namespace = |pod: &NodePod| Namespace::open(&pod.netns, &pod.cgroup).ok();
+    let cookie = |pod: &NodePod| namespace(pod)?.cookie().ok();
     let in_host = |pod: &NodePod| Some(host_key(fs::metadata(&pod.cgroup).ok()?.ino()));
     let named = pods.iter().flat_map(|pod| {
         let keys = [cookie(pod), in_host(pod)].into_iter().flatten();

@@ -155,7 +155,7 @@ fn what_could_not_be_flagged_is_tried_again() {
 fn another_layout_is_let_go_once_services_are_flagged_and_its_pods_stay_known() {
     let (kernel, in_force) = (Kernel::default(), InForce::default());
     let mut publisher = Publisher::new(Options::default(), in_force.clone());
-    kernel.0.lock().unwrap().of_other_layout = vec![3];
+    kernel.0.lock().unwrap().pods = BTreeMap::from([(3, false)]);
     let mut agent = agent(&kernel, &in_force);
     publish(&mut publisher, MESH);
     kernel.0.lock().unwrap().fails = true;

@@ -23,8 +23,6 @@ pub struct State {
     pub fails: bool,
     /// Enrolled pods, and whether somebody listens for them.
     pub pods: BTreeMap<u64, bool>,
-    /// Pods that another layout knows, until it is retired.
-    pub of_other_layout: Vec<u64>,
     pub settled: usize,
     pub pods_max: Option<u32>,
 }
@@ -81,12 +79,7 @@ impl Steering for Kernel {
     }
 
     fn settle(&mut self) -> Result<(), RedirectError> {
-        let mut state = self.0.lock().unwrap();
-        state.settled += 1;
-        let carried = std::mem::take(&mut state.of_other_layout);
-        for cookie in carried {
-            state.pods.entry(cookie).or_insert(false);
-        }
+        self.0.lock().unwrap().settled += 1;
         Ok(())
     }
 

@@ -38,7 +38,7 @@ fn inside() -> Inside {
 
 /// Enrols a pod as if its namespace had been visited.
 fn take_in(agent: &mut Agent<Kernel>, listed: &NodePod) {
-    let namespace = Namespace::open(&listed.netns).unwrap();
+    let namespace = Namespace::open(&listed.netns, &listed.cgroup).unwrap();
     let enrolled = agent.take_in(listed, Site::Pod(namespace), inside(), Egress::nowhere());
     agent.enrolled.insert(listed.key(), enrolled.unwrap());
     agent.wanted = vec![listed.clone()];
@@ -122,7 +122,9 @@ fn a_pod_that_would_not_be_steered_is_not_enrolled_in_silence() {
     agent.place.cgroup = folder("kubepods");
     let netns = folder("netns");
     std::fs::write(&netns, "").unwrap();
-    let netns = netns.to_str().unwrap();
+    let host = folder("host");
+    std::os::unix::fs::symlink("/proc/self/ns/net", &host).unwrap();
+    let (netns, host) = (netns.to_str().unwrap(), host.to_str().unwrap());
     for (cgroup, netns, expected) in [
         ("system/x", netns, "is not below"),
         ("kubepods/../system/x", netns, "is not below"),
@@ -132,7 +134,12 @@ fn a_pod_that_would_not_be_steered_is_not_enrolled_in_silence() {
             "/nowhere/netns",
             "/nowhere/netns: No such file",
         ),
-        ("kubepods/web-1", "/proc/self/ns/net", "is the host's"),
+        ("kubepods/web-1", host, "is the host's"),
+        (
+            "kubepods/web-1",
+            "/proc/self/ns/net",
+            "is that of a process in cgroup",
+        ),
         // By its other name it is below; the file is no namespace.
         ("also/web-1", netns, "can not be entered"),
     ] {
@@ -193,7 +200,7 @@ fn more_pods_than_there_is_room_for_are_told_with_the_remedy() {
     let mut pod = listed_at(&netns);
     pod.cgroup = folder.path().into();
     agent.place.cgroup = folder.path().into();
-    let namespace = || Site::Pod(Namespace::open(&netns).unwrap());
+    let namespace = || Site::Pod(Namespace::open(&netns, folder.path()).unwrap());
     let full = agent.enrol_in(&pod, namespace(), Ok(2)).err().unwrap();
     let words = full.to_string();
     assert!(
@@ -225,7 +232,7 @@ fn policy_sees_the_listed_addresses_and_a_pod_without_any_is_not_enrolled() {
         addresses: vec![],
         ..inside()
     };
-    let namespace = Namespace::open(&netns).unwrap();
+    let namespace = Namespace::open(&netns, folder.path()).unwrap();
     let without = agent.take_in(
         &listed_at(&netns),
         Site::Pod(namespace),

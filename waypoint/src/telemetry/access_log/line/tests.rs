@@ -60,7 +60,11 @@ fn an_http_request_that_was_answered() {
         "policy":null,
         "rule":null,
         "reason":null,
+        "audit":[],
         "dry_run":[],
+        "dry_run_verdict":null,
+        "dry_run_policy":null,
+        "dry_run_rule":null,
         "snapshot":3}"#,
     );
     assert_eq!(line(&fixtures::http()), expected);
@@ -102,12 +106,17 @@ fn an_http_request_that_policy_denied() {
         (
             "dry_run",
             serde_json::json!([{
-                "action": "ALLOW",
                 "would": "allow",
                 "policy": "AuthorizationPolicy/default/readers",
                 "rule": 1,
             }]),
         ),
+        ("dry_run_verdict", "allow".into()),
+        (
+            "dry_run_policy",
+            "AuthorizationPolicy/default/readers".into(),
+        ),
+        ("dry_run_rule", 1.into()),
     ] {
         assert_eq!(line[key], value, "{key}");
     }
