@@ -32,11 +32,7 @@ const READ: [(&str, &[&str], Kind); 23] = [
     (GATEWAY_API, &["v1", "v1beta1"], Kind::Gateway),
     (GATEWAY_API, &["v1", "v1beta1"], Kind::HTTPRoute),
     (GATEWAY_API, &["v1", "v1alpha2"], Kind::GRPCRoute),
-    (
-        GATEWAY_API,
-        &["v1", "v1alpha3", "v1alpha2"],
-        Kind::TLSRoute,
-    ),
+    (GATEWAY_API, &["v1", "v1alpha3", "v1alpha2"], Kind::TLSRoute),
     (GATEWAY_API, &["v1", "v1alpha2"], Kind::TCPRoute),
     ("", &["v1"], Kind::Namespace),
     ("", &["v1"], Kind::Service),
@@ -209,11 +205,7 @@ pub(crate) fn classify(api_version: &str, kind: &str) -> Class {
 }
 
 /// Kinds of Kubernetes and its friends whose names are close to one of ours, and which are not it.
-const REAL_NEIGHBOURS: [&str; 3] = [
-    "UDPRoute",
-    "XListenerSet",
-    "ListenerSet",
-];
+const REAL_NEIGHBOURS: [&str; 3] = ["UDPRoute", "XListenerSet", "ListenerSet"];
 
 fn misspelt(group: &str, kind: &str) -> Option<Kind> {
     if REAL_NEIGHBOURS.contains(&kind) {

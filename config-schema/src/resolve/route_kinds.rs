@@ -68,7 +68,10 @@ fn report_shadowed(
         if first.origin == route.origin {
             continue;
         }
-        let message = format!("{} is older and takes every connection to {at}", first.origin);
+        let message = format!(
+            "{} is older and takes every connection to {at}",
+            first.origin
+        );
         let finding = Diagnostic::warning(Code::Conflict, message)
             .with_effect(format!("the TCPRoute gets nothing at {at}"))
             .with_hint("put all backendRefs into one TCPRoute, with weights");

@@ -7,9 +7,7 @@ use std::sync::Arc;
 use super::route_backends::Backends;
 use super::route_parents::{Carries, Parent, Place};
 use super::route_rules::Rules;
-use super::{
-    Findings, grpc_routes, route_consumers, route_kinds, stream_routes, unreadable,
-};
+use super::{Findings, grpc_routes, route_consumers, route_kinds, stream_routes, unreadable};
 use crate::diagnostics::{Code, Diagnostic};
 use crate::origin::ObjectKey;
 use crate::resources::gateway_api::{GrpcRouteSpec, HttpRouteSpec};

@@ -192,7 +192,10 @@ impl Written<'_> {
                 let broken = Some(message.as_str().into());
                 let finding = Diagnostic::error(Code::BadValue, message)
                     .with_effect(format!("TLS connections to {scope} are refused"));
-                findings.push(self.object.mark(finding, &format!("spec.hostnames[{index}]")));
+                findings.push(
+                    self.object
+                        .mark(finding, &format!("spec.hostnames[{index}]")),
+                );
                 return (vec![matched(Some(ServerNames::Any))], broken);
             };
             matches.push(matched(Some(ServerNames::Of(vec![pattern]))));

@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::destination_rules::{Settings, is_exported};
-use super::virtual_destinations::Destinations;
 use super::route_parents::Carries;
+use super::virtual_destinations::Destinations;
 use super::virtual_rules::{self, Written};
 use super::virtual_streams::StreamRules;
 use super::{Findings, routes, stream_routes, unreadable};
@@ -156,7 +156,8 @@ impl Attaching<'_> {
         let mut routes = Vec::new();
         for service in named {
             let key = |port: &ServicePort| ClusterKey::new(service.key.clone(), port.number);
-            let of = |carries: Carries| (service.ports.iter()).filter(move |p| carries.on(p.protocol));
+            let of =
+                |carries: Carries| (service.ports.iter()).filter(move |p| carries.on(p.protocol));
             // Without rules for requests they pass (specs/policies.md 2.6).
             for port in of(Carries::Http).filter(|_| has_http) {
                 let route = requests.entry(port.number).or_insert_with(|| {

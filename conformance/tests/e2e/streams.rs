@@ -84,7 +84,9 @@ async fn tls_lab() -> (Lab, Client, [Process; 2]) {
     lab.write("routes", BY_NAME);
     lab.start().await;
     let client = lab.client("shop/viewer").await;
-    let servers = servers.try_into().unwrap_or_else(|_| unreachable!("two servers"));
+    let servers = servers
+        .try_into()
+        .unwrap_or_else(|_| unreachable!("two servers"));
     (lab, client, servers)
 }
 
@@ -92,7 +94,13 @@ async fn tls_lab() -> (Lab, Client, [Process; 2]) {
 async fn curl(to: SocketAddr, name: &str) -> Output {
     let mut command = Command::new("curl");
     command
-        .args(["-sk", "--max-time", "30", "--connect-to", &format!("::{to}")])
+        .args([
+            "-sk",
+            "--max-time",
+            "30",
+            "--connect-to",
+            &format!("::{to}"),
+        ])
         .arg(format!("https://{name}/"));
     let output = tokio::task::spawn_blocking(move || command.output());
     output.await.unwrap().expect("curl runs")
@@ -114,7 +122,9 @@ async fn curl_reaches_the_server_that_its_tls_names() {
     }
     let line = lab
         .cairn()
-        .logged("the name", |line| line["requested_server_name"] == "a.b.example")
+        .logged("the name", |line| {
+            line["requested_server_name"] == "a.b.example"
+        })
         .await;
     assert_eq!(line["route_name"], "shop.green.0");
     assert_eq!(line["destination_service"], "green.shop.svc.cluster.local");
@@ -153,7 +163,10 @@ async fn openssl_sees_the_certificate_of_the_server_that_it_names() {
     for (arguments, expected) in [
         (vec!["-servername", "blue.example"], Some("CN=blue.example")),
         // TLS 1.2 says the name in the same place.
-        (vec!["-servername", "x.example", "-tls1_2"], Some("CN=green.example")),
+        (
+            vec!["-servername", "x.example", "-tls1_2"],
+            Some("CN=green.example"),
+        ),
         // Without a name it is for no route.
         (vec!["-noservername"], None),
     ] {
@@ -247,7 +260,10 @@ spec:
 #[tokio::test]
 async fn a_virtual_service_sends_connections_elsewhere() {
     let mut lab = Lab::new();
-    lab.service("mail", &[Port::new("tcp-mail", 25), Port::new("tcp-submit", 587)]);
+    lab.service(
+        "mail",
+        &[Port::new("tcp-mail", 25), Port::new("tcp-submit", 587)],
+    );
     lab.service("next", &[Port::new("tcp-mail", 25)]);
     let mail = lab.pod("mail", "mail-a", Reach::Hbone, App::server_first);
     let next = lab.pod("next", "next-a", Reach::Plain, App::server_first);

@@ -76,10 +76,7 @@ impl PortChain {
     ///
     /// # Errors
     /// What would have to be asked of a provider that can not be asked.
-    pub fn consult_tcp(
-        &self,
-        view: &StreamView<'_>,
-    ) -> Result<Vec<Question>, Question> {
+    pub fn consult_tcp(&self, view: &StreamView<'_>) -> Result<Vec<Question>, Question> {
         if self.refused.is_some() {
             return Ok(Vec::new());
         }
@@ -96,10 +93,7 @@ impl PortChain {
     }
 
     /// Judges a TCP stream about which nobody was asked: what somebody would have to allow is denied.
-    pub fn decide_tcp(
-        &self,
-        view: &StreamView<'_>,
-    ) -> Verdict {
+    pub fn decide_tcp(&self, view: &StreamView<'_>) -> Verdict {
         match self.consult_tcp(view) {
             Err(question) => question.denied(),
             Ok(questions) => match questions.first() {

@@ -60,8 +60,18 @@ fn the_most_specific_name_of_tls_routes_goes_first() {
     let routes = StreamRoutes::compile(
         "shop",
         &[
-            route(Kind::TLSRoute, "shop/suffix", 1, vec![vec![tls(&["*.example"])]]),
-            route(Kind::TLSRoute, "shop/longer", 2, vec![vec![tls(&["*.a.example"])]]),
+            route(
+                Kind::TLSRoute,
+                "shop/suffix",
+                1,
+                vec![vec![tls(&["*.example"])]],
+            ),
+            route(
+                Kind::TLSRoute,
+                "shop/longer",
+                2,
+                vec![vec![tls(&["*.a.example"])]],
+            ),
             route(
                 Kind::TLSRoute,
                 "shop/exact",
@@ -121,7 +131,12 @@ fn callers_get_the_routes_of_their_namespace_alone() {
         "shop",
         &[
             route(Kind::TCPRoute, "shop/own", 1, any()),
-            route(Kind::TLSRoute, "bank/theirs", 1, vec![vec![tls(&["a.example"])]]),
+            route(
+                Kind::TLSRoute,
+                "bank/theirs",
+                1,
+                vec![vec![tls(&["a.example"])]],
+            ),
         ],
     );
     assert_eq!(found(&routes, "office", &ServerName::Unread), "shop/own#0");

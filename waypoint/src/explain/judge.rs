@@ -12,7 +12,8 @@ use cairn_config_schema::snapshot::{
 };
 use cairn_filters::authority;
 use cairn_filters::chain::{
-    Answer as Decided, Authenticated, Decision, External, PortChain, RequestView, facts, trial_facts,
+    Answer as Decided, Authenticated, Decision, External, PortChain, RequestView, facts,
+    trial_facts,
 };
 use cairn_filters::outcome::{LocalReply, Outcome, is_grpc};
 use cairn_routing::Found;
@@ -20,11 +21,9 @@ use http::header::{HOST, HeaderValue};
 use http::{HeaderMap, Method};
 
 use super::backends::backends;
-use super::{chain, streams};
 use super::destination::{asked, why_not_served};
-use super::report::{
-    Answer, Asked, Client, Destination, HttpRequest, Refused, Report, Route,
-};
+use super::report::{Answer, Asked, Client, Destination, HttpRequest, Refused, Report, Route};
+use super::{chain, streams};
 use crate::listener::admit::Refusal;
 use crate::runtime::{Runtime, Target};
 

@@ -3,8 +3,8 @@
 
 use cairn_authz::Attestation;
 use cairn_config_schema::snapshot::{AppProtocol, HostPattern, ServerNames, StreamMatch};
-use cairn_filters::chain::{StreamView, tcp_facts};
 use cairn_filters::Failure;
+use cairn_filters::chain::{StreamView, tcp_facts};
 use cairn_routing::{FoundStream, ServerName};
 
 use super::backends::{endpoints, of_streams};
@@ -69,7 +69,10 @@ pub(super) fn judge(
     }
     let early = early && !asks;
     if let Err(failure) = chain.stream_backend(&found, 0)
-        && !matches!(failure, Failure::InvalidBackend(_) | Failure::UnknownDestination(_))
+        && !matches!(
+            failure,
+            Failure::InvalidBackend(_) | Failure::UnknownDestination(_)
+        )
     {
         report.refused = Some(refused(Refusal::NoRoute, early, failure.reason()));
         return;
@@ -116,7 +119,11 @@ fn match_words(matched: &StreamMatch) -> String {
             format!("server name {}", names.join(" or "))
         }
     }];
-    let networks: Vec<String> = matched.destinations.iter().map(ToString::to_string).collect();
+    let networks: Vec<String> = matched
+        .destinations
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     if !networks.is_empty() {
         words.push(format!("to {}", networks.join(" or ")));
     }

@@ -32,7 +32,9 @@ pub(super) struct Connected {
 
 /// Whether the route of a stream depends on the server name, which nobody has read yet.
 pub fn asks_for_server_name(origin: &StreamOrigin, target: &Target) -> bool {
-    target.chain.asks_for_server_name(Some(&origin.peer.identity))
+    target
+        .chain
+        .asks_for_server_name(Some(&origin.peer.identity))
 }
 
 /// What a stream that waits for its server name is refused for already, whatever it may be: so that a

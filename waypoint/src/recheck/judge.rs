@@ -108,8 +108,7 @@ impl KeptStream {
             ..view
         };
         let questions = chain.consult_tcp(&view);
-        let settled =
-            questions.is_ok_and(|questions| are_answered(&questions, &self.allowed_by));
+        let settled = questions.is_ok_and(|questions| are_answered(&questions, &self.allowed_by));
         let verdict = match settled {
             true => chain.decide_tcp_settled(&view),
             false => chain.decide_tcp(&view),
@@ -134,11 +133,7 @@ fn are_answered(questions: &[Question], allowed_by: &AllowedBy) -> bool {
 }
 
 /// Why policy denies a TCP stream: in words, and as `response_code_details`.
-pub fn tcp_denial(
-    chain: &PortChain,
-    view: &StreamView<'_>,
-    verdict: &Verdict,
-) -> (String, String) {
+pub fn tcp_denial(chain: &PortChain, view: &StreamView<'_>, verdict: &Verdict) -> (String, String) {
     let reason = verdict.reason(chain.policies(), &tcp_facts(view));
     (reason, verdict.response_code_details().unwrap_or_default())
 }
