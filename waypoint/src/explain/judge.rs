@@ -111,7 +111,7 @@ pub fn judge_on(runtime: &Runtime, question: Question<'_>) -> anyhow::Result<Rep
         taken_as: if tcp { "tcp" } else { "http" },
     });
     if tcp {
-        streams::judge(&mut report, &runtime, &target, question.server_name);
+        streams::judge(&mut report, runtime, &target, question.server_name);
     } else {
         let request = Request {
             method: question.method,
