@@ -9,6 +9,7 @@ use super::node::{Node, Value, duplicates};
 use super::path::walk;
 use super::scalar::{Plain, resolve};
 use crate::origin::Kind;
+use crate::resolve::virtual_services::{HOST, STREAMS};
 use crate::resources::{TargetRef, dry_run};
 
 /// `targetRefs` of a policy, `parentRefs` of a route, `hosts` of a VirtualService, or `host` of a
@@ -21,7 +22,7 @@ pub(super) fn targets(kind: Kind, object: &Node<'_>) -> Option<Vec<TargetRef>> {
     let fields: &[&str] = match kind {
         Kind::AuthorizationPolicy | Kind::RequestAuthentication => &["targetRefs", "targetRef"],
         Kind::BackendTLSPolicy => &["targetRefs"],
-        Kind::HTTPRoute | Kind::GRPCRoute => &["parentRefs"],
+        Kind::HTTPRoute | Kind::GRPCRoute | Kind::TLSRoute | Kind::TCPRoute => &["parentRefs"],
         Kind::VirtualService => &["hosts"],
         _ => return None,
     };
@@ -50,7 +51,19 @@ pub(super) fn targets(kind: Kind, object: &Node<'_>) -> Option<Vec<TargetRef>> {
             Value::Scalar(..) => return None,
         }
     }
-    (!found.is_empty()).then_some(found)
+    if found.is_empty() {
+        return None;
+    }
+    // `tcp`, `tls`, or a field that is neither those nor one of the others.
+    let is_other = |key: &str| matches!(key, "hosts" | "http" | "gateways" | "exportTo");
+    let mut entries = spec.value.entries().iter();
+    if kind == Kind::VirtualService && entries.any(|entry| !is_other(&entry.key)) {
+        found.push(TargetRef {
+            kind: STREAMS.to_owned(),
+            ..TargetRef::default()
+        });
+    }
+    Some(found)
 }
 
 /// The host of a DestinationRule that may have asked for TLS; none if it did not. Of what else it said
@@ -83,7 +96,7 @@ pub(super) fn targets_of_text(kind: Kind, text: &str) -> Option<Vec<TargetRef>> 
 
 fn host_named(host: &str) -> TargetRef {
     TargetRef {
-        kind: "host".to_owned(),
+        kind: HOST.to_owned(),
         name: host.to_owned(),
         ..TargetRef::default()
     }
@@ -101,7 +114,10 @@ fn target(kind: Kind, node: &Node<'_>) -> Option<TargetRef> {
             Some(value) => value.text().map(|t| Some(t.to_owned())),
         }
     };
-    let is_route = matches!(kind, Kind::HTTPRoute | Kind::GRPCRoute);
+    let is_route = matches!(
+        kind,
+        Kind::HTTPRoute | Kind::GRPCRoute | Kind::TLSRoute | Kind::TCPRoute
+    );
     let default = |value: &str| is_route.then(|| value.to_owned());
     let port = match node.get("port") {
         None => None,

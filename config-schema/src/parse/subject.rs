@@ -24,6 +24,7 @@ use crate::resources::cilium::CiliumPolicySpec;
 use crate::resources::destination_rule::DestinationRuleSpec;
 use crate::resources::gateway_api::{
     BackendTlsPolicySpec, GatewayClassSpec, GatewaySpec, GrpcRouteSpec, HttpRouteSpec,
+    TcpRouteSpec, TlsRouteSpec,
 };
 use crate::resources::istio::AuthorizationPolicySpec;
 use crate::resources::kube::NetworkPolicySpec;
@@ -64,6 +65,8 @@ pub(super) fn read(
             let spec = ca_bundle::read(node, faults);
             subject.settle(spec)
         }
+        Kind::TLSRoute => subject.required::<TlsRouteSpec>(),
+        Kind::TCPRoute => subject.required::<TcpRouteSpec>(),
         Kind::AuthorizationPolicy => subject.optional::<AuthorizationPolicySpec>(),
         Kind::CiliumNetworkPolicy => {
             let spec = subject.cilium();

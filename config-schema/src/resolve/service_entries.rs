@@ -261,6 +261,7 @@ fn port(
         name: written.name.as_str().into(),
         protocol,
         routes: Vec::new(),
+        stream_routes: Vec::new(),
     };
     Ok((port, finding))
 }

@@ -21,6 +21,7 @@ mod policy;
 mod route;
 mod service;
 mod session;
+mod stream_route;
 mod traffic;
 mod unenforced;
 mod ztunnel;
@@ -71,6 +72,7 @@ pub use service::{
     WorkloadType,
 };
 pub use session::{SessionCarrier, SessionPersistence};
+pub use stream_route::{ServerNames, StreamMatch, StreamRoute, StreamRule};
 pub use traffic::{BackOff, RetryBudget, RetryConditions, RetryPolicy, RuleTraffic, Timeouts};
 pub use unenforced::{Unenforced, UnenforcedReason};
 pub use ztunnel::ZtunnelPolicy;

@@ -24,6 +24,7 @@ mod protocols;
 mod retries;
 mod routes;
 mod sessions;
+mod streams;
 mod strict;
 mod telemetry;
 mod timeouts;
