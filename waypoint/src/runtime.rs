@@ -22,7 +22,8 @@ use crate::clock::now_ms;
 use crate::guarded::forbidden;
 use crate::limits::DNS_REQUESTED_NAMES_MAX;
 use crate::listener::admit::{Asked, Refusal};
-use crate::names::{Answer, Names, answer};
+use crate::names::Names;
+use crate::names::answer::{self, Answer, DNS};
 use crate::telemetry::exchange::StreamOrigin;
 
 /// A snapshot made ready to run.
@@ -418,6 +419,10 @@ fn with_names<'s>(
             let (endpoints, reason) =
                 answer::endpoints(listed, discovery, namespace, snapshot, known);
             (endpoints.into(), reason)
+        }
+        Some(Discovery::RequestedHost { suffix, .. }) => {
+            let reason = format!("{DNS}the request says which host inside of *{suffix} is meant");
+            (listed.into(), Some(reason.into()))
         }
         _ => (listed.into(), None),
     }

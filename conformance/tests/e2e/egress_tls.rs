@@ -207,8 +207,7 @@ async fn http2_is_agreed_on_where_the_port_declares_it() {
     let mut lab = Lab::new();
     let (address, folder) = (lab.free_address(), lab.folder().to_owned());
     Issuer::new(&folder, "ca").issue("host", &[HOST]);
-    let http2 = format!("{} http2 on;", certificate(&folder, "host"));
-    let _nginx = nginx(&folder, address, "ssl", &http2).await;
+    let _nginx = nginx(&folder, address, "ssl http2", &certificate(&folder, "host")).await;
     declare(&lab, address, "HTTP2");
     let ca = folder.join("ca.pem").display().to_string();
     lab.write(

@@ -28,6 +28,9 @@ pub struct Cluster<'a> {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     limits: BTreeMap<&'static str, Limit>,
     endpoints: Vec<EndpointState<'a>>,
+    /// Why there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    absence: Option<Arc<str>>,
 }
 
 #[derive(Serialize)]
@@ -78,33 +81,55 @@ pub fn list<'a>(snapshot: &'a Snapshot, live_cluster: &LiveCluster) -> Vec<Clust
             let live = live.find(|live| live.endpoint == *endpoint);
             describe(endpoint, live)
         };
+        // Those that were looked up are in no snapshot.
+        let is_found = snapshot.discoveries.contains_key(key);
+        let found = live_endpoints.iter().flat_map(|all| all.iter());
+        let found = found.filter(|live| is_found && !endpoints.contains(&live.endpoint));
         Cluster {
             cluster: key.to_string(),
             hostname: snapshot.services.get(&key.service).map(|s| &*s.hostname),
             settings: snapshot.cluster_settings.get(key).map(|s| &**s),
             limits: live.as_deref().map(limits).unwrap_or_default(),
-            endpoints: endpoints.iter().map(endpoint).collect(),
+            endpoints: endpoints
+                .iter()
+                .map(endpoint)
+                .chain(found.map(looked_up))
+                .collect(),
+            absence: live.as_ref().and_then(|live| live.absence()),
         }
     });
     clusters.collect()
 }
 
+/// An address that a name has: no workload is known behind it.
+fn looked_up<'a>(live: &Arc<LiveEndpoint>) -> EndpointState<'a> {
+    EndpointState {
+        address: live.endpoint.address,
+        pod: None,
+        workload: None,
+        hbone_identity: None,
+        active_requests: Some(live.active()),
+        ejected: ejected(live),
+    }
+}
+
+fn ejected(live: &LiveEndpoint) -> Option<Ejected> {
+    let since_ms = now_ms().saturating_sub(live.health().ejected_at_ms()?);
+    Some(Ejected {
+        since_s: since_ms / 1_000,
+        times: live.health().times_ejected(),
+    })
+}
+
 fn describe<'a>(endpoint: &'a Endpoint, live: Option<&Arc<LiveEndpoint>>) -> EndpointState<'a> {
     let workload = endpoint.workload.as_deref();
-    let ejected = live.and_then(|live| {
-        let since_ms = now_ms().saturating_sub(live.health().ejected_at_ms()?);
-        Some(Ejected {
-            since_s: since_ms / 1_000,
-            times: live.health().times_ejected(),
-        })
-    });
     EndpointState {
         address: endpoint.address,
         pod: workload.map(|w| w.key.to_string()),
         workload: workload.map(|w| &*w.workload_name),
         hbone_identity: endpoint.hbone_identity().map(|i| i.uri()),
         active_requests: live.map(|live| live.active()),
-        ejected,
+        ejected: live.and_then(|live| ejected(live)),
     }
 }
 

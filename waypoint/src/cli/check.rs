@@ -266,6 +266,7 @@ fn objects_of(kind: Kind, number: usize) -> String {
     let one = kind.as_str();
     let many = match one.strip_suffix("cy") {
         Some(stem) => format!("{stem}cies"),
+        None if one.ends_with("Entry") => format!("{}ies", one.trim_end_matches('y')),
         None if one.ends_with('s') => format!("{one}es"),
         None => format!("{one}s"),
     };

@@ -12,6 +12,7 @@ use http::header::HeaderValue;
 
 use super::judge::name_of;
 use super::report::{Answer, Backend, Endpoint};
+use crate::names::answer::DNS;
 use crate::runtime::{Runtime, Target};
 
 /// Every backend a request may go to that was decided to be forwarded.
@@ -97,6 +98,7 @@ impl Backend {
             request_headers: Vec::new(),
             response_headers: Vec::new(),
             endpoints: Vec::new(),
+            looked_up: None,
         }
     }
 
@@ -136,21 +138,37 @@ impl Backend {
 
     fn fill(&mut self, cluster: Option<&Arc<Cluster>>, grpc: bool) {
         self.endpoints = cluster.map(|c| endpoints(c)).unwrap_or_default();
+        let settings = cluster.map(|c| c.settings());
+        let refused = settings.as_ref().and_then(|s| s.refused.as_deref());
+        // Only while requests are served is a name looked up: here none has an address.
+        let absence = cluster.and_then(|c| c.absence());
+        self.looked_up = absence
+            .filter(|why| why.starts_with(DNS))
+            .map(|why| why.to_string());
         let missing = match cluster {
             None => Some(Outcome::InvalidBackend),
+            Some(_) if refused.is_some() => Some(Outcome::NotServed),
+            Some(_) if self.looked_up.is_some() => None,
             Some(_) if self.endpoints.is_empty() => Some(Outcome::NoEndpoint),
             Some(_) => None,
         };
-        self.answer = missing.map(|outcome| Answer::of(outcome, grpc));
+        self.answer = missing.map(|outcome| Answer {
+            reason: refused.map(str::to_owned),
+            ..Answer::of(outcome, grpc)
+        });
     }
 }
 
 pub(super) fn endpoints(cluster: &Cluster) -> Vec<Endpoint> {
     let live = cluster.endpoints();
+    let settings = cluster.settings();
+    let tls = settings.tls.as_ref().map(|tls| tls.server_name.as_deref());
+    let tls = tls.map(|name| name.unwrap_or("the host of the request").to_owned());
     live.iter()
         .map(|live| Endpoint {
             address: live.endpoint.address,
             hbone: live.endpoint.hbone_identity().cloned(),
+            tls: tls.clone(),
             pod: live.endpoint.workload.as_ref().map(|w| w.key.to_string()),
         })
         .collect()

@@ -166,6 +166,9 @@ pub struct Backend {
     pub response_headers: Vec<String>,
     /// Endpoints that may be picked.
     pub endpoints: Vec<Endpoint>,
+    /// How they are found while requests are served, where that is by DNS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub looked_up: Option<String>,
 }
 
 /// One endpoint.
@@ -175,6 +178,9 @@ pub struct Endpoint {
     pub address: SocketAddr,
     /// The identity that must be at the other end of the tunnel. `None`: plain TCP.
     pub hbone: Option<Identity>,
+    /// The name by which TLS is spoken to it, inside of the tunnel if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<String>,
     /// Its pod, `namespace/name`.
     pub pod: Option<String>,
 }

@@ -8,6 +8,9 @@ use cairn_config_schema::snapshot::{Discovery, Endpoint, NamedEndpoint, Snapshot
 
 use crate::limits::{DNS_ADDRESSES_MAX, DNS_STALE_MAX};
 
+/// How every reason begins that is about names.
+pub const DNS: &str = "DNS: ";
+
 /// What is known of a name.
 #[derive(Clone, Debug)]
 pub struct Answer {
@@ -118,11 +121,11 @@ pub fn endpoints(
                     endpoints.extend(free.take(taken).map(|ip| endpoint(*ip, named)));
                     let why = answer.reason.as_ref();
                     let why = why.map_or("its addresses are those of other workloads", |why| why);
-                    reason.get_or_insert_with(|| format!("DNS: {}: {why}", named.name));
+                    reason.get_or_insert_with(|| format!("{DNS}{}: {why}", named.name));
                 }
                 None => {
                     reason.get_or_insert_with(|| {
-                        format!("DNS: {} was not looked up yet", named.name)
+                        format!("{DNS}{} was not looked up yet", named.name)
                     });
                 }
             }

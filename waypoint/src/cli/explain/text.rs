@@ -244,6 +244,9 @@ fn write_backend(
     for change in &backend.response_headers {
         writeln!(text, "{INDENT}  response header {change}")?;
     }
+    if let Some(how) = &backend.looked_up {
+        writeln!(text, "{INDENT}  {how}")?;
+    }
     for endpoint in backend.endpoints.iter().take(ENDPOINTS_MAX) {
         writeln!(text, "{INDENT}  {}", endpoint_words(endpoint))?;
     }
@@ -259,6 +262,9 @@ fn endpoint_words(endpoint: &Endpoint) -> String {
         Some(identity) => format!("{}  by HBONE to {identity}", endpoint.address),
         None => format!("{}  by plain TCP", endpoint.address),
     };
+    if let Some(name) = &endpoint.tls {
+        words.push_str(&format!(", TLS for {name} inside"));
+    }
     if let Some(pod) = &endpoint.pod {
         words.push_str(&format!(", Pod/{pod}"));
     }
