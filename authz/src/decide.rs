@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use cairn_config_schema::snapshot::{Action, ExternalProvider, Policy, Provider};
+use cairn_config_schema::snapshot::{ExternalProvider, Policy, Provider, World};
 
 use crate::facts::Facts;
+use crate::network::Network;
 use crate::policy::{Group, PolicySet};
 use crate::policy_list::PolicyList;
-use crate::verdict::{Shadow, Verdict};
+use crate::trial::{self, DryRun};
+use crate::verdict::Verdict;
 
 /// What a CUSTOM policy wants to be asked: the rule that matches, and its provider.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,7 +36,7 @@ impl PolicySet {
     }
 
     /// Whom to ask about it before it is decided, in the order of the policies and each provider once.
-    /// Empty too when it is denied whatever they say.
+    /// Empty too when it is denied whatever they say. Policies that are only tried ask nobody.
     pub fn questions(&self, facts: &Facts<'_>) -> Vec<Question> {
         let group = &self.enforced;
         let mut questions: Vec<Question> = Vec::new();
@@ -60,55 +62,99 @@ impl PolicySet {
     }
 
     /// Decides one HTTP request (`facts.http` set) or one TCP stream about which nobody was asked: what
-    /// a CUSTOM policy matches is denied. Allocates nothing unless a dry-run policy applies.
+    /// a CUSTOM policy matches is denied. Allocates nothing unless an AUDIT policy matches or a policy
+    /// is tried.
     pub fn decide(&self, facts: &Facts<'_>) -> Verdict {
-        self.decide_with(facts, Custom::Unasked)
+        self.decide_as(facts, Consulted::Unasked)
     }
 
-    /// Decides what no CUSTOM policy matches, or its provider has allowed. Whoever calls this has asked
-    /// all of [`PolicySet::questions`].
+    /// As [`PolicySet::decide`], for what no CUSTOM policy matches, or its provider has allowed. Whoever
+    /// calls this has asked all of [`PolicySet::questions`].
     pub fn decide_settled(&self, facts: &Facts<'_>) -> Verdict {
-        self.decide_with(facts, Custom::Settled)
+        self.decide_as(facts, Consulted::Settled)
     }
 
-    fn decide_with(&self, facts: &Facts<'_>, custom: Custom) -> Verdict {
-        let mut verdict = enforce(&self.enforced, facts, custom);
-        if !self.dry_run.is_empty() {
-            verdict.shadow = shadow(&self.dry_run, facts);
+    fn decide_as(&self, facts: &Facts<'_>, consulted: Consulted) -> Verdict {
+        let mut verdict = self.decide_in_force(facts, consulted);
+        if self.has_trial() {
+            verdict.dry_run = Some(Box::new(self.try_out(facts, consulted)));
         }
+        verdict
+    }
+
+    /// Decides by what is in force, and tries nothing.
+    pub fn decide_in_force(&self, facts: &Facts<'_>, consulted: Consulted) -> Verdict {
+        self.enforce(World::InForce, facts, consulted)
+    }
+
+    /// Whether a policy is tried here.
+    pub fn has_trial(&self) -> bool {
+        self.trial.is_some() || self.network.as_ref().is_some_and(Network::has_trial)
+    }
+
+    /// What would be decided if the policies that are tried were enforced, and the providers that they
+    /// would ask allowed it. `facts` are those that would be, then.
+    pub fn try_out(&self, facts: &Facts<'_>, consulted: Consulted) -> DryRun {
+        let mut run = DryRun {
+            verdict: self.enforce(World::Trial, facts, consulted),
+            refused: None,
+            outcomes: Vec::new(),
+        };
+        let (by_policy, by_network) = run.denied_by_default();
+        if let Some(trial) = &self.trial {
+            let tried = trial.tried.iter();
+            let outcomes = tried.map(|tried| trial::outcome(tried, facts, by_policy));
+            run.outcomes.extend(outcomes);
+        }
+        if let Some(network) = &self.network {
+            network.try_out(facts, by_network, &mut run.outcomes);
+        }
+        run
+    }
+
+    fn enforce(&self, world: World, facts: &Facts<'_>, consulted: Consulted) -> Verdict {
+        let group = self.group(world);
+        let mut verdict = enforce(group, facts, consulted);
+        verdict.audit = trial::audited(group, facts);
         // A denial anywhere wins across surfaces (specs/policies.md 2.4).
         if verdict.allowed
             && let Some(network) = &self.network
         {
-            verdict.network = network.decide(facts);
+            verdict.network = network.of(world).decide(facts);
             verdict.allowed = verdict.network.as_ref().is_none_or(|n| n.allowed);
         }
         verdict
     }
 }
 
-/// Whether providers have been asked.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Custom {
+/// Whether the providers of CUSTOM policies have been asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consulted {
+    /// Nobody was: what a CUSTOM policy matches is denied.
     Unasked,
+    /// All of [`PolicySet::questions`] were, and allowed it.
     Settled,
 }
 
-impl Custom {
-    /// Whether a policy whose rule matches denies: always when it has nobody to ask, as at Istio.
+impl Consulted {
+    /// Whether a policy whose rule matches denies: always when it has nobody to ask, as at Istio. One
+    /// that is only tried asks nobody; what its provider would say is unknown and taken for a yes.
     fn denies(self, policy: &Policy) -> bool {
-        self == Self::Unasked || !matches!(policy.provider, Some(Provider::Ask(_)))
+        match policy.provider {
+            Some(Provider::Ask(_)) => self == Self::Unasked && !policy.dry_run,
+            Some(Provider::Unusable(_)) | None => true,
+        }
     }
 }
 
-fn enforce(group: &Group, facts: &Facts<'_>, custom: Custom) -> Verdict {
+fn enforce(group: &Group, facts: &Facts<'_>, consulted: Consulted) -> Verdict {
     // What could not be understood may have been a DENY: it denies, before anything may allow.
     if let Some(policy) = group.broken.first() {
         return verdict(false, Some(policy), None);
     }
     // One question for most requests; which policy it is matters only if some match.
     if group.custom.first_match(facts).is_some() {
-        let denying = group.custom.iter().filter(|c| custom.denies(&c.policy));
+        let denying = group.custom.iter().filter(|c| consulted.denies(&c.policy));
         let mut matching = denying.filter_map(|c| Some((&c.policy, c.first_match(facts)?)));
         if let Some((policy, rule)) = matching.next() {
             return verdict(false, Some(policy), Some(rule));
@@ -131,8 +177,7 @@ fn verdict(allowed: bool, policy: Option<&Arc<Policy>>, rule: Option<usize>) -> 
         allowed,
         policy: policy.cloned(),
         rule,
-        shadow: Vec::new(),
-        network: None,
+        ..Verdict::default()
     }
 }
 
@@ -142,37 +187,4 @@ fn first_match<'a>(
 ) -> Option<(&'a Arc<Policy>, usize)> {
     let (compiled, rule) = policies.first_match(facts)?;
     Some((&compiled.policy, rule))
-}
-
-/// Each action is a shadow engine of its own, as in Istio: the dry-run ALLOW policies do not see
-/// the dry-run DENY ones.
-fn shadow(group: &Group, facts: &Facts<'_>) -> Vec<Shadow> {
-    let mut shadows = Vec::new();
-    for (action, policies) in [
-        (Action::Custom, &group.custom),
-        (Action::Deny, &group.deny),
-        (Action::Allow, &group.allow),
-    ] {
-        let broken = group.broken.iter().find(|p| p.action == action);
-        if broken.is_none() && policies.is_empty() {
-            continue;
-        }
-        let matched = if broken.is_some() {
-            None
-        } else {
-            first_match(policies, facts)
-        };
-        let would = match action {
-            _ if broken.is_some() => false,
-            Action::Allow => matched.is_some(),
-            Action::Deny | Action::Custom => matched.is_none(),
-        };
-        shadows.push(Shadow {
-            action,
-            policy: broken.or(matched.map(|(policy, _)| policy)).cloned(),
-            rule: matched.map(|(_, rule)| rule),
-            would,
-        });
-    }
-    shadows
 }

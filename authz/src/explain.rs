@@ -8,16 +8,18 @@ mod render;
 use std::sync::Arc;
 
 use cairn_config_schema::origin::Origin;
-use cairn_config_schema::snapshot::{Policy, Provider};
+use cairn_config_schema::snapshot::{Policy, Provider, World};
 
 use crate::clause::Clause;
 use crate::facts::Facts;
-use crate::policy::{self, Clauses, CompiledPolicy, CompiledRule, Form, Group, PolicySet};
+use crate::policy::{self, Clauses, CompiledPolicy, CompiledRule, Form, Group, PolicySet, Tried};
+use crate::trial::DryRun;
 use crate::verdict::Verdict;
 use crate::words;
 
 pub use outcome::{
-    ClauseOutcome, Explanation, NearestAllow, PolicyOutcome, RuleOutcome, ShadowOutcome,
+    AuditOutcome, ClauseOutcome, DryRunExplanation, Explanation, NearestAllow, PolicyOutcome,
+    RuleOutcome,
 };
 
 /// Clauses of a matching rule that a reason writes out; the rest is counted.
@@ -29,30 +31,62 @@ const HTTP_ONLY: &str =
 impl PolicySet {
     /// Explains the verdict [`PolicySet::decide`] gives for these facts.
     pub fn explain(&self, facts: &Facts<'_>) -> Explanation {
-        self.explain_verdict(&self.decide(facts), facts)
+        self.explain_verdict(&self.decide(facts), facts, facts)
     }
 
     /// Explains the verdict [`PolicySet::decide_settled`] gives for these facts.
     pub fn explain_settled(&self, facts: &Facts<'_>) -> Explanation {
-        self.explain_verdict(&self.decide_settled(facts), facts)
+        self.explain_verdict(&self.decide_settled(facts), facts, facts)
     }
 
-    fn explain_verdict(&self, verdict: &Verdict, facts: &Facts<'_>) -> Explanation {
+    /// Explains a verdict of these facts; `in_trial` are those that the dry run had.
+    pub fn explain_verdict(
+        &self,
+        verdict: &Verdict,
+        facts: &Facts<'_>,
+        in_trial: &Facts<'_>,
+    ) -> Explanation {
         let mut policies = outcomes(&self.enforced, facts);
-        policies.extend(outcomes(&self.dry_run, facts));
+        let tried = self.trial.iter().flat_map(|trial| &trial.tried);
+        policies.extend(tried.map(|tried| match tried {
+            Tried::Broken(policy) => broken_outcome(policy),
+            Tried::Whole(policy) => whole_outcome(policy, in_trial),
+        }));
         let by_default =
             !verdict.allowed && verdict.policy.is_none() && !verdict.denied_by_network();
+        let audit = verdict.audit.iter().map(|audited| AuditOutcome {
+            policy: audited.policy.origin.clone(),
+            rule: audited.rule,
+        });
         Explanation {
             allowed: verdict.allowed,
-            reason: reason(verdict, self, facts),
+            reason: reason(verdict, self, World::InForce, facts),
             policy: verdict.origin().cloned(),
             rule: verdict.rule_index(),
             nearest_allow: by_default
                 .then(|| nearest_allow(&self.enforced.allow, facts))
                 .flatten(),
             policies,
-            shadow: verdict.shadow.iter().map(ShadowOutcome::of).collect(),
+            audit: audit.collect(),
+            dry_run: (verdict.dry_run.as_deref())
+                .map(|run| self.explain_dry_run(run, verdict.allowed, in_trial)),
             network: self.network.as_ref().and_then(|n| n.explain(facts)),
+        }
+    }
+
+    fn explain_dry_run(&self, run: &DryRun, allowed: bool, facts: &Facts<'_>) -> DryRunExplanation {
+        let network = self.network.as_ref().filter(|n| n.has_trial());
+        DryRunExplanation {
+            allowed: run.allowed(),
+            changes: run.allowed() != allowed,
+            policy: run.origin().cloned(),
+            rule: run.rule_index(),
+            reason: match &run.refused {
+                Some(failure) => failure.reason.clone(),
+                None => reason(&run.verdict, self, World::Trial, facts),
+            },
+            outcomes: run.outcomes.clone(),
+            network: network.and_then(|n| n.of(World::Trial).explain(facts)),
         }
     }
 }
@@ -60,8 +94,9 @@ impl PolicySet {
 fn outcomes(group: &Group, facts: &Facts<'_>) -> Vec<PolicyOutcome> {
     let broken = group.broken.iter().map(|p| broken_outcome(p));
     let whole = [&group.custom, &group.deny, &group.allow];
+    let whole = whole.into_iter().flatten().chain(&group.audit);
     broken
-        .chain(whole.into_iter().flatten().map(|p| whole_outcome(p, facts)))
+        .chain(whole.map(|p| whole_outcome(p, facts)))
         .collect()
 }
 
@@ -78,6 +113,9 @@ fn broken_outcome(policy: &Policy) -> PolicyOutcome {
 
 fn whole_outcome(policy: &CompiledPolicy, facts: &Facts<'_>) -> PolicyOutcome {
     let rules = policy.rules.iter().enumerate();
+    if policy.policy.broken.is_some() {
+        return broken_outcome(&policy.policy);
+    }
     PolicyOutcome {
         policy: policy.policy.origin.clone(),
         action: policy.policy.action,
@@ -117,19 +155,25 @@ fn clause_outcome(clause: &Clause, facts: &Facts<'_>) -> ClauseOutcome {
 }
 
 /// The reason for a verdict, see [`Verdict::reason`].
-pub(crate) fn reason(verdict: &Verdict, set: &PolicySet, facts: &Facts<'_>) -> String {
-    let allow = &set.enforced.allow;
+pub(crate) fn reason(
+    verdict: &Verdict,
+    set: &PolicySet,
+    world: World,
+    facts: &Facts<'_>,
+) -> String {
+    let group = set.group(world);
+    let network = set.network.as_ref().map(|n| n.of(world));
     if verdict.is_by_network()
-        && let Some(reason) = set.network.as_ref().and_then(|n| n.reason(facts))
+        && let Some(reason) = network.and_then(|n| n.reason(facts))
     {
         return reason;
     }
     match &verdict.policy {
-        None if !verdict.allowed => denied_by_default(allow, facts),
-        None if set.enforced.is_empty() => "no policy applies".to_owned(),
+        None if !verdict.allowed => denied_by_default(&group.allow, facts),
+        None if group.is_empty() => "no policy applies".to_owned(),
         None => "no rule that denies matches and no ALLOW policy applies".to_owned(),
         Some(policy) => match verdict.rule {
-            Some(rule) => matched(set, policy, rule, facts),
+            Some(rule) => matched(group, policy, rule, facts),
             None => always(policy.broken.as_deref().unwrap_or_default()),
         },
     }
@@ -151,8 +195,7 @@ fn denied_by_default(allow: &[CompiledPolicy], facts: &Facts<'_>) -> String {
 }
 
 /// The clauses by which a rule matched.
-fn matched(set: &PolicySet, policy: &Arc<Policy>, rule: usize, facts: &Facts<'_>) -> String {
-    let group = &set.enforced;
+fn matched(group: &Group, policy: &Arc<Policy>, rule: usize, facts: &Facts<'_>) -> String {
     let compiled = [&group.custom, &group.deny, &group.allow]
         .into_iter()
         .flatten()

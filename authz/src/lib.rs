@@ -17,14 +17,16 @@ mod policy;
 mod policy_list;
 mod text;
 mod token;
+mod trial;
 mod verdict;
 pub mod waypoint;
 mod words;
 pub mod ztunnel;
 
-pub use decide::Question;
+pub use decide::{Consulted, Question};
 pub use explain::{
-    ClauseOutcome, Explanation, NearestAllow, PolicyOutcome, RuleOutcome, ShadowOutcome,
+    AuditOutcome, ClauseOutcome, DryRunExplanation, Explanation, NearestAllow, PolicyOutcome,
+    RuleOutcome,
 };
 pub use facts::{Attestation, Facts, HttpFacts};
 pub use network::{
@@ -33,4 +35,5 @@ pub use network::{
 };
 pub use policy::PolicySet;
 pub use token::Token;
-pub use verdict::{Shadow, Verdict};
+pub use trial::{DryRun, TrialOutcome, Would};
+pub use verdict::{Audited, Verdict};

@@ -1,9 +1,9 @@
 //! Policies compiled for deciding: rules as clauses, with the form they take on TCP, split by
-//! action, dry-run apart. The order of decision is in `decide`.
+//! action, in force and as they would be in force in a dry run. The order of decision is in `decide`.
 
 use std::sync::Arc;
 
-use cairn_config_schema::snapshot::{Action, Policy, PolicyRule};
+use cairn_config_schema::snapshot::{Action, Policy, PolicyRule, World};
 
 use crate::clause::{self, Clause};
 use crate::facts::Facts;
@@ -14,19 +14,40 @@ use crate::policy_list::PolicyList;
 #[derive(Clone, Debug, Default)]
 pub struct PolicySet {
     pub(crate) enforced: Group,
-    pub(crate) dry_run: Group,
+    /// `None`: no AuthorizationPolicy is tried.
+    pub(crate) trial: Option<Box<Trial>>,
     /// Those of Cilium and Calico. `None`: none applies.
     pub(crate) network: Option<Network>,
+}
+
+/// What dry-run policies would do.
+#[derive(Clone, Debug)]
+pub(crate) struct Trial {
+    /// All policies, those in force and those that are tried.
+    pub(crate) together: Group,
+    /// Those that are tried, each by itself.
+    pub(crate) tried: Vec<Tried>,
+}
+
+/// A policy that is tried.
+#[derive(Clone, Debug)]
+pub(crate) enum Tried {
+    /// Broken as a whole.
+    Broken(Arc<Policy>),
+    /// Can be evaluated.
+    Whole(CompiledPolicy),
 }
 
 /// Policies by action, each in the order of namespace and name.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Group {
-    /// Broken as a whole, of whatever action.
+    /// Broken as a whole, of whatever action that decides.
     pub(crate) broken: Vec<Arc<Policy>>,
     pub(crate) custom: PolicyList,
     pub(crate) deny: PolicyList,
     pub(crate) allow: PolicyList,
+    /// Those that only record, broken ones among them.
+    pub(crate) audit: Vec<CompiledPolicy>,
 }
 
 /// A policy and its rules, index for index.
@@ -72,11 +93,29 @@ impl PolicySet {
         let mut policies = policies.to_vec();
         policies.sort_by(|a, b| a.origin.key.cmp(&b.origin.key));
         policies.dedup_by(|a, b| Arc::ptr_eq(a, b));
-        let (dry_run, enforced) = policies.into_iter().partition(|policy| policy.dry_run);
+        let tried: Vec<Tried> = (policies.iter().filter(|p| p.dry_run))
+            .map(|policy| match policy.broken {
+                Some(_) => Tried::Broken(policy.clone()),
+                None => Tried::Whole(CompiledPolicy::compile(policy)),
+            })
+            .collect();
+        let trial = (!tried.is_empty()).then(|| {
+            let together = Group::new(policies.clone());
+            Box::new(Trial { together, tried })
+        });
+        policies.retain(|policy| !policy.dry_run);
         Self {
-            enforced: Group::new(enforced),
-            dry_run: Group::new(dry_run),
+            enforced: Group::new(policies),
+            trial,
             network: None,
+        }
+    }
+
+    /// What is enforced, or what would be.
+    pub(crate) fn group(&self, world: World) -> &Group {
+        match (&self.trial, world) {
+            (Some(trial), World::Trial) => &trial.together,
+            _ => &self.enforced,
         }
     }
 
@@ -88,14 +127,20 @@ impl PolicySet {
 
     /// Whether no policy applies at all, dry-run ones included: everything is allowed.
     pub fn is_empty(&self) -> bool {
-        self.enforced.is_empty() && self.dry_run.is_empty() && self.network.is_none()
+        self.enforced.is_empty()
+            && self.enforced.audit.is_empty()
+            && self.trial.is_none()
+            && self.network.is_none()
     }
 }
 
 impl Group {
     fn new(policies: Vec<Arc<Policy>>) -> Self {
+        let (audit, decides): (Vec<_>, Vec<_>) = policies
+            .into_iter()
+            .partition(|p| p.action == Action::Audit);
         let (broken, whole): (Vec<_>, Vec<_>) =
-            policies.into_iter().partition(|p| p.broken.is_some());
+            decides.into_iter().partition(|p| p.broken.is_some());
         let of = |action: Action| {
             let policies = whole.iter().filter(|policy| policy.action == action);
             PolicyList::new(policies.map(CompiledPolicy::compile).collect())
@@ -104,10 +149,12 @@ impl Group {
             custom: of(Action::Custom),
             deny: of(Action::Deny),
             allow: of(Action::Allow),
+            audit: audit.iter().map(CompiledPolicy::compile).collect(),
             broken,
         }
     }
 
+    /// Whether nothing decides. What only records does not count.
     pub(crate) fn is_empty(&self) -> bool {
         self.broken.is_empty()
             && self.custom.is_empty()
@@ -138,7 +185,7 @@ impl CompiledRule {
         if let Some(reason) = &rule.broken {
             let form = match action {
                 Action::Allow => Form::Never(Arc::clone(reason)),
-                Action::Deny | Action::Custom => Form::Always(Arc::clone(reason)),
+                Action::Deny | Action::Custom | Action::Audit => Form::Always(Arc::clone(reason)),
             };
             return Self {
                 http: form,

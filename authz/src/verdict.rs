@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use cairn_config_schema::origin::Origin;
-use cairn_config_schema::snapshot::{Action, Policy};
+use cairn_config_schema::snapshot::{Policy, World};
 
 use crate::facts::Facts;
 use crate::network::NetworkVerdict;
 use crate::policy::PolicySet;
+use crate::trial::DryRun;
 
-/// What was decided, and by which rule.
-#[derive(Clone, Debug, PartialEq)]
+/// What was decided, and by which rule. The default is a denial by default.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Verdict {
     /// Whether the request or stream may pass.
     pub allowed: bool,
@@ -20,25 +21,23 @@ pub struct Verdict {
     /// The rule of `policy` that matched, from 0. `None` with a policy: the policy as a whole is
     /// broken.
     pub rule: Option<usize>,
-    /// What dry-run policies would have decided: at most one entry per action, none without
-    /// dry-run policies.
-    pub shadow: Vec<Shadow>,
+    /// AUDIT policies with a rule that matched. They never change the answer.
+    pub audit: Vec<Audited>,
+    /// What would have been decided if the policies that are only tried were enforced. `None`:
+    /// nothing is tried here. Never changes the answer.
+    pub dry_run: Option<Box<DryRun>>,
     /// What network policies decided, if they were asked and one applies: after all others allowed.
     pub network: Option<NetworkVerdict>,
 }
 
-/// What the dry-run policies of one action would have decided among themselves, as Istio's shadow
-/// rules do (specs/istio-waypoint.md 4.8, dry-run). Never changes the answer.
+/// An AUDIT policy with a rule that matched (specs/istio-waypoint.md 4.8: "AUDIT: only tags; never
+/// denies").
 #[derive(Clone, Debug, PartialEq)]
-pub struct Shadow {
-    /// The action these dry-run policies share.
-    pub action: Action,
-    /// The dry-run policy that matched, or is broken. `None`: no rule of any of them matched.
-    pub policy: Option<Arc<Policy>>,
-    /// The rule of `policy` that matched, from 0.
+pub struct Audited {
+    /// The policy.
+    pub policy: Arc<Policy>,
+    /// Its first rule that matched, from 0. `None`: the policy as a whole is broken.
     pub rule: Option<usize>,
-    /// Whether it would have been allowed.
-    pub would: bool,
 }
 
 impl Verdict {
@@ -77,6 +76,22 @@ impl Verdict {
             .is_some_and(|network| !network.allowed || network.policy.is_some())
     }
 
+    /// Takes over what another verdict recorded of the same request, and what it would have been
+    /// denied for. Decides nothing.
+    pub fn take_records(&mut self, other: Self) {
+        for audited in other.audit {
+            if !self.audit.contains(&audited) {
+                self.audit.push(audited);
+            }
+        }
+        match (&self.dry_run, other.dry_run) {
+            (Some(own), Some(others)) if own.allowed() && !others.allowed() => {
+                self.dry_run = Some(others);
+            }
+            _ => {}
+        }
+    }
+
     /// Envoy's `%RESPONSE_CODE_DETAILS%` of a denial:
     /// `rbac_access_denied_matched_policy[ns[NS]-policy[NAME]-rule[N]]`, or `[none]` by default.
     /// A policy broken as a whole has `rule[broken]`. `None` when allowed.
@@ -103,6 +118,6 @@ impl Verdict {
     /// The reason in words, one clause, for the access log. Cold path: allocates. `set` and `facts`
     /// are those the verdict came from.
     pub fn reason(&self, set: &PolicySet, facts: &Facts<'_>) -> String {
-        crate::explain::reason(self, set, facts)
+        crate::explain::reason(self, set, World::InForce, facts)
     }
 }

@@ -47,6 +47,7 @@ fn authenticator() -> Authenticator {
             timeout_ms: 5_000,
             broken: None,
         }],
+        dry_run: false,
         broken: None,
     })])
 }

@@ -42,6 +42,8 @@ pub enum Kind {
     Gateway,
     HTTPRoute,
     GRPCRoute,
+    TLSRoute,
+    TCPRoute,
     Namespace,
     Service,
     EndpointSlice,
@@ -58,11 +60,21 @@ pub enum Kind {
     #[serde(rename = "NetworkPolicy.networking.k8s.io")]
     KubeNetworkPolicy,
     GlobalNetworkPolicy,
+    StagedNetworkPolicy,
+    StagedGlobalNetworkPolicy,
     Tier,
     ConfigMap,
 }
 
 impl Kind {
+    /// Whether objects of the kind are never enforced, but tried.
+    pub fn is_staged(self) -> bool {
+        matches!(
+            self,
+            Kind::StagedNetworkPolicy | Kind::StagedGlobalNetworkPolicy
+        )
+    }
+
     /// The Kubernetes kind, as written in YAML; with its group where two groups have the same.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -70,6 +82,8 @@ impl Kind {
             Kind::Gateway => "Gateway",
             Kind::HTTPRoute => "HTTPRoute",
             Kind::GRPCRoute => "GRPCRoute",
+            Kind::TLSRoute => "TLSRoute",
+            Kind::TCPRoute => "TCPRoute",
             Kind::Namespace => "Namespace",
             Kind::Service => "Service",
             Kind::EndpointSlice => "EndpointSlice",
@@ -83,6 +97,8 @@ impl Kind {
             Kind::NetworkPolicy => "NetworkPolicy",
             Kind::KubeNetworkPolicy => "NetworkPolicy.networking.k8s.io",
             Kind::GlobalNetworkPolicy => "GlobalNetworkPolicy",
+            Kind::StagedNetworkPolicy => "StagedNetworkPolicy",
+            Kind::StagedGlobalNetworkPolicy => "StagedGlobalNetworkPolicy",
             Kind::Tier => "Tier",
             Kind::ConfigMap => "ConfigMap",
         }

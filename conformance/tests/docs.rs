@@ -162,7 +162,9 @@ fn every_lint_has_an_example_and_a_golden_case() {
 
 #[test]
 fn every_flag_and_variable_is_explained() {
-    let commands = ["demo", "run", "check", "explain", "request", "pki", "node"];
+    let commands = [
+        "demo", "run", "check", "explain", "diff", "request", "pki", "node",
+    ];
     let of_node = ["node status", "node connections", "node detach"];
     for command in commands.into_iter().chain(of_node) {
         let help = Command::new(workspace::cairn())
@@ -362,7 +364,7 @@ fn every_example_says_what_the_page_says() {
                     };
                     fs::write(file, block).unwrap();
                 }
-                "console" if ["check", "explain"].contains(&command_of(&block)) => {
+                "console" if ["check", "diff", "explain"].contains(&command_of(&block)) => {
                     examples += 1;
                     let (command, expected) = block.split_once('\n').unwrap();
                     let found = run(command, folder.path());

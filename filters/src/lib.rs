@@ -17,6 +17,7 @@ pub mod normalise;
 pub mod outcome;
 pub mod redirect;
 pub mod rewrite;
+mod trial;
 
 pub use chain::{Answer, Decision, Destination, Failure, PortChain, RequestView, ResponseChanges};
 pub use header_change::Headers;

@@ -7,6 +7,7 @@ pub mod client;
 pub mod client_stream;
 pub mod clock;
 pub mod demo;
+pub mod diff;
 pub mod drain;
 pub mod explain;
 pub mod external;

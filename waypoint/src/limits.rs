@@ -96,6 +96,13 @@ pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(3600);
 /// TCP (specs/istio-waypoint.md 2.5: server-first protocols).
 pub const SNIFF_TIMEOUT: Duration = Duration::from_millis(1000);
 
+/// Bytes of a TLS ClientHello that are read where a route depends on its server name; the largest in use,
+/// with post-quantum keys and tickets, have a few thousand. Beyond: as if it named no server.
+pub const CLIENT_HELLO_BYTES_MAX: usize = 32 * 1024;
+
+/// How long such a ClientHello may take. Beyond: as if it were none; what only TLS may reach is reset.
+pub const CLIENT_HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Idle time of a spliced TCP stream, as Istio's `tcp.idleTimeout`.
 pub const TCP_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 
@@ -146,6 +153,17 @@ pub const MIRROR_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Access log lines waiting for stdout. Beyond: dropped and counted.
 pub const ACCESS_LOG_QUEUE_LINES: usize = 16_384;
+
+/// Requests that `cairn diff` asks of both configurations: of its matrix unless `--requests` says
+/// otherwise, and different ones of an access log. Beyond: left out, and said.
+pub const DIFF_REQUESTS_MAX: usize = 100_000;
+
+/// Requests that `cairn diff` writes out or groups. Beyond: counted.
+pub const DIFF_CHANGES_MAX: usize = 10_000;
+
+/// Policies that one line of the access log names under `audit`, and as many under `dry_run`. Beyond:
+/// left out there, but counted by the metrics. A thousand policies may be tried at once.
+pub const POLICY_RECORDS_PER_LINE_MAX: usize = 32;
 
 /// Label sets of one metric. Beyond: counted into one series whose labels are `other`.
 pub const METRIC_SERIES_MAX: usize = 10_000;

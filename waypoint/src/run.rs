@@ -55,6 +55,8 @@ pub struct Settings {
     pub strict: bool,
     /// Keys of token issuers may come from loopback and link-local addresses, for labs.
     pub jwks_allow_local: bool,
+    /// A denial says why in its body.
+    pub explain_denials: bool,
     /// How long requests in flight may take to finish once the process is told to stop.
     pub drain: Duration,
     /// Sets the filter of the process's own log.
@@ -129,6 +131,7 @@ pub fn start(settings: Settings) -> anyhow::Result<Running> {
             drain: drain.clone(),
             identity: identity.clone(),
             jwks: in_force.jwks.clone(),
+            explain_denials: settings.explain_denials,
             acceptor: Acceptor::new(&identity, in_force.mesh.clone())?,
             listener,
             version: in_force.version.subscribe(),

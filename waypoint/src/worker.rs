@@ -37,6 +37,8 @@ pub struct Worker {
     pub jwks: Arc<Jwks>,
     /// Connections to authorization services.
     pub external: Clients,
+    /// A denial says why in its body.
+    pub explain_denials: bool,
     /// What is judged again when policy changes.
     pub open: Arc<Open>,
     engine: OnceLock<Engine>,
@@ -54,6 +56,8 @@ pub struct Parts {
     pub identity: Arc<IdentitySource>,
     /// Keys that verify tokens.
     pub jwks: Arc<Jwks>,
+    /// A denial says why in its body.
+    pub explain_denials: bool,
     /// TLS for clients.
     pub acceptor: Acceptor,
     /// The worker's own socket.
@@ -81,6 +85,7 @@ impl Worker {
             identity: parts.identity,
             jwks: parts.jwks,
             external: Clients::default(),
+            explain_denials: parts.explain_denials,
             open: Arc::default(),
             engine: OnceLock::new(),
         });

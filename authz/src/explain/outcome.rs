@@ -5,7 +5,7 @@ use cairn_config_schema::snapshot::Action;
 use serde::Serialize;
 
 use crate::network::NetworkExplanation;
-use crate::verdict::Shadow;
+use crate::trial::TrialOutcome;
 
 /// A verdict with everything that led to it. `Display` gives the text form, several lines.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -20,10 +20,12 @@ pub struct Explanation {
     pub reason: String,
     /// Only of a denial by default: the ALLOW rule that came closest.
     pub nearest_allow: Option<NearestAllow>,
-    /// Every policy that applies: broken ones, CUSTOM, DENY, ALLOW, then the dry-run ones.
+    /// Every policy that applies: broken ones, CUSTOM, DENY, ALLOW, AUDIT, then those that are tried.
     pub policies: Vec<PolicyOutcome>,
-    /// What the dry-run policies would have decided, by action.
-    pub shadow: Vec<ShadowOutcome>,
+    /// AUDIT policies with a rule that matches.
+    pub audit: Vec<AuditOutcome>,
+    /// What would have been decided with the policies that are tried. `None`: none is.
+    pub dry_run: Option<DryRunExplanation>,
     /// The network policies of the workload. `None`: none applies.
     pub network: Option<NetworkExplanation>,
 }
@@ -82,26 +84,31 @@ pub struct ClauseOutcome {
     pub words: String,
 }
 
-/// What the dry-run policies of one action would have decided, as in [`Shadow`].
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct ShadowOutcome {
-    /// The action these policies share.
-    pub action: Action,
-    /// The policy that matched, or is broken.
-    pub policy: Option<Origin>,
-    /// The rule that matched, from 0.
+/// An AUDIT policy with a rule that matches.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AuditOutcome {
+    /// The policy.
+    pub policy: Origin,
+    /// The first rule that matches, from 0. `None`: the policy as a whole is broken.
     pub rule: Option<usize>,
-    /// Whether it would have been allowed.
-    pub would: bool,
 }
 
-impl ShadowOutcome {
-    pub(super) fn of(shadow: &Shadow) -> Self {
-        Self {
-            action: shadow.action,
-            policy: shadow.policy.as_ref().map(|p| p.origin.clone()),
-            rule: shadow.rule,
-            would: shadow.would,
-        }
-    }
+/// What would have been decided if the policies that are tried were enforced.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct DryRunExplanation {
+    /// Whether it would pass.
+    pub allowed: bool,
+    /// Whether that is another answer than the one in force.
+    pub changes: bool,
+    /// The policy that would decide. `None`: by default.
+    pub policy: Option<Origin>,
+    /// Its rule, from 0 in its list.
+    pub rule: Option<usize>,
+    /// The reason in one clause.
+    pub reason: String,
+    /// What each policy that is tried says.
+    pub outcomes: Vec<TrialOutcome>,
+    /// The network policies of the workload as they would be. `None`: none of them is tried.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkExplanation>,
 }

@@ -4,7 +4,8 @@ use std::fmt;
 
 use cairn_config_schema::snapshot::Action;
 
-use super::outcome::{Explanation, NearestAllow, PolicyOutcome, RuleOutcome, ShadowOutcome};
+use super::outcome::{DryRunExplanation, Explanation, NearestAllow, PolicyOutcome, RuleOutcome};
+use crate::trial::TrialOutcome;
 
 impl fmt::Display for NearestAllow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -31,9 +32,11 @@ impl fmt::Display for Explanation {
         for policy in &self.policies {
             write_policy(f, policy)?;
         }
-        self.shadow.iter().try_for_each(|s| write_shadow(f, s))?;
-        match &self.network {
-            Some(network) => write!(f, "\n{network}"),
+        if let Some(network) = &self.network {
+            write!(f, "\n{network}")?;
+        }
+        match &self.dry_run {
+            Some(dry_run) => write!(f, "\n{dry_run}"),
             None => Ok(()),
         }
     }
@@ -69,14 +72,36 @@ fn write_rule(f: &mut fmt::Formatter<'_>, outcome: &RuleOutcome) -> fmt::Result 
     Ok(())
 }
 
-fn write_shadow(f: &mut fmt::Formatter<'_>, shadow: &ShadowOutcome) -> fmt::Result {
-    let action = action(shadow.action);
-    let would = if shadow.would { "allow" } else { "deny" };
-    write!(f, "\ndry run of {action}: would {would}")?;
-    match (&shadow.policy, shadow.rule) {
-        (Some(policy), Some(rule)) => write!(f, " by {policy} rule {rule}"),
-        (Some(policy), None) => write!(f, " by {policy}"),
-        (None, _) => f.write_str(", no rule matches"),
+impl fmt::Display for DryRunExplanation {
+    /// The answer there would be, then a line for each policy that is tried, then the network
+    /// policies as they would be; the last without a newline.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let would = if self.allowed { "allow" } else { "deny" };
+        let as_now = if self.changes { "" } else { ", as now" };
+        write!(f, "dry run: would {would}{as_now}")?;
+        if let Some(policy) = &self.policy {
+            write!(f, " by {policy}")?;
+        }
+        if let Some(rule) = self.rule {
+            write!(f, " rule {rule}")?;
+        }
+        write!(f, ": {}", self.reason)?;
+        for outcome in &self.outcomes {
+            write!(f, "\n  {outcome}")?;
+        }
+        match &self.network {
+            Some(network) => write!(f, "\n  as it would be, {network}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for TrialOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.rule {
+            Some(rule) => write!(f, "{} rule {rule}: {}", self.policy, self.would.as_str()),
+            None => write!(f, "{}: {}", self.policy, self.would.as_str()),
+        }
     }
 }
 
@@ -85,5 +110,6 @@ fn action(action: Action) -> &'static str {
         Action::Allow => "ALLOW",
         Action::Deny => "DENY",
         Action::Custom => "CUSTOM",
+        Action::Audit => "AUDIT",
     }
 }

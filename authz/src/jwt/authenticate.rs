@@ -35,6 +35,8 @@ pub struct Authenticator {
 struct Rule {
     rule: JwtRule,
     origin: Origin,
+    /// Its number in the object, from 0.
+    index: usize,
     /// Indices of its places.
     places: Vec<usize>,
     /// Keys that stand in the object. `None`: they are fetched, or can not be used.
@@ -59,6 +61,9 @@ pub struct Failure {
     pub status: Status,
     /// In words, for the log; no part of a token is in them.
     pub reason: String,
+    /// The object and its rule, from 0, that refused; no rule if the object as a whole is broken.
+    /// `None`: the token is for none of them.
+    pub rule: Option<(Origin, Option<usize>)>,
     /// Keys that might verify it if they were fetched again.
     pub refresh: Option<RemoteKeys>,
 }
@@ -109,18 +114,18 @@ impl Authenticator {
     /// honoured refuses.
     pub fn compile(authentications: &[Arc<RequestAuthentication>]) -> Self {
         let mut compiled = Self::default();
-        let mut rules: Vec<(&Origin, &JwtRule)> = Vec::new();
+        let mut rules: Vec<(&Origin, usize, &JwtRule)> = Vec::new();
         for authentication in authentications {
             if let Some(reason) = &authentication.broken {
                 let broken = || (authentication.origin.clone(), reason.clone());
                 compiled.broken.get_or_insert_with(broken);
             }
-            let of_this = authentication.rules.iter();
-            rules.extend(of_this.map(|rule| (&authentication.origin, rule)));
+            let of_this = authentication.rules.iter().enumerate();
+            rules.extend(of_this.map(|(index, rule)| (&authentication.origin, index, rule)));
         }
-        rules.sort_by(|a, b| (&a.1.issuer, &a.0.key).cmp(&(&b.1.issuer, &b.0.key)));
+        rules.sort_by(|a, b| (&a.2.issuer, &a.0.key).cmp(&(&b.2.issuer, &b.0.key)));
         let mut id = digest::Context::new(&digest::SHA256);
-        for (origin, rule) in rules {
+        for (origin, index, rule) in rules {
             id.update(format!("{rule:?}\n").as_bytes());
             let inline = match &rule.keys {
                 KeySource::Inline(text) => {
@@ -133,6 +138,7 @@ impl Authenticator {
             compiled.rules.push(Rule {
                 rule: rule.clone(),
                 origin: origin.clone(),
+                index,
                 places,
                 inline,
             });
@@ -175,6 +181,12 @@ impl Authenticator {
             KeySource::Remote(remote) => Some((remote, r.rule.timeout_ms)),
             KeySource::Inline(_) => None,
         })
+    }
+
+    /// The objects and their rules, from 0, by which the tokens of a request were verified.
+    pub fn rules_of<'a>(&'a self, login: &'a Login) -> impl Iterator<Item = (&'a Origin, usize)> {
+        let rules = login.verified.iter().filter_map(|v| self.rules.get(v.rule));
+        rules.map(|rule| (&rule.origin, rule.index))
     }
 
     /// Who the request is from. `now_s` is in seconds since 1970. Allocates nothing for a request
@@ -228,6 +240,7 @@ impl Authenticator {
         Err(Failure {
             status: Status::BadSignature,
             reason: format!("{origin} is not in force: {reason}"),
+            rule: Some((origin.clone(), None)),
             refresh: None,
         })
     }
@@ -347,6 +360,7 @@ impl Authenticator {
         Failure {
             status,
             reason,
+            rule: rule.map(|rule| (rule.origin.clone(), Some(rule.index))),
             refresh: None,
         }
     }

@@ -79,7 +79,7 @@ fn finding(
         Action::Allow => format!(
             "allow principals: [{principal}], and say at the waypoint who may do what (targetRefs)"
         ),
-        Action::Deny | Action::Custom => {
+        Action::Deny | Action::Custom | Action::Audit => {
             "say at the waypoint who may not (targetRefs in place of the selector)".to_owned()
         }
     };

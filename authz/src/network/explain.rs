@@ -43,7 +43,7 @@ pub struct NetworkPolicyOutcome {
     /// The policy.
     pub policy: Origin,
     /// Evaluated, never enforced.
-    pub staged: bool,
+    pub dry_run: bool,
     /// Whether what nothing allows is denied on account of it.
     pub default_deny: bool,
     /// Why it can not be evaluated and so denies everything.
@@ -79,12 +79,12 @@ impl fmt::Display for NetworkExplanation {
             self.destination, self.reason
         )?;
         for policy in &self.policies {
-            let staged = if policy.staged { " (staged)" } else { "" };
+            let tried = if policy.dry_run { " (dry run)" } else { "" };
             let default = match policy.default_deny {
                 true => "denies by default",
                 false => "only adds",
             };
-            write!(f, "\n{}{staged}: {default}", policy.policy)?;
+            write!(f, "\n{}{tried}: {default}", policy.policy)?;
             for rule in &policy.rules {
                 let matched = if rule.matched {
                     "matches"
@@ -240,7 +240,7 @@ impl Subject {
         let rules = policy.rules.iter();
         NetworkPolicyOutcome {
             policy: policy.origin.clone(),
-            staged: policy.staged,
+            dry_run: policy.standing.is_trial(),
             default_deny: policy.default_deny,
             broken: policy.broken.as_deref().map(str::to_owned),
             rules: rules.map(|r| self.rule_outcome(r, facts, source)).collect(),

@@ -7,6 +7,7 @@ mod explain;
 mod http;
 mod rule_list;
 mod source;
+mod trial;
 mod verdict;
 mod words;
 
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use cairn_config_schema::origin::ObjectKey;
 use cairn_config_schema::snapshot::{
     BackendTarget, ClusterKey, NetworkPolicies, NetworkPolicy, NetworkSubject, PortSet, Surface,
-    Workload,
+    Workload, World,
 };
 use rustc_hash::FxHashMap;
 
@@ -37,6 +38,8 @@ pub struct Network {
     /// By the address that was dialled.
     workloads: FxHashMap<IpAddr, Subject>,
     sources: Arc<FxHashMap<IpAddr, Arc<Workload>>>,
+    /// What would be, where something is tried.
+    trial: Option<Box<Network>>,
 }
 
 /// Workloads with the same policies on the same port.
@@ -49,21 +52,35 @@ struct Subject {
     broken: Option<Arc<NetworkPolicy>>,
     cilium: cilium::Rules,
     calico: Vec<calico::Tier>,
+    /// Policies that are tried, each by itself; only in what would be.
+    tried: Vec<trial::Tried>,
 }
 
 impl Network {
     /// The policies of a service port, `own`, and of the ports `routed` that its routes lead to.
     pub fn of_port<'a>(
         policies: &NetworkPolicies,
+        own: &'a ClusterKey,
+        routed: impl IntoIterator<Item = &'a ClusterKey> + Clone,
+    ) -> Self {
+        let of = |world| Self::of_port_in(world, policies, own, routed.clone());
+        let keys = std::iter::once(own).chain(routed.clone());
+        let subjects = keys.filter_map(|key| policies.clusters.get(key));
+        let subjects = subjects.flat_map(|subjects| subjects.iter());
+        of(World::InForce).with_trial(|| of(World::Trial), subjects)
+    }
+
+    fn of_port_in<'a>(
+        world: World,
+        policies: &NetworkPolicies,
         own: &ClusterKey,
         routed: impl IntoIterator<Item = &'a ClusterKey>,
     ) -> Self {
         let subjects = |key: &ClusterKey| -> Box<[Subject]> {
-            let subjects = policies.clusters.get(key);
+            let subjects = policies.clusters.get(key).into_iter();
+            let subjects = subjects.flat_map(|subjects| subjects.iter());
             subjects
-                .map_or(&[][..], |s| s)
-                .iter()
-                .map(Subject::compile)
+                .filter_map(|subject| Subject::compile(subject, world))
                 .collect()
         };
         let mut network = Self {
@@ -81,10 +98,15 @@ impl Network {
 
     /// The policies of the workloads that are served by their own addresses.
     pub fn of_workloads(policies: &NetworkPolicies) -> Self {
+        let of = |world| Self::of_workloads_in(world, policies);
+        of(World::InForce).with_trial(|| of(World::Trial), policies.workloads.values())
+    }
+
+    fn of_workloads_in(world: World, policies: &NetworkPolicies) -> Self {
         let workloads = policies.workloads.iter();
         Self {
             workloads: workloads
-                .map(|(ip, s)| (*ip, Subject::compile(s)))
+                .filter_map(|(ip, s)| Some((*ip, Subject::compile(s, world)?)))
                 .collect(),
             sources: policies.sources.clone(),
             ..Self::default()
@@ -96,6 +118,7 @@ impl Network {
         self.own.is_empty()
             && self.workloads.is_empty()
             && self.routed.iter().all(|(_, subjects)| subjects.is_empty())
+            && self.trial.is_none()
     }
 
     /// Decides a request or stream: all workloads it may go to must allow it. `None`: no policy
@@ -138,17 +161,39 @@ impl Network {
 }
 
 impl Subject {
-    fn compile(subject: &NetworkSubject) -> Self {
+    /// What applies in a world. `None`: nothing does.
+    fn compile(subject: &NetworkSubject, world: World) -> Option<Self> {
+        let unknown = match world {
+            World::InForce => &subject.unknown,
+            World::Trial => &subject.unknown_in_trial,
+        };
         let policies = subject.policies.iter();
-        let broken = policies.clone().find(|p| p.broken.is_some() && !p.staged);
+        let policies: Vec<_> = policies.filter(|p| p.standing.is_in(world)).collect();
+        let tried = match world {
+            World::InForce => Vec::new(),
+            World::Trial => trial::Tried::of(subject),
+        };
+        let applies = !policies.is_empty() || unknown.is_some() || !tried.is_empty();
+        applies.then(|| Self {
+            unknown: unknown.clone(),
+            tried,
+            ..Self::of(subject, &policies)
+        })
+    }
+
+    /// These policies of a subject.
+    fn of(subject: &NetworkSubject, policies: &[&Arc<NetworkPolicy>]) -> Self {
+        let policies = policies.iter().copied();
+        let broken = policies.clone().find(|p| p.broken.is_some());
         let of_cilium = policies.clone().filter(|p| p.surface == Surface::Cilium);
         Self {
             workload: subject.workload.clone(),
             port: subject.port,
-            unknown: subject.unknown.clone(),
+            unknown: None,
             broken: broken.cloned(),
             cilium: cilium::Rules::compile(of_cilium, subject.port),
             calico: calico::tiers(policies, subject.port),
+            tried: Vec::new(),
         }
     }
 

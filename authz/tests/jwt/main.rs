@@ -131,6 +131,7 @@ fn compile(rules: Vec<JwtRule>) -> Authenticator {
             key: ObjectKey::new("shop", "a"),
         },
         rules,
+        dry_run: false,
         broken: None,
     })])
 }

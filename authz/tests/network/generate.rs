@@ -9,7 +9,8 @@ use cairn_config_schema::origin::{Kind, ObjectKey, Origin};
 use cairn_config_schema::snapshot::{
     AuthenticationMode, Binding, CalicoHttp, CalicoPath, CiliumHttpRule, Criteria, Entity,
     HeaderExpectation, HttpRules, LabelExpression, Mismatch, NetworkAction, NetworkPolicy,
-    NetworkRule, NetworkTier, Pattern, Peer, PortSet, Sources, Surface, Workload, WorkloadType,
+    NetworkRule, NetworkTier, Pattern, Peer, PortSet, Sources, Standing, Surface, Workload,
+    WorkloadType,
 };
 use http::HeaderMap;
 use proptest::collection::vec;
@@ -245,7 +246,7 @@ pub fn policy(surface: Surface, default_deny: bool, rules: Vec<NetworkRule>) -> 
             key: ObjectKey::new("shop", "p"),
         },
         surface,
-        staged: false,
+        standing: Standing::InForce,
         default_deny,
         rules,
         broken: None,

@@ -7,6 +7,7 @@
     clippy::indexing_slicing
 )]
 
+mod dry_run;
 mod generate;
 mod oracle;
 mod properties;

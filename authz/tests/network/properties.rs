@@ -28,6 +28,7 @@ pub fn set(policies: &[NetworkPolicy], port: Option<u16>) -> PolicySet {
         port,
         policies: policies.iter().cloned().map(Arc::new).collect(),
         unknown: None,
+        unknown_in_trial: None,
     };
     let sources = worlds().into_iter();
     let sources = sources.map(|world| (world.address(), Arc::new(world.workload())));

@@ -237,7 +237,8 @@ ALLOW AuthorizationPolicy/shop/viewer: does not match
 DENY AuthorizationPolicy/shop/trial (dry run): matches
   rule 0: matches
     yes to[0].operation.methods: method POST is POST
-dry run of DENY: would deny by AuthorizationPolicy/shop/trial rule 0"
+dry run: would deny, as now by AuthorizationPolicy/shop/trial rule 0: method POST is POST
+  AuthorizationPolicy/shop/trial rule 0: deny"
     );
 }
 

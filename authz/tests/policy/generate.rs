@@ -12,7 +12,7 @@ use proptest::option::weighted;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::request::{Request, policy};
+use crate::request::{Request, policy, provider};
 
 const PRINCIPALS: &[&str] = &[
     "cluster.local/ns/shop/sa/web",
@@ -278,6 +278,7 @@ pub fn action() -> impl Strategy<Value = Action> {
         4 => Just(Action::Allow),
         3 => Just(Action::Deny),
         1 => Just(Action::Custom),
+        1 => Just(Action::Audit),
     ]
 }
 
@@ -307,14 +308,22 @@ fn named_policies(
         vec(rule(), 0..rules),
         prop::bool::weighted(0.25),
         prop::bool::weighted(broken),
+        select(&[None, Some("first"), Some("second")]),
     );
     vec(one, count).prop_map(|all| {
         let numbered = all.into_iter().enumerate();
-        let named = numbered.map(|(n, (action, rules, dry_run, broken))| Policy {
-            dry_run,
-            provider: None,
-            broken: broken.then(|| "broken policy".into()),
-            ..policy(&format!("p{n:02}"), action, rules)
+        let named = numbered.map(|(n, (action, rules, dry_run, broken, asked))| {
+            let base = policy(&format!("p{n:02}"), action, rules);
+            Policy {
+                // AUDIT is never tried: resolving sees to it.
+                dry_run: dry_run && action != Action::Audit,
+                provider: match asked {
+                    Some(name) if action == Action::Custom => Some(provider(name)),
+                    _ => base.provider.clone(),
+                },
+                broken: broken.then(|| "broken policy".into()),
+                ..base
+            }
         });
         named.collect()
     })

@@ -5,47 +5,82 @@
 use std::net::IpAddr;
 
 use cairn_config_schema::snapshot::{
-    Action, Condition, Operation, PathPattern, Policy, PolicyRule, RequestPrincipal, Source,
-    StringMatch, TemplateSegment, Values,
+    Action, Condition, Operation, PathPattern, Policy, PolicyRule, Provider, RequestPrincipal,
+    Source, StringMatch, TemplateSegment, Values,
 };
 use ipnet::IpNet;
 use regex::bytes::Regex;
 
 use crate::request::Request;
 
-/// "1. Any CUSTOM rule matches: call provider [none here: deny]. 4. Any DENY rule matches: deny.
+/// "1. Any CUSTOM rule matches: call provider [nobody was: deny]. 4. Any DENY rule matches: deny.
 /// 5. No ALLOW policy attached: allow. Else any ALLOW rule matches: allow; otherwise deny."
 pub fn allowed(policies: &[Policy], request: &Request) -> bool {
-    let enforced: Vec<&Policy> = policies.iter().filter(|p| !p.dry_run).collect();
+    decided(&in_force(policies), request, |_| true)
+}
+
+/// The same, when all providers were asked that can be, and allowed it.
+pub fn allowed_when_asked(policies: &[Policy], request: &Request) -> bool {
+    decided(&in_force(policies), request, |p| asked(p).is_none())
+}
+
+/// What would be if the dry-run policies were enforced, and their providers allowed it.
+pub fn would_allow(policies: &[Policy], request: &Request) -> bool {
+    decided(policies, request, |p| !p.dry_run || asked(p).is_none())
+}
+
+/// Providers to ask: of every CUSTOM policy that matches, unless it is denied whatever they say.
+pub fn questions(policies: &[Policy], request: &Request) -> Vec<String> {
+    let policies = in_force(policies);
+    let custom = policies.iter().filter(|p| p.action == Action::Custom);
+    let matching: Vec<&Policy> = custom.filter(|p| policy_matches(p, request)).collect();
+    let broken = policies.iter().any(|p| p.broken.is_some());
+    if broken || matching.iter().any(|p| asked(p).is_none()) {
+        return Vec::new();
+    }
+    let mut names: Vec<String> = Vec::new();
+    for name in matching.into_iter().filter_map(asked) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// The provider of a policy that can be asked.
+fn asked(policy: &Policy) -> Option<String> {
+    match &policy.provider {
+        Some(Provider::Ask(provider)) => Some(provider.name.to_string()),
+        Some(Provider::Unusable(_)) | None => None,
+    }
+}
+
+fn in_force(policies: &[Policy]) -> Vec<Policy> {
+    let mut policies = policies.to_vec();
+    policies.retain(|p| !p.dry_run && p.action != Action::Audit);
+    policies
+}
+
+fn decided(policies: &[Policy], request: &Request, custom: impl Fn(&Policy) -> bool) -> bool {
+    let decides = |p: &&Policy| p.action != Action::Audit;
+    let policies: Vec<&Policy> = policies.iter().filter(decides).collect();
     let of = |action| -> Vec<&Policy> {
-        let same = enforced.iter().filter(|p| p.action == action);
+        let same = policies.iter().filter(|p| p.action == action);
         same.copied().collect()
     };
     let matches = |action| of(action).iter().any(|p| policy_matches(p, request));
-    if enforced.iter().any(|p| p.broken.is_some()) {
+    if policies.iter().any(|p| p.broken.is_some()) {
         return false;
     }
-    if matches(Action::Custom) || matches(Action::Deny) {
+    let mut denying = of(Action::Custom).into_iter().filter(|p| custom(p));
+    if denying.any(|p| policy_matches(p, request)) || matches(Action::Deny) {
         return false;
     }
     of(Action::Allow).is_empty() || matches(Action::Allow)
 }
 
-/// What the dry-run policies of one action would decide among themselves; `None`: there are none.
-pub fn shadow(policies: &[Policy], action: Action, request: &Request) -> Option<bool> {
-    let of: Vec<&Policy> = policies
-        .iter()
-        .filter(|p| p.dry_run && p.action == action)
-        .collect();
-    if of.is_empty() {
-        return None;
-    }
-    let broken = of.iter().any(|p| p.broken.is_some());
-    let matched = of.iter().any(|p| policy_matches(p, request));
-    Some(!broken && matched == (action == Action::Allow))
-}
-
-fn policy_matches(policy: &Policy, request: &Request) -> bool {
+/// Whether any rule matches.
+pub fn policy_matches(policy: &Policy, request: &Request) -> bool {
     let mut rules = policy.rules.iter();
     rules.any(|r| rule_matches(r, policy.action, request))
 }

@@ -4,8 +4,8 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use cairn_authz::{Explanation, Verdict};
-use cairn_config_schema::snapshot::{Action, Policy};
+use cairn_authz::{Explanation, Verdict, Would};
+use cairn_config_schema::snapshot::{Action, Policy, Provider};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
@@ -25,7 +25,7 @@ fn assert_named_rightly(verdict: &Verdict, request: &Request) {
         return;
     };
     assert_eq!(verdict.allowed, policy.action == Action::Allow);
-    assert!(!policy.dry_run);
+    assert!(!policy.dry_run && policy.action != Action::Audit);
     assert!(oracle::rule_matches(
         &policy.rules[rule],
         policy.action,
@@ -33,13 +33,43 @@ fn assert_named_rightly(verdict: &Verdict, request: &Request) {
     ));
 }
 
-fn assert_shadow(verdict: &Verdict, policies: &[Policy], request: &Request) {
-    for action in [Action::Custom, Action::Deny, Action::Allow] {
-        let mut told = verdict.shadow.iter().filter(|s| s.action == action);
-        let would = told.next().map(|s| s.would);
-        assert_eq!(would, oracle::shadow(policies, action, request));
-        assert!(told.next().is_none());
+/// What would be is what the oracle says of all policies, and what each says is its own.
+fn assert_tried(verdict: &Verdict, policies: &[Policy], request: &Request) {
+    let tried: Vec<&Policy> = policies.iter().filter(|p| p.dry_run).collect();
+    let Some(run) = &verdict.dry_run else {
+        assert!(tried.is_empty());
+        return;
+    };
+    assert_eq!(run.allowed(), oracle::would_allow(policies, request));
+    assert_eq!(run.outcomes.len(), tried.len());
+    let by_default = !run.allowed() && run.origin().is_none();
+    for policy in tried {
+        let mut outcomes = run.outcomes.iter();
+        let told = outcomes.find(|o| o.policy == policy.origin).unwrap();
+        let matches = oracle::policy_matches(policy, request);
+        let expected = match policy.action {
+            _ if policy.broken.is_some() => Would::Deny,
+            Action::Allow if matches => Would::Allow,
+            Action::Allow if by_default => Would::Deny,
+            Action::Deny if matches => Would::Deny,
+            Action::Custom if matches => match policy.provider {
+                Some(Provider::Ask(_)) => Would::Ask,
+                _ => Would::Deny,
+            },
+            _ => Would::Nothing,
+        };
+        assert_eq!(told.would, expected, "{policy:?}");
+        assert_eq!(told.rule.is_some(), matches && policy.broken.is_none());
     }
+}
+
+/// Every AUDIT policy that matches is recorded, and no other.
+fn assert_audited(verdict: &Verdict, policies: &[Policy], request: &Request) {
+    let audit = policies.iter().filter(|p| p.action == Action::Audit);
+    let matching = audit.filter(|p| p.broken.is_some() || oracle::policy_matches(p, request));
+    let expected: Vec<_> = matching.map(|p| p.origin.clone()).collect();
+    let told = verdict.audit.iter().map(|a| a.policy.origin.clone());
+    assert_eq!(told.collect::<Vec<_>>(), expected);
 }
 
 /// Rule by rule, an explanation says what the oracle says, and its parts agree with each other.
@@ -126,7 +156,26 @@ fn decide_equals_the_oracle() {
             let verdict = set.decide(&request.facts());
             assert_eq!(verdict.allowed, oracle::allowed(policies, request));
             assert_named_rightly(&verdict, request);
-            assert_shadow(&verdict, policies, request);
+            assert_tried(&verdict, policies, request);
+            assert_audited(&verdict, policies, request);
+            seen(&verdict);
+        }
+    });
+}
+
+#[test]
+fn providers_are_asked_and_their_yes_counts_as_the_oracle_says() {
+    for_all(policies(), |policies, requests, seen| {
+        let set = set(policies);
+        for request in requests {
+            let facts = request.facts();
+            let asked = set.questions(&facts);
+            let names: Vec<String> = asked.iter().map(|q| q.provider.name.to_string()).collect();
+            assert_eq!(names, oracle::questions(policies, request));
+            let verdict = set.decide_settled(&facts);
+            let expected = oracle::allowed_when_asked(policies, request);
+            assert_eq!(verdict.allowed, expected);
+            assert_audited(&verdict, policies, request);
             seen(&verdict);
         }
     });

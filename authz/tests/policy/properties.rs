@@ -28,6 +28,19 @@ proptest! {
     }
 
     #[test]
+    fn policies_that_are_tried_or_only_record_change_no_verdict(
+        policies in policies(),
+        request in request(),
+    ) {
+        let decides = |p: &&Policy| !p.dry_run && p.action != Action::Audit;
+        let without: Vec<_> = policies.iter().filter(decides).cloned().collect();
+        let (with, without) = (decide(&policies, &request), decide(&without, &request));
+        prop_assert_eq!(with.allowed, without.allowed);
+        prop_assert_eq!(with.policy, without.policy);
+        prop_assert_eq!(with.rule, without.rule);
+    }
+
+    #[test]
     fn the_order_of_policies_changes_nothing(
         (one, other) in policies().prop_flat_map(|p| (Just(p.clone()), Just(p).prop_shuffle())),
         request in request(),

@@ -7,8 +7,8 @@ use cairn_authz::{Attestation, Facts, HttpFacts, PolicySet, Token, Verdict};
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::origin::{Kind, ObjectKey, Origin};
 use cairn_config_schema::snapshot::{
-    Action, Condition, Operation, PathPattern, PathTemplate, Policy, PolicyRule, Provider, Source,
-    StringMatch, Values,
+    Action, CheckProtocol, ClusterKey, Condition, ExternalProvider, HttpCheck, Operation,
+    PathPattern, PathTemplate, Policy, PolicyRule, Provider, Source, StringMatch, Values,
 };
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
@@ -118,6 +118,20 @@ pub fn policy(name: &str, action: Action, rules: Vec<PolicyRule>) -> Policy {
         rules,
         broken: None,
     }
+}
+
+/// A provider that can be asked.
+pub fn provider(name: &str) -> Provider {
+    Provider::Ask(Arc::new(ExternalProvider {
+        name: name.into(),
+        cluster: ClusterKey::new(ObjectKey::new("auth", name), 80),
+        timeout_ms: 600_000,
+        fail_open: false,
+        status_on_error: 403,
+        clear_route_cache: false,
+        body: None,
+        protocol: CheckProtocol::Http(HttpCheck::default()),
+    }))
 }
 
 pub fn set(policies: &[Policy]) -> PolicySet {

@@ -6,7 +6,7 @@ use cairn_authz::PolicySet;
 use cairn_config_schema::origin::{Kind, ObjectKey, Origin};
 use cairn_config_schema::snapshot::{
     CalicoHttp, CalicoPath, Criteria, HttpRules, LabelExpression, NetworkAction, NetworkPolicy,
-    NetworkTier, Sources, Surface,
+    NetworkTier, Sources, Standing, Surface,
 };
 
 use super::{By, RULES, network, rule};
@@ -42,7 +42,7 @@ fn set(by: By, policies: usize, action: NetworkAction, passes_by_default: bool) 
                 key: ObjectKey::new("bench", format!("policy-{p:04}")),
             },
             surface: Surface::Calico(tier.clone()),
-            staged: false,
+            standing: Standing::InForce,
             default_deny: true,
             rules: rules.collect(),
             broken: None,

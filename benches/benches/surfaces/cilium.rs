@@ -4,7 +4,7 @@ use cairn_authz::PolicySet;
 use cairn_config_schema::origin::{Kind, ObjectKey, Origin};
 use cairn_config_schema::snapshot::{
     CiliumHttpRule, HttpRules, LabelExpression, NetworkAction, NetworkPolicy, Pattern, Peer,
-    Sources, Surface,
+    Sources, Standing, Surface,
 };
 
 use super::{By, COMMON, RULES, network, rule};
@@ -50,7 +50,7 @@ fn policy(by: By, p: usize) -> NetworkPolicy {
             key: ObjectKey::new("bench", format!("{COMMON}-{p:04}")),
         },
         surface: Surface::Cilium,
-        staged: false,
+        standing: Standing::InForce,
         default_deny: true,
         rules: rules.collect(),
         broken: None,

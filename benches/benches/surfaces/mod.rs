@@ -165,6 +165,7 @@ fn network(policies: Vec<NetworkPolicy>) -> PolicySet {
         port: Some(PORT),
         policies: policies.into_iter().map(Arc::new).collect(),
         unknown: None,
+        unknown_in_trial: None,
     };
     let subjects = match subject.policies.is_empty() {
         true => BTreeMap::new(),

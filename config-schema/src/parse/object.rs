@@ -233,10 +233,12 @@ impl<'d> Reader<'d> {
                 let pod_ips = salvage::pod_ips_of_text(origin.kind, self.document.text);
                 self.parsed.items.push(Item::Broken(Arc::new(Broken {
                     pod_ips,
-                    origin,
                     location: finding.location.clone(),
                     reason: error.message.as_str().into(),
                     targets: None,
+                    // An annotation in a text that is no YAML is not to be trusted.
+                    dry_run: origin.kind.is_staged(),
+                    origin,
                 })));
             }
             None if header.kind.is_some() && is_harmless(&class, kind) => {}

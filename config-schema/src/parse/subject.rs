@@ -22,11 +22,13 @@ use crate::resources::authentication::RequestAuthenticationSpec;
 use crate::resources::calico::{CalicoPolicySpec, TierSpec};
 use crate::resources::cilium::CiliumPolicySpec;
 use crate::resources::destination_rule::DestinationRuleSpec;
-use crate::resources::gateway_api::{GatewayClassSpec, GatewaySpec, GrpcRouteSpec, HttpRouteSpec};
+use crate::resources::gateway_api::{
+    GatewayClassSpec, GatewaySpec, GrpcRouteSpec, HttpRouteSpec, TcpRouteSpec, TlsRouteSpec,
+};
 use crate::resources::istio::AuthorizationPolicySpec;
 use crate::resources::kube::NetworkPolicySpec;
 use crate::resources::virtual_service::VirtualServiceSpec;
-use crate::resources::{Broken, Clusterwide, Meta, Object, PathHasher, Place, Spec};
+use crate::resources::{Broken, Clusterwide, Meta, Object, PathHasher, Place, Spec, Staged};
 
 /// A copy of the object that `kubectl apply` leaves in it; as large as the object, and never read.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -56,6 +58,8 @@ pub(super) fn read(
         Kind::Gateway => subject.required::<GatewaySpec>(),
         Kind::HTTPRoute => subject.required::<HttpRouteSpec>(),
         Kind::GRPCRoute => subject.required::<GrpcRouteSpec>(),
+        Kind::TLSRoute => subject.required::<TlsRouteSpec>(),
+        Kind::TCPRoute => subject.required::<TcpRouteSpec>(),
         Kind::AuthorizationPolicy => subject.optional::<AuthorizationPolicySpec>(),
         Kind::CiliumNetworkPolicy => {
             let spec = subject.cilium();
@@ -75,6 +79,14 @@ pub(super) fn read(
         Kind::KubeNetworkPolicy => subject.required::<NetworkPolicySpec>(),
         Kind::GlobalNetworkPolicy => {
             let spec = subject.calico().map(Clusterwide);
+            subject.settle(spec)
+        }
+        Kind::StagedNetworkPolicy => {
+            let spec = subject.calico().map(Staged);
+            subject.settle(spec)
+        }
+        Kind::StagedGlobalNetworkPolicy => {
+            let spec = subject.calico().map(Clusterwide).map(Staged);
             subject.settle(spec)
         }
         Kind::Tier => subject.optional::<TierSpec>(),
@@ -232,6 +244,7 @@ impl Subject<'_> {
                 location: Some(location(self.file, self.node.at)),
                 targets: salvage::targets(self.origin.kind, self.node),
                 pod_ips: salvage::pod_ips(self.origin.kind, self.node),
+                dry_run: salvage::is_dry_run(self.origin.kind, self.node),
                 origin: self.origin,
                 reason: reason.unwrap_or_else(|| "it cannot be read".into()),
             })),

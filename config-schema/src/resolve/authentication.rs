@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::authentication_rules;
 use super::policy_targets::{Reach, Targets};
-use super::{Findings, unreadable};
+use super::{Findings, dry_run, unreadable};
 use crate::diagnostics::{Code, Diagnostic};
 use crate::origin::ObjectKey;
 use crate::resources::authentication::RequestAuthenticationSpec;
@@ -83,22 +83,30 @@ fn follow(object: &Written, targets: &Targets<'_>, findings: &mut Findings) -> A
             continue;
         };
         if target.section_name.is_some() || target.port.is_some() {
-            let finding = Diagnostic::error(Code::Unsupported, NO_SECTIONS)
-                .with_effect(format!("every HTTP request to {reach} is refused"))
-                .with_hint("target the whole Service or Gateway");
-            findings.push(object.mark(finding, &format!("{path}.sectionName")));
-            limited.push(reach);
+            limited.push((path, reach));
         } else {
             whole.push(reach);
         }
     }
     let mut attached = Vec::new();
-    if !limited.is_empty() {
-        attached.push((Arc::new(refuse_all(object, NO_SECTIONS)), limited));
-    }
     // One that reaches nothing here is another waypoint's to judge.
+    if whole.is_empty() && limited.is_empty() {
+        return attached;
+    }
+    let is_tried = dry_run::is_tried(&object.origin, &object.meta, &object.place, findings);
+    for (path, reach) in &limited {
+        let refused = format!("every HTTP request to {reach} is refused");
+        let finding = Diagnostic::error(Code::Unsupported, NO_SECTIONS)
+            .with_effect(dry_run::effect(is_tried, refused))
+            .with_hint("target the whole Service or Gateway");
+        findings.push(object.mark(finding, &format!("{path}.sectionName")));
+    }
+    if !limited.is_empty() {
+        let reaches = limited.into_iter().map(|(_, reach)| reach).collect();
+        attached.push((Arc::new(refuse_all(object, is_tried, NO_SECTIONS)), reaches));
+    }
     if !whole.is_empty() {
-        let read = read(object, &whole, findings);
+        let read = read(object, is_tried, &whole, findings);
         attached.push((Arc::new(read), whole));
     }
     attached
@@ -116,15 +124,23 @@ fn target_refs(spec: &RequestAuthenticationSpec) -> Vec<(String, &TargetRef)> {
 }
 
 /// Reads the object for these places.
-fn read(object: &Written, reaches: &[Reach], findings: &mut Findings) -> RequestAuthentication {
+fn read(
+    object: &Written,
+    is_tried: bool,
+    reaches: &[Reach],
+    findings: &mut Findings,
+) -> RequestAuthentication {
     let scope = scope(reaches);
     if object.spec.selector.is_some() {
         let reason = "a RequestAuthentication has either a selector or targetRefs";
         let finding = Diagnostic::error(Code::Conflict, reason)
-            .with_effect(format!("every HTTP request to {scope} is refused"))
+            .with_effect(dry_run::effect(
+                is_tried,
+                format!("every HTTP request to {scope} is refused"),
+            ))
             .with_hint("remove the selector");
         findings.push(object.mark(finding, "spec.selector"));
-        return refuse_all(object, reason);
+        return refuse_all(object, is_tried, reason);
     }
     let written = object.spec.jwt_rules.as_deref().unwrap_or_default();
     if written.is_empty() {
@@ -140,14 +156,16 @@ fn read(object: &Written, reaches: &[Reach], findings: &mut Findings) -> Request
     });
     RequestAuthentication {
         origin: object.origin.clone(),
+        dry_run: is_tried,
         rules: rules.collect(),
         broken: None,
     }
 }
 
-fn refuse_all(object: &Written, reason: &str) -> RequestAuthentication {
+fn refuse_all(object: &Written, is_tried: bool, reason: &str) -> RequestAuthentication {
     RequestAuthentication {
         origin: object.origin.clone(),
+        dry_run: is_tried,
         rules: Vec::new(),
         broken: Some(reason.into()),
     }
@@ -191,10 +209,14 @@ fn follow_broken(broken: &Broken, targets: &Targets<'_>, findings: &mut Findings
     };
     let effect = match reaches.as_slice() {
         [] => "this waypoint serves nothing that it is for".to_owned(),
-        reaches => format!("every HTTP request to {} is refused", scope(reaches)),
+        reaches => {
+            let refused = format!("every HTTP request to {} is refused", scope(reaches));
+            dry_run::effect(broken.dry_run, refused)
+        }
     };
     findings.push(unreadable(broken, effect));
-    vec![(Arc::new(refuse_all(&object, &broken.reason)), reaches)]
+    let read = refuse_all(&object, broken.dry_run, &broken.reason);
+    vec![(Arc::new(read), reaches)]
 }
 
 /// Where it applies, in words for findings.

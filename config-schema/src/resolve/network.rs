@@ -7,14 +7,13 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::Findings;
 use super::workloads::Pods;
-use super::{network_calico, network_cilium};
+use super::{Findings, dry_run, network_calico, network_cilium};
 use crate::diagnostics::{Code, Diagnostic};
 use crate::resources::{Loaded, Resources};
 use crate::snapshot::{
     Binding, ClusterKey, Endpoint, LabelExpression, LabelView, NetworkPolicies, NetworkPolicy,
-    NetworkSubject, PortSet, Truth, Workload,
+    NetworkSubject, PortSet, Truth, Workload, World,
 };
 
 /// A policy and what it selects.
@@ -67,6 +66,7 @@ pub(super) fn resolve(
             let same = |other: &NetworkSubject| {
                 other.port == subject.port
                     && other.unknown == subject.unknown
+                    && other.unknown_in_trial == subject.unknown_in_trial
                     && same_policies(&other.policies, &subject.policies)
             };
             if !subjects.iter().any(same) {
@@ -98,6 +98,8 @@ struct Selected {
     policies: Vec<Arc<NetworkPolicy>>,
     /// Why that is not known.
     unknown: Option<Arc<str>>,
+    /// Why it is not known of those that would be in force.
+    unknown_in_trial: Option<Arc<str>>,
 }
 
 impl Selected {
@@ -106,6 +108,7 @@ impl Selected {
         let mut selected = Self {
             policies: Vec::new(),
             unknown: None,
+            unknown_in_trial: None,
         };
         for selecting in policies {
             match selecting.selects(&view) {
@@ -114,19 +117,29 @@ impl Selected {
                     selected.policies.push(policy);
                 }
                 Truth::No => {}
-                Truth::Unknown => selected.unknown = Some(unknown(&selecting.policy)),
+                Truth::Unknown => {
+                    let policy = &selecting.policy;
+                    if policy.standing.is_in(World::InForce) {
+                        selected.unknown = Some(unknown(policy));
+                    }
+                    if policy.standing.is_in(World::Trial) {
+                        selected.unknown_in_trial = Some(unknown(policy));
+                    }
+                }
             }
         }
         selected
     }
 
     fn subject(&self, workload: &Workload, port: Option<u16>) -> Option<NetworkSubject> {
-        let there = !self.policies.is_empty() || self.unknown.is_some();
+        let unknown = self.unknown.is_some() || self.unknown_in_trial.is_some();
+        let there = !self.policies.is_empty() || unknown;
         there.then(|| NetworkSubject {
             workload: workload.key.clone(),
             port,
             policies: self.policies.clone(),
             unknown: self.unknown.clone(),
+            unknown_in_trial: self.unknown_in_trial.clone(),
         })
     }
 }
@@ -164,21 +177,29 @@ fn nameless(
         namespace_labels: namespace.next().map(|n| &n.meta.labels),
         ..LabelView::default()
     };
-    let may_select = policies.iter().find(|p| p.selects(&view) != Truth::No)?;
-    let reason = unknown(&may_select.policy);
+    let may_select = |world| {
+        let mut of_world = policies.iter().filter(|p| p.policy.standing.is_in(world));
+        let found = of_world.find(|p| p.selects(&view) != Truth::No)?;
+        Some(unknown(&found.policy))
+    };
+    let in_force = may_select(World::InForce);
+    let in_trial = may_select(World::Trial);
+    let reason = in_force.as_ref().or(in_trial.as_ref())?;
     let message = format!(
         "an endpoint of Service {} is no Pod of the configuration: {reason}",
         key.service
     );
+    let denied = format!("everything for {} is denied", key.service);
     let finding = Diagnostic::error(Code::NoEndpoints, message)
-        .with_effect(format!("everything for {} is denied", key.service))
+        .with_effect(dry_run::effect(in_force.is_none(), denied))
         .with_hint("network policies select workloads by their labels: have the Pods, too");
     findings.push(service.mark(finding, ""));
     Some(NetworkSubject {
         workload: key.service.clone(),
         port: None,
         policies: Vec::new(),
-        unknown: Some(reason),
+        unknown: in_force,
+        unknown_in_trial: in_trial,
     })
 }
 
@@ -223,9 +244,11 @@ fn tell_of_idle(policies: &[Selecting], network: &NetworkPolicies, findings: &mu
     let subjects: Vec<_> = subjects.chain(network.workloads.values()).collect();
     for selecting in policies {
         let origin = &selecting.policy.origin;
-        let selects = subjects
-            .iter()
-            .any(|s| s.unknown.is_some() || s.policies.iter().any(|p| p.origin == *origin));
+        let selects = subjects.iter().any(|s| {
+            s.unknown.is_some()
+                || s.unknown_in_trial.is_some()
+                || s.policies.iter().any(|p| p.origin == *origin)
+        });
         let policy = &selecting.policy;
         let speaks = policy.default_deny || !policy.rules.is_empty();
         // Of one that is broken an error was told.

@@ -1,17 +1,18 @@
-//! What a NetworkPolicy or GlobalNetworkPolicy of Calico says of ingress, and in which order
-//! (specs/policies.md 2.5). Its rules are read in `calico_rules`.
+//! What a NetworkPolicy or GlobalNetworkPolicy of Calico says of ingress, staged or not, and in which
+//! order (specs/policies.md 2.5). Its rules are read in `calico_rules`; what a staged one does to
+//! another in `calico_staged`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::network::Selecting;
-use super::network_cilium::Reading;
-use super::{Findings, calico_rules, unreadable};
+use super::network_cilium::{Reading, standing};
+use super::{Findings, calico_rules, calico_staged, dry_run, unreadable};
 use crate::diagnostics::{Code, Diagnostic};
-use crate::origin::Origin;
+use crate::origin::{ObjectKey, Origin};
 use crate::resources::calico::{CalicoPolicySpec, CalicoRule};
-use crate::resources::{Broken, Loaded, Place, Resources};
-use crate::snapshot::{LabelExpression, NetworkPolicy, NetworkTier, Surface};
+use crate::resources::{Broken, Loaded, Object, Resources};
+use crate::snapshot::{LabelExpression, NetworkPolicy, NetworkTier, Standing, Surface};
 
 const NAMESPACE_LABEL: &str = "projectcalico.org/namespace";
 const DEFAULT_TIER: &str = "default";
@@ -28,47 +29,17 @@ type Tiers = BTreeMap<String, Arc<NetworkTier>>;
 
 /// Reads every policy, in the order of tiers and of policies in a tier.
 pub(super) fn read_all(resources: &Resources, findings: &mut Findings) -> Vec<Selecting> {
-    let tiers = tiers(resources, findings);
-    let mut read: Vec<(Option<f64>, Selecting)> = Vec::new();
-    let mut one = |origin: &Origin, place: &Place, spec: &CalicoPolicySpec, f: &mut Findings| {
-        let mut reading = Reading {
-            origin,
-            place,
-            broken: None,
-            findings: f,
-        };
-        read.extend(policy(spec, &tiers, &mut reading).map(|s| (spec.order, s)));
+    let mut reader = Reader {
+        tiers: tiers(resources, findings),
+        read: Vec::new(),
+        findings,
     };
-    let mut broken: Vec<&Broken> = Vec::new();
-    for loaded in resources.calico_policies.values() {
-        match loaded {
-            Loaded::Good(o) | Loaded::KeptLastGood(o) => {
-                one(&o.origin, &o.place, &o.spec, findings);
-            }
-            Loaded::Broken(unread) => broken.push(unread),
-        }
-    }
-    for loaded in resources.calico_global_policies.values() {
-        match loaded {
-            Loaded::Good(o) | Loaded::KeptLastGood(o) => {
-                one(&o.origin, &o.place, &o.spec.0, findings);
-            }
-            Loaded::Broken(unread) => broken.push(unread),
-        }
-    }
-    for broken in broken {
-        let namespace = &broken.origin.key.namespace;
-        let what = match &**namespace {
-            "" => "every workload".to_owned(),
-            namespace => format!("workloads of {namespace}"),
-        };
-        findings.push(unreadable(
-            broken,
-            format!("everything for {what} is denied"),
-        ));
-        let policy = deny_all(&broken.origin, broken.reason.clone());
-        read.push((None, selecting(policy, in_namespace(namespace))));
-    }
+    reader.kind(&resources.calico_policies, |spec| spec);
+    reader.kind(&resources.calico_global_policies, |spec| &spec.0);
+    reader.kind(&resources.calico_staged_policies, |spec| &spec.0);
+    reader.kind(&resources.calico_staged_global_policies, |spec| &spec.0.0);
+    let mut read = reader.read;
+    calico_staged::supersede(resources, &mut read, findings);
     read.sort_by(|(a_order, a), (b_order, b)| {
         let tier = |s: &Selecting| match &s.policy.surface {
             Surface::Calico(tier) => (tier.order.unwrap_or(f64::INFINITY), tier.name.clone()),
@@ -83,6 +54,61 @@ pub(super) fn read_all(resources: &Resources, findings: &mut Findings) -> Vec<Se
             .then_with(|| a.policy.origin.key.cmp(&b.policy.origin.key))
     });
     read.into_iter().map(|(_, selecting)| selecting).collect()
+}
+
+/// Reads policies kind by kind.
+struct Reader<'a> {
+    tiers: Tiers,
+    /// With their orders.
+    read: Vec<(Option<f64>, Selecting)>,
+    findings: &'a mut Findings,
+}
+
+impl Reader<'_> {
+    fn kind<T>(
+        &mut self,
+        objects: &BTreeMap<ObjectKey, Loaded<T>>,
+        spec: impl Fn(&T) -> &CalicoPolicySpec,
+    ) {
+        for loaded in objects.values() {
+            match loaded {
+                Loaded::Good(o) | Loaded::KeptLastGood(o) => self.object(o, spec(&o.spec)),
+                Loaded::Broken(broken) => self.broken(broken),
+            }
+        }
+    }
+
+    fn object<T>(&mut self, object: &Object<T>, spec: &CalicoPolicySpec) {
+        let (origin, place) = (&object.origin, &object.place);
+        let is_tried = dry_run::is_tried(origin, &object.meta, place, self.findings);
+        let mut reading = Reading {
+            origin,
+            place,
+            is_tried,
+            broken: None,
+            findings: self.findings,
+        };
+        let policy = match calico_staged::is_to_be_read(spec, &mut reading) {
+            true => policy(spec, &self.tiers, &mut reading),
+            false => None,
+        };
+        self.read.extend(policy.map(|policy| (spec.order, policy)));
+    }
+
+    fn broken(&mut self, broken: &Broken) {
+        let namespace = &broken.origin.key.namespace;
+        let what = match &**namespace {
+            "" => "every workload".to_owned(),
+            namespace => format!("workloads of {namespace}"),
+        };
+        let denied = format!("everything for {what} is denied");
+        let effect = dry_run::effect(broken.dry_run, denied);
+        self.findings.push(unreadable(broken, effect));
+        let standing = standing(broken.dry_run);
+        let policy = deny_all(&broken.origin, standing, broken.reason.clone());
+        let selecting = selecting(policy, in_namespace(namespace));
+        self.read.push((None, selecting));
+    }
 }
 
 fn built_in(name: &str) -> Option<NetworkTier> {
@@ -145,7 +171,7 @@ pub(super) fn in_namespace(namespace: &Arc<str>) -> LabelExpression {
     }
 }
 
-fn deny_all(origin: &Origin, reason: Arc<str>) -> NetworkPolicy {
+fn deny_all(origin: &Origin, standing: Standing, reason: Arc<str>) -> NetworkPolicy {
     NetworkPolicy {
         origin: origin.clone(),
         surface: Surface::Calico(Arc::new(NetworkTier {
@@ -153,7 +179,7 @@ fn deny_all(origin: &Origin, reason: Arc<str>) -> NetworkPolicy {
             order: None,
             passes_by_default: false,
         })),
-        staged: false,
+        standing,
         default_deny: true,
         rules: Vec::new(),
         broken: Some(reason),
@@ -213,12 +239,15 @@ fn policy(spec: &CalicoPolicySpec, tiers: &Tiers, reading: &mut Reading<'_>) -> 
         (None, Some(tier)) => NetworkPolicy {
             origin: reading.origin.clone(),
             surface: Surface::Calico(tier.clone()),
-            staged: false,
+            standing: standing(reading.is_tried),
             default_deny: !tier.passes_by_default,
             rules,
             broken: None,
         },
-        (reason, _) => deny_all(reading.origin, reason.unwrap_or_default()),
+        (reason, _) => {
+            let standing = standing(reading.is_tried);
+            deny_all(reading.origin, standing, reason.unwrap_or_default())
+        }
     };
     let selector =
         LabelExpression::All(vec![own, selector.unwrap_or(LabelExpression::everything())]);

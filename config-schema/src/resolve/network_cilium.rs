@@ -5,16 +5,16 @@
 use std::sync::Arc;
 
 use super::network::Selecting;
-use super::{Findings, cilium_http, cilium_peers, cilium_ports, unreadable};
+use super::{Findings, cilium_http, cilium_peers, cilium_ports, dry_run, unreadable};
 use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::origin::Origin;
 use crate::resources::cilium::{
     CiliumPolicySpec, CiliumRule, IngressRule, L7Rules, PortProtocol, PortRule,
 };
-use crate::resources::{Broken, Loaded, Place, Resources};
+use crate::resources::{Broken, Loaded, Object, Place, Resources};
 use crate::snapshot::{
     AuthenticationMode, HttpRules, LabelExpression, NetworkAction, NetworkPolicy, NetworkRule,
-    Sources, Surface,
+    Sources, Standing, Surface,
 };
 
 const NAMESPACE_LABEL: &str = "io.kubernetes.pod.namespace";
@@ -25,7 +25,7 @@ pub(super) fn read_all(resources: &Resources, findings: &mut Findings) -> Vec<Se
     for loaded in resources.cilium_policies.values() {
         match loaded {
             Loaded::Good(o) | Loaded::KeptLastGood(o) => {
-                policy(&o.origin, &o.place, &o.spec, &mut read, findings);
+                policy(o, &o.spec, &mut read, findings);
             }
             Loaded::Broken(broken) => read.push(deny_all(broken, findings)),
         }
@@ -33,7 +33,7 @@ pub(super) fn read_all(resources: &Resources, findings: &mut Findings) -> Vec<Se
     for loaded in resources.cilium_clusterwide_policies.values() {
         match loaded {
             Loaded::Good(o) | Loaded::KeptLastGood(o) => {
-                policy(&o.origin, &o.place, &o.spec.0, &mut read, findings);
+                policy(o, &o.spec.0, &mut read, findings);
             }
             Loaded::Broken(broken) => read.push(deny_all(broken, findings)),
         }
@@ -45,12 +45,13 @@ pub(super) fn read_all(resources: &Resources, findings: &mut Findings) -> Vec<Se
 fn deny_all(broken: &Broken, findings: &mut Findings) -> Selecting {
     let namespace = &broken.origin.key.namespace;
     let scope = scope(namespace);
-    findings.push(unreadable(
-        broken,
-        format!("everything for {scope} is denied"),
-    ));
+    let denied = format!("everything for {scope} is denied");
+    let effect = dry_run::effect(broken.dry_run, denied);
+    findings.push(unreadable(broken, effect));
+    let standing = standing(broken.dry_run);
+    let policy = broken_policy(&broken.origin, standing, broken.reason.clone());
     Selecting {
-        policy: Arc::new(broken_policy(&broken.origin, broken.reason.clone())),
+        policy: Arc::new(policy),
         selector: in_namespace(namespace),
         namespace_selector: LabelExpression::everything(),
     }
@@ -63,11 +64,19 @@ fn scope(namespace: &str) -> String {
     }
 }
 
-fn broken_policy(origin: &Origin, reason: Arc<str>) -> NetworkPolicy {
+/// How a policy stands that is only tried, or not.
+pub(super) fn standing(is_tried: bool) -> Standing {
+    match is_tried {
+        true => Standing::Tried,
+        false => Standing::InForce,
+    }
+}
+
+fn broken_policy(origin: &Origin, standing: Standing, reason: Arc<str>) -> NetworkPolicy {
     NetworkPolicy {
         origin: origin.clone(),
         surface: Surface::Cilium,
-        staged: false,
+        standing,
         default_deny: true,
         rules: Vec::new(),
         broken: Some(reason),
@@ -88,6 +97,8 @@ pub(super) struct Reading<'a> {
     pub origin: &'a Origin,
     /// Where its parts stand.
     pub place: &'a Place,
+    /// Whether it is only tried.
+    pub is_tried: bool,
     /// The first error, for which the policy denies what it selects.
     pub broken: Option<Arc<str>>,
     /// What there is to say.
@@ -103,8 +114,9 @@ impl Reading<'_> {
     /// An error: the policy is broken.
     pub fn refuse(&mut self, path: &str, message: impl Into<String>, hint: &str) {
         let message = message.into();
+        let denied = "everything that the policy selects is denied".to_owned();
         let finding = Diagnostic::error(Code::BadValue, message.clone())
-            .with_effect("everything that the policy selects is denied")
+            .with_effect(dry_run::effect(self.is_tried, denied))
             .with_hint(hint);
         self.say(finding, path);
         self.broken.get_or_insert(message.into());
@@ -128,17 +140,19 @@ impl Reading<'_> {
     }
 }
 
-fn policy(
-    origin: &Origin,
-    place: &Place,
+fn policy<T>(
+    object: &Object<T>,
     spec: &CiliumPolicySpec,
     read: &mut Vec<Selecting>,
     findings: &mut Findings,
 ) {
+    let (origin, place) = (&object.origin, &object.place);
+    let is_tried = dry_run::is_tried(origin, &object.meta, place, findings);
     for (path, rule) in &spec.rules {
         let mut reading = Reading {
             origin,
             place,
+            is_tried,
             broken: None,
             findings: &mut *findings,
         };
@@ -178,11 +192,11 @@ fn selecting(rule: &CiliumRule, path: &str, reading: &mut Reading<'_>) -> Option
     let ingress = !is_empty(&rule.ingress) || !is_empty(&rule.ingress_deny);
     let asked = rule.enable_default_deny.as_ref().and_then(|d| d.ingress);
     let policy = match reading.broken.take() {
-        Some(reason) => broken_policy(reading.origin, reason),
+        Some(reason) => broken_policy(reading.origin, standing(reading.is_tried), reason),
         None => NetworkPolicy {
             origin: reading.origin.clone(),
             surface: Surface::Cilium,
-            staged: false,
+            standing: standing(reading.is_tried),
             default_deny: asked.unwrap_or(ingress),
             rules,
             broken: None,

@@ -8,14 +8,12 @@ use super::policy_rules::{self, Reading, Terms};
 use super::policy_targets::{Reach, Targets};
 use super::providers::Providers;
 use super::trust_domains::TrustDomains;
-use super::{Findings, unreadable};
+use super::{Findings, dry_run, unreadable};
 use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::origin::ObjectKey;
 use crate::resources::istio::{AuthorizationPolicySpec, Rule};
 use crate::resources::{Broken, Loaded, Object, Place, Resources, TargetRef};
 use crate::snapshot::{Action, Binding, Mesh, Policy, PolicyRule, Provider, Service, Waypoint};
-
-const DRY_RUN: &str = "istio.io/dry-run";
 
 type Services = BTreeMap<ObjectKey, Service>;
 
@@ -107,31 +105,36 @@ fn attached(
         // sectionName names a part of the target that Cairn can not tell apart, so that what the
         // policy says for the part is unknown for the whole.
         if target.section_name.is_some() || target.port.is_some() {
-            let finding = Diagnostic::error(
-                Code::Unsupported,
-                "sectionName is not supported for an AuthorizationPolicy",
-            )
-            .with_effect(format!("everything for {reach} is denied"))
-            .with_hint("write ports in the rules instead");
-            findings.push(object.mark(finding, &format!("{path}.sectionName")));
-            limited.push(reach);
+            limited.push((path, reach));
         } else {
             whole.push(reach);
         }
     }
     let mut attached = Vec::new();
-    if !limited.is_empty() {
-        let reason = "sectionName is not supported for an AuthorizationPolicy";
-        attached.push((Arc::new(deny_all(object, reason)), limited));
-    }
     // One that reaches nothing here is another waypoint's to judge.
-    if !whole.is_empty()
-        && let Some(policy) = compile(object, &whole, terms, providers, findings)
-    {
+    if whole.is_empty() && limited.is_empty() {
+        return attached;
+    }
+    let is_tried = is_tried(object, findings);
+    for (path, reach) in &limited {
+        let finding = Diagnostic::error(Code::Unsupported, NO_SECTIONS)
+            .with_effect(broken_effect(object, is_tried, &reach.to_string()))
+            .with_hint("write ports in the rules instead");
+        findings.push(object.mark(finding, &format!("{path}.sectionName")));
+    }
+    if !limited.is_empty() {
+        let reaches = limited.into_iter().map(|(_, reach)| reach).collect();
+        let policy = broken_policy(object, is_tried, NO_SECTIONS);
+        attached.push((Arc::new(policy), reaches));
+    }
+    if !whole.is_empty() {
+        let policy = compile(object, is_tried, &whole, terms, providers, findings);
         attached.push((Arc::new(policy), whole));
     }
     attached
 }
+
+const NO_SECTIONS: &str = "sectionName is not supported for an AuthorizationPolicy";
 
 /// `targetRefs` and the deprecated `targetRef`, each with its path.
 fn target_refs(spec: &AuthorizationPolicySpec) -> Vec<(String, &TargetRef)> {
@@ -142,22 +145,23 @@ fn target_refs(spec: &AuthorizationPolicySpec) -> Vec<(String, &TargetRef)> {
         .collect()
 }
 
-/// Reads the policy for these places. `None`: it is not enforced anywhere.
+/// Reads the policy for these places.
 fn compile(
     object: &Object<AuthorizationPolicySpec>,
+    is_tried: bool,
     reaches: &[Reach],
     terms: &Terms<'_>,
     providers: &Providers,
     findings: &mut Findings,
-) -> Option<Policy> {
+) -> Policy {
     let spec = &object.spec;
     let scope = scope(reaches);
     let mut refuse = |code, path: &str, reason: String, hint: &str| {
         let finding = Diagnostic::error(code, reason.clone())
-            .with_effect(format!("everything for {scope} is denied"))
+            .with_effect(broken_effect(object, is_tried, &scope))
             .with_hint(hint);
         findings.push(object.mark(finding, path));
-        Some(deny_all(object, &reason))
+        broken_policy(object, is_tried, &reason)
     };
     if spec.selector.is_some() {
         let reason = "a policy has either a selector or targetRefs".to_owned();
@@ -168,39 +172,49 @@ fn compile(
             "remove the selector",
         );
     }
-    let action = match spec.action.as_deref() {
-        None | Some("ALLOW") => Action::Allow,
-        Some("DENY") => Action::Deny,
-        Some("CUSTOM") => Action::Custom,
-        Some("AUDIT") => {
-            let finding = Diagnostic::warning(Code::Unsupported, "AUDIT is not supported yet")
-                .with_effect("nothing is recorded; the policy allows and denies nothing");
-            findings.push(object.mark(finding, "spec.action"));
-            return None;
-        }
-        Some(unknown) => {
-            let reason = format!("unknown action '{unknown}'");
-            return refuse(
-                Code::BadValue,
-                "spec.action",
-                reason,
-                "ALLOW, DENY or CUSTOM",
-            );
-        }
+    let Some(action) = action(spec) else {
+        let reason = format!(
+            "unknown action '{}'",
+            spec.action.as_deref().unwrap_or_default()
+        );
+        let hint = "ALLOW, DENY, CUSTOM or AUDIT";
+        return refuse(Code::BadValue, "spec.action", reason, hint);
     };
     tell_of_action(object, action, findings);
     let provider =
-        (action == Action::Custom).then(|| provider(object, &scope, providers, findings));
-    let dry_run = dry_run(object, findings);
-    let rules = rules(object, action, dry_run, &scope, terms, findings);
-    Some(Policy {
+        (action == Action::Custom).then(|| provider(object, is_tried, &scope, providers, findings));
+    let rules = rules(object, action, is_tried, &scope, terms, findings);
+    Policy {
         origin: object.origin.clone(),
         action,
-        dry_run,
+        dry_run: is_tried,
         provider,
         rules,
         broken: None,
+    }
+}
+
+fn action(spec: &AuthorizationPolicySpec) -> Option<Action> {
+    Some(match spec.action.as_deref() {
+        None | Some("ALLOW") => Action::Allow,
+        Some("DENY") => Action::Deny,
+        Some("CUSTOM") => Action::Custom,
+        Some("AUDIT") => Action::Audit,
+        Some(_) => return None,
     })
+}
+
+/// Whether the policy is only tried. One that only records is the same either way.
+fn is_tried(object: &Object<AuthorizationPolicySpec>, findings: &mut Findings) -> bool {
+    let is_tried = dry_run::is_tried(&object.origin, &object.meta, &object.place, findings);
+    if is_tried && action(&object.spec) == Some(Action::Audit) {
+        let message = "AUDIT changes no answer, so that there is nothing to try";
+        let finding = Diagnostic::new(Severity::Info, Code::BadValue, message)
+            .with_effect("what it matches is recorded as without the annotation");
+        findings.push(object.mark(finding, "metadata.annotations"));
+        return false;
+    }
+    is_tried
 }
 
 /// What is to be said of an action, whatever the rules.
@@ -217,8 +231,10 @@ fn tell_of_action(
         .with_effect("it is asked nothing");
         findings.push(object.mark(finding, "spec.provider"));
     }
-    if action == Action::Deny {
-        warn_of_no_rules(object, findings);
+    match action {
+        Action::Deny => warn_of_no_rules(object, "DENY", "it denies nothing", findings),
+        Action::Audit => warn_of_no_rules(object, "AUDIT", "it records nothing", findings),
+        Action::Allow | Action::Custom => {}
     }
 }
 
@@ -226,6 +242,7 @@ fn tell_of_action(
 /// Istio (specs/istio-waypoint.md 4.8).
 fn provider(
     object: &Object<AuthorizationPolicySpec>,
+    is_tried: bool,
     scope: &str,
     providers: &Providers,
     findings: &mut Findings,
@@ -244,8 +261,9 @@ fn provider(
             names => format!("the mesh configuration has: {}", names.join(", ")),
         };
         let finding = Diagnostic::error(Code::BackendNotFound, &**reason)
-            .with_effect(format!(
-                "requests to {scope} that its rules match are denied"
+            .with_effect(dry_run::effect(
+                is_tried,
+                format!("requests to {scope} that its rules match are denied"),
             ))
             .with_hint(format!(
                 "define it in extensionProviders of the ConfigMap istio; {known}"
@@ -255,12 +273,17 @@ fn provider(
     named
 }
 
-/// As in Istio, a DENY policy without rules matches nothing (specs/istio-waypoint.md 4.8).
-fn warn_of_no_rules(object: &Object<AuthorizationPolicySpec>, findings: &mut Findings) {
+/// As in Istio, such a policy without rules matches nothing (specs/istio-waypoint.md 4.8).
+fn warn_of_no_rules(
+    object: &Object<AuthorizationPolicySpec>,
+    action: &str,
+    effect: &str,
+    findings: &mut Findings,
+) {
     if object.spec.rules.as_ref().is_none_or(Vec::is_empty) {
-        let message = "a DENY policy without rules matches nothing";
+        let message = format!("a policy with action {action} and without rules matches nothing");
         let finding = Diagnostic::warning(Code::MissingField, message)
-            .with_effect("it denies nothing")
+            .with_effect(effect)
             .with_hint("a rule that matches everything is written rules: [{}]");
         findings.push(object.mark(finding, "spec.rules"));
     }
@@ -298,31 +321,28 @@ fn rules(
     rules
 }
 
-fn dry_run(object: &Object<AuthorizationPolicySpec>, findings: &mut Findings) -> bool {
-    match object.meta.annotations.get(DRY_RUN).map(|value| &**value) {
-        Some("true") => true,
-        None | Some("false") => false,
-        Some(other) => {
-            let finding = Diagnostic::warning(
-                Code::BadValue,
-                format!("annotation {DRY_RUN} is '{other}', neither \"true\" nor \"false\""),
-            )
-            .with_effect("the policy is enforced");
-            findings.push(object.mark(finding, "metadata.annotations[istio.io/dry-run]"));
-            false
-        }
-    }
-}
-
-/// A policy that could not be understood: it denies everything in its scope, dry-run or not.
-fn deny_all(object: &Object<AuthorizationPolicySpec>, reason: &str) -> Policy {
+/// A policy that could not be understood: it denies everything in its scope, or would if it is only
+/// tried. One that is known to do nothing but record records everything.
+fn broken_policy(object: &Object<AuthorizationPolicySpec>, is_tried: bool, reason: &str) -> Policy {
+    let action = match action(&object.spec) {
+        Some(Action::Audit) => Action::Audit,
+        _ => Action::Deny,
+    };
     Policy {
         origin: object.origin.clone(),
-        action: Action::Deny,
-        dry_run: false,
+        action,
+        dry_run: is_tried,
         provider: None,
         rules: Vec::new(),
         broken: Some(reason.into()),
+    }
+}
+
+/// What becomes of a scope by a policy that could not be understood.
+fn broken_effect(object: &Object<AuthorizationPolicySpec>, is_tried: bool, scope: &str) -> String {
+    match action(&object.spec) {
+        Some(Action::Audit) => format!("everything for {scope} is recorded"),
+        _ => dry_run::effect(is_tried, format!("everything for {scope} is denied")),
     }
 }
 
@@ -362,8 +382,8 @@ fn not_for_waypoint(object: &Object<AuthorizationPolicySpec>) -> Diagnostic {
     object.mark(finding, path)
 }
 
-/// A policy that can not be read denies everything in its scope. Its action and its dry-run
-/// annotation are unknown, so that it is enforced.
+/// A policy that can not be read denies everything in its scope, whatever its action was. If its
+/// annotation could be read all the same it is tried only.
 fn attached_broken(broken: &Broken, targets: &Targets<'_>, findings: &mut Findings) -> Attached {
     let object = Object {
         origin: broken.origin.clone(),
@@ -385,10 +405,14 @@ fn attached_broken(broken: &Broken, targets: &Targets<'_>, findings: &mut Findin
     };
     let effect = match reaches.as_slice() {
         [] => "this waypoint serves nothing that it is for".to_owned(),
-        reaches => format!("everything for {} is denied", scope(reaches)),
+        reaches => {
+            let denied = format!("everything for {} is denied", scope(reaches));
+            dry_run::effect(broken.dry_run, denied)
+        }
     };
     findings.push(unreadable(broken, effect));
-    vec![(Arc::new(deny_all(&object, &broken.reason)), reaches)]
+    let policy = broken_policy(&object, broken.dry_run, &broken.reason);
+    vec![(Arc::new(policy), reaches)]
 }
 
 /// Where a policy applies, in words for findings.

@@ -66,6 +66,7 @@ impl Reading<'_> {
                 format!("the dry run for {scope} reports a rule that can not be evaluated")
             }
             (Action::Allow, _) => format!("this rule allows nothing to {scope}"),
+            (Action::Audit, _) => format!("this rule records everything for {scope}"),
             (Action::Deny | Action::Custom, _) => {
                 format!("this rule denies every request and connection to {scope}")
             }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{
-    Clusterwide, Loaded, Object, Resources, authentication, calico, cilium, destination_rule,
-    gateway_api, istio, kube, virtual_service,
+    Clusterwide, Loaded, Object, Resources, Staged, authentication, calico, cilium,
+    destination_rule, gateway_api, istio, kube, virtual_service,
 };
 use crate::origin::{ObjectKey, Origin};
 
@@ -31,6 +31,16 @@ macro_rules! kinds {
             /// Kind, namespace and name.
             pub fn origin(&self) -> &Origin {
                 match self { $(Self::$kind(object) => &object.origin,)* }
+            }
+
+            /// Whether it is a policy that is only to be tried.
+            pub fn is_dry_run(&self) -> bool {
+                match self {
+                    $(Self::$kind(object) => {
+                        super::dry_run::asked(object.origin.kind, &object.meta)
+                            == super::dry_run::Asked::Yes
+                    })*
+                }
             }
 
             /// Where the object stands.
@@ -113,6 +123,8 @@ kinds! {
     Gateway: gateway_api::GatewaySpec => gateways,
     HTTPRoute: gateway_api::HttpRouteSpec => http_routes,
     GRPCRoute: gateway_api::GrpcRouteSpec => grpc_routes,
+    TLSRoute: gateway_api::TlsRouteSpec => tls_routes,
+    TCPRoute: gateway_api::TcpRouteSpec => tcp_routes,
     Namespace: kube::NamespaceSpec => namespaces,
     Service: kube::ServiceSpec => services,
     EndpointSlice: kube::EndpointSliceSpec => endpoint_slices,
@@ -126,6 +138,8 @@ kinds! {
     NetworkPolicy: calico::CalicoPolicySpec => calico_policies,
     KubeNetworkPolicy: kube::NetworkPolicySpec => kube_network_policies,
     GlobalNetworkPolicy: Clusterwide<calico::CalicoPolicySpec> => calico_global_policies,
+    StagedNetworkPolicy: Staged<calico::CalicoPolicySpec> => calico_staged_policies,
+    StagedGlobalNetworkPolicy: Staged<Clusterwide<calico::CalicoPolicySpec>> => calico_staged_global_policies,
     Tier: calico::TierSpec => calico_tiers,
     ConfigMap: istio::MeshConfigSpec => mesh_config,
 }

@@ -1,4 +1,5 @@
-//! NetworkPolicy, GlobalNetworkPolicy and Tier of Calico (projectcalico.org/v3) as written. What the
+//! NetworkPolicy, GlobalNetworkPolicy, their staged kinds and Tier of Calico (projectcalico.org/v3)
+//! as written. What the
 //! fields mean is `resolve`'s business.
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use serde::Deserialize;
 #[serde(rename_all = "camelCase", default)]
 #[allow(missing_docs)] // the fields are Calico's
 pub struct CalicoPolicySpec {
+    pub staged_action: Option<String>,
     pub tier: Option<String>,
     pub order: Option<f64>,
     pub selector: Option<String>,

@@ -8,6 +8,7 @@ pub mod authentication;
 pub mod calico;
 pub mod cilium;
 pub mod destination_rule;
+pub(crate) mod dry_run;
 pub mod gateway_api;
 pub mod istio;
 pub mod kube;
@@ -65,6 +66,11 @@ impl<T> Object<T> {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Clusterwide<T>(pub T);
 
+/// The specification of a staged kind, which is tried and not enforced, and otherwise the same as
+/// another.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Staged<T>(pub T);
+
 /// An object as it is in force.
 #[derive(Clone, Debug)]
 pub enum Loaded<T> {
@@ -100,6 +106,8 @@ pub struct Broken {
     pub targets: Option<Vec<TargetRef>>,
     /// Addresses of a Pod that could be read all the same: `status.podIPs`.
     pub pod_ips: Vec<IpAddr>,
+    /// Whether it could be read all the same that a policy is only to be tried.
+    pub dry_run: bool,
 }
 
 /// A reference to another object: `targetRefs` of a policy, `parentRefs` of a route.
@@ -123,21 +131,30 @@ pub struct TargetRef {
 /// Group of parentRefs that name none.
 const PARENT_GROUP: &str = "gateway.networking.k8s.io";
 
-impl From<&gateway_api::HttpRouteParentRefs> for TargetRef {
-    /// A parentRef with the API's defaults filled in.
-    fn from(parent: &gateway_api::HttpRouteParentRefs) -> Self {
-        let group = parent.group.as_deref().unwrap_or(PARENT_GROUP);
-        let kind = parent.kind.as_deref().unwrap_or("Gateway");
-        Self {
-            group: group.to_owned(),
-            kind: kind.to_owned(),
-            name: parent.name.clone(),
-            namespace: parent.namespace.clone(),
-            section_name: parent.section_name.clone(),
-            port: parent.port.and_then(|port| u16::try_from(port).ok()),
-        }
-    }
+/// A parentRef with the API's defaults filled in.
+macro_rules! target_of_parent {
+    ($($parent:ty),*) => {
+        $(impl From<&$parent> for TargetRef {
+            fn from(parent: &$parent) -> Self {
+                let group = parent.group.as_deref().unwrap_or(PARENT_GROUP);
+                let kind = parent.kind.as_deref().unwrap_or("Gateway");
+                Self {
+                    group: group.to_owned(),
+                    kind: kind.to_owned(),
+                    name: parent.name.clone(),
+                    namespace: parent.namespace.clone(),
+                    section_name: parent.section_name.clone(),
+                    port: parent.port.and_then(|port| u16::try_from(port).ok()),
+                }
+            }
+        })*
+    };
 }
+
+target_of_parent!(
+    gateway_api::HttpRouteParentRefs,
+    gateway_api::TcpRouteParentRefs
+);
 
 /// Every object in force, by kind.
 #[derive(Clone, Debug, Default)]
@@ -150,6 +167,10 @@ pub struct Resources {
     pub http_routes: BTreeMap<ObjectKey, Loaded<gateway_api::HttpRouteSpec>>,
     /// GRPCRoutes.
     pub grpc_routes: BTreeMap<ObjectKey, Loaded<gateway_api::GrpcRouteSpec>>,
+    /// TLSRoutes.
+    pub tls_routes: BTreeMap<ObjectKey, Loaded<gateway_api::TlsRouteSpec>>,
+    /// TCPRoutes.
+    pub tcp_routes: BTreeMap<ObjectKey, Loaded<gateway_api::TcpRouteSpec>>,
     /// Namespaces; cluster-scoped; only labels and annotations matter.
     pub namespaces: BTreeMap<ObjectKey, Loaded<kube::NamespaceSpec>>,
     /// Services.
@@ -180,6 +201,11 @@ pub struct Resources {
     pub kube_network_policies: BTreeMap<ObjectKey, Loaded<kube::NetworkPolicySpec>>,
     /// GlobalNetworkPolicies of Calico; cluster-scoped.
     pub calico_global_policies: BTreeMap<ObjectKey, Loaded<Clusterwide<calico::CalicoPolicySpec>>>,
+    /// StagedNetworkPolicies of Calico.
+    pub calico_staged_policies: BTreeMap<ObjectKey, Loaded<Staged<calico::CalicoPolicySpec>>>,
+    /// StagedGlobalNetworkPolicies of Calico; cluster-scoped.
+    pub calico_staged_global_policies:
+        BTreeMap<ObjectKey, Loaded<Staged<Clusterwide<calico::CalicoPolicySpec>>>>,
     /// Tiers of Calico; cluster-scoped.
     pub calico_tiers: BTreeMap<ObjectKey, Loaded<calico::TierSpec>>,
     /// The ConfigMap `istio` of the root namespace; other ConfigMaps are not read.
@@ -193,12 +219,14 @@ pub struct Resources {
 /// The broken objects of every kind, for summaries.
 impl Resources {
     /// Number of objects in force, by kind.
-    pub fn counts(&self) -> [(Kind, usize); 19] {
+    pub fn counts(&self) -> [(Kind, usize); 23] {
         [
             (Kind::GatewayClass, self.gateway_classes.len()),
             (Kind::Gateway, self.gateways.len()),
             (Kind::HTTPRoute, self.http_routes.len()),
             (Kind::GRPCRoute, self.grpc_routes.len()),
+            (Kind::TLSRoute, self.tls_routes.len()),
+            (Kind::TCPRoute, self.tcp_routes.len()),
             (Kind::Namespace, self.namespaces.len()),
             (Kind::Service, self.services.len()),
             (Kind::EndpointSlice, self.endpoint_slices.len()),
@@ -218,6 +246,11 @@ impl Resources {
             (Kind::NetworkPolicy, self.calico_policies.len()),
             (Kind::KubeNetworkPolicy, self.kube_network_policies.len()),
             (Kind::GlobalNetworkPolicy, self.calico_global_policies.len()),
+            (Kind::StagedNetworkPolicy, self.calico_staged_policies.len()),
+            (
+                Kind::StagedGlobalNetworkPolicy,
+                self.calico_staged_global_policies.len(),
+            ),
             (Kind::Tier, self.calico_tiers.len()),
             (Kind::ConfigMap, self.mesh_config.len()),
         ]

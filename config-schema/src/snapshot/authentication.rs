@@ -48,6 +48,8 @@ impl Authentications {
 pub struct RequestAuthentication {
     /// The object.
     pub origin: Origin,
+    /// Annotation `istio.io/dry-run` or `cairn.dev/dry-run`: evaluated and reported, never enforced.
+    pub dry_run: bool,
     /// A token has to be valid by one of these.
     pub rules: Vec<JwtRule>,
     /// Set when the object could not be understood as a whole: every HTTP request in its scope is

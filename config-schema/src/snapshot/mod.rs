@@ -18,6 +18,8 @@ mod network_policy;
 mod policy;
 mod route;
 mod service;
+mod session;
+mod stream_route;
 mod traffic;
 mod unenforced;
 mod ztunnel;
@@ -50,7 +52,7 @@ pub use mesh::{Mesh, PathNormalization};
 pub use network_policy::{
     AuthenticationMode, CalicoHttp, CalicoPath, CiliumHttpRule, Criteria, Entity,
     HeaderExpectation, HttpRules, Mismatch, NetworkAction, NetworkPolicies, NetworkPolicy,
-    NetworkRule, NetworkSubject, NetworkTier, Peer, PortSet, Sources, Surface,
+    NetworkRule, NetworkSubject, NetworkTier, Peer, PortSet, Sources, Standing, Surface, World,
 };
 pub use policy::{
     Action, Condition, Operation, PathPattern, PathTemplate, Policy, PolicyRule, Source,
@@ -65,6 +67,8 @@ pub use service::{
     AppProtocol, Binding, ClusterKey, Endpoint, RedirectFailure, Service, ServicePort, Workload,
     WorkloadType,
 };
+pub use session::{SessionCarrier, SessionPersistence};
+pub use stream_route::{ServerNames, StreamMatch, StreamRoute, StreamRule};
 pub use traffic::{BackOff, RetryBudget, RetryConditions, RetryPolicy, RuleTraffic, Timeouts};
 pub use unenforced::{Unenforced, UnenforcedReason};
 pub use ztunnel::ZtunnelPolicy;

@@ -45,6 +45,16 @@ pub struct NetworkSubject {
     pub policies: Vec<Arc<NetworkPolicy>>,
     /// Set when it is not known which policies select it, so that nothing may pass, for this reason.
     pub unknown: Option<Arc<str>>,
+    /// The same for policies that are only tried: nothing would pass.
+    pub unknown_in_trial: Option<Arc<str>>,
+}
+
+impl NetworkSubject {
+    /// Whether anything is in force for it; what is only tried does not count.
+    pub fn is_enforced(&self) -> bool {
+        let mut policies = self.policies.iter();
+        self.unknown.is_some() || policies.any(|p| p.standing.is_in(World::InForce))
+    }
 }
 
 /// One network policy, its rules for ingress.
@@ -54,8 +64,8 @@ pub struct NetworkPolicy {
     pub origin: Origin,
     /// Whose rules of combination hold.
     pub surface: Surface,
-    /// Evaluated and reported, never enforced: a staged policy of Calico.
-    pub staged: bool,
+    /// Whether it is in force, or only tried.
+    pub standing: Standing,
     /// Cilium: what no rule allows is denied. A policy with `enableDefaultDeny.ingress: false` only
     /// adds. Calico: always.
     pub default_deny: bool,
@@ -63,6 +73,46 @@ pub struct NetworkPolicy {
     pub rules: Vec<NetworkRule>,
     /// Set when the object could not be understood: whatever it selects is denied, for this reason.
     pub broken: Option<Arc<str>>,
+}
+
+/// Whether a network policy is in force, or only tried (specs/policies.md 2.5, staged policies).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Standing {
+    /// In force.
+    InForce,
+    /// In force, and a staged object says what should take its place, or that it should go.
+    Superseded,
+    /// Evaluated and reported, never enforced: annotated, or a staged policy of Calico.
+    Tried,
+    /// A staged object that says that another one should go. It has no rules.
+    Removal,
+}
+
+/// What is enforced, or what would be if everything tried were enforced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum World {
+    /// What is enforced.
+    InForce,
+    /// What would be.
+    Trial,
+}
+
+impl Standing {
+    /// Whether a policy counts there.
+    pub fn is_in(self, world: World) -> bool {
+        match self {
+            Self::InForce => true,
+            Self::Superseded => world == World::InForce,
+            Self::Tried => world == World::Trial,
+            Self::Removal => false,
+        }
+    }
+
+    /// Whether it is an object to be tried, and to be reported on.
+    pub fn is_trial(self) -> bool {
+        matches!(self, Self::Tried | Self::Removal)
+    }
 }
 
 /// Whose rules of combination hold for a policy.

@@ -17,14 +17,14 @@ pub struct Policy {
     pub origin: Origin,
     /// What a matching rule means.
     pub action: Action,
-    /// Annotation `istio.io/dry-run: "true"`: evaluated and reported, never enforced.
+    /// Annotation `istio.io/dry-run` or `cairn.dev/dry-run`: evaluated and reported, never enforced.
     pub dry_run: bool,
     /// Whom a CUSTOM policy asks; `None` for every other action.
     pub provider: Option<Provider>,
     /// Any of these may match. Empty matches nothing.
     pub rules: Vec<PolicyRule>,
     /// Set when the object could not be understood as a whole: everything in its scope is denied,
-    /// for this reason.
+    /// for this reason; in a dry run, would be.
     pub broken: Option<Arc<str>>,
 }
 
@@ -38,6 +38,8 @@ pub enum Action {
     Deny,
     /// An external provider is asked, before DENY and ALLOW policies are.
     Custom,
+    /// Recorded, and nothing else.
+    Audit,
 }
 
 /// One rule: a source, an operation and all conditions must match. Empty lists match everything.
@@ -49,7 +51,7 @@ pub struct PolicyRule {
     pub to: Vec<Operation>,
     /// `when`: all of these.
     pub when: Vec<Condition>,
-    /// Set when a part of the rule can not be evaluated: a DENY or CUSTOM rule then matches
+    /// Set when a part of the rule can not be evaluated: a DENY, CUSTOM or AUDIT rule then matches
     /// everything, an ALLOW rule nothing, for this reason.
     pub broken: Option<Arc<str>>,
 }

@@ -87,6 +87,15 @@ pub(super) fn joined(one: &Item, other: &Item, reason: Arc<str>) -> Broken {
         reason,
         targets,
         pod_ips,
+        dry_run: dry_run(one) && dry_run(other),
+    }
+}
+
+/// Whether an object is only to be tried.
+fn dry_run(item: &Item) -> bool {
+    match item {
+        Item::Good(object) => object.is_dry_run(),
+        Item::Broken(broken) => broken.dry_run,
     }
 }
 
@@ -119,6 +128,14 @@ fn targets(item: &Item) -> Option<Vec<TargetRef>> {
         Item::Good(AnyObject::GRPCRoute(route)) => {
             let parents = grpc::http_parents(&route.spec);
             Some(parents.ok()?.iter().map(TargetRef::from).collect())
+        }
+        Item::Good(AnyObject::TLSRoute(route)) => {
+            let parents = route.spec.parent_refs.iter().flatten();
+            Some(parents.map(TargetRef::from).collect())
+        }
+        Item::Good(AnyObject::TCPRoute(route)) => {
+            let parents = route.spec.parent_refs.iter().flatten();
+            Some(parents.map(TargetRef::from).collect())
         }
         Item::Good(_) => None,
     }

@@ -45,6 +45,7 @@ fn a_deny_policy_without_rules_is_warned_of() {
         ("action: DENY", true),
         ("action: DENY, rules: []", true),
         ("action: DENY, rules: [{}]", false),
+        ("action: AUDIT", true),
         ("action: ALLOW", false),
         ("rules: []", false),
     ] {
@@ -335,9 +336,9 @@ fn actions_are_those_of_istio() {
         .unwrap();
     assert!(effect.contains("are denied"), "{effect}");
 
-    let audit = acting(", action: AUDIT");
-    assert!(names(&audit, "shop/web").is_empty());
-    assert_eq!(audit.finding(Code::Unsupported).severity, Severity::Warning);
+    let audit = acting(", action: AUDIT, rules: [{}]");
+    assert_eq!(audit.policy("shop/web").action, Action::Audit);
+    assert_eq!(audit.said(), [""; 0]);
 
     let unknown = acting(", action: Allow");
     assert!(unknown.policy("shop/web").broken.is_some());

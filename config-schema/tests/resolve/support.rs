@@ -110,6 +110,7 @@ pub fn broken(kind: Kind, name: &str, targets: Option<Vec<TargetRef>>) -> Arc<Br
         reason: "line 3 is nonsense".into(),
         targets,
         pod_ips: Vec::new(),
+        dry_run: false,
     })
 }
 

@@ -11,6 +11,7 @@
 
 mod change;
 mod destination_rule;
+mod dry_run;
 mod ext_authz;
 mod filters;
 mod ipv6;
@@ -19,6 +20,8 @@ mod policy;
 mod protocols;
 mod retries;
 mod routes;
+mod sessions;
+mod streams;
 mod strict;
 mod telemetry;
 mod timeouts;

@@ -75,14 +75,16 @@ fn compare(judged: &Judged, expected: &Full, wrong: &mut Wrong) {
             judged.asks, expected.asks
         ));
     }
-    if let Some(shadow) = &expected.shadow
-        && judged.shadow != *shadow
-    {
-        wrong.push(format!(
-            "shadow is {:?}, expected {shadow:?}",
-            judged.shadow
-        ));
+    for (what, expected, found) in [
+        ("audit", &expected.audit, &judged.audit),
+        ("dry-run", &expected.dry_run, &judged.dry_run),
+    ] {
+        if expected.as_ref().is_some_and(|expected| expected != found) {
+            wrong.push(format!("{what} is {found:?}, expected {expected:?}"));
+        }
     }
+    let verdict = &expected.dry_run_verdict;
+    wrong.compare("dry-run-verdict", verdict, &judged.dry_run_verdict);
     if expected.grpc.is_some() && judged.grpc != expected.grpc {
         wrong.push(format!(
             "grpc is {:?}, expected {:?}",

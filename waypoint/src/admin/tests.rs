@@ -231,7 +231,7 @@ fn metrics_are_prometheus_text() {
     assert!(seen.content_type.starts_with("text/plain; version=0.0.4"));
     assert!(
         seen.text
-            .contains("\ncairn_policy_verdicts_total{outcome=\"deny\"} 0\n")
+            .contains("\n# TYPE cairn_policy_verdicts_total counter\n")
     );
 }
 

@@ -3,6 +3,7 @@
 mod check;
 mod configuration;
 mod demo;
+mod diff;
 mod explain;
 mod node;
 mod output;
@@ -39,6 +40,8 @@ enum Command {
     Check(check::Args),
     /// Say what would become of one request, and why
     Explain(explain::Args),
+    /// Say which requests another configuration would judge differently, and why
+    Diff(diff::Args),
     /// Send an HTTP request through an HBONE tunnel, as a client's ztunnel would
     Request(request::Args),
     /// Create a small certificate authority and SPIFFE identities in a folder, for trying things out
@@ -67,6 +70,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Check(args) => check::check(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Diff(args) => diff::run(&args),
         Command::Request(args) => request::request(&args),
         Command::Pki(args) => pki::pki(&args),
         Command::Observe(_) => absent("observe"),

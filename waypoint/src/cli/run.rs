@@ -90,6 +90,9 @@ pub struct Args {
     /// Fetch keys of token issuers from loopback and link-local addresses, too; for labs
     #[arg(long, env = "CAIRN_JWKS_ALLOW_LOCAL")]
     jwks_allow_local: bool,
+    /// Say in the body of a denial which policy and rule decided, or which rule came nearest; for labs
+    #[arg(long, env = "CAIRN_EXPLAIN_DENIALS")]
+    explain_denials: bool,
     /// How long requests in flight may take once the process is told to stop
     #[arg(
         long,
@@ -192,6 +195,7 @@ fn settings(args: Args) -> run::Settings {
         cluster_domain: args.cluster_domain,
         strict: args.strict,
         jwks_allow_local: args.jwks_allow_local,
+        explain_denials: args.explain_denials,
         drain: Duration::from_secs(args.drain_seconds),
         set_log_filter: log::set_filter,
     }

@@ -153,6 +153,7 @@ impl Lab {
             cluster_domain: None,
             strict: false,
             jwks_allow_local: true,
+            explain_denials: false,
             drain: DRAIN,
             set_log_filter: log::set_filter,
         })?;

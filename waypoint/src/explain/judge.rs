@@ -12,19 +12,18 @@ use cairn_config_schema::snapshot::{
 };
 use cairn_filters::authority;
 use cairn_filters::chain::{
-    Answer as Decided, Authenticated, Decision, External, RequestView, facts, tcp_facts,
+    Answer as Decided, Authenticated, Decision, External, PortChain, RequestView, facts,
+    trial_facts,
 };
 use cairn_filters::outcome::{LocalReply, Outcome, is_grpc};
 use cairn_routing::Found;
 use http::header::{HOST, HeaderValue};
 use http::{HeaderMap, Method};
 
-use super::backends::{backends, endpoints};
-use super::chain;
+use super::backends::backends;
 use super::destination::{asked, why_not_served};
-use super::report::{
-    Answer, Asked, Backend, Client, Destination, HttpRequest, Refused, Report, Route,
-};
+use super::report::{Answer, Asked, Client, Destination, HttpRequest, Refused, Report, Route};
+use super::{chain, streams};
 use crate::listener::admit::Refusal;
 use crate::runtime::{Runtime, Target};
 
@@ -45,6 +44,8 @@ pub struct Question<'a> {
     pub headers: HeaderMap,
     /// No HTTP is spoken on a port that declares nothing.
     pub tcp: bool,
+    /// The server name of its TLS, which no HTTP is seen in either.
+    pub server_name: Option<&'a str>,
     /// Keys for the sources that a waypoint would fetch from.
     pub keys: KeySets,
     /// Seconds since 1970: when it is asked.
@@ -56,7 +57,16 @@ pub struct Question<'a> {
 /// # Errors
 /// When `to` can not be understood. That it is not served is an answer, not an error.
 pub fn judge(snapshot: Snapshot, question: Question<'_>) -> anyhow::Result<Report> {
-    let asked = asked(question.to, &question.from, &snapshot)?;
+    judge_on(&Runtime::compile(Arc::new(snapshot), None), question)
+}
+
+/// What becomes of it under this configuration, made ready to run.
+///
+/// # Errors
+/// As [`judge`].
+pub fn judge_on(runtime: &Runtime, question: Question<'_>) -> anyhow::Result<Report> {
+    let snapshot = &*runtime.snapshot;
+    let asked = asked(question.to, &question.from, snapshot)?;
     let errors = snapshot.diagnostics.iter();
     let errors = errors.filter(|d| d.severity == Severity::Error);
     let mut report = Report {
@@ -84,7 +94,6 @@ pub fn judge(snapshot: Snapshot, question: Question<'_>) -> anyhow::Result<Repor
         });
         return Ok(report);
     }
-    let runtime = Runtime::compile(Arc::new(snapshot), None);
     let target = match runtime.find(&asked) {
         Ok(target) => target,
         Err(refusal) => {
@@ -93,7 +102,8 @@ pub fn judge(snapshot: Snapshot, question: Question<'_>) -> anyhow::Result<Repor
             return Ok(report);
         }
     };
-    let tcp = question.tcp || target.protocol == AppProtocol::Tcp;
+    let told = question.tcp || question.server_name.is_some();
+    let tcp = told || target.protocol == AppProtocol::Tcp;
     report.destination = Some(Destination {
         address: target.destination,
         service: target.service.as_ref().map(|s| s.key.to_string()),
@@ -101,7 +111,7 @@ pub fn judge(snapshot: Snapshot, question: Question<'_>) -> anyhow::Result<Repor
         taken_as: if tcp { "tcp" } else { "http" },
     });
     if tcp {
-        judge_tcp(&mut report, &target);
+        streams::judge(&mut report, runtime, &target, question.server_name);
     } else {
         let request = Request {
             method: question.method,
@@ -111,7 +121,7 @@ pub fn judge(snapshot: Snapshot, question: Question<'_>) -> anyhow::Result<Repor
             keys: question.keys,
             now_s: question.now_s,
         };
-        request.judge(&mut report, &runtime, &target);
+        request.judge(&mut report, runtime, &target);
     }
     report.chain = chain::of(&runtime.snapshot, &report);
     Ok(report)
@@ -135,44 +145,6 @@ fn refused(refusal: Refusal, why: Option<String>, snapshot: &Snapshot) -> Refuse
     }
 }
 
-fn judge_tcp(report: &mut Report, target: &Target) {
-    let client = &report.client;
-    let (peer, attested_by) = (Some(&client.identity), Attestation::Certificate);
-    let (chain, ip, to) = (&target.chain, client.ip, target.destination);
-    let facts = tcp_facts(peer, attested_by, ip, to);
-    let verdict = match chain.consult_tcp(peer, attested_by, ip, to) {
-        Err(question) => {
-            report.verdict = Some(chain.policies().explain(&facts));
-            question.denied()
-        }
-        Ok(questions) => {
-            report.asks = questions.iter().map(asked_of).collect();
-            report.verdict = Some(chain.policies().explain_settled(&facts));
-            chain.decide_tcp_settled(peer, attested_by, ip, to)
-        }
-    };
-    // Only a port that declares TCP is known to be TCP when CONNECT is answered.
-    let declared = target.protocol == AppProtocol::Tcp;
-    let refused = |refusal: Refusal, reason: &str| Refused {
-        phase: if declared { "connect" } else { "stream" },
-        status: declared.then(|| refusal.status().as_u16()),
-        reason: reason.to_owned(),
-    };
-    if !verdict.allowed {
-        report.refused = Some(refused(Refusal::PolicyDenied, "policy denies it"));
-        return;
-    }
-    let backend = Backend {
-        endpoints: endpoints(&target.cluster),
-        ..Backend::new(name_of(target), 1, 100.0)
-    };
-    report.passes = !backend.endpoints.is_empty();
-    if !report.passes {
-        report.refused = Some(refused(Refusal::NoEndpoint, "there is no endpoint"));
-    }
-    report.backends.push(backend);
-}
-
 pub(super) fn name_of(target: &Target) -> String {
     match &target.service {
         Some(_) => target.cluster.key().to_string(),
@@ -190,24 +162,22 @@ struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// Who it is from.
-    fn authenticate(&self, target: &Target) -> Authenticated {
-        let mut login = target.chain.authenticate(
-            &jwt::Request {
-                method: self.method,
-                headers: &self.headers,
-                query: self.path.split_once('?').map(|(_, query)| query),
-            },
-            &self.keys,
-            &mut Memory::new(),
-            self.now_s,
-        );
+    /// Who it is from, and who it would be from with what is tried.
+    fn authenticate(&self, chain: &PortChain) -> (Authenticated, Option<Authenticated>) {
+        let asked = jwt::Request {
+            method: self.method,
+            headers: &self.headers,
+            query: self.path.split_once('?').map(|(_, query)| query),
+        };
+        let mut memory = Memory::new();
+        let mut login = chain.authenticate(&asked, &self.keys, &mut memory, self.now_s);
+        let trial = chain.try_token(&asked, &self.keys, &mut memory, self.now_s);
         if let Err(failure) = &mut login
             && failure.status == Status::NoKeys
         {
             failure.reason.push_str(NO_KEYS);
         }
-        login
+        (login, trial)
     }
 
     fn judge(mut self, report: &mut Report, runtime: &Runtime, target: &Target) {
@@ -229,7 +199,7 @@ impl Request<'_> {
         target
             .chain
             .clean(&mut self.headers, None, Some(&client), id);
-        let login = self.authenticate(target);
+        let (login, trial) = self.authenticate(&target.chain);
         let view = RequestView {
             peer: Some(&client),
             attested_by: Attestation::Certificate,
@@ -240,6 +210,7 @@ impl Request<'_> {
             authority: &authority,
             headers: &self.headers.clone(),
             login: Some(&login),
+            trial: trial.as_ref(),
             external: External::Unasked,
         };
         let consultation = target.chain.consult(&view);
@@ -263,16 +234,14 @@ impl Request<'_> {
                 .map(|t| t.path_and_query().into_owned()),
         });
         report.route = decision.found.as_ref().map(route);
-        let judged = decision
-            .target
-            .as_ref()
-            .filter(|_| decision.verdict.is_some());
-        report.verdict = judged.map(|normalised| {
-            target.chain.policies().explain_settled(&facts(
-                &view,
-                normalised,
-                decision.found.as_ref(),
-            ))
+        let judged = decision.target.as_ref().zip(decision.verdict.as_ref());
+        report.verdict = judged.map(|(normalised, verdict)| {
+            let found = decision.found.as_ref();
+            target.chain.policies().explain_verdict(
+                verdict,
+                &facts(&view, normalised, found),
+                &trial_facts(&view, normalised, found),
+            )
         });
         report.answer = answer(&decision, grpc);
         if decision.answer == Decided::Forward {
@@ -284,7 +253,7 @@ impl Request<'_> {
     }
 }
 
-fn asked_of(question: &cairn_authz::Question) -> Asked {
+pub(super) fn asked_of(question: &cairn_authz::Question) -> Asked {
     let provider = &question.provider;
     Asked {
         provider: provider.name.to_string(),

@@ -6,9 +6,10 @@ mod chain;
 mod destination;
 mod judge;
 mod report;
+mod streams;
 
 pub use destination::client;
-pub use judge::{Question, judge};
+pub use judge::{Question, judge, judge_on};
 pub use report::{
     Answer, Asked, Backend, By, Client, Destination, Endpoint, HttpRequest, Link, LinkOutcome,
     Refused, Report, Route,

@@ -95,7 +95,7 @@ impl Gate {
             let request = session.req_header();
             let http = subject.http;
             let (chain, jwks) = (&subject.target.chain, &self.worker.jwks);
-            let login = login::verify(chain, jwks, request, &http.method, &http.path);
+            let login = login::verify(chain, jwks, request, &http.method, &http.path).login;
             let origin = &exchange.origin;
             let view = request_view(
                 subject.target,

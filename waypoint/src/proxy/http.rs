@@ -62,6 +62,10 @@ impl ProxyHttp for Gate {
         match self.judge(session, ctx).await {
             Judged::Forward => return Ok(false),
             Judged::Answer(outcome) => answer(session, ctx, outcome).await?,
+            Judged::Denied(outcome, why) => {
+                note_outcome(ctx, outcome);
+                reply::explained(session, outcome.reply(is_grpc(ctx)), &why).await?;
+            }
             Judged::Unauthenticated(outcome, body, challenge) => {
                 note_outcome(ctx, outcome);
                 let reply = outcome.reply(is_grpc(ctx)).with_body(body);
@@ -203,6 +207,10 @@ impl ProxyHttp for Gate {
             }
             if let Some(cookie) = &plan.key.cookie {
                 response.append_header(SET_COOKIE, cookie.clone())?;
+            }
+            if let (Some(sticky), Some(active), false) = (&plan.sticky, &ctx.active, informational)
+            {
+                sticky.tell(response, &plan.cluster, active.endpoint())?;
             }
         }
         if response.status == StatusCode::SWITCHING_PROTOCOLS

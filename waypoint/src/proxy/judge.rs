@@ -12,6 +12,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use cairn_authz::Verdict;
 use cairn_authz::jwt::Failure;
 use cairn_config_schema::snapshot::{ClusterKey, DirectResponse};
 use cairn_filters::chain::{Answer, Authenticated, Decision, Destination, External, RequestView};
@@ -29,7 +30,7 @@ use super::external::{Asked, Subject};
 use super::headers::{self, RequestHeaders};
 use super::http::Gate;
 use super::stream_context::StreamContext;
-use super::{attempt, body, login, screen};
+use super::{attempt, body, login, persistence, screen};
 use crate::drain::Kind;
 use crate::external::Denial;
 use crate::recheck::UpgradeRequest;
@@ -42,6 +43,8 @@ pub(super) enum Judged {
     Forward,
     /// The request is answered here.
     Answer(Outcome),
+    /// Policy denied it, and the client is told why.
+    Denied(Outcome, String),
     /// The request's token is refused: body and challenge say why.
     Unauthenticated(Outcome, &'static str, HeaderValue),
     /// An authorization service, or that there is none, decides what the client gets.
@@ -158,10 +161,12 @@ impl Gate {
         let request = session.req_header_mut();
         let path = asked.target.as_deref().unwrap_or(&http.path);
         let jwks = &self.worker.jwks;
-        let login = login::authenticate(&target.chain, jwks, request, &http.method, path);
+        let login::Logins { login, trial } =
+            login::authenticate(&target.chain, jwks, request, &http.method, path);
         let view = RequestView {
             target: path,
             external: asked.external(),
+            trial: trial.as_ref(),
             ..request_view(
                 target,
                 http,
@@ -178,11 +183,17 @@ impl Gate {
             exchange.reason = denial(target, &decision, &view);
         }
         note_decision(exchange, &decision);
+        if decision.answer.is_denial() && self.worker.explain_denials {
+            return told_why(&decision, exchange);
+        }
         if let Answer::Unauthenticated(failure) = &decision.answer {
             return unauthenticated(&decision, failure, &request.headers, http, exchange);
         }
-        let random = fastrand::u64(..);
-        let destination = match target.chain.backend(&decision, random) {
+        let destination = match persistence::held(&decision, runtime, &request.headers) {
+            Some(index) => target.chain.backend_at(&decision, index),
+            None => target.chain.backend(&decision, fastrand::u64(..)),
+        };
+        let destination = match destination {
             Ok(destination) => destination,
             Err(failure) => {
                 return answered(&decision, failure.outcome(), exchange);
@@ -207,6 +218,7 @@ impl Gate {
             external_headers: Vec::new(),
             version,
             key: key_of(&cluster, http, &request.headers, source_ip),
+            sticky: persistence::sticky(rule_of(&decision), &cluster, runtime, &request.headers),
             cluster,
             upgrade: upgrade
                 .then(|| Box::new(upgrade_request(http, asked, &request.headers, &login))),
@@ -325,6 +337,26 @@ fn answered(decision: &Decision<'_>, failure: Outcome, exchange: &mut Exchange) 
     Judged::Answer(outcome)
 }
 
+/// The answer for a request that policy denied, with the reason.
+fn told_why(decision: &Decision<'_>, exchange: &mut Exchange) -> Judged {
+    let _ = answered(decision, Outcome::Denied, exchange);
+    let outcome = decision.answer.outcome().unwrap_or(Outcome::Denied);
+    Judged::Denied(outcome, told(decision, exchange))
+}
+
+/// What decided, and why, for a client that is to know.
+fn told(decision: &Decision<'_>, exchange: &Exchange) -> String {
+    let verdict = decision.verdict.as_ref();
+    let policy = verdict.and_then(Verdict::origin);
+    let rule = verdict.and_then(Verdict::rule_index);
+    let by = match (policy, rule) {
+        (Some(policy), Some(rule)) => format!("by {policy} rule {rule}"),
+        (Some(policy), None) => format!("by {policy}"),
+        (None, _) => "by default".to_owned(),
+    };
+    format!("{by}: {}", exchange.reason.as_deref().unwrap_or_default())
+}
+
 /// Why policy denied it: the deciding rule, or the nearest allow and what it lacks.
 fn denial(target: &Target, decision: &Decision<'_>, view: &RequestView<'_, '_>) -> Option<String> {
     let normalised = decision.target.as_ref()?;
@@ -351,6 +383,8 @@ pub(super) fn request_view<'r>(
         authority: &http.authority,
         headers,
         login,
+        // The reason is that of the verdict in force.
+        trial: None,
         external: External::Unasked,
     }
 }

@@ -18,34 +18,46 @@ thread_local! {
     static MEMORY: RefCell<Memory> = RefCell::new(Memory::new());
 }
 
-/// Verifies the token of a request and takes it out. `None`: no token is asked for here.
+/// What was found of a request's tokens.
+#[derive(Debug, Default)]
+pub(super) struct Logins {
+    /// Who it is from. `None`: no token is asked for here.
+    pub login: Option<Authenticated>,
+    /// What would be found with what is only tried. `None`: nothing is.
+    pub trial: Option<Authenticated>,
+}
+
+/// Verifies the token of a request and takes it out.
 pub(super) fn authenticate(
     chain: &PortChain,
     jwks: &Jwks,
     request: &mut RequestHeader,
     method: &Method,
     target: &str,
-) -> Option<Authenticated> {
-    let login = verify(chain, jwks, request, method, target)?;
-    match &login {
+) -> Logins {
+    let logins = verify(chain, jwks, request, method, target);
+    let Some(login) = &logins.login else {
+        return logins;
+    };
+    match login {
         Ok(login) if login.token().is_some() => JWT_VALID.add(1),
         Ok(_) => {}
         Err(_) => JWT_REFUSED.add(1),
     }
-    chain.take_token(&login, &mut RequestHeaders(request));
-    Some(login)
+    chain.take_token(login, &mut RequestHeaders(request));
+    logins
 }
 
-/// Verifies the token of a request, which stays in it. `None`: no token is asked for here.
+/// Verifies the token of a request, which stays in it.
 pub(super) fn verify(
     chain: &PortChain,
     jwks: &Jwks,
     request: &RequestHeader,
     method: &Method,
     target: &str,
-) -> Option<Authenticated> {
-    if chain.authenticator().is_empty() {
-        return None;
+) -> Logins {
+    if chain.authenticator().is_empty() && chain.trial_authenticator().is_none() {
+        return Logins::default();
     }
     let asked = Request {
         method,
@@ -53,30 +65,38 @@ pub(super) fn verify(
         query: target.split_once('?').map(|(_, query)| query),
     };
     let keys = jwks.load();
-    let login = MEMORY.with(|memory| match memory.try_borrow_mut() {
-        Ok(mut memory) => {
-            let before = memory.signatures();
-            let login = chain.authenticate(&asked, &keys, &mut memory, now_s());
-            let checked = memory.signatures().saturating_sub(before);
-            if checked > 0 {
-                JWT_SIGNATURES.add(i64::try_from(checked).unwrap_or(i64::MAX));
-            }
-            login
+    let verify = |memory: &mut Memory| {
+        let (now_s, before) = (now_s(), memory.signatures());
+        let login = chain.authenticate(&asked, &keys, memory, now_s);
+        let trial = chain.try_token(&asked, &keys, memory, now_s);
+        let checked = memory.signatures().saturating_sub(before);
+        if checked > 0 {
+            JWT_SIGNATURES.add(i64::try_from(checked).unwrap_or(i64::MAX));
         }
+        (login, trial)
+    };
+    let (login, trial) = MEMORY.with(|memory| match memory.try_borrow_mut() {
+        Ok(mut memory) => verify(&mut memory),
         // Nothing here waits, so that it can not be borrowed twice; forgetting is safe all the same.
-        Err(_) => chain.authenticate(&asked, &keys, &mut Memory::new(), now_s()),
+        Err(_) => verify(&mut Memory::new()),
     });
-    if let Err(failure) = &login
-        && let Some(source) = &failure.refresh
-    {
-        jwks.ask(source);
+    let failures = [Some(&login), trial.as_ref()].into_iter().flatten();
+    for failure in failures.filter_map(|login| login.as_ref().err()) {
+        if let Some(source) = &failure.refresh {
+            jwks.ask(source);
+        }
     }
-    Some(login)
+    Logins {
+        login: Some(login),
+        trial,
+    }
 }
 
 /// A path and query for logs: without what may be a token.
 pub(super) fn shown_path(chain: &PortChain, path: String) -> String {
-    let params = chain.authenticator().params();
+    let mut params = chain.authenticator().params();
+    let trial = chain.trial_authenticator();
+    params.extend(trial.into_iter().flat_map(|trial| trial.params()));
     if params.is_empty() {
         return path;
     }

@@ -99,7 +99,7 @@ pub(super) fn begin(
 /// backends of the request, not about this one, and may deny it.
 fn under_network_policy(runtime: &Runtime, cluster: &Cluster) -> bool {
     let subjects = runtime.snapshot.network.clusters.get(cluster.key());
-    subjects.is_some_and(|subjects| !subjects.is_empty())
+    subjects.is_some_and(|subjects| subjects.iter().any(|subject| subject.is_enforced()))
 }
 
 fn version(runtime: &Runtime, cluster: &Cluster, of_request: HttpVersion) -> HttpVersion {

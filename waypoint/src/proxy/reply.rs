@@ -41,6 +41,21 @@ pub async fn unauthenticated(
     finish(session, header, body, false).await
 }
 
+/// Sends a denial that says why.
+pub async fn explained(session: &mut Session, reply: LocalReply, why: &str) -> Result<()> {
+    let mut header = header(&reply)?;
+    let body = if let Some(status) = reply.grpc_status {
+        let message = format!("{}: {why}", reply.grpc_message.trim_end());
+        insert_status(&mut header, Code::from(i32::from(status)), message)?;
+        Bytes::new()
+    } else {
+        let body = Bytes::from(format!("{}: {why}\n", reply.body.trim_end()));
+        header.insert_header(CONTENT_LENGTH, HeaderValue::from(body.len()))?;
+        body
+    };
+    finish(session, header, body, false).await
+}
+
 fn header(reply: &LocalReply) -> Result<ResponseHeader> {
     let mut header = ResponseHeader::build(reply.status, Some(7))?;
     if let Some(content_type) = reply.content_type {
@@ -60,6 +75,22 @@ fn header(reply: &LocalReply) -> Result<ResponseHeader> {
     Ok(header)
 }
 
+/// Sets the status of a gRPC call, with the message escaped.
+fn insert_status(
+    header: &mut ResponseHeader,
+    code: Code,
+    message: impl Into<String>,
+) -> Result<()> {
+    let mut fields = HeaderMap::new();
+    // Only fails for a message that can not be a header, and it is escaped.
+    let _ = Status::new(code, message).add_header(&mut fields);
+    let fields = fields.iter();
+    for (name, value) in fields.filter(|(name, _)| name.as_str().starts_with("grpc-")) {
+        header.insert_header(name, value)?;
+    }
+    Ok(())
+}
+
 /// Sends what an authorization service has for a client whose request it denied, in gRPC's form to gRPC.
 /// Gives the gRPC status.
 pub async fn denied(session: &mut Session, denial: Denial, grpc: bool) -> Result<Option<u32>> {
@@ -72,16 +103,7 @@ pub async fn denied(session: &mut Session, denial: Denial, grpc: bool) -> Result
     header.remove_header(&CONTENT_LENGTH);
     if grpc {
         let code = grpc_code(denial.status);
-        let message = String::from_utf8_lossy(&denial.body);
-        let mut fields = HeaderMap::new();
-        // Only fails for a message that can not be a header, and it is escaped.
-        let _ = Status::new(code, message).add_header(&mut fields);
-        for (name, value) in fields
-            .iter()
-            .filter(|(name, _)| name.as_str().starts_with("grpc-"))
-        {
-            header.insert_header(name, value)?;
-        }
+        insert_status(&mut header, code, String::from_utf8_lossy(&denial.body))?;
         header.insert_header(CONTENT_TYPE, HeaderValue::from_static("application/grpc"))?;
         finish(session, header, Bytes::new(), false).await?;
         return Ok(Some(code as u32));

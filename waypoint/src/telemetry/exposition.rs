@@ -14,7 +14,8 @@ use super::counters;
 use super::instruments::{family, label_pairs, sample};
 use super::names::{self, BUCKETS, Metric};
 use super::series::{
-    Histogram, HistogramTotal, HttpKey, HttpSeries, Registry, Row, TcpKey, TcpSeries,
+    Histogram, HistogramTotal, HttpKey, HttpSeries, PolicyKey, PolicyName, Registry, Row, Table,
+    Tally, TcpKey, TcpSeries,
 };
 
 /// `Content-Type` of the text.
@@ -35,6 +36,7 @@ pub struct Exposition {
 enum Family {
     Http(&'static Metric, HttpValue),
     Tcp(&'static Metric, fn(&TcpSeries) -> u64),
+    Policy(&'static Metric, fn(&Registry) -> &Table<PolicyKey, Tally>),
 }
 
 enum HttpValue {
@@ -43,7 +45,10 @@ enum HttpValue {
     Histogram(fn(&HttpSeries) -> &Histogram, f64),
 }
 
-static FAMILIES: [Family; 8] = [
+/// Of [`FAMILIES`], those of exchanges; the others are of policies.
+const OF_EXCHANGES: usize = 8;
+
+static FAMILIES: [Family; 11] = [
     Family::Http(&names::REQUESTS, HttpValue::Requests),
     Family::Http(
         &names::REQUEST_DURATION,
@@ -61,6 +66,9 @@ static FAMILIES: [Family; 8] = [
     Family::Tcp(&names::TCP_CLOSED, |s| s.closed.load(Relaxed)),
     Family::Tcp(&names::TCP_SENT, |s| s.sent_bytes.load(Relaxed)),
     Family::Tcp(&names::TCP_RECEIVED, |s| s.received_bytes.load(Relaxed)),
+    Family::Policy(&names::VERDICTS, |r| &r.verdicts),
+    Family::Policy(&names::DRY_RUN, |r| &r.dry_run),
+    Family::Policy(&names::AUDIT, |r| &r.audit),
 ];
 
 impl Exposition {
@@ -72,6 +80,7 @@ impl Exposition {
         own.extend(ProcessCollector::for_self().collect());
         Self {
             own,
+            families: &FAMILIES,
             ..Self::of_series(registry)
         }
     }
@@ -86,7 +95,7 @@ impl Exposition {
     pub fn of_series(registry: Arc<Registry>) -> Self {
         Self {
             registry,
-            families: &FAMILIES,
+            families: FAMILIES.get(..OF_EXCHANGES).unwrap_or_default(),
             row: 0,
             own: Vec::new(),
         }
@@ -108,6 +117,10 @@ impl Exposition {
                     .iter()
                     .filter_map(|row| self.tcp_sample(metric, *value, row));
                 samples.collect()
+            }
+            Family::Policy(metric, table) => {
+                let rows = table(&self.registry).rows(self.row, ROWS_PER_PIECE);
+                rows.iter().map(|row| policy_sample(metric, row)).collect()
             }
         }
     }
@@ -160,7 +173,8 @@ impl Iterator for Exposition {
                 self.row = 0;
                 continue;
             }
-            let (Family::Http(metric, _) | Family::Tcp(metric, _)) = first;
+            let (Family::Http(metric, _) | Family::Tcp(metric, _) | Family::Policy(metric, _)) =
+                first;
             let continued = self.row > 0;
             self.row += ROWS_PER_PIECE;
             return Some(encode(&[family(metric, samples)], continued));
@@ -190,13 +204,21 @@ fn registry_families(registry: &Registry) -> Vec<MetricFamily> {
     let overflow =
         |cause: &str, count: i64| sample(&names::SERIES_OVERFLOW, &[cause], count as f64);
     let verdicts = registry
-        .verdicts
+        .dry_run_verdicts
         .lock()
         .unwrap_or_else(PoisonError::into_inner);
-    let outcome = |outcome: &str, of: fn(&super::series::Verdicts) -> u64| {
-        let count: u64 = verdicts.iter().map(|v| of(v)).sum();
-        sample(&names::VERDICTS, &[outcome], count as f64)
-    };
+    let words = ["allow", "deny"];
+    let mut dry_run = Vec::new();
+    for (would, outcome) in words.iter().enumerate() {
+        for (was, enforced) in words.iter().enumerate() {
+            let count = verdicts
+                .iter()
+                .filter_map(|v| v.counts.get(would)?.get(was));
+            let count: u64 = count.map(Tally::get).sum();
+            let labels = [*outcome, *enforced];
+            dry_run.push(sample(&names::DRY_RUN_VERDICTS, &labels, count as f64));
+        }
+    }
     vec![
         family(
             &names::SERIES_OVERFLOW,
@@ -205,16 +227,22 @@ fn registry_families(registry: &Registry) -> Vec<MetricFamily> {
                 overflow("baggage", registry.baggage_overflow.value()),
             ],
         ),
-        family(
-            &names::VERDICTS,
-            vec![
-                outcome("allow", |v| v.allow.get()),
-                outcome("deny", |v| v.deny.get()),
-                outcome("dry_run_allow", |v| v.dry_run_allow.get()),
-                outcome("dry_run_deny", |v| v.dry_run_deny.get()),
-            ],
-        ),
+        family(&names::DRY_RUN_VERDICTS, dry_run),
     ]
+}
+
+/// A label set of policies: `policy` as in the access log, `default` where none decided.
+fn policy_sample(metric: &Metric, (key, threads): &Row<PolicyKey, Tally>) -> proto::Metric {
+    let policy = match &key.policy {
+        PolicyName::Default => "default".to_owned(),
+        PolicyName::Object(origin) => origin.to_string(),
+        PolicyName::Other => super::labels::OTHER.to_owned(),
+    };
+    let rule = key.rule.map(|rule| rule.to_string()).unwrap_or_default();
+    let labels = [&*policy, &*rule, key.outcome];
+    let count: u64 = threads.iter().map(|count| count.get()).sum();
+    let labels = labels.get(..metric.labels.len()).unwrap_or_default();
+    sample(metric, labels, count as f64)
 }
 
 fn histogram_sample(

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use cairn_authz::{Shadow, Verdict};
+use cairn_authz::{Audited, DryRun, TrialOutcome, Verdict, Would};
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::origin::{Kind, ObjectKey, Origin};
 use cairn_config_schema::snapshot::{
@@ -63,6 +63,7 @@ pub fn service(name: &str) -> Arc<Service> {
             name: "http".into(),
             protocol: AppProtocol::Http,
             routes: vec![],
+            stream_routes: vec![],
         }],
         binding: Binding::Served,
         policies: vec![],
@@ -107,10 +108,7 @@ pub fn tcp() -> Exchange {
     exchange.snapshot = 3;
     exchange.verdict = Some(Verdict {
         allowed: true,
-        policy: None,
-        rule: None,
-        shadow: vec![],
-        network: None,
+        ..Verdict::default()
     });
     exchange
 }
@@ -135,12 +133,24 @@ pub fn denied() -> Verdict {
         allowed: false,
         policy: Some(policy("no-writes", Action::Deny)),
         rule: Some(0),
-        shadow: vec![Shadow {
-            action: Action::Allow,
-            policy: Some(policy("readers", Action::Allow)),
+        audit: vec![Audited {
+            policy: policy("watch", Action::Audit),
             rule: Some(1),
-            would: true,
         }],
-        network: None,
+        dry_run: Some(Box::new(DryRun {
+            verdict: Verdict {
+                allowed: true,
+                policy: Some(policy("readers", Action::Allow)),
+                rule: Some(1),
+                ..Verdict::default()
+            },
+            refused: None,
+            outcomes: vec![TrialOutcome {
+                policy: policy("readers", Action::Allow).origin.clone(),
+                rule: Some(1),
+                would: Would::Allow,
+            }],
+        })),
+        ..Verdict::default()
     }
 }

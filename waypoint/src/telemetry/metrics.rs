@@ -5,13 +5,13 @@ use std::cell::RefCell;
 use std::sync::{Arc, LazyLock, OnceLock, PoisonError};
 use std::time::Duration;
 
-use cairn_authz::Verdict;
 use cairn_config_schema::snapshot::{Service, Workload};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::exchange::{Exchange, HttpExchange, Peer, StreamOrigin};
 use super::labels::{Baggage, DestinationLabels, ServiceLabels, SourceLabels, source_workload};
-use super::series::{HttpKey, HttpSeries, Registry, TcpKey, UNKNOWN_ID, Verdicts};
+use super::policies::PolicyCounts;
+use super::series::{HttpKey, HttpSeries, Registry, TcpKey, UNKNOWN_ID};
 use crate::limits::{METRIC_BAGGAGE_CLIENTS_MAX, METRIC_SERIES_MAX};
 
 /// Objects a thread remembers the label sets of. Beyond, it starts over: nothing is lost, for
@@ -65,7 +65,7 @@ fn with_shard<R>(f: impl FnOnce(&mut Shard) -> R) -> Option<R> {
 /// that none can be taken by another object meanwhile.
 pub struct Shard {
     registry: Arc<Registry>,
-    verdicts: Arc<Verdicts>,
+    policies: PolicyCounts,
     http: FxHashMap<HttpKey, Arc<HttpSeries>>,
     /// This thread's part of the series `other`.
     other: Option<Arc<HttpSeries>>,
@@ -87,15 +87,9 @@ enum Client {
 impl Shard {
     /// A shard that counts into a registry.
     pub fn new(registry: Arc<Registry>) -> Self {
-        let verdicts = Arc::new(Verdicts::default());
-        registry
-            .verdicts
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(verdicts.clone());
         Self {
+            policies: PolicyCounts::new(registry.clone()),
             registry,
-            verdicts,
             http: FxHashMap::default(),
             other: None,
             overflowed: FxHashSet::default(),
@@ -109,7 +103,7 @@ impl Shard {
     /// Counts an exchange that ended. Its TCP numbers are counted by [`super::tcp::TcpMeter`].
     pub fn record(&mut self, exchange: &Exchange, elapsed: Duration) {
         if let Some(verdict) = &exchange.verdict {
-            self.count_verdict(verdict);
+            self.policies.count(verdict);
         }
         let Some(http) = &exchange.http else {
             return;
@@ -128,26 +122,6 @@ impl Shard {
         series.response_bytes.record(sent as f64, sent);
         if overflowed {
             self.registry.overflow.add(1);
-        }
-    }
-
-    fn count_verdict(&self, verdict: &Verdict) {
-        let counts = &self.verdicts;
-        let enforced = if verdict.allowed {
-            &counts.allow
-        } else {
-            &counts.deny
-        };
-        enforced.add(1);
-        if !verdict.shadow.is_empty() {
-            // Several actions have dry-run policies: together they would deny if one would.
-            let would = verdict.shadow.iter().all(|s| s.would);
-            let dry_run = if would {
-                &counts.dry_run_allow
-            } else {
-                &counts.dry_run_deny
-            };
-            dry_run.add(1);
         }
     }
 

@@ -22,6 +22,7 @@ pub mod labels;
 pub mod metrics;
 pub mod names;
 pub mod node;
+mod policies;
 pub mod series;
 pub mod tcp;
 

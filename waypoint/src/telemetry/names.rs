@@ -224,8 +224,26 @@ pub const MIRRORED: Metric = counter(
 /// Verdicts of policy.
 pub const VERDICTS: Metric = counter(
     "cairn_policy_verdicts_total",
-    "Verdicts of policy: allow and deny were enforced, dry_run_* are what dry-run policies would have done",
-    &["outcome"],
+    "Verdicts of policy, by the policy and rule that decided; policy is `default` where none did",
+    &["policy", "rule", "outcome"],
+);
+/// What policies that are tried say.
+pub const DRY_RUN: Metric = counter(
+    "cairn_policy_dry_run_total",
+    "Requests and streams on which a policy that is tried was judged, by what it says",
+    &["policy", "rule", "outcome"],
+);
+/// What would have been answered with everything that is tried.
+pub const DRY_RUN_VERDICTS: Metric = counter(
+    "cairn_policy_dry_run_verdicts_total",
+    "Verdicts there would be with the policies that are tried, beside the verdict that was enforced",
+    &["outcome", "enforced"],
+);
+/// Matches of AUDIT policies.
+pub const AUDIT: Metric = counter(
+    "cairn_policy_audit_total",
+    "Requests and streams that a rule of an AUDIT policy matched",
+    &["policy", "rule"],
 );
 /// What was open and was closed because policy changed.
 pub const CLOSED_BY_POLICY: Metric = counter(

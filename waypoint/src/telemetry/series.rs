@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use cairn_config_schema::origin::Origin;
+
 use super::instruments::Gauge;
 use super::labels::{DestinationLabels, OTHER, ServiceLabels, SourceLabels, UNKNOWN};
 use super::names::{self, BUCKETS};
@@ -212,7 +214,7 @@ struct Rows<K, S> {
     rows: Vec<Row<K, S>>,
 }
 
-impl<K: Hash + Eq + Copy, S> Table<K, S> {
+impl<K: Hash + Eq + Clone, S> Table<K, S> {
     fn new(max: usize) -> Self {
         Self {
             rows: Mutex::new(Rows {
@@ -241,7 +243,7 @@ impl<K: Hash + Eq + Copy, S> Table<K, S> {
         let at = match index.get(&key) {
             Some(at) => *at,
             None if rows.len() < self.max || key == other => {
-                rows.push((key, Vec::new()));
+                rows.push((key.clone(), Vec::new()));
                 index.insert(key, rows.len() - 1);
                 rows.len() - 1
             }
@@ -257,14 +259,42 @@ impl<K: Hash + Eq + Copy, S> Table<K, S> {
     }
 }
 
-/// Verdicts as one thread counts them.
+/// What the dry run would have answered, as one thread counts it.
 #[derive(Debug, Default)]
-#[allow(missing_docs)] // the values of the label `outcome`
-pub struct Verdicts {
-    pub allow: Tally,
-    pub deny: Tally,
-    pub dry_run_allow: Tally,
-    pub dry_run_deny: Tally,
+pub struct DryRunVerdicts {
+    /// By what would have been answered (allow first), then by what was.
+    pub counts: [[Tally; 2]; 2],
+}
+
+/// A label set of what policies decided or said: the policy, its rule, the outcome.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PolicyKey {
+    /// The policy.
+    pub policy: PolicyName,
+    /// Its rule, from 0.
+    pub rule: Option<usize>,
+    /// A word; empty for metrics without it.
+    pub outcome: &'static str,
+}
+
+/// The policy of a label set.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum PolicyName {
+    /// None: it was decided by default.
+    Default,
+    /// This object.
+    Object(Origin),
+    /// What exceeds the limit.
+    Other,
+}
+
+impl PolicyKey {
+    /// The series that takes what exceeds the limit.
+    pub const OTHER: Self = Self {
+        policy: PolicyName::Other,
+        rule: None,
+        outcome: OTHER,
+    };
 }
 
 /// Every series of one process. Series and label sets are never dropped: a counter that vanished
@@ -280,8 +310,14 @@ pub struct Registry {
     pub http: Table<HttpKey, HttpSeries>,
     /// TCP.
     pub tcp: Table<TcpKey, TcpSeries>,
-    /// Verdicts, one entry per thread.
-    pub verdicts: Mutex<Vec<Arc<Verdicts>>>,
+    /// Verdicts.
+    pub verdicts: Table<PolicyKey, Tally>,
+    /// What policies that are tried say.
+    pub dry_run: Table<PolicyKey, Tally>,
+    /// Matches of AUDIT policies.
+    pub audit: Table<PolicyKey, Tally>,
+    /// What the dry run would have answered, one entry per thread.
+    pub dry_run_verdicts: Mutex<Vec<Arc<DryRunVerdicts>>>,
     /// Exchanges that went to the series `other`.
     pub overflow: Gauge,
     /// Clients whose baggage was not taken.
@@ -295,6 +331,17 @@ pub struct Registry {
 impl Registry {
     /// A registry of at most `series_max` label sets for HTTP, and as many for TCP.
     pub fn new(series_max: usize, cluster: &str) -> Self {
+        let verdicts = Table::new(series_max);
+        for outcome in ["allow", "deny"] {
+            let (policy, rule) = (PolicyName::Default, None);
+            let by_default = PolicyKey {
+                policy,
+                rule,
+                outcome,
+            };
+            // Shown as 0 from the first scrape on: an alert on an increase needs it.
+            verdicts.enter(by_default, PolicyKey::OTHER, |_| ());
+        }
         Self {
             sources: Labels::new(
                 SourceLabels::all(UNKNOWN),
@@ -313,7 +360,10 @@ impl Registry {
             ),
             http: Table::new(series_max),
             tcp: Table::new(series_max),
-            verdicts: Mutex::default(),
+            verdicts,
+            dry_run: Table::new(series_max),
+            audit: Table::new(series_max),
+            dry_run_verdicts: Mutex::default(),
             overflow: Gauge::new(&names::SERIES_OVERFLOW),
             baggage_overflow: Gauge::new(&names::SERIES_OVERFLOW),
             baggage_clients: Mutex::default(),

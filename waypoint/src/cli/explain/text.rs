@@ -2,6 +2,8 @@
 
 use std::fmt::{Result, Write};
 
+use cairn_authz::DryRunExplanation;
+
 use super::chain;
 use crate::cli::output::{Paint, count};
 use crate::explain::{Answer, Asked, Backend, Endpoint, Refused, Report, Route};
@@ -133,20 +135,42 @@ fn verdict(text: &mut String, report: &Report, verbose: bool, paint: Paint) -> R
         (None, _) => "by default".to_owned(),
     };
     writeln!(text, "verdict    {word} {by}: {}", explanation.reason)?;
-    for shadow in &explanation.shadow {
-        let would = if shadow.would { "allow" } else { "deny" };
-        let by = match (&shadow.policy, shadow.rule) {
-            (Some(policy), Some(rule)) => format!("{policy} rule {rule}"),
-            (Some(policy), None) => policy.to_string(),
-            (None, _) => "default".to_owned(),
-        };
-        writeln!(text, "{INDENT}dry run would {would} by {by}")?;
+    for audited in &explanation.audit {
+        let rule = audited.rule.map(|rule| format!(" rule {rule}"));
+        let policy = &audited.policy;
+        writeln!(
+            text,
+            "{INDENT}audited by {policy}{}",
+            rule.unwrap_or_default()
+        )?;
+    }
+    if let Some(run) = &explanation.dry_run {
+        write_dry_run(text, run, paint)?;
     }
     if verbose {
         // The first line says what the verdict's line has said.
         for line in explanation.to_string().lines().skip(1) {
             writeln!(text, "{INDENT}{line}")?;
         }
+    }
+    Ok(())
+}
+
+/// What would be, in colour where that is another answer.
+fn write_dry_run(text: &mut String, run: &DryRunExplanation, paint: Paint) -> Result {
+    let word = if run.allowed { "allow" } else { "deny" };
+    let would = match run.changes {
+        true => paint.odd(format_args!("would {word}")),
+        false => format!("would {word}, as now"),
+    };
+    let by = match (&run.policy, run.rule) {
+        (Some(policy), Some(rule)) => format!("by {policy} rule {rule}"),
+        (Some(policy), None) => format!("by {policy}"),
+        (None, _) => "by default".to_owned(),
+    };
+    writeln!(text, "dry run    {would} {by}: {}", run.reason)?;
+    for outcome in &run.outcomes {
+        writeln!(text, "{INDENT}{outcome}")?;
     }
     Ok(())
 }

@@ -1,7 +1,6 @@
 //! What one line of the access log says. The keys are those of Istio's JSON log
-//! (specs/istio-waypoint.md 5.5), but for `requested_server_name`, which no tunnel has; then Cairn's.
-//! Of the headers, only those with a key of their own
-//! are ever written.
+//! (specs/istio-waypoint.md 5.5), then Cairn's. Of the headers, only those with a key of their own are
+//! ever written.
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -9,12 +8,13 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use cairn_authz::{Shadow, Verdict};
+use cairn_authz::{Audited, DryRun, TrialOutcome, Verdict, Would};
 use cairn_config_schema::origin::Origin;
-use cairn_config_schema::snapshot::{Action, Service};
+use cairn_config_schema::snapshot::Service;
 use http::HeaderValue;
 use serde::{Serialize, Serializer};
 
+use crate::limits::POLICY_RECORDS_PER_LINE_MAX;
 use crate::telemetry::exchange::{Exchange, HttpExchange};
 use crate::telemetry::labels::source_workload;
 
@@ -46,6 +46,7 @@ pub struct Line<'a> {
     downstream_local_address: Text<SocketAddr>,
     downstream_remote_address: Text<SocketAddr>,
     upstream_transport_failure_reason: Option<&'a str>,
+    requested_server_name: Option<&'a str>,
 
     source_principal: &'a str,
     destination_principal: Option<&'a str>,
@@ -59,7 +60,11 @@ pub struct Line<'a> {
     policy: Option<Text<&'a Origin>>,
     rule: Option<usize>,
     reason: Option<&'a str>,
-    dry_run: DryRun<'a>,
+    audit: Records<'a, Audited>,
+    dry_run: Records<'a, TrialOutcome>,
+    dry_run_verdict: Option<&'static str>,
+    dry_run_policy: Option<Text<&'a Origin>>,
+    dry_run_rule: Option<usize>,
     snapshot: u64,
 }
 
@@ -73,10 +78,11 @@ impl<'a> Line<'a> {
             .endpoint
             .as_ref()
             .and_then(|e| e.workload.as_deref());
+        let dry_run = verdict.and_then(|v| v.dry_run.as_deref());
         let details = some(&exchange.details);
         Self {
             start_time,
-            route_name: http.and_then(|_| route_name(exchange)),
+            route_name: route_name(exchange),
             method: http.and_then(method),
             path: http.and_then(|h| some(&h.path)),
             protocol: http.and_then(|h| some(h.protocol)),
@@ -107,6 +113,7 @@ impl<'a> Line<'a> {
             downstream_local_address: Text(exchange.origin.destination),
             downstream_remote_address: Text(exchange.origin.peer.address),
             upstream_transport_failure_reason: exchange.upstream_failure.as_deref(),
+            requested_server_name: exchange.server_name.as_deref(),
             source_principal: exchange.origin.peer.identity.uri(),
             destination_principal: destination.map(|w| w.identity.uri()),
             source_workload: source_workload(exchange).map(|w| &*w.workload_name),
@@ -119,7 +126,11 @@ impl<'a> Line<'a> {
             policy: verdict.and_then(Verdict::origin).map(Text),
             rule: verdict.and_then(Verdict::rule_index),
             reason: exchange.reason.as_deref(),
-            dry_run: DryRun(verdict.map(|v| v.shadow.as_slice()).unwrap_or_default()),
+            audit: Records(verdict.map_or(&[], |v| &v.audit)),
+            dry_run: Records(dry_run.map_or(&[], |run| &run.outcomes)),
+            dry_run_verdict: dry_run.map(|run| verb(run.allowed())),
+            dry_run_policy: dry_run.and_then(DryRun::origin).map(Text),
+            dry_run_rule: dry_run.and_then(DryRun::rule_index),
             snapshot: exchange.snapshot,
         }
     }
@@ -156,13 +167,18 @@ impl<T: Display> Serialize for Text<T> {
     }
 }
 
-/// `default` without an HTTPRoute; else its namespace, name and rule, as istiod names them.
+/// `default` for a request without a route; else the route's namespace, name and rule, as istiod names
+/// them.
 enum RouteName<'a> {
     Default,
     Rule(&'a Origin, usize),
 }
 
 fn route_name(exchange: &Exchange) -> Option<Text<RouteName<'_>>> {
+    if exchange.http.is_none() {
+        let rule = exchange.stream_rule.as_ref();
+        return rule.map(|found| Text(RouteName::Rule(&found.route.origin, found.rule)));
+    }
     match &exchange.route {
         Some((route, rule)) => Some(Text(RouteName::Rule(&route.origin, *rule))),
         // Nothing matched, or it ended before routing.
@@ -200,24 +216,37 @@ impl Display for UpstreamCluster<'_> {
     }
 }
 
-/// What dry-run policies would have done.
-struct DryRun<'a>(&'a [Shadow]);
+/// What policies recorded, up to a limit.
+struct Records<'a, T>(&'a [T]);
 
 #[derive(Serialize)]
-struct DryRunEntry<'a> {
-    action: Action,
-    would: &'static str,
-    policy: Option<Text<&'a Origin>>,
+struct Record<'a> {
+    policy: Text<&'a Origin>,
     rule: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    would: Option<&'static str>,
 }
 
-impl Serialize for DryRun<'_> {
+impl Serialize for Records<'_, Audited> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(|shadow| DryRunEntry {
-            action: shadow.action,
-            would: verb(shadow.would),
-            policy: shadow.policy.as_ref().map(|p| Text(&p.origin)),
-            rule: shadow.rule,
+        let records = self.0.iter().take(POLICY_RECORDS_PER_LINE_MAX);
+        serializer.collect_seq(records.map(|audited| Record {
+            policy: Text(&audited.policy.origin),
+            rule: audited.rule,
+            would: None,
+        }))
+    }
+}
+
+/// Policies that say nothing are left out.
+impl Serialize for Records<'_, TrialOutcome> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let told = self.0.iter().filter(|o| o.would != Would::Nothing);
+        let records = told.take(POLICY_RECORDS_PER_LINE_MAX);
+        serializer.collect_seq(records.map(|outcome| Record {
+            policy: Text(&outcome.policy),
+            rule: outcome.rule,
+            would: Some(outcome.would.as_str()),
         }))
     }
 }

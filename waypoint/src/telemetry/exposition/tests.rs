@@ -190,7 +190,9 @@ fn a_whole_scrape_has_every_family_once_and_what_the_process_uses() {
             "{name}"
         );
     }
-    assert!(text.contains("cairn_policy_verdicts_total{outcome=\"allow\"} 1\n"));
+    assert!(text.contains(
+        "cairn_policy_verdicts_total{policy=\"default\",rule=\"\",outcome=\"allow\"} 1\n"
+    ));
     assert!(text.contains(&format!(
         "istio_build{{component=\"proxy\",tag=\"{}\"}} 1\n",
         env!("CARGO_PKG_VERSION")
@@ -205,17 +207,35 @@ fn verdicts_are_counted_with_what_dry_run_policies_would_have_done() {
     shard.record(&exchange, Duration::ZERO);
     exchange.verdict = Some(fixtures::denied());
     shard.record(&exchange, Duration::ZERO);
-    exchange.verdict.as_mut().unwrap().shadow[0].would = false;
+    let verdict = exchange.verdict.as_mut().unwrap();
+    verdict.dry_run.as_mut().unwrap().verdict.allowed = false;
     shard.record(&exchange, Duration::ZERO);
-    let text = encode(&registry_families(&registry), false);
-    let text = String::from_utf8(text.to_vec()).unwrap();
-    for (outcome, count) in [
-        ("allow", 1),
-        ("deny", 2),
-        ("dry_run_allow", 1),
-        ("dry_run_deny", 1),
+    let scrape: Vec<u8> = Exposition::new(registry).flatten().collect();
+    let text = String::from_utf8(scrape).unwrap();
+    for line in [
+        "cairn_policy_verdicts_total{policy=\"default\",rule=\"\",outcome=\"allow\"} 1\n",
+        "cairn_policy_verdicts_total{policy=\"AuthorizationPolicy/default/no-writes\",rule=\"0\",outcome=\"deny\"} 2\n",
+        "cairn_policy_dry_run_total{policy=\"AuthorizationPolicy/default/readers\",rule=\"1\",outcome=\"allow\"} 2\n",
+        "cairn_policy_dry_run_verdicts_total{outcome=\"allow\",enforced=\"deny\"} 1\n",
+        "cairn_policy_dry_run_verdicts_total{outcome=\"deny\",enforced=\"deny\"} 1\n",
+        "cairn_policy_dry_run_verdicts_total{outcome=\"deny\",enforced=\"allow\"} 0\n",
+        "cairn_policy_audit_total{policy=\"AuthorizationPolicy/default/watch\",rule=\"1\"} 2\n",
     ] {
-        let line = format!("cairn_policy_verdicts_total{{outcome=\"{outcome}\"}} {count}\n");
-        assert!(text.contains(&line), "{line} in\n{text}");
+        assert!(text.contains(line), "{line} in\n{text}");
     }
+}
+
+#[test]
+fn policies_beyond_the_limit_are_counted_as_other() {
+    let registry = Arc::new(Registry::new(1, "Kubernetes"));
+    let mut shard = Shard::new(registry.clone());
+    let mut exchange = fixtures::tcp();
+    shard.record(&exchange, Duration::ZERO);
+    exchange.verdict = Some(fixtures::denied());
+    shard.record(&exchange, Duration::ZERO);
+    shard.record(&exchange, Duration::ZERO);
+    let scrape: Vec<u8> = Exposition::new(registry).flatten().collect();
+    let text = String::from_utf8(scrape).unwrap();
+    let line = "cairn_policy_verdicts_total{policy=\"other\",rule=\"\",outcome=\"other\"} 2\n";
+    assert!(text.contains(line), "{text}");
 }

@@ -47,6 +47,7 @@ fn an_http_request_that_was_answered() {
         "downstream_local_address":"10.96.1.2:8000",
         "downstream_remote_address":"10.0.0.7:41000",
         "upstream_transport_failure_reason":null,
+        "requested_server_name":null,
         "source_principal":"spiffe://cluster.local/ns/shop/sa/web",
         "destination_principal":"spiffe://cluster.local/ns/shop/sa/httpbin",
         "source_workload":"web",
@@ -59,7 +60,11 @@ fn an_http_request_that_was_answered() {
         "policy":null,
         "rule":null,
         "reason":null,
+        "audit":[],
         "dry_run":[],
+        "dry_run_verdict":null,
+        "dry_run_policy":null,
+        "dry_run_rule":null,
         "snapshot":3}"#,
     );
     assert_eq!(line(&fixtures::http()), expected);
@@ -101,12 +106,17 @@ fn an_http_request_that_policy_denied() {
         (
             "dry_run",
             serde_json::json!([{
-                "action": "ALLOW",
                 "would": "allow",
                 "policy": "AuthorizationPolicy/default/readers",
                 "rule": 1,
             }]),
         ),
+        ("dry_run_verdict", "allow".into()),
+        (
+            "dry_run_policy",
+            "AuthorizationPolicy/default/readers".into(),
+        ),
+        ("dry_run_rule", 1.into()),
     ] {
         assert_eq!(line[key], value, "{key}");
     }

@@ -1,0 +1,104 @@
+//! What policies decided, said in a dry run, and audited, counted by policy and rule. One thread's
+//! part; which label sets there are in the process is in `series`.
+
+use std::sync::{Arc, PoisonError};
+
+use cairn_authz::Verdict;
+use cairn_config_schema::origin::Origin;
+use rustc_hash::FxHashMap;
+
+use super::series::{DryRunVerdicts, PolicyKey, PolicyName, Registry, Table, Tally};
+
+/// What one thread counts of policies.
+pub struct PolicyCounts {
+    registry: Arc<Registry>,
+    verdicts: FxHashMap<PolicyKey, Arc<Tally>>,
+    dry_run: FxHashMap<PolicyKey, Arc<Tally>>,
+    audit: FxHashMap<PolicyKey, Arc<Tally>>,
+    dry_run_verdicts: Arc<DryRunVerdicts>,
+}
+
+impl PolicyCounts {
+    /// Counts into a registry.
+    pub fn new(registry: Arc<Registry>) -> Self {
+        let dry_run_verdicts = Arc::new(DryRunVerdicts::default());
+        registry
+            .dry_run_verdicts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(dry_run_verdicts.clone());
+        Self {
+            registry,
+            verdicts: FxHashMap::default(),
+            dry_run: FxHashMap::default(),
+            audit: FxHashMap::default(),
+            dry_run_verdicts,
+        }
+    }
+
+    /// Counts a verdict.
+    pub fn count(&mut self, verdict: &Verdict) {
+        let outcome = if verdict.allowed { "allow" } else { "deny" };
+        let decided = key(verdict.origin(), verdict.rule_index(), outcome);
+        add(&mut self.verdicts, &self.registry.verdicts, decided);
+        for audited in &verdict.audit {
+            let key = key(Some(&audited.policy.origin), audited.rule, "");
+            add(&mut self.audit, &self.registry.audit, key);
+        }
+        let Some(run) = &verdict.dry_run else { return };
+        let counts = &self.dry_run_verdicts.counts;
+        let of_outcome = counts.get(usize::from(!run.allowed()));
+        if let Some(count) = of_outcome.and_then(|c| c.get(usize::from(!verdict.allowed))) {
+            count.add(1);
+        }
+        for said in &run.outcomes {
+            let key = key(Some(&said.policy), said.rule, said.would.as_str());
+            add(&mut self.dry_run, &self.registry.dry_run, key);
+        }
+    }
+}
+
+fn key(policy: Option<&Origin>, rule: Option<usize>, outcome: &'static str) -> PolicyKey {
+    PolicyKey {
+        policy: match policy {
+            Some(origin) => PolicyName::Object(origin.clone()),
+            None => PolicyName::Default,
+        },
+        rule,
+        outcome,
+    }
+}
+
+/// Adds one to this thread's count of a label set, which is looked for in the registry the first time.
+/// Label sets come from the configuration, so that there are few of them; beyond the limit of the
+/// table they are remembered as parts of `other`.
+fn add(
+    own: &mut FxHashMap<PolicyKey, Arc<Tally>>,
+    table: &Table<PolicyKey, Tally>,
+    key: PolicyKey,
+) {
+    if let Some(count) = own.get(&key) {
+        count.add(1);
+        return;
+    }
+    let join = |counts: &mut Vec<Arc<Tally>>| {
+        let count = Arc::new(Tally::default());
+        counts.push(count.clone());
+        count
+    };
+    let count = match table.enter(key.clone(), PolicyKey::OTHER, join) {
+        Some(count) => count,
+        None => {
+            let other = own.get(&PolicyKey::OTHER).cloned();
+            let other = other.or_else(|| table.enter(PolicyKey::OTHER, PolicyKey::OTHER, join));
+            let other = other.unwrap_or_default();
+            own.entry(PolicyKey::OTHER).or_insert_with(|| other.clone());
+            other
+        }
+    };
+    count.add(1);
+    // What is remembered is bounded, too; beyond, the table is asked each time.
+    if own.len() < table.max().saturating_mul(2) {
+        own.insert(key, count);
+    }
+}
