@@ -198,7 +198,11 @@ impl<const N: usize> Slots<N> {
             done => done,
         };
         there(ask(NEW_ROUTE, CREATE | EXCLUSIVE, &self.route_message()))?;
-        there(ask(NEW_RULE, CREATE | EXCLUSIVE, &self.rule_message(Some(port))))
+        there(ask(
+            NEW_RULE,
+            CREATE | EXCLUSIVE,
+            &self.rule_message(Some(port)),
+        ))
     }
 
     fn unroute(&self) -> io::Result<()> {

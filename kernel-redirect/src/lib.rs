@@ -65,6 +65,6 @@ pub use place::{Place, cgroup2_root};
 pub use redirect::Redirect;
 pub use slot::{SLOT_MAX, address_of, is_of_slots, slot_of};
 pub use status::{
-    CGROUP_DEPTH_MAX, Counters, Detached, EnrolledPod, Feature, MapStatus, PodStatus, ProgramStatus, Sizes, Status,
-    host_key, is_host_key,
+    CGROUP_DEPTH_MAX, Counters, Detached, EnrolledPod, Feature, MapStatus, PodStatus,
+    ProgramStatus, Sizes, Status, host_key, is_host_key,
 };

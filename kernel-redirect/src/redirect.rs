@@ -206,11 +206,7 @@ impl Redirect {
         self.insert(pod, listener)
     }
 
-    fn insert(
-        &mut self,
-        pod: &EnrolledPod,
-        listener: BorrowedFd<'_>,
-    ) -> Result<(), RedirectError> {
+    fn insert(&mut self, pod: &EnrolledPod, listener: BorrowedFd<'_>) -> Result<(), RedirectError> {
         self.maps
             .listeners
             .insert(pod.netns_cookie, listener.as_raw_fd(), 0)
@@ -368,7 +364,10 @@ fn remove_layout(folder: &Path) -> Result<Detached, RedirectError> {
     if !folder.is_dir() {
         return Ok(removed);
     }
-    let name = |pin: &Path| pin.file_name().map(|name| name.to_string_lossy().into_owned());
+    let name = |pin: &Path| {
+        pin.file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+    };
     let (mut links, maps): (Vec<_>, Vec<_>) = load::pins(folder)?
         .into_iter()
         .partition(|pin| name(pin).is_some_and(|name| name.ends_with("_link")));

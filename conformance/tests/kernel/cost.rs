@@ -122,7 +122,9 @@ impl Bench {
             order.extend([flag.to_owned(), value.to_string()]);
         };
         say("--process", &self.agent.id());
-        self.servers.iter().for_each(|server| say("--with", &server.id()));
+        self.servers
+            .iter()
+            .for_each(|server| say("--with", &server.id()));
         say("--measure-seconds", &seconds);
         say("--warm-up-seconds", &"0.3");
         let order: Vec<&str> = order.iter().map(String::as_str).collect();
@@ -269,7 +271,9 @@ fn cost_of_requests() {
             Redirect::detach(bench.mesh.lab.place()).unwrap();
         }
     }
-    println!("\nGET of 1 KiB over 16 connections that are kept, closed loop, the proxy on one processor, client and server on the other");
+    println!(
+        "\nGET of 1 KiB over 16 connections that are kept, closed loop, the proxy on one processor, client and server on the other"
+    );
     for (title, field) in [
         (
             "processor time of client, proxy, server and ksoftirqd, us a request",

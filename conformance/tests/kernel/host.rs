@@ -109,9 +109,17 @@ fn a_pod_is_steered_to_its_listener_in_the_host_and_sees_what_it_dialled() {
     assert!(said(&lab.hub(), &["rule"]).contains("240.128"));
     assert!(said(&lab.hub(), &["-6", "rule"]).contains("fd63:6169:726e::/96"));
     lab.hub().within(|| Redirect::detach(place)).unwrap();
-    for asked in [&["rule"][..], &["-6", "rule"], &["route", "show", "table", "all"], &["-6", "route", "show", "table", "all"]] {
+    for asked in [
+        &["rule"][..],
+        &["-6", "rule"],
+        &["route", "show", "table", "all"],
+        &["-6", "route", "show", "table", "all"],
+    ] {
         let left = said(&lab.hub(), asked);
-        assert!(!left.contains("240.128") && !left.contains("fd63"), "{left}");
+        assert!(
+            !left.contains("240.128") && !left.contains("fd63"),
+            "{left}"
+        );
     }
 }
 
@@ -138,7 +146,10 @@ fn at_a_slot_nobody_is_reached_but_the_pods_own_listener() {
     ] {
         assert_eq!(reached(&mut app, &format!("{own}:{port}")).unwrap(), "host");
         unanswered(&mut app, &format!("{slot}:{port}"));
-        assert_eq!(reached(&mut app, &format!("{slot}:15001")).unwrap(), "for-a");
+        assert_eq!(
+            reached(&mut app, &format!("{slot}:15001")).unwrap(),
+            "for-a"
+        );
     }
 }
 

@@ -141,7 +141,8 @@ impl<S: Steering> Agent<S> {
 
     /// Pods that left, are listed otherwise, or have another namespace than they had.
     fn outdated(&mut self, wanted: &BTreeMap<ObjectKey, NodePod>) -> Vec<ObjectKey> {
-        let same = |key: &ObjectKey, enrolled: &Enrolled| wanted.get(key) == Some(&enrolled.as_listed);
+        let same =
+            |key: &ObjectKey, enrolled: &Enrolled| wanted.get(key) == Some(&enrolled.as_listed);
         let all = self.enrolled.iter();
         let (stay, mut outdated): (Vec<_>, Vec<_>) = all.partition(|(key, e)| same(key, e));
         let mut outdated: Vec<ObjectKey> = outdated.drain(..).map(|(key, _)| key.clone()).collect();
