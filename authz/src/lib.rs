@@ -30,7 +30,7 @@ pub use explain::{
 };
 pub use facts::{Attestation, Facts, HttpFacts};
 pub use network::{
-    BackendEdit, HeaderEdit, Network, NetworkExplanation, NetworkPolicyOutcome, NetworkRuleOutcome,
+    BackendEdit, Egress, HeaderEdit, Network, NetworkExplanation, NetworkPolicyOutcome, NetworkRuleOutcome,
     NetworkVerdict, NetworkWhy,
 };
 pub use policy::PolicySet;

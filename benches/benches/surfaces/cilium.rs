@@ -4,7 +4,7 @@ use cairn_authz::PolicySet;
 use cairn_config_schema::origin::{Kind, ObjectKey, Origin};
 use cairn_config_schema::snapshot::{
     CiliumHttpRule, HttpRules, LabelExpression, NetworkAction, NetworkPolicy, Pattern, Peer,
-    Sources, Standing, Surface,
+    Peers, Standing, Surface,
 };
 
 use super::{By, COMMON, RULES, network, rule};
@@ -57,10 +57,10 @@ fn policy(by: By, p: usize) -> NetworkPolicy {
     }
 }
 
-fn client(name: &str) -> Sources {
+fn client(name: &str) -> Peers {
     let labels = vec![
         LabelExpression::equals("io.kubernetes.pod.namespace", "bench"),
         LabelExpression::All(vec![LabelExpression::equals("app", name)]),
     ];
-    Sources::AnyOf(vec![Peer::Endpoints(LabelExpression::All(labels))])
+    Peers::AnyOf(vec![Peer::Endpoints(LabelExpression::All(labels))])
 }
