@@ -31,6 +31,8 @@ pub struct Runtime {
     workload_chain: Option<Arc<PortChain>>,
     clusters: FxHashMap<ClusterKey, Arc<Cluster>>,
     protocols: FxHashMap<ClusterKey, AppProtocol>,
+    /// Some destination has sessions, whatever routes say.
+    pub has_sessions: bool,
 }
 
 /// Something this waypoint serves: what a CONNECT authority stands for.
@@ -81,6 +83,7 @@ impl Runtime {
             workload_chain: None,
             clusters,
             protocols: protocols(&snapshot),
+            has_sessions: (snapshot.cluster_settings.values()).any(|s| s.session.is_some()),
             snapshot,
         };
         let snapshot = runtime.snapshot.clone();

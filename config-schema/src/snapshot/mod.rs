@@ -20,6 +20,8 @@ mod network_policy;
 mod policy;
 mod route;
 mod service;
+mod session;
+mod stream_route;
 mod traffic;
 mod unenforced;
 mod ztunnel;
@@ -70,6 +72,8 @@ pub use service::{
     AppProtocol, Binding, ClusterKey, Endpoint, RedirectFailure, Service, ServicePort, Workload,
     WorkloadType,
 };
+pub use session::{SessionCarrier, SessionPersistence};
+pub use stream_route::{ServerNames, StreamMatch, StreamRoute, StreamRule};
 pub use traffic::{BackOff, RetryBudget, RetryConditions, RetryPolicy, RuleTraffic, Timeouts};
 pub use unenforced::{Unenforced, UnenforcedReason};
 pub use ztunnel::ZtunnelPolicy;

@@ -12,8 +12,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use cairn_authz::Verdict;
 use cairn_authz::jwt::Failure;
+use cairn_authz::{Question, Verdict};
 use cairn_config_schema::snapshot::{ClusterKey, DirectResponse};
 use cairn_filters::chain::{Answer, Authenticated, Decision, Destination, External, RequestView};
 use cairn_filters::login::challenge;
@@ -30,7 +30,7 @@ use super::external::{Asked, Subject};
 use super::headers::{self, RequestHeaders};
 use super::http::Gate;
 use super::stream_context::StreamContext;
-use super::{attempt, body, login, screen};
+use super::{attempt, body, login, persistence, screen};
 use crate::drain::Kind;
 use crate::external::Denial;
 use crate::recheck::UpgradeRequest;
@@ -104,7 +104,7 @@ impl Gate {
                 if let Some(plan) = &mut ctx.plan {
                     plan.external_headers = asked.response;
                 }
-                ctx.body_read = body::kept(session, asked.body);
+                ctx.body_read = body::kept(session, asked.body, asked.body_place);
                 judged
             }
         };
@@ -175,8 +175,8 @@ impl Gate {
                 login.as_ref(),
             )
         };
-        if let Some(reason) = asked.lacks(&target.chain, &view) {
-            return denied(exchange, reason);
+        if let Some(question) = target.chain.unasked(&view, &asked.allowed_by) {
+            return unasked(exchange, &question);
         }
         let decision = target.chain.decide(&view);
         if decision.answer.is_denial() {
@@ -189,8 +189,11 @@ impl Gate {
         if let Answer::Unauthenticated(failure) = &decision.answer {
             return unauthenticated(&decision, failure, &request.headers, http, exchange);
         }
-        let random = fastrand::u64(..);
-        let destination = match target.chain.backend(&decision, random) {
+        let destination = match persistence::held(&decision, runtime, &request.headers) {
+            Some(index) => target.chain.backend_at(&decision, index),
+            None => target.chain.backend(&decision, fastrand::u64(..)),
+        };
+        let destination = match destination {
             Ok(destination) => destination,
             Err(failure) => {
                 return answered(&decision, failure.outcome(), exchange);
@@ -215,6 +218,7 @@ impl Gate {
             external_headers: Vec::new(),
             version,
             key: key_of(&cluster, http, &request.headers, source_ip),
+            sticky: persistence::sticky(rule_of(&decision), &cluster, runtime, &request.headers),
             cluster,
             upgrade: upgrade
                 .then(|| Box::new(upgrade_request(http, asked, &request.headers, &login))),
@@ -263,9 +267,14 @@ fn unauthenticated(
     Judged::Unauthenticated(outcome, failure.status.message(), challenge)
 }
 
-/// The answer for a request that policy stops for this reason.
-fn denied(exchange: &mut Exchange, reason: String) -> Judged {
-    exchange.reason = Some(reason);
+/// The answer for a request about which somebody should have been asked.
+fn unasked(exchange: &mut Exchange, question: &Question) -> Judged {
+    let verdict = question.denied();
+    if let Some(details) = verdict.response_code_details() {
+        exchange.details = details.into();
+    }
+    exchange.verdict = Some(verdict);
+    exchange.reason = Some(question.too_late());
     Judged::Answer(Outcome::Denied)
 }
 
