@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cairn_authz::PolicySet;
 use cairn_config_schema::origin::{Kind, ObjectKey, Origin};
 use cairn_config_schema::snapshot::{
-    CalicoHttp, CalicoPath, Criteria, HttpRules, LabelExpression, NetworkAction, NetworkPolicy,
+    CalicoHttp, CalicoPath, Criteria, Direction, HttpRules, LabelExpression, NetworkAction, NetworkPolicy,
     NetworkTier, Peers, Standing, Surface,
 };
 
@@ -41,7 +41,8 @@ fn set(by: By, policies: usize, action: NetworkAction, passes_by_default: bool) 
                 kind: Kind::NetworkPolicy,
                 key: ObjectKey::new("bench", format!("policy-{p:04}")),
             },
-            surface: Surface::Calico(tier.clone()),
+            direction: Direction::Ingress,
+        surface: Surface::Calico(tier.clone()),
             standing: Standing::InForce,
             default_deny: true,
             rules: rules.collect(),

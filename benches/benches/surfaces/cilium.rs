@@ -3,7 +3,7 @@
 use cairn_authz::PolicySet;
 use cairn_config_schema::origin::{Kind, ObjectKey, Origin};
 use cairn_config_schema::snapshot::{
-    CiliumHttpRule, HttpRules, LabelExpression, NetworkAction, NetworkPolicy, Pattern, Peer,
+    CiliumHttpRule, Direction, HttpRules, LabelExpression, NetworkAction, NetworkPolicy, Pattern, Peer,
     Peers, Standing, Surface,
 };
 
@@ -49,6 +49,7 @@ fn policy(by: By, p: usize) -> NetworkPolicy {
             kind: Kind::CiliumNetworkPolicy,
             key: ObjectKey::new("bench", format!("{COMMON}-{p:04}")),
         },
+        direction: Direction::Ingress,
         surface: Surface::Cilium,
         standing: Standing::InForce,
         default_deny: true,

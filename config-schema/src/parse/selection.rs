@@ -43,7 +43,7 @@ pub(super) fn selection(kind: Kind, object: &Node<'_>) -> Option<Selection> {
     if specs.next().is_some() || !duplicates(&spec.value).is_empty() {
         return None;
     }
-    match (kind, key(&spec)) {
+    match (kind, key(spec)) {
         (Kind::CiliumNetworkPolicy | Kind::CiliumClusterwideNetworkPolicy, "spec") => {
             let rule = of_cilium(&spec.value)?;
             Some(Selection::Cilium(vec![("spec".to_owned(), rule)]))
@@ -63,7 +63,7 @@ pub(super) fn selection(kind: Kind, object: &Node<'_>) -> Option<Selection> {
             | Kind::StagedNetworkPolicy
             | Kind::StagedGlobalNetworkPolicy,
             "spec",
-        ) => of_calico(&spec.value).map(Selection::Calico),
+        ) => of_calico(&spec.value).map(|spec| Selection::Calico(Box::new(spec))),
         _ => None,
     }
 }

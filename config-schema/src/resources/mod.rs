@@ -120,7 +120,7 @@ pub enum Selection {
     /// Of Cilium's policies: rules with the path of each.
     Cilium(Vec<(String, cilium::CiliumRule)>),
     /// Of Calico's.
-    Calico(calico::CalicoPolicySpec),
+    Calico(Box<calico::CalicoPolicySpec>),
 }
 
 /// A reference to another object: `targetRefs` of a policy, `parentRefs` of a route.
