@@ -10,8 +10,8 @@ use cairn_config_schema::snapshot::{
 };
 
 use super::Port;
-use super::rule_list::{About, RuleList, RuleRef, Seeking, rules_on};
 use super::party::Party;
+use super::rule_list::{About, RuleList, RuleRef, Seeking, rules_on};
 use super::verdict::{NetworkVerdict, NetworkWhy};
 use crate::facts::{Facts, HttpFacts};
 

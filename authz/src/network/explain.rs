@@ -224,11 +224,7 @@ impl Check<'_> {
         }
     }
 
-    fn outcome(
-        &self,
-        policy: &Arc<NetworkPolicy>,
-        facts: &Facts<'_>,
-    ) -> NetworkPolicyOutcome {
+    fn outcome(&self, policy: &Arc<NetworkPolicy>, facts: &Facts<'_>) -> NetworkPolicyOutcome {
         let rules = policy.rules.iter();
         NetworkPolicyOutcome {
             policy: policy.origin.clone(),
@@ -239,14 +235,11 @@ impl Check<'_> {
         }
     }
 
-    fn rule_outcome(
-        &self,
-        rule: &NetworkRule,
-        facts: &Facts<'_>,
-    ) -> NetworkRuleOutcome {
+    fn rule_outcome(&self, rule: &NetworkRule, facts: &Facts<'_>) -> NetworkRuleOutcome {
         let asked = Asked::new(facts, &self.other, self.port);
         let mut request = facts.http.as_ref().map(Request::new);
-        let is_calico = matches!(rule.http, HttpRules::Calico(_)) || self.subject.is_of_calico(rule);
+        let is_calico =
+            matches!(rule.http, HttpRules::Calico(_)) || self.subject.is_of_calico(rule);
         let matched = match rule.action {
             _ if is_calico => match (rule.action, calico::matches(rule, &asked)) {
                 (_, Truth::Yes) => true,
@@ -274,11 +267,7 @@ impl Check<'_> {
     }
 
     /// The clauses with, of several HTTP rules, the one that came closest.
-    fn nearest_clauses(
-        &self,
-        rule: &NetworkRule,
-        facts: &Facts<'_>,
-    ) -> Vec<ClauseOutcome> {
+    fn nearest_clauses(&self, rule: &NetworkRule, facts: &Facts<'_>) -> Vec<ClauseOutcome> {
         let mut clauses = self.clauses(rule);
         let asked = Asked::new(facts, &self.other, self.port);
         let http = http_clauses(rule, &asked, facts);
@@ -306,7 +295,11 @@ impl Check<'_> {
                     NetworkAction::Deny => is != Truth::No,
                     _ => is == Truth::Yes,
                 },
-                words: format!("{} {word} {}", self.other.words(), words::peers(&rule.peers)),
+                words: format!(
+                    "{} {word} {}",
+                    self.other.words(),
+                    words::peers(&rule.peers)
+                ),
             });
         }
         if let Some(ports) = &rule.ports {
@@ -315,7 +308,10 @@ impl Check<'_> {
             clauses.push(ClauseOutcome {
                 path: "ports".to_owned(),
                 matched,
-                words: format!("port {} of the workload {word} one of the rule's", self.port.number),
+                words: format!(
+                    "port {} of the workload {word} one of the rule's",
+                    self.port.number
+                ),
             });
         }
         clauses

@@ -6,8 +6,8 @@ mod cilium;
 mod egress;
 mod explain;
 mod http;
-mod rule_list;
 mod party;
+mod rule_list;
 mod trial;
 mod verdict;
 mod words;
@@ -209,8 +209,8 @@ impl Network {
         let by_address = self.workloads.get(&facts.destination_ip.to_canonical());
         let by_address = by_address.map(|s| Check::of_destination(s, source, dialled, None));
         let to_address = self.egress.destination(facts.destination_ip.to_canonical());
-        let to_address = to_address
-            .and_then(|to| Check::of_client(client?, to, &source, dialled, None));
+        let to_address =
+            to_address.and_then(|to| Check::of_client(client?, to, &source, dialled, None));
         let is_cluster = |target: &BackendTarget| matches!(target, BackendTarget::Cluster(_));
         let is_routed = facts.backends.iter().any(|b| is_cluster(&b.target));
         let own = (!is_routed).then_some((None, &self.own));

@@ -50,10 +50,7 @@ enum Place {
 impl<'a> Party<'a> {
     /// The source by its address. A workload of another identity is not the source: addresses are
     /// given away anew, certificates are not.
-    pub(super) fn source(
-        facts: &Facts<'a>,
-        sources: &'a FxHashMap<IpAddr, Arc<Workload>>,
-    ) -> Self {
+    pub(super) fn source(facts: &Facts<'a>, sources: &'a FxHashMap<IpAddr, Arc<Workload>>) -> Self {
         let ip = facts.source_ip.to_canonical();
         let workload = sources.get(&ip).map(|w| &**w);
         let workload = workload.filter(|w| facts.peer.is_none_or(|peer| is_of(w, peer)));
@@ -280,7 +277,9 @@ impl<'a> Party<'a> {
         if selector.is_none() && namespaces.is_none() {
             return Truth::Yes;
         }
-        let by_pod = selector.as_ref().map_or(Truth::Yes, |labels| self.has(labels));
+        let by_pod = selector
+            .as_ref()
+            .map_or(Truth::Yes, |labels| self.has(labels));
         let by_namespace = namespaces.as_ref();
         let by_namespace = by_namespace.map_or(Truth::Yes, |labels| self.of_namespace(labels));
         Truth::any([by_pod.and(by_namespace), self.is_in(&criteria.sets)])

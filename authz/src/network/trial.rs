@@ -44,8 +44,7 @@ impl Tried {
 /// Whether something else would be for a subject than what is.
 pub(super) fn differs(subject: &NetworkSubject) -> bool {
     let mut policies = subject.policies.iter();
-    subject.unknown != subject.unknown_in_trial
-        || policies.any(|p| p.standing != Standing::InForce)
+    subject.unknown != subject.unknown_in_trial || policies.any(|p| p.standing != Standing::InForce)
 }
 
 impl Network {

@@ -56,7 +56,11 @@ fn peer(peer: &Peer) -> String {
 }
 
 fn behind(services: &[ObjectKey]) -> String {
-    let names: Vec<String> = services.iter().take(PEERS_MAX).map(ObjectKey::to_string).collect();
+    let names: Vec<String> = services
+        .iter()
+        .take(PEERS_MAX)
+        .map(ObjectKey::to_string)
+        .collect();
     match names.is_empty() {
         true => "behind no Service".to_owned(),
         false => format!("behind Service {}", names.join(" or ")),

@@ -60,7 +60,11 @@ fn set(policies: &[NetworkPolicy]) -> PolicySet {
     let keys: Vec<ClusterKey> = destinations.keys().cloned().collect();
     let address = IpAddr::from(CLIENT);
     let network = NetworkPolicies {
-        sources: Arc::new([(address, Arc::new(client().workload()))].into_iter().collect()),
+        sources: Arc::new(
+            [(address, Arc::new(client().workload()))]
+                .into_iter()
+                .collect(),
+        ),
         egress: cairn_config_schema::snapshot::Egress {
             clients: [(address, subject)].into_iter().collect(),
             destinations,

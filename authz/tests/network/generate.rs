@@ -7,9 +7,9 @@ use std::sync::Arc;
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::origin::{Kind, ObjectKey, Origin};
 use cairn_config_schema::snapshot::{
-    AuthenticationMode, Binding, CalicoHttp, CalicoPath, CiliumHttpRule, Criteria, Direction, Entity,
-    HeaderExpectation, HttpRules, LabelExpression, Mismatch, NetworkAction, NetworkPolicy,
-    NetworkRule, NetworkTier, Pattern, Peer, PortSet, Peers, Standing, Surface, Workload,
+    AuthenticationMode, Binding, CalicoHttp, CalicoPath, CiliumHttpRule, Criteria, Direction,
+    Entity, HeaderExpectation, HttpRules, LabelExpression, Mismatch, NetworkAction, NetworkPolicy,
+    NetworkRule, NetworkTier, Pattern, Peer, Peers, PortSet, Standing, Surface, Workload,
     WorkloadType,
 };
 use http::HeaderMap;

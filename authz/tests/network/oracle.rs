@@ -3,7 +3,7 @@
 
 use cairn_config_schema::snapshot::{
     AuthenticationMode, CalicoPath, CiliumHttpRule, Entity, HttpRules, LabelExpression, Mismatch,
-    NetworkAction, NetworkPolicy, NetworkRule, Peer, PortSet, Peers, Surface,
+    NetworkAction, NetworkPolicy, NetworkRule, Peer, Peers, PortSet, Surface,
 };
 
 use std::net::IpAddr;

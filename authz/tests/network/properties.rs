@@ -37,7 +37,12 @@ pub fn set(policies: &[NetworkPolicy], port: Option<u16>) -> PolicySet {
         sources: Arc::new(sources.collect()),
         ..NetworkPolicies::default()
     };
-    PolicySet::compile(&[]).with_network(Network::of_port(&network, &Egress::compile(&network), &key, []))
+    PolicySet::compile(&[]).with_network(Network::of_port(
+        &network,
+        &Egress::compile(&network),
+        &key,
+        [],
+    ))
 }
 
 /// Runs a closure on the facts of a request.

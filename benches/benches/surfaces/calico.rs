@@ -5,8 +5,8 @@ use std::sync::Arc;
 use cairn_authz::PolicySet;
 use cairn_config_schema::origin::{Kind, ObjectKey, Origin};
 use cairn_config_schema::snapshot::{
-    CalicoHttp, CalicoPath, Criteria, Direction, HttpRules, LabelExpression, NetworkAction, NetworkPolicy,
-    NetworkTier, Peers, Standing, Surface,
+    CalicoHttp, CalicoPath, Criteria, Direction, HttpRules, LabelExpression, NetworkAction,
+    NetworkPolicy, NetworkTier, Peers, Standing, Surface,
 };
 
 use super::{By, RULES, network, rule};
@@ -42,7 +42,7 @@ fn set(by: By, policies: usize, action: NetworkAction, passes_by_default: bool) 
                 key: ObjectKey::new("bench", format!("policy-{p:04}")),
             },
             direction: Direction::Ingress,
-        surface: Surface::Calico(tier.clone()),
+            surface: Surface::Calico(tier.clone()),
             standing: Standing::InForce,
             default_deny: true,
             rules: rules.collect(),

@@ -3,8 +3,8 @@
 use cairn_authz::PolicySet;
 use cairn_config_schema::origin::{Kind, ObjectKey, Origin};
 use cairn_config_schema::snapshot::{
-    CiliumHttpRule, Direction, HttpRules, LabelExpression, NetworkAction, NetworkPolicy, Pattern, Peer,
-    Peers, Standing, Surface,
+    CiliumHttpRule, Direction, HttpRules, LabelExpression, NetworkAction, NetworkPolicy, Pattern,
+    Peer, Peers, Standing, Surface,
 };
 
 use super::{By, COMMON, RULES, network, rule};

@@ -13,7 +13,7 @@ use cairn_config_schema::identity::Identity;
 use cairn_config_schema::origin::ObjectKey;
 use cairn_config_schema::snapshot::{
     Binding, ClusterKey, HttpRules, NetworkAction, NetworkPolicies, NetworkPolicy, NetworkRule,
-    NetworkSubject, PortSet, Peers, Workload, WorkloadType,
+    NetworkSubject, Peers, PortSet, Workload, WorkloadType,
 };
 use http::HeaderMap;
 
@@ -176,5 +176,10 @@ fn network(policies: Vec<NetworkPolicy>) -> PolicySet {
         sources: Arc::new(sources.collect()),
         ..NetworkPolicies::default()
     };
-    PolicySet::compile(&[]).with_network(Network::of_port(&network, &Egress::compile(&network), &key, []))
+    PolicySet::compile(&[]).with_network(Network::of_port(
+        &network,
+        &Egress::compile(&network),
+        &key,
+        [],
+    ))
 }

@@ -118,7 +118,10 @@ mod tests {
             panic!("{rules:?}");
         };
         assert!(rule.endpoint_selector.is_some());
-        assert_eq!((rule.ingress.is_some(), rule.egress.is_some()), (false, true));
+        assert_eq!(
+            (rule.ingress.is_some(), rule.egress.is_some()),
+            (false, true)
+        );
         let text = "spec: {selector: app == 'a', types: [Ingress], ingress: {a: b}, order: x}";
         let Some(Selection::Calico(spec)) = read_of(Kind::NetworkPolicy, text) else {
             panic!("{text}");

@@ -177,4 +177,3 @@ fn nets(
     }
     Some(nets)
 }
-

@@ -243,14 +243,21 @@ fn services(written: &ServiceSelector, path: &str, reading: &mut Reading<'_>) ->
             let path = format!("{path}.k8sServiceSelector.selector");
             let labels = expression(&by_labels.selector, &path, reading)?;
             let namespace = namespace(&by_labels.namespace);
-            let all = reading.resources.services.values().filter_map(Loaded::object);
+            let all = reading
+                .resources
+                .services
+                .values()
+                .filter_map(Loaded::object);
             let selected = all.filter(|service| {
                 let own = &service.meta.labels;
                 let of = |key: &str| own.get(key).map_or(Label::Absent, |v| Label::Value(v));
-                let in_namespace = namespace.is_empty() || service.origin.key.namespace == namespace;
+                let in_namespace =
+                    namespace.is_empty() || service.origin.key.namespace == namespace;
                 in_namespace && labels.holds(&of) == Truth::Yes
             });
-            Some(Peer::Services(selected.map(|s| s.origin.key.clone()).collect()))
+            Some(Peer::Services(
+                selected.map(|s| s.origin.key.clone()).collect(),
+            ))
         }
         _ => {
             let message = "one of k8sService and k8sServiceSelector is needed";
@@ -345,12 +352,7 @@ fn requirement(requirement: &LabelRequirement) -> Result<LabelExpression, (Strin
     }
 }
 
-fn entity(
-    name: &str,
-    is_egress: bool,
-    path: &str,
-    reading: &mut Reading<'_>,
-) -> Option<Peer> {
+fn entity(name: &str, is_egress: bool, path: &str, reading: &mut Reading<'_>) -> Option<Peer> {
     let Some(entity) = Entity::parse(name) else {
         let message = format!("unknown entity '{name}'");
         let hint = "all, world, cluster, host, remote-node, kube-apiserver, ingress, init, health, unmanaged or none";

@@ -39,7 +39,11 @@ pub(super) fn rules(
     match direction {
         Direction::Ingress => {
             read(each(&rule.ingress, Written::ingress), "ingress", allow);
-            read(each(&rule.ingress_deny, Written::ingress), "ingressDeny", deny);
+            read(
+                each(&rule.ingress_deny, Written::ingress),
+                "ingressDeny",
+                deny,
+            );
         }
         Direction::Egress => {
             // Of a fault an error was told; what is left of the rules would only be told wrongly.
@@ -54,10 +58,7 @@ pub(super) fn rules(
     rules
 }
 
-fn each<'a, T>(
-    list: &'a Option<Vec<T>>,
-    written: fn(&'a T) -> Written<'a>,
-) -> Vec<Written<'a>> {
+fn each<'a, T>(list: &'a Option<Vec<T>>, written: fn(&'a T) -> Written<'a>) -> Vec<Written<'a>> {
     list.iter().flatten().map(written).collect()
 }
 

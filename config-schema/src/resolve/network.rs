@@ -13,8 +13,8 @@ use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::origin::{ObjectKey, Origin};
 use crate::resources::{Loaded, Resources};
 use crate::snapshot::{
-    Binding, ClusterKey, Direction, Endpoint, LabelExpression, LabelView, NetworkPolicies, NetworkPolicy,
-    NetworkSubject, PortSet, Truth, Workload, World,
+    Binding, ClusterKey, Direction, Endpoint, LabelExpression, LabelView, NetworkPolicies,
+    NetworkPolicy, NetworkSubject, PortSet, Truth, Workload, World,
 };
 
 /// A policy and what it selects.
@@ -90,7 +90,12 @@ pub(super) fn resolve(
     }
     let subjects = network.clusters.values().flat_map(|s| s.iter());
     let subjects = subjects.chain(network.workloads.values());
-    tell_of_idle(&policies, subjects, "workload that this waypoint forwards to", findings);
+    tell_of_idle(
+        &policies,
+        subjects,
+        "workload that this waypoint forwards to",
+        findings,
+    );
     let clients = network.egress.subjects().map(|subject| &**subject);
     tell_of_idle(&egress, clients, "Pod of the configuration", findings);
     network

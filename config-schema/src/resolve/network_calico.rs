@@ -105,7 +105,10 @@ impl Reader<'_> {
         let narrowed = self.narrowed(broken);
         let denied = match narrowed {
             Some(_) => "everything that the policy selects is denied".to_owned(),
-            None => format!("everything for {} and from them is denied", scope(namespace)),
+            None => format!(
+                "everything for {} and from them is denied",
+                scope(namespace)
+            ),
         };
         let effect = dry_run::effect(broken.dry_run, denied);
         self.findings.push(unreadable(broken, effect));
@@ -318,7 +321,10 @@ fn selectors(
     }
     let selector =
         LabelExpression::All(vec![own, selector.unwrap_or(LabelExpression::everything())]);
-    (selector, namespaces.unwrap_or(LabelExpression::everything()))
+    (
+        selector,
+        namespaces.unwrap_or(LabelExpression::everything()),
+    )
 }
 
 /// The rules of one direction.
@@ -383,10 +389,7 @@ fn directions(spec: &CalicoPolicySpec, reading: &mut Reading<'_>) -> Vec<Directi
         [] => (has(&spec.ingress) || !has(&spec.egress), has(&spec.egress)),
         _ => (says("Ingress"), says("Egress")),
     };
-    let asked = [
-        (ingress, Direction::Ingress),
-        (egress, Direction::Egress),
-    ];
+    let asked = [(ingress, Direction::Ingress), (egress, Direction::Egress)];
     let asked = asked.into_iter().filter(|(asked, _)| *asked);
     asked.map(|(_, direction)| direction).collect()
 }

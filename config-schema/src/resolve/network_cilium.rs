@@ -9,9 +9,7 @@ use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::origin::Origin;
 use crate::resources::cilium::{CiliumPolicySpec, CiliumRule};
 use crate::resources::{Broken, Loaded, Object, Place, Resources, Selection};
-use crate::snapshot::{
-    Direction, LabelExpression, NetworkPolicy, Standing, Surface,
-};
+use crate::snapshot::{Direction, LabelExpression, NetworkPolicy, Standing, Surface};
 
 const NAMESPACE_LABEL: &str = "io.kubernetes.pod.namespace";
 
@@ -48,7 +46,10 @@ fn deny_all(resources: &Resources, broken: &Broken, findings: &mut Findings) -> 
         return parts;
     }
     let namespace = &broken.origin.key.namespace;
-    let denied = format!("everything for {} and from them is denied", scope(namespace));
+    let denied = format!(
+        "everything for {} and from them is denied",
+        scope(namespace)
+    );
     let effect = dry_run::effect(broken.dry_run, denied);
     findings.push(unreadable(broken, effect));
     let all = [Direction::Ingress, Direction::Egress].into_iter();
@@ -110,11 +111,7 @@ pub(super) fn standing(is_tried: bool) -> Standing {
     }
 }
 
-fn broken_policy(
-    broken: &Broken,
-    direction: Direction,
-    standing: Standing,
-) -> Arc<NetworkPolicy> {
+fn broken_policy(broken: &Broken, direction: Direction, standing: Standing) -> Arc<NetworkPolicy> {
     let reason = broken.reason.clone();
     Arc::new(denying(&broken.origin, direction, standing, reason))
 }
@@ -264,7 +261,11 @@ fn selecting(rule: &CiliumRule, path: &str, reading: &mut Reading<'_>) -> Vec<Se
             speaks.ingress || !speaks.egress,
             asked.and_then(|d| d.ingress),
         ),
-        (Direction::Egress, speaks.egress, asked.and_then(|d| d.egress)),
+        (
+            Direction::Egress,
+            speaks.egress,
+            asked.and_then(|d| d.egress),
+        ),
     ] {
         reading.broken = in_common.clone();
         let rules = cilium_rules::rules(rule, direction, path, reading);

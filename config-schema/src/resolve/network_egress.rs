@@ -84,7 +84,9 @@ fn clients(resources: &Resources, policies: &[Selecting], pods: &Pods) -> Egress
     let all: Vec<&Selecting> = policies.iter().collect();
     let namespace = |s: &&Selecting| s.policy.origin.key.namespace.clone();
     let written = resources.namespaces.values().filter_map(Loaded::object);
-    let labels: BTreeMap<_, _> = written.map(|n| (n.origin.key.name.clone(), &n.meta.labels)).collect();
+    let labels: BTreeMap<_, _> = written
+        .map(|n| (n.origin.key.name.clone(), &n.meta.labels))
+        .collect();
     let mut namespaces: BTreeSet<Arc<str>> = all.iter().map(namespace).collect();
     namespaces.extend(labels.keys().cloned());
     for name in namespaces.into_iter().filter(|name| !name.is_empty()) {
@@ -156,7 +158,10 @@ impl Destinations<'_> {
     fn behind(&self, key: &ClusterKey, endpoints: &[Endpoint]) -> Arc<[Destination]> {
         let mut found: Vec<Destination> = Vec::new();
         for endpoint in endpoints {
-            let (ip, port) = (endpoint.address.ip().to_canonical(), endpoint.address.port());
+            let (ip, port) = (
+                endpoint.address.ip().to_canonical(),
+                endpoint.address.port(),
+            );
             let destination = match &endpoint.workload {
                 Some(workload) => self.workload(workload, ip, Some(port)),
                 None => self.nameless(key, ip, port),
@@ -168,13 +173,22 @@ impl Destinations<'_> {
         found.into()
     }
 
-    fn workload(&self, workload: &Arc<Workload>, address: IpAddr, port: Option<u16>) -> Destination {
+    fn workload(
+        &self,
+        workload: &Arc<Workload>,
+        address: IpAddr,
+        port: Option<u16>,
+    ) -> Destination {
         Destination {
             address,
             port,
             workload: Some(workload.clone()),
             place: DestinationPlace::Inside(workload.key.namespace.clone()),
-            services: self.services.get(&workload.key).cloned().unwrap_or_default(),
+            services: self
+                .services
+                .get(&workload.key)
+                .cloned()
+                .unwrap_or_default(),
         }
     }
 

@@ -28,9 +28,8 @@ impl DnsPattern {
     }
 
     fn read(text: &str, is_name: bool) -> Option<Self> {
-        let legal = |c: u8| {
-            c.is_ascii_alphanumeric() || b"-_.".contains(&c) || (c == b'*' && !is_name)
-        };
+        let legal =
+            |c: u8| c.is_ascii_alphanumeric() || b"-_.".contains(&c) || (c == b'*' && !is_name);
         let fits = !text.is_empty() && text.len() <= NAME_BYTES_MAX && text.bytes().all(legal);
         let text = text.to_ascii_lowercase();
         fits.then(|| Self {

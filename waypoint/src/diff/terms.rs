@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use cairn_config_schema::snapshot::{
     CalicoPath, CiliumHttpRule, ClusterKey, Condition, Criteria, HttpRules, NetworkPolicy,
-    Operation, PathMatch, PathPattern, Peer, Policy, ServicePort, Snapshot, Source, Peers,
+    Operation, PathMatch, PathPattern, Peer, Peers, Policy, ServicePort, Snapshot, Source,
     StringMatch, TemplateSegment, TextMatch, Values,
 };
 use ipnet::IpNet;
@@ -294,7 +294,9 @@ impl Terms {
 
     fn add_criteria(&mut self, criteria: &Criteria, trust_domain: &str) {
         let nets = criteria.nets.iter().flatten().chain(&criteria.not_nets);
-        let nets = nets.chain(&criteria.sets.nets).chain(&criteria.not_sets.nets);
+        let nets = nets
+            .chain(&criteria.sets.nets)
+            .chain(&criteria.not_sets.nets);
         self.addresses.extend(nets.map(IpNet::network));
         for account in criteria.service_accounts.iter().flatten() {
             let principal = format!("{trust_domain}/ns/{NOBODY}/sa/{account}");

@@ -74,8 +74,7 @@ pub(super) fn begin(
     for cluster in clusters {
         // Nothing is sent where the request itself would not be.
         let origin = ctx.exchange.as_ref().map(|e| &*e.origin);
-        if cluster.settings().refused.is_some() || under_network_policy(runtime, &cluster, origin)
-        {
+        if cluster.settings().refused.is_some() || under_network_policy(runtime, &cluster, origin) {
             counters::MIRRORED.inc("policy");
             continue;
         }
