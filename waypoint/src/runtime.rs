@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use cairn_authz::Egress;
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::snapshot::{
     AppProtocol, Binding, ClusterKey, Discovery, Endpoint, NamedEndpoint, Service, Snapshot,
@@ -125,20 +126,22 @@ impl Runtime {
         if waypoint.blocked.is_some() {
             return runtime;
         }
+        let egress = Egress::compile(&snapshot.network);
         for service in snapshot.served() {
-            runtime.add_service(&snapshot, service);
+            runtime.add_service(&snapshot, &egress, service);
         }
         let all = snapshot.services.values();
         runtime.service_ips = all.flat_map(|s| s.addresses.iter().copied()).collect();
         let size = |(block, _): &(IpNet, _)| (std::cmp::Reverse(block.prefix_len()), *block);
         runtime.by_block.sort_by_key(size);
         if waypoint.serves_workloads {
-            runtime.workload_chain = Some(Arc::new(PortChain::for_workload(&snapshot)));
+            let chain = PortChain::for_workload_sharing(&snapshot, &egress);
+            runtime.workload_chain = Some(Arc::new(chain));
         }
         runtime
     }
 
-    fn add_service(&mut self, snapshot: &Snapshot, service: &Arc<Service>) {
+    fn add_service(&mut self, snapshot: &Snapshot, egress: &Egress, service: &Arc<Service>) {
         self.served_hostnames.insert(service.hostname.clone(), ());
         for ip in &service.addresses {
             self.served_ips.insert(*ip, ());
@@ -153,7 +156,7 @@ impl Runtime {
                 continue;
             };
             let dialled_port = self.dialled_port(&key);
-            let chain = Arc::new(PortChain::compile(snapshot, service, port));
+            let chain = Arc::new(PortChain::compile_sharing(snapshot, egress, service, port));
             let target = |ip: IpAddr| {
                 Arc::new(Target {
                     service: Some(service.clone()),

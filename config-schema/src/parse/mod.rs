@@ -20,6 +20,7 @@ mod pods;
 mod read;
 mod salvage;
 mod scalar;
+mod selection;
 mod service_entry;
 mod split;
 mod subject;

@@ -245,6 +245,7 @@ impl<'d> Reader<'d> {
                     targets,
                     // An annotation in a text that is no YAML is not to be trusted.
                     dry_run: origin.kind.is_staged(),
+                    selection: None,
                     origin,
                 })));
             }

@@ -11,11 +11,13 @@ mod calico_path;
 mod client_tls;
 mod cors;
 mod discovery;
+mod dns_pattern;
 mod external;
 mod kube_network;
 mod l7_ports;
 mod labels;
 mod mesh;
+mod network_egress;
 mod network_policy;
 mod policy;
 mod route;
@@ -45,6 +47,7 @@ pub use calico_path::calico_path;
 pub use client_tls::{ClientCertificate, ProxyProtocol, TlsOrigination, TlsTrust};
 pub use cors::{Cors, HostPattern, Names, OriginPattern, default_port};
 pub use discovery::{Discovery, NamedEndpoint};
+pub use dns_pattern::DnsPattern;
 pub use external::{
     BodyInCheck, CheckProtocol, ExternalProvider, FRAMING_HEADERS, GrpcCheck, HeaderNames,
     HttpCheck, Provider,
@@ -53,10 +56,11 @@ pub use kube_network::{KubeNetworkPolicy, KubePeer, KubePort, KubeRule, Transpor
 pub use l7_ports::L7Port;
 pub use labels::{Label, LabelExpression, LabelKey, LabelView, Labels, Truth};
 pub use mesh::{Mesh, PathNormalization};
+pub use network_egress::{Destination, DestinationPlace, Egress};
 pub use network_policy::{
-    AuthenticationMode, CalicoHttp, CalicoPath, CiliumHttpRule, Criteria, Entity,
-    HeaderExpectation, HttpRules, Mismatch, NetworkAction, NetworkPolicies, NetworkPolicy,
-    NetworkRule, NetworkSubject, NetworkTier, Peer, PortSet, Sources, Standing, Surface, World,
+    AuthenticationMode, CalicoHttp, CalicoPath, CiliumHttpRule, Criteria, Direction, Entity,
+    HeaderExpectation, HttpRules, Mismatch, NetSets, NetworkAction, NetworkPolicies, NetworkPolicy,
+    NetworkRule, NetworkSubject, NetworkTier, Peer, Peers, PortSet, Standing, Surface, World,
 };
 pub use policy::{
     Action, Condition, Operation, PathPattern, PathTemplate, Policy, PolicyRule, Source,
