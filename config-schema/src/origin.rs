@@ -50,6 +50,7 @@ pub enum Kind {
     RequestAuthentication,
     DestinationRule,
     VirtualService,
+    TrafficPolicy,
     CiliumNetworkPolicy,
     CiliumClusterwideNetworkPolicy,
     /// Calico's.
@@ -88,6 +89,7 @@ impl Kind {
             Kind::RequestAuthentication => "RequestAuthentication",
             Kind::DestinationRule => "DestinationRule",
             Kind::VirtualService => "VirtualService",
+            Kind::TrafficPolicy => "TrafficPolicy",
             Kind::CiliumNetworkPolicy => "CiliumNetworkPolicy",
             Kind::CiliumClusterwideNetworkPolicy => "CiliumClusterwideNetworkPolicy",
             Kind::NetworkPolicy => "NetworkPolicy",

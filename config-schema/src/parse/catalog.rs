@@ -27,7 +27,7 @@ pub(crate) enum Class {
 }
 
 /// Group, versions and kind of what Cairn reads; `v1beta1` objects have the fields of `v1`.
-const READ: [(&str, &[&str], Kind); 21] = [
+const READ: [(&str, &[&str], Kind); 22] = [
     (GATEWAY_API, &["v1", "v1beta1"], Kind::GatewayClass),
     (GATEWAY_API, &["v1", "v1beta1"], Kind::Gateway),
     (GATEWAY_API, &["v1", "v1beta1"], Kind::HTTPRoute),
@@ -49,6 +49,7 @@ const READ: [(&str, &[&str], Kind); 21] = [
         &["v1", "v1beta1", "v1alpha3"],
         Kind::VirtualService,
     ),
+    (CAIRN, &["v1alpha1"], Kind::TrafficPolicy),
     (CILIUM, &["v2"], Kind::CiliumNetworkPolicy),
     (CILIUM, &["v2"], Kind::CiliumClusterwideNetworkPolicy),
     (CALICO, &["v3"], Kind::NetworkPolicy),
@@ -61,6 +62,7 @@ const READ: [(&str, &[&str], Kind); 21] = [
 
 const GATEWAY_API: &str = "gateway.networking.k8s.io";
 const SECURITY: &str = "security.istio.io";
+const CAIRN: &str = "cairn.dev";
 const CILIUM: &str = "cilium.io";
 const CALICO: &str = "projectcalico.org";
 const KUBE_NETWORKING: &str = "networking.k8s.io";
@@ -250,6 +252,7 @@ fn expected_versions(kind: Kind) -> &'static str {
         Kind::GatewayClass | Kind::Gateway | Kind::HTTPRoute => {
             "gateway.networking.k8s.io/v1 or gateway.networking.k8s.io/v1beta1"
         }
+        Kind::TrafficPolicy => "cairn.dev/v1alpha1",
         Kind::DestinationRule | Kind::VirtualService => {
             "networking.istio.io/v1, v1beta1 or v1alpha3"
         }

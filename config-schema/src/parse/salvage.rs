@@ -14,7 +14,9 @@ use crate::resources::{TargetRef, dry_run};
 /// may be aimed at anything it could reach.
 pub(super) fn targets(kind: Kind, object: &Node<'_>) -> Option<Vec<TargetRef>> {
     let fields: &[&str] = match kind {
-        Kind::AuthorizationPolicy | Kind::RequestAuthentication => &["targetRefs", "targetRef"],
+        Kind::AuthorizationPolicy | Kind::RequestAuthentication | Kind::TrafficPolicy => {
+            &["targetRefs", "targetRef"]
+        }
         Kind::HTTPRoute | Kind::GRPCRoute => &["parentRefs"],
         Kind::VirtualService => &["hosts"],
         _ => return None,

@@ -19,6 +19,7 @@ use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::limits::DIAGNOSTICS_PER_OBJECT_MAX;
 use crate::origin::{Kind, Origin};
 use crate::resources::authentication::RequestAuthenticationSpec;
+use crate::resources::cairn::TrafficPolicySpec;
 use crate::resources::calico::{CalicoPolicySpec, TierSpec};
 use crate::resources::cilium::CiliumPolicySpec;
 use crate::resources::destination_rule::DestinationRuleSpec;
@@ -68,6 +69,7 @@ pub(super) fn read(
         Kind::RequestAuthentication => subject.optional::<RequestAuthenticationSpec>(),
         Kind::DestinationRule => subject.optional::<DestinationRuleSpec>(),
         Kind::VirtualService => subject.optional::<VirtualServiceSpec>(),
+        Kind::TrafficPolicy => subject.required::<TrafficPolicySpec>(),
         Kind::NetworkPolicy => {
             let spec = subject.calico();
             subject.settle(spec)

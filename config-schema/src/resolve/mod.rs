@@ -38,6 +38,7 @@ mod route_rules;
 mod route_traffic;
 mod routes;
 mod services;
+mod traffic_limits;
 mod traffic_policy;
 mod traffic_policy_values;
 mod trust_domains;
@@ -122,6 +123,14 @@ pub fn resolve(resources: &Resources, options: &Options) -> Snapshot {
         &mut findings,
     );
 
+    let limits = traffic_limits::resolve(
+        resources,
+        &mesh,
+        waypoint.as_ref(),
+        &services,
+        &mut findings,
+    );
+
     let authentications = authentication::attach(
         resources,
         &mesh,
@@ -163,6 +172,7 @@ pub fn resolve(resources: &Resources, options: &Options) -> Snapshot {
         workloads: pods.by_address,
         clusters,
         cluster_settings: settings.clusters,
+        limits,
         network,
         kube_network,
         ztunnel,

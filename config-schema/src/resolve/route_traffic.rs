@@ -108,7 +108,7 @@ fn duration(text: &str, at: &str, reading: &mut Reading<'_>) -> Option<u64> {
 }
 
 /// One to four numbers of one to five digits, each with its unit (GEP-2257).
-fn parse_duration(text: &str) -> Option<u64> {
+pub(super) fn parse_duration(text: &str) -> Option<u64> {
     let mut rest = text;
     let mut total: u64 = 0;
     let mut parts = 0;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{
-    Clusterwide, Loaded, Object, Resources, Staged, authentication, calico, cilium,
+    Clusterwide, Loaded, Object, Resources, Staged, authentication, cairn, calico, cilium,
     destination_rule, gateway_api, istio, kube, virtual_service,
 };
 use crate::origin::{ObjectKey, Origin};
@@ -131,6 +131,7 @@ kinds! {
     RequestAuthentication: authentication::RequestAuthenticationSpec => request_authentications,
     DestinationRule: destination_rule::DestinationRuleSpec => destination_rules,
     VirtualService: virtual_service::VirtualServiceSpec => virtual_services,
+    TrafficPolicy: cairn::TrafficPolicySpec => traffic_policies,
     CiliumNetworkPolicy: cilium::CiliumPolicySpec => cilium_policies,
     CiliumClusterwideNetworkPolicy: Clusterwide<cilium::CiliumPolicySpec> => cilium_clusterwide_policies,
     NetworkPolicy: calico::CalicoPolicySpec => calico_policies,

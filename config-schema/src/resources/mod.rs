@@ -5,6 +5,7 @@
 
 mod any;
 pub mod authentication;
+pub mod cairn;
 pub mod calico;
 pub mod cilium;
 pub mod destination_rule;
@@ -182,6 +183,8 @@ pub struct Resources {
     pub destination_rules: BTreeMap<ObjectKey, Loaded<destination_rule::DestinationRuleSpec>>,
     /// VirtualServices.
     pub virtual_services: BTreeMap<ObjectKey, Loaded<virtual_service::VirtualServiceSpec>>,
+    /// TrafficPolicies, Cairn's own.
+    pub traffic_policies: BTreeMap<ObjectKey, Loaded<cairn::TrafficPolicySpec>>,
     /// NetworkPolicies of Calico.
     pub calico_policies: BTreeMap<ObjectKey, Loaded<calico::CalicoPolicySpec>>,
     /// NetworkPolicies of Kubernetes itself; the CNI's to enforce.
@@ -206,7 +209,7 @@ pub struct Resources {
 /// The broken objects of every kind, for summaries.
 impl Resources {
     /// Number of objects in force, by kind.
-    pub fn counts(&self) -> [(Kind, usize); 21] {
+    pub fn counts(&self) -> [(Kind, usize); 22] {
         [
             (Kind::GatewayClass, self.gateway_classes.len()),
             (Kind::Gateway, self.gateways.len()),
@@ -228,6 +231,7 @@ impl Resources {
             ),
             (Kind::DestinationRule, self.destination_rules.len()),
             (Kind::VirtualService, self.virtual_services.len()),
+            (Kind::TrafficPolicy, self.traffic_policies.len()),
             (Kind::NetworkPolicy, self.calico_policies.len()),
             (Kind::KubeNetworkPolicy, self.kube_network_policies.len()),
             (Kind::GlobalNetworkPolicy, self.calico_global_policies.len()),

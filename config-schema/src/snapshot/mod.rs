@@ -19,6 +19,7 @@ mod policy;
 mod route;
 mod service;
 mod traffic;
+mod traffic_limits;
 mod unenforced;
 mod ztunnel;
 
@@ -66,6 +67,9 @@ pub use service::{
     WorkloadType,
 };
 pub use traffic::{BackOff, RetryBudget, RetryConditions, RetryPolicy, RuleTraffic, Timeouts};
+pub use traffic_limits::{
+    Concurrency, DescriptorValue, GlobalRateLimit, LimitKey, LimitTarget, RateLimit, TrafficLimits,
+};
 pub use unenforced::{Unenforced, UnenforcedReason};
 pub use ztunnel::ZtunnelPolicy;
 
@@ -97,6 +101,8 @@ pub struct Snapshot {
     /// How they are balanced and limited; those without an entry are as by default.
     #[serde(serialize_with = "by_text")]
     pub cluster_settings: BTreeMap<ClusterKey, Arc<ClusterSettings>>,
+    /// Limits on traffic.
+    pub limits: Vec<Arc<TrafficLimits>>,
     /// Network policies of Cilium and Calico, and what they select.
     pub network: NetworkPolicies,
     /// NetworkPolicies of Kubernetes, which the CNI enforces and no waypoint.
