@@ -23,6 +23,7 @@ use crate::outliers;
 use crate::publish::{InForce, Publisher};
 use crate::source;
 use crate::telemetry::{self, counters};
+use crate::throttle;
 use crate::tls::{Acceptor, IdentityFiles, IdentitySource};
 use crate::upstream::Dialer;
 use crate::worker::{self, Worker};
@@ -106,6 +107,7 @@ pub fn start(settings: Settings) -> anyhow::Result<Running> {
     let watch = follow_config(&settings, &in_force)?;
     follow_keys(&settings, &in_force)?;
     outliers::start(in_force.runtime.clone()).context("start outlier detection")?;
+    throttle::start(in_force.runtime.clone()).context("start the sweep of rate limits")?;
     let (in_flight, drain, stop) = (
         Arc::<InFlight>::default(),
         Drain::default(),
@@ -357,6 +359,7 @@ fn note_expiry(identity: &IdentitySource) {
 fn admin_state(settings: &Settings, in_force: &InForce, stop: &Arc<Notify>) -> AdminState {
     let runtime = in_force.runtime.clone();
     let live = in_force.runtime.clone();
+    let limited = in_force.runtime.clone();
     let stop = stop.clone();
     AdminState {
         readiness: in_force.readiness.clone(),
@@ -367,6 +370,7 @@ fn admin_state(settings: &Settings, in_force: &InForce, stop: &Arc<Notify>) -> A
         last_reload: in_force.last_reload.clone(),
         jwks: in_force.jwks.clone(),
         live_cluster: Box::new(move |key| live.load().cluster(key).cloned()),
+        limiters: Box::new(move || limited.load().limiters().iter().cloned().collect()),
         set_log_filter: Box::new(settings.set_log_filter),
         quit: Box::new(move || stop.notify_one()),
         registry: telemetry::metrics::registry().clone(),

@@ -18,6 +18,7 @@ use rustc_hash::FxHashMap;
 use crate::clock::now_ms;
 use crate::listener::admit::{Asked, Refusal};
 use crate::telemetry::exchange::StreamOrigin;
+use crate::throttle::Limiters;
 
 /// A snapshot made ready to run.
 pub struct Runtime {
@@ -30,6 +31,7 @@ pub struct Runtime {
     workload_chain: Option<Arc<PortChain>>,
     clusters: FxHashMap<ClusterKey, Arc<Cluster>>,
     protocols: FxHashMap<ClusterKey, AppProtocol>,
+    limiters: Limiters,
 }
 
 /// Something this waypoint serves: what a CONNECT authority stands for.
@@ -80,6 +82,7 @@ impl Runtime {
             workload_chain: None,
             clusters,
             protocols: protocols(&snapshot),
+            limiters: Limiters::new(&snapshot, previous.map(|p| &p.limiters)),
             snapshot,
         };
         let snapshot = runtime.snapshot.clone();
@@ -206,6 +209,11 @@ impl Runtime {
             .get(key)
             .copied()
             .unwrap_or(AppProtocol::Sniff)
+    }
+
+    /// What TrafficPolicies let through.
+    pub fn limiters(&self) -> &Limiters {
+        &self.limiters
     }
 
     /// Every live cluster.

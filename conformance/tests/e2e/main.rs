@@ -23,4 +23,5 @@ mod routes;
 mod strict;
 mod telemetry;
 mod timeouts;
+mod traffic_policy;
 mod virtual_service;

@@ -79,6 +79,11 @@ impl ProxyHttp for Gate {
                     http.grpc_status = grpc_status;
                 }
             }
+            Judged::Throttled(wait) => {
+                note_outcome(ctx, Outcome::RateLimited);
+                let reply = Outcome::RateLimited.reply(is_grpc(ctx));
+                reply::throttled(session, reply, wait).await?;
+            }
             Judged::Preflight(headers) => {
                 note_outcome(ctx, Outcome::Preflight);
                 reply::preflight(session, headers).await?;

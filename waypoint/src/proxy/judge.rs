@@ -7,10 +7,11 @@
 //! - ask the providers of CUSTOM policies (`external.rs`);
 //! - authenticate: verify the token and take it out;
 //! - judge: normalise, route, authorise;
-//! - answer here, or choose a backend and change the request.
+//! - answer here, or choose a backend, ask for room (`throttle.rs`) and change the request.
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cairn_authz::Verdict;
 use cairn_authz::jwt::Failure;
@@ -30,7 +31,7 @@ use super::external::{Asked, Subject};
 use super::headers::{self, RequestHeaders};
 use super::http::Gate;
 use super::stream_context::StreamContext;
-use super::{attempt, body, login, screen};
+use super::{attempt, body, login, screen, throttle};
 use crate::drain::Kind;
 use crate::external::Denial;
 use crate::recheck::UpgradeRequest;
@@ -49,6 +50,8 @@ pub(super) enum Judged {
     Unauthenticated(Outcome, &'static str, HeaderValue),
     /// An authorization service, or that there is none, decides what the client gets.
     External(Outcome, Denial),
+    /// A rate limit has no token for the request until then.
+    Throttled(Duration),
     /// A CORS preflight is answered with these headers.
     Preflight(HeaderMap),
     /// The route itself answers.
@@ -205,6 +208,11 @@ impl Gate {
             return Judged::Answer(Outcome::InvalidBackend);
         };
         note_destination(exchange, runtime, destination);
+        let route = rule_of(&decision).map(|rule| &rule.route.origin);
+        let places = match throttle::admit(subject, route, &request.headers, exchange) {
+            Ok(places) => places,
+            Err(judged) => return judged,
+        };
         let upgrade = request.headers.contains_key(http::header::UPGRADE);
         let version = attempt::version(runtime, destination, target, http2 && !upgrade, upgrade);
         let mirrors = decision.mirrors(backend, || fastrand::u64(..));
@@ -213,6 +221,7 @@ impl Gate {
             rule: rule_of(&decision).cloned(),
             response_changes: decision.response_changes(destination.backend()),
             external_headers: Vec::new(),
+            _places: places,
             version,
             key: key_of(&cluster, http, &request.headers, source_ip),
             cluster,

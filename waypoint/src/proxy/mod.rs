@@ -25,4 +25,5 @@ pub mod session;
 pub mod stream;
 pub mod stream_context;
 pub mod tcp;
+mod throttle;
 mod unread;
