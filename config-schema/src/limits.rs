@@ -43,6 +43,9 @@ pub const LINT_COMPARISONS_MAX: usize = 2_000_000;
 /// failed this often does not need another try but a mended backend.
 pub const RETRIES_PER_REQUEST_MAX: u32 = 20;
 
+/// Name of a session (`sessionName`) in bytes: the API's limit. It travels with every request.
+pub const SESSION_NAME_BYTES_MAX: usize = 128;
+
 /// Body of one `directResponse` of a VirtualService in bytes: Istio's limit at a waypoint
 /// (specs/istio-waypoint.md 4.5).
 pub const DIRECT_RESPONSE_BYTES_MAX: usize = 1024 * 1024;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
-use cairn_config_schema::snapshot::{ClusterKey, ClusterSettings, Endpoint};
+use cairn_config_schema::snapshot::{ClusterKey, ClusterSettings, Endpoint, SessionPersistence};
 use rustc_hash::FxHashMap;
 
 use crate::balance::{Choice, EndpointSet, mix};
@@ -14,6 +14,18 @@ use crate::breaker::{Breaker, Limited, Permit};
 use crate::budget::{Budget, InFlight};
 use crate::ejection::{self, AnswerKind, EjectionEvent, Ejections};
 use crate::endpoint::LiveEndpoint;
+use crate::session::{self, Session};
+
+/// How much a cluster has to do with a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hold {
+    /// Nothing, or nobody is there to go on with it.
+    None,
+    /// It began here; its endpoint is gone, and another one may go on with it.
+    Backend,
+    /// Its endpoint is here, ejected perhaps.
+    Endpoint,
+}
 
 /// A service port as a load-balancing target.
 #[derive(Debug)]
@@ -26,6 +38,7 @@ pub struct Cluster {
     /// When the last sweep was.
     swept_ms: AtomicU64,
     budget: Arc<Budget>,
+    session_id: u32,
 }
 
 impl Cluster {
@@ -40,6 +53,7 @@ impl Cluster {
         let active = Arc::default();
         let live = merge(&[], endpoints, &active, now_ms);
         let start = rotation_start(&key);
+        let session_id = session::backend_id(&key);
         Self {
             set: ArcSwap::from_pointee(EndpointSet::new(live, settings, active.clone(), start)),
             key,
@@ -48,6 +62,7 @@ impl Cluster {
             ejections: Ejections::default(),
             swept_ms: AtomicU64::new(now_ms),
             budget: Arc::default(),
+            session_id,
         }
     }
 
@@ -84,6 +99,28 @@ impl Cluster {
     /// endpoint, or all are ejected.
     pub fn pick(&self, choice: &Choice<'_>) -> Option<Arc<LiveEndpoint>> {
         self.set.load().pick(choice).cloned()
+    }
+
+    /// What sessions call it.
+    pub fn session_id(&self) -> u32 {
+        self.session_id
+    }
+
+    /// The sessions of requests whose rule has none.
+    pub fn sessions(&self) -> Option<Arc<SessionPersistence>> {
+        self.set.load().settings.session.clone()
+    }
+
+    /// How much this cluster has to do with a session.
+    pub fn hold(&self, session: &Session) -> Hold {
+        let set = self.set.load();
+        if session.backend != self.session_id || !set.has_healthy() {
+            Hold::None
+        } else if set.find(session.endpoint).is_some() {
+            Hold::Endpoint
+        } else {
+            Hold::Backend
+        }
     }
 
     /// The endpoints in force.

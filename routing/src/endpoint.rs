@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use cairn_config_schema::snapshot::Endpoint;
 
 use crate::ejection::Health;
+use crate::session;
 
 /// One endpoint of a cluster and what it is doing for us.
 #[derive(Debug)]
@@ -16,6 +17,7 @@ pub struct LiveEndpoint {
     // changes, so that requests in flight go on counting.
     state: Arc<State>,
     cluster_active: Arc<AtomicU32>,
+    session_id: u64,
 }
 
 #[derive(Debug)]
@@ -34,6 +36,7 @@ impl LiveEndpoint {
             health: Health::default(),
         };
         Self {
+            session_id: session::endpoint_id(&endpoint),
             endpoint,
             state: Arc::new(state),
             cluster_active,
@@ -43,10 +46,16 @@ impl LiveEndpoint {
     /// The same pod with newer metadata.
     pub(crate) fn renewed(&self, endpoint: Endpoint) -> Self {
         Self {
+            session_id: session::endpoint_id(&endpoint),
             endpoint,
             state: self.state.clone(),
             cluster_active: self.cluster_active.clone(),
         }
+    }
+
+    /// What sessions call it.
+    pub fn session_id(&self) -> u64 {
+        self.session_id
     }
 
     /// Requests in flight.

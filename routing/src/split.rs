@@ -5,10 +5,10 @@ use cairn_config_schema::snapshot::Backend;
 
 /// Chooses a backend by weight. `random` is uniform; over any run of as many consecutive numbers as
 /// the weights sum up to, every backend is chosen exactly as often as its weight says. `None`: there is
-/// no backend.
+/// no backend, or none with a weight.
 pub fn choose(backends: &[Backend], random: u64) -> Option<&Backend> {
     if let [only] = backends {
-        return Some(only);
+        return (only.weight > 0).then_some(only);
     }
     let total: u64 = backends.iter().map(|b| u64::from(b.weight)).sum();
     // The bias of the remainder is total / 2^64: nothing, for weights of 32 bits.

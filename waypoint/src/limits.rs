@@ -96,6 +96,13 @@ pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(3600);
 /// TCP (specs/istio-waypoint.md 2.5: server-first protocols).
 pub const SNIFF_TIMEOUT: Duration = Duration::from_millis(1000);
 
+/// Bytes of a TLS ClientHello that are read where a route depends on its server name; the largest in use,
+/// with post-quantum keys and tickets, have a few thousand. Beyond: as if it named no server.
+pub const CLIENT_HELLO_BYTES_MAX: usize = 32 * 1024;
+
+/// How long such a ClientHello may take. Beyond: as if it were none; what only TLS may reach is reset.
+pub const CLIENT_HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Idle time of a spliced TCP stream, as Istio's `tcp.idleTimeout`.
 pub const TCP_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 

@@ -32,6 +32,8 @@ pub struct Runtime {
     clusters: FxHashMap<ClusterKey, Arc<Cluster>>,
     protocols: FxHashMap<ClusterKey, AppProtocol>,
     limiters: Limiters,
+    /// Some destination has sessions, whatever routes say.
+    pub has_sessions: bool,
 }
 
 /// Something this waypoint serves: what a CONNECT authority stands for.
@@ -83,6 +85,7 @@ impl Runtime {
             clusters,
             protocols: protocols(&snapshot),
             limiters: Limiters::new(&snapshot, previous.map(|p| &p.limiters)),
+            has_sessions: (snapshot.cluster_settings.values()).any(|s| s.session.is_some()),
             snapshot,
         };
         let snapshot = runtime.snapshot.clone();

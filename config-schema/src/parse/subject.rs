@@ -23,7 +23,9 @@ use crate::resources::cairn::TrafficPolicySpec;
 use crate::resources::calico::{CalicoPolicySpec, TierSpec};
 use crate::resources::cilium::CiliumPolicySpec;
 use crate::resources::destination_rule::DestinationRuleSpec;
-use crate::resources::gateway_api::{GatewayClassSpec, GatewaySpec, GrpcRouteSpec, HttpRouteSpec};
+use crate::resources::gateway_api::{
+    GatewayClassSpec, GatewaySpec, GrpcRouteSpec, HttpRouteSpec, TcpRouteSpec, TlsRouteSpec,
+};
 use crate::resources::istio::AuthorizationPolicySpec;
 use crate::resources::kube::NetworkPolicySpec;
 use crate::resources::virtual_service::VirtualServiceSpec;
@@ -57,6 +59,8 @@ pub(super) fn read(
         Kind::Gateway => subject.required::<GatewaySpec>(),
         Kind::HTTPRoute => subject.required::<HttpRouteSpec>(),
         Kind::GRPCRoute => subject.required::<GrpcRouteSpec>(),
+        Kind::TLSRoute => subject.required::<TlsRouteSpec>(),
+        Kind::TCPRoute => subject.required::<TcpRouteSpec>(),
         Kind::AuthorizationPolicy => subject.optional::<AuthorizationPolicySpec>(),
         Kind::CiliumNetworkPolicy => {
             let spec = subject.cilium();

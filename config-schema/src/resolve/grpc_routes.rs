@@ -10,7 +10,7 @@ use crate::resources::Object;
 use crate::resources::gateway_api::{
     GrpcRouteRules, GrpcRouteRulesMatchesMethod as WrittenMethod,
     GrpcRouteRulesMatchesMethodType as MethodType, GrpcRouteSpec, HttpRouteParentRefs,
-    HttpRouteRules, HttpRouteRulesMatches, HttpRouteRulesSessionPersistence, HttpRouteSpec,
+    HttpRouteRules, HttpRouteRulesMatches, HttpRouteSpec,
 };
 use crate::snapshot::{HttpMatch, PathMatch, Pattern};
 
@@ -67,8 +67,7 @@ fn http_rule(rule: &GrpcRouteRules) -> Result<HttpRouteRules, serde_json::Error>
         matches: matches.transpose()?,
         filters: same(&rule.filters)?,
         backend_refs: same(&rule.backend_refs)?,
-        session_persistence: (rule.session_persistence.as_ref())
-            .map(|_| HttpRouteRulesSessionPersistence::default()),
+        session_persistence: same(&rule.session_persistence)?,
         ..HttpRouteRules::default()
     })
 }

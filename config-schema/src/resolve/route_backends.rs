@@ -12,7 +12,7 @@ use crate::resources::{Loaded, Resources};
 use crate::snapshot::{Backend, BackendTarget, ClusterKey, Service};
 
 /// The API's limit, so that a sum of weights fits.
-const WEIGHT_MAX: i32 = 1_000_000;
+pub(super) const WEIGHT_MAX: i32 = 1_000_000;
 
 /// Looks up what backendRefs point to.
 pub(super) struct Backends<'a> {
@@ -57,11 +57,12 @@ impl<'a> Backends<'a> {
         for (index, reference) in written.iter().enumerate() {
             let at = format!("{}.backendRefs[{index}]", reading.path);
             let weight = reference.weight.unwrap_or(1);
-            // Weight 0 takes no traffic, so that it does not matter where it leads (1.4).
-            if weight == 0 {
+            // Weight 0 takes no traffic, so that it does not matter where it leads (1.4); but sessions
+            // that began there stay there (GEP-1619, "Traffic Splitting").
+            if weight == 0 && !context.sessions {
                 continue;
             }
-            if !(1..=WEIGHT_MAX).contains(&weight) {
+            if !(0..=WEIGHT_MAX).contains(&weight) {
                 let message = format!("weight {weight} is not between 0 and {WEIGHT_MAX}");
                 reading.fail(Code::BadValue, &format!("{at}.weight"), message);
                 continue;
@@ -77,6 +78,7 @@ impl<'a> Backends<'a> {
                 port: reference.port,
             }) {
                 Ok(cluster) => BackendTarget::Cluster(cluster),
+                Err(_) if weight == 0 => continue,
                 Err(unresolved) => {
                     let path = format!("{at}.{}", unresolved.field);
                     reading.fail_share(&path, &unresolved.reason, &unresolved.hint);

@@ -59,6 +59,8 @@ pub(super) struct Context<'a> {
     pub backends: &'a Backends<'a>,
     /// That of the route.
     pub own_namespace: &'a str,
+    /// The rule has sessions, which stay at backends that take no new ones.
+    pub sessions: bool,
 }
 
 /// The filters of a rule, in the order written.

@@ -1,5 +1,4 @@
-//! Rules of HTTPRoutes and GRPCRoutes as a whole: their parts together, and what this version leaves out. The parts
-//! are read by `route_matches`, `route_filters` and `route_backends`.
+//! Rules of HTTPRoutes and GRPCRoutes as a whole: their parts together. The parts are read by `route_matches`, `route_filters` and `route_backends`.
 
 use std::sync::Arc;
 
@@ -38,6 +37,11 @@ impl Reading<'_> {
     pub fn warn(&mut self, code: Code, path: &str, message: impl Into<String>, effect: &str) {
         let finding = Diagnostic::warning(code, message).with_effect(effect);
         self.findings.push(self.object.mark(finding, path));
+    }
+
+    /// The rule, by a name that no other one has.
+    pub fn name(&self) -> String {
+        format!("{} {}", self.object.origin, self.path)
     }
 
     /// Requests in the rule's scope, for effects.
@@ -116,12 +120,12 @@ fn read(
         matches: &matches,
         backends: &rules.backends,
         own_namespace,
+        sessions: written.session_persistence.is_some(),
     };
     let filters = route_filters::read(written, &context, &mut reading);
     let refs = written.backend_refs.as_deref().unwrap_or_default();
     let targets = rules.backends.read(refs, &context, &mut reading);
     let traffic = route_traffic::read(written, &mut reading);
-    refuse_left_out(written, &mut reading);
 
     let redirects = filters.iter().any(|f| matches!(f, Filter::Redirect(_)));
     let path = format!("{}.backendRefs", reading.path);
@@ -129,7 +133,7 @@ fn read(
         let effect = "requests are redirected; the backends receive nothing";
         let message = "a rule that redirects has no use for backendRefs";
         reading.warn(Code::Conflict, &path, message, effect);
-    } else if !redirects && targets.is_empty() && reading.broken.is_none() {
+    } else if !redirects && targets.iter().all(|t| t.weight == 0) && reading.broken.is_none() {
         let message = match refs {
             [] => "the rule has no backendRefs",
             _ => "every backendRef of the rule has weight 0",
@@ -144,15 +148,5 @@ fn read(
         backends: targets,
         traffic,
         broken: reading.broken,
-    }
-}
-
-/// Fields of a rule that this version does not implement. A rule that has one is refused as a
-/// whole, for what is silently missing is found out in an outage.
-fn refuse_left_out(written: &HttpRouteRules, reading: &mut Reading<'_>) {
-    if written.session_persistence.is_some() {
-        let path = format!("{}.sessionPersistence", reading.path);
-        let message = "sessionPersistence is not supported yet";
-        reading.fail(Code::Unsupported, &path, message);
     }
 }

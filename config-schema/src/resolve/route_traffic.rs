@@ -1,12 +1,18 @@
-//! Timeouts and retries of HTTPRoute rules (specs/gateway-api.md 1.4, "Timeouts", "Retries").
+//! Timeouts, retries and sessions of HTTPRoute rules (specs/gateway-api.md 1.4, "Timeouts", "Retries").
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use super::route_rules::Reading;
+use super::session_persistence;
 use crate::diagnostics::Code;
 use crate::limits::RETRIES_PER_REQUEST_MAX;
-use crate::resources::gateway_api::{HttpRouteRules, HttpRouteRulesRetry, HttpRouteRulesTimeouts};
-use crate::snapshot::{BackOff, RetryConditions, RetryPolicy, RuleTraffic, Timeouts};
+use crate::resources::gateway_api::{
+    HttpRouteRules, HttpRouteRulesRetry, HttpRouteRulesSessionPersistence, HttpRouteRulesTimeouts,
+};
+use crate::snapshot::{
+    BackOff, RetryConditions, RetryPolicy, RuleTraffic, SessionPersistence, Timeouts,
+};
 
 /// Retries of a rule that does not say how many, as at Istio's waypoint (specs/istio-waypoint.md 4.3).
 const ATTEMPTS_DEFAULT: i64 = 2;
@@ -20,6 +26,8 @@ pub(super) fn read(written: &HttpRouteRules, reading: &mut Reading<'_>) -> RuleT
         timeouts: (written.timeouts.as_ref())
             .map_or_else(Timeouts::default, |written| timeouts(written, reading)),
         retry: (written.retry.as_ref()).map(|written| retry(written, reading)),
+        session: (written.session_persistence.as_ref())
+            .and_then(|written| session(written, reading)),
     }
 }
 
@@ -58,6 +66,24 @@ fn retry(written: &HttpRouteRulesRetry, reading: &mut Reading<'_>) -> RetryPolic
             any_method: false,
         },
         back_off,
+    }
+}
+
+fn session(
+    written: &HttpRouteRulesSessionPersistence,
+    reading: &mut Reading<'_>,
+) -> Option<Arc<SessionPersistence>> {
+    let base = format!("{}.sessionPersistence", reading.path);
+    match session_persistence::read(written, &reading.name()) {
+        Ok(session) => Some(Arc::new(session)),
+        Err(fault) => {
+            reading.fail(
+                fault.code,
+                &format!("{base}.{}", fault.field),
+                fault.message,
+            );
+            None
+        }
     }
 }
 

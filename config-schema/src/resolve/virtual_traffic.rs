@@ -31,7 +31,11 @@ pub(super) fn read(written: &HttpRoute, reading: &mut Reading<'_>) -> RuleTraffi
             .and_then(|text| duration_ms(text, &format!("{at}.perTryTimeout"), reading));
         retry(written, &at, reading)
     });
-    RuleTraffic { timeouts, retry }
+    RuleTraffic {
+        timeouts,
+        retry,
+        session: None,
+    }
 }
 
 /// A duration; zero means without limit.

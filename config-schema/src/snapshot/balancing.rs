@@ -8,6 +8,7 @@ use http::header::HeaderName;
 use serde::Serialize;
 
 use super::route::as_display;
+use super::{RetryBudget, SessionPersistence};
 use crate::origin::Origin;
 
 /// Everything that holds for one cluster. The default is what an undecorated Service gets.
@@ -22,6 +23,11 @@ pub struct ClusterSettings {
     /// How long a connection to an endpoint may take to come about, in milliseconds. `None`: as the
     /// mesh configuration says.
     pub connect_timeout_ms: Option<u64>,
+    /// How many retries it bears at once.
+    pub retry_budget: RetryBudget,
+    /// Requests of one session go to one endpoint, unless their rule has sessions of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<Arc<SessionPersistence>>,
     /// Set when nothing may be sent there, for this reason: the configuration asks for more safety
     /// than Cairn can give.
     pub refused: Option<Arc<str>>,

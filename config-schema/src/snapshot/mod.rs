@@ -18,6 +18,8 @@ mod network_policy;
 mod policy;
 mod route;
 mod service;
+mod session;
+mod stream_route;
 mod traffic;
 mod traffic_limits;
 mod unenforced;
@@ -66,6 +68,8 @@ pub use service::{
     AppProtocol, Binding, ClusterKey, Endpoint, RedirectFailure, Service, ServicePort, Workload,
     WorkloadType,
 };
+pub use session::{SessionCarrier, SessionPersistence};
+pub use stream_route::{ServerNames, StreamMatch, StreamRoute, StreamRule};
 pub use traffic::{BackOff, RetryBudget, RetryConditions, RetryPolicy, RuleTraffic, Timeouts};
 pub use traffic_limits::{
     Concurrency, DescriptorValue, GlobalRateLimit, LimitKey, LimitTarget, RateLimit, TrafficLimits,

@@ -34,7 +34,8 @@ pub struct HttpRule {
     pub matches: Vec<HttpMatch>,
     /// Applied in this order.
     pub filters: Vec<Filter>,
-    /// Weighted targets, those of weight 0 left out. Empty: 500, unless a filter redirects.
+    /// Weighted targets; those of weight 0 left out, unless the rule has sessions. Empty: 500, unless a
+    /// filter redirects.
     pub backends: Vec<Backend>,
     /// Timeouts and retries.
     pub traffic: RuleTraffic,
@@ -232,7 +233,8 @@ impl Serialize for Pattern {
 /// A weighted target.
 #[derive(Clone, Debug, Serialize)]
 pub struct Backend {
-    /// Share of the sum over all backends of the rule; at least 1.
+    /// Share of the sum over all backends of the rule. 0, if the rule has sessions: nothing but what
+    /// is left of them.
     pub weight: u32,
     /// Where it goes.
     pub target: BackendTarget,

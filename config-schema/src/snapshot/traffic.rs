@@ -4,16 +4,22 @@
 //! `balancing`.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use serde::Serialize;
 
-/// Time and failure, for the requests of one rule.
+use super::SessionPersistence;
+
+/// Time, failure and sessions, for the requests of one rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct RuleTraffic {
     /// How long it may take.
     pub timeouts: Timeouts,
     /// `None`: what holds without routes, [`RetryPolicy::DEFAULT`].
     pub retry: Option<RetryPolicy>,
+    /// Requests of one session go to one endpoint. `None`: as the backend's own policy says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<Arc<SessionPersistence>>,
 }
 
 /// How long a request may take, in milliseconds. `None`: as long as it likes.

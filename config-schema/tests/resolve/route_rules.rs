@@ -6,7 +6,9 @@ use std::sync::Arc;
 use cairn_config_schema::diagnostics::Code;
 use cairn_config_schema::origin::Kind;
 use cairn_config_schema::resolve::{Options, resolve};
-use cairn_config_schema::snapshot::{BackendTarget, HttpRule, PathMatch, Snapshot, TextMatch};
+use cairn_config_schema::snapshot::{
+    BackendTarget, HttpRule, PathMatch, SessionCarrier, Snapshot, TextMatch,
+};
 
 use super::support::{Ask, break_object, load, shop, shop_with};
 
@@ -185,10 +187,42 @@ fn a_name_that_no_header_can_have_is_left_out_of_the_broken_match() {
     );
 }
 
+/// GEP-1619. What is broken about sessions is in the golden case routing/sessions.
 #[test]
-fn session_persistence_is_left_out_and_breaks_the_rule() {
-    let text = format!("sessionPersistence: {{sessionName: s}}, {BACKEND}");
-    breaks(&text, "unsupported", "sessionPersistence");
+fn sessions_have_a_name_of_their_own_and_last_whole_seconds() {
+    let session = |written: &str| {
+        let rule = good(&format!("sessionPersistence: {{{written}}}, {BACKEND}"));
+        (*rule.traffic.session.unwrap()).clone()
+    };
+    let read = session("idleTimeout: 1500ms");
+    let SessionCarrier::Cookie { name, permanent } = &read.carrier else {
+        panic!("{read:?}")
+    };
+    assert!(name.starts_with("cairn-session-"), "{name}");
+    assert_eq!(
+        (*permanent, read.absolute_timeout_s, read.idle_timeout_s),
+        (false, None, Some(2))
+    );
+    assert_eq!(
+        session("idleTimeout: 1500ms"),
+        read,
+        "the same at every start"
+    );
+    let header = session("type: Header, sessionName: X-Cart").carrier;
+    assert_eq!(header, SessionCarrier::Header("x-cart".parse().unwrap()));
+    assert_eq!(good(BACKEND).traffic.session, None);
+}
+
+/// GEP-1619, "Traffic Splitting": a session stays at a backend of weight 0.
+#[test]
+fn a_backend_of_weight_0_is_kept_for_sessions_alone() {
+    const BACKENDS: &str = "backendRefs: [{name: api, port: 80}, {name: web, port: 80, weight: 0}]";
+    assert_eq!(good(BACKENDS).backends.len(), 1);
+    let with = good(&format!(
+        "sessionPersistence: {{sessionName: s}}, {BACKENDS}"
+    ));
+    let weights: Vec<u32> = with.backends.iter().map(|b| b.weight).collect();
+    assert_eq!(weights, [1, 0]);
 }
 
 fn target(rule: &HttpRule, index: usize) -> String {

@@ -20,6 +20,8 @@ mod policy;
 mod protocols;
 mod retries;
 mod routes;
+mod sessions;
+mod streams;
 mod strict;
 mod telemetry;
 mod timeouts;

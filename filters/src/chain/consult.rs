@@ -4,14 +4,11 @@
 //! They are asked before tokens are checked, as at Istio, and get the request with its token; but rules
 //! on claims see the verified token, where Istio's never match.
 
-use std::net::{IpAddr, SocketAddr};
-
-use cairn_authz::{Attestation, Question, Verdict};
-use cairn_config_schema::identity::Identity;
+use cairn_authz::{Question, Verdict};
 use cairn_config_schema::snapshot::{CheckProtocol, PathNormalization};
 use cairn_routing::Found;
 
-use super::{PortChain, RequestView, cors_of, facts, tcp_facts};
+use super::{PortChain, RequestView, StreamView, cors_of, facts, tcp_facts};
 use crate::cors;
 
 /// What is known of the answers to a request's questions.
@@ -79,17 +76,11 @@ impl PortChain {
     ///
     /// # Errors
     /// What would have to be asked of a provider that can not be asked.
-    pub fn consult_tcp(
-        &self,
-        peer: Option<&Identity>,
-        attested_by: Attestation,
-        source_ip: IpAddr,
-        destination: SocketAddr,
-    ) -> Result<Vec<Question>, Question> {
+    pub fn consult_tcp(&self, view: &StreamView<'_>) -> Result<Vec<Question>, Question> {
         if self.refused.is_some() {
             return Ok(Vec::new());
         }
-        let facts = tcp_facts(peer, attested_by, source_ip, destination);
+        let facts = tcp_facts(view);
         let mut questions = self.policies.questions(&facts);
         let is_http = |q: &Question| matches!(q.provider.protocol, CheckProtocol::Http(_));
         if !self.declared_tcp
@@ -102,18 +93,12 @@ impl PortChain {
     }
 
     /// Judges a TCP stream about which nobody was asked: what somebody would have to allow is denied.
-    pub fn decide_tcp(
-        &self,
-        peer: Option<&Identity>,
-        attested_by: Attestation,
-        source_ip: IpAddr,
-        destination: SocketAddr,
-    ) -> Verdict {
-        match self.consult_tcp(peer, attested_by, source_ip, destination) {
+    pub fn decide_tcp(&self, view: &StreamView<'_>) -> Verdict {
+        match self.consult_tcp(view) {
             Err(question) => question.denied(),
             Ok(questions) => match questions.first() {
                 Some(question) => question.denied(),
-                None => self.decide_tcp_settled(peer, attested_by, source_ip, destination),
+                None => self.decide_tcp_settled(view),
             },
         }
     }

@@ -16,6 +16,9 @@ use std::net::SocketAddr;
 pub(crate) use dice::mix;
 pub(crate) use pick::EndpointSet;
 
+#[cfg(doc)]
+use crate::endpoint::LiveEndpoint;
+
 /// One request, as far as balancing looks at it.
 #[derive(Clone, Copy, Debug)]
 pub struct Choice<'a> {
@@ -23,6 +26,9 @@ pub struct Choice<'a> {
     pub random: u64,
     /// Hash of the request's key ([`key_hash`]), when the cluster hashes and the request has a key.
     pub hash: Option<u64>,
+    /// The endpoint that the request's session is at ([`LiveEndpoint::session_id`]): picked before
+    /// any other unless it is ejected, tried, or gone.
+    pub prefer: Option<u64>,
     /// Addresses that failed this request before.
     pub tried: &'a [SocketAddr],
     /// In milliseconds of the clock that the cluster is updated with.
@@ -35,6 +41,7 @@ impl<'a> Choice<'a> {
         Self {
             random,
             hash: None,
+            prefer: None,
             tried,
             now_ms,
         }

@@ -86,6 +86,9 @@ impl EndpointSet {
     /// Picks an endpoint; one that was tried only if there is no other. `None`: there is none, or all
     /// are ejected and the threshold for panic is 0.
     pub(crate) fn pick(&self, choice: &Choice<'_>) -> Option<&Arc<LiveEndpoint>> {
+        if let Some(held) = choice.prefer.and_then(|id| self.held(id, choice)) {
+            return Some(held);
+        }
         let mut dice = Dice::new(choice.random);
         let place = self.place(&mut dice)?;
         let filter = Filter {
@@ -97,6 +100,29 @@ impl EndpointSet {
         self.algorithm(tier, &mut dice, &filter)
             .or_else(|| self.walk(place.tier, &mut dice, |e| filter.untried(e)))
             .or_else(|| self.walk(place.tier, &mut dice, |e| filter.healthy(e)))
+    }
+
+    /// The endpoint of a session.
+    fn held(&self, id: u64, choice: &Choice<'_>) -> Option<&Arc<LiveEndpoint>> {
+        let filter = Filter {
+            set: self,
+            choice,
+            panic: false,
+        };
+        self.find(id).filter(|e| filter.untried(e))
+    }
+
+    /// The endpoint that sessions know by this name.
+    pub(crate) fn find(&self, session_id: u64) -> Option<&Arc<LiveEndpoint>> {
+        self.all.iter().find(|e| e.session_id() == session_id)
+    }
+
+    /// Whether there is one that a request may go to.
+    pub(crate) fn has_healthy(&self) -> bool {
+        match self.some_ejected.load(Ordering::Relaxed) {
+            false => !self.all.is_empty(),
+            true => self.all.iter().any(|e| !e.health().is_ejected()),
+        }
     }
 
     fn place(&self, dice: &mut Dice) -> Option<Place> {

@@ -196,3 +196,62 @@ proptest! {
         prop_assert_eq!(picked.len(), reachable);
     }
 }
+
+fn session(at: u8, pod: &str) -> Session {
+    let key = ClusterKey::new(ObjectKey::new("default", "web"), 80);
+    Session {
+        backend: session::backend_id(&key),
+        endpoint: session::endpoint_id(&endpoint(at, pod, "v1")),
+        begun_s: 0,
+        used_s: 0,
+    }
+}
+
+/// GEP-1619: a session stays at its endpoint; when that fails, it goes on elsewhere.
+#[test]
+fn a_session_is_held_to_its_endpoint_until_that_fails_it() {
+    let cluster = cluster(5);
+    let id = session(3, "pod-3").endpoint;
+    for random in randoms(50) {
+        let held = Choice {
+            prefer: Some(id),
+            ..any(random, &[])
+        };
+        assert_eq!(cluster.pick(&held).unwrap().endpoint.address, address(3));
+        let tried = [address(3)];
+        let again = Choice {
+            prefer: Some(id),
+            ..any(random, &tried)
+        };
+        assert_ne!(cluster.pick(&again).unwrap().endpoint.address, address(3));
+    }
+}
+
+#[test]
+fn a_cluster_holds_sessions_of_its_own_pods_alone() {
+    let cluster = cluster(2);
+    assert_eq!(cluster.hold(&session(1, "pod-1")), Hold::Endpoint);
+    assert_eq!(
+        cluster.hold(&session(1, "pod-that-had-the-address")),
+        Hold::Backend
+    );
+    assert_eq!(cluster.hold(&session(9, "pod-9")), Hold::Backend);
+    let of_another = Session {
+        backend: 1,
+        ..session(1, "pod-1")
+    };
+    assert_eq!(cluster.hold(&of_another), Hold::None);
+    cluster.update(&[], Arc::default(), 1);
+    assert_eq!(cluster.hold(&session(1, "pod-1")), Hold::None);
+}
+
+proptest! {
+    /// Whatever a client shows, it gets to an endpoint of the cluster.
+    #[test]
+    fn no_session_leads_outside(id: u64, random: u64) {
+        let cluster = cluster(3);
+        let choice = Choice { prefer: Some(id), ..any(random, &[]) };
+        let picked = cluster.pick(&choice).unwrap();
+        prop_assert!((0..3).map(address).any(|a| a == picked.endpoint.address));
+    }
+}

@@ -21,6 +21,7 @@ use super::context::{Plan, RequestContext};
 use super::deadline::{Expired, RequestTime};
 use super::endpoint_stream::deadline_of;
 use super::http::Gate;
+use super::persistence::Sticky;
 use super::retry::{self, RETRIED_ANSWER};
 use crate::runtime::{Runtime, Target};
 use crate::telemetry::exchange::Exchange;
@@ -97,7 +98,8 @@ pub(super) async fn next_peer(gate: &Gate, ctx: &mut RequestContext) -> Result<B
     ctx.time.begin_attempt(now);
     ctx.in_flight.get_or_insert_with(|| plan.cluster.enter());
     ctx.permit = None;
-    let (live, permit) = match balance::choose(&plan.cluster, plan.key.hash, &ctx.tried) {
+    let held = plan.sticky.as_ref().and_then(Sticky::endpoint);
+    let (live, permit) = match balance::choose(&plan.cluster, plan.key.hash, held, &ctx.tried) {
         Ok(chosen) => chosen,
         Err((outcome, reason)) => {
             ctx.outcome = Some(outcome);

@@ -76,9 +76,14 @@ fn parameter(query: &str, name: &str) -> Option<u64> {
 }
 
 fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
+    cookies(headers, name).next()
+}
+
+/// The values of all cookies of a name.
+pub(super) fn cookies<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'h [u8]> {
     let lines = headers.get_all(COOKIE).into_iter();
-    let mut cookies = lines.flat_map(|line| line.as_bytes().split(|b| *b == b';'));
-    cookies.find_map(|cookie| {
+    let cookies = lines.flat_map(|line| line.as_bytes().split(|b| *b == b';'));
+    cookies.filter_map(move |cookie| {
         let cookie = cookie.trim_ascii();
         cookie.strip_prefix(name.as_bytes())?.strip_prefix(b"=")
     })
@@ -107,6 +112,7 @@ fn made_cookie(name: &str, path: Option<&str>, ttl_s: u64) -> HashKey {
 pub(super) fn choose(
     cluster: &Cluster,
     hash: Option<u64>,
+    prefer: Option<u64>,
     tried: &[std::net::SocketAddr],
 ) -> Result<(Arc<LiveEndpoint>, Permit), (Outcome, String)> {
     if let Some(reason) = &cluster.settings().refused {
@@ -116,7 +122,7 @@ pub(super) fn choose(
         let reason = format!("{} has as many requests as it may", cluster.key());
         return Err((Outcome::UpstreamOverflow, reason));
     };
-    match pick(cluster, hash, tried) {
+    match pick(cluster, hash, prefer, tried) {
         Some(live) => Ok((live, permit)),
         None => Err((Outcome::NoEndpoint, no_endpoint(cluster))),
     }
@@ -126,10 +132,12 @@ pub(super) fn choose(
 pub(super) fn pick(
     cluster: &Cluster,
     hash: Option<u64>,
+    prefer: Option<u64>,
     tried: &[std::net::SocketAddr],
 ) -> Option<Arc<LiveEndpoint>> {
     cluster.pick(&Choice {
         hash,
+        prefer,
         ..Choice::new(fastrand::u64(..), tried, now_ms())
     })
 }

@@ -16,6 +16,7 @@ use super::balance::HashKey;
 use super::connector::HttpVersion;
 use super::deadline::{Armed, RequestTime};
 use super::mirror::Mirroring;
+use super::persistence::Sticky;
 use crate::drain::Held;
 use crate::recheck::{Registered, UpgradeRequest};
 use crate::runtime::Runtime;
@@ -97,6 +98,8 @@ pub struct Plan {
     pub rule: Option<RuleRef>,
     /// What it is balanced by.
     pub key: HashKey,
+    /// Its session. `None`: neither rule nor destination has any.
+    pub sticky: Option<Sticky>,
     /// HTTP version towards it.
     pub version: HttpVersion,
     /// Changes of the response header.

@@ -213,6 +213,10 @@ impl ProxyHttp for Gate {
             if let Some(cookie) = &plan.key.cookie {
                 response.append_header(SET_COOKIE, cookie.clone())?;
             }
+            if let (Some(sticky), Some(active), false) = (&plan.sticky, &ctx.active, informational)
+            {
+                sticky.tell(response, &plan.cluster, active.endpoint())?;
+            }
         }
         if response.status == StatusCode::SWITCHING_PROTOCOLS
             && let Some(request) = ctx.plan.as_mut().and_then(|plan| plan.upgrade.take())

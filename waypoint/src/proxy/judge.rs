@@ -31,7 +31,7 @@ use super::external::{Asked, Subject};
 use super::headers::{self, RequestHeaders};
 use super::http::Gate;
 use super::stream_context::StreamContext;
-use super::{attempt, body, login, screen, throttle};
+use super::{attempt, body, login, persistence, screen, throttle};
 use crate::drain::Kind;
 use crate::external::Denial;
 use crate::recheck::UpgradeRequest;
@@ -192,8 +192,11 @@ impl Gate {
         if let Answer::Unauthenticated(failure) = &decision.answer {
             return unauthenticated(&decision, failure, &request.headers, http, exchange);
         }
-        let random = fastrand::u64(..);
-        let destination = match target.chain.backend(&decision, random) {
+        let destination = match persistence::held(&decision, runtime, &request.headers) {
+            Some(index) => target.chain.backend_at(&decision, index),
+            None => target.chain.backend(&decision, fastrand::u64(..)),
+        };
+        let destination = match destination {
             Ok(destination) => destination,
             Err(failure) => {
                 return answered(&decision, failure.outcome(), exchange);
@@ -224,6 +227,7 @@ impl Gate {
             _places: places,
             version,
             key: key_of(&cluster, http, &request.headers, source_ip),
+            sticky: persistence::sticky(rule_of(&decision), &cluster, runtime, &request.headers),
             cluster,
             upgrade: upgrade
                 .then(|| Box::new(upgrade_request(http, asked, &request.headers, &login))),
