@@ -11,19 +11,13 @@ use super::route_traffic::parse_duration;
 use super::{Findings, unreadable};
 use crate::diagnostics::{Code, Diagnostic};
 use crate::origin::{Kind, ObjectKey, Origin};
-use crate::resources::cairn::{
-    self, LimitDescriptorEntry, LimitKeySource, OnFailure, TrafficPolicySpec,
-};
+use crate::resources::cairn::{self, LimitKeySource, TrafficPolicySpec};
 use crate::resources::{Broken, Loaded, Object, Place, Resources, TargetRef};
 use crate::snapshot::{
-    ClusterKey, Concurrency, DescriptorValue, GlobalRateLimit, LimitKey, LimitTarget, Mesh,
-    RateLimit, Service, TrafficLimits, Waypoint,
+    Concurrency, LimitKey, LimitTarget, Mesh, RateLimit, Service, TrafficLimits, Waypoint,
 };
 
 const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
-
-/// How long a rate limit service may take, when the policy does not say.
-const GLOBAL_TIMEOUT_MS: u64 = 100;
 
 type Written = Object<TrafficPolicySpec>;
 type Services = BTreeMap<ObjectKey, Service>;
@@ -75,7 +69,6 @@ fn whole(
     }
     let mut reading = Reading {
         object,
-        services: targets.services,
         broken: None,
         findings,
     };
@@ -83,14 +76,12 @@ fn whole(
     let rates: Vec<RateLimit> = rates
         .filter_map(|(at, rate)| reading.rate(rate, &format!("spec.rateLimits[{at}]")))
         .collect();
-    let global = spec.global_rate_limit.as_ref();
-    let global = global.and_then(|global| reading.global(global));
     let concurrency = spec.concurrency.as_ref();
     let concurrency = concurrency.and_then(|limit| reading.concurrency(limit, &reached));
-    if rates.is_empty() && global.is_none() && concurrency.is_none() && reading.broken.is_none() {
+    if rates.is_empty() && concurrency.is_none() && reading.broken.is_none() {
         let finding = Diagnostic::warning(Code::MissingField, "the policy has no limit")
             .with_effect("it limits nothing")
-            .with_hint("add rateLimits, globalRateLimit or concurrency");
+            .with_hint("add rateLimits or concurrency");
         findings.push(object.mark(finding, "spec"));
         return None;
     }
@@ -99,7 +90,6 @@ fn whole(
         origin: object.origin.clone(),
         targets: reached,
         rates,
-        global,
         concurrency,
         broken,
     })
@@ -136,7 +126,6 @@ fn of_broken(
         origin: broken.origin.clone(),
         targets: reached,
         rates: Vec::new(),
-        global: None,
         concurrency: None,
         broken: Some(broken.reason.clone()),
     })
@@ -213,7 +202,6 @@ fn route(
 /// Values being read. The first that is wrong breaks the policy.
 struct Reading<'r, 'f> {
     object: &'r Written,
-    services: &'r Services,
     broken: Option<Arc<str>>,
     findings: &'f mut Findings,
 }
@@ -331,103 +319,6 @@ impl Reading<'_, '_> {
                 None
             }
         }
-    }
-
-    fn global(&mut self, global: &cairn::GlobalRateLimit) -> Option<GlobalRateLimit> {
-        let path = "spec.globalRateLimit";
-        let cluster = self.cluster(global, &format!("{path}.service"))?;
-        if global.domain.is_empty() {
-            let reason = "a global rate limit needs a domain".to_owned();
-            self.wrong(
-                Code::MissingField,
-                &format!("{path}.domain"),
-                reason,
-                "domain: shop",
-            );
-            return None;
-        }
-        let timeout_ms = match &global.timeout {
-            Some(text) => self.duration(text, &format!("{path}.timeout"))?,
-            None => GLOBAL_TIMEOUT_MS,
-        };
-        if global.descriptors.is_empty() {
-            let reason = "a global rate limit needs descriptors".to_owned();
-            let hint = "descriptors: [{entries: [{key: generic_key, value: shop}]}]";
-            self.wrong(
-                Code::MissingField,
-                &format!("{path}.descriptors"),
-                reason,
-                hint,
-            );
-            return None;
-        }
-        let descriptors = global.descriptors.iter().enumerate();
-        let descriptors: Option<Vec<_>> = descriptors
-            .map(|(at, descriptor)| {
-                let path = format!("{path}.descriptors[{at}].entries");
-                let entries = descriptor.entries.iter().enumerate();
-                let entries: Option<Vec<_>> = entries
-                    .map(|(at, entry)| self.entry(entry, &format!("{path}[{at}]")))
-                    .collect();
-                entries
-            })
-            .collect();
-        Some(GlobalRateLimit {
-            cluster,
-            domain: global.domain.as_str().into(),
-            timeout_ms,
-            fails_open: global.on_failure.unwrap_or_default() == OnFailure::Allow,
-            descriptors: descriptors?,
-        })
-    }
-
-    fn cluster(&mut self, global: &cairn::GlobalRateLimit, path: &str) -> Option<ClusterKey> {
-        let own = &*self.object.origin.key.namespace;
-        let namespace = global.service.namespace.as_deref().unwrap_or(own);
-        let key = ObjectKey::new(namespace, global.service.name.as_str());
-        let port = global.service.port;
-        let Some(service) = self.services.get(&key) else {
-            let reason = format!("there is no Service {key}");
-            self.wrong(
-                Code::BackendNotFound,
-                path,
-                reason,
-                "create it, or correct the name",
-            );
-            return None;
-        };
-        if service.ports.iter().any(|p| p.number == port) {
-            return Some(ClusterKey::new(key, port));
-        }
-        let reason = format!("Service {key} has no port {port}");
-        self.wrong(
-            Code::BackendNotFound,
-            &format!("{path}.port"),
-            reason,
-            "name a port of it",
-        );
-        None
-    }
-
-    fn entry(
-        &mut self,
-        entry: &LimitDescriptorEntry,
-        path: &str,
-    ) -> Option<(Arc<str>, DescriptorValue)> {
-        let value = match (&entry.value, &entry.from) {
-            _ if entry.key.is_empty() => None,
-            (Some(value), None) => Some(DescriptorValue::Literal(value.as_str().into())),
-            (None, Some(from)) => Some(DescriptorValue::Of(
-                self.key(from, &format!("{path}.from"))?,
-            )),
-            (Some(_), Some(_)) | (None, None) => None,
-        };
-        if value.is_none() {
-            let reason = "an entry has a key, and either a value or from".to_owned();
-            let hint = "{key: tenant, from: {type: Header, header: x-tenant}}";
-            self.wrong(Code::MissingField, path, reason, hint);
-        }
-        Some((entry.key.as_str().into(), value?))
     }
 
     fn concurrency(

@@ -27,8 +27,6 @@ pub struct TrafficPolicySpec {
     /// Limits that each waypoint counts by itself.
     #[schemars(length(max = 16))]
     pub rate_limits: Vec<RateLimit>,
-    /// A limit that a service of Envoy's rate limit protocol counts for all waypoints.
-    pub global_rate_limit: Option<GlobalRateLimit>,
     /// Requests at once.
     pub concurrency: Option<Concurrency>,
 }
@@ -101,68 +99,6 @@ pub enum LimitKeySource {
     Service,
     /// A header.
     Header,
-}
-
-/// A rate limit service, `envoy.service.ratelimit.v3.RateLimitService`.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct GlobalRateLimit {
-    /// Where it is.
-    pub service: LimitServiceRef,
-    /// The service's name for a set of limits.
-    #[schemars(length(min = 1))]
-    pub domain: String,
-    /// How long an answer may take; 100ms when absent.
-    pub timeout: Option<String>,
-    /// What becomes of a request without an answer; Allow when absent, as at Envoy.
-    pub on_failure: Option<OnFailure>,
-    /// What the service is told, each a list of keys and values.
-    #[schemars(length(min = 1, max = 16))]
-    pub descriptors: Vec<LimitDescriptor>,
-}
-
-/// A Service and a port of it.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct LimitServiceRef {
-    /// Name.
-    pub name: String,
-    /// Namespace; the policy's when absent.
-    pub namespace: Option<String>,
-    /// Port.
-    pub port: u16,
-}
-
-/// What becomes of a request when the service does not answer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-pub enum OnFailure {
-    /// It passes.
-    #[default]
-    Allow,
-    /// It is answered 500.
-    Deny,
-}
-
-/// One descriptor. It is left out for a request that lacks a header it names.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct LimitDescriptor {
-    /// In the order the service is configured with.
-    #[schemars(length(min = 1, max = 8))]
-    pub entries: Vec<LimitDescriptorEntry>,
-}
-
-/// One entry of a descriptor.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct LimitDescriptorEntry {
-    /// The key.
-    #[schemars(length(min = 1))]
-    pub key: String,
-    /// A value that is always the same; exactly one of `value` and `from`.
-    pub value: Option<String>,
-    /// A value of the request.
-    pub from: Option<LimitKey>,
 }
 
 /// Requests at once.

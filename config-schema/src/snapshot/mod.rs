@@ -71,9 +71,7 @@ pub use service::{
 pub use session::{SessionCarrier, SessionPersistence};
 pub use stream_route::{ServerNames, StreamMatch, StreamRoute, StreamRule};
 pub use traffic::{BackOff, RetryBudget, RetryConditions, RetryPolicy, RuleTraffic, Timeouts};
-pub use traffic_limits::{
-    Concurrency, DescriptorValue, GlobalRateLimit, LimitKey, LimitTarget, RateLimit, TrafficLimits,
-};
+pub use traffic_limits::{Concurrency, LimitKey, LimitTarget, RateLimit, TrafficLimits};
 pub use unenforced::{Unenforced, UnenforcedReason};
 pub use ztunnel::ZtunnelPolicy;
 

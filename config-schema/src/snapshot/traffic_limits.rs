@@ -5,7 +5,6 @@ use std::sync::Arc;
 use http::header::HeaderName;
 use serde::Serialize;
 
-use super::ClusterKey;
 use super::route::as_display;
 use crate::origin::{ObjectKey, Origin};
 
@@ -18,8 +17,6 @@ pub struct TrafficLimits {
     pub targets: Vec<LimitTarget>,
     /// Limits that are counted here.
     pub rates: Vec<RateLimit>,
-    /// A limit that another service counts.
-    pub global: Option<GlobalRateLimit>,
     /// Requests at once.
     pub concurrency: Option<Concurrency>,
     /// It could not be understood, for this reason: its targets are answered 500.
@@ -67,31 +64,6 @@ pub enum LimitKey {
     Service,
     /// A header; empty where it is absent.
     Header(#[serde(serialize_with = "as_display")] HeaderName),
-}
-
-/// A limit that a service of Envoy's rate limit protocol counts.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct GlobalRateLimit {
-    /// The service.
-    pub cluster: ClusterKey,
-    /// Its name for a set of limits.
-    pub domain: Arc<str>,
-    /// How long an answer may take, in milliseconds.
-    pub timeout_ms: u64,
-    /// A request without an answer passes; otherwise it is answered 500.
-    pub fails_open: bool,
-    /// What the service is told: keys and values.
-    pub descriptors: Vec<Vec<(Arc<str>, DescriptorValue)>>,
-}
-
-/// A value of a descriptor.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DescriptorValue {
-    /// Always this.
-    Literal(Arc<str>),
-    /// Of the request. Without it the descriptor is left out.
-    Of(LimitKey),
 }
 
 /// Requests at once.

@@ -13,8 +13,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cairn_authz::Verdict;
 use cairn_authz::jwt::Failure;
+use cairn_authz::{Question, Verdict};
 use cairn_config_schema::snapshot::{ClusterKey, DirectResponse};
 use cairn_filters::chain::{Answer, Authenticated, Decision, Destination, External, RequestView};
 use cairn_filters::login::challenge;
@@ -107,7 +107,7 @@ impl Gate {
                 if let Some(plan) = &mut ctx.plan {
                     plan.external_headers = asked.response;
                 }
-                ctx.body_read = body::kept(session, asked.body);
+                ctx.body_read = body::kept(session, asked.body, asked.body_place);
                 judged
             }
         };
@@ -178,19 +178,12 @@ impl Gate {
                 login.as_ref(),
             )
         };
-        if let Some(reason) = asked.lacks(&target.chain, &view) {
-            return denied(exchange, reason);
+        if let Some(question) = target.chain.unasked(&view, &asked.allowed_by) {
+            return unasked(exchange, &question);
         }
         let decision = target.chain.decide(&view);
-        if decision.answer.is_denial() {
-            exchange.reason = denial(target, &decision, &view);
-        }
-        note_decision(exchange, &decision);
-        if decision.answer.is_denial() && self.worker.explain_denials {
-            return told_why(&decision, exchange);
-        }
-        if let Answer::Unauthenticated(failure) = &decision.answer {
-            return unauthenticated(&decision, failure, &request.headers, http, exchange);
+        if let Some(judged) = self.refuse(&decision, &view, target, http, exchange) {
+            return judged;
         }
         let destination = match persistence::held(&decision, runtime, &request.headers) {
             Some(index) => target.chain.backend_at(&decision, index),
@@ -241,6 +234,32 @@ impl Gate {
     }
 }
 
+impl Gate {
+    /// Tells telemetry of the decision. The answer of one that policy denies and whose client is to know
+    /// why, or whose token is not valid.
+    fn refuse(
+        &self,
+        decision: &Decision<'_>,
+        view: &RequestView<'_, '_>,
+        target: &Target,
+        http: &HttpExchange,
+        exchange: &mut Exchange,
+    ) -> Option<Judged> {
+        if decision.answer.is_denial() {
+            exchange.reason = denial(target, decision, view);
+        }
+        note_decision(exchange, decision);
+        if decision.answer.is_denial() && self.worker.explain_denials {
+            return Some(told_why(decision, exchange));
+        }
+        let Answer::Unauthenticated(failure) = &decision.answer else {
+            return None;
+        };
+        let refused = unauthenticated(decision, failure, view.headers, http, exchange);
+        Some(refused)
+    }
+}
+
 /// The answer of a backend that redirects.
 fn redirected(answer: Answer) -> Judged {
     match answer {
@@ -276,9 +295,14 @@ fn unauthenticated(
     Judged::Unauthenticated(outcome, failure.status.message(), challenge)
 }
 
-/// The answer for a request that policy stops for this reason.
-fn denied(exchange: &mut Exchange, reason: String) -> Judged {
-    exchange.reason = Some(reason);
+/// The answer for a request about which somebody should have been asked.
+fn unasked(exchange: &mut Exchange, question: &Question) -> Judged {
+    let verdict = question.denied();
+    if let Some(details) = verdict.response_code_details() {
+        exchange.details = details.into();
+    }
+    exchange.verdict = Some(verdict);
+    exchange.reason = Some(question.too_late());
     Judged::Answer(Outcome::Denied)
 }
 

@@ -13,7 +13,7 @@ use cairn_config_schema::snapshot::{LimitTarget, RateLimit, Snapshot, TrafficLim
 use cairn_routing::{Bucket, KeyedBuckets, Place, Places, Rate, Share};
 use rustc_hash::FxHashMap;
 
-pub use self::key::{Counted, value};
+pub use self::key::Counted;
 use crate::clock::now_ns;
 use crate::limits::{RATE_LIMIT_KEYS_MAX, RATE_LIMIT_SWEEP_INTERVAL};
 use crate::runtime::Runtime;

@@ -25,7 +25,6 @@ fn limits(name: &str, targets: Vec<LimitTarget>, by: Vec<LimitKey>) -> Arc<Traff
             burst: 1,
             by,
         }],
-        global: None,
         concurrency: None,
         broken: None,
     })
