@@ -182,7 +182,8 @@ impl Gate {
             return unasked(exchange, &question);
         }
         let decision = target.chain.decide(&view);
-        if let Some(judged) = self.refuse(&decision, &view, target, http, exchange) {
+        let why = denial(target, &decision, &view);
+        if let Some(judged) = self.refuse(&decision, why, &request.headers, http, exchange) {
             return judged;
         }
         let destination = match persistence::held(&decision, runtime, &request.headers) {
@@ -240,13 +241,13 @@ impl Gate {
     fn refuse(
         &self,
         decision: &Decision<'_>,
-        view: &RequestView<'_, '_>,
-        target: &Target,
+        why: Option<String>,
+        headers: &HeaderMap,
         http: &HttpExchange,
         exchange: &mut Exchange,
     ) -> Option<Judged> {
-        if decision.answer.is_denial() {
-            exchange.reason = denial(target, decision, view);
+        if why.is_some() {
+            exchange.reason = why;
         }
         note_decision(exchange, decision);
         if decision.answer.is_denial() && self.worker.explain_denials {
@@ -255,7 +256,7 @@ impl Gate {
         let Answer::Unauthenticated(failure) = &decision.answer else {
             return None;
         };
-        let refused = unauthenticated(decision, failure, view.headers, http, exchange);
+        let refused = unauthenticated(decision, failure, headers, http, exchange);
         Some(refused)
     }
 }
@@ -390,8 +391,11 @@ fn told(decision: &Decision<'_>, exchange: &Exchange) -> String {
     format!("{by}: {}", exchange.reason.as_deref().unwrap_or_default())
 }
 
-/// Why policy denied it: the deciding rule, or the nearest allow and what it lacks.
+/// Why policy denied it: the deciding rule, or the nearest allow and what it lacks. `None`: it did not.
 fn denial(target: &Target, decision: &Decision<'_>, view: &RequestView<'_, '_>) -> Option<String> {
+    if !decision.answer.is_denial() {
+        return None;
+    }
     let normalised = decision.target.as_ref()?;
     let facts = cairn_filters::chain::facts(view, normalised, decision.found.as_ref());
     let verdict = decision.verdict.as_ref()?;
