@@ -61,6 +61,8 @@ pub enum Outcome {
     Preflight,
     /// A route answers by itself. Status and body come from the route.
     DirectResponse,
+    /// A route failed it on purpose. The status comes from the route.
+    FaultInjected,
     /// A filter redirected it. The status comes from the filter.
     Redirected,
     /// The rule has something Cairn can not honour.
@@ -120,7 +122,7 @@ pub struct Row {
 
 impl Outcome {
     /// All outcomes.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 38] = [
         Self::BadPath,
         Self::BadAuthority,
         Self::BadRequest,
@@ -140,6 +142,7 @@ impl Outcome {
         Self::NoRoute,
         Self::Preflight,
         Self::DirectResponse,
+        Self::FaultInjected,
         Self::Redirected,
         Self::BrokenRule,
         Self::NoBackend,
@@ -185,6 +188,7 @@ impl Outcome {
             Self::BodyTooSlow      => Row::new(S::REQUEST_TIMEOUT, 4, "", "request_payload_timeout", "request body timeout", Client, false),
             Self::NoRoute          => Row::new(S::NOT_FOUND, 12, "NR", "route_not_found", "", Client, true),
             Self::DirectResponse   => Row::new(S::OK, 2, "", "direct_response", "", Client, true),
+            Self::FaultInjected    => Row::new(S::SERVICE_UNAVAILABLE, 14, "FI", "fault_filter_abort", "fault filter abort", ControlPlane, true),
             Self::Preflight        => Row::new(S::OK, 2, "", "cors_response", "", Client, true),
             Self::Redirected       => Row::new(S::FOUND, 2, "", "direct_response", "", Client, true),
             Self::BrokenRule       => Row::new(S::INTERNAL_SERVER_ERROR, 14, "", "direct_response", "route not in force", ControlPlane, true),

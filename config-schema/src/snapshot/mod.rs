@@ -10,6 +10,7 @@ mod beginnings;
 mod calico_path;
 mod cors;
 mod external;
+mod fault;
 mod kube_network;
 mod l7_ports;
 mod labels;
@@ -45,6 +46,7 @@ pub use external::{
     BodyInCheck, CheckProtocol, ExternalProvider, FRAMING_HEADERS, GrpcCheck, HeaderNames,
     HttpCheck, Provider,
 };
+pub use fault::{Abort, AbortAnswer, Delay, Fault, SHARE_PARTS};
 pub use kube_network::{KubeNetworkPolicy, KubePeer, KubePort, KubeRule, Transport};
 pub use l7_ports::L7Port;
 pub use labels::{Label, LabelExpression, LabelKey, LabelView, Labels, Truth};
@@ -59,7 +61,7 @@ pub use policy::{
     StringMatch, TemplateError, TemplateSegment, Values,
 };
 pub use route::{
-    Backend, BackendTarget, DirectResponse, Filter, HeaderChange, HeaderMatch, HttpMatch,
+    Backend, BackendTarget, ClaimMatch, DirectResponse, Filter, HeaderChange, HeaderMatch, HttpMatch,
     HttpRoute, HttpRule, Mirror, MoreConditions, PathMatch, PathRewrite, Pattern, QueryMatch,
     Redirect, RedirectScheme, Rewrite, TextMatch,
 };

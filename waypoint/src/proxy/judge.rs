@@ -11,11 +11,13 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use cairn_authz::Verdict;
 use cairn_authz::jwt::Failure;
-use cairn_config_schema::snapshot::{ClusterKey, DirectResponse};
+use cairn_config_schema::snapshot::{AbortAnswer, ClusterKey, DirectResponse};
 use cairn_filters::chain::{Answer, Authenticated, Decision, Destination, External, RequestView};
+use cairn_filters::fault::Faults;
 use cairn_filters::login::challenge;
 use cairn_filters::outcome::{Outcome, is_grpc};
 use cairn_routing::{Cluster, Found, RuleRef};
@@ -35,6 +37,7 @@ use crate::drain::Kind;
 use crate::external::Denial;
 use crate::recheck::UpgradeRequest;
 use crate::runtime::{Runtime, Target};
+use crate::telemetry::counters;
 use crate::telemetry::exchange::{Exchange, HttpExchange, StreamOrigin};
 
 /// What `judge` found.
@@ -53,6 +56,8 @@ pub(super) enum Judged {
     Preflight(HeaderMap),
     /// The route itself answers.
     Direct(Arc<DirectResponse>),
+    /// The route fails it on purpose, with this answer.
+    Fault(AbortAnswer),
     /// The request is redirected.
     Redirect(http::StatusCode, HeaderValue),
 }
@@ -97,10 +102,12 @@ impl Gate {
             target: &target,
             runtime,
         };
+        let mut faults = Faults::default();
         let judged = match self.asked(session, exchange, subject).await {
             Err(judged) => judged,
             Ok(asked) => {
-                let judged = self.decide(session, exchange, subject, &asked, &mut ctx.plan);
+                let (plan, faults) = (&mut ctx.plan, &mut faults);
+                let judged = self.decide(session, exchange, subject, &asked, plan, faults);
                 if let Some(plan) = &mut ctx.plan {
                     plan.external_headers = asked.response;
                 }
@@ -108,7 +115,8 @@ impl Gate {
                 judged
             }
         };
-        ctx.time = attempt::time_of(session, exchange, http.grpc, ctx.plan.as_ref());
+        let begun = fail(faults, exchange).await;
+        ctx.time = attempt::time_of(session, begun, http.grpc, ctx.plan.as_ref());
         let request_id = session.req_header().headers.get("x-request-id").cloned();
         let path = login::shown_path(&target.chain, http.path);
         exchange.http = Some(HttpExchange {
@@ -150,6 +158,7 @@ impl Gate {
         subject: Subject<'_>,
         asked: &Asked,
         plan: &mut Option<Plan>,
+        faults: &mut Faults,
     ) -> Judged {
         let Subject {
             http,
@@ -188,6 +197,10 @@ impl Gate {
         }
         if let Answer::Unauthenticated(failure) = &decision.answer {
             return unauthenticated(&decision, failure, &request.headers, http, exchange);
+        }
+        *faults = decision.faults(|| fastrand::u64(..));
+        if let Some(answer) = faults.abort {
+            return Judged::Fault(answer);
         }
         let destination = match persistence::held(&decision, runtime, &request.headers) {
             Some(index) => target.chain.backend_at(&decision, index),
@@ -230,6 +243,22 @@ impl Gate {
         }
         Judged::Forward
     }
+}
+
+/// Makes a request fail as its rule says: waits, and counts. Gives when its time begins: timeouts of the
+/// route do not count the delay (specs/policies.md 2.6).
+async fn fail(faults: Faults, exchange: &mut Exchange) -> Instant {
+    if faults.abort.is_some() {
+        counters::FAULTS.inc("abort");
+    }
+    let Some(delay_ms) = faults.delay_ms else {
+        return exchange.started;
+    };
+    counters::FAULTS.inc("delay");
+    exchange.flags = "DI";
+    // Boxed: requests that are not delayed are not to carry its state.
+    Box::pin(tokio::time::sleep(Duration::from_millis(delay_ms))).await;
+    Instant::now()
 }
 
 /// The answer of a backend that redirects.
