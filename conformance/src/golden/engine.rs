@@ -258,6 +258,16 @@ fn judge_http(snapshot: &Snapshot, served: &Served, ask: &Ask, judged: &mut Judg
         external: External::Settled(consultation.route.as_ref()),
         ..view
     };
+    let allowed_by: Vec<_> = (consultation.questions.iter())
+        .map(|question| question.provider.clone())
+        .collect();
+    if let Some(question) = served.chain.unasked(&view, &allowed_by) {
+        let verdict = question.denied();
+        judged.details = verdict.response_code_details().unwrap_or_default();
+        judged.answer = "403".to_owned();
+        judged.grpc = Outcome::Denied.reply(is_grpc(&headers)).grpc_status;
+        return tell_verdict(&verdict, question.too_late(), judged);
+    }
     let decision = served.chain.decide(&view);
     if let (Some(verdict), Some(target)) = (&decision.verdict, &decision.target) {
         let facts = chain::facts(&view, target, decision.found.as_ref());

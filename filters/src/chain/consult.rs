@@ -4,8 +4,10 @@
 //! They are asked before tokens are checked, as at Istio, and get the request with its token; but rules
 //! on claims see the verified token, where Istio's never match.
 
+use std::sync::Arc;
+
 use cairn_authz::{Question, Verdict};
-use cairn_config_schema::snapshot::{CheckProtocol, PathNormalization};
+use cairn_config_schema::snapshot::{CheckProtocol, ExternalProvider, PathNormalization};
 use cairn_routing::Found;
 
 use super::{PortChain, RequestView, StreamView, cors_of, facts, tcp_facts};
@@ -69,6 +71,21 @@ impl PortChain {
             route: keeps.then_some(found),
             questions,
         }
+    }
+
+    /// What would have to be asked about a request as it is now of somebody who did not allow it: taking
+    /// the token out, or what a provider changed, may have led it to another route or under another
+    /// CUSTOM policy. It is denied.
+    pub fn unasked(
+        &self,
+        view: &RequestView<'_, '_>,
+        allowed_by: &[Arc<ExternalProvider>],
+    ) -> Option<Question> {
+        if !self.asks() {
+            return None;
+        }
+        let mut questions = self.consult(view).questions.into_iter();
+        questions.find(|question| !allowed_by.contains(&question.provider))
     }
 
     /// Whom to ask about a TCP stream. HTTP providers can not be asked: on a port that declares TCP they

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use cairn_authz::jwt::{self, KeySets, Login, Memory, Status};
-use cairn_authz::{Attestation, Token};
+use cairn_authz::{Attestation, Token, Verdict};
 use cairn_config_schema::diagnostics::Severity;
 use cairn_config_schema::snapshot::{
     AbortAnswer, AppProtocol, CheckProtocol, ClaimMatch, HttpMatch, PathMatch, SHARE_PARTS,
@@ -236,15 +236,22 @@ impl Request<'_> {
                 .map(|t| t.path_and_query().into_owned()),
         });
         report.route = decision.found.as_ref().map(route);
-        let judged = decision.target.as_ref().zip(decision.verdict.as_ref());
-        report.verdict = judged.map(|(normalised, verdict)| {
-            let found = decision.found.as_ref();
-            target.chain.policies().explain_verdict(
-                verdict,
-                &facts(&view, normalised, found),
-                &trial_facts(&view, normalised, found),
-            )
-        });
+        let explain = |verdict: Option<&Verdict>| {
+            let (normalised, found) = (decision.target.as_ref()?, decision.found.as_ref());
+            let facts = facts(&view, normalised, found);
+            let in_trial = trial_facts(&view, normalised, found);
+            let policies = target.chain.policies();
+            Some(policies.explain_verdict(verdict?, &facts, &in_trial))
+        };
+        let allowed_by: Vec<_> = (consultation.questions.iter())
+            .map(|question| question.provider.clone())
+            .collect();
+        if let Some(question) = target.chain.unasked(&view, &allowed_by) {
+            let verdict = question.denied();
+            report.verdict = explain(Some(&verdict));
+            return too_late(report, &question, &verdict, grpc);
+        }
+        report.verdict = explain(decision.verdict.as_ref());
         report.answer = answer(&decision, grpc);
         if decision.answer == Decided::Forward {
             report.faults = fault_words(&decision);
@@ -254,6 +261,19 @@ impl Request<'_> {
             report.passes = matches!(decision.answer, Decided::Redirect { .. });
         }
     }
+}
+
+/// What becomes of a request that somebody should have been asked about.
+fn too_late(report: &mut Report, question: &cairn_authz::Question, verdict: &Verdict, grpc: bool) {
+    let reason = question.too_late();
+    if let Some(explanation) = &mut report.verdict {
+        explanation.reason.clone_from(&reason);
+    }
+    report.answer = Some(Answer {
+        details: verdict.response_code_details().unwrap_or_default(),
+        reason: Some(reason),
+        ..Answer::of(Outcome::Denied, grpc)
+    });
 }
 
 pub(super) fn asked_of(question: &cairn_authz::Question) -> Asked {

@@ -11,10 +11,9 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use cairn_authz::Verdict;
 use cairn_authz::jwt::Failure;
+use cairn_authz::{Question, Verdict};
 use cairn_config_schema::snapshot::{AbortAnswer, ClusterKey, DirectResponse};
 use cairn_filters::chain::{Answer, Authenticated, Decision, Destination, External, RequestView};
 use cairn_filters::fault::Faults;
@@ -32,12 +31,11 @@ use super::external::{Asked, Subject};
 use super::headers::{self, RequestHeaders};
 use super::http::Gate;
 use super::stream_context::StreamContext;
-use super::{attempt, body, login, persistence, screen};
+use super::{attempt, body, fault, login, persistence, screen};
 use crate::drain::Kind;
 use crate::external::Denial;
 use crate::recheck::UpgradeRequest;
 use crate::runtime::{Runtime, Target};
-use crate::telemetry::counters;
 use crate::telemetry::exchange::{Exchange, HttpExchange, StreamOrigin};
 
 /// What `judge` found.
@@ -111,11 +109,11 @@ impl Gate {
                 if let Some(plan) = &mut ctx.plan {
                     plan.external_headers = asked.response;
                 }
-                ctx.body_read = body::kept(session, asked.body);
+                ctx.body_read = body::kept(session, asked.body, asked.body_place);
                 judged
             }
         };
-        let begun = fail(faults, exchange).await;
+        let begun = fault::inject(faults, exchange).await;
         ctx.time = attempt::time_of(session, begun, http.grpc, ctx.plan.as_ref());
         let request_id = session.req_header().headers.get("x-request-id").cloned();
         let path = login::shown_path(&target.chain, http.path);
@@ -184,8 +182,8 @@ impl Gate {
                 login.as_ref(),
             )
         };
-        if let Some(reason) = asked.lacks(&target.chain, &view) {
-            return denied(exchange, reason);
+        if let Some(question) = target.chain.unasked(&view, &asked.allowed_by) {
+            return unasked(exchange, &question);
         }
         let decision = target.chain.decide(&view);
         if decision.answer.is_denial() {
@@ -245,22 +243,6 @@ impl Gate {
     }
 }
 
-/// Makes a request fail as its rule says: waits, and counts. Gives when its time begins: timeouts of the
-/// route do not count the delay (specs/policies.md 2.6).
-async fn fail(faults: Faults, exchange: &mut Exchange) -> Instant {
-    if faults.abort.is_some() {
-        counters::FAULTS.inc("abort");
-    }
-    let Some(delay_ms) = faults.delay_ms else {
-        return exchange.started;
-    };
-    counters::FAULTS.inc("delay");
-    exchange.flags = "DI";
-    // Boxed: requests that are not delayed are not to carry its state.
-    Box::pin(tokio::time::sleep(Duration::from_millis(delay_ms))).await;
-    Instant::now()
-}
-
 /// The answer of a backend that redirects.
 fn redirected(answer: Answer) -> Judged {
     match answer {
@@ -296,9 +278,14 @@ fn unauthenticated(
     Judged::Unauthenticated(outcome, failure.status.message(), challenge)
 }
 
-/// The answer for a request that policy stops for this reason.
-fn denied(exchange: &mut Exchange, reason: String) -> Judged {
-    exchange.reason = Some(reason);
+/// The answer for a request about which somebody should have been asked.
+fn unasked(exchange: &mut Exchange, question: &Question) -> Judged {
+    let verdict = question.denied();
+    if let Some(details) = verdict.response_code_details() {
+        exchange.details = details.into();
+    }
+    exchange.verdict = Some(verdict);
+    exchange.reason = Some(question.too_late());
     Judged::Answer(Outcome::Denied)
 }
 
