@@ -285,7 +285,9 @@ impl PortChain {
         if let External::Settled(Some(found)) = view.external {
             return found.clone();
         }
-        let claims = logged_in(view.login).and_then(Login::token).map(TokenClaims);
+        let claims = logged_in(view.login)
+            .and_then(Login::token)
+            .map(TokenClaims);
         let parts = RequestParts {
             method: view.method,
             authority: view.authority,

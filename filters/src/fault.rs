@@ -21,10 +21,7 @@ impl Faults {
     pub fn draw(fault: &Fault, mut random: impl FnMut() -> u64) -> Self {
         let mut is_hit = |share: u32| random() % u64::from(SHARE_PARTS) < u64::from(share);
         Self {
-            delay_ms: fault
-                .delay
-                .filter(|d| is_hit(d.share))
-                .map(|d| d.delay_ms),
+            delay_ms: fault.delay.filter(|d| is_hit(d.share)).map(|d| d.delay_ms),
             abort: fault.abort.filter(|a| is_hit(a.share)).map(|a| a.answer),
         }
     }

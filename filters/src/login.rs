@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use cairn_authz::jwt::{Authenticator, Failure, Login, Place, Status, without_cookies};
 use cairn_authz::Token;
+use cairn_authz::jwt::{Authenticator, Failure, Login, Place, Status, without_cookies};
 use cairn_routing::Claims;
 use http::header::{COOKIE, HeaderName, HeaderValue};
 

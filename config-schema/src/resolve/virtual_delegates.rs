@@ -52,16 +52,28 @@ impl<'a> Delegates<'a> {
         let object = match self.all.get(&key) {
             None => return Err(format!("VirtualService {key} does not exist")),
             Some(Loaded::Broken(broken)) => {
-                return Err(format!("VirtualService {key} can not be read: {}", broken.reason));
+                return Err(format!(
+                    "VirtualService {key} can not be read: {}",
+                    broken.reason
+                ));
             }
             Some(Loaded::Good(object) | Loaded::KeptLastGood(object)) => object,
         };
-        if object.spec.hosts.as_ref().is_some_and(|hosts| !hosts.is_empty()) {
-            return Err(format!("VirtualService {key} has hosts, which no delegate has"));
+        if object
+            .spec
+            .hosts
+            .as_ref()
+            .is_some_and(|hosts| !hosts.is_empty())
+        {
+            return Err(format!(
+                "VirtualService {key} has hosts, which no delegate has"
+            ));
         }
         let export_to = object.spec.export_to.as_deref();
         if !is_exported(export_to, &key.namespace, namespace) {
-            return Err(format!("VirtualService {key} is not exported to {namespace}"));
+            return Err(format!(
+                "VirtualService {key} is not exported to {namespace}"
+            ));
         }
         if object.spec.http.as_ref().is_none_or(Vec::is_empty) {
             return Err(format!("VirtualService {key} has no http rules"));
@@ -158,7 +170,10 @@ fn and(outer: &HttpMatch, inner: &HttpMatch) -> Option<HttpMatch> {
         source_namespace: either(&outer.source_namespace, &inner.source_namespace, same)?,
         source_labels: either(&outer.source_labels, &inner.source_labels, same)?,
         gateways: either(&outer.gateways, &inner.gateways, common)?,
-        stat_prefix: inner.stat_prefix.clone().or_else(|| outer.stat_prefix.clone()),
+        stat_prefix: inner
+            .stat_prefix
+            .clone()
+            .or_else(|| outer.stat_prefix.clone()),
     })
 }
 
@@ -200,7 +215,11 @@ fn same<T: Clone + PartialEq>(outer: &T, inner: &T) -> Option<T> {
 }
 
 fn common(outer: &Vec<String>, inner: &Vec<String>) -> Option<Vec<String>> {
-    let shared: Vec<String> = inner.iter().filter(|g| outer.contains(g)).cloned().collect();
+    let shared: Vec<String> = inner
+        .iter()
+        .filter(|g| outer.contains(g))
+        .cloned()
+        .collect();
     (!shared.is_empty()).then_some(shared)
 }
 

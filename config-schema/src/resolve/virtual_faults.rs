@@ -121,7 +121,9 @@ fn grpc_answer(word: &str, at: &str, reading: &mut Reading<'_>) -> Option<AbortA
         let message = format!("there is no gRPC status '{word}'; UNAVAILABLE is one");
         reading.fail(Code::BadValue, &format!("{at}.grpcStatus"), message);
     }
-    found.and_then(|n| u8::try_from(n).ok()).map(AbortAnswer::Grpc)
+    found
+        .and_then(|n| u8::try_from(n).ok())
+        .map(AbortAnswer::Grpc)
 }
 
 /// A share in parts of [`SHARE_PARTS`]. `None`: none, which is said, or no share at all.

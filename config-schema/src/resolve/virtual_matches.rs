@@ -17,8 +17,8 @@ use super::virtual_services::MESH;
 use crate::diagnostics::Code;
 use crate::resources::virtual_service::{HttpMatch as Written, HttpRoute, StringMatch};
 use crate::snapshot::{
-    ClaimMatch, HeaderMatch, HttpMatch, MoreConditions, PathMatch, PathNormalization, Pattern, QueryMatch,
-    TextMatch,
+    ClaimMatch, HeaderMatch, HttpMatch, MoreConditions, PathMatch, PathNormalization, Pattern,
+    QueryMatch, TextMatch,
 };
 
 /// Keys of `headers` that Istio ignores: they have fields of their own.
@@ -316,7 +316,10 @@ mod tests {
             ("@request.auth.claims.sub", Some("sub")),
             ("@request.auth.claims.a.b", Some("a|b")),
             ("@request.auth.claims[a][b.c]", Some("a|b.c")),
-            ("@request.auth.claims[https://x/roles]", Some("https://x/roles")),
+            (
+                "@request.auth.claims[https://x/roles]",
+                Some("https://x/roles"),
+            ),
             ("@request.auth.claims", None),
             ("@request.auth.claims.", None),
             ("@request.auth.claims[]", None),

@@ -229,7 +229,9 @@ impl Attaching<'_> {
         if hosts.is_empty() && !self.delegates.has(&self.object.origin.key) {
             let finding = Diagnostic::warning(Code::MissingField, "a VirtualService needs hosts")
                 .with_effect("it applies to nothing")
-                .with_hint("hosts: [web.shop.svc.cluster.local]; or name it as the delegate of another");
+                .with_hint(
+                    "hosts: [web.shop.svc.cluster.local]; or name it as the delegate of another",
+                );
             findings.push(self.object.mark(finding, "spec.hosts"));
         }
         for (index, host) in hosts.iter().enumerate() {

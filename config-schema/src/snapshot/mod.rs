@@ -61,9 +61,9 @@ pub use policy::{
     StringMatch, TemplateError, TemplateSegment, Values,
 };
 pub use route::{
-    Backend, BackendTarget, ClaimMatch, DirectResponse, Filter, HeaderChange, HeaderMatch, HttpMatch,
-    HttpRoute, HttpRule, Mirror, MoreConditions, PathMatch, PathRewrite, Pattern, QueryMatch,
-    Redirect, RedirectScheme, Rewrite, TextMatch,
+    Backend, BackendTarget, ClaimMatch, DirectResponse, Filter, HeaderChange, HeaderMatch,
+    HttpMatch, HttpRoute, HttpRule, Mirror, MoreConditions, PathMatch, PathRewrite, Pattern,
+    QueryMatch, Redirect, RedirectScheme, Rewrite, TextMatch,
 };
 pub use service::{
     AppProtocol, Binding, ClusterKey, Endpoint, RedirectFailure, Service, ServicePort, Workload,

@@ -35,7 +35,11 @@ fn a_route_that_can_not_be_read_refuses_what_it_may_have_been_for() {
                 true => vec!["TLSRoute/shop/t"],
                 false => vec![],
             };
-            assert_eq!(streams(&snapshot, "shop/web", port), expected, "{targets:?}");
+            assert_eq!(
+                streams(&snapshot, "shop/web", port),
+                expected,
+                "{targets:?}"
+            );
         }
         if ports.is_empty() {
             continue;

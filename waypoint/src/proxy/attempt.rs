@@ -72,11 +72,7 @@ pub(super) fn time_of(
         true => session.req_header().headers.get(&GRPC_TIMEOUT),
         false => None,
     };
-    RequestTime::new(
-        begun,
-        timeouts,
-        client.and_then(grpc_timeout::parse),
-    )
+    RequestTime::new(begun, timeouts, client.and_then(grpc_timeout::parse))
 }
 
 /// Waits for its turn, picks the next endpoint and names it to the engine.

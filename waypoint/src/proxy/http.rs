@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cairn_filters::{external, fault};
 use cairn_filters::outcome::Outcome;
+use cairn_filters::{external, fault};
 use http::header::SET_COOKIE;
 use http::{HeaderMap, StatusCode, Version};
 use pingora_core::modules::http::HttpModules;
