@@ -169,7 +169,9 @@ fn and(outer: &HttpMatch, inner: &HttpMatch) -> Option<HttpMatch> {
         port: either(&outer.port, &inner.port, same)?,
         source_namespace: either(&outer.source_namespace, &inner.source_namespace, same)?,
         source_labels: either(&outer.source_labels, &inner.source_labels, same)?,
-        gateways: either(&outer.gateways, &inner.gateways, common)?,
+        gateways: either(&outer.gateways, &inner.gateways, |outer, inner| {
+            common(outer, inner)
+        })?,
         stat_prefix: inner
             .stat_prefix
             .clone()
@@ -214,7 +216,7 @@ fn same<T: Clone + PartialEq>(outer: &T, inner: &T) -> Option<T> {
     (outer == inner).then(|| inner.clone())
 }
 
-fn common(outer: &Vec<String>, inner: &Vec<String>) -> Option<Vec<String>> {
+fn common(outer: &[String], inner: &[String]) -> Option<Vec<String>> {
     let shared: Vec<String> = inner
         .iter()
         .filter(|g| outer.contains(g))
