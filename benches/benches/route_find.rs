@@ -84,6 +84,7 @@ fn find(bencher: Bencher<'_, '_>, table: &RouteTable, path: &str, expect_rule: b
         query: None,
         caller_namespace: None,
         headers: &headers,
+        claims: None,
     };
     let found_rule = matches!(table.find(&request), Found::Rule(_));
     assert_eq!(

@@ -67,6 +67,8 @@ pub enum Outcome {
     Preflight,
     /// A route answers by itself. Status and body come from the route.
     DirectResponse,
+    /// A route failed it on purpose. The status comes from the route.
+    FaultInjected,
     /// A filter redirected it. The status comes from the filter.
     Redirected,
     /// The rule has something Cairn can not honour.
@@ -126,7 +128,7 @@ pub struct Row {
 
 impl Outcome {
     /// All outcomes.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 41] = [
         Self::BadPath,
         Self::BadAuthority,
         Self::BadRequest,
@@ -149,6 +151,7 @@ impl Outcome {
         Self::NoRoute,
         Self::Preflight,
         Self::DirectResponse,
+        Self::FaultInjected,
         Self::Redirected,
         Self::BrokenRule,
         Self::NoBackend,
@@ -197,6 +200,7 @@ impl Outcome {
             Self::BrokenLimit      => Row::new(S::INTERNAL_SERVER_ERROR, 14, "", "limits_not_in_force", "limits not in force", ControlPlane, true),
             Self::NoRoute          => Row::new(S::NOT_FOUND, 12, "NR", "route_not_found", "", Client, true),
             Self::DirectResponse   => Row::new(S::OK, 2, "", "direct_response", "", Client, true),
+            Self::FaultInjected    => Row::new(S::SERVICE_UNAVAILABLE, 14, "FI", "fault_filter_abort", "fault filter abort", ControlPlane, true),
             Self::Preflight        => Row::new(S::OK, 2, "", "cors_response", "", Client, true),
             Self::Redirected       => Row::new(S::FOUND, 2, "", "direct_response", "", Client, true),
             Self::BrokenRule       => Row::new(S::INTERNAL_SERVER_ERROR, 14, "", "direct_response", "route not in force", ControlPlane, true),

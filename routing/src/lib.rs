@@ -30,7 +30,7 @@ pub use cluster::{Cluster, Hold};
 pub use ejection::{AnswerKind, EjectionCause, EjectionEvent, Ejections, Health};
 pub use endpoint::{ActiveRequest, LiveEndpoint};
 pub use limit::{Bucket, KeyedBuckets, Place, Places, Rate, Share, Taken};
-pub use request::RequestParts;
+pub use request::{Claims, RequestParts};
 pub use retry::{Attempt, AttemptOutcome, RetryDecision, decide, http_status_of_grpc};
 pub use session::Session;
 pub use split::choose;

@@ -11,6 +11,7 @@ mod calico_path;
 mod cors;
 mod dns_pattern;
 mod external;
+mod fault;
 mod kube_network;
 mod l7_ports;
 mod labels;
@@ -49,6 +50,7 @@ pub use external::{
     BodyInCheck, CheckProtocol, ExternalProvider, FRAMING_HEADERS, GrpcCheck, HeaderNames,
     HttpCheck, Provider,
 };
+pub use fault::{Abort, AbortAnswer, Delay, Fault, SHARE_PARTS};
 pub use kube_network::{KubeNetworkPolicy, KubePeer, KubePort, KubeRule, Transport};
 pub use l7_ports::L7Port;
 pub use labels::{Label, LabelExpression, LabelKey, LabelView, Labels, Truth};
@@ -64,9 +66,9 @@ pub use policy::{
     StringMatch, TemplateError, TemplateSegment, Values,
 };
 pub use route::{
-    Backend, BackendTarget, DirectResponse, Filter, HeaderChange, HeaderMatch, HttpMatch,
-    HttpRoute, HttpRule, Mirror, MoreConditions, PathMatch, PathRewrite, Pattern, QueryMatch,
-    Redirect, RedirectScheme, Rewrite, TextMatch,
+    Backend, BackendTarget, ClaimMatch, DirectResponse, Filter, HeaderChange, HeaderMatch,
+    HttpMatch, HttpRoute, HttpRule, Mirror, MoreConditions, PathMatch, PathRewrite, Pattern,
+    QueryMatch, Redirect, RedirectScheme, Rewrite, TextMatch,
 };
 pub use service::{
     AppProtocol, Binding, ClusterKey, Endpoint, RedirectFailure, Service, ServicePort, Workload,

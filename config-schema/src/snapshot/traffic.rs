@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::Fault;
 use super::SessionPersistence;
 
 /// Time, failure and sessions, for the requests of one rule.
@@ -17,6 +18,9 @@ pub struct RuleTraffic {
     pub timeouts: Timeouts,
     /// `None`: what holds without routes, [`RetryPolicy::DEFAULT`].
     pub retry: Option<RetryPolicy>,
+    /// Failures made on purpose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fault: Option<Arc<Fault>>,
     /// Requests of one session go to one endpoint. `None`: as the backend's own policy says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session: Option<Arc<SessionPersistence>>,

@@ -19,6 +19,7 @@ mod route_rules;
 mod route_traffic;
 mod routes;
 mod services;
+mod streams;
 mod support;
 mod virtual_services;
 mod waypoint;

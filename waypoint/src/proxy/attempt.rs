@@ -24,7 +24,6 @@ use super::http::Gate;
 use super::persistence::Sticky;
 use super::retry::{self, RETRIED_ANSWER};
 use crate::runtime::{Runtime, Target};
-use crate::telemetry::exchange::Exchange;
 
 /// Which attempt a request is, from a proxy to the next hop.
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
@@ -63,7 +62,7 @@ pub(super) fn is_stacked(session: &Session) -> bool {
 /// How long a request may take.
 pub(super) fn time_of(
     session: &Session,
-    exchange: &Exchange,
+    begun: Instant,
     grpc: bool,
     plan: Option<&Plan>,
 ) -> RequestTime {
@@ -73,11 +72,7 @@ pub(super) fn time_of(
         true => session.req_header().headers.get(&GRPC_TIMEOUT),
         false => None,
     };
-    RequestTime::new(
-        exchange.started,
-        timeouts,
-        client.and_then(grpc_timeout::parse),
-    )
+    RequestTime::new(begun, timeouts, client.and_then(grpc_timeout::parse))
 }
 
 /// Waits for its turn, picks the next endpoint and names it to the engine.

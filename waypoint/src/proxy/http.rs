@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cairn_filters::external;
 use cairn_filters::outcome::Outcome;
+use cairn_filters::{external, fault};
 use http::header::SET_COOKIE;
 use http::{HeaderMap, StatusCode, Version};
 use pingora_core::modules::http::HttpModules;
@@ -91,6 +91,15 @@ impl ProxyHttp for Gate {
             Judged::Direct(direct) => {
                 note_outcome(ctx, Outcome::DirectResponse);
                 reply::direct(session, &direct).await?;
+            }
+            Judged::Fault(answer) => {
+                note_outcome(ctx, Outcome::FaultInjected);
+                let reply = fault::reply(answer, is_grpc(ctx));
+                let http = ctx.exchange.as_mut().and_then(|e| e.http.as_mut());
+                if let (Some(http), Some(status)) = (http, reply.grpc_status) {
+                    http.grpc_status = Some(u32::from(status));
+                }
+                reply::send(session, reply, false).await?;
             }
             Judged::Redirect(status, location) => {
                 note_outcome(ctx, Outcome::Redirected);

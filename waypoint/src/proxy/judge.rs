@@ -15,8 +15,9 @@ use std::time::Duration;
 
 use cairn_authz::jwt::Failure;
 use cairn_authz::{Question, Verdict};
-use cairn_config_schema::snapshot::{ClusterKey, DirectResponse};
+use cairn_config_schema::snapshot::{AbortAnswer, ClusterKey, DirectResponse};
 use cairn_filters::chain::{Answer, Authenticated, Decision, Destination, External, RequestView};
+use cairn_filters::fault::Faults;
 use cairn_filters::login::challenge;
 use cairn_filters::outcome::{Outcome, is_grpc};
 use cairn_routing::{Cluster, Found, RuleRef};
@@ -31,7 +32,7 @@ use super::external::{Asked, Subject};
 use super::headers::{self, RequestHeaders};
 use super::http::Gate;
 use super::stream_context::StreamContext;
-use super::{attempt, body, login, persistence, screen, throttle};
+use super::{attempt, body, fault, login, persistence, screen, throttle};
 use crate::drain::Kind;
 use crate::external::Denial;
 use crate::recheck::UpgradeRequest;
@@ -56,6 +57,8 @@ pub(super) enum Judged {
     Preflight(HeaderMap),
     /// The route itself answers.
     Direct(Arc<DirectResponse>),
+    /// The route fails it on purpose, with this answer.
+    Fault(AbortAnswer),
     /// The request is redirected.
     Redirect(http::StatusCode, HeaderValue),
 }
@@ -100,10 +103,12 @@ impl Gate {
             target: &target,
             runtime,
         };
+        let mut faults = Faults::default();
         let judged = match self.asked(session, exchange, subject).await {
             Err(judged) => judged,
             Ok(asked) => {
-                let judged = self.decide(session, exchange, subject, &asked, &mut ctx.plan);
+                let (plan, faults) = (&mut ctx.plan, &mut faults);
+                let judged = self.decide(session, exchange, subject, &asked, plan, faults);
                 if let Some(plan) = &mut ctx.plan {
                     plan.external_headers = asked.response;
                 }
@@ -111,7 +116,8 @@ impl Gate {
                 judged
             }
         };
-        ctx.time = attempt::time_of(session, exchange, http.grpc, ctx.plan.as_ref());
+        let begun = fault::inject(faults, exchange).await;
+        ctx.time = attempt::time_of(session, begun, http.grpc, ctx.plan.as_ref());
         let request_id = session.req_header().headers.get("x-request-id").cloned();
         let path = login::shown_path(&target.chain, http.path);
         exchange.http = Some(HttpExchange {
@@ -153,6 +159,7 @@ impl Gate {
         subject: Subject<'_>,
         asked: &Asked,
         plan: &mut Option<Plan>,
+        faults: &mut Faults,
     ) -> Judged {
         let Subject {
             http,
@@ -185,6 +192,10 @@ impl Gate {
         let why = denial(target, &decision, &view);
         if let Some(judged) = self.refuse(&decision, why, &request.headers, http, exchange) {
             return judged;
+        }
+        *faults = decision.faults(|| fastrand::u64(..));
+        if let Some(answer) = faults.abort {
+            return Judged::Fault(answer);
         }
         let destination = match persistence::held(&decision, runtime, &request.headers) {
             Some(index) => target.chain.backend_at(&decision, index),

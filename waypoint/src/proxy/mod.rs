@@ -11,6 +11,7 @@ mod endpoint_stream;
 pub mod engine;
 pub mod error;
 mod external;
+mod fault;
 mod head;
 pub mod headers;
 pub mod http;

@@ -215,6 +215,12 @@ pub const RETRIES_DENIED: Metric = counter(
     "Failed attempts that their route would have retried and that were not, by reason",
     &["reason"],
 );
+/// Faults injected.
+pub const FAULTS: Metric = counter(
+    "cairn_faults_injected_total",
+    "Requests that a VirtualService delayed or aborted on purpose",
+    &["kind"],
+);
 /// Copies of requests.
 pub const MIRRORED: Metric = counter(
     "cairn_mirrored_total",
