@@ -13,6 +13,7 @@ mod ejection;
 mod endpoint;
 mod matcher;
 mod ordered;
+mod rate;
 mod request;
 mod retry;
 mod session;

@@ -22,7 +22,9 @@ use crate::resources::authentication::RequestAuthenticationSpec;
 use crate::resources::calico::{CalicoPolicySpec, TierSpec};
 use crate::resources::cilium::CiliumPolicySpec;
 use crate::resources::destination_rule::DestinationRuleSpec;
-use crate::resources::gateway_api::{GatewayClassSpec, GatewaySpec, GrpcRouteSpec, HttpRouteSpec};
+use crate::resources::gateway_api::{
+    GatewayClassSpec, GatewaySpec, GrpcRouteSpec, HttpRouteSpec, XBackendTrafficPolicySpec,
+};
 use crate::resources::istio::AuthorizationPolicySpec;
 use crate::resources::kube::NetworkPolicySpec;
 use crate::resources::virtual_service::VirtualServiceSpec;
@@ -67,6 +69,7 @@ pub(super) fn read(
         }
         Kind::RequestAuthentication => subject.optional::<RequestAuthenticationSpec>(),
         Kind::DestinationRule => subject.optional::<DestinationRuleSpec>(),
+        Kind::XBackendTrafficPolicy => subject.required::<XBackendTrafficPolicySpec>(),
         Kind::VirtualService => subject.optional::<VirtualServiceSpec>(),
         Kind::NetworkPolicy => {
             let spec = subject.calico();

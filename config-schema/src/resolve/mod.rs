@@ -4,6 +4,7 @@
 mod attachment;
 mod authentication;
 mod authentication_rules;
+mod backend_traffic_policies;
 mod calico_rules;
 mod calico_selector;
 mod calico_staged;
@@ -202,6 +203,7 @@ fn traffic(
 ) -> destination_rules::Settings {
     routes::attach(resources, mesh, waypoint, services, findings);
     let mut settings = destination_rules::resolve(resources, mesh, waypoint, services, findings);
+    backend_traffic_policies::apply(resources, services, &mut settings, findings);
     virtual_services::attach(
         resources,
         mesh,

@@ -130,6 +130,7 @@ kinds! {
     AuthorizationPolicy: istio::AuthorizationPolicySpec => authorization_policies,
     RequestAuthentication: authentication::RequestAuthenticationSpec => request_authentications,
     DestinationRule: destination_rule::DestinationRuleSpec => destination_rules,
+    XBackendTrafficPolicy: gateway_api::XBackendTrafficPolicySpec => backend_traffic_policies,
     VirtualService: virtual_service::VirtualServiceSpec => virtual_services,
     CiliumNetworkPolicy: cilium::CiliumPolicySpec => cilium_policies,
     CiliumClusterwideNetworkPolicy: Clusterwide<cilium::CiliumPolicySpec> => cilium_clusterwide_policies,

@@ -8,3 +8,7 @@ pub use gateway_api::apis::experimental::grpcroutes::{
     GrpcRouteRulesMatchesMethodType, GrpcRouteSpec,
 };
 pub use gateway_api::apis::experimental::httproutes::*;
+pub use gateway_api::apis::experimental::xbackendtrafficpolicies::{
+    XBackendTrafficPolicyRetryConstraint, XBackendTrafficPolicySpec,
+    XBackendTrafficPolicyTargetRefs,
+};

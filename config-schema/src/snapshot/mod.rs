@@ -67,7 +67,9 @@ pub use service::{
     WorkloadType,
 };
 pub use session::{SessionCarrier, SessionPersistence};
-pub use traffic::{BackOff, RetryBudget, RetryConditions, RetryPolicy, RuleTraffic, Timeouts};
+pub use traffic::{
+    BackOff, RetryBudget, RetryConditions, RetryPolicy, RetryWindow, RuleTraffic, Timeouts,
+};
 pub use unenforced::{Unenforced, UnenforcedReason};
 pub use ztunnel::ZtunnelPolicy;
 

@@ -5,6 +5,7 @@
 #![allow(clippy::indexing_slicing)]
 
 mod attachment;
+mod backend_traffic_policies;
 mod broken_policies;
 mod destination_rules;
 mod endpoints;
