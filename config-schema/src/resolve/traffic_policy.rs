@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
-use super::Findings;
 use super::traffic_policy_values::Reading;
+use super::{Findings, traffic_localities};
 use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::resources::Object;
 use crate::resources::destination_rule::{
@@ -209,6 +209,14 @@ fn settings(parts: &Parts<'_>, path: &str, reading: &mut Reading<'_>) -> Arc<Clu
     if let Some(written) = parts.load_balancer {
         let path = format!("{path}.loadBalancer");
         settings.balancing = reading.load_balancing(written, &path);
+    }
+    let locality = parts
+        .load_balancer
+        .and_then(|b| b.locality_lb_setting.as_ref());
+    if let Some(written) = locality {
+        let path = format!("{path}.loadBalancer.localityLbSetting");
+        let detects = parts.outlier_detection.is_some();
+        settings.balancing.locality = traffic_localities::read(written, detects, &path, reading);
     }
     if let Some(written) = parts.outlier_detection {
         let path = format!("{path}.outlierDetection");

@@ -117,10 +117,6 @@ impl Reading<'_> {
             (None, Some(simple)) => self.simple(simple, &format!("{path}.simple")),
             (None, None) => Balancer::default(),
         };
-        if written.locality_lb_setting.is_some() {
-            let effect = "endpoints are picked wherever they are";
-            self.unsupported(&format!("{path}.localityLbSetting"), effect);
-        }
         let warmup = self.warmup(written, path).filter(|_| {
             let honoured = matches!(balancer, Balancer::LeastRequest | Balancer::RoundRobin);
             if !honoured {

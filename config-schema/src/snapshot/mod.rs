@@ -13,6 +13,7 @@ mod external;
 mod kube_network;
 mod l7_ports;
 mod labels;
+mod locality;
 mod mesh;
 mod network_policy;
 mod policy;
@@ -47,6 +48,7 @@ pub use external::{
 pub use kube_network::{KubeNetworkPolicy, KubePeer, KubePort, KubeRule, Transport};
 pub use l7_ports::L7Port;
 pub use labels::{Label, LabelExpression, LabelKey, LabelView, Labels, Truth};
+pub use locality::{Locality, LocalityPattern, LocalityPreference, LocalityShares, Whereabouts};
 pub use mesh::{Mesh, PathNormalization};
 pub use network_policy::{
     AuthenticationMode, CalicoHttp, CalicoPath, CiliumHttpRule, Criteria, Entity,

@@ -13,6 +13,7 @@ mod findings;
 mod l7_ports;
 mod mesh;
 mod network;
+mod places;
 mod policies;
 mod policy_rules;
 mod route_filters;
