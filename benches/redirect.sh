@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measures the kernel redirect beside nftables and tc with sk_assign, and keeps the tables under
-# benches/results. Needs root, nftables, iproute2, clang-19, a quiet machine and about four minutes.
+# benches/results. Needs root, nftables, iproute2, clang-19, a quiet machine and about seven minutes.
 #   benches/redirect.sh            builds, measures, keeps
 #   benches/redirect.sh build      builds only
 #   benches/redirect.sh measure    measures with what was built

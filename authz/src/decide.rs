@@ -27,6 +27,14 @@ impl Question {
     pub fn denied(&self) -> Verdict {
         verdict(false, Some(&self.policy), Some(self.rule))
     }
+
+    /// Why that is the verdict when it came up only after everybody had been asked.
+    pub fn too_late(&self) -> String {
+        format!(
+            "{} rule {} matches since the request was changed, and provider {} was not asked",
+            self.policy.origin, self.rule, self.provider.name
+        )
+    }
 }
 
 impl PolicySet {

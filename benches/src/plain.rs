@@ -21,7 +21,7 @@ use tokio::task::spawn_local;
 
 use crate::app;
 use crate::load::tally::Tally;
-use crate::process::{cpu_time, system_cpu_time};
+use crate::process::{cpu_time, packet_threads, system_cpu_time};
 
 /// Bytes of an answer.
 const ANSWER_BYTES: usize = 1024;
@@ -57,6 +57,10 @@ pub struct GetArgs {
     /// Process whose processor time is told as well
     #[arg(long)]
     process: Option<u32>,
+    /// Other processes that take part: with them, this one and the kernel's own threads for packets
+    /// the processor time of all together is told
+    #[arg(long)]
+    with: Vec<u32>,
 }
 
 /// How to connect.
@@ -80,6 +84,8 @@ struct Got {
     system_us: f64,
     /// Of the process that was named, user and kernel.
     process_us: Option<f64>,
+    /// Of all that take part, ksoftirqd included: what others do on the machine is not in it.
+    together_us: f64,
     p50_us: u64,
     p99_us: u64,
 }
@@ -134,12 +140,21 @@ async fn get(order: &GetArgs) -> anyhow::Result<Got> {
     let seconds = |s: f64| Duration::from_secs_f64(s.clamp(0.1, 60.0));
     tokio::time::sleep(seconds(order.warm_up_seconds)).await;
     let process = || order.process.map(cpu_time).transpose();
+    let mut all: Vec<u32> = order.with.iter().copied().chain(order.process).collect();
+    all.push(std::process::id());
+    all.extend(packet_threads()?);
+    let together = || -> anyhow::Result<Duration> {
+        let each = all.iter().map(|id| Ok(cpu_time(*id)?.total));
+        each.sum()
+    };
     let (system_before, process_before) = (system_cpu_time()?, process()?);
+    let together_before = together()?;
     let began = Instant::now();
     tally.start();
     tokio::time::sleep(seconds(order.measure_seconds)).await;
     tally.stop();
     let took = began.elapsed();
+    let together_after = together()?;
     let (system_after, process_after) = (system_cpu_time()?, process()?);
     let requests = tally.requests();
     ensure!(requests > 0, "nothing was answered");
@@ -153,6 +168,7 @@ async fn get(order: &GetArgs) -> anyhow::Result<Got> {
         process_us: process_before
             .zip(process_after)
             .map(|(before, after)| each(after.total.saturating_sub(before.total))),
+        together_us: each(together_after.saturating_sub(together_before)),
         p50_us: tally.latency_us(0.5),
         p99_us: tally.latency_us(0.99),
     })

@@ -167,6 +167,24 @@ fn parse_busy(stat: &str) -> Option<u64> {
     }
 }
 
+/// The kernel's threads that handle packets which no process's time is left for.
+pub fn packet_threads() -> anyhow::Result<Vec<u32>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let Some(id) = name.to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        // Processes that end meanwhile are none of these.
+        let name = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+        if name.starts_with("ksoftirqd/") {
+            found.push(id);
+        }
+    }
+    Ok(found)
+}
+
 /// Reads the processor time of a process.
 pub fn cpu_time(id: u32) -> anyhow::Result<CpuTime> {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat"))

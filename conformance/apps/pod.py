@@ -103,7 +103,7 @@ def uring_connect(connection, address):
 def connect(order):
     protocol = IPPROTO_MPTCP if order.get("mptcp") else 0
     connection = socket.socket(FAMILIES[order.get("family", "inet")], socket.SOCK_STREAM, protocol)
-    connection.settimeout(TIMEOUT_S)
+    connection.settimeout(order.get("timeout", TIMEOUT_S))
     if order.get("v6only"):
         connection.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     if "device" in order:

@@ -19,6 +19,7 @@ use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tonic::codegen::Service;
@@ -53,8 +54,9 @@ impl Question {
 /// A running authorization service. `word` in the path says what it answers:
 ///
 /// `deny` 401 with headers and body; `error` 500, gRPC UNKNOWN; `wait` only after [`Self::release`];
-/// `huge` a denial with far too many headers; `endless` a denial whose body never ends; `garbage` bytes
-/// that are no HTTP; `empty` an empty gRPC message; `both` a gRPC yes and no; `pseudo` sets `:path`;
+/// `huge` a denial with far too many headers, over gRPC a yes that is far too long; `endless` a denial
+/// whose body never ends; `cut` ends the connection; `garbled`, `nothing`, `page` and `busy` are answers
+/// over gRPC that are none, see [`not_grpc`]; `empty` an empty gRPC message; `both` a gRPC yes and no; `pseudo` sets `:path`;
 /// `host`, `xfcc`, `framing` set a header that is not its own; `query` changes the query; `response`
 /// adds to the response; `append` has a header for each append action. Everything else is allowed with `x-user: alice` set.
 #[derive(Debug)]
@@ -77,17 +79,35 @@ impl Authorizer {
     /// Starts on an address.
     pub async fn start(address: SocketAddr) -> Self {
         let listener = TcpListener::bind(address).await.expect("an address");
-        let state = Arc::new(State {
-            questions: Mutex::default(),
-            waiting: watch::Sender::new(0),
-            gate: Semaphore::new(0),
-            connections: AtomicUsize::new(0),
-        });
+        let state = Arc::new(State::default());
         let shared = state.clone();
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 shared.connections.fetch_add(1, Ordering::Relaxed);
                 tokio::spawn(serve(stream, shared.clone()));
+            }
+        });
+        Self {
+            address,
+            state,
+            task,
+        }
+    }
+
+    /// Starts on an address, and answers every connection in no protocol at all.
+    pub async fn babbling(address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).await.expect("an address");
+        let state = Arc::new(State::default());
+        let shared = state.clone();
+        let task = tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                shared.connections.fetch_add(1, Ordering::Relaxed);
+                tokio::spawn(async move {
+                    let _ = stream.read(&mut [0; 1024]).await;
+                    let _ = stream.write_all(b"yes, do let them in\r\n\r\n").await;
+                    // Closed by the other side, which is to read it first.
+                    let _ = stream.read_to_end(&mut Vec::new()).await;
+                });
             }
         });
         Self {
@@ -140,13 +160,24 @@ async fn serve(stream: TcpStream, state: Arc<State>) {
                 true => over_grpc(request, state).await,
                 false => over_http(request, &state).await,
             };
-            // Garbage: the connection ends without HTTP.
+            // Cut: the connection ends without an answer.
             answer.ok_or("no answer")
         }
     });
     let mut server = auto::Builder::new(TokioExecutor::new());
     server.http1().max_buf_size(1024 * 1024);
     let _ = server.serve_connection(TokioIo::new(stream), service).await;
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            questions: Mutex::default(),
+            waiting: watch::Sender::new(0),
+            gate: Semaphore::new(0),
+            connections: AtomicUsize::new(0),
+        }
+    }
 }
 
 impl State {
@@ -196,7 +227,7 @@ async fn over_http(request: Request<Incoming>, state: &State) -> Option<Response
         .await;
     let answer = Response::builder();
     let has = |word: &str| path.contains(word);
-    let answer = if has("garbage") {
+    let answer = if has("cut") {
         return None;
     } else if has("deny") {
         let denied = answer.status(401).header("x-why", "because");
@@ -233,8 +264,40 @@ async fn over_grpc(request: Request<Incoming>, state: Arc<State>) -> Option<Resp
     }
     let codec: ProstCodec<CheckResponse, CheckRequest> = ProstCodec::default();
     let mut grpc = tonic::server::Grpc::new(codec);
-    let answer = grpc.unary(Decide(state), request).await;
-    Some(answer.map(|body| body.boxed_unsync()))
+    let answer = grpc.unary(Decide(state.clone()), request).await;
+    let path = state.questions.lock().expect("a lock").last()?.path.clone();
+    Some(match not_grpc(&path) {
+        Some(other) => other,
+        None => answer.map(|body| body.boxed_unsync()),
+    })
+}
+
+/// Answers over gRPC that are not the method's: `garbled` no message but bytes, `nothing` a good status
+/// without a message, `page` an HTTP answer as of another server, `busy` one of a proxy on the way.
+fn not_grpc(path: &str) -> Option<Response<AnyBody>> {
+    let (status, body, trailers) = if path.contains("garbled") {
+        (200, "\0\0\0\0\x03\x7f\x7f\x7f", true)
+    } else if path.contains("nothing") {
+        (200, "", true)
+    } else if path.contains("page") {
+        (404, "no such page", false)
+    } else if path.contains("busy") {
+        (503, "busy", false)
+    } else {
+        return None;
+    };
+    let mut answer = Response::new(full(body));
+    *answer.status_mut() = http::StatusCode::from_u16(status).expect("a status");
+    if !trailers {
+        return Some(answer);
+    }
+    let name = http::HeaderValue::from_static("application/grpc");
+    answer.headers_mut().insert("content-type", name);
+    let good = HeaderMap::from_iter([(
+        http::HeaderName::from_static("grpc-status"),
+        http::HeaderValue::from_static("0"),
+    )]);
+    Some(answer.map(|body| body.with_trailers(async { Some(Ok(good)) }).boxed_unsync()))
 }
 
 struct Decide(Arc<State>);

@@ -17,7 +17,7 @@ use cairn_config_schema::snapshot::{
     AppProtocol, Backend, BackendTarget, Binding, ClusterKey, Cors, Filter, PathNormalization,
     Policy, RequestAuthentication, Service, ServicePort, Snapshot,
 };
-use cairn_routing::{Found, PortRoutes, RequestParts};
+use cairn_routing::{Found, FoundStream, PortRoutes, RequestParts, StreamRoutes};
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Method};
 
@@ -34,6 +34,7 @@ use crate::trial::Trial;
 pub use consult::{Consultation, External};
 
 mod consult;
+mod streams;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -42,6 +43,7 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 #[derive(Debug)]
 pub struct PortChain {
     routes: PortRoutes,
+    streams: StreamRoutes,
     authenticator: Authenticator,
     /// `None`: no RequestAuthentication is tried.
     pub(crate) trial: Option<Trial>,
@@ -85,6 +87,22 @@ pub struct RequestView<'t, 'r> {
     pub trial: Option<&'r Authenticated>,
 }
 
+/// A TCP stream, as it is judged.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamView<'r> {
+    /// Identity in the client certificate of the tunnel; of a steered connection the pod's.
+    pub peer: Option<&'r Identity>,
+    /// What says that the peer is that.
+    pub attested_by: Attestation,
+    /// Address of the TCP peer.
+    pub source_ip: IpAddr,
+    /// Virtual IP and service port, or pod IP and port.
+    pub destination: SocketAddr,
+    /// The route that it takes ([`PortChain::route_stream`]). `None`: not known yet; network policies
+    /// are then those of the port itself.
+    pub found: Option<&'r FoundStream>,
+}
+
 /// Who a request is from, or why its token is refused.
 pub type Authenticated = Result<Login, TokenFailure>;
 
@@ -94,6 +112,7 @@ impl PortChain {
         let authentications = snapshot.authentications.of_service(&service.key);
         let mut chain = Self::bare(snapshot, &service.policies, authentications);
         chain.routes = PortRoutes::compile(&service.key.namespace, &port.routes);
+        chain.streams = StreamRoutes::compile(&service.key.namespace, &port.stream_routes);
         let own = ClusterKey::new(service.key.clone(), port.number);
         if !snapshot.network.is_empty() {
             let network = Network::of_port(&snapshot.network, &own, routed(port));
@@ -131,6 +150,7 @@ impl PortChain {
         let in_force: Vec<_> = in_force.cloned().collect();
         Self {
             routes: PortRoutes::default(),
+            streams: StreamRoutes::default(),
             authenticator: Authenticator::compile(&in_force),
             trial: Trial::compile(authentications),
             policies: PolicySet::compile(policies),
@@ -300,21 +320,14 @@ impl PortChain {
     }
 
     /// Judges a TCP stream about which all of [`PortChain::consult_tcp`] were asked, and allowed it.
-    pub fn decide_tcp_settled(
-        &self,
-        peer: Option<&Identity>,
-        attested_by: Attestation,
-        source_ip: IpAddr,
-        destination: SocketAddr,
-    ) -> Verdict {
+    pub fn decide_tcp_settled(&self, view: &StreamView<'_>) -> Verdict {
         if self.refused.is_some() {
             return Verdict {
                 allowed: false,
                 ..Verdict::default()
             };
         }
-        self.policies
-            .decide_settled(&tcp_facts(peer, attested_by, source_ip, destination))
+        self.policies.decide_settled(&tcp_facts(view))
     }
 
     /// Why nothing may pass here, when nothing may.
@@ -405,7 +418,10 @@ fn cors_of(found: &Found) -> Option<&Cors> {
 /// The ports that the routes of a port lead to.
 fn routed(port: &ServicePort) -> impl Iterator<Item = &ClusterKey> + Clone {
     let rules = port.routes.iter().flat_map(|route| &route.rules);
-    let targets = rules.flat_map(|rule| rule.backends.iter().map(|b| &b.target));
+    let streams = (port.stream_routes.iter()).flat_map(|route| &route.rules);
+    let targets = (rules.flat_map(|rule| &rule.backends))
+        .chain(streams.flat_map(|rule| &rule.backends))
+        .map(|backend| &backend.target);
     targets.filter_map(|target| match target {
         BackendTarget::Cluster(key) => Some(key),
         BackendTarget::Invalid(_) | BackendTarget::Unknown(_) => None,
@@ -434,12 +450,13 @@ pub fn facts<'a>(
             headers: view.headers,
             token: logged_in(view.login).and_then(Login::token),
         }),
-        ..tcp_facts(
-            view.peer,
-            view.attested_by,
-            view.source_ip,
-            view.destination,
-        )
+        ..tcp_facts(&StreamView {
+            peer: view.peer,
+            attested_by: view.attested_by,
+            source_ip: view.source_ip,
+            destination: view.destination,
+            found: None,
+        })
     }
 }
 
@@ -461,20 +478,16 @@ fn logged_in(login: Option<&Authenticated>) -> Option<&Login> {
 }
 
 /// The facts that policies judge a TCP stream by.
-pub fn tcp_facts(
-    peer: Option<&Identity>,
-    attested_by: Attestation,
-    source_ip: IpAddr,
-    destination: SocketAddr,
-) -> Facts<'_> {
+pub fn tcp_facts<'r>(view: &StreamView<'r>) -> Facts<'r> {
+    let rule = view.found.and_then(FoundStream::rule);
     Facts {
-        peer,
-        attested_by,
-        source_ip,
-        remote_ip: source_ip,
-        destination_ip: destination.ip(),
-        destination_port: destination.port(),
-        backends: &[],
+        peer: view.peer,
+        attested_by: view.attested_by,
+        source_ip: view.source_ip,
+        remote_ip: view.source_ip,
+        destination_ip: view.destination.ip(),
+        destination_port: view.destination.port(),
+        backends: rule.map_or(&[], |rule| &rule.backends),
         http: None,
     }
 }

@@ -130,6 +130,10 @@ pub enum Failure {
     UnknownDestination(Arc<str>),
     /// The rule has no backend.
     NoBackend,
+    /// No route takes the connection.
+    NoRoute,
+    /// The rule of the connection can not be honoured, for this reason.
+    BrokenRule(Arc<str>),
     /// The decision was not to forward: asking for a backend is the caller's mistake.
     NotForwarded,
 }
@@ -141,7 +145,21 @@ impl Failure {
             Self::InvalidBackend(_) => Outcome::InvalidBackend,
             Self::UnknownDestination(_) => Outcome::UnknownDestination,
             Self::NoBackend => Outcome::NoBackend,
+            Self::NoRoute => Outcome::NoRoute,
+            Self::BrokenRule(_) => Outcome::BrokenRule,
             Self::NotForwarded => Outcome::Internal,
+        }
+    }
+
+    /// Why, in words.
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::InvalidBackend(reason)
+            | Self::UnknownDestination(reason)
+            | Self::BrokenRule(reason) => reason,
+            Self::NoBackend => "the rule has no backend",
+            Self::NoRoute => "no route takes it",
+            Self::NotForwarded => "it was not to be sent on",
         }
     }
 }

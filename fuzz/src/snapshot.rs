@@ -9,7 +9,7 @@ use cairn_config_schema::identity::Identity;
 use cairn_config_schema::resolve::{Options, resolve};
 use cairn_config_schema::snapshot::{Binding, Snapshot};
 use cairn_config_schema::store::{SourceFile, Store};
-use cairn_filters::chain::External;
+use cairn_filters::chain::{External, StreamView};
 use cairn_filters::{Answer, PortChain, RequestView};
 use http::{HeaderMap, Method};
 
@@ -92,12 +92,13 @@ fn ask(chain: &PortChain, target: &str) -> String {
         trial: None,
     };
     let decision = chain.decide(&view);
-    let tcp = chain.decide_tcp(
-        peer.as_ref(),
-        Attestation::Certificate,
+    let tcp = chain.decide_tcp(&StreamView {
+        peer: peer.as_ref(),
+        attested_by: Attestation::Certificate,
         source_ip,
         destination,
-    );
+        found: None,
+    });
     if let Some(verdict) = &decision.verdict {
         let forwards = matches!(decision.answer, Answer::Forward | Answer::Redirect { .. });
         assert!(verdict.allowed || !forwards, "denied, and forwarded");

@@ -87,7 +87,7 @@ enum { REFUSE = 0, GO = 1 };
 #define SLOT_RANGE 0x7f800000 /* 127.128.0.0/9 */
 #define HOST_SLOT_RANGE 0xf0800000 /* 240.128.0.0/9 */
 #define SLOT_RANGE_MASK 0xff800000
-/* fd63:6169:726e::/96, which the loader routes to loopback in the pods' namespaces. */
+/* fd63:6169:726e::/96, which is routed to loopback in the pods' namespaces, or in the host's. */
 #define SLOT6_FIRST to_be32(0xfd636169)
 #define SLOT6_SECOND to_be32(0x726e0000)
 
@@ -183,13 +183,18 @@ int cairn_connect4(struct socket_address *context)
     return verdict;
 }
 
-/* Whether the connection can go to an IPv6 slot: from loopback's address, because the answer of a
- * listener that is bound to loopback finds no way to another one (in IPv4 loopback is the source by
- * itself). A socket that was bound before keeps its source. */
-INLINE int from_loopback6(struct socket_address *context, const struct pod *pod)
+/* Whether the connection can go to an IPv6 slot. To one in the pod from loopback's address only, because
+ * the answer of a listener that is bound to loopback finds no way to another one (in IPv4 loopback is
+ * the source by itself); a socket that was bound before keeps its source. To one in the host from
+ * every address the pod has. */
+INLINE int reaches_slot6(struct socket_address *context, const struct pod *pod)
 {
     struct socket *own = context->sk;
-    if (!(pod->flags & POD_HAS_IPV6_SLOTS) || !own || own->src_port != 0)
+    if (!(pod->flags & POD_HAS_IPV6_SLOTS))
+        return 0;
+    if (pod->flags & POD_IN_HOST)
+        return 1;
+    if (!own || own->src_port != 0)
         return 0;
     struct address6 loopback = {.family = FAMILY_INET6, .address = {0, 0, 0, to_be32(1)}};
     return bind_source(context, &loopback, sizeof(loopback)) == 0;
@@ -213,7 +218,7 @@ int cairn_connect6(struct socket_address *context)
     int verdict = judge(context, service, &pod);
     if (pod) {
         int mapped = to.address[0] == 0 && to.address[1] == 0 && to.address[2] == V4_MAPPED;
-        if (!mapped && from_loopback6(context, pod)) {
+        if (!mapped && reaches_slot6(context, pod)) {
             context->user_ip6[0] = SLOT6_FIRST;
             context->user_ip6[1] = SLOT6_SECOND;
             context->user_ip6[2] = 0;

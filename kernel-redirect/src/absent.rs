@@ -178,3 +178,19 @@ pub struct LinkError(RedirectError);
 pub fn pod_link(_: &str) -> Result<u32, LinkError> {
     Err(LinkError(RedirectError::NotInThisBuild))
 }
+
+/// Always an error in this build.
+///
+/// # Errors
+/// [`RedirectError::NotInThisBuild`].
+pub fn route_host_slots(_: u16) -> Result<bool, RedirectError> {
+    Err(RedirectError::NotInThisBuild)
+}
+
+/// Always an error in this build.
+///
+/// # Errors
+/// One that says so.
+pub fn route_ipv6_slots(_: BorrowedFd<'_>) -> std::io::Result<()> {
+    Err(std::io::Error::other(RedirectError::NotInThisBuild))
+}

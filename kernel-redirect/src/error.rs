@@ -54,9 +54,9 @@ pub enum RedirectError {
         fix: String,
     },
 
-    /// The slots of listeners in the host's namespace are no addresses of the host.
+    /// The slots of listeners in the host's namespace can not be made to lead there.
     #[error(
-        "240.128.0.0/9 can not be made (or no longer be) an address of this host: {source}; CAP_NET_ADMIN is needed"
+        "240.128.0.0/9 can not be routed (or no longer be) to this host's listeners for pods: {source}; CAP_NET_ADMIN is needed"
     )]
     HostRoute {
         /// What the kernel said.

@@ -9,11 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use socket2::{Domain, Socket, Type};
 
 use crate::netlink::{self, ACKNOWLEDGE, REQUEST};
-use crate::{EnrolledPod, listener, netns_cookie, slot};
-
-/// Folders between the root of all cgroups and a pod's, that one included: the program looks no deeper
-/// for who connects.
-pub const CGROUP_DEPTH_MAX: usize = 12;
+use crate::{EnrolledPod, RedirectError, listener, netns_cookie, slot};
 
 /// Why connections can not be steered to this socket in the host's namespace, if so.
 pub(crate) fn check(pod: &EnrolledPod, socket: BorrowedFd<'_>) -> Result<(), String> {
@@ -24,11 +20,15 @@ pub(crate) fn check(pod: &EnrolledPod, socket: BorrowedFd<'_>) -> Result<(), Str
         return Err("it is not in the host's network namespace".into());
     }
     listener::check_address(pod, socket)?;
-    match socket2::SockRef::from(&socket).device().map_err(said)? {
-        Some(device) if device != b"lo" => Ok(()),
-        _ => Err(
+    let socket = socket2::SockRef::from(&socket);
+    if !matches!(socket.device().map_err(said)?, Some(device) if device != b"lo") {
+        return Err(
             "it is not bound to the device of the pod, so that other pods could pass for it".into(),
-        ),
+        );
+    }
+    match socket.ip_transparent_v4().map_err(said)? {
+        true => Ok(()),
+        false => Err("it is not transparent (IP_TRANSPARENT), so that it could not answer".into()),
     }
 }
 
@@ -112,21 +112,25 @@ fn link(name: &str) -> io::Result<Link> {
     Ok(found)
 }
 
-/// Makes the host's slots addresses of this host, so that what pods send there is delivered here and
-/// not routed on. Nobody answers there but listeners that are bound to a pod's device.
+/// Lets pods reach the host's slots at one TCP port, that of their listeners: what they send there is
+/// delivered here and not routed on. At other ports, where anybody may listen who listens on every
+/// address, the slots stay what they were, nobody's. So the route is in a table of its own, which a
+/// rule leads to for this port only; and because the slots are thereby no addresses of this host, who
+/// listens there must be transparent, and who finds nobody listening gets no answer. Returns whether it has slots of IPv6 too.
 ///
 /// # Errors
-/// What the kernel answers: `EPERM` without CAP_NET_ADMIN; and if the addresses are in use here.
-pub(crate) fn route_slots() -> io::Result<()> {
-    const NEW_ROUTE: u16 = 24;
-    const CREATE: u16 = 0x400;
-    const REPLACE: u16 = 0x100;
-    let routes = std::fs::read_to_string("/proc/thread-self/net/route")?;
+/// [`RedirectError::HostRoute`] with what the kernel answers: `EPERM` without CAP_NET_ADMIN; and if the
+/// addresses are in use here.
+pub fn route_host_slots(port: u16) -> Result<bool, RedirectError> {
+    let failed = |source| RedirectError::HostRoute { source };
+    let routes = std::fs::read_to_string("/proc/thread-self/net/route").map_err(failed)?;
     if let Some(device) = user_of_slots(&routes) {
         let why = format!("addresses of it are in use behind {device}");
-        return Err(io::Error::new(io::ErrorKind::AddrInUse, why));
+        return Err(failed(io::Error::new(io::ErrorKind::AddrInUse, why)));
     }
-    change_route(NEW_ROUTE, CREATE | REPLACE)
+    V4.route(port).map_err(failed)?;
+    // A host without IPv6 has no pods with it either.
+    Ok(V6.route(port).is_ok())
 }
 
 /// The device of a route to addresses that are slots here, the default route left out, in the text of
@@ -145,38 +149,128 @@ fn user_of_slots(routes: &str) -> Option<&str> {
     using.next().map(|(device, ..)| device)
 }
 
-/// Undoes [`route_slots`]; nothing to undo is fine.
+/// Undoes [`route_host_slots`], for all ports; nothing to undo is fine.
 pub(crate) fn unroute_slots() -> io::Result<()> {
-    const DELETE_ROUTE: u16 = 25;
-    match change_route(DELETE_ROUTE, 0) {
-        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+    V4.unroute()?;
+    match V6.unroute() {
+        // Without IPv6 there is nothing to undo.
+        Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => Ok(()),
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(()),
         done => done,
     }
 }
 
-/// `rtmsg` with the destination and the device, as rtnetlink(7) has them.
-fn change_route(command: u16, flags: u16) -> io::Result<()> {
-    const TABLE_LOCAL: u8 = 255;
-    const BY_ADMINISTRATOR: u8 = 4;
-    const SCOPE_HOST: u8 = 254;
-    const KIND_LOCAL: u8 = 2;
-    const DESTINATION: u16 = 1;
-    const DEVICE: u16 = 4;
-    const LOOPBACK_INDEX: u32 = 1;
-    let mut body = vec![2 /* AF_INET */, slot::RANGE_BITS, 0, 0];
-    body.extend([TABLE_LOCAL, BY_ADMINISTRATOR, SCOPE_HOST, KIND_LOCAL]);
-    body.extend([0; 4]);
-    for (kind, value) in [
-        (DESTINATION, slot::HOST_RANGE.to_be_bytes()),
-        (DEVICE, LOOPBACK_INDEX.to_ne_bytes()),
-    ] {
-        body.extend(netlink::attribute(kind, &value));
+/// Table of the route to the slots, of Cairn alone: "cair" in ASCII.
+const TABLE: u32 = 0x6361_6972;
+
+/// Before the rules of others, most of which say where a pod's packets go.
+const PRIORITY: u32 = 1;
+
+/// The slots of one address family.
+struct Slots<const N: usize> {
+    family: u8,
+    first: [u8; N],
+    bits: u8,
+}
+
+const V4: Slots<4> = Slots {
+    family: 2,
+    first: slot::HOST_RANGE.to_be_bytes(),
+    bits: slot::RANGE_BITS,
+};
+const V6: Slots<16> = Slots {
+    family: 10,
+    first: slot::FIRST_V6.octets(),
+    bits: slot::BITS_V6,
+};
+
+/// Flags and errors that adding and removing are told by.
+const CREATE: u16 = 0x400;
+const EXCLUSIVE: u16 = 0x200;
+
+impl<const N: usize> Slots<N> {
+    /// Both are there already when a pod was before.
+    fn route(&self, port: u16) -> io::Result<()> {
+        const NEW_ROUTE: u16 = 24;
+        const NEW_RULE: u16 = 32;
+        let there = |result: io::Result<()>| match result {
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+            done => done,
+        };
+        there(ask(NEW_ROUTE, CREATE | EXCLUSIVE, &self.route_message()))?;
+        there(ask(
+            NEW_RULE,
+            CREATE | EXCLUSIVE,
+            &self.rule_message(Some(port)),
+        ))
     }
+
+    fn unroute(&self) -> io::Result<()> {
+        const DELETE_ROUTE: u16 = 25;
+        const DELETE_RULE: u16 = 33;
+        // One for each port.
+        while !gone(ask(DELETE_RULE, 0, &self.rule_message(None)))? {}
+        gone(ask(DELETE_ROUTE, 0, &self.route_message())).map(drop)
+    }
+
+    /// `rtmsg` with destination, device and table, as rtnetlink(7) has them.
+    fn route_message(&self) -> Vec<u8> {
+        const IN_ATTRIBUTE: u8 = 252;
+        const BY_ADMINISTRATOR: u8 = 4;
+        const SCOPE_HOST: u8 = 254;
+        const KIND_LOCAL: u8 = 2;
+        const DESTINATION: u16 = 1;
+        const DEVICE: u16 = 4;
+        const IN_TABLE: u16 = 15;
+        const LOOPBACK_INDEX: u32 = 1;
+        let mut body = vec![self.family, self.bits, 0, 0];
+        body.extend([IN_ATTRIBUTE, BY_ADMINISTRATOR, SCOPE_HOST, KIND_LOCAL]);
+        body.extend([0; 4]);
+        body.extend(netlink::attribute(DESTINATION, &self.first));
+        body.extend(netlink::attribute(DEVICE, &LOOPBACK_INDEX.to_ne_bytes()));
+        body.extend(netlink::attribute(IN_TABLE, &TABLE.to_ne_bytes()));
+        body
+    }
+
+    /// `fib_rule_hdr` (linux/fib_rules.h) for TCP to the slots at one port, or at any.
+    fn rule_message(&self, port: Option<u16>) -> Vec<u8> {
+        const IN_ATTRIBUTE: u8 = 252;
+        const TO_TABLE: u8 = 1;
+        const DESTINATION: u16 = 1;
+        const RULE_PRIORITY: u16 = 6;
+        const IN_TABLE: u16 = 15;
+        const PROTOCOL: u16 = 22;
+        const PORTS: u16 = 24;
+        const TCP: u8 = 6;
+        let mut body = vec![self.family, self.bits, 0, 0, IN_ATTRIBUTE, 0, 0, TO_TABLE];
+        body.extend([0; 4]);
+        body.extend(netlink::attribute(DESTINATION, &self.first));
+        body.extend(netlink::attribute(RULE_PRIORITY, &PRIORITY.to_ne_bytes()));
+        body.extend(netlink::attribute(IN_TABLE, &TABLE.to_ne_bytes()));
+        body.extend(netlink::attribute(PROTOCOL, &[TCP]));
+        if let Some(port) = port {
+            let [a, b] = port.to_ne_bytes();
+            body.extend(netlink::attribute(PORTS, &[a, b, a, b]));
+        }
+        body
+    }
+}
+
+/// Whether there was nothing to delete.
+fn gone(result: io::Result<()>) -> io::Result<bool> {
+    match result {
+        Ok(()) => Ok(false),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ESRCH | libc::ENOENT)) => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+fn ask(command: u16, flags: u16, body: &[u8]) -> io::Result<()> {
     let socket = netlink::open(netlink::ROUTE)?;
     socket.send(&netlink::request(
         command,
         REQUEST | ACKNOWLEDGE | flags,
-        &body,
+        body,
     ))?;
     netlink::answers(&socket, |_| {})
 }
@@ -210,12 +304,6 @@ mod tests {
             assert_eq!(user_of_slots(&routes(&lines)), Some("cni0"), "{taken}");
         }
         assert_eq!(user_of_slots(""), None);
-    }
-
-    #[test]
-    fn the_program_looks_for_cgroups_as_deep_as_is_said() {
-        let source = include_str!("../ebpf/redirect.bpf.c");
-        assert!(source.contains(&format!("#define CGROUP_DEPTH {CGROUP_DEPTH_MAX}\n")));
     }
 
     #[test]

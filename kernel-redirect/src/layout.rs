@@ -112,15 +112,14 @@ pub(crate) fn read_service(key: &Endpoint, value: &Service) -> FlaggedService {
     }
 }
 
-/// `ipv6_slots`: whether the pod's namespace has a route to them.
-pub(crate) fn pod(pod: &EnrolledPod, ipv6_slots: bool) -> Pod {
+pub(crate) fn pod(pod: &EnrolledPod) -> Pod {
     let (range, in_host) = match is_host_key(pod.netns_cookie) {
         true => (slot::HOST_RANGE, IN_HOST),
         false => (slot::RANGE, 0),
     };
     let [a, b, c, d] = range.to_ne_bytes();
     let [high, low] = pod.listener_port.to_be_bytes();
-    let ipv6_slots = if ipv6_slots { IPV6_SLOTS } else { 0 };
+    let ipv6_slots = if pod.ipv6_slots { IPV6_SLOTS } else { 0 };
     let [e, f] = (ipv6_slots | in_host).to_ne_bytes();
     [a, b, c, d, high, low, e, f]
 }
@@ -212,6 +211,13 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_program_looks_for_cgroups_as_deep_as_is_said() {
+        let source = include_str!("../ebpf/redirect.bpf.c");
+        let declared = format!("#define CGROUP_DEPTH {}\n", crate::CGROUP_DEPTH_MAX);
+        assert!(source.contains(&declared));
+    }
+
     proptest! {
         #[test]
         fn what_is_written_is_read_back(address: [u8; 16], v4: bool, port: u16, slot: u32, fail_open: bool, own: u64, bits: u32) {
@@ -224,8 +230,8 @@ mod tests {
             let key = endpoint(address, port);
             prop_assert_eq!(read_service(&key, &service(&flagged)), flagged);
             prop_assert_eq!(read_about(&about(own, bits, v4)), (own, bits));
-            let enrolled = EnrolledPod { netns_cookie: own, listener_port: port };
-            let value = pod(&enrolled, fail_open);
+            let enrolled = EnrolledPod { netns_cookie: own, listener_port: port, ipv6_slots: fail_open };
+            let value = pod(&enrolled);
             prop_assert_eq!((read_pod_port(&value), read_pod_has_ipv6(&value)), (port, fail_open));
         }
     }

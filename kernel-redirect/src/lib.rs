@@ -45,15 +45,19 @@ mod netns;
 mod place;
 
 #[cfg(not(kernel))]
-pub use absent::{Claim, Redirect, requirements};
+pub use absent::{
+    Claim, LinkError, Redirect, pod_link, requirements, route_host_slots, route_ipv6_slots,
+};
 #[cfg(kernel)]
 pub use claim::Claim;
 pub use error::RedirectError;
 pub use flagged::{FlaggedService, LeftOut, LeftOutReason, ServicesReport};
 #[cfg(kernel)]
-pub use host::{CGROUP_DEPTH_MAX, LinkError, pod_link};
+pub use host::{LinkError, pod_link, route_host_slots};
 #[cfg(target_os = "linux")]
 pub use netns::netns_cookie;
+#[cfg(kernel)]
+pub use netns::route_ipv6_slots;
 #[cfg(kernel)]
 pub use place::requirements;
 pub use place::{Place, cgroup2_root};
@@ -61,6 +65,6 @@ pub use place::{Place, cgroup2_root};
 pub use redirect::Redirect;
 pub use slot::{SLOT_MAX, address_of, is_of_slots, slot_of};
 pub use status::{
-    Counters, Detached, EnrolledPod, Feature, MapStatus, PodStatus, ProgramStatus, Sizes, Status,
-    host_key, is_host_key,
+    CGROUP_DEPTH_MAX, Counters, Detached, EnrolledPod, Feature, MapStatus, PodStatus,
+    ProgramStatus, Sizes, Status, host_key, is_host_key,
 };

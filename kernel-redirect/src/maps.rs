@@ -104,9 +104,10 @@ impl Maps {
             let nobody = EnrolledPod {
                 netns_cookie: *cookie,
                 listener_port: 0,
+                ipv6_slots: false,
             };
             self.pods
-                .insert(cookie, layout::pod(&nobody, false), 0)
+                .insert(cookie, layout::pod(&nobody), 0)
                 .map_err(failed(self.sizes.of(layout::PODS), "carrying a pod over"))?;
         }
         Ok(())

@@ -56,7 +56,7 @@ struct Ipv6Route {
 /// What the kernel answers: `EACCES` where IPv6 is disabled for loopback. `InvalidInput` for a socket
 /// of another family.
 #[cfg(kernel)]
-pub(crate) fn route_ipv6_slots(listener: BorrowedFd<'_>) -> io::Result<()> {
+pub fn route_ipv6_slots(listener: BorrowedFd<'_>) -> io::Result<()> {
     // Of include/uapi/linux/{ipv6_route,route,rtnetlink}.h, and the index that loopback always has.
     const LOCAL_ROUTE: u32 = 2;
     const UP: u32 = 0x1;
@@ -71,7 +71,7 @@ pub(crate) fn route_ipv6_slots(listener: BorrowedFd<'_>) -> io::Result<()> {
         source: [0; 16],
         gateway: [0; 16],
         kind: LOCAL_ROUTE,
-        destination_bits: 96,
+        destination_bits: crate::slot::BITS_V6.into(),
         source_bits: 0,
         metric: 0,
         expires: 0,

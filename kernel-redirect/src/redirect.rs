@@ -11,7 +11,6 @@ use crate::changes::{Services, changes};
 use crate::kernel::PinnedLink;
 use crate::layout::{self, LAYOUT};
 use crate::maps::{Maps, failed, gone_is_fine};
-use crate::netns::route_ipv6_slots;
 use crate::{
     Counters, Detached, EnrolledPod, FlaggedService, LeftOut, LeftOutReason, Place, RedirectError,
     ServicesReport, Sizes, Status, host, inspect, is_host_key, listener, load, place,
@@ -172,7 +171,8 @@ impl Redirect {
     }
 
     /// Steers the connections of a pod to `listener`, a TCP socket that listens in the pod's network
-    /// namespace on the unspecified address, bound to device `lo`. Also brings a suspended pod back,
+    /// namespace on the unspecified address, bound to device `lo`; or in the host's namespace, bound to
+    /// the host's end of the pod's link and transparent. Also brings a suspended pod back,
     /// and gives a pod a new listener. The kernel notices by itself when the last descriptor of the
     /// socket closes, and lets each service's failure mode apply.
     ///
@@ -192,31 +192,21 @@ impl Redirect {
             host::check(pod, listener).map_err(unusable)?;
             return self.enrol_in_host(pod, listener);
         }
-        let address = listener::check(pod, listener).map_err(unusable)?;
-        // Without IPv6 on the pod's loopback its IPv6 sockets are steered to IPv4 slots, which those
-        // that are IPV6_V6ONLY can not reach.
-        let ipv6_slots = address.is_ipv6() && route_ipv6_slots(listener).is_ok();
-        self.insert(pod, listener, ipv6_slots)
+        listener::check(pod, listener).map_err(unusable)?;
+        self.insert(pod, listener)
     }
 
-    /// IPv6 sockets are steered to IPv4 slots: those that are IPV6_V6ONLY can not reach them.
     fn enrol_in_host(
         &mut self,
         pod: &EnrolledPod,
         listener: BorrowedFd<'_>,
     ) -> Result<(), RedirectError> {
-        host::route_slots().map_err(|source| RedirectError::HostRoute { source })?;
         let (own_cgroup, features) = self.maps.about()?;
         self.maps.set_about(own_cgroup, features, true)?;
-        self.insert(pod, listener, false)
+        self.insert(pod, listener)
     }
 
-    fn insert(
-        &mut self,
-        pod: &EnrolledPod,
-        listener: BorrowedFd<'_>,
-        ipv6_slots: bool,
-    ) -> Result<(), RedirectError> {
+    fn insert(&mut self, pod: &EnrolledPod, listener: BorrowedFd<'_>) -> Result<(), RedirectError> {
         self.maps
             .listeners
             .insert(pod.netns_cookie, listener.as_raw_fd(), 0)
@@ -226,7 +216,7 @@ impl Redirect {
             ))?;
         self.maps
             .pods
-            .insert(pod.netns_cookie, layout::pod(pod, ipv6_slots), 0)
+            .insert(pod.netns_cookie, layout::pod(pod), 0)
             .map_err(failed(self.maps.sizes.of(layout::PODS), "adding a pod"))
     }
 
@@ -333,8 +323,9 @@ impl Redirect {
         inspect::status(place, &folder, &Maps::open(&folder)?).map(Some)
     }
 
-    /// Detaches the programs and removes all pins, of every layout. Connections that are steered
-    /// already go on; new ones go direct.
+    /// Detaches the programs and removes all pins, of every layout. New connections go direct. Those
+    /// that are steered already go on, save those to slots in the host's namespace, which are not
+    /// routed there any more.
     ///
     /// # Errors
     /// If pins can not be removed.
@@ -343,8 +334,6 @@ impl Redirect {
         if !place.bpffs.is_dir() {
             return Ok(all);
         }
-        // Of the namespace we are in, which is the host's if there ever was such a route.
-        host::unroute_slots().map_err(|source| RedirectError::HostRoute { source })?;
         let mut folders = inspect::other_layouts(&place.bpffs)?;
         folders.push(layout_name());
         for name in folders {
@@ -352,6 +341,9 @@ impl Redirect {
             all.programs += one.programs;
             all.maps += one.maps;
         }
+        // Once nobody is steered there. Of the namespace we are in, which is the host's if there ever
+        // was such a route.
+        host::unroute_slots().map_err(|source| RedirectError::HostRoute { source })?;
         fs::remove_dir(&place.bpffs)
             .map_err(load::pin_failed(&place.bpffs, "removing the folder"))?;
         Ok(all)
@@ -372,10 +364,19 @@ fn remove_layout(folder: &Path) -> Result<Detached, RedirectError> {
     if !folder.is_dir() {
         return Ok(removed);
     }
-    let (links, maps): (Vec<_>, Vec<_>) = load::pins(folder)?.into_iter().partition(|pin| {
+    let name = |pin: &Path| {
         pin.file_name()
-            .is_some_and(|name| name.to_string_lossy().ends_with("_link"))
-    });
+            .map(|name| name.to_string_lossy().into_owned())
+    };
+    let (mut links, maps): (Vec<_>, Vec<_>) = load::pins(folder)?
+        .into_iter()
+        .partition(|pin| name(pin).is_some_and(|name| name.ends_with("_link")));
+    // Against the order in which they were attached: whoever is steered finds its peer's name hidden.
+    let attached = |pin: &PathBuf| {
+        let is = |program: &&str| name(pin) == Some(load::link_name(program));
+        layout::PROGRAMS.iter().position(is)
+    };
+    links.sort_by_key(|pin| std::cmp::Reverse(attached(pin)));
     removed.programs = links.len();
     removed.maps = maps.len();
     for link in &links {

@@ -14,6 +14,10 @@ const FIRST_IN_HOST: u32 = u32::from_be_bytes([240, 128, 0, 0]);
 /// have no route to it until one is made.
 pub(crate) const FIRST_V6: Ipv6Addr = Ipv6Addr::new(0xfd63, 0x6169, 0x726e, 0, 0, 0, 0, 0);
 
+/// Bits of the address that all slots of IPv6 share.
+#[cfg(kernel)]
+pub(crate) const BITS_V6: u8 = 96;
+
 /// The highest slot: the address after it, 127.255.255.255, is loopback's broadcast address.
 pub const SLOT_MAX: u32 = (1 << 23) - 2;
 

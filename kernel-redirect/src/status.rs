@@ -10,10 +10,19 @@ pub struct EnrolledPod {
     pub netns_cookie: u64,
     /// Port of its listener.
     pub listener_port: u16,
+    /// Whether it can be reached at slots of IPv6, which must be routed first
+    /// ([`route_ipv6_slots`](crate::route_ipv6_slots), [`route_host_slots`](crate::route_host_slots)).
+    /// Without, its IPv6 sockets are steered to slots of IPv4, which those that are IPV6_V6ONLY can
+    /// not reach.
+    pub ipv6_slots: bool,
 }
 
 /// Tells ids of cgroups from cookies of network namespaces: both count up from small numbers.
 const BY_CGROUP: u64 = 1 << 63;
+
+/// Folders between the root of all cgroups and a pod's, that one included, if it is to be known by that:
+/// the program looks no deeper for who connects.
+pub const CGROUP_DEPTH_MAX: usize = 12;
 
 /// What the kernel knows a pod by whose listener is in the host's network namespace: the id (inode
 /// number) of its cgroup. Its processes are in it or in folders below.

@@ -18,6 +18,7 @@ mod request;
 mod retry;
 mod session;
 mod split;
+mod streams;
 mod table;
 
 pub use audience::PortRoutes;
@@ -32,4 +33,5 @@ pub use request::RequestParts;
 pub use retry::{Attempt, AttemptOutcome, RetryDecision, decide, http_status_of_grpc};
 pub use session::Session;
 pub use split::choose;
+pub use streams::{FoundStream, ServerName, StreamParts, StreamRoutes, StreamRuleRef};
 pub use table::{Found, RouteTable, RuleRef};

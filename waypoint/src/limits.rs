@@ -96,6 +96,13 @@ pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(3600);
 /// TCP (specs/istio-waypoint.md 2.5: server-first protocols).
 pub const SNIFF_TIMEOUT: Duration = Duration::from_millis(1000);
 
+/// Bytes of a TLS ClientHello that are read where a route depends on its server name; the largest in use,
+/// with post-quantum keys and tickets, have a few thousand. Beyond: as if it named no server.
+pub const CLIENT_HELLO_BYTES_MAX: usize = 32 * 1024;
+
+/// How long such a ClientHello may take. Beyond: as if it were none; what only TLS may reach is reset.
+pub const CLIENT_HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Idle time of a spliced TCP stream, as Istio's `tcp.idleTimeout`.
 pub const TCP_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 
@@ -226,18 +233,24 @@ pub const JWKS_ASKED_INTERVAL: Duration = Duration::from_secs(10);
 /// that its issuer withdrew must not be good for ever.
 pub const JWKS_AGE_MAX: Duration = Duration::from_secs(86_400);
 
-/// Checks that wait for one authorization service, per worker. Beyond: as if it did not answer. A slow
-/// service must not gather every request there is.
+/// Checks that wait for one authorization service, per worker. Beyond: 503, for a provider that fails
+/// open too, since clients bring it about when they like. A slow service must not gather every request
+/// there is.
 pub const EXT_AUTHZ_CHECKS_MAX: usize = 1_024;
+
+/// Bodies of requests that are read, or held, for authorization services, per worker. Beyond: 503. Each
+/// may take twice its 48 KiB, here and in the engine's buffer: 48 MiB in all.
+pub const EXT_AUTHZ_BODIES_MAX: usize = 512;
 
 /// Connections to one endpoint of an authorization service that are kept, per worker. Beyond: closed
 /// after their answer.
 pub const EXT_AUTHZ_IDLE_CONNECTIONS_MAX: usize = 64;
 
-/// Header block of an authorization service's answer. Beyond: it is no answer.
+/// Header block of an authorization service's answer. Beyond: it can not be read,
+/// and the request does not pass.
 pub const EXT_AUTHZ_HEADER_BYTES_MAX: usize = 60 * 1024;
 
-/// gRPC message of an authorization service. Beyond: it is no answer.
+/// gRPC message of an authorization service. Beyond: the same.
 pub const EXT_AUTHZ_MESSAGE_BYTES_MAX: usize = 256 * 1024;
 
 /// Body of an authorization service's denial. Beyond: the client gets the denial without it.

@@ -96,6 +96,7 @@ impl Asked {
             keys: Default::default(),
             now_s: 0,
             tcp: false,
+            server_name: None,
         };
         explain::judge(snapshot.clone(), question).unwrap()
     }

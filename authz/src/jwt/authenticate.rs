@@ -21,7 +21,7 @@ use crate::token::Token;
 #[derive(Debug, Default)]
 pub struct Authenticator {
     /// Sorted by issuer, as Istio does.
-    rules: Vec<Rule>,
+    pub(super) rules: Vec<Rule>,
     places: Vec<Place>,
     /// Headers that only we write.
     outputs: Vec<HeaderName>,
@@ -32,8 +32,8 @@ pub struct Authenticator {
 }
 
 #[derive(Debug)]
-struct Rule {
-    rule: JwtRule,
+pub(super) struct Rule {
+    pub(super) rule: JwtRule,
     origin: Origin,
     /// Its number in the object, from 0.
     index: usize,
@@ -72,7 +72,7 @@ pub struct Failure {
 #[derive(Clone, Debug, Default)]
 pub struct Login {
     /// Valid tokens; the first says who it is from.
-    verified: Vec<Arc<Verified>>,
+    pub(super) verified: Vec<Arc<Verified>>,
     /// Places to be emptied.
     remove: Vec<Place>,
 }
@@ -80,7 +80,7 @@ pub struct Login {
 /// A token that was verified, by which rule and with which keys.
 #[derive(Debug)]
 pub(super) struct Verified {
-    token: Token,
+    pub(super) token: Token,
     rule: usize,
     keys: Digest,
     times: Times,
@@ -219,21 +219,7 @@ impl Authenticator {
         self.verify_all(&found, keys, memory, now_s)
     }
 
-    /// What a login that older rules gave is worth under these: all of it while its token's issuer is
-    /// trusted, else it is nobody's. Its times are not looked at again.
-    ///
-    /// # Errors
-    /// [`Failure`]: nothing passes here.
-    pub fn renew(&self, login: &Login) -> Result<Login, Failure> {
-        self.refuse_if_broken()?;
-        let trusts = |token: &Token| self.rules.iter().any(|r| *r.rule.issuer == *token.issuer);
-        match login.token() {
-            Some(token) if trusts(token) => Ok(login.clone()),
-            _ => Ok(Login::default()),
-        }
-    }
-
-    fn refuse_if_broken(&self) -> Result<(), Failure> {
+    pub(super) fn refuse_if_broken(&self) -> Result<(), Failure> {
         let Some((origin, reason)) = &self.broken else {
             return Ok(());
         };
@@ -341,7 +327,12 @@ impl Authenticator {
         set.is_some_and(|set| set.id == verified.keys) && verified.times.check(now_s).is_ok()
     }
 
-    fn failure(&self, status: Status, rule: Option<&Rule>, issuer: Option<&str>) -> Failure {
+    pub(super) fn failure(
+        &self,
+        status: Status,
+        rule: Option<&Rule>,
+        issuer: Option<&str>,
+    ) -> Failure {
         let mut reason = status.message().to_owned();
         if let Some(issuer) = issuer.filter(|issuer| !issuer.is_empty()) {
             let shown: String = issuer

@@ -10,6 +10,7 @@ mod authenticate;
 mod keys;
 mod locate;
 mod memory;
+mod renew;
 mod status;
 mod unique;
 mod verify;

@@ -141,11 +141,7 @@ impl<'a> Unverified<'a> {
             return Err(Status::BadSignature);
         }
         self.times.check(now_s)?;
-        let is_for = |wanted: &Arc<str>| {
-            let wanted = bare_audience(wanted);
-            self.audiences.iter().any(|a| bare_audience(a) == wanted)
-        };
-        if !rule.audiences.is_empty() && !rule.audiences.iter().any(is_for) {
+        if !is_for(rule, || self.audiences.iter().map(String::as_str)) {
             return Err(Status::WrongAudience);
         }
         let keys = keys.ok_or(match &rule.keys {
@@ -253,6 +249,18 @@ fn seconds(
         .filter(|seconds| *seconds >= 0)
         .map(Some)
         .ok_or(Status::TimeNotNumber)
+}
+
+/// Whether one of a token's audiences is one that the rule asks for.
+pub(super) fn is_for<'a, A: Iterator<Item = &'a str>>(
+    rule: &JwtRule,
+    audiences: impl Fn() -> A,
+) -> bool {
+    let is_one = |wanted: &Arc<str>| {
+        let wanted = bare_audience(wanted);
+        audiences().any(|audience| bare_audience(audience) == wanted)
+    };
+    rule.audiences.is_empty() || rule.audiences.iter().any(is_one)
 }
 
 /// As Envoy compares audiences: without the scheme and a slash at the end.

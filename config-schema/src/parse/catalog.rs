@@ -27,11 +27,13 @@ pub(crate) enum Class {
 }
 
 /// Group, versions and kind of what Cairn reads; `v1beta1` objects have the fields of `v1`.
-const READ: [(&str, &[&str], Kind); 22] = [
+const READ: [(&str, &[&str], Kind); 24] = [
     (GATEWAY_API, &["v1", "v1beta1"], Kind::GatewayClass),
     (GATEWAY_API, &["v1", "v1beta1"], Kind::Gateway),
     (GATEWAY_API, &["v1", "v1beta1"], Kind::HTTPRoute),
-    (GATEWAY_API, &["v1"], Kind::GRPCRoute),
+    (GATEWAY_API, &["v1", "v1alpha2"], Kind::GRPCRoute),
+    (GATEWAY_API, &["v1", "v1alpha3", "v1alpha2"], Kind::TLSRoute),
+    (GATEWAY_API, &["v1", "v1alpha2"], Kind::TCPRoute),
     ("", &["v1"], Kind::Namespace),
     ("", &["v1"], Kind::Service),
     ("", &["v1"], Kind::Pod),
@@ -201,14 +203,7 @@ pub(crate) fn classify(api_version: &str, kind: &str) -> Class {
 }
 
 /// Kinds of Kubernetes and its friends whose names are close to one of ours, and which are not it.
-const REAL_NEIGHBOURS: [&str; 6] = [
-    "GRPCRoute",
-    "TCPRoute",
-    "TLSRoute",
-    "UDPRoute",
-    "XListenerSet",
-    "ListenerSet",
-];
+const REAL_NEIGHBOURS: [&str; 3] = ["UDPRoute", "XListenerSet", "ListenerSet"];
 
 fn misspelt(group: &str, kind: &str) -> Option<Kind> {
     if REAL_NEIGHBOURS.contains(&kind) {
@@ -252,7 +247,10 @@ fn expected_versions(kind: Kind) -> &'static str {
         Kind::DestinationRule | Kind::VirtualService => {
             "networking.istio.io/v1, v1beta1 or v1alpha3"
         }
-        Kind::GRPCRoute => "gateway.networking.k8s.io/v1",
+        Kind::GRPCRoute | Kind::TCPRoute => {
+            "gateway.networking.k8s.io/v1 or gateway.networking.k8s.io/v1alpha2"
+        }
+        Kind::TLSRoute => "gateway.networking.k8s.io/v1, v1alpha3 or v1alpha2",
         Kind::Namespace | Kind::Service | Kind::Pod | Kind::ConfigMap => "v1",
         Kind::EndpointSlice => "discovery.k8s.io/v1",
         Kind::CiliumNetworkPolicy | Kind::CiliumClusterwideNetworkPolicy => "cilium.io/v2",
@@ -313,7 +311,13 @@ mod tests {
             classify("security.istio.io/v1", "RequestAuthentication"),
             Class::Read(Kind::RequestAuthentication)
         );
-        assert!(!enforced("gateway.networking.k8s.io/v1", "TCPRoute"));
+        assert!(!enforced("gateway.networking.k8s.io/v1", "UDPRoute"));
+        for version in ["v1", "v1alpha2"] {
+            let api = format!("gateway.networking.k8s.io/{version}");
+            for kind in [Kind::GRPCRoute, Kind::TLSRoute, Kind::TCPRoute] {
+                assert_eq!(classify(&api, kind.bare()), Class::Read(kind), "{api}");
+            }
+        }
         assert!(!enforced(
             "gateway.networking.k8s.io/v1",
             "BackendTLSPolicy"

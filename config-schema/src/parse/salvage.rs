@@ -8,6 +8,7 @@ use super::fault::closest;
 use super::node::{Node, Value, duplicates};
 use super::scalar::{Plain, resolve};
 use crate::origin::Kind;
+use crate::resolve::virtual_services::{HOST, STREAMS};
 use crate::resources::{TargetRef, dry_run};
 
 /// `targetRefs` of a policy, `parentRefs` of a route or `hosts` of a VirtualService. `None`: not to be told, so that the object
@@ -15,7 +16,7 @@ use crate::resources::{TargetRef, dry_run};
 pub(super) fn targets(kind: Kind, object: &Node<'_>) -> Option<Vec<TargetRef>> {
     let fields: &[&str] = match kind {
         Kind::AuthorizationPolicy | Kind::RequestAuthentication => &["targetRefs", "targetRef"],
-        Kind::HTTPRoute | Kind::GRPCRoute => &["parentRefs"],
+        Kind::HTTPRoute | Kind::GRPCRoute | Kind::TLSRoute | Kind::TCPRoute => &["parentRefs"],
         Kind::VirtualService => &["hosts"],
         _ => return None,
     };
@@ -44,14 +45,26 @@ pub(super) fn targets(kind: Kind, object: &Node<'_>) -> Option<Vec<TargetRef>> {
             Value::Scalar(..) => return None,
         }
     }
-    (!found.is_empty()).then_some(found)
+    if found.is_empty() {
+        return None;
+    }
+    // `tcp`, `tls`, or a field that is neither those nor one of the others.
+    let is_other = |key: &str| matches!(key, "hosts" | "http" | "gateways" | "exportTo");
+    let mut entries = spec.value.entries().iter();
+    if kind == Kind::VirtualService && entries.any(|entry| !is_other(&entry.key)) {
+        found.push(TargetRef {
+            kind: STREAMS.to_owned(),
+            ..TargetRef::default()
+        });
+    }
+    Some(found)
 }
 
 /// One reference. A field that cannot be read makes the target unknown; a name above all.
 fn target(kind: Kind, node: &Node<'_>) -> Option<TargetRef> {
     if kind == Kind::VirtualService {
         return Some(TargetRef {
-            kind: "host".to_owned(),
+            kind: HOST.to_owned(),
             name: node.text()?.to_owned(),
             ..TargetRef::default()
         });
@@ -63,7 +76,10 @@ fn target(kind: Kind, node: &Node<'_>) -> Option<TargetRef> {
             Some(value) => value.text().map(|t| Some(t.to_owned())),
         }
     };
-    let is_route = matches!(kind, Kind::HTTPRoute | Kind::GRPCRoute);
+    let is_route = matches!(
+        kind,
+        Kind::HTTPRoute | Kind::GRPCRoute | Kind::TLSRoute | Kind::TCPRoute
+    );
     let default = |value: &str| is_route.then(|| value.to_owned());
     let port = match node.get("port") {
         None => None,

@@ -23,7 +23,8 @@ use crate::resources::calico::{CalicoPolicySpec, TierSpec};
 use crate::resources::cilium::CiliumPolicySpec;
 use crate::resources::destination_rule::DestinationRuleSpec;
 use crate::resources::gateway_api::{
-    GatewayClassSpec, GatewaySpec, GrpcRouteSpec, HttpRouteSpec, XBackendTrafficPolicySpec,
+    GatewayClassSpec, GatewaySpec, GrpcRouteSpec, HttpRouteSpec, TcpRouteSpec, TlsRouteSpec,
+    XBackendTrafficPolicySpec,
 };
 use crate::resources::istio::AuthorizationPolicySpec;
 use crate::resources::kube::NetworkPolicySpec;
@@ -58,6 +59,8 @@ pub(super) fn read(
         Kind::Gateway => subject.required::<GatewaySpec>(),
         Kind::HTTPRoute => subject.required::<HttpRouteSpec>(),
         Kind::GRPCRoute => subject.required::<GrpcRouteSpec>(),
+        Kind::TLSRoute => subject.required::<TlsRouteSpec>(),
+        Kind::TCPRoute => subject.required::<TcpRouteSpec>(),
         Kind::AuthorizationPolicy => subject.optional::<AuthorizationPolicySpec>(),
         Kind::CiliumNetworkPolicy => {
             let spec = subject.cilium();

@@ -12,7 +12,7 @@ use crate::resources::{Loaded, Resources};
 use crate::snapshot::{Backend, BackendTarget, ClusterKey, Service};
 
 /// The API's limit, so that a sum of weights fits.
-const WEIGHT_MAX: i32 = 1_000_000;
+pub(super) const WEIGHT_MAX: i32 = 1_000_000;
 
 /// Looks up what backendRefs point to.
 pub(super) struct Backends<'a> {

@@ -7,7 +7,9 @@
 
 use std::sync::Arc;
 
-use crate::snapshot::{Backend, BackendTarget, ClusterKey, Filter, HttpRoute, HttpRule};
+use crate::snapshot::{
+    Backend, BackendTarget, ClusterKey, Filter, HttpRoute, HttpRule, StreamRoute,
+};
 
 /// The route as it is attached to a port of another namespace's service.
 pub(super) fn restricted(route: &HttpRoute, at: &ClusterKey) -> HttpRoute {
@@ -33,6 +35,29 @@ fn restricted_rule(rule: &HttpRule, own: &str, at: &ClusterKey) -> HttpRule {
     }
     keep_own_mirrors(&mut rule.filters, own);
     rule
+}
+
+/// The same of a route of connections.
+pub(super) fn restricted_streams(route: &StreamRoute, at: &ClusterKey) -> StreamRoute {
+    let own = &route.origin.key.namespace;
+    let mut route = route.clone();
+    for backend in route.rules.iter_mut().flat_map(|rule| &mut rule.backends) {
+        if let Some(reason) = forbidden(backend, false, own, at) {
+            backend.target = BackendTarget::Invalid(reason);
+        }
+    }
+    route
+}
+
+/// What is left out of such a route at this port, in words, each with where it stands.
+pub(super) fn streams_left_out(route: &StreamRoute, at: &ClusterKey) -> Vec<(String, String)> {
+    let own = &route.origin.key.namespace;
+    let mut found = Vec::new();
+    for (index, rule) in route.rules.iter().enumerate() {
+        let reasons = (rule.backends.iter()).filter_map(|b| forbidden(b, false, own, at));
+        found.extend(reasons.map(|r| (format!("spec.rules[{index}].backendRefs"), r.to_string())));
+    }
+    found
 }
 
 /// Why a backend is not for this route; `None`: it is.

@@ -30,6 +30,26 @@ impl Place {
     }
 }
 
+/// What a route is about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Carries {
+    /// Requests.
+    Http,
+    /// Connections that carry no HTTP.
+    Streams,
+}
+
+impl Carries {
+    /// Whether a port of this protocol may have some.
+    pub fn on(self, protocol: AppProtocol) -> bool {
+        match (self, protocol) {
+            (_, AppProtocol::Sniff) => true,
+            (Self::Http, protocol) => protocol != AppProtocol::Tcp,
+            (Self::Streams, protocol) => protocol == AppProtocol::Tcp,
+        }
+    }
+}
+
 /// One entry of `parentRefs`.
 pub(super) struct Parent<'a> {
     /// The route.
@@ -38,6 +58,8 @@ pub(super) struct Parent<'a> {
     pub path: String,
     /// As written.
     pub written: &'a HttpRouteParentRefs,
+    /// What the route is about.
+    pub carries: Carries,
     /// Where findings go.
     pub findings: &'a mut Findings,
 }
@@ -158,7 +180,8 @@ impl Parent<'_> {
         false
     }
 
-    /// The ports of the service that carry HTTP and that the parentRef names; all if it names none.
+    /// The ports of the service that carry what the route is about, and that the parentRef names; all
+    /// if it names none.
     fn ports(&mut self, service: &Service) -> Option<Vec<u16>> {
         let (number, name) = (self.written.port, &self.written.section_name);
         let named: Vec<_> = (service.ports.iter())
@@ -190,27 +213,39 @@ impl Parent<'_> {
             );
             return None;
         }
-        let carries_http = |protocol: AppProtocol| protocol != AppProtocol::Tcp;
-        let http: Vec<u16> = (named.iter().filter(|p| carries_http(p.protocol)))
+        let fit: Vec<u16> = (named.iter())
+            .filter(|port| self.carries.on(port.protocol))
             .map(|port| port.number)
             .collect();
-        if http.is_empty() {
-            let field = if number.is_some() { "port" } else { "" };
-            self.say(
-                Diagnostic::error(
-                    Code::NotAttached,
-                    format!("no port of Service {key} named here carries HTTP"),
-                )
-                .with_effect(format!(
-                    "connections are spliced as TCP; no {} applies to them",
-                    self.object.origin.kind
-                ))
-                .with_hint("declare appProtocol: http, http2 or grpc on the Service's port"),
-                field,
-            );
+        if fit.is_empty() {
+            self.say_wrong_protocol(key);
             return None;
         }
-        Some(http)
+        Some(fit)
+    }
+
+    fn say_wrong_protocol(&mut self, service: &ObjectKey) {
+        let field = if self.written.port.is_some() {
+            "port"
+        } else {
+            ""
+        };
+        let kind = self.object.origin.kind;
+        let (what, effect, hint) = match self.carries {
+            Carries::Http => (
+                "HTTP",
+                format!("connections are spliced as TCP; no {kind} applies to them"),
+                "declare appProtocol: http, http2 or grpc on the Service's port",
+            ),
+            Carries::Streams => (
+                "anything but HTTP",
+                format!("requests are served one by one; no {kind} applies to them"),
+                "declare appProtocol: tcp or tls on the Service's port, or write an HTTPRoute",
+            ),
+        };
+        let message = format!("no port of Service {service} named here carries {what}");
+        let finding = Diagnostic::error(Code::NotAttached, message);
+        self.say(finding.with_effect(effect).with_hint(hint), field);
     }
 
     fn say_not_served(&mut self, service: &Service) {

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::route_backends::Backends;
-use super::route_parents::{Parent, Place};
+use super::route_parents::{Carries, Parent, Place};
 use super::route_rules::Rules;
-use super::{Findings, grpc_routes, route_consumers, route_kinds, unreadable};
+use super::{Findings, grpc_routes, route_consumers, route_kinds, stream_routes, unreadable};
 use crate::diagnostics::{Code, Diagnostic};
 use crate::origin::ObjectKey;
 use crate::resources::gateway_api::{GrpcRouteSpec, HttpRouteSpec};
@@ -49,6 +49,7 @@ pub(super) fn attach(
             Loaded::Broken(broken) => attach_broken(broken, services, findings),
         }
     }
+    stream_routes::attach(resources, waypoint, services, findings);
     route_kinds::keep_one(resources, services, findings);
 }
 
@@ -79,6 +80,7 @@ fn attach_route(
             object,
             path: format!("spec.parentRefs[{index}]"),
             written: parent,
+            carries: Carries::Http,
             findings: &mut *findings,
         };
         places.extend(parent.place(resources, waypoint, services));
@@ -169,17 +171,20 @@ fn warn_of_unused_fields(
         findings.push(object.mark(finding, "spec.hostnames"));
     }
     if spec.use_default_gateways.is_some() {
-        let finding = Diagnostic::warning(
-            Code::Unsupported,
-            "useDefaultGateways means nothing to a waypoint",
-        )
-        .with_effect("the route is attached by its parentRefs only");
-        findings.push(object.mark(finding, "spec.useDefaultGateways"));
+        warn_of_default_gateways(object, findings);
     }
 }
 
+/// `useDefaultGateways` is for Gateways that let clients in.
+pub(super) fn warn_of_default_gateways(object: &Object<HttpRouteSpec>, findings: &mut Findings) {
+    let message = "useDefaultGateways means nothing to a waypoint";
+    let finding = Diagnostic::warning(Code::Unsupported, message)
+        .with_effect("the route is attached by its parentRefs only");
+    findings.push(object.mark(finding, "spec.useDefaultGateways"));
+}
+
 /// Where a route applies, in words for findings.
-fn scope(places: &[Place], services: &Services) -> String {
+pub(super) fn scope(places: &[Place], services: &Services) -> String {
     let mut words: Vec<String> = Vec::new();
     for place in places {
         let count = services.get(&place.service).map_or(0, |s| s.ports.len());
@@ -249,7 +254,7 @@ pub(super) fn broken_route(broken: &Broken) -> Arc<HttpRoute> {
 
 /// Whether it may have been meant for a port. Of a route of which nothing is known, those of the
 /// services of its own namespace; of a consumer's, those it names.
-fn named_by(broken: &Broken, own: &str, service: &Service, port: &ServicePort) -> bool {
+pub(super) fn named_by(broken: &Broken, own: &str, service: &Service, port: &ServicePort) -> bool {
     let names = |target: &TargetRef| {
         target.kind == "Service"
             && matches!(target.group.as_str(), "" | "core")

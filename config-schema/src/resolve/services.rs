@@ -118,6 +118,7 @@ fn ports(object: &Object<ServiceSpec>, findings: &mut Findings) -> Vec<ServicePo
             name: port.name.clone(),
             protocol,
             routes: Vec::new(),
+            stream_routes: Vec::new(),
         });
     }
     ports

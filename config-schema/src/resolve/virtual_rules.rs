@@ -23,7 +23,7 @@ pub(super) type Written = Object<VirtualServiceSpec>;
 const SHARE_PARTS: u32 = 1_000_000;
 
 /// More would not fit into a sum.
-const WEIGHT_MAX: i64 = 1_000_000;
+pub(super) const WEIGHT_MAX: i64 = 1_000_000;
 
 /// A rule being read: where it stands and what breaks it.
 pub(super) struct Reading<'a> {

@@ -9,17 +9,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::destination_rules::{Settings, is_exported};
+use super::route_parents::Carries;
 use super::virtual_destinations::Destinations;
 use super::virtual_rules::{self, Written};
-use super::{Findings, routes, unreadable};
+use super::virtual_streams::StreamRules;
+use super::{Findings, routes, stream_routes, unreadable};
 use crate::diagnostics::{Code, Diagnostic, Severity};
-use crate::origin::ObjectKey;
-use crate::resources::{Broken, Loaded, Resources};
+use crate::origin::{ObjectKey, Origin};
+use crate::resources::{Broken, Loaded, Resources, TargetRef};
 use crate::snapshot::{
-    AppProtocol, Binding, ClusterKey, Endpoint, HttpRoute, Mesh, Service, Waypoint,
+    Binding, ClusterKey, Endpoint, HttpRoute, Mesh, Service, ServicePort, StreamRoute, Waypoint,
 };
 
 type Services = BTreeMap<ObjectKey, Service>;
+
+/// What a salvaged VirtualService is aimed at: `kind` of its targets.
+pub(crate) const HOST: &str = "host";
+/// It has rules for connections, or something that may have been meant for them.
+pub(crate) const STREAMS: &str = "streams";
 
 /// The name that stands for the mesh among gateways.
 pub(super) const MESH: &str = "mesh";
@@ -61,7 +68,7 @@ pub(super) fn attach(
     for (key, route) in found {
         match taken.get(&key) {
             Some(other) => report_taken(&route, other, &key, resources, findings),
-            None => push(route, &key, services),
+            None => route.push(&key, services),
         }
     }
     for key in used {
@@ -97,6 +104,33 @@ fn is_for(object: &Written, waypoint: &Waypoint, findings: &mut Findings) -> boo
     false
 }
 
+/// What a VirtualService says of a port.
+#[derive(Clone)]
+enum Route {
+    Requests(Arc<HttpRoute>),
+    Streams(Arc<StreamRoute>),
+}
+
+impl Route {
+    fn origin(&self) -> &Origin {
+        match self {
+            Self::Requests(route) => &route.origin,
+            Self::Streams(route) => &route.origin,
+        }
+    }
+
+    fn push(self, at: &ClusterKey, services: &mut Services) {
+        let service = services.get_mut(&at.service);
+        let ports = service.into_iter().flat_map(|s| &mut s.ports);
+        for port in ports.filter(|p| p.number == at.port) {
+            match &self {
+                Self::Requests(route) => port.routes.push(route.clone()),
+                Self::Streams(route) => port.stream_routes.push(route.clone()),
+            }
+        }
+    }
+}
+
 /// One VirtualService, before it is attached.
 struct Attaching<'a> {
     object: &'a Written,
@@ -105,48 +139,81 @@ struct Attaching<'a> {
 }
 
 impl Attaching<'_> {
-    /// The route for every port it is for.
+    /// What it says of every port it is for.
     fn read(
         &self,
         destinations: Destinations<'_>,
         used: &mut BTreeSet<ClusterKey>,
         findings: &mut Findings,
-    ) -> Vec<(ClusterKey, Arc<HttpRoute>)> {
-        self.warn_of_connections(findings);
-        let rules = self.object.spec.http.as_deref().unwrap_or_default();
+    ) -> Vec<(ClusterKey, Route)> {
         let named = self.named(findings);
-        // Without rules for requests they pass (specs/policies.md 2.6).
-        if rules.is_empty() {
-            return Vec::new();
-        }
         let words: Vec<String> = named.iter().map(|s| s.key.to_string()).collect();
         let scope = words.join(", ");
-        let mut by_port: BTreeMap<u16, Arc<HttpRoute>> = BTreeMap::new();
+        // What a rule says may depend on the port that was dialled, and on nothing else.
+        let mut requests: BTreeMap<u16, Route> = BTreeMap::new();
+        let mut streams: BTreeMap<u16, Route> = BTreeMap::new();
+        let (has_http, has_streams) = (self.has_http(), StreamRules::are_in(self.object));
         let mut routes = Vec::new();
         for service in named {
-            let ports = service.ports.iter();
-            for port in ports.filter(|p| p.protocol != AppProtocol::Tcp) {
-                // What a rule says may depend on the port that was dialled, and on nothing else.
-                let route = by_port.entry(port.number).or_insert_with(|| {
-                    let rules = virtual_rules::Rules {
+            let key = |port: &ServicePort| ClusterKey::new(service.key.clone(), port.number);
+            let of =
+                |carries: Carries| (service.ports.iter()).filter(move |p| carries.on(p.protocol));
+            // Without rules for requests they pass (specs/policies.md 2.6).
+            for port in of(Carries::Http).filter(|_| has_http) {
+                let route = requests.entry(port.number).or_insert_with(|| {
+                    self.requests(port.number, &scope, &destinations, used, findings)
+                });
+                routes.push((key(port), route.clone()));
+            }
+            for port in of(Carries::Streams).filter(|_| has_streams) {
+                let route = streams.entry(port.number).or_insert_with(|| {
+                    let rules = StreamRules {
                         object: self.object,
                         scope: &scope,
                         port: port.number,
-                        path_normalization: self.mesh.path_normalization,
                         destinations: &destinations,
                     };
-                    Arc::new(HttpRoute {
-                        origin: self.object.origin.clone(),
-                        created_s: self.object.meta.created_s,
-                        rules: rules.read(used, findings),
-                        broken: false,
-                    })
+                    Route::Streams(rules.read(used, findings))
                 });
-                let key = ClusterKey::new(service.key.clone(), port.number);
-                routes.push((key, route.clone()));
+                routes.push((key(port), route.clone()));
             }
         }
+        if has_streams && streams.is_empty() && !scope.is_empty() {
+            let message = format!("no port of {scope} carries anything but HTTP");
+            let finding = Diagnostic::warning(Code::NotAttached, message)
+                .with_effect("its rules for connections (tcp, tls) have no effect")
+                .with_hint("declare appProtocol: tcp or tls on the Service's port");
+            findings.push(self.object.mark(finding, "spec"));
+        }
         routes
+    }
+
+    fn has_http(&self) -> bool {
+        let http = self.object.spec.http.as_ref();
+        http.is_some_and(|rules| !rules.is_empty())
+    }
+
+    fn requests(
+        &self,
+        port: u16,
+        scope: &str,
+        destinations: &Destinations<'_>,
+        used: &mut BTreeSet<ClusterKey>,
+        findings: &mut Findings,
+    ) -> Route {
+        let rules = virtual_rules::Rules {
+            object: self.object,
+            scope,
+            port,
+            path_normalization: self.mesh.path_normalization,
+            destinations,
+        };
+        Route::Requests(Arc::new(HttpRoute {
+            origin: self.object.origin.clone(),
+            created_s: self.object.meta.created_s,
+            rules: rules.read(used, findings),
+            broken: false,
+        }))
     }
 
     /// The services that its hosts name, of those that this waypoint serves.
@@ -221,21 +288,6 @@ impl Attaching<'_> {
             .with_effect("this waypoint does not apply the VirtualService to it");
         self.object.mark(finding, at)
     }
-
-    /// Rules for connections are not there yet.
-    fn warn_of_connections(&self, findings: &mut Findings) {
-        let spec = &self.object.spec;
-        let tcp = spec.tcp.as_ref().is_some_and(|rules| !rules.is_empty());
-        let tls = spec.tls.as_ref().is_some_and(|rules| !rules.is_empty());
-        for (set, field) in [(tcp, "tcp"), (tls, "tls")] {
-            if set {
-                let message = format!("rules for connections ({field}) are not supported yet");
-                let finding = Diagnostic::warning(Code::Unsupported, message)
-                    .with_effect("connections go to the service itself");
-                findings.push(self.object.mark(finding, &format!("spec.{field}")));
-            }
-        }
-    }
 }
 
 /// A host in full and in lower case; a name without a dot is one of `namespace`.
@@ -256,14 +308,16 @@ fn names(host: &str, hostname: &str) -> bool {
 }
 
 /// Ports that have routes of the Gateway API, of the namespace of the service.
-fn taken(services: &Services) -> BTreeMap<ClusterKey, Arc<HttpRoute>> {
+fn taken(services: &Services) -> BTreeMap<ClusterKey, Origin> {
     let mut taken = BTreeMap::new();
     for service in services.values() {
         for port in &service.ports {
-            let own = |route: &&Arc<HttpRoute>| route.origin.key.namespace == service.key.namespace;
-            if let Some(route) = port.routes.iter().find(own) {
+            let requests = port.routes.iter().map(|route| &route.origin);
+            let streams = port.stream_routes.iter().map(|route| &route.origin);
+            let own = |origin: &&Origin| origin.key.namespace == service.key.namespace;
+            if let Some(origin) = requests.chain(streams).find(own) {
                 let key = ClusterKey::new(service.key.clone(), port.number);
-                taken.insert(key, route.clone());
+                taken.insert(key, origin.clone());
             }
         }
     }
@@ -271,57 +325,60 @@ fn taken(services: &Services) -> BTreeMap<ClusterKey, Arc<HttpRoute>> {
 }
 
 fn report_taken(
-    route: &HttpRoute,
-    other: &HttpRoute,
+    route: &Route,
+    other: &Origin,
     at: &ClusterKey,
     resources: &Resources,
     findings: &mut Findings,
 ) {
-    let message = format!("{} applies to {at}", other.origin);
+    let message = format!("{other} applies to {at}");
     let finding = Diagnostic::error(Code::Conflict, message)
         .with_effect(format!("this VirtualService does not apply to {at}"))
         .with_hint("a route of the Gateway API goes first; keep one of the two");
-    let object = resources.virtual_services.get(&route.origin.key);
+    let object = resources.virtual_services.get(&route.origin().key);
     findings.push(match object.and_then(Loaded::object) {
         Some(object) => object.mark(finding, "spec.hosts"),
-        None => finding.of(route.origin.clone(), ""),
+        None => finding.of(route.origin().clone(), ""),
     });
 }
 
-fn push(route: Arc<HttpRoute>, at: &ClusterKey, services: &mut Services) {
-    let service = services.get_mut(&at.service);
-    let ports = service.into_iter().flat_map(|s| &mut s.ports);
-    for port in ports.filter(|p| p.number == at.port) {
-        port.routes.push(route.clone());
-    }
-}
-
 /// A VirtualService that can not be read answers 500 to what no other one matches, on every service it
-/// may have been meant for.
+/// may have been meant for; connections without HTTP are refused if it may have rules for them.
 fn read_broken(
     broken: &Broken,
     mesh: &Mesh,
     services: &Services,
     findings: &mut Findings,
-) -> Vec<(ClusterKey, Arc<HttpRoute>)> {
+) -> Vec<(ClusterKey, Route)> {
     let namespace = &broken.origin.key.namespace;
     let hosts = broken.targets.as_ref().map(|targets| {
-        let full = targets.iter().map(|t| full_host(&t.name, namespace, mesh));
+        let hosts = targets.iter().filter(|t| t.kind == HOST);
+        let full = hosts.map(|t| full_host(&t.name, namespace, mesh));
         full.collect::<Vec<_>>()
     });
+    // Of what it says nothing is known: perhaps also of connections.
+    let may_have = |kind: &str| {
+        let named = |targets: &Vec<TargetRef>| targets.iter().any(|t| t.kind == kind);
+        broken.targets.as_ref().is_none_or(named)
+    };
     let meant = |service: &&Service| {
         let named = |hosts: &Vec<String>| hosts.iter().any(|host| names(host, &service.hostname));
         service.key.namespace == *namespace
             && service.binding == Binding::Served
             && hosts.as_ref().is_none_or(named)
     };
-    let route = routes::broken_route(broken);
+    let requests = Route::Requests(routes::broken_route(broken));
+    let streams = Route::Streams(stream_routes::broken_route(broken));
     let mut places = Vec::new();
     for service in services.values().filter(meant) {
-        let ports = service.ports.iter();
-        for port in ports.filter(|p| p.protocol != AppProtocol::Tcp) {
+        for port in &service.ports {
             let key = ClusterKey::new(service.key.clone(), port.number);
-            places.push((key, route.clone()));
+            if Carries::Http.on(port.protocol) {
+                places.push((key.clone(), requests.clone()));
+            }
+            if Carries::Streams.on(port.protocol) && may_have(STREAMS) {
+                places.push((key, streams.clone()));
+            }
         }
     }
     let words: BTreeSet<String> = places.iter().map(|(key, _)| key.to_string()).collect();
@@ -330,7 +387,7 @@ fn read_broken(
         _ => {
             let words: Vec<String> = words.into_iter().collect();
             format!(
-                "requests to {} that no other VirtualService matches are answered 500",
+                "what comes to {} and no other VirtualService matches is refused: 500 for requests",
                 words.join(", ")
             )
         }

@@ -123,6 +123,8 @@ kinds! {
     Gateway: gateway_api::GatewaySpec => gateways,
     HTTPRoute: gateway_api::HttpRouteSpec => http_routes,
     GRPCRoute: gateway_api::GrpcRouteSpec => grpc_routes,
+    TLSRoute: gateway_api::TlsRouteSpec => tls_routes,
+    TCPRoute: gateway_api::TcpRouteSpec => tcp_routes,
     Namespace: kube::NamespaceSpec => namespaces,
     Service: kube::ServiceSpec => services,
     EndpointSlice: kube::EndpointSliceSpec => endpoint_slices,

@@ -131,21 +131,30 @@ pub struct TargetRef {
 /// Group of parentRefs that name none.
 const PARENT_GROUP: &str = "gateway.networking.k8s.io";
 
-impl From<&gateway_api::HttpRouteParentRefs> for TargetRef {
-    /// A parentRef with the API's defaults filled in.
-    fn from(parent: &gateway_api::HttpRouteParentRefs) -> Self {
-        let group = parent.group.as_deref().unwrap_or(PARENT_GROUP);
-        let kind = parent.kind.as_deref().unwrap_or("Gateway");
-        Self {
-            group: group.to_owned(),
-            kind: kind.to_owned(),
-            name: parent.name.clone(),
-            namespace: parent.namespace.clone(),
-            section_name: parent.section_name.clone(),
-            port: parent.port.and_then(|port| u16::try_from(port).ok()),
-        }
-    }
+/// A parentRef with the API's defaults filled in.
+macro_rules! target_of_parent {
+    ($($parent:ty),*) => {
+        $(impl From<&$parent> for TargetRef {
+            fn from(parent: &$parent) -> Self {
+                let group = parent.group.as_deref().unwrap_or(PARENT_GROUP);
+                let kind = parent.kind.as_deref().unwrap_or("Gateway");
+                Self {
+                    group: group.to_owned(),
+                    kind: kind.to_owned(),
+                    name: parent.name.clone(),
+                    namespace: parent.namespace.clone(),
+                    section_name: parent.section_name.clone(),
+                    port: parent.port.and_then(|port| u16::try_from(port).ok()),
+                }
+            }
+        })*
+    };
 }
+
+target_of_parent!(
+    gateway_api::HttpRouteParentRefs,
+    gateway_api::TcpRouteParentRefs
+);
 
 /// Every object in force, by kind.
 #[derive(Clone, Debug, Default)]
@@ -158,6 +167,10 @@ pub struct Resources {
     pub http_routes: BTreeMap<ObjectKey, Loaded<gateway_api::HttpRouteSpec>>,
     /// GRPCRoutes.
     pub grpc_routes: BTreeMap<ObjectKey, Loaded<gateway_api::GrpcRouteSpec>>,
+    /// TLSRoutes.
+    pub tls_routes: BTreeMap<ObjectKey, Loaded<gateway_api::TlsRouteSpec>>,
+    /// TCPRoutes.
+    pub tcp_routes: BTreeMap<ObjectKey, Loaded<gateway_api::TcpRouteSpec>>,
     /// Namespaces; cluster-scoped; only labels and annotations matter.
     pub namespaces: BTreeMap<ObjectKey, Loaded<kube::NamespaceSpec>>,
     /// Services.
@@ -209,12 +222,14 @@ pub struct Resources {
 /// The broken objects of every kind, for summaries.
 impl Resources {
     /// Number of objects in force, by kind.
-    pub fn counts(&self) -> [(Kind, usize); 22] {
+    pub fn counts(&self) -> [(Kind, usize); 24] {
         [
             (Kind::GatewayClass, self.gateway_classes.len()),
             (Kind::Gateway, self.gateways.len()),
             (Kind::HTTPRoute, self.http_routes.len()),
             (Kind::GRPCRoute, self.grpc_routes.len()),
+            (Kind::TLSRoute, self.tls_routes.len()),
+            (Kind::TCPRoute, self.tcp_routes.len()),
             (Kind::Namespace, self.namespaces.len()),
             (Kind::Service, self.services.len()),
             (Kind::EndpointSlice, self.endpoint_slices.len()),

@@ -74,6 +74,7 @@ impl Snapshot {
         let asks_for_tokens = !self.authentications.of_service(&service.key).is_empty();
         speaks_http
             || !port.routes.is_empty()
+            || !port.stream_routes.is_empty()
             || !service.policies.is_empty()
             || (may_be_http && asks_for_tokens)
             || self.has_network_policy_at_l7(service, port)

@@ -20,6 +20,7 @@ mod policy;
 mod route;
 mod service;
 mod session;
+mod stream_route;
 mod traffic;
 mod unenforced;
 mod ztunnel;
@@ -69,6 +70,7 @@ pub use service::{
     WorkloadType,
 };
 pub use session::{SessionCarrier, SessionPersistence};
+pub use stream_route::{ServerNames, StreamMatch, StreamRoute, StreamRule};
 pub use traffic::{
     BackOff, RetryBudget, RetryConditions, RetryPolicy, RetryWindow, RuleTraffic, Timeouts,
 };

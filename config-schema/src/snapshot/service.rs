@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{HttpRoute, Labels, Policy, Whereabouts};
+use super::{HttpRoute, Labels, Policy, StreamRoute, Whereabouts};
 use crate::identity::Identity;
 use crate::origin::ObjectKey;
 
@@ -53,6 +53,10 @@ pub struct ServicePort {
     pub protocol: AppProtocol,
     /// Routes attached to this port, in no particular order. Empty: forward to the service itself.
     pub routes: Vec<Arc<HttpRoute>>,
+    /// Routes of its connections that carry no HTTP, in no particular order. Empty: to the service
+    /// itself.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stream_routes: Vec<Arc<StreamRoute>>,
 }
 
 /// Whether this waypoint serves a service or workload (specs/istio-waypoint.md 1.3).

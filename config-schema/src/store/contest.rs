@@ -129,6 +129,14 @@ fn targets(item: &Item) -> Option<Vec<TargetRef>> {
             let parents = grpc::http_parents(&route.spec);
             Some(parents.ok()?.iter().map(TargetRef::from).collect())
         }
+        Item::Good(AnyObject::TLSRoute(route)) => {
+            let parents = route.spec.parent_refs.iter().flatten();
+            Some(parents.map(TargetRef::from).collect())
+        }
+        Item::Good(AnyObject::TCPRoute(route)) => {
+            let parents = route.spec.parent_refs.iter().flatten();
+            Some(parents.map(TargetRef::from).collect())
+        }
         Item::Good(_) => None,
     }
 }

@@ -11,10 +11,10 @@ use cairn_config_schema::snapshot::{
     AppProtocol, Binding, ClusterKey, Service, ServicePort, Snapshot,
 };
 use cairn_filters::authority::without_trailing_dot;
-use cairn_filters::chain::External;
+use cairn_filters::chain::{External, StreamView};
 use cairn_filters::outcome::is_grpc;
 use cairn_filters::{Answer, Decision, Destination, Outcome, PortChain, RequestView, chain};
-use cairn_routing::Found;
+use cairn_routing::{Found, FoundStream, ServerName};
 use http::header::{HOST, HeaderName, HeaderValue};
 use http::{HeaderMap, Method};
 
@@ -55,7 +55,8 @@ pub struct Judged {
     pub location: String,
     /// The route and rule that matched, `namespace/name#rule`, or `none`.
     pub route: String,
-    /// Per cent by cluster (`service.namespace:port`, or `500` for a share that goes nowhere).
+    /// Per cent by cluster (`service.namespace:port`, or `500` for a share that goes nowhere, `refused`
+    /// for one of TCP).
     pub shares: BTreeMap<String, f64>,
     /// Addresses of the endpoints, by cluster.
     pub endpoints: BTreeMap<String, Vec<SocketAddr>>,
@@ -76,7 +77,7 @@ pub fn judge(snapshot: &Snapshot, ask: &Ask) -> Option<Judged> {
         ..Judged::default()
     };
     if ask.is_tcp() {
-        judge_tcp(&served, ask, &mut judged);
+        judge_tcp(snapshot, &served, ask, &mut judged);
     } else {
         judge_http(snapshot, &served, ask, &mut judged);
     }
@@ -151,25 +152,64 @@ fn protocol(port: &ServicePort) -> &'static str {
     }
 }
 
-fn judge_tcp(served: &Served, ask: &Ask, judged: &mut Judged) {
-    let (peer, ip, by) = (ask.peer(), ask.source_ip(), Attestation::Certificate);
-    let facts = chain::tcp_facts(Some(&peer), by, ip, served.address);
-    let consulted = served
-        .chain
-        .consult_tcp(Some(&peer), by, ip, served.address);
-    let verdict = match consulted {
+fn judge_tcp(snapshot: &Snapshot, served: &Served, ask: &Ask, judged: &mut Judged) {
+    let (peer, chain) = (ask.peer(), &served.chain);
+    let view = StreamView {
+        peer: Some(&peer),
+        attested_by: Attestation::Certificate,
+        source_ip: ask.source_ip(),
+        destination: served.address,
+        found: None,
+    };
+    let name = match ask.server_name() {
+        Some(name) => ServerName::Named(name.into()),
+        None => ServerName::NotTls,
+    };
+    let found = chain.route_stream(&view, &name);
+    let view = StreamView {
+        found: Some(&found),
+        ..view
+    };
+    let verdict = match chain.consult_tcp(&view) {
         Err(question) => question.denied(),
         Ok(questions) => {
             judged.asks = names(&questions);
-            let chain = &served.chain;
-            chain.decide_tcp_settled(Some(&peer), by, ip, served.address)
+            chain.decide_tcp_settled(&view)
         }
     };
-    tell_verdict(
-        &verdict,
-        verdict.reason(served.chain.policies(), &facts),
-        judged,
-    );
+    let reason = verdict.reason(chain.policies(), &chain::tcp_facts(&view));
+    tell_verdict(&verdict, reason, judged);
+    judged.route = match &found {
+        FoundStream::Rule(rule) => format!("{}#{}", rule.route.origin.key, rule.rule),
+        _ => "none".into(),
+    };
+    if verdict.allowed {
+        tell_shares(snapshot, judged, |random| {
+            match chain.stream_backend(&found, random) {
+                Ok(Destination::Cluster { key, .. }) => shown(key),
+                Ok(Destination::Dialled) => "dialled".into(),
+                Err(_) => "refused".into(),
+            }
+        });
+    }
+}
+
+/// Draws, and counts where they lead.
+fn tell_shares(snapshot: &Snapshot, judged: &mut Judged, draw: impl Fn(u64) -> String) {
+    let mut state = 1;
+    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+    for _ in 0..DRAWS {
+        *counts.entry(draw(splitmix(&mut state))).or_default() += 1;
+    }
+    let per_cent = |n: u64| n as f64 * 100.0 / DRAWS as f64;
+    judged.shares = counts
+        .into_iter()
+        .map(|(to, n)| (to, per_cent(n)))
+        .collect();
+    for (key, endpoints) in &snapshot.clusters {
+        let addresses = endpoints.iter().map(|e| e.address).collect();
+        judged.endpoints.insert(shown(key), addresses);
+    }
 }
 
 fn judge_http(snapshot: &Snapshot, served: &Served, ask: &Ask, judged: &mut Judged) {
@@ -217,6 +257,16 @@ fn judge_http(snapshot: &Snapshot, served: &Served, ask: &Ask, judged: &mut Judg
         external: External::Settled(consultation.route.as_ref()),
         ..view
     };
+    let allowed_by: Vec<_> = (consultation.questions.iter())
+        .map(|question| question.provider.clone())
+        .collect();
+    if let Some(question) = served.chain.unasked(&view, &allowed_by) {
+        let verdict = question.denied();
+        judged.details = verdict.response_code_details().unwrap_or_default();
+        judged.answer = "403".to_owned();
+        judged.grpc = Outcome::Denied.reply(is_grpc(&headers)).grpc_status;
+        return tell_verdict(&verdict, question.too_late(), judged);
+    }
     let decision = served.chain.decide(&view);
     if let (Some(verdict), Some(target)) = (&decision.verdict, &decision.target) {
         let facts = chain::facts(&view, target, decision.found.as_ref());
@@ -288,25 +338,13 @@ fn tell_forwarding(
     if decision.answer != Answer::Forward && decision.answer != Answer::NoBackend {
         return;
     }
-    let mut state = 1;
-    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
-    for _ in 0..DRAWS {
-        let to = match served.chain.backend(decision, splitmix(&mut state)) {
+    tell_shares(snapshot, judged, |random| {
+        match served.chain.backend(decision, random) {
             Ok(Destination::Cluster { key, .. }) => shown(key),
             Ok(Destination::Dialled) => "dialled".into(),
             Err(failure) => failure.outcome().row().status.as_u16().to_string(),
-        };
-        *counts.entry(to).or_default() += 1;
-    }
-    let per_cent = |n: u64| n as f64 * 100.0 / DRAWS as f64;
-    judged.shares = counts
-        .into_iter()
-        .map(|(to, n)| (to, per_cent(n)))
-        .collect();
-    for (key, endpoints) in &snapshot.clusters {
-        let addresses = endpoints.iter().map(|e| e.address).collect();
-        judged.endpoints.insert(shown(key), addresses);
-    }
+        }
+    });
     let destination = served.chain.backend(decision, 0);
     let backend = destination.as_ref().ok().and_then(Destination::backend);
     judged.request_headers = headers.clone();
@@ -366,7 +404,12 @@ impl Ask {
 
     /// A TCP stream rather than a request.
     pub fn is_tcp(&self) -> bool {
-        self.send.as_deref() == Some("tcp")
+        self.send.as_deref() == Some("tcp") || self.server_name().is_some()
+    }
+
+    /// The server name of a TCP stream that carries TLS.
+    pub fn server_name(&self) -> Option<&str> {
+        self.send.as_deref()?.strip_prefix("tls ")
     }
 
     /// The client.

@@ -78,7 +78,7 @@ pub struct Ask {
     pub ip: Option<String>,
     /// `service.namespace:port`, or `address:port`; `web.shop:80` by default.
     pub to: Option<String>,
-    /// `METHOD TARGET`, or `tcp`.
+    /// `METHOD TARGET`, `tcp`, or `tls NAME`: TCP that carries TLS for this server name.
     pub send: Option<String>,
     /// Host header; `web.shop` by default.
     pub host: Option<String>,
@@ -157,7 +157,8 @@ pub struct Full {
     pub route: Option<String>,
     /// The one cluster that all of it goes to, `service.namespace:port`, with `/subset` if it is one.
     pub backend: Option<String>,
-    /// Per cent of the requests by cluster, the status of the answer for those that go nowhere.
+    /// Per cent of the requests by cluster, the status of the answer for those that go nowhere; of TCP
+    /// streams, `refused`.
     pub shares: Option<BTreeMap<String, f64>>,
     /// Addresses of the endpoints that may receive it.
     pub endpoints: Option<Vec<String>>,

@@ -234,7 +234,8 @@ async fn an_answer_that_can_not_be_used_never_lets_anybody_pass() {
     let open = format!("{GRPC}  failOpen: true\n  statusOnError: \"503\"\n");
     let mesh = Mesh::start(&open, Reach::Plain).await;
     for path in [
-        "/pseudo", "/host", "/xfcc", "/framing", "/newline", "/empty", "/both",
+        "/pseudo", "/host", "/xfcc", "/framing", "/newline", "/empty", "/both", "/huge",
+        "/garbled", "/nothing", "/page",
     ] {
         let answer = mesh.get(path).await;
         assert_eq!(answer.status(), 503, "{path}: {}", client::text(&answer));
@@ -248,7 +249,7 @@ async fn an_answer_that_can_not_be_used_never_lets_anybody_pass() {
     }
     assert_eq!(mesh.app.requests(), 0);
     // Silence is another thing.
-    for path in ["/error", "/huge", "/undecided"] {
+    for path in ["/error", "/undecided", "/busy", "/cut"] {
         assert_eq!(mesh.get(path).await.status(), 200, "{path}");
     }
 }
@@ -284,9 +285,10 @@ async fn a_service_that_does_not_answer_is_open_or_closed_as_configured() {
         let paths = [
             ("/wait", silent),
             ("/error", silent),
-            ("/garbage", silent),
+            ("/cut", silent),
+            // It did answer, and nobody can read it.
+            ("/huge", 503),
             // It did say no; the rest of the answer is its own business.
-            ("/huge", silent),
             ("/endless", 403),
             ("/fine", 200),
         ];
@@ -307,6 +309,75 @@ async fn a_service_that_does_not_answer_is_open_or_closed_as_configured() {
         .await;
         assert_eq!(mesh.get("/fine").await.status(), silent);
     }
+}
+
+/// What clients could bring about is no reason to let them in: a provider that fails open is one that is
+/// not there, and not one that says what nobody understands.
+#[tokio::test]
+async fn a_service_that_speaks_no_http_lets_nobody_pass_though_it_fails_open() {
+    for (provider, port) in [(HTTP, 80), (GRPC, 9000)] {
+        let mut lab = Lab::new();
+        lab.service("web", &[Port::new("http", 80)]);
+        lab.service("gate", &[Port::new("http", 80), Port::new("grpc", 9000)]);
+        let app = lab.pod("web", "web-a", Reach::Hbone, |at| App::http("a", at));
+        let address = lab.free_address();
+        let gate = Authorizer::babbling(address).await;
+        lab.pod_at("gate", "gate-a", Reach::Plain, address);
+        let open = format!("{provider}  failOpen: true\n  statusOnError: \"503\"\n");
+        lab.write("asking", &asking(&open));
+        lab.start().await;
+        let client = lab.client("shop/viewer").await;
+        let mesh = Mesh {
+            lab,
+            app,
+            gate,
+            client,
+        };
+        let answer = mesh.get("/").await;
+        assert_eq!(answer.status(), 503, "port {port}");
+        let unusable = ["reason=\"unusable\""];
+        let errors = mesh
+            .lab
+            .cairn()
+            .metric("cairn_ext_authz_errors_total", &unusable);
+        assert_eq!(errors.await, 1.0, "port {port}");
+        assert_eq!((mesh.app.requests(), mesh.gate.connections()), (0, 1));
+    }
+}
+
+/// A header that one service sets may bring the request under the policy of another, which was not asked.
+#[tokio::test]
+async fn a_request_that_comes_under_another_policy_by_an_answer_is_denied() {
+    let mesh = Mesh::start(HTTP, Reach::Plain).await;
+    assert_eq!(mesh.get("/").await.status(), 200);
+    let more = asking(HTTP).replace(
+        "    - name: gate\n",
+        "    - name: later\n      envoyExtAuthzHttp: {service: gate.shop.svc.cluster.local, port: 80}\n    \
+         - name: gate\n",
+    );
+    let of_alice = "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+                    metadata: {name: ask-of-alice, namespace: shop}\nspec:\n  \
+                    targetRefs: [{group: \"\", kind: Service, name: web}]\n  action: CUSTOM\n  \
+                    provider: {name: later}\n  rules:\n  \
+                    - when: [{key: 'request.headers[x-user]', values: [alice*]}]\n";
+    mesh.lab.write("asking", &format!("{more}{of_alice}"));
+    until("the policy is in force", async || {
+        mesh.get("/other").await.status() == 403
+    })
+    .await;
+    let line = mesh
+        .lab
+        .cairn()
+        .logged("the denial", |line| line["verdict"] == "deny")
+        .await;
+    assert_eq!(line["policy"], "AuthorizationPolicy/shop/ask-of-alice");
+    assert_eq!(line["rule"], 0, "{line}");
+    let reason = "AuthorizationPolicy/shop/ask-of-alice rule 0 matches since the request was changed, \
+                  and provider later was not asked";
+    assert_eq!(line["reason"], reason);
+    // Asked before anybody changed it, both allow.
+    let request = Request::get("/both-know").header("x-user", "alice");
+    assert_eq!(mesh.send(request, b"").await.status(), 200);
 }
 
 #[tokio::test]

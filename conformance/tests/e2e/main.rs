@@ -22,6 +22,7 @@ mod protocols;
 mod retries;
 mod routes;
 mod sessions;
+mod streams;
 mod strict;
 mod telemetry;
 mod timeouts;

@@ -5,6 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use cairn_conformance::app::{BANNER, read_exactly};
+use cairn_conformance::golden::tokens::{jwks, token};
 use cairn_conformance::hbone::{Stream, Tls, Tunnel};
 use cairn_conformance::lab::Reach;
 use cairn_conformance::process::until;
@@ -167,6 +168,37 @@ async fn a_websocket_that_new_policy_denies_is_reset() {
         cairn.metric("cairn_downstream_streams", &[]).await == 1.0
     })
     .await;
+}
+
+/// Who may not come in may not stay: the same token would be answered 401 now.
+#[tokio::test]
+async fn a_websocket_whose_token_is_for_no_audience_any_more_is_reset() {
+    let mesh = Mesh::start().await;
+    let trusting = |audiences: &str| {
+        format!(
+            "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\n\
+             metadata: {{name: web, namespace: shop}}\nspec:\n  \
+             targetRefs: [{{group: \"\", kind: Service, name: web}}]\n  \
+             jwtRules: [{{issuer: https://issuer.example, audiences: [{audiences}], jwks: '{}'}}]\n",
+            jwks().replace('\n', "")
+        )
+    };
+    mesh.configure("tokens", &trusting("shop, other")).await;
+    let bearer = |name| format!("authorization: Bearer {}\r\n", token(name));
+    let mut for_both = websocket(&mut mesh.tunnel().await, &bearer("alice")).await;
+    let mut for_shop = websocket(&mut mesh.tunnel().await, &bearer("bob")).await;
+    let mut without = websocket(&mut mesh.tunnel().await, "").await;
+    mesh.configure("tokens", &trusting("other")).await;
+    is_reset(&mut for_shop).await;
+    hello(&mut for_both).await;
+    hello(&mut without).await;
+    assert_eq!(closed(&mesh, "upgraded").await, 1.0);
+    let line = told(&mesh).await;
+    let reason = line["reason"].as_str().unwrap_or_default();
+    assert!(
+        reason.contains("Audiences in Jwt are not allowed"),
+        "{line}"
+    );
 }
 
 #[tokio::test]

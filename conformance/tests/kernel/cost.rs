@@ -35,14 +35,27 @@ fn setting(name: &str, usual: usize) -> usize {
     set.map_or(usual, |text| text.parse().unwrap())
 }
 
+/// Rounds between two starts of everything.
 fn rounds() -> usize {
-    setting("ROUNDS", 7)
+    setting("ROUNDS", 8)
 }
+
+/// How often everything is started anew: how a process happens to lie in memory and on the
+/// processors stays with it, and is no property of a way to steer.
+fn sittings() -> usize {
+    setting("SITTINGS", 3)
+}
+
+/// Who is on which processor: the proxy on the first, client and servers on the second. Where they
+/// go where they like, rounds differ by more than the ways do.
+const PROXY: [&str; 3] = ["taskset", "--cpu-list", "0"];
+const OTHERS: [&str; 3] = ["taskset", "--cpu-list", "1"];
 
 /// `cairn-bench plain ...` in a pod, in the cgroup that is given.
 fn bench(pod: &Pod, cgroup: &Path, arguments: &[&str]) -> Command {
     let program = std::env::var_os("CAIRN_BENCH").expect("CAIRN_BENCH is a release cairn-bench");
-    let mut command = command(&pod.netns, cgroup, Path::new(&program));
+    let mut command = command(&pod.netns, cgroup, Path::new(OTHERS[0]));
+    command.args(&OTHERS[1..]).arg(program);
     command.arg("plain").args(arguments);
     command
 }
@@ -59,7 +72,7 @@ fn ask(pod: &Pod, cgroup: &Path, arguments: &[&str]) -> Value {
 /// A mesh in which both services answer.
 struct Bench {
     agent: Process,
-    _servers: [Ready; 2],
+    servers: [Ready; 2],
     /// Of the pod, but not hooked: past the program.
     outside: PathBuf,
     mesh: Mesh,
@@ -81,7 +94,7 @@ impl Bench {
             "cgroup": client.cgroup, "hostInterface": client.device, "addresses": [client.address],
         }]);
         replace(&mesh.path("pods.json"), &listed.to_string());
-        let agent = mesh.agent_in_hub(&[&["--access-log", "off"], flags].concat());
+        let agent = mesh.agent_in_hub_under(&PROXY, &[&["--access-log", "off"], flags].concat());
         let status = mesh.status();
         assert_eq!(
             (status.services[0].slot, status.pods[0].listener_port),
@@ -89,7 +102,7 @@ impl Bench {
         );
         Some(Self {
             agent,
-            _servers: servers,
+            servers,
             outside: mesh.lab.outside_cgroup(),
             mesh,
         })
@@ -103,21 +116,19 @@ impl Bench {
         } else {
             &self.outside
         };
-        let process = self.agent.id().to_string();
-        let seconds = setting("SECONDS_EACH", 2).to_string();
-        let order = [
-            "get",
-            to,
-            "--process",
-            &process,
-            "--measure-seconds",
-            &seconds,
-        ];
-        let got = ask(
-            client,
-            cgroup,
-            &[&order[..], &["--warm-up-seconds", "0.5"]].concat(),
-        );
+        let seconds = std::env::var("SECONDS_EACH").unwrap_or_else(|_| "0.8".into());
+        let mut order = vec!["get".to_owned(), to.to_owned()];
+        let mut say = |flag: &str, value: &dyn ToString| {
+            order.extend([flag.to_owned(), value.to_string()]);
+        };
+        say("--process", &self.agent.id());
+        self.servers
+            .iter()
+            .for_each(|server| say("--with", &server.id()));
+        say("--measure-seconds", &seconds);
+        say("--warm-up-seconds", &"0.3");
+        let order: Vec<&str> = order.iter().map(String::as_str).collect();
+        let got = ask(client, cgroup, &order);
         assert_eq!(got["errors"], 0, "{got}");
         got
     }
@@ -140,7 +151,8 @@ impl Bench {
         done
     }
 
-    /// tc and sk_assign at the host's end of the pod's link.
+    /// tc and sk_assign at the host's end of the pod's link. The slots are plain addresses of the host
+    /// meanwhile: a rule, which each packet would be asked for, is not the rival's price to pay.
     fn with_tc<T>(&self, work: impl FnOnce() -> T) -> T {
         let object = std::env::var("RIVAL_OBJECT").expect("RIVAL_OBJECT is assign.bpf.o");
         let (hub, device) = (self.mesh.lab.hub(), self.mesh.client.device.as_str());
@@ -148,32 +160,52 @@ impl Bench {
             let mut tc = command(&hub.netns, &self.outside, Path::new("tc"));
             assert!(tc.args(words).status().unwrap().success(), "{words:?}");
         };
+        let slots = |what: &str| format!("route {what} local 240.128.0.0/9 dev lo table local");
+        self.mesh.lab.ip("hub", &[&slots("add")]);
         tc(&["qdisc", "add", "dev", device, "clsact"]);
         let program = ["bpf", "da", "obj", &object, "sec", "tc"];
         tc(&[&["filter", "add", "dev", device, "ingress"], &program[..]].concat());
         let done = work();
         tc(&["qdisc", "del", "dev", device, "clsact"]);
+        self.mesh.lab.ip("hub", &[&slots("del")]);
         done
     }
 }
 
-/// One row per way: every round's value, and their median.
+/// The value below which this part of all lie.
+fn quantile(values: &[f64], part: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let last = sorted.len() - 1;
+    sorted[(last as f64 * part).round() as usize]
+}
+
+/// One row per way: the median over all rounds, and between what the middle half of them lies.
 fn table(title: &str, ways: &[&str], values: &[Vec<f64>]) {
-    println!("\n{title}, {} interleaved rounds", rounds());
+    println!("\n{title}; {} interleaved rounds", values[0].len());
     for (way, values) in ways.iter().zip(values) {
-        print!("{way:46}");
-        values.iter().for_each(|value| print!(" {value:8.2}"));
-        let mut sorted = values.clone();
-        sorted.sort_by(f64::total_cmp);
-        println!("  median {:8.2}", sorted[sorted.len() / 2]);
+        let [low, median, high] = [0.25, 0.5, 0.75].map(|part| quantile(values, part));
+        println!("{way:46} median {median:8.2}   half between {low:8.2} and {high:8.2}");
     }
+}
+
+/// Two ways that were measured one right after the other: how they compare round by round, which the
+/// machine's slow and fast minutes leave alone.
+fn pair(words: &str, first: &[f64], second: &[f64]) {
+    let ratios: Vec<f64> = first.iter().zip(second).map(|(a, b)| a / b).collect();
+    let [low, median, high] = [0.25, 0.5, 0.75].map(|part| quantile(&ratios, part));
+    let less = ratios.iter().filter(|ratio| **ratio < 1.0).count();
+    println!(
+        "{words:46} ratio  {median:8.3}   half between {low:8.3} and {high:8.3}; less in {less} of {}",
+        ratios.len()
+    );
 }
 
 #[test]
 #[ignore = "a measurement, for a quiet machine: benches/redirect.sh"]
 fn cost_of_connect() {
     let Some(bench) = Bench::new(&[]) else { return };
-    let times = setting("CONNECTIONS", 4000).to_string();
+    let times = setting("CONNECTIONS", 1500).to_string();
     let client = &bench.mesh.client;
     let connect = |cgroup: &Path, to: &str| {
         let found = ask(client, cgroup, &["connect", to, "--times", &times]);
@@ -186,7 +218,7 @@ fn cost_of_connect() {
         "nftables, to the same listener",
     ];
     let mut values = vec![Vec::new(); ways.len()];
-    for _ in 0..rounds() {
+    for _ in 0..rounds() * sittings() {
         values[0].push(connect(&bench.outside, DIRECT));
         values[1].push(connect(&client.cgroup, DIRECT));
         values[2].push(connect(&client.cgroup, STEERED));
@@ -194,6 +226,8 @@ fn cost_of_connect() {
     }
     let title = format!("median of {times} connect() over a veth, us");
     table(&title, &ways, &values);
+    pair("unflagged / no program", &values[1], &values[0]);
+    pair("steered / nftables", &values[2], &values[3]);
 
     // By the kernel's own clock, which costs about as much as what it measures.
     let _counting = aya::sys::enable_stats(aya::sys::Stats::RunTime).unwrap();
@@ -214,12 +248,6 @@ fn cost_of_connect() {
 #[test]
 #[ignore = "a measurement, for a quiet machine: benches/redirect.sh"]
 fn cost_of_requests() {
-    let Some(in_pod) = Bench::new(&[]) else {
-        return;
-    };
-    let Some(in_host) = Bench::new(&["--listen-in-host"]) else {
-        return;
-    };
     let ways = [
         "direct, no program",
         "direct, unflagged, with the programs",
@@ -229,23 +257,28 @@ fn cost_of_requests() {
         "tc and sk_assign, listener in the host",
     ];
     let mut got = vec![Vec::new(); ways.len()];
-    for round in 0..rounds() {
-        let mut order: Vec<usize> = (0..ways.len()).collect();
-        order.rotate_left(round % ways.len());
-        for way in order {
-            let found = match way {
-                0 => in_pod.get(false, DIRECT),
-                1 => in_pod.get(true, DIRECT),
-                2 => in_pod.get(true, STEERED),
-                3 => in_pod.with_nftables(|| in_pod.get(false, STEERED)),
-                4 => in_host.get(true, STEERED),
-                _ => in_host.with_tc(|| in_host.get(false, HOST_SLOT)),
-            };
-            got[way].push(found);
+    for _ in 0..sittings() {
+        let Some(in_pod) = Bench::new(&[]) else {
+            return;
+        };
+        let in_host = Bench::new(&["--listen-in-host"]).unwrap();
+        for round in 0..rounds() {
+            for way in order(round) {
+                got[way].push(measured(&in_pod, &in_host, way));
+            }
+        }
+        for bench in [in_pod, in_host] {
+            Redirect::detach(bench.mesh.lab.place()).unwrap();
         }
     }
-    println!("\nGET of 1 KiB over 16 connections that are kept, closed loop");
+    println!(
+        "\nGET of 1 KiB over 16 connections that are kept, closed loop, the proxy on one processor, client and server on the other"
+    );
     for (title, field) in [
+        (
+            "processor time of client, proxy, server and ksoftirqd, us a request",
+            "together_us",
+        ),
         (
             "processor time of the whole machine, us a request",
             "system_us",
@@ -256,8 +289,30 @@ fn cost_of_requests() {
         let of = |found: &Value| found[field].as_f64().unwrap();
         let values: Vec<Vec<f64>> = got.iter().map(|all| all.iter().map(of).collect()).collect();
         table(title, &ways, &values);
+        pair("unflagged / no program", &values[1], &values[0]);
+        pair("redirect / nftables", &values[2], &values[3]);
+        pair("redirect / tc", &values[4], &values[5]);
+        pair("redirect in the pod / tc", &values[2], &values[5]);
     }
-    for bench in [in_pod, in_host] {
-        Redirect::detach(bench.mesh.lab.place()).unwrap();
+}
+
+/// The ways in pairs that follow each other, the pairs in turn and each first in every other round.
+fn order(round: usize) -> Vec<usize> {
+    let mut pairs = [[0, 1], [2, 3], [4, 5]];
+    pairs.rotate_left(round % 3);
+    if round % 2 == 1 {
+        pairs.iter_mut().for_each(|pair| pair.reverse());
+    }
+    pairs.concat()
+}
+
+fn measured(in_pod: &Bench, in_host: &Bench, way: usize) -> Value {
+    match way {
+        0 => in_pod.get(false, DIRECT),
+        1 => in_pod.get(true, DIRECT),
+        2 => in_pod.get(true, STEERED),
+        3 => in_pod.with_nftables(|| in_pod.get(false, STEERED)),
+        4 => in_host.get(true, STEERED),
+        _ => in_host.with_tc(|| in_host.get(false, HOST_SLOT)),
     }
 }

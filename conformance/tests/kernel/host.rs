@@ -3,16 +3,21 @@
 
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
+use std::path::Path;
 
 use cairn_kernel_redirect::{Redirect, RedirectError, slot_of};
 use serde_json::json;
 
 use crate::lab::{LISTENER_PORT, Lab, Pod, listen_on};
-use crate::processes::StandIn;
+use crate::processes::{App, StandIn, command};
 use crate::scene::{flagged, opened, reached};
 
 const WEB: &str = "10.96.0.1:80";
 const OPEN: &str = "10.96.0.1:81";
+const WEB6: &str = "[fd00:96::1]:80";
+/// A slot at which nobody listens is no address of the host, from which it could refuse.
+const TIMEOUT: &str = "timeout";
+const SHORT_S: f64 = 1.5;
 const REFUSED: &str = "ECONNREFUSED";
 
 /// The address of slot 1, which is that of [`WEB`].
@@ -28,10 +33,16 @@ fn enrol(lab: &Lab, redirect: &mut Redirect, pod: &Pod, name: &str) -> StandIn {
     stand_in
 }
 
+/// What a connection fails with that nobody answers. Whoever answers does so at once.
+fn unanswered(app: &mut App, to: &str) -> String {
+    let error = app.connect(to, json!({"timeout": SHORT_S}));
+    error.unwrap_err()
+}
+
 fn attach(lab: &Lab) -> Redirect {
     let mut redirect = lab.attach();
     redirect
-        .set_services(&[flagged(WEB, 1), opened(OPEN, 2)])
+        .set_services(&[flagged(WEB, 1), opened(OPEN, 2), flagged(WEB6, 3)])
         .unwrap();
     redirect
 }
@@ -62,6 +73,19 @@ fn a_pod_is_steered_to_its_listener_in_the_host_and_sees_what_it_dialled() {
         assert_eq!(arrived.from, pod.address, "{options}");
         assert_eq!(arrived.peer, WEB.parse().unwrap(), "{options}");
     }
+    for options in [
+        json!({}),
+        json!({"v6only": true}),
+        json!({"source": pod.address6.to_string()}),
+        json!({"device": "eth0"}),
+    ] {
+        let arrived = app.connect(WEB6, options.clone()).unwrap();
+        assert_eq!(arrived.server, "for-a", "{options}");
+        assert_eq!(slot_of(arrived.local), Some(3), "{options}");
+        assert!(arrived.local.is_ipv6(), "{options}");
+        assert_eq!(arrived.from, pod.address6, "{options}");
+        assert_eq!(arrived.peer, WEB6.parse().unwrap(), "{options}");
+    }
     let mapped = app.connect("[::ffff:10.96.0.1]:80", json!({})).unwrap();
     assert_eq!(slot_of(mapped.local), Some(1));
     assert_eq!(reached(&mut app, "10.96.0.1:82").unwrap(), "server");
@@ -82,14 +106,51 @@ fn a_pod_is_steered_to_its_listener_in_the_host_and_sees_what_it_dialled() {
     assert_eq!((counters.not_enrolled, counters.opened), (0, 1));
 
     let place = lab.place();
+    assert!(said(&lab.hub(), &["rule"]).contains("240.128"));
+    assert!(said(&lab.hub(), &["-6", "rule"]).contains("fd63:6169:726e::/96"));
     lab.hub().within(|| Redirect::detach(place)).unwrap();
-    let routes = lab
-        .hub()
-        .within(|| std::fs::read_to_string("/proc/net/fib_trie"));
-    assert!(
-        !routes.unwrap().contains("240.128"),
-        "nothing is left behind"
-    );
+    for asked in [
+        &["rule"][..],
+        &["-6", "rule"],
+        &["route", "show", "table", "all"],
+        &["-6", "route", "show", "table", "all"],
+    ] {
+        let left = said(&lab.hub(), asked);
+        assert!(
+            !left.contains("240.128") && !left.contains("fd63"),
+            "{left}"
+        );
+    }
+}
+
+/// What `ip` says in a namespace.
+fn said(pod: &Pod, arguments: &[&str]) -> String {
+    let mut ip = command(&pod.netns, &pod.cgroup, Path::new("ip"));
+    let output = ip.args(arguments).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Who listens on every address of the host listens on no slot: pods must not get round what keeps
+/// them from the host's own addresses.
+#[test]
+fn at_a_slot_nobody_is_reached_but_the_pods_own_listener() {
+    let Some(mut lab) = Lab::new() else { return };
+    let pod = lab.pod("a");
+    let _host = lab.server("host", &[("0.0.0.0", 8080), ("::", 8081)]);
+    let mut redirect = attach(&lab);
+    let _waypoint = enrol(&lab, &mut redirect, &pod, "for-a");
+    let mut app = pod.app();
+    for (own, slot, port) in [
+        ("10.64.1.1", "240.128.0.1", 8080),
+        ("[fd00:64:1::1]", "[fd63:6169:726e::1]", 8081),
+    ] {
+        assert_eq!(reached(&mut app, &format!("{own}:{port}")).unwrap(), "host");
+        unanswered(&mut app, &format!("{slot}:{port}"));
+        assert_eq!(
+            reached(&mut app, &format!("{slot}:15001")).unwrap(),
+            "for-a"
+        );
+    }
 }
 
 /// A pod's root may send any packet from its own namespace. It reaches its own listener or none.
@@ -129,18 +190,18 @@ fn no_pod_passes_for_another_one() {
     );
 
     // A pod that is not enrolled, and the host itself, also from the victim's address.
-    let refused = Err(REFUSED.to_owned());
-    assert_eq!(
-        reached(&mut stranger.app_in(&outside), SLOT_OF_WEB),
-        refused
-    );
+    let mut from_stranger = stranger.app_in(&outside);
+    assert_eq!(unanswered(&mut from_stranger, SLOT_OF_WEB), TIMEOUT);
     let mut host = lab.hub().app();
-    assert_eq!(reached(&mut host, SLOT_OF_WEB), refused);
+    reached(&mut host, SLOT_OF_WEB).unwrap_err();
     let listener = SocketAddr::from((lab.hub().address, LISTENER_PORT)).to_string();
     assert_ne!(
         reached(&mut host, &listener).map_err(drop),
         Ok("for-a".to_owned())
     );
+    // Bound to the very device it sends by it, into the pod.
+    let bound = json!({"device": victim.device, "timeout": SHORT_S});
+    host.connect(SLOT_OF_WEB, bound).unwrap_err();
     // The victim is served all the while.
     assert_eq!(reached(&mut victim.app(), WEB).unwrap(), "for-a");
 }
@@ -161,7 +222,7 @@ fn a_pod_is_known_by_its_cgroup_and_those_below() {
     // Not enrolled, as every pod that the agent does not know.
     assert_eq!(reached(&mut b.app(), WEB).unwrap(), "server");
     // In a's cgroup but b's network: the packets tell, and nobody takes them for a's.
-    assert_eq!(reached(&mut b.app_in(&a.cgroup), WEB), Err(REFUSED.into()));
+    assert_eq!(unanswered(&mut b.app_in(&a.cgroup), WEB), TIMEOUT);
 }
 
 #[test]
@@ -209,7 +270,7 @@ fn behind_a_bridge_a_pod_can_take_anothers_address() {
     let listener = hub.within(|| listen_on(b"br0", LISTENER_PORT));
     let _server = lab.serve_on("by-address", listener);
     let to = format!("10.70.0.1:{LISTENER_PORT}");
-    let from = |app: &mut crate::processes::App| {
+    let from = |app: &mut App| {
         let bound = json!({"source": stolen});
         app.connect(&to, bound)
             .map(|arrived| arrived.from.to_string())
@@ -258,10 +319,7 @@ fn only_the_hosts_end_of_a_pods_own_link_will_do() {
         "route add 240.0.0.0/4 dev one",
     ];
     lab.ip("hub", &taken);
-    let mut redirect = attach(&lab);
-    let (stand_in, listener) = lab.stand_in_in_hub(&pod, "for-a");
-    let enrolled = hub.within(|| redirect.enrol(&stand_in.pod, listener.as_fd()));
-    let error = enrolled.unwrap_err().to_string();
+    let routed = hub.within(|| cairn_kernel_redirect::route_host_slots(LISTENER_PORT));
+    let error = routed.unwrap_err().to_string();
     assert!(error.contains("in use behind one"), "{error}");
-    assert_eq!(redirect.status().unwrap().pods, []);
 }

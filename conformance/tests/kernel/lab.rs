@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use cairn_kernel_redirect::{
     EnrolledPod, Place, Redirect, RedirectError, cgroup2_root, host_key, netns_cookie,
+    route_host_slots, route_ipv6_slots,
 };
 use nix::sched::{CloneFlags, setns};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -262,10 +263,15 @@ impl Lab {
     }
 
     fn stand_in_on(&self, pod: &Pod, port: u16) -> (StandIn, TcpListener) {
-        let listener = pod.within(|| listen_on(b"lo", port));
+        let (listener, ipv6) = pod.within(|| {
+            let listener = listen_on(b"lo", port);
+            let ipv6 = route_ipv6_slots(listener.as_fd());
+            (listener, ipv6)
+        });
         let enrolled = EnrolledPod {
             netns_cookie: netns_cookie(listener.as_fd()).unwrap(),
             listener_port: port,
+            ipv6_slots: ipv6.is_ok(),
         };
         self.serve(enrolled, "waypoint", listener)
     }
@@ -274,11 +280,15 @@ impl Lab {
     /// not be entered; it greets with `name`.
     pub fn stand_in_in_hub(&self, pod: &Pod, name: &str) -> (StandIn, TcpListener) {
         let device = pod.device.as_bytes();
-        let listener = self.hub().within(|| listen_on(device, LISTENER_PORT));
+        let (listener, ipv6) = self.hub().within(|| {
+            let listener = listen_on(device, LISTENER_PORT);
+            (listener, route_host_slots(LISTENER_PORT))
+        });
         let cgroup = fs::metadata(&pod.cgroup).unwrap().ino();
         let enrolled = EnrolledPod {
             netns_cookie: host_key(cgroup),
             listener_port: LISTENER_PORT,
+            ipv6_slots: ipv6.unwrap(),
         };
         self.serve(enrolled, name, listener)
     }
@@ -364,6 +374,9 @@ pub fn listen_on(device: &[u8], port: u16) -> TcpListener {
     socket.set_only_v6(false).unwrap();
     socket.set_reuse_address(true).unwrap();
     socket.bind_device(Some(device)).unwrap();
+    if device != b"lo" {
+        socket.set_ip_transparent_v4(true).unwrap();
+    }
     let anywhere = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
     socket.bind(&anywhere.into()).unwrap();
     socket.listen(4096).unwrap();

@@ -29,6 +29,11 @@ impl Ready {
         Self { child }
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Kills it with SIGKILL, and waits until the kernel has closed its sockets.
     pub fn kill(mut self) {
         self.child.kill().unwrap();

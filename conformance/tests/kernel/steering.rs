@@ -7,6 +7,7 @@ use cairn_kernel_redirect::{Counters, Status, slot_of};
 use serde_json::json;
 
 use crate::lab::{LISTENER_PORT, Lab};
+use crate::processes::{Ready, script};
 use crate::scene::{Scene, flagged, reached};
 
 /// How often a program has run.
@@ -121,6 +122,34 @@ fn processes_outside_the_cgroup_and_the_waypoint_itself_go_direct() {
         ("server", scene.pod.address.into())
     );
     assert_eq!(scene.counters().own, 1);
+}
+
+/// As the kubelet that probes a pod, or a pod with hostNetwork: in the hooked cgroup, in no pod's network.
+/// Also by the host's end of the pod's own link.
+#[test]
+fn a_process_on_the_hosts_network_goes_direct_and_is_counted() {
+    let Some(scene) = Scene::new(&[("10.96.0.1", 80)], &[flagged("10.96.0.1:80", 1)]) else {
+        return;
+    };
+    let (lab, pod, mut redirect) = (&scene.lab, &scene.pod, scene.redirect);
+    let in_pod = (pod.address.to_string(), 8080);
+    let words = ["serve", "in-pod", &in_pod.0, "8080"];
+    let _in_pod = Ready::start(script(&pod.netns, &lab.outside_cgroup(), &words));
+    let in_pod = format!("{}:{}", in_pod.0, in_pod.1);
+    let services = [flagged("10.96.0.1:80", 1), flagged(&in_pod, 2)];
+    redirect.set_services(&services).unwrap();
+
+    let cgroup = lab.place().cgroup.join("hostnetwork");
+    std::fs::create_dir(&cgroup).unwrap();
+    let mut host = lab.hub().app_in(&cgroup);
+    assert_eq!(reached(&mut host, "10.96.0.1:80").unwrap(), "server");
+    for options in [json!({}), json!({"device": pod.device})] {
+        let arrived = host.connect(&in_pod, options).unwrap();
+        assert_eq!(arrived.server, "in-pod");
+        assert_eq!(arrived.peer, in_pod.parse().unwrap());
+    }
+    let counters = redirect.status().unwrap().counters;
+    assert_eq!((counters.not_enrolled, counters.steered), (3, 0));
 }
 
 /// Nor at the pod's address from inside. At its loopback address it is: whoever dials a slot there

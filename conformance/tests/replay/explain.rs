@@ -66,6 +66,9 @@ async fn explain(replay: &Replay, ask: &Ask, judged: &Judged) -> Value {
         .args(["--from-ip", &replay.source().to_string()])
         .args(["--to", &judged.address.unwrap().to_string()])
         .args(["-o", "json"]);
+    if let Some(name) = ask.server_name() {
+        command.args(["--sni", name]);
+    }
     if !ask.is_tcp() {
         let (method, target) = ask.method_and_target();
         command.args(["--method", method.as_str(), "--path", target]);

@@ -77,6 +77,10 @@ pub fn parse(bytes: &[u8], request_id: String) -> Observed {
 pub fn compare(judged: &Judged, ask: &Ask, observed: &Observed, apps: &Apps) -> Vec<String> {
     match observed {
         Observed::Answer(answer) if !ask.is_tcp() => compare_answer(judged, ask, answer, apps),
+        // A server name is read after the CONNECT is answered; whatever else goes nowhere is refused.
+        Observed::Accepted if goes_nowhere(judged) && ask.server_name().is_none() => {
+            vec!["accepted, expected to be refused".to_owned()]
+        }
         // A TCP service without endpoints is refused too, with 503.
         Observed::Refused(StatusCode::UNAUTHORIZED) if judged.verdict == "deny" => Vec::new(),
         Observed::Refused(StatusCode::SERVICE_UNAVAILABLE) | Observed::Accepted
@@ -86,6 +90,10 @@ pub fn compare(judged: &Judged, ask: &Ask, observed: &Observed, apps: &Apps) -> 
         }
         other => vec![format!("got {other:?}, expected {}", judged.answer)],
     }
+}
+
+fn goes_nowhere(judged: &Judged) -> bool {
+    judged.shares.keys().eq(["refused"])
 }
 
 fn compare_answer(judged: &Judged, ask: &Ask, answer: &Answer, apps: &Apps) -> Vec<String> {

@@ -4,14 +4,13 @@
 //! They are asked before tokens are checked, as at Istio, and get the request with its token; but rules
 //! on claims see the verified token, where Istio's never match.
 
-use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
-use cairn_authz::{Attestation, Question, Verdict};
-use cairn_config_schema::identity::Identity;
-use cairn_config_schema::snapshot::{CheckProtocol, PathNormalization};
+use cairn_authz::{Question, Verdict};
+use cairn_config_schema::snapshot::{CheckProtocol, ExternalProvider, PathNormalization};
 use cairn_routing::Found;
 
-use super::{PortChain, RequestView, cors_of, facts, tcp_facts};
+use super::{PortChain, RequestView, StreamView, cors_of, facts, tcp_facts};
 use crate::cors;
 
 /// What is known of the answers to a request's questions.
@@ -74,22 +73,31 @@ impl PortChain {
         }
     }
 
+    /// What would have to be asked about a request as it is now of somebody who did not allow it: taking
+    /// the token out, or what a provider changed, may have led it to another route or under another
+    /// CUSTOM policy. It is denied.
+    pub fn unasked(
+        &self,
+        view: &RequestView<'_, '_>,
+        allowed_by: &[Arc<ExternalProvider>],
+    ) -> Option<Question> {
+        if !self.asks() {
+            return None;
+        }
+        let mut questions = self.consult(view).questions.into_iter();
+        questions.find(|question| !allowed_by.contains(&question.provider))
+    }
+
     /// Whom to ask about a TCP stream. HTTP providers can not be asked: on a port that declares TCP they
     /// are left out, as at Istio; elsewhere a client chooses what its stream is taken for.
     ///
     /// # Errors
     /// What would have to be asked of a provider that can not be asked.
-    pub fn consult_tcp(
-        &self,
-        peer: Option<&Identity>,
-        attested_by: Attestation,
-        source_ip: IpAddr,
-        destination: SocketAddr,
-    ) -> Result<Vec<Question>, Question> {
+    pub fn consult_tcp(&self, view: &StreamView<'_>) -> Result<Vec<Question>, Question> {
         if self.refused.is_some() {
             return Ok(Vec::new());
         }
-        let facts = tcp_facts(peer, attested_by, source_ip, destination);
+        let facts = tcp_facts(view);
         let mut questions = self.policies.questions(&facts);
         let is_http = |q: &Question| matches!(q.provider.protocol, CheckProtocol::Http(_));
         if !self.declared_tcp
@@ -102,18 +110,12 @@ impl PortChain {
     }
 
     /// Judges a TCP stream about which nobody was asked: what somebody would have to allow is denied.
-    pub fn decide_tcp(
-        &self,
-        peer: Option<&Identity>,
-        attested_by: Attestation,
-        source_ip: IpAddr,
-        destination: SocketAddr,
-    ) -> Verdict {
-        match self.consult_tcp(peer, attested_by, source_ip, destination) {
+    pub fn decide_tcp(&self, view: &StreamView<'_>) -> Verdict {
+        match self.consult_tcp(view) {
             Err(question) => question.denied(),
             Ok(questions) => match questions.first() {
                 Some(question) => question.denied(),
-                None => self.decide_tcp_settled(peer, attested_by, source_ip, destination),
+                None => self.decide_tcp_settled(view),
             },
         }
     }

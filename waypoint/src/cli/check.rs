@@ -193,7 +193,9 @@ fn served_service(service: &Service) -> ServedService<'_> {
             .map(|port| ServedPort {
                 port: port.number,
                 protocol: port.protocol,
-                routes: port.routes.iter().map(|r| &r.origin).collect(),
+                routes: (port.routes.iter().map(|r| &r.origin))
+                    .chain(port.stream_routes.iter().map(|r| &r.origin))
+                    .collect(),
             })
             .collect(),
         policies: service

@@ -65,6 +65,9 @@ pub struct Args {
     /// The client speaks no HTTP; for ports that declare no protocol
     #[arg(long)]
     tcp: bool,
+    /// Server name that the client asks for in its TLS; without it, it speaks none
+    #[arg(long, value_name = "NAME")]
+    sni: Option<String>,
     /// Every policy, rule and clause with its outcome
     #[arg(short, long)]
     verbose: bool,
@@ -92,6 +95,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         path: &args.path,
         headers,
         tcp: args.tcp,
+        server_name: args.sni.as_deref(),
         keys: keys(args.jwks.as_deref(), &loaded.snapshot)?,
         now_s: i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
     };

@@ -105,6 +105,7 @@ impl Side {
             path: &case.path,
             headers: case.header_map(),
             tcp: case.tcp,
+            server_name: None,
             keys: KeySets::default(),
             now_s: 0,
         };

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use cairn_config_schema::snapshot::{self, BackendTarget, Filter};
+use cairn_config_schema::snapshot::{self, BackendTarget, Filter, StreamRule};
 use cairn_filters::chain::Decision;
 use cairn_filters::outcome::Outcome;
 use cairn_routing::{Cluster, Found};
@@ -55,6 +55,25 @@ pub(super) fn backends(
         }
     };
     backends.iter().map(describe).collect()
+}
+
+/// Every backend that a connection may go to by a rule.
+pub(super) fn of_streams(rule: &StreamRule, runtime: &Runtime) -> Vec<Backend> {
+    let sum: f64 = rule.backends.iter().map(|b| f64::from(b.weight)).sum();
+    let describe = |written: &snapshot::Backend| {
+        let share = f64::from(written.weight) * 100.0 / sum;
+        let (reason, outcome) = match &written.target {
+            BackendTarget::Invalid(reason) => (reason, Outcome::InvalidBackend),
+            BackendTarget::Unknown(reason) => (reason, Outcome::UnknownDestination),
+            BackendTarget::Cluster(key) => {
+                let mut backend = Backend::new(key.to_string(), written.weight, share);
+                backend.fill(runtime.cluster(key), false);
+                return backend;
+            }
+        };
+        Backend::nowhere(written.weight, share, reason, outcome, false)
+    };
+    rule.backends.iter().map(describe).collect()
 }
 
 impl Backend {

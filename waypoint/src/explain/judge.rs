@@ -5,14 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use cairn_authz::jwt::{self, KeySets, Login, Memory, Status};
-use cairn_authz::{Attestation, Token};
+use cairn_authz::{Attestation, Token, Verdict};
 use cairn_config_schema::diagnostics::Severity;
 use cairn_config_schema::snapshot::{
     AppProtocol, CheckProtocol, HttpMatch, PathMatch, Snapshot, TextMatch,
 };
 use cairn_filters::authority;
 use cairn_filters::chain::{
-    Answer as Decided, Authenticated, Decision, External, PortChain, RequestView, facts, tcp_facts,
+    Answer as Decided, Authenticated, Decision, External, PortChain, RequestView, facts,
     trial_facts,
 };
 use cairn_filters::outcome::{LocalReply, Outcome, is_grpc};
@@ -20,12 +20,10 @@ use cairn_routing::Found;
 use http::header::{HOST, HeaderValue};
 use http::{HeaderMap, Method};
 
-use super::backends::{backends, endpoints};
-use super::chain;
+use super::backends::backends;
 use super::destination::{asked, why_not_served};
-use super::report::{
-    Answer, Asked, Backend, Client, Destination, HttpRequest, Refused, Report, Route,
-};
+use super::report::{Answer, Asked, Client, Destination, HttpRequest, Refused, Report, Route};
+use super::{chain, streams};
 use crate::listener::admit::Refusal;
 use crate::runtime::{Runtime, Target};
 
@@ -46,6 +44,8 @@ pub struct Question<'a> {
     pub headers: HeaderMap,
     /// No HTTP is spoken on a port that declares nothing.
     pub tcp: bool,
+    /// The server name of its TLS, which no HTTP is seen in either.
+    pub server_name: Option<&'a str>,
     /// Keys for the sources that a waypoint would fetch from.
     pub keys: KeySets,
     /// Seconds since 1970: when it is asked.
@@ -102,7 +102,8 @@ pub fn judge_on(runtime: &Runtime, question: Question<'_>) -> anyhow::Result<Rep
             return Ok(report);
         }
     };
-    let tcp = question.tcp || target.protocol == AppProtocol::Tcp;
+    let told = question.tcp || question.server_name.is_some();
+    let tcp = told || target.protocol == AppProtocol::Tcp;
     report.destination = Some(Destination {
         address: target.destination,
         service: target.service.as_ref().map(|s| s.key.to_string()),
@@ -110,7 +111,7 @@ pub fn judge_on(runtime: &Runtime, question: Question<'_>) -> anyhow::Result<Rep
         taken_as: if tcp { "tcp" } else { "http" },
     });
     if tcp {
-        judge_tcp(&mut report, &target);
+        streams::judge(&mut report, runtime, &target, question.server_name);
     } else {
         let request = Request {
             method: question.method,
@@ -142,44 +143,6 @@ fn refused(refusal: Refusal, why: Option<String>, snapshot: &Snapshot) -> Refuse
         status: Some(refusal.status().as_u16()),
         reason,
     }
-}
-
-fn judge_tcp(report: &mut Report, target: &Target) {
-    let client = &report.client;
-    let (peer, attested_by) = (Some(&client.identity), Attestation::Certificate);
-    let (chain, ip, to) = (&target.chain, client.ip, target.destination);
-    let facts = tcp_facts(peer, attested_by, ip, to);
-    let verdict = match chain.consult_tcp(peer, attested_by, ip, to) {
-        Err(question) => {
-            report.verdict = Some(chain.policies().explain(&facts));
-            question.denied()
-        }
-        Ok(questions) => {
-            report.asks = questions.iter().map(asked_of).collect();
-            report.verdict = Some(chain.policies().explain_settled(&facts));
-            chain.decide_tcp_settled(peer, attested_by, ip, to)
-        }
-    };
-    // Only a port that declares TCP is known to be TCP when CONNECT is answered.
-    let declared = target.protocol == AppProtocol::Tcp;
-    let refused = |refusal: Refusal, reason: &str| Refused {
-        phase: if declared { "connect" } else { "stream" },
-        status: declared.then(|| refusal.status().as_u16()),
-        reason: reason.to_owned(),
-    };
-    if !verdict.allowed {
-        report.refused = Some(refused(Refusal::PolicyDenied, "policy denies it"));
-        return;
-    }
-    let backend = Backend {
-        endpoints: endpoints(&target.cluster),
-        ..Backend::new(name_of(target), 1, 100.0)
-    };
-    report.passes = !backend.endpoints.is_empty();
-    if !report.passes {
-        report.refused = Some(refused(Refusal::NoEndpoint, "there is no endpoint"));
-    }
-    report.backends.push(backend);
 }
 
 pub(super) fn name_of(target: &Target) -> String {
@@ -271,15 +234,22 @@ impl Request<'_> {
                 .map(|t| t.path_and_query().into_owned()),
         });
         report.route = decision.found.as_ref().map(route);
-        let judged = decision.target.as_ref().zip(decision.verdict.as_ref());
-        report.verdict = judged.map(|(normalised, verdict)| {
-            let found = decision.found.as_ref();
-            target.chain.policies().explain_verdict(
-                verdict,
-                &facts(&view, normalised, found),
-                &trial_facts(&view, normalised, found),
-            )
-        });
+        let explain = |verdict: Option<&Verdict>| {
+            let (normalised, found) = (decision.target.as_ref()?, decision.found.as_ref());
+            let facts = facts(&view, normalised, found);
+            let in_trial = trial_facts(&view, normalised, found);
+            let policies = target.chain.policies();
+            Some(policies.explain_verdict(verdict?, &facts, &in_trial))
+        };
+        let allowed_by: Vec<_> = (consultation.questions.iter())
+            .map(|question| question.provider.clone())
+            .collect();
+        if let Some(question) = target.chain.unasked(&view, &allowed_by) {
+            let verdict = question.denied();
+            report.verdict = explain(Some(&verdict));
+            return too_late(report, &question, &verdict, grpc);
+        }
+        report.verdict = explain(decision.verdict.as_ref());
         report.answer = answer(&decision, grpc);
         if decision.answer == Decided::Forward {
             report.backends = backends(&decision, runtime, target, &self.headers, grpc);
@@ -290,7 +260,20 @@ impl Request<'_> {
     }
 }
 
-fn asked_of(question: &cairn_authz::Question) -> Asked {
+/// What becomes of a request that somebody should have been asked about.
+fn too_late(report: &mut Report, question: &cairn_authz::Question, verdict: &Verdict, grpc: bool) {
+    let reason = question.too_late();
+    if let Some(explanation) = &mut report.verdict {
+        explanation.reason.clone_from(&reason);
+    }
+    report.answer = Some(Answer {
+        details: verdict.response_code_details().unwrap_or_default(),
+        reason: Some(reason),
+        ..Answer::of(Outcome::Denied, grpc)
+    });
+}
+
+pub(super) fn asked_of(question: &cairn_authz::Question) -> Asked {
     let provider = &question.provider;
     Asked {
         provider: provider.name.to_string(),

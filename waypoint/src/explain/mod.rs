@@ -6,6 +6,7 @@ mod chain;
 mod destination;
 mod judge;
 mod report;
+mod streams;
 
 pub use destination::client;
 pub use judge::{Question, judge, judge_on};

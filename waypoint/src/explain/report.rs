@@ -60,7 +60,7 @@ pub struct Asked {
 }
 
 /// Who asks.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Client {
     /// SPIFFE ID.
     pub identity: Identity,

@@ -12,9 +12,9 @@ use tonic::body::Body;
 
 use super::AskError;
 use crate::limits::{
-    EXT_AUTHZ_CHECKS_MAX, EXT_AUTHZ_HEADER_BYTES_MAX, EXT_AUTHZ_IDLE_CONNECTIONS_MAX,
-    PING_INTERVAL, PING_TIMEOUT, REQUEST_HEADERS_MAX, STREAMS_PER_UPSTREAM_TUNNEL_MAX,
-    UPSTREAM_IDLE_STREAM_TIMEOUT,
+    EXT_AUTHZ_BODIES_MAX, EXT_AUTHZ_CHECKS_MAX, EXT_AUTHZ_HEADER_BYTES_MAX,
+    EXT_AUTHZ_IDLE_CONNECTIONS_MAX, PING_INTERVAL, PING_TIMEOUT, REQUEST_HEADERS_MAX,
+    STREAMS_PER_UPSTREAM_TUNNEL_MAX, UPSTREAM_IDLE_STREAM_TIMEOUT,
 };
 use crate::telemetry::counters;
 use crate::telemetry::instruments::Tracked;
@@ -25,6 +25,7 @@ use crate::upstream::{Destination, Dialer};
 pub struct Clients {
     kept: Arc<Kept>,
     waiting: Mutex<HashMap<ClusterKey, Arc<()>>>,
+    bodies: Arc<()>,
 }
 
 type Kept = Mutex<HashMap<(Destination, bool), Vec<Idle>>>;
@@ -69,15 +70,15 @@ impl Lease {
     }
 }
 
-/// A check's place among those that wait for a provider.
-pub(super) struct Slot {
-    _place: Arc<()>,
+/// A place under a limit, until this is dropped.
+pub struct Place {
+    _counted: Arc<()>,
     _tracked: Tracked,
 }
 
 impl Clients {
     /// A place among those that wait for this provider.
-    pub(super) fn slot(&self, provider: &ClusterKey) -> Result<Slot, AskError> {
+    pub(super) fn place(&self, provider: &ClusterKey) -> Result<Place, AskError> {
         let mut waiting = lock(&self.waiting);
         let places = match waiting.get(provider) {
             Some(places) => places,
@@ -86,9 +87,23 @@ impl Clients {
         if Arc::strong_count(places) > EXT_AUTHZ_CHECKS_MAX {
             return Err(AskError::Full(EXT_AUTHZ_CHECKS_MAX));
         }
-        Ok(Slot {
-            _place: places.clone(),
+        Ok(Place {
+            _counted: places.clone(),
             _tracked: counters::EXT_AUTHZ_WAITING.track(),
+        })
+    }
+
+    /// A place for a request's body, to be had before it is read.
+    ///
+    /// # Errors
+    /// [`AskError::FullOfBodies`].
+    pub fn place_for_body(&self) -> Result<Place, AskError> {
+        if Arc::strong_count(&self.bodies) > EXT_AUTHZ_BODIES_MAX {
+            return Err(AskError::FullOfBodies(EXT_AUTHZ_BODIES_MAX));
+        }
+        Ok(Place {
+            _counted: self.bodies.clone(),
+            _tracked: counters::EXT_AUTHZ_BODIES.track(),
         })
     }
 
@@ -196,4 +211,37 @@ fn keep(home: &Kept, key: (Destination, bool), sender: Sender) {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use cairn_config_schema::origin::ObjectKey;
+
+    use super::*;
+
+    #[test]
+    fn places_are_limited_by_provider_and_free_again_when_they_are_left() {
+        let clients = Clients::default();
+        let gate = ClusterKey::new(ObjectKey::new("shop", "gate"), 80);
+        let other = ClusterKey::new(ObjectKey::new("shop", "other"), 80);
+        let mut places: Vec<_> = (0..EXT_AUTHZ_CHECKS_MAX)
+            .map(|_| clients.place(&gate).unwrap())
+            .collect();
+        assert!(matches!(clients.place(&gate), Err(AskError::Full(_))));
+        assert!(clients.place(&other).is_ok());
+        places.pop();
+        assert!(clients.place(&gate).is_ok());
+    }
+
+    #[test]
+    fn places_for_bodies_are_limited_for_all_providers_together() {
+        let clients = Clients::default();
+        let mut places: Vec<_> = (0..EXT_AUTHZ_BODIES_MAX)
+            .map(|_| clients.place_for_body().unwrap())
+            .collect();
+        let full = clients.place_for_body();
+        assert!(matches!(full, Err(AskError::FullOfBodies(_))));
+        places.pop();
+        assert!(clients.place_for_body().is_ok());
+    }
 }

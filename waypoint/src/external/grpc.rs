@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -13,9 +15,11 @@ use cairn_filters::external::{Changes, HeaderMutation, WhenThere, is_of_connecti
 use cairn_filters::hygiene::{X_FORWARDED_PROTO, X_REQUEST_ID};
 use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
-use http::{StatusCode, Uri};
+use http::{HeaderMap, StatusCode, Uri};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
+use tonic::Status;
 use tonic::body::Body;
 use tonic::client::Grpc;
 use tonic::codegen::Service;
@@ -48,35 +52,109 @@ pub(super) async fn ask(
         .authority(format!("{}.{}", key.name, key.namespace))
         .path_and_query("/")
         .build()?;
-    let mut client = Grpc::with_origin(Channel(sender.clone()), origin)
-        .max_decoding_message_size(EXT_AUTHZ_MESSAGE_BYTES_MAX);
+    let heard = Arc::new(Heard::default());
+    let channel = Channel {
+        sender: sender.clone(),
+        heard: heard.clone(),
+    };
+    let mut client =
+        Grpc::with_origin(channel, origin).max_decoding_message_size(EXT_AUTHZ_MESSAGE_BYTES_MAX);
     let mut request = tonic::Request::new(message(provider, settings, check));
     request.set_timeout(Duration::from_millis(provider.timeout_ms));
-    client.ready().await?;
+    let ready = client.ready().await;
+    ready.map_err(|_| heard.error(&Status::unavailable("")))?;
     let codec: ProstCodec<CheckRequest, CheckResponse> = ProstCodec::default();
     let method = PathAndQuery::from_static(METHOD);
     let response = client.unary(request, method, codec).await;
-    let response = response.map_err(|status| {
-        let message: String = status.message().chars().take(200).collect();
-        AskError::Grpc(status.code() as i32, message.escape_debug().to_string())
-    })?;
+    let response = response.map_err(|status| heard.error(&status))?;
     answer(response.into_inner())
 }
 
+/// What came over the wire, beside what tonic makes of it: its statuses do not tell an error that the
+/// service reports from an answer that tonic could not read.
+#[derive(Default)]
+struct Heard {
+    /// A status that is an error: of gRPC, or HTTP 5xx.
+    failure: AtomicBool,
+    /// What ended the connection.
+    broken: Mutex<Option<AskError>>,
+}
+
+impl Heard {
+    fn head<B>(&self, response: &http::Response<B>) {
+        if response.status().is_server_error() {
+            self.failure.store(true, Ordering::Relaxed);
+        }
+        self.status(response.headers());
+    }
+
+    fn status(&self, headers: &HeaderMap) {
+        let status = headers.get(Status::GRPC_STATUS).map(HeaderValue::to_str);
+        let code = status.and_then(|status| status.ok()?.parse::<u8>().ok());
+        if code.is_some_and(|code| (1..=16).contains(&code)) {
+            self.failure.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn broke(&self, error: hyper::Error) -> AnswerBroke {
+        let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+        *broken = Some(error.into());
+        AnswerBroke
+    }
+
+    /// Why there is no answer.
+    fn error(&self, status: &Status) -> AskError {
+        let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(error) = broken.take() {
+            return error;
+        }
+        let message: String = status.message().chars().take(200).collect();
+        let message = message.escape_debug().to_string();
+        match self.failure.load(Ordering::Relaxed) {
+            true => AskError::Grpc(status.code() as i32, message),
+            false => AskError::Unreadable(message),
+        }
+    }
+}
+
+/// In place of the error of the connection, which is kept elsewhere.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection broke")]
+struct AnswerBroke;
+
 /// One HTTP/2 connection as tonic wants it.
-struct Channel(http2::SendRequest<Body>);
+struct Channel {
+    sender: http2::SendRequest<Body>,
+    heard: Arc<Heard>,
+}
 
 impl Service<http::Request<Body>> for Channel {
-    type Response = http::Response<Incoming>;
-    type Error = hyper::Error;
+    type Response = http::Response<Body>;
+    type Error = AnswerBroke;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
-        self.0.poll_ready(cx)
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), AnswerBroke>> {
+        let ready = self.sender.poll_ready(cx);
+        ready.map_err(|error| self.heard.broke(error))
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        Box::pin(self.0.send_request(request))
+        let (answer, heard) = (self.sender.send_request(request), self.heard.clone());
+        Box::pin(async move {
+            let answer = answer.await.map_err(|error| heard.broke(error))?;
+            heard.head(&answer);
+            let of_body = heard.clone();
+            let body = move |body: Incoming| {
+                body.map_frame(move |frame| {
+                    if let Some(trailers) = frame.trailers_ref() {
+                        heard.status(trailers);
+                    }
+                    frame
+                })
+                .map_err(move |error| of_body.broke(error))
+            };
+            Ok(answer.map(|whole| Body::new(body(whole))))
+        })
     }
 }
 

@@ -69,8 +69,11 @@ pub(super) async fn ask(
         }
     };
     let (head, body) = response.into_parts();
-    if head.status.is_server_error() || head.status.is_informational() {
+    if head.status.is_server_error() {
         return Err(AskError::Status(head.status));
+    }
+    if head.status.is_informational() {
+        return Err(AskError::Unreadable(head.status.to_string()));
     }
     if head.status != StatusCode::OK {
         let listed = |name: &HeaderName| match &settings.to_client_on_deny {

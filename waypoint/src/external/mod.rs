@@ -19,7 +19,7 @@ use cairn_filters::external::{Changes, HeaderMutation};
 use cairn_routing::Choice;
 
 pub use self::check::{Check, CheckedBody, RequestInCheck};
-pub use self::connection::Clients;
+pub use self::connection::{Clients, Place};
 use crate::clock::now_ms;
 use crate::limits::CONNECT_ATTEMPTS_MAX;
 use crate::runtime::Runtime;
@@ -71,13 +71,19 @@ pub enum AskError {
     /// Too many are waiting for it.
     #[error("{0} checks are waiting for it already")]
     Full(usize),
+    /// Too many bodies are held.
+    #[error("{0} bodies are held for checks already")]
+    FullOfBodies(usize),
     /// It took too long.
     #[error("it did not answer within {} ms", .0.as_millis())]
     Timeout(Duration),
-    /// Not HTTP, or cut off.
-    #[error("it did not answer in HTTP: {0}")]
-    Http(#[from] hyper::Error),
-    /// A status that is an error and no decision.
+    /// The connection ended before the answer did.
+    #[error("its answer broke off: {0}")]
+    Broken(hyper::Error),
+    /// It did answer, and that is not HTTP, not gRPC, or longer than an answer may be.
+    #[error("its answer can not be read: {0}")]
+    Unreadable(String),
+    /// A status that is an error and no decision, 5xx.
     #[error("it answered {0}")]
     Status(StatusCode),
     /// A gRPC error.
@@ -101,17 +107,35 @@ pub enum AskError {
 }
 
 impl AskError {
-    /// Whether nothing was said at all. Only then may a request pass because its provider fails open: a
-    /// service that did answer has not allowed what would be sent.
-    pub fn is_silence(&self) -> bool {
-        !matches!(
-            self,
-            Self::Contradiction
-                | Self::Header(_)
-                | Self::Forbidden(_)
-                | Self::Request(_)
-                | Self::Refused(_)
-        )
+    /// Whether a request may pass for it whose provider fails open. As Envoy's `failure_mode_allow`:
+    /// when the service can not be reached, does not answer, or says that it failed (5xx, a gRPC error).
+    ///
+    /// Unlike Envoy not when it did answer and that can not be read or used: it has not allowed what
+    /// would be sent, and a client may have chosen what it answers to. Nor when too many are waiting
+    /// here: clients bring that about when they like.
+    pub fn fails_open(&self) -> bool {
+        match self {
+            Self::NoEndpoint
+            | Self::Connect(_)
+            | Self::Timeout(_)
+            | Self::Broken(_)
+            | Self::Status(_)
+            | Self::Grpc(..)
+            | Self::Undecided(_) => true,
+            Self::Full(_)
+            | Self::FullOfBodies(_)
+            | Self::Unreadable(_)
+            | Self::Refused(_)
+            | Self::Request(_)
+            | Self::Contradiction
+            | Self::Header(_)
+            | Self::Forbidden(_) => false,
+        }
+    }
+
+    /// Whether it may be the fault of a connection that was kept too long.
+    fn of_connection(&self) -> bool {
+        matches!(self, Self::Broken(_))
     }
 
     /// For metrics.
@@ -119,12 +143,25 @@ impl AskError {
         match self {
             Self::NoEndpoint => "no_endpoint",
             Self::Connect(_) | Self::Refused(_) => "connect",
-            Self::Full(_) => "limit",
+            Self::Full(_) | Self::FullOfBodies(_) => "limit",
             Self::Timeout(_) => "timeout",
-            Self::Http(_) => "protocol",
+            Self::Broken(_) => "protocol",
             Self::Status(_) | Self::Grpc(..) | Self::Undecided(_) => "status",
             Self::Request(_) => "request",
-            Self::Contradiction | Self::Header(_) | Self::Forbidden(_) => "unusable",
+            Self::Unreadable(_) | Self::Contradiction | Self::Header(_) | Self::Forbidden(_) => {
+                "unusable"
+            }
+        }
+    }
+}
+
+impl From<hyper::Error> for AskError {
+    fn from(error: hyper::Error) -> Self {
+        let h2 = std::error::Error::source(&error).and_then(|e| e.downcast_ref::<h2::Error>());
+        // Found by this end, in what the other one sent.
+        match error.is_parse() || h2.is_some_and(h2::Error::is_library) {
+            true => Self::Unreadable(error.to_string()),
+            false => Self::Broken(error),
         }
     }
 }
@@ -153,7 +190,7 @@ impl Clients {
         provider: &ExternalProvider,
         check: &Check<'_>,
     ) -> Result<Answer, AskError> {
-        let _slot = self.slot(&provider.cluster)?;
+        let _place = self.place(&provider.cluster)?;
         let limit = Duration::from_millis(provider.timeout_ms);
         let said = tokio::time::timeout(limit, self.said(dialer, runtime, provider, check));
         let answer = match said.await.map_err(|_| AskError::Timeout(limit))?? {
@@ -198,12 +235,13 @@ impl Clients {
             let _busy = live.begin();
             // The provider is asked for the waypoint, not for a pod of this node.
             let destination = dialer.destination(&live.endpoint, None);
-            if let Some(kept) = self.kept(&destination, http2)
-                && let Ok(said) = self.speak(kept, provider, check).await
-            {
-                return Ok(said);
+            if let Some(kept) = self.kept(&destination, http2) {
+                let said = self.speak(kept, provider, check).await;
+                // It may have been closed under our hands: a new one says what is true.
+                if !matches!(&said, Err(error) if error.of_connection()) {
+                    return said;
+                }
             }
-            // A kept connection may have been closed under our hands: a new one says what is true.
             match self.connect(dialer, destination, http2, limit).await {
                 Ok(lease) => return self.speak(lease, provider, check).await,
                 Err(error) => failure = error,

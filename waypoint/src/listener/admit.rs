@@ -23,6 +23,8 @@ pub enum Refusal {
     PolicyDenied,
     /// A TCP service has no endpoint that can be reached.
     NoEndpoint,
+    /// A TCP stream that no route takes, or whose route leads nowhere.
+    NoRoute,
     /// A steered connection that stands for no service port.
     NoSlot,
     /// Too many steered connections of one pod.
@@ -31,7 +33,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every reason, for registering counters.
-    pub const ALL: [Refusal; 9] = [
+    pub const ALL: [Refusal; 10] = [
         Self::NotConnect,
         Self::BadAuthority,
         Self::NoGateway,
@@ -39,6 +41,7 @@ impl Refusal {
         Self::UndeclaredPort,
         Self::PolicyDenied,
         Self::NoEndpoint,
+        Self::NoRoute,
         Self::NoSlot,
         Self::ConnectionLimit,
     ];
@@ -53,6 +56,7 @@ impl Refusal {
             Self::UndeclaredPort => "undeclared_port",
             Self::PolicyDenied => "policy_denied",
             Self::NoEndpoint => "no_endpoint",
+            Self::NoRoute => "no_route",
             Self::NoSlot => "no_slot",
             Self::ConnectionLimit => "connection_limit",
         }
@@ -75,7 +79,7 @@ impl Refusal {
             | Self::UndeclaredPort
             | Self::NoSlot => StatusCode::BAD_REQUEST,
             Self::PolicyDenied => StatusCode::UNAUTHORIZED,
-            Self::NoGateway | Self::NoEndpoint | Self::ConnectionLimit => {
+            Self::NoGateway | Self::NoEndpoint | Self::NoRoute | Self::ConnectionLimit => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
         }

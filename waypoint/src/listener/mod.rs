@@ -5,5 +5,6 @@ pub mod accept;
 pub mod admit;
 pub mod admitted;
 pub mod protocol;
+pub mod server_name;
 pub mod steered;
 pub mod tunnel;

@@ -21,7 +21,7 @@ use crate::limits::{
     TUNNEL_CONNECTION_WINDOW_BYTES, TUNNEL_FRAME_BYTES_MAX, TUNNEL_IDLE_TIMEOUT,
     TUNNEL_STREAM_WINDOW_BYTES,
 };
-use crate::proxy::tcp;
+use crate::proxy::{tcp, tcp_open};
 use crate::recheck::Kept;
 use crate::telemetry::counters;
 use crate::telemetry::exchange::{Peer, StreamOrigin};
@@ -29,6 +29,7 @@ use crate::tunnel_stream::TunnelStream;
 use crate::worker::Worker;
 
 use cairn_config_schema::snapshot::AppProtocol;
+use cairn_routing::ServerName;
 
 /// A client that connects while we drain gets this long before GOAWAY: it may carry the request
 /// for which it came.
@@ -216,7 +217,11 @@ struct Stream {
 impl Stream {
     async fn serve(self, worker: Arc<Worker>) {
         if self.admitted.target.protocol == AppProtocol::Tcp {
-            return self.serve_declared_tcp(worker).await;
+            let (origin, target) = (&self.admitted.origin, &self.admitted.target);
+            return match tcp_open::asks_for_server_name(origin, target) {
+                false => self.serve_declared_tcp(worker).await,
+                true => self.serve_by_server_name(worker).await,
+            };
         }
         if let Some((stream, admitted)) = self.accept() {
             admitted.serve(stream, worker).await;
@@ -225,20 +230,35 @@ impl Stream {
 
     /// Policy and the connection upstream come before the 200, so that a denial and a dead
     /// endpoint are refusals of the CONNECT (specs/istio-waypoint.md 2.4).
-    async fn serve_declared_tcp(mut self, worker: Arc<Worker>) {
-        match tcp::open(&self.admitted.origin, &self.admitted.asked, &worker).await {
+    async fn serve_declared_tcp(self, worker: Arc<Worker>) {
+        let (origin, asked) = (&self.admitted.origin, &self.admitted.asked);
+        match tcp::open(origin, asked, ServerName::Unread, &worker).await {
             Ok(opened) => {
                 if let Some((stream, _)) = self.accept() {
                     opened.splice(stream).await;
                 }
             }
-            Err(refusal) => {
-                worker.refused(refusal);
-                let mut response = Response::new(());
-                *response.status_mut() = refusal.status();
-                let _ = self.respond.send_response(response, true);
-            }
+            Err(refusal) => self.refuse(refusal, &worker),
         }
+    }
+
+    /// The server name comes after the 200, and with it the route and the connection upstream.
+    async fn serve_by_server_name(self, worker: Arc<Worker>) {
+        let (origin, target) = (&self.admitted.origin, &self.admitted.target);
+        if let Err(refusal) = tcp_open::refuse_early(origin, target, &worker) {
+            return self.refuse(refusal, &worker);
+        }
+        if let Some((stream, admitted)) = self.accept() {
+            tcp::serve_accepted(stream, &admitted.origin, &admitted.asked, &worker).await;
+        }
+    }
+
+    fn refuse(mut self, refusal: Refusal, worker: &Worker) {
+        worker.refused(refusal);
+        let mut response = Response::new(());
+        *response.status_mut() = refusal.status();
+        // The peer may be gone; then nobody needs the answer.
+        let _ = self.respond.send_response(response, true);
     }
 
     fn accept(mut self) -> Option<(ClientStream, Admitted)> {

@@ -3,9 +3,11 @@
 //! serving the workers'.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -283,8 +285,37 @@ impl<S: Steering> Agent<S> {
         }
     }
 
+    /// Asks the kernel on a thread of its own for what it may take its time with, and looks after the
+    /// workers meanwhile: while many links come and go an answer about one can take seconds, and the
+    /// guard would take all listeners away for it.
+    ///
+    /// # Errors
+    /// If there can be no such thread.
+    pub(super) fn beside<T: Send>(&mut self, ask: impl FnOnce() -> T + Send) -> io::Result<T> {
+        std::thread::scope(|scope| {
+            let (sender, answer) = std::sync::mpsc::sync_channel(1);
+            let thread = std::thread::Builder::new().name("node-asks".to_owned());
+            thread.spawn_scoped(scope, move || {
+                // Who waits for it waits below.
+                let _ = sender.send(ask());
+            })?;
+            loop {
+                if self.watchdog.is_due(Instant::now()) {
+                    self.look();
+                }
+                match answer.recv_timeout(LOOK_INTERVAL) {
+                    Ok(answer) => return Ok(answer),
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => {
+                        return Err(io::ErrorKind::BrokenPipe.into());
+                    }
+                }
+            }
+        })
+    }
+
     /// Tells the guard that the agent is alive.
-    pub(super) fn beat(&mut self) {
+    fn beat(&mut self) {
         if self.guard.as_mut().is_some_and(|guard| !guard.beat()) {
             telemetry::event(NodeEvent::GuardEnded);
             tracing::error!("the guard has ended, another one is started");

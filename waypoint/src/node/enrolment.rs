@@ -60,6 +60,9 @@ pub enum EnrolError {
         "its cgroup {0} is that of all pods, to which the redirect is attached, so that connections of every pod would be taken for its own; give its own, below that"
     )]
     CgroupOfAll(PathBuf),
+    /// No thread to look at it with.
+    #[error("no thread to look at its network namespace with: {0}")]
+    NoThread(io::Error),
     /// The kernel's map is full.
     #[error(
         "{0} pods are enrolled, which is all there is room for; start the agent with a larger --pods-max"
@@ -97,9 +100,8 @@ pub(super) struct Enrolled {
 impl Enrolled {
     /// Whether the pod's path leads to another namespace now. One that leads nowhere says nothing
     /// about the pod: it stays enrolled, for its processes may live on.
-    fn is_elsewhere(&mut self) -> bool {
-        let leads = self.site.seen_from(&self.as_listed);
-        if let Leads::Unknown(error) = &leads
+    fn is_elsewhere(&mut self, leads: &Leads) -> bool {
+        if let Leads::Unknown(error) = leads
             && !self.lost
         {
             tracing::warn!(pod = %self.pod.key, netns = %self.as_listed.netns.display(), %error,
@@ -120,7 +122,6 @@ impl<S: Steering> Agent<S> {
         }
         self.failing.retain(|key, _| wanted.contains_key(key));
         for (key, pod) in &wanted {
-            self.beat();
             if self.enrolled.contains_key(key) {
                 continue;
             }
@@ -140,12 +141,26 @@ impl<S: Steering> Agent<S> {
 
     /// Pods that left, are listed otherwise, or have another namespace than they had.
     fn outdated(&mut self, wanted: &BTreeMap<ObjectKey, NodePod>) -> Vec<ObjectKey> {
-        let is_outdated = |key: &ObjectKey, enrolled: &mut Enrolled| {
-            wanted.get(key) != Some(&enrolled.as_listed) || enrolled.is_elsewhere()
-        };
-        let all = self.enrolled.iter_mut();
-        all.filter_map(|(key, enrolled)| is_outdated(key, enrolled).then(|| key.clone()))
-            .collect()
+        let same =
+            |key: &ObjectKey, enrolled: &Enrolled| wanted.get(key) == Some(&enrolled.as_listed);
+        let all = self.enrolled.iter();
+        let (stay, mut outdated): (Vec<_>, Vec<_>) = all.partition(|(key, e)| same(key, e));
+        let mut outdated: Vec<ObjectKey> = outdated.drain(..).map(|(key, _)| key.clone()).collect();
+        let stay = stay.into_iter();
+        let asked: Vec<_> = stay
+            .map(|(key, e)| (key.clone(), e.site.clone(), e.as_listed.clone()))
+            .collect();
+        let seen = self.beside(move || {
+            let each = |(key, site, listed): (_, Arc<Site>, _)| (key, site.seen_from(&listed));
+            asked.into_iter().map(each).collect::<Vec<_>>()
+        });
+        for (key, leads) in seen.unwrap_or_default() {
+            let enrolled = self.enrolled.get_mut(&key);
+            if enrolled.is_some_and(|enrolled| enrolled.is_elsewhere(&leads)) {
+                outdated.push(key);
+            }
+        }
+        outdated
     }
 
     fn fails(&mut self, key: &ObjectKey, cookie: Option<u64>, error: &EnrolError) {
@@ -184,17 +199,23 @@ impl<S: Steering> Agent<S> {
 
     /// The error comes with the cookie of the pod's namespace, if that could be found.
     fn enrol(&mut self, listed: &NodePod) -> Result<Enrolled, (Option<u64>, EnrolError)> {
-        let site = match Site::of(listed, self.in_host) {
-            Ok(site) => site,
-            Err(error) => {
+        let in_host = self.in_host;
+        let found = self.beside(|| {
+            let site = Site::of(listed, in_host)?;
+            let key = site.key();
+            Ok((site, key))
+        });
+        let (site, cookie) = match found.map_err(EnrolError::NoThread) {
+            Ok(Ok(found)) => found,
+            Ok(Err(error)) => {
                 // Of a pod in the wrong place its namespace may be no matter, unless it is not there.
                 if !matches!(error, NamespaceError::Open(..)) {
                     self.check_cgroup(listed).map_err(|e| (None, e))?;
                 }
                 return Err((None, error.into()));
             }
+            Err(error) => return Err((None, error)),
         };
-        let cookie = site.key();
         let known = cookie.as_ref().ok().copied();
         self.enrol_in(listed, site, cookie).map_err(|e| (known, e))
     }
@@ -245,8 +266,12 @@ impl<S: Steering> Agent<S> {
         if taken >= room as usize && !self.strangers.contains_key(&cookie) {
             return Err(EnrolError::Full(room));
         }
-        let inside = site.visit()?;
-        let egress = site.egress().map_err(EnrolError::Egress)?;
+        let visited = self.beside(|| {
+            let inside = site.visit()?;
+            let egress = site.egress().map_err(EnrolError::Egress)?;
+            Ok::<_, EnrolError>((inside, egress))
+        });
+        let (inside, egress) = visited.map_err(EnrolError::NoThread)??;
         self.take_in(listed, site, inside, egress)
     }
 
@@ -282,6 +307,7 @@ impl<S: Steering> Agent<S> {
         let in_kernel = EnrolledPod {
             netns_cookie: inside.cookie,
             listener_port: address.port(),
+            ipv6_slots: inside.ipv6_slots,
         };
         self.steering
             .enrol(&in_kernel, inside.listener.as_fd())
@@ -392,12 +418,20 @@ impl<S: Steering> Agent<S> {
     /// which gets its new listener at once: not for a moment may it pass policy by. So does one whose
     /// new path can not be followed: it is refused until it can.
     fn let_go(&mut self, key: &ObjectKey, listed: Option<&NodePod>) {
+        let site = self.enrolled.get(key).map(|enrolled| enrolled.site.clone());
+        let (Some(site), listed) = (site, listed.cloned()) else {
+            return;
+        };
+        // If nobody can look, it may be there still.
+        let stays = listed.is_some_and(|pod| {
+            let seen = self.beside(|| site.seen_from(&pod));
+            !matches!(seen, Ok(Leads::Elsewhere))
+        });
         let Some(enrolled) = self.enrolled.remove(key) else {
             return;
         };
-        let is_elsewhere = |pod: &NodePod| matches!(enrolled.site.seen_from(pod), Leads::Elsewhere);
         let cookie = enrolled.in_kernel.netns_cookie;
-        if listed.is_some_and(|pod| !is_elsewhere(pod)) {
+        if stays {
             tracing::info!(pod = %key, "pod is listed otherwise");
             self.strangers.insert(cookie, Some(key.clone()));
             return;

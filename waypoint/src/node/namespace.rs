@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::process::{Process, led_by_a_process};
 use super::site::HostSideError;
+use cairn_kernel_redirect::{RedirectError, route_ipv6_slots};
 use nix::sched::{CloneFlags, setns};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -50,6 +51,9 @@ pub enum NamespaceError {
     /// Neither its own, nor from the host's side.
     #[error("{0}. From the host's side: {1}")]
     NorFromHost(Box<Self>, HostSideError),
+    /// From the host's side, without a way from the pod to the listener.
+    #[error(transparent)]
+    HostRoute(RedirectError),
     /// No listener.
     #[error("no listener in network namespace {0}: {1}")]
     Listen(String, #[source] io::Error),
@@ -83,6 +87,8 @@ pub struct Inside {
     pub listener: TcpListener,
     /// What the kernel knows the pod by.
     pub cookie: u64,
+    /// Whether the listener is reached at slots of IPv6 too.
+    pub ipv6_slots: bool,
     /// Addresses of its interfaces other than loopback's and link-local ones.
     pub addresses: Vec<IpAddr>,
 }
@@ -147,9 +153,11 @@ impl Namespace {
         let listener = listener.map_err(listen)?;
         let cookie = cairn_kernel_redirect::netns_cookie(listener.as_fd()).map_err(listen)?;
         let addresses = addresses.map_err(listen)?;
+        let ipv6_slots = route_ipv6_slots(listener.as_fd()).is_ok();
         Ok(Inside {
             listener,
             cookie,
+            ipv6_slots,
             addresses,
         })
     }
@@ -190,7 +198,8 @@ fn identity(found: &std::fs::Metadata) -> (u64, u64) {
 }
 
 /// On every address, reached through one device only. In a pod that is `lo`, so that nobody reaches it
-/// from outside (specs/kernel-redirect.md 1, pitfall 14).
+/// from outside (specs/kernel-redirect.md 1, pitfall 14). At another one, the host's, it is transparent:
+/// the slots are no addresses of the host, and it answers from them all the same.
 pub(super) fn listen_on(device: &[u8]) -> io::Result<TcpListener> {
     let anywhere = |port| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
     let only_v4 = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
@@ -210,6 +219,9 @@ fn listen(device: &[u8], address: SocketAddr) -> io::Result<TcpListener> {
         socket.set_only_v6(false)?;
     }
     socket.bind_device(Some(device))?;
+    if device != b"lo" {
+        socket.set_ip_transparent_v4(true)?;
+    }
     // A process before us may have left connections in TIME_WAIT.
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;

@@ -5,7 +5,7 @@
 use std::io;
 
 use cairn_config_schema::parse::NodePod;
-use cairn_kernel_redirect::{CGROUP_DEPTH_MAX, LinkError, host_key, pod_link};
+use cairn_kernel_redirect::{CGROUP_DEPTH_MAX, LinkError, host_key, pod_link, route_host_slots};
 
 use super::cgroup;
 use super::namespace::{Inside, Leads, Namespace, NamespaceError, listen_on};
@@ -180,7 +180,10 @@ impl HostSide {
         if pod_link(&self.interface).ok() != Some(self.index) {
             return Err(listen(io::Error::other("the interface has changed")));
         }
+        let address = listener.local_addr().map_err(listen)?;
+        let ipv6_too = route_host_slots(address.port()).map_err(NamespaceError::HostRoute)?;
         Ok(Inside {
+            ipv6_slots: ipv6_too && address.is_ipv6(),
             listener,
             cookie: host_key(self.cgroup_id()),
             addresses: Vec::new(),

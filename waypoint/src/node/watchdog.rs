@@ -96,6 +96,11 @@ impl Watchdog {
         changes
     }
 
+    /// Whether it is time to look.
+    pub fn is_due(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.looked) >= LOOK_INTERVAL
+    }
+
     /// Whether nobody looked for so long that the process itself must have stood still: another
     /// process may have taken its listeners away.
     pub fn overslept(&self, now: Instant) -> bool {

@@ -8,7 +8,7 @@ use http::header::{CONTENT_LENGTH, EXPECT};
 use pingora_proxy::Session;
 
 use super::context::RequestContext;
-use crate::external::CheckedBody;
+use crate::external::{CheckedBody, Place};
 use crate::limits::EXT_AUTHZ_BODY_TIMEOUT;
 
 /// What the engine keeps of a body to be sent again, and the most that it reads at once of HTTP/1.1.
@@ -74,15 +74,32 @@ fn ends_beyond_buffer(session: &Session, read: usize) -> bool {
     length.is_some_and(|length| length > ENGINE_BUFFER_BYTES && is_near(length))
 }
 
+/// What was read, until it is sent on.
+pub struct KeptBody {
+    bytes: Bytes,
+    _place: Option<Place>,
+}
+
 /// What was read, if the engine's buffer could not hold it.
-pub(super) fn kept(session: &Session, read: Option<CheckedBody>) -> Option<Bytes> {
+pub(super) fn kept(
+    session: &Session,
+    read: Option<CheckedBody>,
+    place: Option<Place>,
+) -> Option<KeptBody> {
     let read = read.filter(|_| session.retry_buffer_truncated());
-    read.map(|read| read.bytes)
+    read.map(|read| KeptBody {
+        bytes: read.bytes,
+        _place: place,
+    })
 }
 
 /// Puts what was read in front of what comes now.
 pub(super) fn replay(body: &mut Option<Bytes>, ctx: &mut RequestContext) {
-    let Some(read) = ctx.body_read.take() else {
+    let Some(KeptBody {
+        bytes: read,
+        _place,
+    }) = ctx.body_read.take()
+    else {
         return;
     };
     let now = body.take().unwrap_or_default();

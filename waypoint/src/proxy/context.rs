@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use cairn_config_schema::snapshot::{RetryPolicy, RuleTraffic};
 use cairn_filters::chain::ResponseChanges;
 use cairn_filters::external::HeaderMutation;
@@ -13,6 +12,7 @@ use cairn_filters::outcome::Outcome;
 use cairn_routing::{ActiveRequest, Cluster, InFlight, Permit, RuleRef};
 
 use super::balance::HashKey;
+use super::body::KeptBody;
 use super::connector::HttpVersion;
 use super::deadline::{Armed, RequestTime};
 use super::mirror::Mirroring;
@@ -61,7 +61,7 @@ pub struct RequestContext {
     /// The endpoint's response has been passed on to its end.
     pub response_ended: bool,
     /// What was read of the body before the request was decided and is in no buffer of the engine.
-    pub body_read: Option<Bytes>,
+    pub body_read: Option<KeptBody>,
     /// Keeps a drain waiting.
     pub held: Option<Held>,
     /// Of an upgraded connection: its place among what policy may close.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cairn_authz::{Question, Verdict};
 use cairn_config_schema::snapshot::ExternalProvider;
-use cairn_filters::chain::{External, PortChain, RequestView};
+use cairn_filters::chain::External;
 use cairn_filters::external::{Changes, HeaderMutation};
 use cairn_filters::outcome::Outcome;
 use cairn_routing::Found;
@@ -16,7 +16,9 @@ use super::headers::RequestHeaders;
 use super::http::Gate;
 use super::judge::{Judged, request_view};
 use super::{body, login};
-use crate::external::{Answer, AskError, Check, CheckedBody, Denial, REASONS, RequestInCheck};
+use crate::external::{
+    Answer, AskError, Check, CheckedBody, Denial, Place, REASONS, RequestInCheck,
+};
 use crate::runtime::{Runtime, Target};
 use crate::telemetry::counters::{EXT_AUTHZ_CHECKS, EXT_AUTHZ_ERRORS};
 use crate::telemetry::exchange::{Exchange, HttpExchange};
@@ -35,29 +37,14 @@ pub(super) struct Asked {
     pub allowed_by: Vec<Arc<ExternalProvider>>,
     /// What was read of the body.
     pub body: Option<CheckedBody>,
+    /// Its place among those that are held.
+    pub body_place: Option<Place>,
 }
 
 impl Asked {
     /// For the chain.
     pub fn external(&self) -> External<'_> {
         External::Settled(self.route.as_ref())
-    }
-
-    /// Who would have to be asked about the request as it is now, and was not: taking the token out, or
-    /// what a provider changed, may have led it to another route or under another CUSTOM policy.
-    pub fn lacks(&self, chain: &PortChain, view: &RequestView<'_, '_>) -> Option<String> {
-        if !chain.asks() {
-            return None;
-        }
-        let questions = chain.consult(view).questions;
-        let unasked = questions
-            .iter()
-            .find(|question| !self.allowed_by.contains(&question.provider))?;
-        let (policy, provider) = (&unasked.policy.origin, &unasked.provider.name);
-        Some(format!(
-            "{policy} rule {} matches since the request was changed, and provider {provider} was not asked",
-            unasked.rule
-        ))
     }
 }
 
@@ -107,15 +94,22 @@ impl Gate {
             subject.target.chain.consult(&view)
         };
         asked.target = consultation.target;
-        let providers = consultation.questions.iter().map(|q| &q.provider);
-        let wanted = providers.filter_map(|p| p.body).map(|b| b.max_bytes).max();
-        if let Some(max_bytes) = wanted {
-            match body::read(session, max_bytes).await {
-                Ok(read) => asked.body = Some(read),
-                Err((outcome, reason)) => {
-                    exchange.reason = Some(reason.to_owned());
-                    return Err(Judged::Answer(outcome));
+        let wants_body = |question: &&Question| question.provider.body.is_some();
+        if let Some(first) = consultation.questions.iter().find(wants_body) {
+            let providers = consultation.questions.iter().map(|q| &q.provider);
+            let wanted = providers.filter_map(|p| p.body).map(|b| b.max_bytes).max();
+            let read = self.read_body(
+                session,
+                &first.provider,
+                wanted.unwrap_or_default(),
+                &mut asked,
+            );
+            if let Err((judged, reason)) = read.await {
+                if matches!(judged, Judged::External(..)) {
+                    exchange.verdict = Some(first.denied());
                 }
+                exchange.reason = Some(reason);
+                return Err(judged);
             }
         }
         for question in &consultation.questions {
@@ -141,6 +135,25 @@ impl Gate {
         let mut http = subject.http.clone();
         http.path = login::shown_path(&subject.target.chain, http.path);
         exchange.http = Some(http);
+    }
+
+    /// Reads as much of the body as is wanted, if there is a place for it.
+    async fn read_body(
+        &self,
+        session: &mut Session,
+        provider: &ExternalProvider,
+        max_bytes: usize,
+        asked: &mut Asked,
+    ) -> Result<(), Ended> {
+        match self.worker.external.place_for_body() {
+            Ok(place) => asked.body_place = Some(place),
+            Err(error) => return settled(settle(Err(error), provider)).map(drop),
+        }
+        let read = body::read(session, max_bytes).await;
+        let read =
+            read.map_err(|(outcome, reason)| (Judged::Answer(outcome), reason.to_owned()))?;
+        asked.body = Some(read);
+        Ok(())
     }
 
     async fn ask(
@@ -187,19 +200,21 @@ impl Gate {
             .external
             .ask(dialer, runtime, provider, &check)
             .await;
-        let reply = |outcome, denial| Judged::External(outcome, denial);
-        match settle(answer, provider) {
-            Settled::Passes(changes, note) => {
-                exchange.reason = note.or(exchange.reason.take());
-                Ok(changes)
-            }
-            Settled::Denied(denial, reason) => {
-                Err((reply(Outcome::ExternalDenied, denial), reason))
-            }
-            Settled::Failed(status, reason) => {
-                let denial = Denial::bare(status);
-                Err((reply(Outcome::ExternalError, denial), reason))
-            }
+        let (changes, note) = settled(settle(answer, provider))?;
+        exchange.reason = note.or(exchange.reason.take());
+        Ok(changes)
+    }
+}
+
+/// What a settled answer means for a request.
+fn settled(settled: Settled) -> Result<(Changes, Option<String>), Ended> {
+    let reply = |outcome, denial| Judged::External(outcome, denial);
+    match settled {
+        Settled::Passes(changes, note) => Ok((changes, note)),
+        Settled::Denied(denial, reason) => Err((reply(Outcome::ExternalDenied, denial), reason)),
+        Settled::Failed(status, reason) => {
+            let denial = Denial::bare(status);
+            Err((reply(Outcome::ExternalError, denial), reason))
         }
     }
 }
@@ -302,7 +317,7 @@ pub(super) fn settle(answer: Result<Answer, AskError>, provider: &ExternalProvid
         Err(error) => error,
     };
     EXT_AUTHZ_ERRORS.inc(error.reason());
-    if provider.fail_open && error.is_silence() {
+    if provider.fail_open && error.fails_open() {
         EXT_AUTHZ_CHECKS.inc("failed_open");
         let note = format!("provider {name} fails open: {error}");
         return Settled::Passes(Changes::default(), Some(note));
@@ -310,6 +325,8 @@ pub(super) fn settle(answer: Result<Answer, AskError>, provider: &ExternalProvid
     EXT_AUTHZ_CHECKS.inc("error");
     let status = match &error {
         AskError::Undecided(Some(status)) => *status,
+        // The limit is Cairn's own, and later is another matter.
+        AskError::Full(_) | AskError::FullOfBodies(_) => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::from_u16(provider.status_on_error).unwrap_or(StatusCode::FORBIDDEN),
     };
     Settled::Failed(
@@ -317,3 +334,6 @@ pub(super) fn settle(answer: Result<Answer, AskError>, provider: &ExternalProvid
         format!("provider {name} gave no usable answer: {error}"),
     )
 }
+
+#[cfg(test)]
+mod tests;

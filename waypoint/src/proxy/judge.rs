@@ -12,8 +12,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use cairn_authz::Verdict;
 use cairn_authz::jwt::Failure;
+use cairn_authz::{Question, Verdict};
 use cairn_config_schema::snapshot::{ClusterKey, DirectResponse};
 use cairn_filters::chain::{Answer, Authenticated, Decision, Destination, External, RequestView};
 use cairn_filters::login::challenge;
@@ -104,7 +104,7 @@ impl Gate {
                 if let Some(plan) = &mut ctx.plan {
                     plan.external_headers = asked.response;
                 }
-                ctx.body_read = body::kept(session, asked.body);
+                ctx.body_read = body::kept(session, asked.body, asked.body_place);
                 judged
             }
         };
@@ -175,8 +175,8 @@ impl Gate {
                 login.as_ref(),
             )
         };
-        if let Some(reason) = asked.lacks(&target.chain, &view) {
-            return denied(exchange, reason);
+        if let Some(question) = target.chain.unasked(&view, &asked.allowed_by) {
+            return unasked(exchange, &question);
         }
         let decision = target.chain.decide(&view);
         if decision.answer.is_denial() {
@@ -267,9 +267,14 @@ fn unauthenticated(
     Judged::Unauthenticated(outcome, failure.status.message(), challenge)
 }
 
-/// The answer for a request that policy stops for this reason.
-fn denied(exchange: &mut Exchange, reason: String) -> Judged {
-    exchange.reason = Some(reason);
+/// The answer for a request about which somebody should have been asked.
+fn unasked(exchange: &mut Exchange, question: &Question) -> Judged {
+    let verdict = question.denied();
+    if let Some(details) = verdict.response_code_details() {
+        exchange.details = details.into();
+    }
+    exchange.verdict = Some(verdict);
+    exchange.reason = Some(question.too_late());
     Judged::Answer(Outcome::Denied)
 }
 

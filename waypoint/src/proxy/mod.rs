@@ -26,4 +26,5 @@ pub mod session;
 pub mod stream;
 pub mod stream_context;
 pub mod tcp;
+pub mod tcp_open;
 mod unread;

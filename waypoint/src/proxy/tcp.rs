@@ -6,19 +6,19 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use cairn_filters::outcome::Outcome;
-use cairn_routing::{ActiveRequest, AnswerKind, Limited, Permit};
+use cairn_routing::{ActiveRequest, Permit, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{balance, external};
+use super::tcp_open;
 use crate::client_stream::ClientStream;
 use crate::drain::{Held, Kind};
-use crate::limits::{CONNECT_ATTEMPTS_MAX, TCP_IDLE_TIMEOUT, TCP_REPORT_INTERVAL};
+use crate::limits::{TCP_IDLE_TIMEOUT, TCP_REPORT_INTERVAL};
 use crate::listener::admit::{Asked, Refusal};
-use crate::recheck::{Kept, Registered, tcp_denial};
-use crate::runtime::Target;
+use crate::listener::server_name;
+use crate::recheck::Registered;
 use crate::telemetry;
 use crate::telemetry::exchange::{Exchange, StreamOrigin};
 use crate::telemetry::tcp::TcpMeter;
@@ -38,143 +38,49 @@ pub struct Opened {
     _held: Held,
 }
 
-/// Asks policy and connects to an endpoint, the next one if the first does not answer. What was asked
-/// for is looked up again: a sniff may have taken a while, and policy may have changed.
+/// Asks policy and connects to an endpoint of where the stream's route leads.
 ///
 /// # Errors
-/// [`Refusal::PolicyDenied`], [`Refusal::NoEndpoint`], or that it is no longer served here; telemetry
-/// has been told.
+/// Why it is refused; telemetry has been told.
 pub async fn open(
     origin: &Arc<StreamOrigin>,
     asked: &Asked,
+    server_name: ServerName,
     worker: &Worker,
 ) -> Result<Opened, Refusal> {
     let held = worker.in_flight.hold(Kind::TcpStream);
-    let runtime = worker.runtime.load_full();
-    let mut exchange = Exchange::begin(origin.clone());
-    exchange.snapshot = runtime.snapshot.version;
-    exchange.source = runtime.source(origin);
-    let target = match runtime.find(asked) {
-        Ok(target) => target,
-        Err(refusal) => {
-            let row = Outcome::NotServed.row();
-            (exchange.flags, exchange.details) = (row.flag, row.details.into());
-            telemetry::finish(exchange);
-            return Err(refusal);
-        }
-    };
-    exchange.service.clone_from(&target.service);
-    let (peer, by) = (Some(&origin.peer.identity), origin.attested_by());
-    let (ip, to) = (origin.peer.address.ip(), origin.destination);
-    let mut allowed_by = Vec::new();
-    let verdict = match target.chain.consult_tcp(peer, by, ip, to) {
-        Err(question) => question.denied(),
-        Ok(questions) => {
-            let asked = external::consult_tcp(worker, &mut exchange, &target, &runtime, questions);
-            match asked.await {
-                Ok(providers) => {
-                    allowed_by = providers;
-                    target.chain.decide_tcp_settled(peer, by, ip, to)
-                }
-                Err(refused) => {
-                    let row = refused.outcome.row();
-                    (exchange.flags, exchange.details) = (row.flag, row.details.into());
-                    exchange.reason = Some(refused.reason);
-                    exchange.verdict = Some(refused.verdict);
-                    telemetry::finish(exchange);
-                    return Err(Refusal::PolicyDenied);
-                }
-            }
-        }
-    };
-    let allowed = verdict.allowed;
-    if !allowed {
-        let (reason, details) = tcp_denial(&target.chain, origin, &verdict);
-        (exchange.reason, exchange.details) = (Some(reason), details.into());
-    }
-    exchange.verdict = Some(verdict);
-    if !allowed {
-        telemetry::finish(exchange);
-        return Err(Refusal::PolicyDenied);
-    }
-    let limit = runtime.snapshot.mesh.connect_timeout_ms;
-    match connect(&target, worker, limit, &mut exchange).await {
-        Ok((carrier, active, permit)) => Ok(Opened {
-            open: worker.keep_judging(
-                Kept::Tcp(origin.clone(), asked.clone(), allowed_by),
-                exchange.snapshot,
-                Arc::default(),
-            ),
-            carrier,
-            exchange,
-            _active: active,
-            _permit: permit,
-            _held: held,
-        }),
-        Err(outcome) => {
-            exchange.flags = outcome.row().flag;
-            exchange.details = outcome.row().details.into();
-            telemetry::finish(exchange);
-            Err(Refusal::NoEndpoint)
-        }
-    }
+    let connected = tcp_open::open(origin, asked, server_name, worker).await?;
+    Ok(Opened {
+        carrier: connected.carrier,
+        exchange: connected.exchange,
+        open: connected.open,
+        _active: connected.active,
+        _permit: connected.permit,
+        _held: held,
+    })
 }
 
-async fn connect(
-    target: &Target,
-    worker: &Worker,
-    mesh_timeout_ms: u64,
-    exchange: &mut Exchange,
-) -> Result<(Carrier, ActiveRequest, Permit), Outcome> {
-    let connections = worker.engine().ok_or(Outcome::Internal)?.connections();
-    let settings = target.cluster.settings();
-    if let Some(reason) = &settings.refused {
-        exchange.reason = Some(reason.to_string());
-        return Err(Outcome::NotServed);
-    }
-    let permit = target.cluster.admit(Limited::Connections);
-    let permit = permit.ok_or(Outcome::UpstreamOverflow)?;
-    let limit = Duration::from_millis(settings.connect_timeout_ms.unwrap_or(mesh_timeout_ms));
-    let egress = exchange.origin.egress().cloned();
-    let hash = balance::address_key(&target.cluster, exchange.origin.peer.address.ip());
-    let mut tried = Vec::new();
-    let mut outcome = Outcome::NoEndpoint;
-    while tried.len() < CONNECT_ATTEMPTS_MAX as usize {
-        let Some(live) = balance::pick(&target.cluster, hash, None, &tried) else {
-            exchange.reason = Some(balance::no_endpoint(&target.cluster));
-            break;
-        };
-        tried.push(live.endpoint.address);
-        exchange.attempts += 1;
-        exchange.endpoint = Some(live.endpoint.clone());
-        let dialer = connections.dialer();
-        match dialer
-            .dial(&dialer.destination(&live.endpoint, egress.as_ref()), limit)
-            .await
-        {
-            Ok(carrier) => {
-                exchange.upstream_local = carrier.local_address();
-                return Ok((carrier, live.begin(), permit));
-            }
-            Err(error) => {
-                exchange.upstream_failure = Some(error.to_string().into());
-                outcome = Outcome::ConnectFailed;
-                balance::record_for(&target.cluster, &live, AnswerKind::LocalFailure);
-            }
-        }
-    }
-    Err(outcome)
-}
-
-/// A TCP stream that was accepted before policy was asked, because it was sniffed or steered here: a
-/// denial resets it without a byte (specs/istio-waypoint.md 4.8), which nobody takes for an empty answer.
+/// A TCP stream that was accepted before policy was asked, because it was sniffed or steered here or
+/// its route depends on what it says first: a denial resets it without a byte (specs/istio-waypoint.md
+/// 4.8), which nobody takes for an empty answer.
 pub async fn serve_accepted(
     mut stream: ClientStream,
     origin: &Arc<StreamOrigin>,
     asked: &Asked,
     worker: &Worker,
 ) {
-    match open(origin, asked, worker).await {
+    let target = worker.runtime.load().find(asked);
+    let asks = target.is_ok_and(|target| tcp_open::asks_for_server_name(origin, &target));
+    let server_name = match asks {
+        false => ServerName::Unread,
+        true => match server_name::read(&mut stream).await {
+            Ok(name) => name,
+            Err(error) => {
+                return tracing::debug!(%error, "stream broke before its server name");
+            }
+        },
+    };
+    match open(origin, asked, server_name, worker).await {
         Ok(opened) => opened.splice(stream).await,
         Err(refusal) => {
             worker.refused(refusal);

@@ -6,9 +6,10 @@ use cairn_authz::jwt::Login;
 use cairn_authz::{Question, Verdict};
 use cairn_config_schema::snapshot::ExternalProvider;
 use cairn_filters::chain::{
-    Answer, Authenticated, External, PortChain, RequestView, facts, tcp_facts,
+    Answer, Authenticated, External, PortChain, RequestView, StreamView, facts, tcp_facts,
 };
 use cairn_filters::outcome::Outcome;
+use cairn_routing::ServerName;
 use http::{HeaderMap, Method};
 
 use super::open::Closure;
@@ -25,9 +26,21 @@ pub enum Kept {
     /// A client's tunnel.
     Tunnel(Arc<Peer>),
     /// A TCP stream.
-    Tcp(Arc<StreamOrigin>, Asked, AllowedBy),
+    Tcp(KeptStream),
     /// A connection that HTTP handed over to another protocol, for this request.
     Upgraded(Arc<StreamOrigin>, Asked, Box<UpgradeRequest>),
+}
+
+/// A TCP stream, as it was judged.
+pub struct KeptStream {
+    /// Where it comes from.
+    pub origin: Arc<StreamOrigin>,
+    /// What it asked for.
+    pub asked: Asked,
+    /// What it said of the server it wants.
+    pub server_name: ServerName,
+    /// Who allowed it.
+    pub allowed_by: AllowedBy,
 }
 
 /// A request for an upgrade, as it was judged.
@@ -69,41 +82,48 @@ impl Kept {
                     details: String::new(),
                 })
             }
-            Self::Tcp(origin, asked, allowed_by) => tcp(runtime, origin, asked, allowed_by),
+            Self::Tcp(stream) => stream.denied_by(runtime),
             Self::Upgraded(origin, asked, request) => request.denied_by(runtime, origin, asked),
         }
     }
 }
 
-fn tcp(
-    runtime: &Runtime,
-    origin: &StreamOrigin,
-    asked: &Asked,
-    allowed_by: &AllowedBy,
-) -> Option<Closure> {
-    let Ok(target) = runtime.find(asked) else {
-        return Some(not_served(runtime));
-    };
-    let peer = &origin.peer;
-    let (ip, to) = (peer.address.ip(), origin.destination);
-    let by = origin.attested_by();
-    let identity = Some(&peer.identity);
-    let questions = target.chain.consult_tcp(identity, by, ip, to);
-    let settled = questions.is_ok_and(|questions| are_answered(&questions, allowed_by));
-    let verdict = match settled {
-        true => target.chain.decide_tcp_settled(identity, by, ip, to),
-        false => target.chain.decide_tcp(identity, by, ip, to),
-    };
-    if verdict.allowed {
-        return None;
+impl KeptStream {
+    /// Where a new stream would go decides only which network policies are asked.
+    fn denied_by(&self, runtime: &Runtime) -> Option<Closure> {
+        let Ok(target) = runtime.find(&self.asked) else {
+            return Some(not_served(runtime));
+        };
+        let (chain, origin) = (&target.chain, &self.origin);
+        let view = StreamView {
+            peer: Some(&origin.peer.identity),
+            attested_by: origin.attested_by(),
+            source_ip: origin.peer.address.ip(),
+            destination: origin.destination,
+            found: None,
+        };
+        let found = chain.route_stream(&view, &self.server_name);
+        let view = StreamView {
+            found: Some(&found),
+            ..view
+        };
+        let questions = chain.consult_tcp(&view);
+        let settled = questions.is_ok_and(|questions| are_answered(&questions, &self.allowed_by));
+        let verdict = match settled {
+            true => chain.decide_tcp_settled(&view),
+            false => chain.decide_tcp(&view),
+        };
+        if verdict.allowed {
+            return None;
+        }
+        let (reason, details) = tcp_denial(chain, &view, &verdict);
+        Some(Closure {
+            snapshot: runtime.snapshot.version,
+            verdict: Some(verdict),
+            reason,
+            details,
+        })
     }
-    let (reason, details) = tcp_denial(&target.chain, origin, &verdict);
-    Some(Closure {
-        snapshot: runtime.snapshot.version,
-        verdict: Some(verdict),
-        reason,
-        details,
-    })
 }
 
 /// Whether all that would have to be asked have allowed it before.
@@ -113,11 +133,8 @@ fn are_answered(questions: &[Question], allowed_by: &AllowedBy) -> bool {
 }
 
 /// Why policy denies a TCP stream: in words, and as `response_code_details`.
-pub fn tcp_denial(chain: &PortChain, origin: &StreamOrigin, verdict: &Verdict) -> (String, String) {
-    let (peer, by) = (&origin.peer, origin.attested_by());
-    let (ip, to) = (peer.address.ip(), origin.destination);
-    let facts = tcp_facts(Some(&peer.identity), by, ip, to);
-    let reason = verdict.reason(chain.policies(), &facts);
+pub fn tcp_denial(chain: &PortChain, view: &StreamView<'_>, verdict: &Verdict) -> (String, String) {
+    let reason = verdict.reason(chain.policies(), &tcp_facts(view));
     (reason, verdict.response_code_details().unwrap_or_default())
 }
 

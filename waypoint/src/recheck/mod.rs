@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 
-pub use self::judge::{Kept, UpgradeRequest, tcp_denial};
+pub use self::judge::{Kept, KeptStream, UpgradeRequest, tcp_denial};
 pub use self::open::{Closing, Closure, Open, Registered};
 use crate::limits::RECHECK_SLICE;
 use crate::telemetry::counters;

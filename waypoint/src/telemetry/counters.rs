@@ -57,6 +57,8 @@ pub static EXT_AUTHZ_CHECKS: ByLabel = ByLabel::new(&names::EXT_AUTHZ_CHECKS);
 pub static EXT_AUTHZ_ERRORS: ByLabel = ByLabel::new(&names::EXT_AUTHZ_ERRORS);
 /// Questions to authorization services that wait for their answer.
 pub static EXT_AUTHZ_WAITING: Gauge = Gauge::new(&names::EXT_AUTHZ_WAITING);
+/// Bodies held for them.
+pub static EXT_AUTHZ_BODIES: Gauge = Gauge::new(&names::EXT_AUTHZ_BODIES);
 
 static RECHECKED: Gauge = Gauge::new(&names::RECHECKED);
 static RECHECK_DURATION: Value = Value::new(&names::RECHECK_DURATION);
@@ -177,6 +179,7 @@ pub fn families() -> Vec<MetricFamily> {
         &EXT_AUTHZ_CHECKS,
         &EXT_AUTHZ_ERRORS,
         &EXT_AUTHZ_WAITING,
+        &EXT_AUTHZ_BODIES,
     ];
     let own = instruments.iter().filter_map(|i| i.family());
     own.chain(super::node::families()).collect()

@@ -106,6 +106,10 @@ pub struct Exchange {
     pub tcp: Option<TcpMeter>,
     /// `HTTPRoute/<namespace>/<name>` and rule that matched.
     pub route: Option<(Arc<cairn_config_schema::snapshot::HttpRoute>, usize)>,
+    /// The rule of a TLSRoute, TCPRoute or VirtualService that a TCP stream goes by.
+    pub stream_rule: Option<cairn_routing::StreamRuleRef>,
+    /// The server name that a TLS client asks for, where its route depends on it.
+    pub server_name: Option<Arc<str>>,
     /// The endpoint of the last attempt.
     pub endpoint: Option<Endpoint>,
     /// Our end of the connection of the last attempt.
@@ -159,6 +163,8 @@ impl Exchange {
             http: None,
             tcp: None,
             route: None,
+            stream_rule: None,
+            server_name: None,
             endpoint: None,
             upstream_local: None,
             attempts: 0,

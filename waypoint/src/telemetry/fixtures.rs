@@ -63,6 +63,7 @@ pub fn service(name: &str) -> Arc<Service> {
             name: "http".into(),
             protocol: AppProtocol::Http,
             routes: vec![],
+            stream_routes: vec![],
         }],
         binding: Binding::Served,
         policies: vec![],

@@ -419,6 +419,12 @@ pub const EXT_AUTHZ_WAITING: Metric = gauge(
     "Questions to authorization services that wait for their answer",
     &[],
 );
+/// Bodies held for checks.
+pub const EXT_AUTHZ_BODIES: Metric = gauge(
+    "cairn_ext_authz_bodies",
+    "Bodies of requests that are read or held for authorization services",
+    &[],
+);
 /// Keys in force.
 pub const JWKS_KEYS: Metric = gauge(
     "cairn_jwks_keys",

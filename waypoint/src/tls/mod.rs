@@ -2,6 +2,7 @@
 //! The only folder that knows rustls.
 
 pub mod any_peer;
+mod client_hello;
 pub mod handshake;
 pub mod identity;
 pub mod rotate;
@@ -9,6 +10,7 @@ pub mod verify;
 pub mod web;
 
 pub use any_peer::connect_to_any;
+pub use client_hello::ClientHello;
 pub use handshake::{Acceptor, connect};
 pub use identity::{IdentityFiles, LoadError, LocalIdentity};
 pub use rotate::IdentitySource;

@@ -62,6 +62,7 @@ fn chain(service: Service, rules: Option<Vec<HttpRule>>) -> PortChain {
         name: "http".into(),
         protocol: AppProtocol::Http,
         routes: rules.map(route).into_iter().collect(),
+        stream_routes: Vec::new(),
     };
     PortChain::compile(&snapshot(), &Arc::new(service), &port)
 }
@@ -179,10 +180,11 @@ fn redirect() -> Filter {
 }
 
 fn tcp(chain: &PortChain) -> Verdict {
-    chain.decide_tcp(
-        None,
-        Attestation::Certificate,
-        "10.1.0.1".parse().unwrap(),
-        "10.0.0.1:8080".parse().unwrap(),
-    )
+    chain.decide_tcp(&StreamView {
+        peer: None,
+        attested_by: Attestation::Certificate,
+        source_ip: "10.1.0.1".parse().unwrap(),
+        destination: "10.0.0.1:8080".parse().unwrap(),
+        found: None,
+    })
 }

@@ -27,6 +27,7 @@ fn ask(line: &[&str]) -> (String, Outcome) {
         path: &args.path,
         headers: args.headers.iter().cloned().collect(),
         tcp: args.tcp,
+        server_name: args.sni.as_deref(),
         keys: Default::default(),
         now_s: 0,
     };

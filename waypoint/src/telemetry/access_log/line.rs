@@ -1,7 +1,6 @@
 //! What one line of the access log says. The keys are those of Istio's JSON log
-//! (specs/istio-waypoint.md 5.5), but for `requested_server_name`, which no tunnel has; then Cairn's.
-//! Of the headers, only those with a key of their own
-//! are ever written.
+//! (specs/istio-waypoint.md 5.5), then Cairn's. Of the headers, only those with a key of their own are
+//! ever written.
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -47,6 +46,7 @@ pub struct Line<'a> {
     downstream_local_address: Text<SocketAddr>,
     downstream_remote_address: Text<SocketAddr>,
     upstream_transport_failure_reason: Option<&'a str>,
+    requested_server_name: Option<&'a str>,
 
     source_principal: &'a str,
     destination_principal: Option<&'a str>,
@@ -82,7 +82,7 @@ impl<'a> Line<'a> {
         let details = some(&exchange.details);
         Self {
             start_time,
-            route_name: http.and_then(|_| route_name(exchange)),
+            route_name: route_name(exchange),
             method: http.and_then(method),
             path: http.and_then(|h| some(&h.path)),
             protocol: http.and_then(|h| some(h.protocol)),
@@ -113,6 +113,7 @@ impl<'a> Line<'a> {
             downstream_local_address: Text(exchange.origin.destination),
             downstream_remote_address: Text(exchange.origin.peer.address),
             upstream_transport_failure_reason: exchange.upstream_failure.as_deref(),
+            requested_server_name: exchange.server_name.as_deref(),
             source_principal: exchange.origin.peer.identity.uri(),
             destination_principal: destination.map(|w| w.identity.uri()),
             source_workload: source_workload(exchange).map(|w| &*w.workload_name),
@@ -166,13 +167,18 @@ impl<T: Display> Serialize for Text<T> {
     }
 }
 
-/// `default` without an HTTPRoute; else its namespace, name and rule, as istiod names them.
+/// `default` for a request without a route; else the route's namespace, name and rule, as istiod names
+/// them.
 enum RouteName<'a> {
     Default,
     Rule(&'a Origin, usize),
 }
 
 fn route_name(exchange: &Exchange) -> Option<Text<RouteName<'_>>> {
+    if exchange.http.is_none() {
+        let rule = exchange.stream_rule.as_ref();
+        return rule.map(|found| Text(RouteName::Rule(&found.route.origin, found.rule)));
+    }
     match &exchange.route {
         Some((route, rule)) => Some(Text(RouteName::Rule(&route.origin, *rule))),
         // Nothing matched, or it ended before routing.

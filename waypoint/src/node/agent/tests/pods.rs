@@ -32,6 +32,7 @@ fn inside() -> Inside {
     Inside {
         listener: std::net::TcpListener::bind("127.0.0.1:0").unwrap(),
         cookie: COOKIE,
+        ipv6_slots: true,
         addresses: vec!["10.1.0.1".parse().unwrap()],
     }
 }
@@ -68,6 +69,27 @@ fn a_pod_whose_worker_hangs_is_enrolled_with_nobody_listening() {
     assert_eq!(kernel.0.lock().unwrap().pods, suspended);
     agent.give_back(0, true);
     assert!(kernel.0.lock().unwrap().pods[&COOKIE]);
+}
+
+/// An answer about a link can take seconds while thousands come and go.
+#[test]
+fn a_hung_worker_is_noticed_while_the_kernel_takes_its_time() {
+    let kernel = Kernel::default();
+    let (mut agent, _taken) = with_a_worker(&kernel);
+    let folder = tempfile::tempdir().unwrap();
+    let netns = folder.path().join("web-1");
+    std::fs::write(&netns, "").unwrap();
+    take_in(&mut agent, &listed_at(&netns));
+    let listens = || kernel.0.lock().unwrap().pods[&COOKIE];
+    assert!(listens());
+    let began = Instant::now();
+    let answered = agent.beside(|| {
+        while listens() && began.elapsed() < HUNG_AFTER * 10 {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        listens()
+    });
+    assert!(!answered.unwrap(), "taken away before it was answered");
 }
 
 #[test]

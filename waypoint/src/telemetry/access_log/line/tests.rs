@@ -47,6 +47,7 @@ fn an_http_request_that_was_answered() {
         "downstream_local_address":"10.96.1.2:8000",
         "downstream_remote_address":"10.0.0.7:41000",
         "upstream_transport_failure_reason":null,
+        "requested_server_name":null,
         "source_principal":"spiffe://cluster.local/ns/shop/sa/web",
         "destination_principal":"spiffe://cluster.local/ns/shop/sa/httpbin",
         "source_workload":"web",
