@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use cairn_config_schema::origin::Origin;
+pub use cairn_config_schema::snapshot::Direction;
 use cairn_config_schema::snapshot::{
     KubeNetworkPolicy, KubePeer, KubePort, KubeRule, LabelView, PortSet, Transport, Truth, Workload,
 };
@@ -36,15 +37,6 @@ impl<'a> End<'a> {
             host_network: workload.host_network,
         }
     }
-}
-
-/// From which end a connection is looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// The policies are those of the end it comes to.
-    Ingress,
-    /// The policies are those of the end it starts at.
-    Egress,
 }
 
 /// Whether a connection passes, and by which policies.

@@ -30,8 +30,8 @@ pub use explain::{
 };
 pub use facts::{Attestation, Facts, HttpFacts};
 pub use network::{
-    BackendEdit, HeaderEdit, Network, NetworkExplanation, NetworkPolicyOutcome, NetworkRuleOutcome,
-    NetworkVerdict, NetworkWhy,
+    BackendEdit, Egress, HeaderEdit, Network, NetworkExplanation, NetworkPolicyOutcome,
+    NetworkRuleOutcome, NetworkVerdict, NetworkWhy,
 };
 pub use policy::PolicySet;
 pub use token::Token;

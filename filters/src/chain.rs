@@ -11,7 +11,7 @@ use std::sync::Arc;
 use cairn_authz::jwt::{
     self, Authenticator, Failure as TokenFailure, KeySets, Login, Memory, Status,
 };
-use cairn_authz::{Attestation, Facts, HttpFacts, Network, PolicySet, Verdict};
+use cairn_authz::{Attestation, Egress, Facts, HttpFacts, Network, PolicySet, Verdict};
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::snapshot::{
     AppProtocol, Backend, BackendTarget, Binding, ClusterKey, Cors, Filter, PathNormalization,
@@ -109,13 +109,24 @@ pub type Authenticated = Result<Login, TokenFailure>;
 impl PortChain {
     /// The chain of one port of a service.
     pub fn compile(snapshot: &Snapshot, service: &Arc<Service>, port: &ServicePort) -> Self {
+        let egress = Egress::compile(&snapshot.network);
+        Self::compile_sharing(snapshot, &egress, service, port)
+    }
+
+    /// The same, with what the chains of one snapshot have in common.
+    pub fn compile_sharing(
+        snapshot: &Snapshot,
+        egress: &Egress,
+        service: &Arc<Service>,
+        port: &ServicePort,
+    ) -> Self {
         let authentications = snapshot.authentications.of_service(&service.key);
         let mut chain = Self::bare(snapshot, &service.policies, authentications);
         chain.routes = PortRoutes::compile(&service.key.namespace, &port.routes);
         chain.streams = StreamRoutes::compile(&service.key.namespace, &port.stream_routes);
         let own = ClusterKey::new(service.key.clone(), port.number);
         if !snapshot.network.is_empty() {
-            let network = Network::of_port(&snapshot.network, &own, routed(port));
+            let network = Network::of_port(&snapshot.network, egress, &own, routed(port));
             chain.policies = chain.policies.with_network(network);
         }
         chain.default_cluster = Some(own);
@@ -130,10 +141,15 @@ impl PortChain {
 
     /// The chain for traffic to the addresses of workloads: the waypoint's policies, and no routes.
     pub fn for_workload(snapshot: &Snapshot) -> Self {
+        Self::for_workload_sharing(snapshot, &Egress::compile(&snapshot.network))
+    }
+
+    /// The same, with what the chains of one snapshot have in common.
+    pub fn for_workload_sharing(snapshot: &Snapshot, egress: &Egress) -> Self {
         let policies = snapshot.waypoint.as_ref().map_or(&[][..], |w| &w.policies);
         let mut chain = Self::bare(snapshot, policies, &snapshot.authentications.waypoint);
         if !snapshot.network.is_empty() {
-            let network = Network::of_workloads(&snapshot.network);
+            let network = Network::of_workloads(&snapshot.network, egress);
             chain.policies = chain.policies.with_network(network);
         }
         chain

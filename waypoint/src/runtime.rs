@@ -7,6 +7,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use cairn_authz::Egress;
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::snapshot::{
     AppProtocol, Binding, ClusterKey, Endpoint, Service, Snapshot, Workload,
@@ -92,16 +93,18 @@ impl Runtime {
         if waypoint.blocked.is_some() {
             return runtime;
         }
+        let egress = Egress::compile(&snapshot.network);
         for service in snapshot.served() {
-            runtime.add_service(&snapshot, service);
+            runtime.add_service(&snapshot, &egress, service);
         }
         if waypoint.serves_workloads {
-            runtime.workload_chain = Some(Arc::new(PortChain::for_workload(&snapshot)));
+            let chain = PortChain::for_workload_sharing(&snapshot, &egress);
+            runtime.workload_chain = Some(Arc::new(chain));
         }
         runtime
     }
 
-    fn add_service(&mut self, snapshot: &Snapshot, service: &Arc<Service>) {
+    fn add_service(&mut self, snapshot: &Snapshot, egress: &Egress, service: &Arc<Service>) {
         self.served_hostnames.insert(service.hostname.clone(), ());
         for ip in &service.addresses {
             self.served_ips.insert(*ip, ());
@@ -114,7 +117,7 @@ impl Runtime {
             let Some(cluster) = self.clusters.get(&key).cloned() else {
                 continue;
             };
-            let chain = Arc::new(PortChain::compile(snapshot, service, port));
+            let chain = Arc::new(PortChain::compile_sharing(snapshot, egress, service, port));
             let target = |ip: IpAddr| {
                 Arc::new(Target {
                     service: Some(service.clone()),

@@ -9,9 +9,9 @@ use cairn_config_schema::snapshot::{
     calico_path,
 };
 
-use super::has_port;
+use super::Port;
+use super::party::Party;
 use super::rule_list::{About, RuleList, RuleRef, Seeking, rules_on};
-use super::source::Source;
 use super::verdict::{NetworkVerdict, NetworkWhy};
 use crate::facts::{Facts, HttpFacts};
 
@@ -50,18 +50,18 @@ pub(super) fn tiers<'a>(
 
 /// What is asked, as Calico's rules see it.
 pub(super) struct Asked<'a> {
-    source: &'a Source<'a>,
-    port: u16,
+    party: &'a Party<'a>,
+    port: Port<'a>,
     http: Option<&'a HttpFacts<'a>>,
     /// In the form that is compared. `None`: there is none, or nobody knows what it is taken for.
     path: Option<Cow<'a, str>>,
 }
 
 impl<'a> Asked<'a> {
-    pub(super) fn new(facts: &'a Facts<'a>, source: &'a Source<'a>, port: u16) -> Self {
+    pub(super) fn new(facts: &'a Facts<'a>, party: &'a Party<'a>, port: Port<'a>) -> Self {
         let http = facts.http.as_ref();
         Self {
-            source,
+            party,
             port,
             http,
             path: http.and_then(|http| calico_path(http.path)),
@@ -105,8 +105,8 @@ impl Tier {
     fn decide(&self, asked: &Asked<'_>) -> Option<(Effect, &RuleRef)> {
         let path = asked.path.as_deref();
         let takes_effect = |rule: &NetworkRule| effect(rule, asked).is_some();
-        let (source, seeking) = (asked.source, Seeking::Possible);
-        let by = self.rules.first(source, path, seeking, takes_effect)?;
+        let (party, seeking) = (asked.party, Seeking::Possible);
+        let by = self.rules.first(party, path, seeking, takes_effect)?;
         Some((effect(by.rule()?, asked)?, by))
     }
 }
@@ -125,12 +125,12 @@ fn effect(rule: &NetworkRule, asked: &Asked<'_>) -> Option<Effect> {
 
 /// Whether a rule matches, as far as it is known.
 pub(super) fn matches(rule: &NetworkRule, asked: &Asked<'_>) -> Truth {
-    if !has_port(rule.ports.as_deref(), asked.port) {
+    if !asked.port.is_among(rule.ports.as_deref()) {
         return Truth::No;
     }
     let of_rule = match &rule.broken {
         Some(_) => Truth::Unknown,
-        None => asked.source.is_among(&rule.from),
+        None => asked.party.is_among(&rule.peers),
     };
     of_rule.and(match &rule.http {
         HttpRules::NotAsked => Truth::Yes,

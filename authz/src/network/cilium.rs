@@ -8,10 +8,10 @@ use cairn_config_schema::snapshot::{
     AuthenticationMode, HttpRules, NetworkAction, NetworkPolicy, NetworkRule, Truth,
 };
 
-use super::has_port;
+use super::Port;
 use super::http::{self, Request};
+use super::party::Party;
 use super::rule_list::{About, RuleList, RuleRef, Seeking, rules_on};
-use super::source::Source;
 use super::verdict::{NetworkVerdict, NetworkWhy};
 use crate::facts::Facts;
 
@@ -47,12 +47,12 @@ impl Rules {
         };
         let allows = |rule: &NetworkRule| rule.action != NetworkAction::Deny;
         Self {
-            deny: list(About::Sources, &|rule| !allows(rule)),
+            deny: list(About::Peers, &|rule| !allows(rule)),
             allow: list(About::Requests, &allows),
-            authenticating: list(About::Sources, &|rule| {
+            authenticating: list(About::Peers, &|rule| {
                 allows(rule) && rule.authentication.is_some()
             }),
-            on_l7: list(About::Sources, &|rule| {
+            on_l7: list(About::Peers, &|rule| {
                 !default_deny && allows(rule) && is_on_l7(rule)
             }),
             default_deny,
@@ -67,13 +67,13 @@ impl Rules {
     pub(super) fn decide(
         &self,
         facts: &Facts<'_>,
-        source: &Source<'_>,
-        port: u16,
+        party: &Party<'_>,
+        port: Port<'_>,
         verdict: impl Fn(NetworkWhy) -> NetworkVerdict,
     ) -> NetworkVerdict {
         let maybe = Seeking::Possible;
-        let denying = |rule: &NetworkRule| denies(rule, source, port);
-        if let Some(by) = self.deny.first(source, None, maybe, denying) {
+        let denying = |rule: &NetworkRule| denies(rule, party, port);
+        if let Some(by) = self.deny.first(party, None, maybe, denying) {
             return verdict(NetworkWhy::Denied).by(&by.policy, Some(by.at));
         }
         let target = facts.http.as_ref().map(http::target);
@@ -81,18 +81,18 @@ impl Rules {
             (Some(http), Some(target)) => Some(Request::of_target(http, Cow::Borrowed(target))),
             _ => None,
         };
-        let matched = self.matching(source, port, target.as_deref(), request.as_mut());
+        let matched = self.matching(party, port, target.as_deref(), request.as_mut());
         // `enableDefaultDeny: false` is not for L7 rules: where they are, what none of them allows is
         // denied all the same (specs/policies.md 2.1.4).
-        let on_l7 = |rule: &NetworkRule| may_be_for(rule, source, port);
+        let on_l7 = |rule: &NetworkRule| may_be_for(rule, party, port);
         if matched.is_none()
-            && (self.default_deny || self.on_l7.first(source, None, maybe, on_l7).is_some())
+            && (self.default_deny || self.on_l7.first(party, None, maybe, on_l7).is_some())
         {
             return verdict(NetworkWhy::NoRule);
         }
         // Asked of a peer, authentication is asked even if nothing else needs a rule.
-        if let Some((mode, by)) = self.authentication(source, port)
-            && !is_satisfied(mode, source)
+        if let Some((mode, by)) = self.authentication(party, port)
+            && !is_satisfied(mode, party)
         {
             return verdict(NetworkWhy::Authentication).by(&by.policy, Some(by.at));
         }
@@ -107,20 +107,20 @@ impl Rules {
     /// The first rule that allows.
     fn matching(
         &self,
-        source: &Source<'_>,
-        port: u16,
+        party: &Party<'_>,
+        port: Port<'_>,
         path: Option<&str>,
         mut request: Option<&mut Request<'_>>,
     ) -> Option<&RuleRef> {
         let mut allows = |rule: &NetworkRule| {
-            is_for(rule, source, port) == Truth::Yes && matches_http(rule, request.as_deref_mut())
+            is_for(rule, party, port) == Truth::Yes && matches_http(rule, request.as_deref_mut())
         };
         if !self.changes_headers {
-            return self.allow.first(source, path, Seeking::Certain, allows);
+            return self.allow.first(party, path, Seeking::Certain, allows);
         }
         // All of them, for the sake of what they change.
         let mut matched = None;
-        for reference in self.allow.all(source, path, Seeking::Certain) {
+        for reference in self.allow.all(party, path, Seeking::Certain) {
             if reference.rule().is_some_and(&mut allows) {
                 matched.get_or_insert(reference);
             }
@@ -132,15 +132,15 @@ impl Rules {
     /// (specs/policies.md 2.1.6).
     fn authentication(
         &self,
-        source: &Source<'_>,
-        port: u16,
+        party: &Party<'_>,
+        port: Port<'_>,
     ) -> Option<(AuthenticationMode, &RuleRef)> {
         if self.authenticating.is_empty() {
             return None;
         }
         let mut strictest: Option<(AuthenticationMode, &RuleRef)> = None;
-        for reference in self.authenticating.all(source, None, Seeking::Possible) {
-            let asks = |rule: &&NetworkRule| is_for(rule, source, port) != Truth::No;
+        for reference in self.authenticating.all(party, None, Seeking::Possible) {
+            let asks = |rule: &&NetworkRule| is_for(rule, party, port) != Truth::No;
             let mode = reference.rule().filter(asks).and_then(|r| r.authentication);
             if let Some(mode) = mode
                 && strictest.is_none_or(|(other, _)| mode > other)
@@ -160,15 +160,15 @@ fn changes_headers(rule: &NetworkRule) -> bool {
 }
 
 /// Whether a deny rule denies: what is not known of the source may be what it denies.
-pub(super) fn denies(rule: &NetworkRule, source: &Source<'_>, port: u16) -> bool {
-    has_port(rule.ports.as_deref(), port)
-        && (rule.broken.is_some() || source.is_among(&rule.from) != Truth::No)
+pub(super) fn denies(rule: &NetworkRule, party: &Party<'_>, port: Port<'_>) -> bool {
+    port.is_among(rule.ports.as_deref())
+        && (rule.broken.is_some() || party.is_among(&rule.peers) != Truth::No)
 }
 
 /// Whether an allow rule is for this peer on this port, whatever it asks of the request.
-pub(super) fn is_for(rule: &NetworkRule, source: &Source<'_>, port: u16) -> Truth {
-    match rule.broken.is_none() && has_port(rule.ports.as_deref(), port) {
-        true => source.is_among(&rule.from),
+pub(super) fn is_for(rule: &NetworkRule, party: &Party<'_>, port: Port<'_>) -> Truth {
+    match rule.broken.is_none() && port.is_among(rule.ports.as_deref()) {
+        true => party.is_among(&rule.peers),
         false => Truth::No,
     }
 }
@@ -180,8 +180,8 @@ fn is_on_l7(rule: &NetworkRule) -> bool {
 }
 
 /// Whether a rule may be for this peer on this port, broken or not.
-fn may_be_for(rule: &NetworkRule, source: &Source<'_>, port: u16) -> bool {
-    has_port(rule.ports.as_deref(), port) && source.is_among(&rule.from) != Truth::No
+fn may_be_for(rule: &NetworkRule, party: &Party<'_>, port: Port<'_>) -> bool {
+    port.is_among(rule.ports.as_deref()) && party.is_among(&rule.peers) != Truth::No
 }
 
 /// Whether the request is one that the rule allows; what is not HTTP is none.
@@ -193,10 +193,10 @@ pub(super) fn matches_http(rule: &NetworkRule, request: Option<&mut Request<'_>>
     }
 }
 
-fn is_satisfied(mode: AuthenticationMode, source: &Source<'_>) -> bool {
+fn is_satisfied(mode: AuthenticationMode, party: &Party<'_>) -> bool {
     match mode {
         AuthenticationMode::Disabled => true,
-        AuthenticationMode::Required => source.authenticated,
+        AuthenticationMode::Required => party.authenticated,
         AuthenticationMode::TestAlwaysFail => false,
     }
 }

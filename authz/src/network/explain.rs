@@ -6,21 +6,22 @@ use std::sync::Arc;
 
 use cairn_config_schema::origin::Origin;
 use cairn_config_schema::snapshot::{
-    HttpRules, NetworkAction, NetworkPolicy, NetworkRule, Sources, Truth,
+    Direction, HttpRules, NetworkAction, NetworkPolicy, NetworkRule, Peers, Truth,
 };
 use serde::Serialize;
 
 use super::calico::Asked;
 use super::http::{Request, shown};
-use super::source::Source;
 use super::verdict::{NetworkVerdict, NetworkWhy};
-use super::{Network, Subject, calico, cilium, has_port, words};
+use super::{Check, Network, Subject, calico, cilium, words};
 use crate::explain::ClauseOutcome;
 use crate::facts::Facts;
 
 /// The network policies of the workload that decided.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct NetworkExplanation {
+    /// Whether they are those of the destination, for ingress, or of the client, for egress.
+    pub direction: Direction,
     /// Whether they let it pass.
     pub allowed: bool,
     /// The policy that decided.
@@ -29,10 +30,10 @@ pub struct NetworkExplanation {
     pub rule: Option<usize>,
     /// The reason in one clause.
     pub reason: String,
-    /// The workload, `namespace/name`, and its port.
-    pub destination: String,
+    /// The workload whose policies they are, `namespace/name`, with the port that is called at ingress.
+    pub workload: String,
     /// Who was seen at the other end.
-    pub source: String,
+    pub other: String,
     /// Every policy that selects the workload.
     pub policies: Vec<NetworkPolicyOutcome>,
 }
@@ -73,11 +74,11 @@ impl fmt::Display for NetworkExplanation {
     /// Several lines: the outcome, then each policy, rule and clause.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let outcome = if self.allowed { "allow" } else { "deny" };
-        write!(
-            f,
-            "network policies of {}: {outcome}: {}",
-            self.destination, self.reason
-        )?;
+        let of = match self.direction {
+            Direction::Ingress => "network policies of",
+            Direction::Egress => "network policies for egress of",
+        };
+        write!(f, "{of} {}: {outcome}: {}", self.workload, self.reason)?;
         for policy in &self.policies {
             let tried = if policy.dry_run { " (dry run)" } else { "" };
             let default = match policy.default_deny {
@@ -108,45 +109,28 @@ impl fmt::Display for NetworkExplanation {
 impl Network {
     /// Explains what [`Network::decide`] says. `None`: no policy applies.
     pub(crate) fn explain(&self, facts: &Facts<'_>) -> Option<NetworkExplanation> {
-        let source = Source::of(facts, &self.sources);
-        let (subject, verdict) = self.deciding(facts, &source)?;
-        let policies = subject.policies();
+        let (check, verdict) = self.settle(facts)?;
+        let policies = check.subject.policies();
+        let workload = &check.subject.workload;
         Some(NetworkExplanation {
+            direction: check.subject.direction,
             allowed: verdict.allowed,
             policy: verdict.origin().cloned(),
             rule: verdict.rule().map(|rule| rule.index),
-            reason: subject.reason(&verdict, facts, &source),
-            destination: format!("{}:{}", subject.workload, subject.port(facts)),
-            source: source.words(),
-            policies: policies
-                .map(|p| subject.outcome(p, facts, &source))
-                .collect(),
+            reason: check.reason(&verdict, facts),
+            workload: match check.subject.direction {
+                Direction::Ingress => format!("{workload}:{}", check.port.number),
+                Direction::Egress => workload.to_string(),
+            },
+            other: check.other.words(),
+            policies: policies.map(|p| check.outcome(p, facts)).collect(),
         })
     }
 
     /// The reason for a verdict, in one clause.
     pub(crate) fn reason(&self, facts: &Facts<'_>) -> Option<String> {
-        let source = Source::of(facts, &self.sources);
-        let (subject, verdict) = self.deciding(facts, &source)?;
-        Some(subject.reason(&verdict, facts, &source))
-    }
-
-    /// The first workload whose policies deny, else the first of all.
-    fn deciding<'a>(
-        &'a self,
-        facts: &Facts<'a>,
-        source: &Source<'_>,
-    ) -> Option<(&'a Subject, NetworkVerdict)> {
-        let subjects = self.subjects(facts);
-        let decided = subjects.map(|(_, s)| (s, s.decide(facts, source)));
-        let mut first = None;
-        for (subject, verdict) in decided {
-            if !verdict.allowed {
-                return Some((subject, verdict));
-            }
-            first.get_or_insert((subject, verdict));
-        }
-        first
+        let (check, verdict) = self.settle(facts)?;
+        Some(check.reason(&verdict, facts))
     }
 }
 
@@ -156,7 +140,14 @@ impl Subject {
         self.cilium.policies.iter().chain(of_calico)
     }
 
-    fn reason(&self, verdict: &NetworkVerdict, facts: &Facts<'_>, source: &Source<'_>) -> String {
+    fn is_of_calico(&self, rule: &NetworkRule) -> bool {
+        let mut policies = self.calico.iter().flat_map(|tier| &tier.policies);
+        policies.any(|policy| policy.rules.iter().any(|own| std::ptr::eq(own, rule)))
+    }
+}
+
+impl Check<'_> {
+    fn reason(&self, verdict: &NetworkVerdict, facts: &Facts<'_>) -> String {
         let broken = || {
             let policy = verdict.policy.as_ref();
             let reason = policy.and_then(|p| p.broken.as_deref());
@@ -165,7 +156,7 @@ impl Subject {
         };
         let by_rule = || match verdict.rule() {
             Some(rule) => {
-                let clauses = self.nearest_clauses(rule, facts, source);
+                let clauses = self.nearest_clauses(rule, facts);
                 let words: Vec<String> = clauses.into_iter().map(|c| c.words).collect();
                 match &rule.broken {
                     Some(reason) => format!("{} can not be evaluated: {reason}", rule.path),
@@ -180,7 +171,7 @@ impl Subject {
             NetworkWhy::NothingDenies => {
                 "no network policy denies what none of them allows".to_owned()
             }
-            NetworkWhy::NoRule => self.no_rule(facts, source),
+            NetworkWhy::NoRule => self.no_rule(facts),
             NetworkWhy::Authentication => {
                 format!("AUTH_REQUIRED: the peer is not authenticated as {} asks", {
                     verdict
@@ -195,14 +186,14 @@ impl Subject {
     }
 
     /// The rule that came closest and the first of its clauses that failed.
-    fn no_rule(&self, facts: &Facts<'_>, source: &Source<'_>) -> String {
+    fn no_rule(&self, facts: &Facts<'_>) -> String {
         let mut nearest: Option<((usize, usize), String)> = None;
-        for policy in self.policies() {
+        for policy in self.subject.policies() {
             for rule in &policy.rules {
                 if rule.action != NetworkAction::Allow {
                     continue;
                 }
-                let clauses = self.nearest_clauses(rule, facts, source);
+                let clauses = self.nearest_clauses(rule, facts);
                 let distance = match rule.broken {
                     Some(_) => (usize::MAX, usize::MAX),
                     None => distance(&clauses),
@@ -222,54 +213,46 @@ impl Subject {
                 }
             }
         }
-        let of = &self.workload;
+        let workload = &self.subject.workload;
+        let of = match self.subject.direction {
+            Direction::Ingress => format!("no network policy of {workload} allows"),
+            Direction::Egress => format!("no network policy for egress of {workload} allows"),
+        };
         match nearest {
-            Some((_, nearest)) => {
-                format!("no network policy of {of} allows it, nearest allow is {nearest}")
-            }
-            None => format!("no network policy of {of} allows anything"),
+            Some((_, nearest)) => format!("{of} it, nearest allow is {nearest}"),
+            None => format!("{of} anything"),
         }
     }
 
-    fn outcome(
-        &self,
-        policy: &Arc<NetworkPolicy>,
-        facts: &Facts<'_>,
-        source: &Source<'_>,
-    ) -> NetworkPolicyOutcome {
+    fn outcome(&self, policy: &Arc<NetworkPolicy>, facts: &Facts<'_>) -> NetworkPolicyOutcome {
         let rules = policy.rules.iter();
         NetworkPolicyOutcome {
             policy: policy.origin.clone(),
             dry_run: policy.standing.is_trial(),
             default_deny: policy.default_deny,
             broken: policy.broken.as_deref().map(str::to_owned),
-            rules: rules.map(|r| self.rule_outcome(r, facts, source)).collect(),
+            rules: rules.map(|r| self.rule_outcome(r, facts)).collect(),
         }
     }
 
-    fn rule_outcome(
-        &self,
-        rule: &NetworkRule,
-        facts: &Facts<'_>,
-        source: &Source<'_>,
-    ) -> NetworkRuleOutcome {
-        let port = self.port(facts);
-        let asked = Asked::new(facts, source, port);
+    fn rule_outcome(&self, rule: &NetworkRule, facts: &Facts<'_>) -> NetworkRuleOutcome {
+        let asked = Asked::new(facts, &self.other, self.port);
         let mut request = facts.http.as_ref().map(Request::new);
-        let is_calico = matches!(rule.http, HttpRules::Calico(_)) || self.is_of_calico(rule);
+        let is_calico =
+            matches!(rule.http, HttpRules::Calico(_)) || self.subject.is_of_calico(rule);
         let matched = match rule.action {
             _ if is_calico => match (rule.action, calico::matches(rule, &asked)) {
                 (_, Truth::Yes) => true,
                 (NetworkAction::Deny | NetworkAction::Pass, truth) => truth == Truth::Unknown,
                 _ => false,
             },
-            NetworkAction::Deny => cilium::denies(rule, source, port),
+            NetworkAction::Deny => cilium::denies(rule, &self.other, self.port),
             _ => {
-                cilium::is_for(rule, source, port) == Truth::Yes
+                cilium::is_for(rule, &self.other, self.port) == Truth::Yes
                     && cilium::matches_http(rule, request.as_mut())
             }
         };
-        let mut clauses = self.clauses(rule, facts, source);
+        let mut clauses = self.clauses(rule);
         clauses.extend(http_clauses(rule, &asked, facts).into_iter().flatten());
         NetworkRuleOutcome {
             path: rule.path.to_string(),
@@ -284,57 +267,51 @@ impl Subject {
     }
 
     /// The clauses with, of several HTTP rules, the one that came closest.
-    fn nearest_clauses(
-        &self,
-        rule: &NetworkRule,
-        facts: &Facts<'_>,
-        source: &Source<'_>,
-    ) -> Vec<ClauseOutcome> {
-        let mut clauses = self.clauses(rule, facts, source);
-        let asked = Asked::new(facts, source, self.port(facts));
+    fn nearest_clauses(&self, rule: &NetworkRule, facts: &Facts<'_>) -> Vec<ClauseOutcome> {
+        let mut clauses = self.clauses(rule);
+        let asked = Asked::new(facts, &self.other, self.port);
         let http = http_clauses(rule, &asked, facts);
         let http = http.into_iter().min_by_key(|clauses| distance(clauses));
         clauses.extend(http.into_iter().flatten());
         clauses
     }
 
-    fn is_of_calico(&self, rule: &NetworkRule) -> bool {
-        let mut policies = self.calico.iter().flat_map(|tier| &tier.policies);
-        policies.any(|policy| policy.rules.iter().any(|own| std::ptr::eq(own, rule)))
-    }
-
     /// Peers and ports.
-    fn clauses(
-        &self,
-        rule: &NetworkRule,
-        facts: &Facts<'_>,
-        source: &Source<'_>,
-    ) -> Vec<ClauseOutcome> {
+    fn clauses(&self, rule: &NetworkRule) -> Vec<ClauseOutcome> {
         let mut clauses = Vec::new();
-        if rule.from != Sources::Anybody {
-            let is = source.is_among(&rule.from);
+        if rule.peers != Peers::Anybody {
+            let is = self.other.is_among(&rule.peers);
             let word = match is {
                 Truth::Yes => "is",
                 Truth::No => "is not",
                 Truth::Unknown => "can not be told to be",
             };
             clauses.push(ClauseOutcome {
-                path: "from".to_owned(),
+                path: match self.subject.direction {
+                    Direction::Ingress => "from".to_owned(),
+                    Direction::Egress => "to".to_owned(),
+                },
                 matched: match rule.action {
                     NetworkAction::Deny => is != Truth::No,
                     _ => is == Truth::Yes,
                 },
-                words: format!("{} {word} {}", source.words(), words::peers(&rule.from)),
+                words: format!(
+                    "{} {word} {}",
+                    self.other.words(),
+                    words::peers(&rule.peers)
+                ),
             });
         }
         if let Some(ports) = &rule.ports {
-            let port = self.port(facts);
-            let matched = has_port(Some(ports), port);
+            let matched = self.port.is_among(Some(ports));
             let word = if matched { "is" } else { "is not" };
             clauses.push(ClauseOutcome {
                 path: "ports".to_owned(),
                 matched,
-                words: format!("port {port} of the workload {word} one of the rule's"),
+                words: format!(
+                    "port {} of the workload {word} one of the rule's",
+                    self.port.number
+                ),
             });
         }
         clauses

@@ -1,15 +1,15 @@
-//! Rules of network policies in their order, and which of them to ask about a source and a path
+//! Rules of network policies in their order, and which of them to ask about a party and a path
 //! (`candidates`). Matches nothing itself.
 
 use std::sync::Arc;
 
 use cairn_config_schema::snapshot::{
-    CalicoPath, Entity, HttpRules, LabelExpression, LabelKey, NetworkAction, NetworkPolicy,
-    NetworkRule, Peer, Sources,
+    CalicoPath, Criteria, Direction, Entity, HttpRules, LabelExpression, LabelKey, NetworkAction,
+    NetworkPolicy, NetworkRule, Peer, Peers,
 };
 
-use super::has_port;
-use super::source::Source;
+use super::Port;
+use super::party::Party;
 use crate::candidates::{ALL_FIELDS, Candidates, Field, Key, Needs, OneOf};
 
 /// What is known of every source that has an identity.
@@ -31,9 +31,10 @@ impl RuleRef {
 /// The rules of policies in their order: only those for the port, where it is known.
 pub(super) fn rules_on(policies: &[Arc<NetworkPolicy>], port: Option<u16>) -> Vec<RuleRef> {
     let mut rules = Vec::new();
+    let port = port.map(|number| Port { number, names: &[] });
     for policy in policies {
         for (at, rule) in policy.rules.iter().enumerate() {
-            if port.is_none_or(|port| has_port(rule.ports.as_deref(), port)) {
+            if port.is_none_or(|port| port.is_among(rule.ports.as_deref())) {
                 let policy = policy.clone();
                 rules.push(RuleRef { policy, at });
             }
@@ -58,7 +59,7 @@ pub(super) enum About {
     /// only for those that have it.
     Requests,
     /// The source alone.
-    Sources,
+    Peers,
 }
 
 /// Rules in their order. Immutable.
@@ -78,7 +79,8 @@ impl RuleList {
         let needs = |known: Known| -> Vec<Needs> {
             let of = |reference: &RuleRef| {
                 let rule = reference.rule();
-                rule.map_or_else(Needs::never, |rule| needs(rule, about, known))
+                let direction = reference.policy.direction;
+                rule.map_or_else(Needs::never, |rule| needs(rule, direction, about, known))
             };
             rules.iter().map(of).collect()
         };
@@ -98,13 +100,13 @@ impl RuleList {
     /// request in the form that the rules compare; `None`: it has none.
     pub(super) fn first(
         &self,
-        source: &Source<'_>,
+        party: &Party<'_>,
         path: Option<&str>,
         seeking: Seeking,
         mut test: impl FnMut(&NetworkRule) -> bool,
     ) -> Option<&RuleRef> {
-        let candidates = self.candidates(source, path, seeking);
-        let keys = source.keys(candidates, path);
+        let candidates = self.candidates(party, path, seeking);
+        let keys = party.keys(candidates, path);
         let first = candidates.first(keys, |number| {
             let reference = self.rules.get(number as usize);
             reference.and_then(RuleRef::rule).is_some_and(&mut test)
@@ -115,23 +117,23 @@ impl RuleList {
     /// Everything that may be what is sought, in order. Allocates.
     pub(super) fn all(
         &self,
-        source: &Source<'_>,
+        party: &Party<'_>,
         path: Option<&str>,
         seeking: Seeking,
     ) -> impl Iterator<Item = &RuleRef> {
-        let candidates = self.candidates(source, path, seeking);
-        let all = candidates.all(source.keys(candidates, path)).into_iter();
+        let candidates = self.candidates(party, path, seeking);
+        let all = candidates.all(party.keys(candidates, path)).into_iter();
         all.filter_map(|number| self.rules.get(number as usize))
     }
 
     /// A list may be looked up by what is known; what is not known may be what a rule needs. For
     /// those rules that are certainly for a source it must be known.
-    fn candidates(&self, source: &Source<'_>, path: Option<&str>, seeking: Seeking) -> &Candidates {
-        let whole = source.is_wholly_known() && (path.is_some() || !self.exact.asks(Field::Path));
+    fn candidates(&self, party: &Party<'_>, path: Option<&str>, seeking: Seeking) -> &Candidates {
+        let whole = party.is_wholly_known() && (path.is_some() || !self.exact.asks(Field::Path));
         match seeking {
             Seeking::Certain => &self.exact,
             Seeking::Possible if whole => &self.exact,
-            Seeking::Possible if source.has_account() => &self.coarse,
+            Seeking::Possible if party.has_account() => &self.coarse,
             Seeking::Possible => &self.unlisted,
         }
     }
@@ -147,7 +149,7 @@ enum Known {
 }
 
 /// What must hold for a rule to be what is sought.
-fn needs(rule: &NetworkRule, about: About, known: Known) -> Needs {
+fn needs(rule: &NetworkRule, direction: Direction, about: About, known: Known) -> Needs {
     let mut needs = Needs::default();
     let never = match rule.action {
         NetworkAction::Log => true,
@@ -159,7 +161,7 @@ fn needs(rule: &NetworkRule, about: About, known: Known) -> Needs {
     }
     // A deny that can not be evaluated is for everybody.
     if rule.broken.is_none() || rule.action == NetworkAction::Allow {
-        sources(&rule.from, known, &mut needs);
+        peers(&rule.peers, direction, known, &mut needs);
     }
     if about == About::Requests && known == Known::Everything {
         paths(&rule.http, &mut needs);
@@ -167,35 +169,40 @@ fn needs(rule: &NetworkRule, about: About, known: Known) -> Needs {
     needs
 }
 
-fn sources(from: &Sources, known: Known, needs: &mut Needs) {
-    match from {
-        Sources::Anybody => {}
-        Sources::AnyOf(peers) => {
+fn peers(peers: &Peers, direction: Direction, known: Known, needs: &mut Needs) {
+    match peers {
+        Peers::Anybody => {}
+        Peers::AnyOf(peers) => {
             let item = |peer: &Peer| match peer {
                 Peer::Endpoints(labels) => Some(sets(labels, LabelKey::of_pod)),
                 Peer::Entity(Entity::All | Entity::Cluster) => Some(Vec::new()),
-                // No known workload is one of these, and nobody else certainly is.
+                // No known workload is one of these, and nobody else that may be a source certainly is.
                 Peer::Entity(_) | Peer::Cidr { .. } | Peer::Unknowable(_) => match known {
-                    Known::Everything => None,
-                    Known::Identity => Some(Vec::new()),
+                    Known::Everything if direction == Direction::Ingress => None,
+                    _ => Some(Vec::new()),
                 },
+                Peer::Name(_) | Peer::Services(_) => Some(Vec::new()),
             };
             needs.any_item(peers.iter().filter_map(item).collect());
         }
-        Sources::Criteria(criteria) => {
+        // An address in a set needs no labels.
+        Peers::Criteria(criteria) if !criteria.sets.is_empty() => {
+            needs.all_of(accounts(criteria).into_iter().collect());
+        }
+        Peers::Criteria(criteria) => {
             let labels = criteria.selector.iter();
             let mut all: Vec<OneOf> = labels.flat_map(|l| sets(l, LabelKey::of_pod)).collect();
             let namespaces = criteria.namespace_selector.iter();
             all.extend(namespaces.flat_map(|l| sets(l, LabelKey::of_namespace)));
-            let names = criteria.service_accounts.iter();
-            let accounts = |names: &Vec<Arc<str>>| -> OneOf {
-                let names = names.iter();
-                names.map(|n| Key::of(Field::Account, &[&**n])).collect()
-            };
-            all.extend(names.map(accounts));
+            all.extend(accounts(criteria));
             needs.all_of(all);
         }
     }
+}
+
+fn accounts(criteria: &Criteria) -> Option<OneOf> {
+    let names = criteria.service_accounts.as_ref()?.iter();
+    Some(names.map(|n| Key::of(Field::Account, &[&**n])).collect())
 }
 
 /// Sets of labels of each of which one must be there for an expression to hold.

@@ -5,7 +5,6 @@
 use cairn_config_schema::origin::Origin;
 use cairn_config_schema::snapshot::{NetworkSubject, Standing, World};
 
-use super::source::Source;
 use super::verdict::{NetworkVerdict, NetworkWhy};
 use super::{Network, Subject};
 use crate::facts::Facts;
@@ -42,20 +41,16 @@ impl Tried {
     }
 }
 
+/// Whether something else would be for a subject than what is.
+pub(super) fn differs(subject: &NetworkSubject) -> bool {
+    let mut policies = subject.policies.iter();
+    subject.unknown != subject.unknown_in_trial || policies.any(|p| p.standing != Standing::InForce)
+}
+
 impl Network {
-    /// Adds what would be, if that is different for one of these subjects.
-    pub(super) fn with_trial<'a>(
-        mut self,
-        trial: impl FnOnce() -> Self,
-        mut subjects: impl Iterator<Item = &'a NetworkSubject>,
-    ) -> Self {
-        let differs = |s: &NetworkSubject| {
-            let mut policies = s.policies.iter();
-            s.unknown != s.unknown_in_trial || policies.any(|p| p.standing != Standing::InForce)
-        };
-        if subjects.any(differs) {
-            self.trial = Some(Box::new(trial()));
-        }
+    /// Adds what would be, if that is different.
+    pub(super) fn with_trial(mut self, differs: bool, trial: impl FnOnce() -> Self) -> Self {
+        self.trial = differs.then(|| Box::new(trial()));
         self
     }
 
@@ -81,12 +76,14 @@ impl Network {
         outcomes: &mut Vec<TrialOutcome>,
     ) {
         let Some(trial) = &self.trial else { return };
-        let source = Source::of(facts, &self.sources);
         let start = outcomes.len();
-        for (_, subject) in trial.subjects(facts) {
-            for tried in &subject.tried {
+        for check in trial.checks(facts) {
+            for tried in &check.subject.tried {
                 let outcome = match &tried.alone {
-                    Some(alone) => said(tried, &alone.decide(facts, &source), by_default),
+                    Some(alone) => {
+                        let alone = alone.decide(facts, &check.other, check.port);
+                        said(tried, &alone, by_default)
+                    }
                     None => self.said_by_removal(tried, facts),
                 };
                 let of_network = outcomes.iter_mut().skip(start);

@@ -1,17 +1,18 @@
 //! Who a rule of a network policy is for, in words.
 
-use cairn_config_schema::snapshot::{Criteria, Peer, Sources};
+use cairn_config_schema::origin::ObjectKey;
+use cairn_config_schema::snapshot::{Criteria, Peer, Peers};
 
 /// Peers of a rule that are written out; the rest is counted.
 const PEERS_MAX: usize = 4;
 
 /// Who a rule is for, in words.
-pub(super) fn peers(sources: &Sources) -> String {
+pub(super) fn peers(sources: &Peers) -> String {
     let peers = match sources {
-        Sources::Anybody => return "anybody".to_owned(),
-        Sources::Criteria(criteria) => return criteria_words(criteria),
-        Sources::AnyOf(peers) if peers.is_empty() => return "among its peers: none".to_owned(),
-        Sources::AnyOf(peers) => peers,
+        Peers::Anybody => return "anybody".to_owned(),
+        Peers::Criteria(criteria) => return criteria_words(criteria),
+        Peers::AnyOf(peers) if peers.is_empty() => return "among its peers: none".to_owned(),
+        Peers::AnyOf(peers) => peers,
     };
     let mut words: Vec<String> = peers.iter().take(PEERS_MAX).map(peer).collect();
     if peers.len() > PEERS_MAX {
@@ -37,7 +38,10 @@ fn criteria_words(criteria: &Criteria) -> String {
         words.push("address in the rule's nets".to_owned());
     }
     words.extend(criteria.ip_version.map(|v| format!("IPv{v}")));
-    format!("a source with {}", words.join(" and "))
+    if let Some(services) = &criteria.services {
+        words.push(behind(services));
+    }
+    format!("one with {}", words.join(" and "))
 }
 
 fn peer(peer: &Peer) -> String {
@@ -45,6 +49,20 @@ fn peer(peer: &Peer) -> String {
         Peer::Endpoints(labels) => format!("endpoints with {labels}"),
         Peer::Entity(entity) => format!("the entity {}", entity.as_str()),
         Peer::Cidr { block, .. } => format!("addresses of {block}"),
+        Peer::Name(name) => format!("hosts of the name {name}"),
+        Peer::Services(services) => format!("what is {}", behind(services)),
         Peer::Unknowable(field) => format!("{field}, which a waypoint does not know"),
+    }
+}
+
+fn behind(services: &[ObjectKey]) -> String {
+    let names: Vec<String> = services
+        .iter()
+        .take(PEERS_MAX)
+        .map(ObjectKey::to_string)
+        .collect();
+    match names.is_empty() {
+        true => "behind no Service".to_owned(),
+        false => format!("behind Service {}", names.join(" or ")),
     }
 }

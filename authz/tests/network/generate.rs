@@ -7,9 +7,9 @@ use std::sync::Arc;
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::origin::{Kind, ObjectKey, Origin};
 use cairn_config_schema::snapshot::{
-    AuthenticationMode, Binding, CalicoHttp, CalicoPath, CiliumHttpRule, Criteria, Entity,
-    HeaderExpectation, HttpRules, LabelExpression, Mismatch, NetworkAction, NetworkPolicy,
-    NetworkRule, NetworkTier, Pattern, Peer, PortSet, Sources, Standing, Surface, Workload,
+    AuthenticationMode, Binding, CalicoHttp, CalicoPath, CiliumHttpRule, Criteria, Direction,
+    Entity, HeaderExpectation, HttpRules, LabelExpression, Mismatch, NetworkAction, NetworkPolicy,
+    NetworkRule, NetworkTier, Pattern, Peer, Peers, PortSet, Standing, Surface, Workload,
     WorkloadType,
 };
 use http::HeaderMap;
@@ -245,6 +245,7 @@ pub fn policy(surface: Surface, default_deny: bool, rules: Vec<NetworkRule>) -> 
             kind: Kind::CiliumNetworkPolicy,
             key: ObjectKey::new("shop", "p"),
         },
+        direction: Direction::Ingress,
         surface,
         standing: Standing::InForce,
         default_deny,
@@ -254,9 +255,9 @@ pub fn policy(surface: Surface, default_deny: bool, rules: Vec<NetworkRule>) -> 
 }
 
 fn cilium_rule() -> impl Strategy<Value = NetworkRule> {
-    let from = prop_oneof![
-        1 => Just(Sources::Anybody),
-        4 => vec(peer(), 0..3).prop_map(Sources::AnyOf),
+    let peers = prop_oneof![
+        1 => Just(Peers::Anybody),
+        4 => vec(peer(), 0..3).prop_map(Peers::AnyOf),
     ];
     let mode = select(vec![
         AuthenticationMode::Disabled,
@@ -265,7 +266,7 @@ fn cilium_rule() -> impl Strategy<Value = NetworkRule> {
     ]);
     let deny = prop::bool::weighted(0.2);
     (
-        from,
+        peers,
         ports(),
         cilium_http(),
         weighted(0.2, mode),
@@ -273,7 +274,7 @@ fn cilium_rule() -> impl Strategy<Value = NetworkRule> {
         prop::bool::weighted(0.05),
     )
         .prop_map(
-            |(from, ports, http, authentication, deny, broken)| NetworkRule {
+            |(peers, ports, http, authentication, deny, broken)| NetworkRule {
                 index: 0,
                 path: "spec".into(),
                 action: if deny {
@@ -281,7 +282,7 @@ fn cilium_rule() -> impl Strategy<Value = NetworkRule> {
                 } else {
                     NetworkAction::Allow
                 },
-                from,
+                peers,
                 ports,
                 // Deny rules have no L7 (specs/policies.md 2.1.1).
                 http: if deny { HttpRules::NotAsked } else { http },
@@ -300,7 +301,7 @@ pub fn cilium_policies(most: usize) -> impl Strategy<Value = Vec<NetworkPolicy>>
     )
 }
 
-fn criteria() -> impl Strategy<Value = Sources> {
+fn criteria() -> impl Strategy<Value = Peers> {
     let nets = weighted(
         0.2,
         select(vec!["10.0.2.0/24", "10.0.2.0/29", "10.9.0.0/16"]),
@@ -315,7 +316,7 @@ fn criteria() -> impl Strategy<Value = Sources> {
         .prop_map(|(selector, not_selector, nets, account)| {
             let nets = nets.map(|net| vec![net.parse().unwrap()]);
             let names = account.map(|name| vec![name.into()]);
-            Sources::Criteria(Box::new(Criteria {
+            Peers::Criteria(Box::new(Criteria {
                 nets,
                 selector,
                 not_selector,
@@ -348,19 +349,19 @@ fn calico_rule() -> impl Strategy<Value = NetworkRule> {
         NetworkAction::Pass,
         NetworkAction::Log,
     ]);
-    let from = prop_oneof![1 => Just(Sources::Anybody), 3 => criteria()];
+    let peers = prop_oneof![1 => Just(Peers::Anybody), 3 => criteria()];
     (
         action,
-        from,
+        peers,
         ports(),
         calico_http(),
         prop::bool::weighted(0.05),
     )
-        .prop_map(|(action, from, ports, http, broken)| NetworkRule {
+        .prop_map(|(action, peers, ports, http, broken)| NetworkRule {
             index: 0,
             path: "spec".into(),
             action,
-            from,
+            peers,
             ports,
             http,
             authentication: None,

@@ -8,6 +8,7 @@
 )]
 
 mod dry_run;
+mod egress;
 mod generate;
 mod oracle;
 mod properties;

@@ -3,7 +3,7 @@
 
 use cairn_config_schema::snapshot::{
     AuthenticationMode, CalicoPath, CiliumHttpRule, Entity, HttpRules, LabelExpression, Mismatch,
-    NetworkAction, NetworkPolicy, NetworkRule, Peer, PortSet, Sources, Surface,
+    NetworkAction, NetworkPolicy, NetworkRule, Peer, Peers, PortSet, Surface,
 };
 
 use std::net::IpAddr;
@@ -30,18 +30,18 @@ pub fn holds(labels: &LabelExpression, world: &World) -> bool {
     }
 }
 
-fn is_among(sources: &Sources, world: &World, address: IpAddr) -> bool {
+fn is_among(sources: &Peers, world: &World, address: IpAddr) -> bool {
     match sources {
-        Sources::Anybody => true,
-        Sources::AnyOf(peers) => peers.iter().any(|peer| match peer {
+        Peers::Anybody => true,
+        Peers::AnyOf(peers) => peers.iter().any(|peer| match peer {
             Peer::Endpoints(labels) => holds(labels, world),
             Peer::Entity(Entity::World) => world.outside,
             Peer::Entity(entity) => matches!(entity, Entity::All | Entity::Cluster),
             // Endpoints of the cluster are never matched by their addresses.
             Peer::Cidr { block, .. } => world.outside && block.contains(&address),
-            Peer::Unknowable(_) => panic!("not generated"),
+            Peer::Name(_) | Peer::Services(_) | Peer::Unknowable(_) => panic!("not generated"),
         }),
-        Sources::Criteria(c) => {
+        Peers::Criteria(c) => {
             let nets = c.nets.iter().flatten().any(|net| net.contains(&address));
             let account = |names: &Vec<_>| {
                 names
@@ -143,12 +143,12 @@ pub fn cilium(policies: &[NetworkPolicy], request: &Request, world: &World) -> (
         .collect();
     let rules = || policies.iter().flat_map(|p| &p.rules);
     let is_for = |r: &NetworkRule| {
-        has_port(&r.ports, request.port) && is_among(&r.from, world, request.address())
+        has_port(&r.ports, request.port) && is_among(&r.peers, world, request.address())
     };
     let denied = rules().any(|r| {
         r.action == NetworkAction::Deny
             && has_port(&r.ports, request.port)
-            && (r.broken.is_some() || is_among(&r.from, world, request.address()))
+            && (r.broken.is_some() || is_among(&r.peers, world, request.address()))
     });
     if denied {
         return (false, lines);
@@ -247,7 +247,7 @@ fn matches_calico(rule: &NetworkRule, request: &Request, world: &World) -> Optio
     };
     let from = match rule.broken {
         Some(_) => None,
-        None => Some(is_among(&rule.from, world, request.address())),
+        None => Some(is_among(&rule.peers, world, request.address())),
     };
     match (http, from) {
         (Some(false), _) | (_, Some(false)) => Some(false),

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cairn_authz::{Attestation, Facts, HeaderEdit, HttpFacts, Network, PolicySet, Verdict};
+use cairn_authz::{Attestation, Egress, Facts, HeaderEdit, HttpFacts, Network, PolicySet, Verdict};
 use cairn_config_schema::origin::ObjectKey;
 use cairn_config_schema::snapshot::{ClusterKey, NetworkPolicies, NetworkPolicy, NetworkSubject};
 use http::HeaderMap;
@@ -37,7 +37,12 @@ pub fn set(policies: &[NetworkPolicy], port: Option<u16>) -> PolicySet {
         sources: Arc::new(sources.collect()),
         ..NetworkPolicies::default()
     };
-    PolicySet::compile(&[]).with_network(Network::of_port(&network, &key, []))
+    PolicySet::compile(&[]).with_network(Network::of_port(
+        &network,
+        &Egress::compile(&network),
+        &key,
+        [],
+    ))
 }
 
 /// Runs a closure on the facts of a request.
@@ -96,10 +101,10 @@ fn possible(request: &Request) -> Vec<World> {
 
 /// How often each outcome was seen, by the reason for it.
 #[derive(Default)]
-struct Mix(RefCell<BTreeMap<String, usize>>);
+pub struct Mix(RefCell<BTreeMap<String, usize>>);
 
 impl Mix {
-    fn count(&self, verdict: &Verdict) {
+    pub fn count(&self, verdict: &Verdict) {
         let why = verdict.network.as_ref().map(|network| &network.why);
         let mut seen = self.0.borrow_mut();
         *seen.entry(format!("{why:?}")).or_default() += 1;
@@ -107,7 +112,7 @@ impl Mix {
 
     /// A test that hardly ever denies, or hardly ever for one reason, says little: of two hundred
     /// pairs at least one must be of each.
-    fn assert_has(&self, whys: &[&str]) {
+    pub fn assert_has(&self, whys: &[&str]) {
         let seen = self.0.borrow();
         let all: usize = seen.values().sum();
         assert!(all >= SETS as usize * REQUESTS_PER_SET, "{all}");
@@ -118,10 +123,10 @@ impl Mix {
     }
 }
 
-type Pairs = (Vec<NetworkPolicy>, Vec<Request>);
+pub type Pairs = (Vec<NetworkPolicy>, Vec<Request>);
 
 /// Holds a property for every pair.
-fn for_all(
+pub fn for_all(
     policies: impl Strategy<Value = Vec<NetworkPolicy>>,
     property: impl Fn(&Pairs) -> Result<(), TestCaseError>,
 ) {
@@ -181,14 +186,14 @@ fn explain_all((policies, requests): &Pairs, mix: &Mix) -> Result<(), TestCaseEr
     Ok(())
 }
 
-const OF_CILIUM: [&str; 5] = [
+pub const OF_CILIUM: [&str; 5] = [
     "Some(Allowed)",
     "Some(Denied)",
     "Some(NothingDenies)",
     "Some(NoRule)",
     "Some(Authentication)",
 ];
-const OF_CALICO: [&str; 4] = [
+pub const OF_CALICO: [&str; 4] = [
     "Some(Allowed)",
     "Some(Denied)",
     "Some(NothingDenies)",

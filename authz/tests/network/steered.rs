@@ -3,7 +3,7 @@
 
 use cairn_authz::{Attestation, NetworkWhy};
 use cairn_config_schema::snapshot::{
-    AuthenticationMode, HttpRules, NetworkAction, NetworkRule, Sources, Surface,
+    AuthenticationMode, HttpRules, NetworkAction, NetworkRule, Peers, Surface,
 };
 
 use crate::generate::{Request, policy, worlds};
@@ -14,7 +14,7 @@ fn rule(authentication: Option<AuthenticationMode>) -> NetworkRule {
         index: 0,
         path: "spec.ingress[0]".into(),
         action: NetworkAction::Allow,
-        from: Sources::Anybody,
+        peers: Peers::Anybody,
         ports: None,
         http: HttpRules::NotAsked,
         authentication,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use cairn_authz::PolicySet;
 use cairn_config_schema::origin::{Kind, ObjectKey, Origin};
 use cairn_config_schema::snapshot::{
-    CalicoHttp, CalicoPath, Criteria, HttpRules, LabelExpression, NetworkAction, NetworkPolicy,
-    NetworkTier, Sources, Standing, Surface,
+    CalicoHttp, CalicoPath, Criteria, Direction, HttpRules, LabelExpression, NetworkAction,
+    NetworkPolicy, NetworkTier, Peers, Standing, Surface,
 };
 
 use super::{By, RULES, network, rule};
@@ -41,6 +41,7 @@ fn set(by: By, policies: usize, action: NetworkAction, passes_by_default: bool) 
                 kind: Kind::NetworkPolicy,
                 key: ObjectKey::new("bench", format!("policy-{p:04}")),
             },
+            direction: Direction::Ingress,
             surface: Surface::Calico(tier.clone()),
             standing: Standing::InForce,
             default_deny: true,
@@ -51,10 +52,10 @@ fn set(by: By, policies: usize, action: NetworkAction, passes_by_default: bool) 
     network((0..policies).map(policy).collect())
 }
 
-fn client(name: &str) -> Sources {
+fn client(name: &str) -> Peers {
     let own = LabelExpression::equals("projectcalico.org/namespace", "bench");
     let selector = LabelExpression::All(vec![own, LabelExpression::equals("app", name)]);
-    Sources::Criteria(Box::new(Criteria {
+    Peers::Criteria(Box::new(Criteria {
         selector: Some(selector),
         ..Criteria::default()
     }))

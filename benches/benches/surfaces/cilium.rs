@@ -3,8 +3,8 @@
 use cairn_authz::PolicySet;
 use cairn_config_schema::origin::{Kind, ObjectKey, Origin};
 use cairn_config_schema::snapshot::{
-    CiliumHttpRule, HttpRules, LabelExpression, NetworkAction, NetworkPolicy, Pattern, Peer,
-    Sources, Standing, Surface,
+    CiliumHttpRule, Direction, HttpRules, LabelExpression, NetworkAction, NetworkPolicy, Pattern,
+    Peer, Peers, Standing, Surface,
 };
 
 use super::{By, COMMON, RULES, network, rule};
@@ -49,6 +49,7 @@ fn policy(by: By, p: usize) -> NetworkPolicy {
             kind: Kind::CiliumNetworkPolicy,
             key: ObjectKey::new("bench", format!("{COMMON}-{p:04}")),
         },
+        direction: Direction::Ingress,
         surface: Surface::Cilium,
         standing: Standing::InForce,
         default_deny: true,
@@ -57,10 +58,10 @@ fn policy(by: By, p: usize) -> NetworkPolicy {
     }
 }
 
-fn client(name: &str) -> Sources {
+fn client(name: &str) -> Peers {
     let labels = vec![
         LabelExpression::equals("io.kubernetes.pod.namespace", "bench"),
         LabelExpression::All(vec![LabelExpression::equals("app", name)]),
     ];
-    Sources::AnyOf(vec![Peer::Endpoints(LabelExpression::All(labels))])
+    Peers::AnyOf(vec![Peer::Endpoints(LabelExpression::All(labels))])
 }

@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use cairn_authz::{Attestation, Facts, HttpFacts, Network, PolicySet};
+use cairn_authz::{Attestation, Egress, Facts, HttpFacts, Network, PolicySet};
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::origin::ObjectKey;
 use cairn_config_schema::snapshot::{
     Binding, ClusterKey, HttpRules, NetworkAction, NetworkPolicies, NetworkPolicy, NetworkRule,
-    NetworkSubject, PortSet, Sources, Workload, WorkloadType,
+    NetworkSubject, Peers, PortSet, Workload, WorkloadType,
 };
 use http::HeaderMap;
 
@@ -141,12 +141,12 @@ fn workload(client: &str) -> Workload {
 }
 
 /// A rule for the port of the application.
-fn rule(index: usize, action: NetworkAction, from: Sources, http: HttpRules) -> NetworkRule {
+fn rule(index: usize, action: NetworkAction, peers: Peers, http: HttpRules) -> NetworkRule {
     NetworkRule {
         index,
         path: format!("spec.ingress[{index}]").into(),
         action,
-        from,
+        peers,
         ports: Some(vec![PortSet::Range(PORT, PORT)]),
         http,
         authentication: None,
@@ -176,5 +176,10 @@ fn network(policies: Vec<NetworkPolicy>) -> PolicySet {
         sources: Arc::new(sources.collect()),
         ..NetworkPolicies::default()
     };
-    PolicySet::compile(&[]).with_network(Network::of_port(&network, &key, []))
+    PolicySet::compile(&[]).with_network(Network::of_port(
+        &network,
+        &Egress::compile(&network),
+        &key,
+        [],
+    ))
 }

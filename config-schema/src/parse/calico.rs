@@ -1,7 +1,7 @@
-//! NetworkPolicy and GlobalNetworkPolicy of Calico, read strictly. What is wrong in an egress rule is
-//! told and breaks nothing, for this waypoint enforces none of it.
+//! NetworkPolicy and GlobalNetworkPolicy of Calico, read strictly. What is wrong in an egress rule
+//! breaks egress and nothing else.
 
-use super::fault::Fault;
+use super::fault::{Fault, first_error};
 use super::node::Node;
 use super::path::Path;
 use super::read::read;
@@ -33,5 +33,6 @@ pub(super) fn policy(
         );
         rules.unwrap_or_else(|| vec![CalicoRule::default()])
     });
+    spec.egress_fault = first_error(of_egress);
     Some(spec)
 }

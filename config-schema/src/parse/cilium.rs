@@ -1,8 +1,8 @@
 //! CiliumNetworkPolicy and CiliumClusterwideNetworkPolicy: `spec` or `specs`, read strictly. What is
-//! wrong in an egress part is told and breaks nothing: this waypoint enforces none of it
-//! (specs/policies.md 2.1.8). Whether the values make sense together is `resolve`'s business.
+//! wrong in an egress part breaks egress and nothing else. Whether the values make sense together is
+//! `resolve`'s business.
 
-use super::fault::Fault;
+use super::fault::{Fault, first_error};
 use super::node::{Entry, Mark, Node, Value};
 use super::path::Path;
 use super::read::read;
@@ -55,12 +55,14 @@ fn rule(
     of_egress: &mut Vec<Fault>,
 ) -> Option<CiliumRule> {
     let mut rule: CiliumRule = read(node, at, path, &EGRESS, faults)?;
+    let before = of_egress.len();
     let mut egress = |key: &'static str| {
         let entry = node.entry(key).filter(|e| !e.value.is_null())?;
         Some(egress_rules(entry, &path.key(key), of_egress))
     };
     rule.egress = egress("egress");
     rule.egress_deny = egress("egressDeny");
+    rule.egress_fault = first_error(of_egress.get(before..).unwrap_or_default());
     Some(rule)
 }
 

@@ -2,6 +2,7 @@
 //! it belongs to; and the serde error that carries it.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::de;
 
@@ -22,6 +23,12 @@ pub(crate) struct Fault {
     pub path: String,
     /// Line counted from the start of the document's text.
     pub at: Mark,
+}
+
+/// The first of these that is an error, in words.
+pub(crate) fn first_error(faults: &[Fault]) -> Option<Arc<str>> {
+    let mut errors = faults.iter().filter(|f| f.severity == Severity::Error);
+    errors.next().map(|fault| fault.message.as_str().into())
 }
 
 impl Fault {

@@ -19,6 +19,7 @@ mod pods;
 mod read;
 mod salvage;
 mod scalar;
+mod selection;
 mod split;
 mod subject;
 mod tree;

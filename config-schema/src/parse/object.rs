@@ -238,6 +238,7 @@ impl<'d> Reader<'d> {
                     targets: None,
                     // An annotation in a text that is no YAML is not to be trusted.
                     dry_run: origin.kind.is_staged(),
+                    selection: None,
                     origin,
                 })));
             }

@@ -14,7 +14,7 @@ use super::node::{Node, duplicates};
 use super::object::location;
 use super::path::{Path, walk};
 use super::read::read as read_typed;
-use super::{Item, Parsed, calico, cilium, kube, mesh, salvage};
+use super::{Item, Parsed, calico, cilium, kube, mesh, salvage, selection};
 use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::limits::DIAGNOSTICS_PER_OBJECT_MAX;
 use crate::origin::{Kind, Origin};
@@ -222,8 +222,12 @@ impl Subject<'_> {
     }
 
     fn report_egress(&mut self, of_egress: Vec<Fault>) {
+        let effect = match salvage::is_dry_run(self.origin.kind, self.node) {
+            true => "in the dry run what the policy selects may call nobody",
+            false => "what the policy selects may call nobody through a waypoint",
+        };
         for fault in of_egress.into_iter().take(DIAGNOSTICS_PER_OBJECT_MAX) {
-            let fault = fault.with_effect("egress is not enforced by this waypoint in any case");
+            let fault = fault.with_effect(effect);
             let finding = finding(fault, self.file, Some(&self.origin));
             self.parsed.diagnostics.push(finding);
         }
@@ -247,6 +251,7 @@ impl Subject<'_> {
                 targets: salvage::targets(self.origin.kind, self.node),
                 pod_ips: salvage::pod_ips(self.origin.kind, self.node),
                 dry_run: salvage::is_dry_run(self.origin.kind, self.node),
+                selection: selection::selection(self.origin.kind, self.node).map(Box::new),
                 origin: self.origin,
                 reason: reason.unwrap_or_else(|| "it cannot be read".into()),
             })),

@@ -1,20 +1,17 @@
-//! One rule of a Calico policy (specs/policies.md 2.5): source, ports, HTTP. What a waypoint can not
-//! judge makes the rule fail on the safe side.
+//! One rule of a Calico policy (specs/policies.md 2.5): ports, HTTP. Who is at the other end is read in
+//! `calico_peers`. What a waypoint can not judge makes the rule fail on the safe side.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::calico_selector;
-use super::network_calico::in_namespace;
 use super::network_cilium::Reading;
+use super::{calico_peers, calico_selector};
 use crate::diagnostics::Code;
-use crate::resources::calico::{CalicoRule, EntityRule, HttpMatch, HttpPath, ServiceAccounts};
+use crate::resources::calico::{CalicoRule, EntityRule, HttpMatch, HttpPath};
 use crate::snapshot::{
-    CalicoHttp, CalicoPath, Criteria, HttpRules, LabelExpression, NetworkAction, NetworkRule,
-    PortSet, Sources, calico_path,
+    CalicoHttp, CalicoPath, Direction, HttpRules, LabelExpression, NetworkAction, NetworkRule,
+    PortSet, calico_path,
 };
 
 /// `None`: it can not be read, and the policy is broken.
@@ -37,10 +34,14 @@ pub(super) fn expression(
 /// `None`: it is never about TCP.
 pub(super) fn rule(
     rule: &CalicoRule,
+    direction: Direction,
     index: usize,
     reading: &mut Reading<'_>,
 ) -> Option<NetworkRule> {
-    let path = format!("spec.ingress[{index}]");
+    let path = match direction {
+        Direction::Ingress => format!("spec.ingress[{index}]"),
+        Direction::Egress => format!("spec.egress[{index}]"),
+    };
     let action = match rule.action.to_ascii_lowercase().as_str() {
         "allow" => NetworkAction::Allow,
         "deny" => NetworkAction::Deny,
@@ -69,8 +70,9 @@ pub(super) fn rule(
         || protocol(&rule.not_protocol, "notProtocol") == Some(true);
     check_protocol(rule, &path, reading);
     let mut broken = None;
-    let from = source(rule, &path, &mut broken, reading);
-    let ports = destination(rule.destination.as_ref(), &path, &mut broken, reading);
+    let peers = calico_peers::peers(rule, direction, &path, &mut broken, reading);
+    calico_peers::check_own_end(rule, direction, &path, &mut broken, reading);
+    let ports = ports(rule.destination.as_ref(), &path, &mut broken, reading);
     let http = match &rule.http {
         Some(http) => HttpRules::Calico(self::http(http, &path, reading)),
         None => HttpRules::NotAsked,
@@ -79,7 +81,7 @@ pub(super) fn rule(
         index,
         path: path.into(),
         action,
-        from,
+        peers,
         ports,
         http,
         authentication: None,
@@ -136,120 +138,21 @@ fn is_tcp(protocol: &IntOrString) -> Option<bool> {
     Some(number.filter(|n| *n != 0)? == 6)
 }
 
-/// Whether a list is there and has something in it: an empty one is as good as none.
-fn has_items<T>(list: &Option<Vec<T>>) -> bool {
-    list.as_ref().is_some_and(|list| !list.is_empty())
-}
-
-fn has_text(text: &Option<String>) -> bool {
-    text.as_ref().is_some_and(|text| !text.is_empty())
-}
-
-fn has_accounts(accounts: &Option<ServiceAccounts>) -> bool {
-    let accounts = accounts.as_ref();
-    accounts.is_some_and(|a| has_items(&a.names) || has_text(&a.selector))
-}
-
 /// A criterion that a waypoint can not judge: the rule fails on the safe side.
-fn can_not(what: &str, path: &str, broken: &mut Option<Arc<str>>, reading: &mut Reading<'_>) {
+pub(super) fn can_not(
+    what: &str,
+    path: &str,
+    broken: &mut Option<Arc<str>>,
+    reading: &mut Reading<'_>,
+) {
     let message = format!("{what}: a waypoint can not evaluate this");
     let effect = "an allow by it allows nothing, a deny or pass denies everything";
     reading.warn(Code::Unsupported, path, message.clone(), effect);
     broken.get_or_insert(message.into());
 }
 
-fn source(
-    rule: &CalicoRule,
-    path: &str,
-    broken: &mut Option<Arc<str>>,
-    reading: &mut Reading<'_>,
-) -> Sources {
-    let path = format!("{path}.source");
-    let none = EntityRule::default();
-    let source = rule.source.as_ref().unwrap_or(&none);
-    for (there, field) in [
-        (
-            has_items(&source.ports) || has_items(&source.not_ports),
-            "ports",
-        ),
-        (source.services.is_some(), "services"),
-        (has_items(&source.domains), "domains"),
-    ] {
-        if there {
-            can_not(field, &format!("{path}.{field}"), broken, reading);
-        }
-    }
-    let accounts = source.service_accounts.as_ref();
-    if accounts.is_some_and(|a| has_text(&a.selector)) {
-        let path = format!("{path}.serviceAccounts.selector");
-        can_not("serviceAccounts.selector", &path, broken, reading);
-    }
-    let read = |text: &Option<String>, field: &str, reading: &mut Reading<'_>| {
-        has_text(text).then(|| expression(text, &format!("{path}.{field}"), reading))?
-    };
-    let mut selector = read(&source.selector, "selector", reading);
-    let not_selector = read(&source.not_selector, "notSelector", reading);
-    let namespace_selector = read(&source.namespace_selector, "namespaceSelector", reading);
-    let names = accounts
-        .and_then(|a| a.names.as_ref())
-        .filter(|n| !n.is_empty());
-    // A selector of a namespaced policy is for its own namespace unless it says where, and so is
-    // what is said only of those that it is not for (specs/policies.md 2.5).
-    let narrowed = selector.is_some() || not_selector.is_some() || names.is_some();
-    if narrowed && namespace_selector.is_none() && !reading.is_clusterwide() {
-        let own = in_namespace(&reading.origin.key.namespace);
-        let inner = selector.unwrap_or(LabelExpression::everything());
-        selector = Some(LabelExpression::All(vec![own, inner]));
-    }
-    let ip_version = rule.ip_version.map(|version| match version {
-        4 => 4,
-        6 => 6,
-        other => {
-            let message = format!("there is no IP version {other}");
-            reading.refuse(&path, message, "4 or 6");
-            4
-        }
-    });
-    let nets = nets(&source.nets, &format!("{path}.nets"), reading);
-    let not_nets = self::nets(&source.not_nets, &format!("{path}.notNets"), reading);
-    let criteria = Criteria {
-        nets,
-        not_nets: not_nets.unwrap_or_default(),
-        selector,
-        not_selector,
-        namespace_selector,
-        service_accounts: names.map(|n| n.iter().map(|n| n.as_str().into()).collect()),
-        ip_version,
-    };
-    match criteria == Criteria::default() {
-        true => Sources::Anybody,
-        false => Sources::Criteria(Box::new(criteria)),
-    }
-}
-
-/// `None`: any.
-fn nets(
-    written: &Option<Vec<String>>,
-    path: &str,
-    reading: &mut Reading<'_>,
-) -> Option<Vec<IpNet>> {
-    let written = written.as_ref().filter(|nets| !nets.is_empty())?;
-    let mut nets = Vec::new();
-    for (index, text) in written.iter().enumerate() {
-        let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
-        match text.parse().ok().or_else(address) {
-            Some(net) => nets.push(net),
-            None => {
-                let message = format!("'{text}' is no block of addresses");
-                reading.refuse(&format!("{path}[{index}]"), message, "10.0.0.0/8");
-            }
-        }
-    }
-    Some(nets)
-}
-
-/// The ports; what else is said of the destination can not be evaluated.
-fn destination(
+/// The ports of the destination.
+fn ports(
     destination: Option<&EntityRule>,
     path: &str,
     broken: &mut Option<Arc<str>>,
@@ -257,26 +160,6 @@ fn destination(
 ) -> Option<Vec<PortSet>> {
     let destination = destination?;
     let path = format!("{path}.destination");
-    for (there, field) in [
-        (has_items(&destination.nets), "nets"),
-        (has_items(&destination.not_nets), "notNets"),
-        (has_text(&destination.selector), "selector"),
-        (has_text(&destination.not_selector), "notSelector"),
-        (
-            has_text(&destination.namespace_selector),
-            "namespaceSelector",
-        ),
-        (
-            has_accounts(&destination.service_accounts),
-            "serviceAccounts",
-        ),
-        (destination.services.is_some(), "services"),
-        (has_items(&destination.domains), "domains"),
-    ] {
-        if there {
-            can_not(field, &format!("{path}.{field}"), broken, reading);
-        }
-    }
     let mut read = |list: &Option<Vec<IntOrString>>, field: &str| {
         let list = list.as_ref().filter(|list| !list.is_empty())?;
         let mut sets = Vec::new();

@@ -70,19 +70,21 @@ fn mark<T>(
             },
             key: object.origin.key.clone(),
         };
-        let found = read.iter_mut().find(|(_, s)| s.policy.origin == of);
-        match found {
-            Some((order, selecting)) => {
-                let removal = removal(&object.origin, selecting);
-                let order = *order;
-                let policy = Arc::make_mut(&mut selecting.policy);
-                if policy.standing == Standing::InForce {
-                    policy.standing = Standing::Superseded;
-                }
-                read.extend(deletes.then_some((order, removal)));
+        let mut removals = Vec::new();
+        let mut is_there = false;
+        // Both directions of it.
+        for (order, selecting) in read.iter_mut().filter(|(_, s)| s.policy.origin == of) {
+            is_there = true;
+            removals.push((*order, removal(&object.origin, selecting)));
+            let policy = Arc::make_mut(&mut selecting.policy);
+            if policy.standing == Standing::InForce {
+                policy.standing = Standing::Superseded;
             }
-            None if deletes => findings.push(nothing_to_delete(object, &of)),
-            None => {}
+        }
+        match (deletes, is_there) {
+            (true, true) => read.extend(removals),
+            (true, false) => findings.push(nothing_to_delete(object, &of)),
+            (false, _) => {}
         }
     }
 }
@@ -91,6 +93,7 @@ fn mark<T>(
 fn removal(origin: &Origin, of: &Selecting) -> Selecting {
     let policy = NetworkPolicy {
         origin: origin.clone(),
+        direction: of.policy.direction,
         surface: match &of.policy.surface {
             Surface::Calico(tier) => Surface::Calico(tier.clone()),
             Surface::Cilium => Surface::Cilium,
@@ -108,7 +111,7 @@ fn removal(origin: &Origin, of: &Selecting) -> Selecting {
 }
 
 fn nothing_to_delete<T>(object: &Object<T>, of: &Origin) -> Diagnostic {
-    let message = format!("there is no {of} with rules for ingress to delete");
+    let message = format!("there is no {of} to delete");
     let finding = Diagnostic::warning(Code::TargetNotFound, message)
         .with_effect("nothing is tried by it")
         .with_hint("have the policy in the configuration, too");

@@ -1,13 +1,19 @@
 //! Who a Cilium rule is about: label selectors, entities, address blocks (specs/policies.md 2.1.2).
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::network_cilium::Reading;
+use super::network_cilium::{Reading, is_empty};
 use crate::diagnostics::Code;
-use crate::resources::cilium::{CidrRule, IngressRule, LabelRequirement, LabelSelector};
-use crate::snapshot::{Entity, LabelExpression, Peer, Sources};
+use crate::origin::ObjectKey;
+use crate::resources::Loaded;
+use crate::resources::cilium::{
+    CidrRule, EgressRule, FqdnSelector, IngressRule, LabelRequirement, LabelSelector,
+    ServiceSelector,
+};
+use crate::snapshot::{DnsPattern, Entity, Label, LabelExpression, Peer, Peers, Truth};
 
 const NAMESPACE_LABEL: &str = "io.kubernetes.pod.namespace";
 const NAMESPACE_LABELS: &str = "io.cilium.k8s.namespace.labels.";
@@ -35,71 +41,143 @@ pub(super) fn subject(
     expression(&selector, path, reading)
 }
 
-/// `from...` of a rule. The fields exclude each other; one that is there and empty is nobody.
-pub(super) fn sources(rule: &IngressRule, path: &str, reading: &mut Reading<'_>) -> Sources {
-    let mut fields = Vec::new();
-    let mut peers = Vec::new();
-    if let Some(list) = &rule.from_endpoints {
-        fields.push(("fromEndpoints", list.len()));
-        for (index, selector) in list.iter().enumerate() {
-            let path = format!("{path}.fromEndpoints[{index}]");
-            peers.extend(endpoints(selector, &path, reading).map(Peer::Endpoints));
+/// `from...` or `to...` of a rule.
+pub(super) struct WrittenPeers<'a> {
+    /// `from` or `to`.
+    way: &'static str,
+    endpoints: Option<&'a [LabelSelector]>,
+    cidr: Option<&'a [String]>,
+    cidr_set: Option<&'a [CidrRule]>,
+    entities: Option<&'a [String]>,
+    names: Option<&'a [FqdnSelector]>,
+    services: Option<&'a [ServiceSelector]>,
+    groups: Option<usize>,
+    nodes: Option<usize>,
+    requires: bool,
+}
+
+impl<'a> WrittenPeers<'a> {
+    /// Of a rule for ingress.
+    pub(super) fn from_rule(rule: &'a IngressRule) -> Self {
+        Self {
+            way: "from",
+            endpoints: rule.from_endpoints.as_deref(),
+            cidr: rule.from_cidr.as_deref(),
+            cidr_set: rule.from_cidr_set.as_deref(),
+            entities: rule.from_entities.as_deref(),
+            names: None,
+            services: None,
+            groups: rule.from_groups.as_ref().map(Vec::len),
+            nodes: rule.from_nodes.as_ref().map(Vec::len),
+            requires: !is_empty(&rule.from_requires),
         }
     }
-    if let Some(list) = &rule.from_cidr {
-        fields.push(("fromCIDR", list.len()));
-        for (index, text) in list.iter().enumerate() {
-            let block = block(text, &format!("{path}.fromCIDR[{index}]"), reading);
-            let except = Vec::new();
-            peers.extend(block.map(|block| Peer::Cidr { block, except }));
+
+    /// Of a rule for egress.
+    pub(super) fn to_rule(rule: &'a EgressRule) -> Self {
+        Self {
+            way: "to",
+            endpoints: rule.to_endpoints.as_deref(),
+            cidr: rule.to_cidr.as_deref(),
+            cidr_set: rule.to_cidr_set.as_deref(),
+            entities: rule.to_entities.as_deref(),
+            names: rule.to_fqdns.as_deref(),
+            services: rule.to_services.as_deref(),
+            groups: rule.to_groups.as_ref().map(Vec::len),
+            nodes: rule.to_nodes.as_ref().map(Vec::len),
+            requires: !is_empty(&rule.to_requires),
         }
     }
-    if let Some(list) = &rule.from_cidr_set {
-        fields.push(("fromCIDRSet", list.len()));
-        for (index, set) in list.iter().enumerate() {
-            peers.extend(cidr_set(
-                set,
-                &format!("{path}.fromCIDRSet[{index}]"),
-                reading,
-            ));
-        }
+
+    fn is_egress(&self) -> bool {
+        self.way == "to"
     }
-    if let Some(list) = &rule.from_entities {
-        fields.push(("fromEntities", list.len()));
-        for (index, name) in list.iter().enumerate() {
-            peers.extend(entity(
-                name,
-                &format!("{path}.fromEntities[{index}]"),
-                reading,
-            ));
-        }
+
+    /// The peers of one list, each with its path.
+    fn each<T>(
+        &self,
+        list: Option<&'a [T]>,
+        field: &str,
+        path: &str,
+    ) -> impl Iterator<Item = (&'a T, String)> {
+        let path = format!("{path}.{}{field}", self.way);
+        let items = list.unwrap_or_default().iter().enumerate();
+        items.map(move |(index, item)| (item, format!("{path}[{index}]")))
     }
-    for (field, length) in [
-        ("fromGroups", rule.from_groups.as_ref().map(Vec::len)),
-        ("fromNodes", rule.from_nodes.as_ref().map(Vec::len)),
-    ] {
-        if let Some(length) = length {
-            fields.push((field, length));
-            if length > 0 {
-                let path = format!("{path}.{field}");
-                let message = format!("{field} is not known to a waypoint");
-                reading.warn(Code::Unsupported, &path, message, ALLOWS_NOBODY);
-                peers.push(Peer::Unknowable(field.into()));
-            }
-        }
-    }
-    if rule.from_requires.as_ref().is_some_and(|r| !r.is_empty()) {
-        let message = "fromRequires is no longer part of Cilium";
-        reading.refuse(&format!("{path}.fromRequires"), message, "remove it");
-    }
-    tell_of_fields(&fields, path, reading);
-    match fields.is_empty() {
-        true => Sources::Anybody,
-        false => Sources::AnyOf(peers),
+
+    /// The lists that are there, and how long they are.
+    fn fields(&self) -> Vec<(String, usize)> {
+        let fields = [
+            ("Endpoints", self.endpoints.map(<[_]>::len)),
+            ("CIDR", self.cidr.map(<[_]>::len)),
+            ("CIDRSet", self.cidr_set.map(<[_]>::len)),
+            ("Entities", self.entities.map(<[_]>::len)),
+            ("FQDNs", self.names.map(<[_]>::len)),
+            ("Services", self.services.map(<[_]>::len)),
+            ("Groups", self.groups),
+            ("Nodes", self.nodes),
+        ];
+        let there = fields.into_iter();
+        there
+            .filter_map(|(field, length)| Some((format!("{}{field}", self.way), length?)))
+            .collect()
     }
 }
 
-fn tell_of_fields(fields: &[(&str, usize)], path: &str, reading: &mut Reading<'_>) {
+/// The peers of a rule. The fields exclude each other; one that is there and empty is nobody.
+pub(super) fn peers(written: &WrittenPeers<'_>, path: &str, reading: &mut Reading<'_>) -> Peers {
+    let mut peers = Vec::new();
+    for (selector, path) in written.each(written.endpoints, "Endpoints", path) {
+        peers.extend(endpoints(selector, &path, reading).map(Peer::Endpoints));
+    }
+    for (text, path) in written.each(written.cidr, "CIDR", path) {
+        let block = block(text, &path, reading);
+        let except = Vec::new();
+        peers.extend(block.map(|block| Peer::Cidr { block, except }));
+    }
+    for (set, path) in written.each(written.cidr_set, "CIDRSet", path) {
+        peers.extend(cidr_set(set, &path, reading));
+    }
+    for (name, path) in written.each(written.entities, "Entities", path) {
+        peers.extend(entity(name, written.is_egress(), &path, reading));
+    }
+    for (name, path) in written.each(written.names, "FQDNs", path) {
+        peers.extend(host_name(name, &path, reading));
+    }
+    for (service, path) in written.each(written.services, "Services", path) {
+        peers.extend(services(service, &path, reading));
+    }
+    for (field, length) in [("Groups", written.groups), ("Nodes", written.nodes)] {
+        if length.is_some_and(|length| length > 0) {
+            let field = format!("{}{field}", written.way);
+            let path = format!("{path}.{field}");
+            let message = format!("{field} is not known to a waypoint");
+            match written.is_egress() {
+                true => reading.not_here(&path, &message),
+                false => reading.warn(Code::Unsupported, &path, message, ALLOWS_NOBODY),
+            }
+            peers.push(Peer::Unknowable(field.into()));
+        }
+    }
+    if written.requires {
+        let field = format!("{}Requires", written.way);
+        let message = format!("{field} is no longer part of Cilium");
+        reading.refuse(&format!("{path}.{field}"), message, "remove it");
+    }
+    let fields = written.fields();
+    tell_of_fields(&fields, written.is_egress(), path, reading);
+    match fields.is_empty() {
+        true => Peers::Anybody,
+        false => Peers::AnyOf(peers),
+    }
+}
+
+fn tell_of_fields(
+    fields: &[(String, usize)],
+    is_egress: bool,
+    path: &str,
+    reading: &mut Reading<'_>,
+) {
     let mut used = fields.iter().filter(|(_, length)| *length > 0);
     if let (Some((first, _)), Some((second, _))) = (used.next(), used.next()) {
         let message = format!("a rule has either {first} or {second}");
@@ -115,27 +193,81 @@ fn tell_of_fields(fields: &[(&str, usize)], path: &str, reading: &mut Reading<'_
             "the rule matches nobody by it",
         );
     }
-    if fields
-        .iter()
-        .any(|(f, n)| f.starts_with("fromCIDR") && *n > 0)
-    {
+    let is_cidr = |(field, length): &&(String, usize)| field.contains("CIDR") && *length > 0;
+    if let Some((field, _)) = fields.iter().find(is_cidr) {
+        let path = format!("{path}.{field}");
+        if is_egress {
+            let message = "address blocks are for what is outside the cluster: behind a waypoint, for \
+                           Services without a selector";
+            return reading.not_here(&path, message);
+        }
         let message = "address blocks are for sources outside the cluster";
         let effect = "an allow by them allows no client of the mesh, a deny denies those of which no \
                       Pod is known";
-        let (field, _) = fields
-            .iter()
-            .find(|(f, _)| f.starts_with("fromCIDR"))
-            .unwrap_or(&("", 0));
-        reading.warn(
-            Code::NotForWaypoint,
-            &format!("{path}.{field}"),
-            message,
-            effect,
-        );
+        reading.warn(Code::NotForWaypoint, &path, message, effect);
     }
 }
 
-/// One item of `fromEndpoints`, in the policy's namespace unless it names one itself.
+/// One item of `toFQDNs` (specs/policies.md 2.1.7).
+fn host_name(written: &FqdnSelector, path: &str, reading: &mut Reading<'_>) -> Option<Peer> {
+    let given = |text: &'_ Option<String>| text.clone().filter(|text| !text.is_empty());
+    let read = match (given(&written.match_name), given(&written.match_pattern)) {
+        (Some(name), None) => DnsPattern::name(&name),
+        (None, Some(pattern)) => DnsPattern::pattern(&pattern),
+        _ => None,
+    };
+    if read.is_none() {
+        let message = "one of matchName and matchPattern is needed, of letters, digits, - and _";
+        reading.refuse(path, message, "matchName: api.example.com");
+    }
+    let message = "names are for hosts outside the cluster, which have no Pods";
+    reading.not_here(path, message);
+    read.map(Peer::Name)
+}
+
+/// One item of `toServices`: a Service by its name, or all with some labels.
+fn services(written: &ServiceSelector, path: &str, reading: &mut Reading<'_>) -> Option<Peer> {
+    let own = reading.origin.key.namespace.clone();
+    let namespace = |written: &Option<String>| -> Arc<str> {
+        let written = written.as_deref().filter(|text| !text.is_empty());
+        written.map_or_else(|| own.clone(), Into::into)
+    };
+    let by_labels = written.k8s_service_selector.as_ref();
+    match (&written.k8s_service, by_labels) {
+        (Some(service), None) if !service.service_name.is_empty() => {
+            let namespace = namespace(&service.namespace);
+            let key = ObjectKey::new(namespace, service.service_name.as_str());
+            Some(Peer::Services(vec![key]))
+        }
+        (None, Some(by_labels)) => {
+            let path = format!("{path}.k8sServiceSelector.selector");
+            let labels = expression(&by_labels.selector, &path, reading)?;
+            let namespace = namespace(&by_labels.namespace);
+            let all = reading
+                .resources
+                .services
+                .values()
+                .filter_map(Loaded::object);
+            let selected = all.filter(|service| {
+                let own = &service.meta.labels;
+                let of = |key: &str| own.get(key).map_or(Label::Absent, |v| Label::Value(v));
+                let in_namespace =
+                    namespace.is_empty() || service.origin.key.namespace == namespace;
+                in_namespace && labels.holds(&of) == Truth::Yes
+            });
+            Some(Peer::Services(
+                selected.map(|s| s.origin.key.clone()).collect(),
+            ))
+        }
+        _ => {
+            let message = "one of k8sService and k8sServiceSelector is needed";
+            reading.refuse(path, message, "k8sService: {serviceName: api}");
+            None
+        }
+    }
+}
+
+/// One item of `fromEndpoints` or `toEndpoints`, in the policy's namespace unless it names one itself.
 fn endpoints(
     selector: &LabelSelector,
     path: &str,
@@ -220,7 +352,7 @@ fn requirement(requirement: &LabelRequirement) -> Result<LabelExpression, (Strin
     }
 }
 
-fn entity(name: &str, path: &str, reading: &mut Reading<'_>) -> Option<Peer> {
+fn entity(name: &str, is_egress: bool, path: &str, reading: &mut Reading<'_>) -> Option<Peer> {
     let Some(entity) = Entity::parse(name) else {
         let message = format!("unknown entity '{name}'");
         let hint = "all, world, cluster, host, remote-node, kube-apiserver, ingress, init, health, unmanaged or none";
@@ -229,6 +361,10 @@ fn entity(name: &str, path: &str, reading: &mut Reading<'_>) -> Option<Peer> {
     };
     match entity {
         Entity::All | Entity::Cluster | Entity::None => {}
+        _ if is_egress => {
+            let message = format!("no Pod that a waypoint forwards to is of the entity {name}");
+            reading.not_here(path, &message);
+        }
         Entity::World | Entity::WorldIpv4 | Entity::WorldIpv6 => {
             let message = format!("no workload of the mesh is of the entity {name}");
             let effect = "an allow by it allows no client of the mesh, a deny denies those of which \
@@ -258,7 +394,7 @@ fn cidr_set(set: &CidrRule, path: &str, reading: &mut Reading<'_>) -> Option<Pee
     if group {
         let message = "CiliumCIDRGroups are not read";
         reading.warn(Code::Unsupported, path, message, ALLOWS_NOBODY);
-        return Some(Peer::Unknowable("fromCIDRSet".into()));
+        return Some(Peer::Unknowable("a CIDR group".into()));
     }
     let outer = block(set.cidr.as_deref()?, &format!("{path}.cidr"), reading)?;
     let mut except = Vec::new();

@@ -1,19 +1,20 @@
 //! Network policies of Cilium and Calico: which of them select the workloads that this waypoint
 //! forwards to (specs/policies.md 2.1.8). What a policy says is read in `network_cilium` and
-//! `network_calico`.
+//! `network_calico`; whom egress is about is found in `network_egress`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::workloads::Pods;
-use super::{Findings, dry_run, network_calico, network_cilium};
-use crate::diagnostics::{Code, Diagnostic};
+use super::{Findings, dry_run, network_calico, network_cilium, network_egress};
+use crate::diagnostics::{Code, Diagnostic, Severity};
+use crate::origin::{ObjectKey, Origin};
 use crate::resources::{Loaded, Resources};
 use crate::snapshot::{
-    Binding, ClusterKey, Endpoint, LabelExpression, LabelView, NetworkPolicies, NetworkPolicy,
-    NetworkSubject, PortSet, Truth, Workload, World,
+    Binding, ClusterKey, Direction, Endpoint, LabelExpression, LabelView, NetworkPolicies,
+    NetworkPolicy, NetworkSubject, PortSet, Truth, Workload, World,
 };
 
 /// A policy and what it selects.
@@ -45,8 +46,11 @@ pub(super) fn resolve(
     if policies.is_empty() {
         return NetworkPolicies::default();
     }
+    let is_egress = |s: &Selecting| s.policy.direction == Direction::Egress;
+    let (egress, policies): (Vec<_>, Vec<_>) = policies.into_iter().partition(is_egress);
     let mut network = NetworkPolicies {
         sources: Arc::new(pods.by_address.clone()),
+        egress: network_egress::resolve(resources, &egress, clusters, pods),
         ..NetworkPolicies::default()
     };
     let mut selected: FxHashMap<*const Workload, Selected> = FxHashMap::default();
@@ -58,7 +62,7 @@ pub(super) fn resolve(
                     let selected = selected
                         .entry(Arc::as_ptr(workload))
                         .or_insert_with(|| Selected::of(workload, &policies));
-                    selected.subject(workload, Some(endpoint.address.port()))
+                    selected.subject(&workload.key, Some(endpoint.address.port()))
                 }
                 None => nameless(key, resources, &policies, findings),
             };
@@ -79,22 +83,32 @@ pub(super) fn resolve(
     }
     for (address, workload) in &pods.by_address {
         if workload.binding == Binding::Served
-            && let Some(subject) = Selected::of(workload, &policies).subject(workload, None)
+            && let Some(subject) = Selected::of(workload, &policies).subject(&workload.key, None)
         {
             network.workloads.insert(*address, subject);
         }
     }
-    tell_of_idle(&policies, &network, findings);
+    let subjects = network.clusters.values().flat_map(|s| s.iter());
+    let subjects = subjects.chain(network.workloads.values());
+    tell_of_idle(
+        &policies,
+        subjects,
+        "workload that this waypoint forwards to",
+        findings,
+    );
+    let clients = network.egress.subjects().map(|subject| &**subject);
+    tell_of_idle(&egress, clients, "Pod of the configuration", findings);
     network
 }
 
-fn same_policies(one: &[Arc<NetworkPolicy>], other: &[Arc<NetworkPolicy>]) -> bool {
+pub(super) fn same_policies(one: &[Arc<NetworkPolicy>], other: &[Arc<NetworkPolicy>]) -> bool {
     let same = |(a, b): (&Arc<NetworkPolicy>, &Arc<NetworkPolicy>)| Arc::ptr_eq(a, b) || a == b;
     one.len() == other.len() && one.iter().zip(other).all(same)
 }
 
 /// The policies that select a workload.
-struct Selected {
+#[derive(Default, PartialEq)]
+pub(super) struct Selected {
     policies: Vec<Arc<NetworkPolicy>>,
     /// Why that is not known.
     unknown: Option<Arc<str>>,
@@ -103,19 +117,28 @@ struct Selected {
 }
 
 impl Selected {
+    /// Of policies for ingress. None selects a pod in the network of its node: to Cilium it is the
+    /// host, to Calico no workload endpoint (specs/policies.md 2.1.2).
     fn of(workload: &Workload, policies: &[Selecting]) -> Self {
-        let view = view(workload);
-        let mut selected = Self {
-            policies: Vec::new(),
-            unknown: None,
-            unknown_in_trial: None,
-        };
+        if workload.host_network {
+            return Self::default();
+        }
+        let mut selected = Self::by_view(&view(workload), policies);
+        for policy in &mut selected.policies {
+            *policy = with_named_ports(policy, workload);
+        }
+        selected
+    }
+
+    /// Of what is known of a workload.
+    pub(super) fn by_view<'p>(
+        view: &LabelView<'_>,
+        policies: impl IntoIterator<Item = &'p Selecting>,
+    ) -> Self {
+        let mut selected = Self::default();
         for selecting in policies {
-            match selecting.selects(&view) {
-                Truth::Yes => {
-                    let policy = with_named_ports(&selecting.policy, workload);
-                    selected.policies.push(policy);
-                }
+            match selecting.selects(view) {
+                Truth::Yes => selected.policies.push(selecting.policy.clone()),
                 Truth::No => {}
                 Truth::Unknown => {
                     let policy = &selecting.policy;
@@ -131,11 +154,14 @@ impl Selected {
         selected
     }
 
-    fn subject(&self, workload: &Workload, port: Option<u16>) -> Option<NetworkSubject> {
-        let unknown = self.unknown.is_some() || self.unknown_in_trial.is_some();
-        let there = !self.policies.is_empty() || unknown;
-        there.then(|| NetworkSubject {
-            workload: workload.key.clone(),
+    /// The workload with these policies. `None`: there are none.
+    pub(super) fn subject(
+        &self,
+        workload: &ObjectKey,
+        port: Option<u16>,
+    ) -> Option<NetworkSubject> {
+        (*self != Self::default()).then(|| NetworkSubject {
+            workload: workload.clone(),
             port,
             policies: self.policies.clone(),
             unknown: self.unknown.clone(),
@@ -145,7 +171,7 @@ impl Selected {
 }
 
 /// What is known of a workload.
-fn view(workload: &Workload) -> LabelView<'_> {
+pub(super) fn view(workload: &Workload) -> LabelView<'_> {
     LabelView {
         pod: Some(&workload.labels),
         namespace: Some(&workload.key.namespace),
@@ -238,29 +264,33 @@ fn with_named_ports(policy: &Arc<NetworkPolicy>, workload: &Workload) -> Arc<Net
     Arc::new(own)
 }
 
-/// A policy that selects nothing this waypoint forwards to is enforced by others, or by nobody.
-fn tell_of_idle(policies: &[Selecting], network: &NetworkPolicies, findings: &mut Findings) {
-    let subjects = network.clusters.values().flat_map(|s| s.iter());
-    let subjects: Vec<_> = subjects.chain(network.workloads.values()).collect();
-    for selecting in policies {
-        let origin = &selecting.policy.origin;
-        let selects = subjects.iter().any(|s| {
-            s.unknown.is_some()
-                || s.unknown_in_trial.is_some()
-                || s.policies.iter().any(|p| p.origin == *origin)
-        });
-        let policy = &selecting.policy;
+/// A policy that selects nothing here is enforced by others, or by nobody.
+fn tell_of_idle<'a>(
+    policies: &[Selecting],
+    subjects: impl Iterator<Item = &'a NetworkSubject>,
+    what: &str,
+    findings: &mut Findings,
+) {
+    let mut doubtful = false;
+    let mut selecting: FxHashSet<&Origin> = FxHashSet::default();
+    for subject in subjects {
+        doubtful |= subject.unknown.is_some() || subject.unknown_in_trial.is_some();
+        selecting.extend(subject.policies.iter().map(|policy| &policy.origin));
+    }
+    for policy in policies.iter().map(|selecting| &selecting.policy) {
+        let selects = doubtful || selecting.contains(&policy.origin);
         let speaks = policy.default_deny || !policy.rules.is_empty();
         // Of one that is broken an error was told.
         if !selects && speaks && policy.broken.is_none() {
-            let message = format!("{origin} selects no workload that this waypoint forwards to");
-            let finding = Diagnostic::new(
-                crate::diagnostics::Severity::Info,
-                Code::NotForWaypoint,
-                message,
-            )
-            .with_effect("nothing of it is enforced here")
-            .of(origin.clone(), "");
+            let origin = &policy.origin;
+            let rules = match policy.direction {
+                Direction::Ingress => "ingress",
+                Direction::Egress => "egress",
+            };
+            let message = format!("for {rules}, {origin} selects no {what}");
+            let finding = Diagnostic::new(Severity::Info, Code::NotForWaypoint, message)
+                .with_effect("nothing of it is enforced here")
+                .of(origin.clone(), "");
             findings.push(finding);
         }
     }

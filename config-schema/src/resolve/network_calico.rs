@@ -1,18 +1,19 @@
-//! What a NetworkPolicy or GlobalNetworkPolicy of Calico says of ingress, staged or not, and in which
-//! order (specs/policies.md 2.5). Its rules are read in `calico_rules`; what a staged one does to
+//! What a NetworkPolicy or GlobalNetworkPolicy of Calico says, staged or not, and in which order (specs/policies.md 2.5). Its rules are read in `calico_rules`; what a staged one does to
 //! another in `calico_staged`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::network::Selecting;
-use super::network_cilium::{Reading, standing};
+use super::network_cilium::{Reading, scope, standing};
 use super::{Findings, calico_rules, calico_staged, dry_run, unreadable};
 use crate::diagnostics::{Code, Diagnostic};
 use crate::origin::{ObjectKey, Origin};
 use crate::resources::calico::{CalicoPolicySpec, CalicoRule};
-use crate::resources::{Broken, Loaded, Object, Resources};
-use crate::snapshot::{LabelExpression, NetworkPolicy, NetworkTier, Standing, Surface};
+use crate::resources::{Broken, Loaded, Object, Place, Resources, Selection};
+use crate::snapshot::{
+    Direction, LabelExpression, NetworkPolicy, NetworkRule, NetworkTier, Standing, Surface,
+};
 
 const NAMESPACE_LABEL: &str = "projectcalico.org/namespace";
 const DEFAULT_TIER: &str = "default";
@@ -30,6 +31,7 @@ type Tiers = BTreeMap<String, Arc<NetworkTier>>;
 /// Reads every policy, in the order of tiers and of policies in a tier.
 pub(super) fn read_all(resources: &Resources, findings: &mut Findings) -> Vec<Selecting> {
     let mut reader = Reader {
+        resources,
         tiers: tiers(resources, findings),
         read: Vec::new(),
         findings,
@@ -58,6 +60,7 @@ pub(super) fn read_all(resources: &Resources, findings: &mut Findings) -> Vec<Se
 
 /// Reads policies kind by kind.
 struct Reader<'a> {
+    resources: &'a Resources,
     tiers: Tiers,
     /// With their orders.
     read: Vec<(Option<f64>, Selecting)>,
@@ -82,32 +85,81 @@ impl Reader<'_> {
         let (origin, place) = (&object.origin, &object.place);
         let is_tried = dry_run::is_tried(origin, &object.meta, place, self.findings);
         let mut reading = Reading {
+            resources: self.resources,
             origin,
             place,
             is_tried,
             broken: None,
             findings: self.findings,
         };
-        let policy = match calico_staged::is_to_be_read(spec, &mut reading) {
-            true => policy(spec, &self.tiers, &mut reading),
-            false => None,
-        };
-        self.read.extend(policy.map(|policy| (spec.order, policy)));
+        if calico_staged::is_to_be_read(spec, &mut reading) {
+            let parts = policy(spec, &self.tiers, &mut reading).into_iter();
+            self.read.extend(parts.map(|part| (spec.order, part)));
+        }
     }
 
+    /// A policy that can not be read denies what it selects, or if that can not be told either, all that
+    /// it could select.
     fn broken(&mut self, broken: &Broken) {
         let namespace = &broken.origin.key.namespace;
-        let what = match &**namespace {
-            "" => "every workload".to_owned(),
-            namespace => format!("workloads of {namespace}"),
+        let narrowed = self.narrowed(broken);
+        let denied = match narrowed {
+            Some(_) => "everything that the policy selects is denied".to_owned(),
+            None => format!(
+                "everything for {} and from them is denied",
+                scope(namespace)
+            ),
         };
-        let denied = format!("everything for {what} is denied");
         let effect = dry_run::effect(broken.dry_run, denied);
         self.findings.push(unreadable(broken, effect));
         let standing = standing(broken.dry_run);
-        let policy = deny_all(&broken.origin, standing, broken.reason.clone());
-        let selecting = selecting(policy, in_namespace(namespace));
-        self.read.push((None, selecting));
+        let (directions, selector, namespace_selector) = narrowed.unwrap_or_else(|| {
+            let both = vec![Direction::Ingress, Direction::Egress];
+            (both, in_namespace(namespace), LabelExpression::everything())
+        });
+        for direction in directions {
+            let reason = broken.reason.clone();
+            let policy = deny_all(&broken.origin, direction, standing, reason);
+            let part = Selecting {
+                namespace_selector: namespace_selector.clone(),
+                ..selecting(policy, selector.clone())
+            };
+            self.read.push((None, part));
+        }
+    }
+
+    /// What the policy selects, in the directions that it speaks of. `None`: that can not be told.
+    fn narrowed(
+        &self,
+        broken: &Broken,
+    ) -> Option<(Vec<Direction>, LabelExpression, LabelExpression)> {
+        let Selection::Calico(spec) = broken.selection.as_deref()? else {
+            return None;
+        };
+        let mut reading = Reading {
+            resources: self.resources,
+            origin: &broken.origin,
+            place: &Place::default(),
+            is_tried: broken.dry_run,
+            broken: None,
+            // Of the object one error is told.
+            findings: &mut Findings::new(),
+        };
+        // Which rules there are is not known, but for their lists.
+        let mut directions = directions(spec, &mut reading);
+        if spec.types.is_none() {
+            let there = |direction: &Direction| match direction {
+                Direction::Ingress => spec.ingress.is_some() || spec.egress.is_none(),
+                Direction::Egress => spec.egress.is_some(),
+            };
+            directions = vec![Direction::Ingress, Direction::Egress];
+            directions.retain(there);
+        }
+        let (selector, namespaces) = selectors(spec, &mut reading);
+        reading
+            .broken
+            .is_none()
+            .then_some((directions, selector, namespaces))
     }
 }
 
@@ -171,9 +223,15 @@ pub(super) fn in_namespace(namespace: &Arc<str>) -> LabelExpression {
     }
 }
 
-fn deny_all(origin: &Origin, standing: Standing, reason: Arc<str>) -> NetworkPolicy {
+fn deny_all(
+    origin: &Origin,
+    direction: Direction,
+    standing: Standing,
+    reason: Arc<str>,
+) -> NetworkPolicy {
     NetworkPolicy {
         origin: origin.clone(),
+        direction,
         surface: Surface::Calico(Arc::new(NetworkTier {
             name: DEFAULT_TIER.into(),
             order: None,
@@ -194,16 +252,56 @@ fn selecting(policy: NetworkPolicy, selector: LabelExpression) -> Selecting {
     }
 }
 
-/// `None`: it says nothing of ingress to workloads.
-fn policy(spec: &CalicoPolicySpec, tiers: &Tiers, reading: &mut Reading<'_>) -> Option<Selecting> {
-    if !is_for_ingress(spec, reading) {
-        let message = "egress is enforced at the source, by Calico, and not at a waypoint";
-        reading.not_here("spec", message);
-        return None;
-    }
+/// Its parts for each direction of which it says something. Nothing if it is not for workloads.
+fn policy(spec: &CalicoPolicySpec, tiers: &Tiers, reading: &mut Reading<'_>) -> Vec<Selecting> {
+    let directions = directions(spec, reading);
     if is_for_hosts(spec, reading) {
-        return None;
+        return Vec::new();
     }
+    let (selector, namespace_selector) = selectors(spec, reading);
+    let tier_name = spec.tier.as_deref().filter(|t| !t.is_empty());
+    let tier = tiers.get(tier_name.unwrap_or(DEFAULT_TIER));
+    if tier.is_none() {
+        let message = format!("there is no Tier {}", tier_name.unwrap_or(DEFAULT_TIER));
+        reading.refuse(
+            "spec.tier",
+            message,
+            "have the Tier in the configuration, too",
+        );
+    }
+    let in_common = reading.broken.take();
+    let part = |direction| {
+        reading.broken = in_common.clone();
+        let rules = rules(spec, direction, reading);
+        let standing = standing(reading.is_tried);
+        let policy = match (reading.broken.take(), tier) {
+            (None, Some(tier)) => NetworkPolicy {
+                origin: reading.origin.clone(),
+                direction,
+                surface: Surface::Calico(tier.clone()),
+                standing,
+                default_deny: !tier.passes_by_default,
+                rules,
+                broken: None,
+            },
+            (reason, _) => {
+                let reason = reason.unwrap_or_default();
+                deny_all(reading.origin, direction, standing, reason)
+            }
+        };
+        Selecting {
+            namespace_selector: namespace_selector.clone(),
+            ..selecting(policy, selector.clone())
+        }
+    };
+    directions.into_iter().map(part).collect()
+}
+
+/// What it selects, by labels of workloads and of namespaces.
+fn selectors(
+    spec: &CalicoPolicySpec,
+    reading: &mut Reading<'_>,
+) -> (LabelExpression, LabelExpression) {
     let own = in_namespace(&reading.origin.key.namespace);
     let selector = calico_rules::expression(&spec.selector, "spec.selector", reading);
     let namespaces =
@@ -221,40 +319,34 @@ fn policy(spec: &CalicoPolicySpec, tiers: &Tiers, reading: &mut Reading<'_>) -> 
         let hint = "select by labels of the pods";
         reading.refuse("spec.serviceAccountSelector", message, hint);
     }
-    let tier_name = spec.tier.as_deref().filter(|t| !t.is_empty());
-    let tier = tiers.get(tier_name.unwrap_or(DEFAULT_TIER));
-    if tier.is_none() {
-        let message = format!("there is no Tier {}", tier_name.unwrap_or(DEFAULT_TIER));
-        reading.refuse(
-            "spec.tier",
-            message,
-            "have the Tier in the configuration, too",
-        );
-    }
-    let mut rules = Vec::new();
-    for (index, rule) in spec.ingress.iter().flatten().enumerate() {
-        rules.extend(calico_rules::rule(rule, index, reading));
-    }
-    let policy = match (reading.broken.take(), tier) {
-        (None, Some(tier)) => NetworkPolicy {
-            origin: reading.origin.clone(),
-            surface: Surface::Calico(tier.clone()),
-            standing: standing(reading.is_tried),
-            default_deny: !tier.passes_by_default,
-            rules,
-            broken: None,
-        },
-        (reason, _) => {
-            let standing = standing(reading.is_tried);
-            deny_all(reading.origin, standing, reason.unwrap_or_default())
-        }
-    };
     let selector =
         LabelExpression::All(vec![own, selector.unwrap_or(LabelExpression::everything())]);
-    Some(Selecting {
-        namespace_selector: namespaces.unwrap_or(LabelExpression::everything()),
-        ..selecting(policy, selector)
-    })
+    (
+        selector,
+        namespaces.unwrap_or(LabelExpression::everything()),
+    )
+}
+
+/// The rules of one direction.
+fn rules(
+    spec: &CalicoPolicySpec,
+    direction: Direction,
+    reading: &mut Reading<'_>,
+) -> Vec<NetworkRule> {
+    let list = match (direction, &spec.egress_fault) {
+        (Direction::Ingress, _) => &spec.ingress,
+        (Direction::Egress, None) => &spec.egress,
+        // Of a fault an error was told; what is left of the rules would only be told wrongly.
+        (Direction::Egress, Some(reason)) => {
+            reading.broken.get_or_insert(reason.clone());
+            return Vec::new();
+        }
+    };
+    let mut rules = Vec::new();
+    for (index, rule) in list.iter().flatten().enumerate() {
+        rules.extend(calico_rules::rule(rule, direction, index, reading));
+    }
+    rules
 }
 
 /// Whether it is for host endpoints alone: before connections are tracked or addresses translated
@@ -281,19 +373,23 @@ fn is_for_hosts(spec: &CalicoPolicySpec, reading: &mut Reading<'_>) -> bool {
     for_hosts
 }
 
-/// `types`, or what they are when absent: ingress unless there are egress rules alone.
-fn is_for_ingress(spec: &CalicoPolicySpec, reading: &mut Reading<'_>) -> bool {
+/// `types`, or what they are when absent: ingress unless there are egress rules alone. A type that is
+/// none breaks the policy in both directions.
+fn directions(spec: &CalicoPolicySpec, reading: &mut Reading<'_>) -> Vec<Direction> {
     let types = spec.types.as_deref().unwrap_or_default();
-    for (index, unknown) in types.iter().enumerate() {
-        if !matches!(unknown.as_str(), "Ingress" | "Egress") {
-            let path = format!("spec.types[{index}]");
-            let message = format!("unknown type '{unknown}'");
-            reading.refuse(&path, message, "Ingress or Egress");
-        }
+    let is_type = |t: &str| matches!(t, "Ingress" | "Egress");
+    for (index, unknown) in types.iter().enumerate().filter(|(_, t)| !is_type(t)) {
+        let path = format!("spec.types[{index}]");
+        let message = format!("unknown type '{unknown}'");
+        reading.refuse(&path, message, "Ingress or Egress");
     }
     let has = |rules: &Option<Vec<CalicoRule>>| rules.as_ref().is_some_and(|r| !r.is_empty());
-    match types {
-        [] => has(&spec.ingress) || !has(&spec.egress),
-        types => types.iter().any(|t| t != "Egress"),
-    }
+    let says = |name: &str| types.iter().any(|t| t == name || !is_type(t));
+    let (ingress, egress) = match types {
+        [] => (has(&spec.ingress) || !has(&spec.egress), has(&spec.egress)),
+        _ => (says("Ingress"), says("Egress")),
+    };
+    let asked = [(ingress, Direction::Ingress), (egress, Direction::Egress)];
+    let asked = asked.into_iter().filter(|(asked, _)| *asked);
+    asked.map(|(_, direction)| direction).collect()
 }

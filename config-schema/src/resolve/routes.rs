@@ -57,6 +57,7 @@ pub(super) fn attach(
 fn broken(object: &Object<GrpcRouteSpec>, error: &serde_json::Error) -> Broken {
     Broken {
         dry_run: false,
+        selection: None,
         origin: object.origin.clone(),
         location: object.place.locate(""),
         reason: error.to_string().into(),

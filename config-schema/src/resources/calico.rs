@@ -3,12 +3,12 @@
 //! fields mean is `resolve`'s business.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::Deserialize;
 
-/// `spec` of a policy. Egress rules are checked when they are read and not kept: they are enforced
-/// at the source, where no waypoint is.
+/// `spec` of a policy.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[allow(missing_docs)] // the fields are Calico's
@@ -22,6 +22,9 @@ pub struct CalicoPolicySpec {
     pub types: Option<Vec<String>>,
     pub ingress: Option<Vec<CalicoRule>>,
     pub egress: Option<Vec<CalicoRule>>,
+    /// What is wrong in the egress rules, which breaks nothing else.
+    #[serde(skip)]
+    pub egress_fault: Option<Arc<str>>,
     pub do_not_track: Option<bool>,
     #[serde(rename = "preDNAT")]
     pub pre_dnat: Option<bool>,
@@ -68,8 +71,17 @@ pub struct EntityRule {
     pub ports: Option<Vec<IntOrString>>,
     pub not_ports: Option<Vec<IntOrString>>,
     pub service_accounts: Option<ServiceAccounts>,
-    pub services: Option<serde_json::Value>,
+    pub services: Option<ServiceMatch>,
     pub domains: Option<Vec<String>>,
+}
+
+/// `services`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)] // the fields are Calico's
+pub struct ServiceMatch {
+    pub name: String,
+    pub namespace: Option<String>,
 }
 
 /// `serviceAccounts`.

@@ -3,6 +3,7 @@
 //! What the fields mean is `resolve`'s business.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::Deserialize;
 
@@ -13,8 +14,7 @@ pub struct CiliumPolicySpec {
     pub rules: Vec<(String, CiliumRule)>,
 }
 
-/// One rule: `spec`, or one item of `specs`. The egress parts are checked when they are read and not
-/// kept: they are enforced at the source, where no waypoint is (specs/policies.md 2.1.8).
+/// One rule: `spec`, or one item of `specs`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[allow(missing_docs)] // the fields are Cilium's
@@ -25,6 +25,9 @@ pub struct CiliumRule {
     pub ingress_deny: Option<Vec<IngressRule>>,
     pub egress: Option<Vec<EgressRule>>,
     pub egress_deny: Option<Vec<EgressRule>>,
+    /// What is wrong in the egress parts, which breaks nothing else.
+    #[serde(skip)]
+    pub egress_fault: Option<Arc<str>>,
     pub labels: Option<Vec<RuleLabel>>,
     pub enable_default_deny: Option<DefaultDeny>,
     pub description: Option<String>,
@@ -108,7 +111,7 @@ pub struct EgressRule {
     #[serde(rename = "toCIDRSet")]
     pub to_cidr_set: Option<Vec<CidrRule>>,
     pub to_entities: Option<Vec<String>>,
-    pub to_services: Option<Vec<serde_json::Value>>,
+    pub to_services: Option<Vec<ServiceSelector>>,
     pub to_groups: Option<Vec<serde_json::Value>>,
     pub to_nodes: Option<Vec<LabelSelector>>,
     #[serde(rename = "toFQDNs")]
@@ -116,6 +119,33 @@ pub struct EgressRule {
     pub to_ports: Option<Vec<PortRule>>,
     pub icmps: Option<Vec<IcmpRule>>,
     pub authentication: Option<Authentication>,
+}
+
+/// One item of `toServices`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)] // the fields are Cilium's
+pub struct ServiceSelector {
+    pub k8s_service: Option<NamedService>,
+    pub k8s_service_selector: Option<LabelledServices>,
+}
+
+/// `k8sService`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)] // the fields are Cilium's
+pub struct NamedService {
+    pub service_name: String,
+    pub namespace: Option<String>,
+}
+
+/// `k8sServiceSelector`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)] // the fields are Cilium's
+pub struct LabelledServices {
+    pub selector: LabelSelector,
+    pub namespace: Option<String>,
 }
 
 /// One item of `toFQDNs`.

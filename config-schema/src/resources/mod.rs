@@ -108,6 +108,19 @@ pub struct Broken {
     pub pod_ips: Vec<IpAddr>,
     /// Whether it could be read all the same that a policy is only to be tried.
     pub dry_run: bool,
+    /// What a network policy selects that could be read all the same. `None`: not even that, so that it
+    /// may be all it could select.
+    pub selection: Option<Box<Selection>>,
+}
+
+/// The part of a network policy that says what it selects, in which directions. Lists of rules are
+/// empty where the policy has some.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Selection {
+    /// Of Cilium's policies: rules with the path of each.
+    Cilium(Vec<(String, cilium::CiliumRule)>),
+    /// Of Calico's.
+    Calico(Box<calico::CalicoPolicySpec>),
 }
 
 /// A reference to another object: `targetRefs` of a policy, `parentRefs` of a route.

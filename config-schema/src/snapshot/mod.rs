@@ -9,12 +9,14 @@ mod balancing;
 mod beginnings;
 mod calico_path;
 mod cors;
+mod dns_pattern;
 mod external;
 mod kube_network;
 mod l7_ports;
 mod labels;
 mod locality;
 mod mesh;
+mod network_egress;
 mod network_policy;
 mod policy;
 mod route;
@@ -42,6 +44,7 @@ pub use balancing::{
 };
 pub use calico_path::calico_path;
 pub use cors::{Cors, HostPattern, Names, OriginPattern, default_port};
+pub use dns_pattern::DnsPattern;
 pub use external::{
     BodyInCheck, CheckProtocol, ExternalProvider, FRAMING_HEADERS, GrpcCheck, HeaderNames,
     HttpCheck, Provider,
@@ -51,10 +54,11 @@ pub use l7_ports::L7Port;
 pub use labels::{Label, LabelExpression, LabelKey, LabelView, Labels, Truth};
 pub use locality::{Locality, LocalityPattern, LocalityPreference, LocalityShares, Whereabouts};
 pub use mesh::{Mesh, PathNormalization};
+pub use network_egress::{Destination, DestinationPlace, Egress};
 pub use network_policy::{
-    AuthenticationMode, CalicoHttp, CalicoPath, CiliumHttpRule, Criteria, Entity,
-    HeaderExpectation, HttpRules, Mismatch, NetworkAction, NetworkPolicies, NetworkPolicy,
-    NetworkRule, NetworkSubject, NetworkTier, Peer, PortSet, Sources, Standing, Surface, World,
+    AuthenticationMode, CalicoHttp, CalicoPath, CiliumHttpRule, Criteria, Direction, Entity,
+    HeaderExpectation, HttpRules, Mismatch, NetSets, NetworkAction, NetworkPolicies, NetworkPolicy,
+    NetworkRule, NetworkSubject, NetworkTier, Peer, Peers, PortSet, Standing, Surface, World,
 };
 pub use policy::{
     Action, Condition, Operation, PathPattern, PathTemplate, Policy, PolicyRule, Source,

@@ -1,5 +1,5 @@
 //! Network policies of Cilium and Calico as they apply at a waypoint: to requests and streams that it
-//! forwards to the workloads they select (specs/policies.md 2.1 and 2.5). Only their ingress part.
+//! forwards to the workloads they select, or from them (specs/policies.md 2.1 and 2.5).
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use rustc_hash::FxHashMap;
 use serde::Serialize;
 
-use super::{ClusterKey, LabelExpression, Pattern, Workload};
+use super::{ClusterKey, DnsPattern, Egress, LabelExpression, Pattern, Workload};
 use crate::origin::{ObjectKey, Origin};
 
 /// Every network policy that selects something, and what it selects.
@@ -22,6 +22,8 @@ pub struct NetworkPolicies {
     /// The workloads that this waypoint serves by their own addresses.
     #[serde(serialize_with = "super::by_text")]
     pub workloads: FxHashMap<IpAddr, NetworkSubject>,
+    /// The policies of clients, for what they send.
+    pub egress: Egress,
     /// Every workload by its addresses, for what policies ask of the source. Empty without policies.
     #[serde(skip)]
     pub sources: Arc<FxHashMap<IpAddr, Arc<Workload>>>,
@@ -30,7 +32,14 @@ pub struct NetworkPolicies {
 impl NetworkPolicies {
     /// Whether no policy selects anything.
     pub fn is_empty(&self) -> bool {
-        self.clusters.is_empty() && self.workloads.is_empty()
+        self.clusters.is_empty() && self.workloads.is_empty() && self.egress.is_empty()
+    }
+
+    /// The policies that may have a say about requests to a service port.
+    pub fn about(&self, key: &ClusterKey) -> impl Iterator<Item = &Arc<NetworkPolicy>> {
+        let behind = self.clusters.get(key).into_iter().flat_map(|s| s.iter());
+        let clients = self.egress.subjects().map(|subject| &**subject);
+        behind.chain(clients).flat_map(|subject| &subject.policies)
     }
 }
 
@@ -57,17 +66,29 @@ impl NetworkSubject {
     }
 }
 
-/// One network policy, its rules for ingress.
+/// From which end of a connection a policy looks at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// The policies are those of the end it comes to.
+    Ingress,
+    /// The policies are those of the end it starts at.
+    Egress,
+}
+
+/// One network policy, its rules for one direction.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct NetworkPolicy {
     /// The object.
     pub origin: Origin,
+    /// Which of its rules.
+    pub direction: Direction,
     /// Whose rules of combination hold.
     pub surface: Surface,
     /// Whether it is in force, or only tried.
     pub standing: Standing,
-    /// Cilium: what no rule allows is denied. A policy with `enableDefaultDeny.ingress: false` only
-    /// adds. Calico: always.
+    /// Cilium: what no rule allows is denied. A policy with `enableDefaultDeny: false` for the
+    /// direction only adds. Calico: always.
     pub default_deny: bool,
     /// The rules, in the order they are written.
     pub rules: Vec<NetworkRule>,
@@ -145,9 +166,9 @@ pub struct NetworkRule {
     pub path: Arc<str>,
     /// What a match means.
     pub action: NetworkAction,
-    /// Who. Empty: nobody.
-    pub from: Sources,
-    /// On which ports of the workload. `None`: any.
+    /// Who is at the other end. Empty: nobody.
+    pub peers: Peers,
+    /// On which ports of the workload that is called. `None`: any.
     pub ports: Option<Vec<PortSet>>,
     /// Which requests.
     pub http: HttpRules,
@@ -178,7 +199,7 @@ pub enum NetworkAction {
 pub enum PortSet {
     /// Numbers, both ends included.
     Range(u16, u16),
-    /// A port of the pod by its name, in lower case.
+    /// A port of the pod that is called by its name, in lower case.
     Named(Arc<str>),
     /// Any but these.
     Not(Vec<PortSet>),
@@ -199,7 +220,7 @@ pub enum AuthenticationMode {
 /// Who may be at the other end.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Sources {
+pub enum Peers {
     /// Anybody: the rule names nobody.
     Anybody,
     /// Any of these; nobody if the list is empty.
@@ -212,22 +233,26 @@ pub enum Sources {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Peer {
-    /// `fromEndpoints`: the labels of the peer.
+    /// `fromEndpoints`, `toEndpoints`: the labels of the peer.
     Endpoints(LabelExpression),
-    /// `fromEntities`.
+    /// `fromEntities`, `toEntities`.
     Entity(Entity),
-    /// `fromCIDR`, `fromCIDRSet`: sources that are no endpoint of the cluster.
+    /// `fromCIDR` and its like: peers that are no endpoint of the cluster.
     Cidr {
         /// In this block.
         block: IpNet,
         /// And in none of these.
         except: Vec<IpNet>,
     },
+    /// `toFQDNs`: a host outside the cluster by its name.
+    Name(DnsPattern),
+    /// `toServices`, and `services` of Calico: workloads behind one of these Services.
+    Services(Vec<ObjectKey>),
     /// `fromNodes`, `fromGroups`: a waypoint does not know. The field's name.
     Unknowable(Arc<str>),
 }
 
-/// `fromEntities` (specs/policies.md 2.1.2).
+/// `fromEntities`, `toEntities` (specs/policies.md 2.1.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[allow(missing_docs)] // the variants are Cilium's
@@ -277,7 +302,7 @@ impl Entity {
     }
 }
 
-/// The source of a Calico rule: all of it holds. What is empty holds.
+/// The other end of a Calico rule: all of it holds. What is empty holds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Criteria {
     /// `nets`; `None`: any.
@@ -294,6 +319,28 @@ pub struct Criteria {
     pub service_accounts: Option<Vec<Arc<str>>>,
     /// `ipVersion`.
     pub ip_version: Option<u8>,
+    /// Network sets that `selector` and `namespaceSelector` select.
+    pub sets: NetSets,
+    /// Those that `notSelector` selects.
+    pub not_sets: NetSets,
+    /// `services`: workloads behind one of these Services.
+    pub services: Option<Vec<ObjectKey>>,
+}
+
+/// What is in the network sets of Calico that a selector selects.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct NetSets {
+    /// Their `nets`.
+    pub nets: Vec<IpNet>,
+    /// One of them has `allowedEgressDomains`, of which a waypoint does not know the addresses.
+    pub has_names: bool,
+}
+
+impl NetSets {
+    /// Whether nothing is in them.
+    pub fn is_empty(&self) -> bool {
+        self.nets.is_empty() && !self.has_names
+    }
 }
 
 /// Which requests a rule is about.

@@ -88,6 +88,7 @@ pub(super) fn joined(one: &Item, other: &Item, reason: Arc<str>) -> Broken {
         targets,
         pod_ips,
         dry_run: dry_run(one) && dry_run(other),
+        selection: None,
     }
 }
 

@@ -111,6 +111,7 @@ pub fn broken(kind: Kind, name: &str, targets: Option<Vec<TargetRef>>) -> Arc<Br
         targets,
         pod_ips: Vec::new(),
         dry_run: false,
+        selection: None,
     })
 }
 

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use cairn_config_schema::snapshot::{
     CalicoPath, CiliumHttpRule, ClusterKey, Condition, Criteria, HttpRules, NetworkPolicy,
-    Operation, PathMatch, PathPattern, Peer, Policy, ServicePort, Snapshot, Source, Sources,
+    Operation, PathMatch, PathPattern, Peer, Peers, Policy, ServicePort, Snapshot, Source,
     StringMatch, TemplateSegment, TextMatch, Values,
 };
 use ipnet::IpNet;
@@ -58,9 +58,7 @@ impl Terms {
                 self.paths.insert(format!("/?{}={value}", query.name));
             }
         }
-        let subjects = snapshot.network.clusters.get(key).into_iter();
-        let subjects = subjects.flat_map(|subjects| subjects.iter());
-        for policy in subjects.flat_map(|subject| &subject.policies) {
+        for policy in snapshot.network.about(key) {
             self.add_network(policy, trust_domain);
         }
     }
@@ -268,16 +266,16 @@ impl Terms {
 
     fn add_network(&mut self, policy: &NetworkPolicy, trust_domain: &str) {
         for rule in &policy.rules {
-            match &rule.from {
-                Sources::Anybody => {}
-                Sources::AnyOf(peers) => {
+            match &rule.peers {
+                Peers::Anybody => {}
+                Peers::AnyOf(peers) => {
                     for peer in peers {
                         if let Peer::Cidr { block, .. } = peer {
                             self.addresses.insert(block.network());
                         }
                     }
                 }
-                Sources::Criteria(criteria) => self.add_criteria(criteria, trust_domain),
+                Peers::Criteria(criteria) => self.add_criteria(criteria, trust_domain),
             }
             match &rule.http {
                 HttpRules::NotAsked => {}
@@ -296,6 +294,9 @@ impl Terms {
 
     fn add_criteria(&mut self, criteria: &Criteria, trust_domain: &str) {
         let nets = criteria.nets.iter().flatten().chain(&criteria.not_nets);
+        let nets = nets
+            .chain(&criteria.sets.nets)
+            .chain(&criteria.not_sets.nets);
         self.addresses.extend(nets.map(IpNet::network));
         for account in criteria.service_accounts.iter().flatten() {
             let principal = format!("{trust_domain}/ns/{NOBODY}/sa/{account}");

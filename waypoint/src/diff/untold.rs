@@ -75,8 +75,7 @@ fn asked(snapshot: &Snapshot, service: &Service, port: &ServicePort) -> BTreeSet
         }
     }
     let key = ClusterKey::new(service.key.clone(), port.number);
-    let subjects = snapshot.network.clusters.get(&key).into_iter();
-    let policies = subjects.flat_map(|s| s.iter()).flat_map(|s| &s.policies);
+    let policies = snapshot.network.about(&key);
     for rule in policies.flat_map(|policy| &policy.rules) {
         if let HttpRules::Cilium(rules) = &rule.http {
             for rule in rules {

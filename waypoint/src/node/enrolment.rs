@@ -2,73 +2,25 @@
 //! go. Whether those who accept are alive is the agent's.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use cairn_config_schema::origin::ObjectKey;
 use cairn_config_schema::parse::NodePod;
-use cairn_kernel_redirect::{EnrolledPod, RedirectError};
+use cairn_kernel_redirect::EnrolledPod;
 use tokio::sync::oneshot;
 
 use super::Steering;
 use super::agent::Agent;
 use super::cgroup::is_below;
+use super::enrol_error::EnrolError;
 use super::namespace::{Inside, Leads, NamespaceError};
 use super::pod::{self, Pod};
 use super::site::Site;
 use crate::listener::steered::PodListener;
+use crate::log::Seldom;
 use crate::upstream::Egress;
-
-/// Why a pod's connections are not steered.
-#[derive(Debug, thiserror::Error)]
-pub enum EnrolError {
-    /// Its namespace can not be used.
-    #[error(transparent)]
-    Namespace(#[from] NamespaceError),
-    /// The kernel does not take it.
-    #[error(transparent)]
-    Redirect(#[from] RedirectError),
-    /// No sockets in its namespace.
-    #[error("no sockets in its network namespace: {0}")]
-    Egress(io::Error),
-    /// Its processes would not be steered.
-    #[error(
-        "its cgroup {0} is not below {1}, to which the redirect is attached, so its connections would not be steered; correct `cgroup`, or --cgroup"
-    )]
-    OtherCgroup(PathBuf, PathBuf),
-    /// Nobody can tell whether they would be.
-    #[error("its cgroup {0}: {1}; give the path of the pod's cgroup as this process sees it")]
-    NoCgroup(PathBuf, #[source] io::Error),
-    /// It has none, and none is listed.
-    #[error(
-        "its network namespace has no address but loopback and link-local ones; is the pod's network set up? If so list its `addresses`"
-    )]
-    NoAddress,
-    /// Another pod has the same namespace by another path.
-    #[error("its network namespace is that of {0}; a pod has one of its own")]
-    Shared(ObjectKey),
-    /// Another pod that is known by its cgroup has the same one, or one above or below.
-    #[error(
-        "its cgroup is that of {0}, above it or below it; a pod has one of its own, and is told by it where its listener is in the host's network namespace"
-    )]
-    SharedCgroup(ObjectKey),
-    /// It would be told by the cgroup of all pods.
-    #[error(
-        "its cgroup {0} is that of all pods, to which the redirect is attached, so that connections of every pod would be taken for its own; give its own, below that"
-    )]
-    CgroupOfAll(PathBuf),
-    /// No thread to look at it with.
-    #[error("no thread to look at its network namespace with: {0}")]
-    NoThread(io::Error),
-    /// The kernel's map is full.
-    #[error(
-        "{0} pods are enrolled, which is all there is room for; start the agent with a larger --pods-max"
-    )]
-    Full(u32),
-}
 
 /// A pod of the list that is not enrolled.
 #[derive(Debug)]
@@ -144,8 +96,8 @@ impl<S: Steering> Agent<S> {
         let same =
             |key: &ObjectKey, enrolled: &Enrolled| wanted.get(key) == Some(&enrolled.as_listed);
         let all = self.enrolled.iter();
-        let (stay, mut outdated): (Vec<_>, Vec<_>) = all.partition(|(key, e)| same(key, e));
-        let mut outdated: Vec<ObjectKey> = outdated.drain(..).map(|(key, _)| key.clone()).collect();
+        let (stay, others): (Vec<_>, Vec<_>) = all.partition(|(key, e)| same(key, e));
+        let mut outdated: Vec<ObjectKey> = others.into_iter().map(|(key, _)| key.clone()).collect();
         let stay = stay.into_iter();
         let asked: Vec<_> = stay
             .map(|(key, e)| (key.clone(), e.site.clone(), e.as_listed.clone()))
@@ -154,6 +106,12 @@ impl<S: Steering> Agent<S> {
             let each = |(key, site, listed): (_, Arc<Site>, _)| (key, site.seen_from(&listed));
             asked.into_iter().map(each).collect::<Vec<_>>()
         });
+        if let Err(error) = &seen {
+            static LINE: Seldom = Seldom::new();
+            if LINE.due().is_some() {
+                tracing::error!(%error, "no thread to look after the enrolled pods with: they stay as they are");
+            }
+        }
         for (key, leads) in seen.unwrap_or_default() {
             let enrolled = self.enrolled.get_mut(&key);
             if enrolled.is_some_and(|enrolled| enrolled.is_elsewhere(&leads)) {

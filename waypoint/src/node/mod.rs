@@ -3,6 +3,7 @@
 
 pub mod agent;
 mod cgroup;
+pub mod enrol_error;
 pub mod enrolment;
 pub mod guard;
 pub mod namespace;

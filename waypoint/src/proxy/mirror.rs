@@ -73,7 +73,8 @@ pub(super) fn begin(
     let mut bodies = Vec::new();
     for cluster in clusters {
         // Nothing is sent where the request itself would not be.
-        if cluster.settings().refused.is_some() || under_network_policy(runtime, &cluster) {
+        let origin = ctx.exchange.as_ref().map(|e| &*e.origin);
+        if cluster.settings().refused.is_some() || under_network_policy(runtime, &cluster, origin) {
             counters::MIRRORED.inc("policy");
             continue;
         }
@@ -95,11 +96,21 @@ pub(super) fn begin(
     ctx.mirroring = (!bodies.is_empty()).then_some(Mirroring { bodies, attempt });
 }
 
-/// Whether workloads of the cluster have policies of Cilium or Calico. Those were asked about the
-/// backends of the request, not about this one, and may deny it.
-fn under_network_policy(runtime: &Runtime, cluster: &Cluster) -> bool {
-    let subjects = runtime.snapshot.network.clusters.get(cluster.key());
-    subjects.is_some_and(|subjects| subjects.iter().any(|subject| subject.is_enforced()))
+/// Whether workloads of the cluster, or the client, have policies of Cilium or Calico. Those were asked
+/// about the backends of the request, not about this one, and may deny it.
+fn under_network_policy(
+    runtime: &Runtime,
+    cluster: &Cluster,
+    origin: Option<&StreamOrigin>,
+) -> bool {
+    let network = &runtime.snapshot.network;
+    let subjects = network.clusters.get(cluster.key());
+    let of_client = origin.map(|origin| &origin.peer).is_none_or(|peer| {
+        let namespace = peer.identity.namespace();
+        network.egress.may_be_for(peer.address.ip(), namespace)
+    });
+    let of_cluster = subjects.is_some_and(|s| s.iter().any(|subject| subject.is_enforced()));
+    of_cluster || (of_client && !network.egress.is_empty())
 }
 
 fn version(runtime: &Runtime, cluster: &Cluster, of_request: HttpVersion) -> HttpVersion {

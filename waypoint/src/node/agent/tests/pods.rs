@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::listener::steered::PodListener;
-use crate::node::enrolment::EnrolError;
+use crate::node::enrol_error::EnrolError;
 use crate::node::namespace::Inside;
 use crate::node::watchdog::HUNG_AFTER;
 use crate::node::{Beat, Namespace, Site};

@@ -1,0 +1,225 @@
+//! Whom the egress part of network policies is about: the clients it selects, and what they may be
+//! after (specs/policies.md 2.4: a connection passes the source's egress and the destination's
+//! ingress). What it says is read in `network_cilium` and `network_calico`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use super::network::{Selected, Selecting, same_policies, view};
+use super::workloads::Pods;
+use crate::origin::ObjectKey;
+use crate::resources::{Loaded, Resources};
+use crate::snapshot::{
+    Binding, ClusterKey, Criteria, Destination, DestinationPlace, Egress, Endpoint, LabelView,
+    NetworkSubject, Peer, Peers, Workload,
+};
+
+/// Stands for the name of a Pod that is not known.
+const ANY_POD: &str = "*";
+
+/// Finds the clients of all policies and the destinations of all ports.
+pub(super) fn resolve(
+    resources: &Resources,
+    policies: &[Selecting],
+    clusters: &BTreeMap<ClusterKey, Arc<[Endpoint]>>,
+    pods: &Pods,
+) -> Egress {
+    if policies.is_empty() {
+        return Egress::default();
+    }
+    let asked = Asked::of(policies);
+    let services = match asked.services {
+        true => services(clusters),
+        false => Services::default(),
+    };
+    let destinations = Destinations {
+        resources,
+        asked,
+        services,
+    };
+    let of_cluster = |(key, endpoints): (&ClusterKey, &Arc<[Endpoint]>)| {
+        (key.clone(), destinations.behind(key, endpoints))
+    };
+    let served = pods.by_address.iter();
+    let served = served.filter(|(_, workload)| workload.binding == Binding::Served);
+    Egress {
+        destinations: clusters.iter().map(of_cluster).collect(),
+        workloads: served
+            .map(|(ip, workload)| (*ip, destinations.workload(workload, *ip, None)))
+            .collect(),
+        ..clients(resources, policies, pods)
+    }
+}
+
+/// The clients, without destinations.
+fn clients(resources: &Resources, policies: &[Selecting], pods: &Pods) -> Egress {
+    let mut egress = Egress::default();
+    let mut shared: Vec<Arc<NetworkSubject>> = Vec::new();
+    let mut share = |subject: NetworkSubject| {
+        let same = |other: &&Arc<NetworkSubject>| {
+            other.unknown == subject.unknown
+                && other.unknown_in_trial == subject.unknown_in_trial
+                && same_policies(&other.policies, &subject.policies)
+        };
+        if let Some(there) = shared.iter().find(same) {
+            return there.clone();
+        }
+        let new = Arc::new(subject);
+        shared.push(new.clone());
+        new
+    };
+    for (ip, workload) in &pods.by_address {
+        let selected = Selected::by_view(&view(workload), policies);
+        let subject = selected.subject(&workload.key, None);
+        egress.clients.extend(subject.map(|s| (*ip, share(s))));
+    }
+    let nameless = |view: LabelView<'_>, policies: &[&Selecting]| {
+        let key = ObjectKey::new(view.namespace.unwrap_or_default(), ANY_POD);
+        let selected = Selected::by_view(&view, policies.iter().copied());
+        selected.subject(&key, None).map(Arc::new)
+    };
+    let all: Vec<&Selecting> = policies.iter().collect();
+    let namespace = |s: &&Selecting| s.policy.origin.key.namespace.clone();
+    let written = resources.namespaces.values().filter_map(Loaded::object);
+    let labels: BTreeMap<_, _> = written
+        .map(|n| (n.origin.key.name.clone(), &n.meta.labels))
+        .collect();
+    let mut namespaces: BTreeSet<Arc<str>> = all.iter().map(namespace).collect();
+    namespaces.extend(labels.keys().cloned());
+    for name in namespaces.into_iter().filter(|name| !name.is_empty()) {
+        let view = LabelView {
+            namespace: Some(&name),
+            namespace_labels: labels.get(&name).copied(),
+            ..LabelView::default()
+        };
+        egress.namespaces.insert(name.clone(), nameless(view, &all));
+    }
+    let clusterwide = all.iter().copied().filter(|s| namespace(s).is_empty());
+    egress.elsewhere = nameless(LabelView::default(), &clusterwide.collect::<Vec<_>>());
+    egress.unidentified = nameless(LabelView::default(), &all);
+    egress
+}
+
+/// What policies ask of destinations beyond labels.
+#[derive(Clone, Copy)]
+struct Asked {
+    addresses: bool,
+    services: bool,
+}
+
+impl Asked {
+    fn of(policies: &[Selecting]) -> Self {
+        let rules = || policies.iter().flat_map(|s| &s.policy.rules);
+        let by_address = |c: &Criteria| {
+            let nets = c.nets.is_some() || !c.not_nets.is_empty() || c.ip_version.is_some();
+            nets || !c.sets.is_empty() || !c.not_sets.is_empty()
+        };
+        Self {
+            addresses: rules().any(|rule| match &rule.peers {
+                Peers::Criteria(criteria) => by_address(criteria),
+                Peers::AnyOf(_) | Peers::Anybody => false,
+            }),
+            services: rules().any(|rule| match &rule.peers {
+                Peers::Criteria(criteria) => criteria.services.is_some(),
+                Peers::AnyOf(peers) => peers.iter().any(|p| matches!(p, Peer::Services(_))),
+                Peers::Anybody => false,
+            }),
+        }
+    }
+}
+
+/// The Services of each Pod.
+type Services = FxHashMap<ObjectKey, Vec<ObjectKey>>;
+
+fn services(clusters: &BTreeMap<ClusterKey, Arc<[Endpoint]>>) -> Services {
+    let mut services = Services::default();
+    for (key, endpoints) in clusters {
+        for workload in endpoints.iter().filter_map(|e| e.workload.as_ref()) {
+            let of_pod = services.entry(workload.key.clone()).or_default();
+            if !of_pod.contains(&key.service) {
+                of_pod.push(key.service.clone());
+            }
+        }
+    }
+    services
+}
+
+struct Destinations<'a> {
+    resources: &'a Resources,
+    asked: Asked,
+    services: Services,
+}
+
+impl Destinations<'_> {
+    /// What is behind a service port, each kind of it once.
+    fn behind(&self, key: &ClusterKey, endpoints: &[Endpoint]) -> Arc<[Destination]> {
+        let mut found: Vec<Destination> = Vec::new();
+        for endpoint in endpoints {
+            let (ip, port) = (
+                endpoint.address.ip().to_canonical(),
+                endpoint.address.port(),
+            );
+            let destination = match &endpoint.workload {
+                Some(workload) => self.workload(workload, ip, Some(port)),
+                None => self.nameless(key, ip, port),
+            };
+            if !found.iter().any(|other| self.same(other, &destination)) {
+                found.push(destination);
+            }
+        }
+        found.into()
+    }
+
+    fn workload(
+        &self,
+        workload: &Arc<Workload>,
+        address: IpAddr,
+        port: Option<u16>,
+    ) -> Destination {
+        Destination {
+            address,
+            port,
+            workload: Some(workload.clone()),
+            place: DestinationPlace::Inside(workload.key.namespace.clone()),
+            services: self
+                .services
+                .get(&workload.key)
+                .cloned()
+                .unwrap_or_default(),
+        }
+    }
+
+    fn nameless(&self, key: &ClusterKey, address: IpAddr, port: u16) -> Destination {
+        let service = self.resources.services.get(&key.service);
+        let service = service.and_then(Loaded::object);
+        let has_selector = service.is_none_or(|service| service.spec.has_selector);
+        Destination {
+            address,
+            port: Some(port),
+            workload: None,
+            place: match has_selector {
+                true => DestinationPlace::Inside(key.service.namespace.clone()),
+                false => DestinationPlace::Outside,
+            },
+            services: vec![key.service.clone()],
+        }
+    }
+
+    /// Whether no policy tells one from the other.
+    fn same(&self, one: &Destination, other: &Destination) -> bool {
+        let (Some(a), Some(b)) = (&one.workload, &other.workload) else {
+            return one == other;
+        };
+        one.port == other.port
+            && one.services == other.services
+            && (!self.asked.addresses || one.address == other.address)
+            && a.labels == b.labels
+            && a.identity == b.identity
+            && a.namespace_labels == b.namespace_labels
+            && a.named_ports == b.named_ports
+            && (a.hbone, a.host_network) == (b.hbone, b.host_network)
+    }
+}
