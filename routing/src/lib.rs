@@ -14,6 +14,7 @@ mod endpoint;
 mod limit;
 mod matcher;
 mod ordered;
+mod rate;
 mod request;
 mod retry;
 mod session;

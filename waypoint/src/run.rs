@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use cairn_config_schema::origin::ObjectKey;
 use cairn_config_schema::resolve::Options;
+use cairn_config_schema::snapshot::Locality;
 use tokio::sync::{Notify, mpsc};
 
 use crate::admin::{self, AdminState, NotReady};
@@ -52,6 +53,8 @@ pub struct Settings {
     pub trust_domain: Option<String>,
     /// The end of Services' hostnames; `cluster.local` when absent.
     pub cluster_domain: Option<String>,
+    /// Where this waypoint is.
+    pub locality: Option<Locality>,
     /// Services with an L7 policy that is not enforced as it is written refuse traffic.
     pub strict: bool,
     /// Keys of token issuers may come from loopback and link-local addresses, for labs.
@@ -288,8 +291,9 @@ fn follow_config(settings: &Settings, in_force: &InForce) -> anyhow::Result<sour
         gateway: settings.gateway.clone(),
         trust_domain: settings.trust_domain.clone(),
         cluster_domain: settings.cluster_domain.clone(),
+        locality: settings.locality.clone(),
         strict: settings.strict,
-        // As Kubernetes' downward API is usually spelled; for internalTrafficPolicy: Local.
+        // As Kubernetes' downward API is usually spelled.
         node: std::env::var("NODE_NAME").ok(),
         ..Options::default()
     };

@@ -27,7 +27,7 @@ pub(crate) enum Class {
 }
 
 /// Group, versions and kind of what Cairn reads; `v1beta1` objects have the fields of `v1`.
-const READ: [(&str, &[&str], Kind); 24] = [
+const READ: [(&str, &[&str], Kind); 25] = [
     (GATEWAY_API, &["v1", "v1beta1"], Kind::GatewayClass),
     (GATEWAY_API, &["v1", "v1beta1"], Kind::Gateway),
     (GATEWAY_API, &["v1", "v1beta1"], Kind::HTTPRoute),
@@ -52,6 +52,7 @@ const READ: [(&str, &[&str], Kind); 24] = [
         Kind::VirtualService,
     ),
     (CAIRN, &["v1alpha1"], Kind::TrafficPolicy),
+    (GATEWAY_API_X, &["v1alpha1"], Kind::XBackendTrafficPolicy),
     (CILIUM, &["v2"], Kind::CiliumNetworkPolicy),
     (CILIUM, &["v2"], Kind::CiliumClusterwideNetworkPolicy),
     (CALICO, &["v3"], Kind::NetworkPolicy),
@@ -63,6 +64,7 @@ const READ: [(&str, &[&str], Kind); 24] = [
 ];
 
 const GATEWAY_API: &str = "gateway.networking.k8s.io";
+const GATEWAY_API_X: &str = "gateway.networking.x-k8s.io";
 const SECURITY: &str = "security.istio.io";
 const CAIRN: &str = "cairn.dev";
 const CILIUM: &str = "cilium.io";
@@ -100,11 +102,7 @@ const NOT_ENFORCED: [(&str, &str, &str); 15] = [
         "references to other namespaces are judged without it",
     ),
     (GATEWAY_API, "", "what it asks for is not in force"),
-    (
-        "gateway.networking.x-k8s.io",
-        "",
-        "what it asks for is not in force",
-    ),
+    (GATEWAY_API_X, "", "what it asks for is not in force"),
     (
         "inference.networking.k8s.io",
         "",
@@ -228,7 +226,7 @@ fn is_foreign(group: &str) -> bool {
         "telemetry.istio.io",
         "extensions.istio.io",
         "install.istio.io",
-        "gateway.networking.x-k8s.io",
+        GATEWAY_API_X,
         KUBE_NETWORKING,
         "policy.networking.k8s.io",
         "inference.networking.k8s.io",
@@ -248,6 +246,7 @@ fn expected_versions(kind: Kind) -> &'static str {
             "gateway.networking.k8s.io/v1 or gateway.networking.k8s.io/v1beta1"
         }
         Kind::TrafficPolicy => "cairn.dev/v1alpha1",
+        Kind::XBackendTrafficPolicy => "gateway.networking.x-k8s.io/v1alpha1",
         Kind::DestinationRule | Kind::VirtualService => {
             "networking.istio.io/v1, v1beta1 or v1alpha3"
         }

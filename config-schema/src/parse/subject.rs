@@ -25,6 +25,7 @@ use crate::resources::cilium::CiliumPolicySpec;
 use crate::resources::destination_rule::DestinationRuleSpec;
 use crate::resources::gateway_api::{
     GatewayClassSpec, GatewaySpec, GrpcRouteSpec, HttpRouteSpec, TcpRouteSpec, TlsRouteSpec,
+    XBackendTrafficPolicySpec,
 };
 use crate::resources::istio::AuthorizationPolicySpec;
 use crate::resources::kube::NetworkPolicySpec;
@@ -72,6 +73,7 @@ pub(super) fn read(
         }
         Kind::RequestAuthentication => subject.optional::<RequestAuthenticationSpec>(),
         Kind::DestinationRule => subject.optional::<DestinationRuleSpec>(),
+        Kind::XBackendTrafficPolicy => subject.required::<XBackendTrafficPolicySpec>(),
         Kind::VirtualService => subject.optional::<VirtualServiceSpec>(),
         Kind::TrafficPolicy => subject.required::<TrafficPolicySpec>(),
         Kind::NetworkPolicy => {

@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
-use super::Findings;
 use super::traffic_policy_values::Reading;
+use super::{Findings, traffic_localities};
 use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::resources::Object;
 use crate::resources::destination_rule::{
     ClientTls, ConnectionPool, DestinationRuleSpec, HttpSettings, LoadBalancer, OutlierDetection,
-    PortTrafficPolicy, Subset, TcpSettings, TrafficPolicy,
+    PortTrafficPolicy, RetryBudget, Subset, TcpSettings, TrafficPolicy,
 };
 use crate::snapshot::{self, ClusterSettings, ConnectionLimits, LoadBalancing};
 
@@ -55,6 +55,7 @@ struct Parts<'w> {
     connection_pool: Option<&'w ConnectionPool>,
     outlier_detection: Option<&'w OutlierDetection>,
     tls: Option<&'w ClientTls>,
+    retry_budget: Option<&'w RetryBudget>,
 }
 
 pub(super) fn read(object: &Object<DestinationRuleSpec>, findings: &mut Findings) -> ReadPolicy {
@@ -81,16 +82,19 @@ impl<'w> Parts<'w> {
             connection_pool: written.connection_pool.as_ref(),
             outlier_detection: written.outlier_detection.as_ref(),
             tls: written.tls.as_ref(),
+            retry_budget: written.retry_budget.as_ref(),
         }
     }
 
-    /// Nothing is inherited: what is omitted is as by default (specs/policies.md 2.7).
-    fn of_port(written: &'w PortTrafficPolicy) -> Self {
+    /// Nothing is inherited: what is omitted is as by default (specs/policies.md 2.7). But for the
+    /// budget, which a port can not have of its own.
+    fn of_port(written: &'w PortTrafficPolicy, of_host: &'w TrafficPolicy) -> Self {
         Self {
             load_balancer: written.load_balancer.as_ref(),
             connection_pool: written.connection_pool.as_ref(),
             outlier_detection: written.outlier_detection.as_ref(),
             tls: written.tls.as_ref(),
+            retry_budget: of_host.retry_budget.as_ref(),
         }
     }
 
@@ -101,6 +105,7 @@ impl<'w> Parts<'w> {
             connection_pool: self.connection_pool.or(other.connection_pool),
             outlier_detection: self.outlier_detection.or(other.outlier_detection),
             tls: self.tls.or(other.tls),
+            retry_budget: self.retry_budget.or(other.retry_budget),
         }
     }
 }
@@ -114,7 +119,7 @@ fn of_ports(
     let of_ports = written.port_level_settings.iter().flatten().enumerate();
     for (index, port) in of_ports {
         let path = format!("{path}.portLevelSettings[{index}]");
-        let settings = settings(&Parts::of_port(port), &path, reading);
+        let settings = settings(&Parts::of_port(port, written), &path, reading);
         match ports.entry(port.port.number) {
             Entry::Vacant(free) => {
                 free.insert(settings);
@@ -182,7 +187,7 @@ fn subset_of(
     let of_host = written.port_level_settings.iter().flatten();
     let mut ports = BTreeMap::new();
     for port in of_host {
-        let merged = settings(&parts.or(Parts::of_port(port)), &path, &mut quiet);
+        let merged = settings(&parts.or(Parts::of_port(port, written)), &path, &mut quiet);
         ports.entry(port.port.number).or_insert(merged);
     }
     ports.extend(own_ports);
@@ -205,6 +210,14 @@ fn settings(parts: &Parts<'_>, path: &str, reading: &mut Reading<'_>) -> Arc<Clu
         let path = format!("{path}.loadBalancer");
         settings.balancing = reading.load_balancing(written, &path);
     }
+    let locality = parts
+        .load_balancer
+        .and_then(|b| b.locality_lb_setting.as_ref());
+    if let Some(written) = locality {
+        let path = format!("{path}.loadBalancer.localityLbSetting");
+        let detects = parts.outlier_detection.is_some();
+        settings.balancing.locality = traffic_localities::read(written, detects, &path, reading);
+    }
     if let Some(written) = parts.outlier_detection {
         let path = format!("{path}.outlierDetection");
         let rules = outlier_detection(written, &path, reading);
@@ -220,6 +233,9 @@ fn settings(parts: &Parts<'_>, path: &str, reading: &mut Reading<'_>) -> Arc<Clu
             .and_then(|t| t.connect_timeout.as_ref());
         settings.connect_timeout_ms = timeout
             .and_then(|text| reading.duration_ms(text, &format!("{path}.tcp.connectTimeout")));
+    }
+    if let Some(written) = parts.retry_budget {
+        settings.retry_budget = reading.retry_budget(written, &format!("{path}.retryBudget"));
     }
     if let Some(written) = parts.tls {
         settings.refused = tls(written, &format!("{path}.tls"), reading);
@@ -387,11 +403,6 @@ fn report_fields(written: &TrafficPolicy, path: &str, reading: &mut Reading<'_>)
             proxy.is_some(),
             "proxyProtocol",
             "no PROXY header is written",
-        ),
-        (
-            written.retry_budget.is_some(),
-            "retryBudget",
-            "the default holds",
         ),
     ];
     report(&fields, path, reading);

@@ -132,6 +132,7 @@ kinds! {
     AuthorizationPolicy: istio::AuthorizationPolicySpec => authorization_policies,
     RequestAuthentication: authentication::RequestAuthenticationSpec => request_authentications,
     DestinationRule: destination_rule::DestinationRuleSpec => destination_rules,
+    XBackendTrafficPolicy: gateway_api::XBackendTrafficPolicySpec => backend_traffic_policies,
     VirtualService: virtual_service::VirtualServiceSpec => virtual_services,
     TrafficPolicy: cairn::TrafficPolicySpec => traffic_policies,
     CiliumNetworkPolicy: cilium::CiliumPolicySpec => cilium_policies,

@@ -10,6 +10,10 @@ pub use gateway_api::apis::experimental::grpcroutes::{
     GrpcRouteRulesMatchesMethodType, GrpcRouteSpec,
 };
 pub use gateway_api::apis::experimental::httproutes::*;
+pub use gateway_api::apis::experimental::xbackendtrafficpolicies::{
+    XBackendTrafficPolicyRetryConstraint, XBackendTrafficPolicySpec,
+    XBackendTrafficPolicyTargetRefs,
+};
 pub use gateway_api::apis::experimental::tcproutes::{
     TcpRouteParentRefs, TcpRouteRules, TcpRouteRulesBackendRefs, TcpRouteSpec,
     TcpRouteUseDefaultGateways,

@@ -207,6 +207,9 @@ pub struct Resources {
         BTreeMap<ObjectKey, Loaded<authentication::RequestAuthenticationSpec>>,
     /// DestinationRules.
     pub destination_rules: BTreeMap<ObjectKey, Loaded<destination_rule::DestinationRuleSpec>>,
+    /// XBackendTrafficPolicies.
+    pub backend_traffic_policies:
+        BTreeMap<ObjectKey, Loaded<gateway_api::XBackendTrafficPolicySpec>>,
     /// VirtualServices.
     pub virtual_services: BTreeMap<ObjectKey, Loaded<virtual_service::VirtualServiceSpec>>,
     /// TrafficPolicies, Cairn's own.
@@ -235,7 +238,7 @@ pub struct Resources {
 /// The broken objects of every kind, for summaries.
 impl Resources {
     /// Number of objects in force, by kind.
-    pub fn counts(&self) -> [(Kind, usize); 24] {
+    pub fn counts(&self) -> [(Kind, usize); 25] {
         [
             (Kind::GatewayClass, self.gateway_classes.len()),
             (Kind::Gateway, self.gateways.len()),
@@ -258,6 +261,10 @@ impl Resources {
                 self.request_authentications.len(),
             ),
             (Kind::DestinationRule, self.destination_rules.len()),
+            (
+                Kind::XBackendTrafficPolicy,
+                self.backend_traffic_policies.len(),
+            ),
             (Kind::VirtualService, self.virtual_services.len()),
             (Kind::TrafficPolicy, self.traffic_policies.len()),
             (Kind::NetworkPolicy, self.calico_policies.len()),

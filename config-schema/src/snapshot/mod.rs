@@ -15,6 +15,7 @@ mod fault;
 mod kube_network;
 mod l7_ports;
 mod labels;
+mod locality;
 mod mesh;
 mod network_egress;
 mod network_policy;
@@ -54,6 +55,7 @@ pub use fault::{Abort, AbortAnswer, Delay, Fault, SHARE_PARTS};
 pub use kube_network::{KubeNetworkPolicy, KubePeer, KubePort, KubeRule, Transport};
 pub use l7_ports::L7Port;
 pub use labels::{Label, LabelExpression, LabelKey, LabelView, Labels, Truth};
+pub use locality::{Locality, LocalityPattern, LocalityPreference, LocalityShares, Whereabouts};
 pub use mesh::{Mesh, PathNormalization};
 pub use network_egress::{Destination, DestinationPlace, Egress};
 pub use network_policy::{
@@ -76,7 +78,9 @@ pub use service::{
 };
 pub use session::{SessionCarrier, SessionPersistence};
 pub use stream_route::{ServerNames, StreamMatch, StreamRoute, StreamRule};
-pub use traffic::{BackOff, RetryBudget, RetryConditions, RetryPolicy, RuleTraffic, Timeouts};
+pub use traffic::{
+    BackOff, RetryBudget, RetryConditions, RetryPolicy, RetryWindow, RuleTraffic, Timeouts,
+};
 pub use traffic_limits::{Concurrency, LimitKey, LimitTarget, RateLimit, TrafficLimits};
 pub use unenforced::{Unenforced, UnenforcedReason};
 pub use ztunnel::ZtunnelPolicy;

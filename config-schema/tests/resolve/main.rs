@@ -5,6 +5,7 @@
 #![allow(clippy::indexing_slicing)]
 
 mod attachment;
+mod backend_traffic_policies;
 mod broken_policies;
 mod destination_rules;
 mod endpoints;
@@ -12,6 +13,7 @@ mod findings;
 mod l7_ports;
 mod mesh;
 mod network;
+mod places;
 mod policies;
 mod policy_rules;
 mod route_filters;

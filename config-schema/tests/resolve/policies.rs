@@ -336,7 +336,7 @@ fn actions_are_those_of_istio() {
         .unwrap();
     assert!(effect.contains("are denied"), "{effect}");
 
-    let audit = acting(", action: AUDIT, rules: [{}]");
+    let audit = acting(", action: AUDIT");
     assert_eq!(audit.policy("shop/web").action, Action::Audit);
     assert_eq!(audit.said(), [""; 0]);
 

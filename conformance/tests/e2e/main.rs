@@ -16,6 +16,7 @@ mod ext_authz;
 mod filters;
 mod ipv6;
 mod laboratory;
+mod overload;
 mod policy;
 mod protocols;
 mod retries;

@@ -151,6 +151,7 @@ impl Lab {
             workers: 1,
             trust_domain: None,
             cluster_domain: None,
+            locality: None,
             strict: false,
             jwks_allow_local: true,
             explain_denials: false,

@@ -23,6 +23,7 @@ use super::endpoint_stream::deadline_of;
 use super::http::Gate;
 use super::persistence::Sticky;
 use super::retry::{self, RETRIED_ANSWER};
+use crate::clock::now_ms;
 use crate::runtime::{Runtime, Target};
 
 /// Which attempt a request is, from a proxy to the next hop.
@@ -91,7 +92,8 @@ pub(super) async fn next_peer(gate: &Gate, ctx: &mut RequestContext) -> Result<B
         );
     };
     ctx.time.begin_attempt(now);
-    ctx.in_flight.get_or_insert_with(|| plan.cluster.enter());
+    ctx.in_flight
+        .get_or_insert_with(|| plan.cluster.enter(now_ms()));
     ctx.permit = None;
     let held = plan.sticky.as_ref().and_then(Sticky::endpoint);
     let (live, permit) = match balance::choose(&plan.cluster, plan.key.hash, held, &ctx.tried) {
