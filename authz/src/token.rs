@@ -37,6 +37,11 @@ impl Token {
         strings(self.at(path))
     }
 
+    /// Whether there is something at a path of names, whatever it is.
+    pub fn has<S: AsRef<str>>(&self, path: &[S]) -> bool {
+        self.at(path).is_some()
+    }
+
     fn at<S: AsRef<str>>(&self, path: &[S]) -> Option<&Value> {
         let (first, rest) = path.split_first()?;
         let mut value = self.claims.get(first.as_ref())?;

@@ -1,4 +1,4 @@
-//! Time to find a route among 5,000 on one port, by the kind of match it takes.
+//! Time to find a route among 5,000 on one port, by the kind of match it takes; and among 10 to 10,000.
 
 #![allow(clippy::unwrap_used)] // a panic is a benchmark that measures nothing
 
@@ -56,7 +56,11 @@ fn route(n: usize, path: PathMatch, version_header: bool) -> Arc<HttpRoute> {
 
 /// 5,000 routes over 500 prefixes: a fifth exact, the rest prefixes, a tenth of them by header.
 fn table() -> RouteTable {
-    let routes: Vec<_> = (0..ROUTES)
+    table_of(ROUTES)
+}
+
+fn table_of(count: usize) -> RouteTable {
+    let routes: Vec<_> = (0..count)
         .map(|n| {
             let path = match n % 5 {
                 0 => PathMatch::Exact(format!("/team-{}/exact-{n}", n % 500).into()),
@@ -84,6 +88,7 @@ fn find(bencher: Bencher<'_, '_>, table: &RouteTable, path: &str, expect_rule: b
         query: None,
         caller_namespace: None,
         headers: &headers,
+        claims: None,
     };
     let found_rule = matches!(table.find(&request), Found::Rule(_));
     assert_eq!(
@@ -111,6 +116,35 @@ fn prefix_and_header(bencher: Bencher<'_, '_>) {
 #[divan::bench]
 fn no_match(bencher: Bencher<'_, '_>) {
     find(bencher, &table(), "/team-1/nothing/orders/42", false);
+}
+
+/// The same kinds of match among fewer and more routes of one service (issue 3, Benchmarks): the cost of a match
+/// is to grow at most logarithmically.
+const SIZES: [usize; 3] = [10, 1_000, 10_000];
+
+#[divan::bench(args = SIZES)]
+fn exact_among(bencher: Bencher<'_, '_>, count: usize) {
+    find(bencher, &table_of(count), "/team-5/exact-5", true);
+}
+
+#[divan::bench(args = SIZES)]
+fn prefix_among(bencher: Bencher<'_, '_>, count: usize) {
+    find(bencher, &table_of(count), "/team-6/part-6/orders/42", true);
+}
+
+#[divan::bench(args = SIZES)]
+fn prefix_and_header_among(bencher: Bencher<'_, '_>, count: usize) {
+    find(bencher, &table_of(count), "/team-9/part-9/orders/42", true);
+}
+
+#[divan::bench(args = SIZES)]
+fn no_match_among(bencher: Bencher<'_, '_>, count: usize) {
+    find(
+        bencher,
+        &table_of(count),
+        "/team-6/nothing/orders/42",
+        false,
+    );
 }
 
 /// Expressions can not be indexed; this is what each costs.

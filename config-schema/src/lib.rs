@@ -14,4 +14,5 @@ pub mod parse;
 pub mod resolve;
 pub mod resources;
 pub mod snapshot;
+pub mod status;
 pub mod store;

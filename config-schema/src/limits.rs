@@ -49,3 +49,7 @@ pub const SESSION_NAME_BYTES_MAX: usize = 128;
 /// Body of one `directResponse` of a VirtualService in bytes: Istio's limit at a waypoint
 /// (specs/istio-waypoint.md 4.5).
 pub const DIRECT_RESPONSE_BYTES_MAX: usize = 1024 * 1024;
+
+/// Longest delay that a route may inject, in milliseconds. Beyond: the rule answers 500. A delayed
+/// request holds its place and its memory; nobody waits longer than an hour.
+pub const FAULT_DELAY_MAX_MS: u64 = 3_600_000;

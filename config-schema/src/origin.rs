@@ -51,6 +51,7 @@ pub enum Kind {
     AuthorizationPolicy,
     RequestAuthentication,
     DestinationRule,
+    XBackendTrafficPolicy,
     VirtualService,
     ServiceEntry,
     WorkloadEntry,
@@ -58,6 +59,7 @@ pub enum Kind {
     /// A ConfigMap with certificates; not that of the mesh.
     #[serde(rename = "ConfigMap")]
     CaBundle,
+    TrafficPolicy,
     CiliumNetworkPolicy,
     CiliumClusterwideNetworkPolicy,
     /// Calico's.
@@ -97,10 +99,12 @@ impl Kind {
             Kind::AuthorizationPolicy => "AuthorizationPolicy",
             Kind::RequestAuthentication => "RequestAuthentication",
             Kind::DestinationRule => "DestinationRule",
+            Kind::XBackendTrafficPolicy => "XBackendTrafficPolicy",
             Kind::VirtualService => "VirtualService",
             Kind::ServiceEntry => "ServiceEntry",
             Kind::BackendTLSPolicy => "BackendTLSPolicy",
             Kind::WorkloadEntry => "WorkloadEntry",
+            Kind::TrafficPolicy => "TrafficPolicy",
             Kind::CiliumNetworkPolicy => "CiliumNetworkPolicy",
             Kind::CiliumClusterwideNetworkPolicy => "CiliumClusterwideNetworkPolicy",
             Kind::NetworkPolicy => "NetworkPolicy",

@@ -17,7 +17,7 @@ use cairn_config_schema::snapshot::{
     AppProtocol, Backend, BackendTarget, Binding, ClusterKey, Cors, Filter, PathNormalization,
     Policy, RequestAuthentication, Service, ServicePort, Snapshot,
 };
-use cairn_routing::{Found, FoundStream, PortRoutes, RequestParts, StreamRoutes};
+use cairn_routing::{Claims, Found, FoundStream, PortRoutes, RequestParts, StreamRoutes};
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Method};
 
@@ -27,7 +27,7 @@ use crate::decision::answer;
 pub use crate::decision::{Answer, Decision, Destination, Failure, ResponseChanges};
 use crate::header_change::Headers;
 use crate::hygiene;
-use crate::login;
+use crate::login::{self, TokenClaims};
 use crate::normalise::{Rejection, Target, normalise};
 use crate::trial::Trial;
 
@@ -301,6 +301,9 @@ impl PortChain {
         if let External::Settled(Some(found)) = view.external {
             return found.clone();
         }
+        let claims = logged_in(view.login)
+            .and_then(Login::token)
+            .map(TokenClaims);
         let parts = RequestParts {
             method: view.method,
             authority: view.authority,
@@ -308,6 +311,7 @@ impl PortChain {
             query: target.query,
             caller_namespace: view.peer.and_then(Identity::namespace),
             headers: view.headers,
+            claims: claims.as_ref().map(|claims| claims as &dyn Claims),
         };
         (self.routes).find(view.peer.and_then(Identity::namespace), &parts)
     }

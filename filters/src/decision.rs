@@ -14,6 +14,7 @@ use http::header::HeaderValue;
 use http::{HeaderMap, StatusCode};
 
 use crate::chain::RequestView;
+use crate::fault::Faults;
 use crate::header_change::{self, Headers};
 use crate::normalise::{Rejection, Target};
 use crate::outcome::Outcome;
@@ -309,6 +310,16 @@ impl Decision<'_> {
             }
             _ => None,
         })
+    }
+
+    /// The failures that the rule makes of this request on purpose. `random` gives uniform numbers.
+    pub fn faults(&self, random: impl FnMut() -> u64) -> Faults {
+        let rule = match self.answer {
+            Answer::Forward => self.rule().map(|(rule, _)| rule),
+            _ => None,
+        };
+        let fault = rule.and_then(|rule| rule.traffic.fault.as_deref());
+        fault.map_or_else(Faults::default, |fault| Faults::draw(fault, random))
     }
 
     /// Applies the request filters of the rule in their order, then those of the backend, and returns

@@ -9,6 +9,7 @@ pub mod connect;
 pub mod cors;
 mod decision;
 pub mod external;
+pub mod fault;
 pub mod grpc_timeout;
 pub mod header_change;
 pub mod hygiene;

@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
+use cairn_authz::Token;
 use cairn_authz::jwt::{Authenticator, Failure, Login, Place, Status, without_cookies};
+use cairn_routing::Claims;
 use http::header::{COOKIE, HeaderName, HeaderValue};
 
 use crate::header_change::Headers;
@@ -95,6 +97,20 @@ pub fn challenge(headers: &impl Headers, authority: &str, path: &str) -> HeaderV
     let text = format!("Bearer realm=\"{scheme}://{authority}{realm}\", error=\"invalid_token\"");
     HeaderValue::try_from(text)
         .unwrap_or_else(|_| HeaderValue::from_static("Bearer error=\"invalid_token\""))
+}
+
+/// A token's claims, for routes.
+#[derive(Debug)]
+pub(crate) struct TokenClaims<'a>(pub &'a Token);
+
+impl Claims for TokenClaims<'_> {
+    fn has(&self, path: &[Arc<str>]) -> bool {
+        self.0.has(path)
+    }
+
+    fn any(&self, path: &[Arc<str>], holds: &dyn Fn(&str) -> bool) -> bool {
+        self.0.claim(path).any(holds)
+    }
 }
 
 #[cfg(test)]

@@ -55,12 +55,20 @@ pub enum Outcome {
     BodyTooLarge,
     /// The body that an authorization service gets did not come.
     BodyTooSlow,
+    /// A rate limit that is counted here has no token for it.
+    RateLimited,
+    /// As many requests as may be are being answered.
+    TooManyRequests,
+    /// A TrafficPolicy for it could not be understood.
+    BrokenLimit,
     /// Routes are attached and none matches.
     NoRoute,
     /// A CORS preflight, answered for the endpoint.
     Preflight,
     /// A route answers by itself. Status and body come from the route.
     DirectResponse,
+    /// A route failed it on purpose. The status comes from the route.
+    FaultInjected,
     /// A filter redirected it. The status comes from the filter.
     Redirected,
     /// The rule has something Cairn can not honour.
@@ -120,7 +128,7 @@ pub struct Row {
 
 impl Outcome {
     /// All outcomes.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 41] = [
         Self::BadPath,
         Self::BadAuthority,
         Self::BadRequest,
@@ -137,9 +145,13 @@ impl Outcome {
         Self::ExternalError,
         Self::BodyTooLarge,
         Self::BodyTooSlow,
+        Self::RateLimited,
+        Self::TooManyRequests,
+        Self::BrokenLimit,
         Self::NoRoute,
         Self::Preflight,
         Self::DirectResponse,
+        Self::FaultInjected,
         Self::Redirected,
         Self::BrokenRule,
         Self::NoBackend,
@@ -183,8 +195,12 @@ impl Outcome {
             Self::ExternalError    => Row::new(S::FORBIDDEN, 7, "UAEX", "ext_authz_error", "", Upstream, true),
             Self::BodyTooLarge     => Row::new(S::PAYLOAD_TOO_LARGE, 8, "", "request_payload_too_large", "Payload Too Large", Client, false),
             Self::BodyTooSlow      => Row::new(S::REQUEST_TIMEOUT, 4, "", "request_payload_timeout", "request body timeout", Client, false),
+            Self::RateLimited      => Row::new(S::TOO_MANY_REQUESTS, 14, "RL", "local_rate_limited", "local_rate_limited", Client, true),
+            Self::TooManyRequests  => Row::new(S::SERVICE_UNAVAILABLE, 14, "UO", "reached_concurrency_limit", "reached concurrency limit", Us, true),
+            Self::BrokenLimit      => Row::new(S::INTERNAL_SERVER_ERROR, 14, "", "limits_not_in_force", "limits not in force", ControlPlane, true),
             Self::NoRoute          => Row::new(S::NOT_FOUND, 12, "NR", "route_not_found", "", Client, true),
             Self::DirectResponse   => Row::new(S::OK, 2, "", "direct_response", "", Client, true),
+            Self::FaultInjected    => Row::new(S::SERVICE_UNAVAILABLE, 14, "FI", "fault_filter_abort", "fault filter abort", ControlPlane, true),
             Self::Preflight        => Row::new(S::OK, 2, "", "cors_response", "", Client, true),
             Self::Redirected       => Row::new(S::FOUND, 2, "", "direct_response", "", Client, true),
             Self::BrokenRule       => Row::new(S::INTERNAL_SERVER_ERROR, 14, "", "direct_response", "route not in force", ControlPlane, true),
@@ -226,7 +242,7 @@ impl Outcome {
     }
 
     const fn is_overload(self) -> bool {
-        matches!(self, Self::UpstreamOverflow)
+        matches!(self, Self::UpstreamOverflow | Self::TooManyRequests)
     }
 
     /// The answer to send.

@@ -88,6 +88,7 @@ mod tests {
             query: None,
             caller_namespace: None,
             headers: &headers,
+            claims: None,
         };
         match routes.find(caller, &request) {
             Found::Default => "default".into(),

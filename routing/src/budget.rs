@@ -1,18 +1,25 @@
-//! How many retries a destination bears at once: a share of the requests it is serving, and never
-//! fewer than a few. Without it, retries multiply the load of whoever fails because of its load.
+//! How many retries a destination bears: a share of the requests it is serving, and never fewer than a few;
+//! or a share of those of the last interval. Without it, retries multiply the load of whoever fails because
+//! of its load.
 //!
 //! Counts requests and retries with atomics; whether a request should be retried is `retry`'s.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use cairn_config_schema::snapshot::RetryBudget;
+use cairn_config_schema::snapshot::{RetryBudget, RetryWindow};
+
+use crate::rate::Rate;
 
 /// The retry budget of one destination. All counts are Relaxed: nothing is read through them.
 #[derive(Debug, Default)]
 pub struct Budget {
     active: AtomicU32,
     retrying: AtomicU32,
+    requests: Rate,
+    retries: Rate,
+    /// The same retries, by the interval of the least that is always allowed.
+    retries_least: Rate,
 }
 
 /// One request to the destination, from its first attempt to its end; counted until dropped.
@@ -23,9 +30,13 @@ pub struct InFlight {
 }
 
 impl Budget {
-    /// Counts one request until the guard is dropped.
-    pub fn enter(self: &Arc<Self>) -> InFlight {
+    /// Counts one request until the guard is dropped. `now_ms` is in milliseconds of a clock that never
+    /// goes back, here and in [`InFlight::may_retry`].
+    pub fn enter(self: &Arc<Self>, settings: &RetryBudget, now_ms: u64) -> InFlight {
         self.active.fetch_add(1, Relaxed);
+        if let Some(window) = &settings.window {
+            self.requests.add(now_ms, window.interval_ms);
+        }
         InFlight {
             budget: self.clone(),
             retrying: false,
@@ -42,19 +53,36 @@ impl Budget {
         self.retrying.load(Relaxed)
     }
 
-    fn retries_max(&self, settings: RetryBudget) -> u32 {
-        let share = u64::from(self.active()) * u64::from(settings.percent) / 100;
+    fn retries_max(&self, settings: &RetryBudget) -> u32 {
+        let share = settings.share_of(u64::from(self.active()));
         let share = u32::try_from(share).unwrap_or(u32::MAX);
         share.max(settings.concurrency_min)
+    }
+
+    /// Whether the last interval has room for one more retry, which is counted then. Workers that ask at
+    /// the same instant may each get the last place.
+    fn has_room(&self, settings: &RetryBudget, window: &RetryWindow, now_ms: u64) -> bool {
+        let requests = self.requests.count(now_ms, window.interval_ms);
+        let retries = self.retries.count(now_ms, window.interval_ms);
+        let least = self.retries_least.count(now_ms, window.least_interval_ms);
+        let room = retries < settings.share_of(requests) || least < u64::from(window.least_count);
+        if room {
+            self.retries.add(now_ms, window.interval_ms);
+            self.retries_least.add(now_ms, window.least_interval_ms);
+        }
+        room
     }
 }
 
 impl InFlight {
     /// Asks for leave to retry. Once given it counts as one retry until the request ends, however
     /// often it is tried again; it is asked again for each retry, so that a budget that has shrunk
-    /// stops what it let begin.
-    pub fn may_retry(&mut self, settings: RetryBudget) -> bool {
+    /// stops what it let begin. A budget by interval counts every retry (GEP-3388).
+    pub fn may_retry(&mut self, settings: &RetryBudget, now_ms: u64) -> bool {
         self.release();
+        if let Some(window) = &settings.window {
+            return self.budget.has_room(settings, window, now_ms);
+        }
         let allowed = self.budget.retries_max(settings);
         let next = |retrying: u32| (retrying < allowed).then(|| retrying + 1);
         let taken = self.budget.retrying.fetch_update(Relaxed, Relaxed, next);
@@ -82,31 +110,59 @@ mod tests {
 
     use super::*;
 
+    const SETTINGS: RetryBudget = RetryBudget::DEFAULT;
+
     #[test]
     fn a_quiet_destination_bears_three_retries() {
         let budget = Arc::new(Budget::default());
-        let mut requests: Vec<_> = (0..10).map(|_| budget.enter()).collect();
-        let settings = RetryBudget::default();
+        let mut requests: Vec<_> = (0..10).map(|_| budget.enter(&SETTINGS, 0)).collect();
+        let settings = SETTINGS;
         let allowed = requests
             .iter_mut()
-            .filter_map(|r| r.may_retry(settings).then_some(()));
+            .filter_map(|r| r.may_retry(&settings, 0).then_some(()));
         assert_eq!(allowed.count(), 3);
         // The request that has leave may be tried again; another takes the place of one that ended.
-        assert!(requests[0].may_retry(settings));
-        assert!(!requests[9].may_retry(settings));
+        assert!(requests[0].may_retry(&settings, 0));
+        assert!(!requests[9].may_retry(&settings, 0));
         drop(requests.remove(0));
-        assert!(requests[8].may_retry(settings));
+        assert!(requests[8].may_retry(&settings, 0));
     }
 
     #[test]
     fn a_busy_one_bears_a_fifth_of_its_requests() {
         let budget = Arc::new(Budget::default());
-        let mut requests: Vec<_> = (0..100).map(|_| budget.enter()).collect();
+        let mut requests: Vec<_> = (0..100).map(|_| budget.enter(&SETTINGS, 0)).collect();
         let mut allowed = 0;
         for request in &mut requests {
-            allowed += u32::from(request.may_retry(RetryBudget::default()));
+            allowed += u32::from(request.may_retry(&SETTINGS, 0));
         }
         assert_eq!((allowed, budget.active(), budget.retrying()), (20, 100, 20));
+    }
+
+    /// GEP-3388: a share of the requests of an interval, each retry counted, and a few in any case.
+    #[test]
+    fn a_budget_by_interval_counts_what_was_begun_in_it() {
+        let settings = RetryBudget {
+            basis_points: 1_000,
+            concurrency_min: 0,
+            window: Some(RetryWindow {
+                interval_ms: 10_000,
+                least_count: 2,
+                least_interval_ms: 1_000,
+            }),
+        };
+        let budget = Arc::new(Budget::default());
+        let mut requests: Vec<_> = (0..100).map(|_| budget.enter(&settings, 0)).collect();
+        let mut allowed = |now_ms| {
+            let all = requests.iter_mut();
+            all.filter_map(|r| r.may_retry(&settings, now_ms).then_some(()))
+                .count()
+        };
+        assert_eq!(allowed(0), 10);
+        // Two seconds later the share is used up; what is always allowed is not.
+        assert_eq!(allowed(2_000), 2);
+        // The requests are old by now.
+        assert_eq!(allowed(30_000), 2);
     }
 
     #[derive(Clone, Debug)]
@@ -132,13 +188,13 @@ mod tests {
             steps in steps(),
             (percent, concurrency_min) in (0..=100u32, 0..5u32),
         ) {
-            let settings = RetryBudget { percent, concurrency_min };
+            let settings = RetryBudget { basis_points: percent * 100, concurrency_min, window: None };
             let budget = Arc::new(Budget::default());
             let (mut requests, mut naive): (Vec<InFlight>, Vec<bool>) = Default::default();
             for step in steps {
                 match step {
                     Step::Enter => {
-                        requests.push(budget.enter());
+                        requests.push(budget.enter(&SETTINGS, 0));
                         naive.push(false);
                     }
                     Step::Leave(at) | Step::Retry(at) if requests.is_empty() => { let _ = at; }
@@ -152,7 +208,7 @@ mod tests {
                         let others = naive.iter().enumerate().filter(|(i, on)| **on && *i != at).count();
                         let share = naive.len() * percent as usize / 100;
                         let expected = others < share.max(concurrency_min as usize);
-                        prop_assert_eq!(requests[at].may_retry(settings), expected);
+                        prop_assert_eq!(requests[at].may_retry(&settings, 0), expected);
                         naive[at] = expected;
                     }
                 }

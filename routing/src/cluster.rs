@@ -74,8 +74,9 @@ impl Cluster {
     }
 
     /// Counts a request to this cluster, whatever endpoints it will try, until the guard is dropped.
-    pub fn enter(&self) -> InFlight {
-        self.budget.enter()
+    pub fn enter(&self, now_ms: u64) -> InFlight {
+        self.budget
+            .enter(&self.set.load().settings.retry_budget, now_ms)
     }
 
     /// How many requests and retries are in flight.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use cairn_config_schema::snapshot::{
-    HeaderMatch, HttpMatch, MoreConditions, QueryMatch, TextMatch,
+    ClaimMatch, HeaderMatch, HttpMatch, MoreConditions, QueryMatch, TextMatch,
 };
 use http::HeaderMap;
 use http::header::{COOKIE, HOST};
@@ -28,6 +28,18 @@ fn more_hold(wanted: &MoreConditions, request: &RequestParts<'_>) -> bool {
     (wanted.method.as_ref()).is_none_or(|m| text_holds(m, method))
         && !(wanted.without_headers.iter()).any(|h| header_holds(h, request))
         && caller.is_none_or(|namespace| request.caller_namespace == Some(namespace))
+        && (wanted.claims.iter()).all(|c| claim_holds(c, request))
+        && !(wanted.without_claims.iter()).any(|c| claim_holds(c, request))
+}
+
+fn claim_holds(wanted: &ClaimMatch, request: &RequestParts<'_>) -> bool {
+    let Some(claims) = request.claims else {
+        return false;
+    };
+    match &wanted.value {
+        TextMatch::Present => claims.has(&wanted.path),
+        value => claims.any(&wanted.path, &|text| text_holds(value, text.as_bytes())),
+    }
 }
 
 fn header_holds(wanted: &HeaderMatch, request: &RequestParts<'_>) -> bool {

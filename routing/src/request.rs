@@ -1,6 +1,18 @@
 //! The parts of a request that routes may look at. Does not parse or normalise them.
 
+use std::fmt::Debug;
+use std::sync::Arc;
+
 use http::{HeaderMap, Method};
+
+/// The claims of a verified token.
+pub trait Claims: Debug {
+    /// Whether there is something at a path of names, whatever it is.
+    fn has(&self, path: &[Arc<str>]) -> bool;
+
+    /// Whether the text there, or an item of the list there, holds.
+    fn any(&self, path: &[Arc<str>], holds: &dyn Fn(&str) -> bool) -> bool;
+}
 
 /// One request, as routes see it.
 #[derive(Clone, Copy, Debug)]
@@ -18,4 +30,6 @@ pub struct RequestParts<'a> {
     pub caller_namespace: Option<&'a str>,
     /// Request headers.
     pub headers: &'a HeaderMap,
+    /// Of the request's token. `None`: it has none.
+    pub claims: Option<&'a dyn Claims>,
 }

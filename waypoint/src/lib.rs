@@ -27,6 +27,7 @@ pub mod run;
 pub mod runtime;
 pub mod source;
 pub mod telemetry;
+pub mod throttle;
 pub mod tls;
 pub mod tunnel_stream;
 pub mod upstream;

@@ -233,6 +233,13 @@ pub const JWKS_ASKED_INTERVAL: Duration = Duration::from_secs(10);
 /// that its issuer withdrew must not be good for ever.
 pub const JWKS_AGE_MAX: Duration = Duration::from_secs(86_400);
 
+/// Keys of one rate limit with a bucket of their own. Beyond: they share one, which a metric counts. About
+/// 100 bytes each, shared by all workers.
+pub const RATE_LIMIT_KEYS_MAX: usize = 65_536;
+
+/// How often full buckets of rate limits are dropped.
+pub const RATE_LIMIT_SWEEP_INTERVAL: Duration = Duration::from_secs(10);
+
 /// Checks that wait for one authorization service, per worker. Beyond: 503, for a provider that fails
 /// open too, since clients bring it about when they like. A slow service must not gather every request
 /// there is.

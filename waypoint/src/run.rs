@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use cairn_config_schema::origin::ObjectKey;
 use cairn_config_schema::resolve::Options;
+use cairn_config_schema::snapshot::Locality;
 use tokio::sync::{Notify, mpsc};
 
 use crate::admin::{self, AdminState, NotReady};
@@ -24,6 +25,7 @@ use crate::outliers;
 use crate::publish::{InForce, Publisher};
 use crate::source;
 use crate::telemetry::{self, counters};
+use crate::throttle;
 use crate::tls::{Acceptor, IdentityFiles, IdentitySource, Originations};
 use crate::upstream::Dialer;
 use crate::worker::{self, Worker};
@@ -52,6 +54,8 @@ pub struct Settings {
     pub trust_domain: Option<String>,
     /// The end of Services' hostnames; `cluster.local` when absent.
     pub cluster_domain: Option<String>,
+    /// Where this waypoint is.
+    pub locality: Option<Locality>,
     /// Services with an L7 policy that is not enforced as it is written refuse traffic.
     pub strict: bool,
     /// Keys of token issuers may come from loopback and link-local addresses, for labs.
@@ -119,6 +123,7 @@ pub fn start(settings: Settings) -> anyhow::Result<Running> {
     })
     .context("start looking names up")?;
     outliers::start(in_force.runtime.clone()).context("start outlier detection")?;
+    throttle::start(in_force.runtime.clone()).context("start the sweep of rate limits")?;
     let (in_flight, drain, stop) = (
         Arc::<InFlight>::default(),
         Drain::default(),
@@ -305,8 +310,9 @@ fn follow_config(settings: &Settings, in_force: &InForce) -> anyhow::Result<sour
         gateway: settings.gateway.clone(),
         trust_domain: settings.trust_domain.clone(),
         cluster_domain: settings.cluster_domain.clone(),
+        locality: settings.locality.clone(),
         strict: settings.strict,
-        // As Kubernetes' downward API is usually spelled; for internalTrafficPolicy: Local.
+        // As Kubernetes' downward API is usually spelled.
         node: std::env::var("NODE_NAME").ok(),
         ..Options::default()
     };
@@ -382,6 +388,7 @@ fn note_expiry(identity: &IdentitySource) {
 fn admin_state(settings: &Settings, in_force: &InForce, stop: &Arc<Notify>) -> AdminState {
     let runtime = in_force.runtime.clone();
     let live = in_force.runtime.clone();
+    let limited = in_force.runtime.clone();
     let stop = stop.clone();
     AdminState {
         readiness: in_force.readiness.clone(),
@@ -392,6 +399,7 @@ fn admin_state(settings: &Settings, in_force: &InForce, stop: &Arc<Notify>) -> A
         last_reload: in_force.last_reload.clone(),
         jwks: in_force.jwks.clone(),
         live_cluster: Box::new(move |key| live.load().cluster(key).cloned()),
+        limiters: Box::new(move || limited.load().limiters().iter().cloned().collect()),
         set_log_filter: Box::new(settings.set_log_filter),
         quit: Box::new(move || stop.notify_one()),
         registry: telemetry::metrics::registry().clone(),

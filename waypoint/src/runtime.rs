@@ -26,6 +26,7 @@ use crate::listener::admit::{Asked, Refusal};
 use crate::names::Names;
 use crate::names::answer::{self, Answer, DNS};
 use crate::telemetry::exchange::StreamOrigin;
+use crate::throttle::Limiters;
 
 /// A snapshot made ready to run.
 pub struct Runtime {
@@ -46,6 +47,7 @@ pub struct Runtime {
     /// Clusters of names inside of wildcards, as requests ask for them. Behind a lock, for they are rare.
     requested: Mutex<FxHashMap<(ClusterKey, Arc<str>), Arc<Cluster>>>,
     has_wildcards: bool,
+    limiters: Limiters,
     /// Some destination has sessions, whatever routes say.
     pub has_sessions: bool,
 }
@@ -116,6 +118,7 @@ impl Runtime {
             protocols: protocols(&snapshot),
             requested: Mutex::default(),
             has_wildcards: discoveries.any(is_wildcard),
+            limiters: Limiters::new(&snapshot, previous.map(|p| &p.limiters)),
             has_sessions: (snapshot.cluster_settings.values()).any(|s| s.session.is_some()),
             snapshot,
         };
@@ -392,6 +395,11 @@ impl Runtime {
             .get(key)
             .copied()
             .unwrap_or(AppProtocol::Sniff)
+    }
+
+    /// What TrafficPolicies let through.
+    pub fn limiters(&self) -> &Limiters {
+        &self.limiters
     }
 
     /// Every live cluster.

@@ -27,7 +27,7 @@ pub(crate) enum Class {
 }
 
 /// Group, versions and kind of what Cairn reads; `v1beta1` objects have the fields of `v1`.
-const READ: [(&str, &[&str], Kind); 26] = [
+const READ: [(&str, &[&str], Kind); 28] = [
     (GATEWAY_API, &["v1", "v1beta1"], Kind::GatewayClass),
     (GATEWAY_API, &["v1", "v1beta1"], Kind::Gateway),
     (GATEWAY_API, &["v1", "v1beta1"], Kind::HTTPRoute),
@@ -62,6 +62,8 @@ const READ: [(&str, &[&str], Kind); 26] = [
         &["v1", "v1beta1", "v1alpha3"],
         Kind::WorkloadEntry,
     ),
+    (CAIRN, &["v1alpha1"], Kind::TrafficPolicy),
+    (GATEWAY_API_X, &["v1alpha1"], Kind::XBackendTrafficPolicy),
     (CILIUM, &["v2"], Kind::CiliumNetworkPolicy),
     (CILIUM, &["v2"], Kind::CiliumClusterwideNetworkPolicy),
     (CALICO, &["v3"], Kind::NetworkPolicy),
@@ -73,7 +75,9 @@ const READ: [(&str, &[&str], Kind); 26] = [
 ];
 
 const GATEWAY_API: &str = "gateway.networking.k8s.io";
+const GATEWAY_API_X: &str = "gateway.networking.x-k8s.io";
 const SECURITY: &str = "security.istio.io";
+const CAIRN: &str = "cairn.dev";
 const CILIUM: &str = "cilium.io";
 const CALICO: &str = "projectcalico.org";
 const KUBE_NETWORKING: &str = "networking.k8s.io";
@@ -99,11 +103,7 @@ const NOT_ENFORCED: [(&str, &str, &str); 13] = [
         "references to other namespaces are judged without it",
     ),
     (GATEWAY_API, "", "what it asks for is not in force"),
-    (
-        "gateway.networking.x-k8s.io",
-        "",
-        "what it asks for is not in force",
-    ),
+    (GATEWAY_API_X, "", "what it asks for is not in force"),
     (
         "inference.networking.k8s.io",
         "",
@@ -227,7 +227,7 @@ fn is_foreign(group: &str) -> bool {
         "telemetry.istio.io",
         "extensions.istio.io",
         "install.istio.io",
-        "gateway.networking.x-k8s.io",
+        GATEWAY_API_X,
         KUBE_NETWORKING,
         "policy.networking.k8s.io",
         "inference.networking.k8s.io",
@@ -246,6 +246,8 @@ fn expected_versions(kind: Kind) -> &'static str {
         Kind::GatewayClass | Kind::Gateway | Kind::HTTPRoute => {
             "gateway.networking.k8s.io/v1 or gateway.networking.k8s.io/v1beta1"
         }
+        Kind::TrafficPolicy => "cairn.dev/v1alpha1",
+        Kind::XBackendTrafficPolicy => "gateway.networking.x-k8s.io/v1alpha1",
         Kind::DestinationRule | Kind::VirtualService | Kind::ServiceEntry | Kind::WorkloadEntry => {
             "networking.istio.io/v1, v1beta1 or v1alpha3"
         }

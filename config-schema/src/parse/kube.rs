@@ -40,34 +40,40 @@ impl Conversion<'_> {
     /// them, so the Service stays in force.
     fn tell_what_is_not_honoured(&mut self, spec: &core::ServiceSpec) {
         let affinity = spec.session_affinity.as_deref().filter(|a| *a != "None");
-        let distribution = spec.traffic_distribution.as_deref();
-        for (path, value) in [
-            ("spec.sessionAffinity", affinity),
-            ("spec.trafficDistribution", distribution),
-        ] {
-            if let Some(value) = value {
-                let message = format!("{value} has no effect at this waypoint");
-                let fault = Fault::error(Code::Unsupported, message, path, find(self.node, path))
-                    .with_severity(Severity::Warning)
-                    .with_effect("requests are spread over all endpoints by least requests")
-                    .with_hint("see docs/status.md");
-                self.faults.push(fault);
-            }
+        if let Some(value) = affinity {
+            let path = "spec.sessionAffinity";
+            let message = format!("{value} has no effect at this waypoint");
+            let fault = Fault::error(Code::Unsupported, message, path, find(self.node, path))
+                .with_severity(Severity::Warning)
+                .with_effect("requests are spread over all endpoints by least requests")
+                .with_hint(
+                    "a DestinationRule with consistentHash, or sessionPersistence of a route",
+                );
+            self.faults.push(fault);
         }
     }
 
-    /// Localities of endpoints, once for all endpoints: a slice may have a thousand.
-    fn tell_of_localities(&mut self, endpoints: &[discovery::Endpoint]) {
-        let first = |has: fn(&discovery::Endpoint) -> bool| endpoints.iter().position(has);
-        let zone = first(|e| e.zone.is_some()).map(|index| ("zone", index));
-        let hints = first(|e| e.hints.is_some()).map(|index| ("hints", index));
-        for (field, index) in zone.into_iter().chain(hints) {
-            let path = format!("endpoints[{index}].{field}");
-            let message = format!("`{field}` of endpoints has no effect yet");
-            let fault = Fault::error(Code::Unsupported, message, &*path, find(self.node, &path));
-            let fault = fault.with_severity(Severity::Info);
-            let effect = "requests are spread over the endpoints of all zones by least requests";
-            self.faults.push(fault.with_effect(effect));
+    /// `trafficDistribution`, or Istio's annotation for it: whether those of the same node go first.
+    fn traffic_distribution(&mut self, written: Option<&str>) -> Option<bool> {
+        const ANNOTATION: &str = "networking.istio.io/traffic-distribution";
+        let annotations = self.node.get("metadata").and_then(|m| m.get("annotations"));
+        let annotated = annotations
+            .and_then(|a| a.get(ANNOTATION))
+            .and_then(Node::text);
+        match annotated.or(written)? {
+            "PreferClose" | "PreferSameZone" => Some(false),
+            "PreferSameNode" => Some(true),
+            "Any" => None,
+            other => {
+                let path = "spec.trafficDistribution";
+                let message = format!("there is no traffic distribution '{other}'");
+                let fault = Fault::error(Code::BadValue, message, path, find(self.node, path))
+                    .with_severity(Severity::Warning)
+                    .with_effect("endpoints of all places receive traffic")
+                    .with_hint("PreferSameZone, PreferSameNode or PreferClose");
+                self.faults.push(fault);
+                None
+            }
         }
     }
 
@@ -131,6 +137,8 @@ pub(super) fn service(
     };
     let cluster_ips = cluster_ips(&spec, &mut conversion);
     conversion.tell_what_is_not_honoured(&spec);
+    let distribution = spec.traffic_distribution.as_deref();
+    let traffic_distribution = conversion.traffic_distribution(distribution);
     let is_none = |ip: &String| ip == "None";
     let ports = spec.ports.unwrap_or_default();
     Some(ServiceSpec {
@@ -147,6 +155,7 @@ pub(super) fn service(
             .collect(),
         publish_not_ready_addresses: spec.publish_not_ready_addresses.unwrap_or_default(),
         internal_traffic_policy_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
+        traffic_distribution,
     })
 }
 
@@ -249,7 +258,6 @@ pub(super) fn endpoint_slice(
             ..EndpointSliceSpec::default()
         });
     }
-    conversion.tell_of_localities(&endpoints);
     let mut converted = Vec::with_capacity(endpoints.len());
     for (index, endpoint) in endpoints.iter().enumerate() {
         converted.push(slice_endpoint(index, endpoint, origin, &mut conversion));
@@ -299,6 +307,13 @@ fn slice_endpoint(
             .node_name
             .as_ref()
             .map(|n| conversion.names.share(n)),
+        zone: endpoint.zone.as_ref().map(|z| conversion.names.share(z)),
+        for_zones: (endpoint.hints.as_ref())
+            .and_then(|hints| hints.for_zones.as_ref())
+            .into_iter()
+            .flatten()
+            .map(|zone| conversion.names.share(&zone.name))
+            .collect(),
     }
 }
 

@@ -20,7 +20,9 @@ pub(super) fn targets(kind: Kind, object: &Node<'_>) -> Option<Vec<TargetRef>> {
         return tls_host(object);
     }
     let fields: &[&str] = match kind {
-        Kind::AuthorizationPolicy | Kind::RequestAuthentication => &["targetRefs", "targetRef"],
+        Kind::AuthorizationPolicy | Kind::RequestAuthentication | Kind::TrafficPolicy => {
+            &["targetRefs", "targetRef"]
+        }
         Kind::BackendTLSPolicy => &["targetRefs"],
         Kind::HTTPRoute | Kind::GRPCRoute | Kind::TLSRoute | Kind::TCPRoute => &["parentRefs"],
         Kind::VirtualService => &["hosts"],

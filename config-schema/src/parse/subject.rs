@@ -21,12 +21,13 @@ use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::limits::DIAGNOSTICS_PER_OBJECT_MAX;
 use crate::origin::{Kind, Origin};
 use crate::resources::authentication::RequestAuthenticationSpec;
+use crate::resources::cairn::TrafficPolicySpec;
 use crate::resources::calico::{CalicoPolicySpec, TierSpec};
 use crate::resources::cilium::CiliumPolicySpec;
 use crate::resources::destination_rule::DestinationRuleSpec;
 use crate::resources::gateway_api::{
     BackendTlsPolicySpec, GatewayClassSpec, GatewaySpec, GrpcRouteSpec, HttpRouteSpec,
-    TcpRouteSpec, TlsRouteSpec,
+    TcpRouteSpec, TlsRouteSpec, XBackendTrafficPolicySpec,
 };
 use crate::resources::istio::AuthorizationPolicySpec;
 use crate::resources::kube::NetworkPolicySpec;
@@ -80,12 +81,14 @@ pub(super) fn read(
         }
         Kind::RequestAuthentication => subject.optional::<RequestAuthenticationSpec>(),
         Kind::DestinationRule => subject.optional::<DestinationRuleSpec>(),
+        Kind::XBackendTrafficPolicy => subject.required::<XBackendTrafficPolicySpec>(),
         Kind::VirtualService => subject.optional::<VirtualServiceSpec>(),
         Kind::ServiceEntry => {
             let spec = service_entry::read(node, faults);
             subject.settle(spec)
         }
         Kind::WorkloadEntry => subject.optional::<WorkloadEntrySpec>(),
+        Kind::TrafficPolicy => subject.required::<TrafficPolicySpec>(),
         Kind::NetworkPolicy => {
             let spec = subject.calico();
             subject.settle(spec)

@@ -13,7 +13,9 @@ use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::origin::ObjectKey;
 use crate::resources::kube::{EndpointSliceSpec, ServiceSpec, SliceEndpoint};
 use crate::resources::{Loaded, Object, Resources};
-use crate::snapshot::{ClusterKey, Endpoint, Service, ServicePort, Workload};
+use crate::snapshot::{
+    ClusterKey, Endpoint, Locality, Service, ServicePort, Whereabouts, Workload,
+};
 
 type Slices<'a> = FxHashMap<(&'a str, &'a str), Vec<&'a Object<EndpointSliceSpec>>>;
 
@@ -198,6 +200,42 @@ impl Picking<'_> {
             return None;
         }
         let address = SocketAddr::new(address, port);
-        Some(Endpoint::new(address, workload.cloned()))
+        Some(Endpoint {
+            whereabouts: whereabouts(endpoint, on_node, workload),
+            ..Endpoint::new(address, workload.cloned())
+        })
     }
+}
+
+/// Where an endpoint is: by its slice, else by the labels of its pod, which newer Kubernetes and Istio
+/// put there.
+fn whereabouts(
+    endpoint: &SliceEndpoint,
+    node: Option<&str>,
+    workload: Option<&Arc<Workload>>,
+) -> Option<Arc<Whereabouts>> {
+    let label = |key: &str| {
+        workload
+            .and_then(|workload| workload.labels.get(key))
+            .cloned()
+    };
+    let whole = label("istio-locality").map(|text| Locality::parse(&text.replace('.', "/")));
+    let whole = whole.unwrap_or_default();
+    let part = |written: Option<Arc<str>>, key: &str, whole: Arc<str>| {
+        written.or_else(|| label(key)).unwrap_or(whole)
+    };
+    let found = Whereabouts {
+        locality: Locality {
+            region: part(None, "topology.kubernetes.io/region", whole.region),
+            zone: part(
+                endpoint.zone.clone(),
+                "topology.kubernetes.io/zone",
+                whole.zone,
+            ),
+            subzone: part(None, "topology.istio.io/subzone", whole.subzone),
+        },
+        node: node.unwrap_or_default().into(),
+        for_zones: endpoint.for_zones.to_vec(),
+    };
+    (found != Whereabouts::default()).then(|| Arc::new(found))
 }

@@ -5,6 +5,7 @@ mod attachment;
 mod authentication;
 mod authentication_rules;
 mod backend_tls;
+mod backend_traffic_policies;
 mod calico_peers;
 mod calico_rules;
 mod calico_selector;
@@ -27,6 +28,7 @@ mod network_calico;
 mod network_cilium;
 mod network_egress;
 mod paths;
+mod placement;
 mod policies;
 mod policy_conditions;
 mod policy_rules;
@@ -48,13 +50,17 @@ mod service_entries;
 mod services;
 mod session_persistence;
 mod stream_routes;
+mod traffic_limits;
+mod traffic_localities;
 mod traffic_policy;
 mod traffic_policy_values;
 mod trust_domains;
 mod unenforced;
 mod virtual_actions;
 mod virtual_cors;
+mod virtual_delegates;
 mod virtual_destinations;
+mod virtual_faults;
 mod virtual_matches;
 mod virtual_rules;
 pub(crate) mod virtual_services;
@@ -75,7 +81,8 @@ use crate::diagnostics::{Code, Diagnostic, Location};
 use crate::limits::DIAGNOSTICS_PER_OBJECT_MAX;
 use crate::origin::{Kind, ObjectKey, Origin};
 use crate::resources::{Broken, Resources};
-use crate::snapshot::{ClusterKey, Endpoint, Mesh, Service, Snapshot, Waypoint};
+use crate::snapshot::{ClusterKey, Endpoint, Locality, Mesh, Service, Snapshot, Waypoint};
+use crate::status::{self, ObjectStatus};
 
 /// What resolving needs to know beside the resources.
 #[derive(Clone, Debug, Default)]
@@ -86,8 +93,11 @@ pub struct Options {
     pub trust_domain: Option<String>,
     /// DNS suffix of services; `cluster.local` when absent.
     pub cluster_domain: Option<String>,
-    /// Name of the node this process runs on, for `internalTrafficPolicy: Local`.
+    /// Name of the node this process runs on (`NODE_NAME`), for `internalTrafficPolicy: Local` and for
+    /// balancing by place.
     pub node: Option<String>,
+    /// Where this process runs (`--locality`).
+    pub locality: Option<Locality>,
     /// Strict mode (`--strict`), whatever the Gateway says.
     pub strict: bool,
     /// Version of the snapshot.
@@ -108,6 +118,26 @@ type Findings = Vec<Diagnostic>;
 
 /// Resolves the whole configuration for one waypoint.
 pub fn resolve(resources: &Resources, options: &Options) -> Snapshot {
+    let (mut snapshot, mut findings) = resolved(resources, options);
+    worst_first(&mut findings);
+    snapshot.diagnostics = findings;
+    snapshot
+}
+
+/// The same, with the status of every object that is ours to judge.
+pub fn resolve_with_statuses(
+    resources: &Resources,
+    options: &Options,
+) -> (Snapshot, Vec<ObjectStatus>) {
+    let (mut snapshot, mut findings) = resolved(resources, options);
+    let statuses = status::statuses(resources, &snapshot, &findings);
+    worst_first(&mut findings);
+    snapshot.diagnostics = findings;
+    (snapshot, statuses)
+}
+
+/// The snapshot without its findings, and all findings.
+fn resolved(resources: &Resources, options: &Options) -> (Snapshot, Findings) {
     let mut findings = Findings::new();
     let (mesh, mesh_block) = mesh::resolve(resources, options, &mut findings);
     let (chosen, without_gateways) = serving(resources, options, mesh_block, &mut findings);
@@ -129,6 +159,7 @@ pub fn resolve(resources: &Resources, options: &Options) -> Snapshot {
     let mut waypoint = chosen.map(|chosen| chosen.waypoint);
     let settings = traffic(
         resources,
+        options,
         &mesh,
         waypoint.as_ref(),
         &mut services,
@@ -143,6 +174,14 @@ pub fn resolve(resources: &Resources, options: &Options) -> Snapshot {
         &providers,
         waypoint.as_mut(),
         &mut services,
+        &mut findings,
+    );
+
+    let limits = traffic_limits::resolve(
+        resources,
+        &mesh,
+        waypoint.as_ref(),
+        &services,
         &mut findings,
     );
 
@@ -174,8 +213,7 @@ pub fn resolve(resources: &Resources, options: &Options) -> Snapshot {
         unenforced::refuse(&unenforced, &mut services, &mut findings);
     }
 
-    worst_first(&mut findings);
-    Snapshot {
+    let snapshot = Snapshot {
         version: options.version,
         mesh,
         waypoint,
@@ -188,13 +226,15 @@ pub fn resolve(resources: &Resources, options: &Options) -> Snapshot {
         clusters,
         discoveries,
         cluster_settings: settings.clusters,
+        limits,
         network,
         kube_network,
         ztunnel,
         unenforced,
         authentications,
-        diagnostics: findings,
-    }
+        diagnostics: Vec::new(),
+    };
+    (snapshot, findings)
 }
 
 /// The waypoint to serve, and whether everything was read and no Gateway is there. The waypoint is
@@ -218,6 +258,7 @@ fn serving<'a>(
 /// Routes of both kinds, and how what they lead to is balanced.
 fn traffic(
     resources: &Resources,
+    options: &Options,
     mesh: &Mesh,
     waypoint: Option<&Waypoint>,
     services: &mut BTreeMap<ObjectKey, Service>,
@@ -227,6 +268,7 @@ fn traffic(
     routes::attach(resources, mesh, waypoint, services, findings);
     let mut settings = destination_rules::resolve(resources, mesh, waypoint, services, findings);
     backend_tls::apply(resources, services, &mut settings, findings);
+    backend_traffic_policies::apply(resources, services, &mut settings, findings);
     virtual_services::attach(
         resources,
         mesh,
@@ -236,6 +278,9 @@ fn traffic(
         &mut settings,
         findings,
     );
+    // Last: subsets are made of endpoints as they are.
+    let own = placement::Own::find(options, clusters);
+    placement::apply(resources, &own, &settings, clusters, findings);
     settings
 }
 

@@ -26,6 +26,7 @@ pub(super) fn read(written: &HttpRouteRules, reading: &mut Reading<'_>) -> RuleT
         timeouts: (written.timeouts.as_ref())
             .map_or_else(Timeouts::default, |written| timeouts(written, reading)),
         retry: (written.retry.as_ref()).map(|written| retry(written, reading)),
+        fault: None,
         session: (written.session_persistence.as_ref())
             .and_then(|written| session(written, reading)),
     }

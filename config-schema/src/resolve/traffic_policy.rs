@@ -7,12 +7,12 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use super::traffic_policy_values::Reading;
-use super::{Findings, client_tls};
+use super::{Findings, client_tls, traffic_localities};
 use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::resources::Object;
 use crate::resources::destination_rule::{
     ClientTls, ConnectionPool, DestinationRuleSpec, HttpSettings, LoadBalancer, OutlierDetection,
-    PortTrafficPolicy, ProxyProtocol, Subset, TcpSettings, TrafficPolicy,
+    PortTrafficPolicy, ProxyProtocol, RetryBudget, Subset, TcpSettings, TrafficPolicy,
 };
 use crate::snapshot::{self, ClusterSettings, ConnectionLimits, LoadBalancing};
 
@@ -55,6 +55,7 @@ struct Parts<'w> {
     connection_pool: Option<&'w ConnectionPool>,
     outlier_detection: Option<&'w OutlierDetection>,
     tls: Option<&'w ClientTls>,
+    retry_budget: Option<&'w RetryBudget>,
     proxy_protocol: Option<&'w ProxyProtocol>,
 }
 
@@ -82,19 +83,21 @@ impl<'w> Parts<'w> {
             connection_pool: written.connection_pool.as_ref(),
             outlier_detection: written.outlier_detection.as_ref(),
             tls: written.tls.as_ref(),
+            retry_budget: written.retry_budget.as_ref(),
             proxy_protocol: written.proxy_protocol.as_ref(),
         }
     }
 
-    /// Nothing is inherited: what is omitted is as by default (specs/policies.md 2.7). The PROXY protocol
-    /// is not among what a port may have of its own, and holds for all.
-    fn of_port(written: &'w PortTrafficPolicy, all: &'w TrafficPolicy) -> Self {
+    /// Nothing is inherited: what is omitted is as by default (specs/policies.md 2.7). But for the
+    /// budget and the PROXY protocol, which a port can not have of its own.
+    fn of_port(written: &'w PortTrafficPolicy, of_host: &'w TrafficPolicy) -> Self {
         Self {
             load_balancer: written.load_balancer.as_ref(),
             connection_pool: written.connection_pool.as_ref(),
             outlier_detection: written.outlier_detection.as_ref(),
             tls: written.tls.as_ref(),
-            proxy_protocol: all.proxy_protocol.as_ref(),
+            retry_budget: of_host.retry_budget.as_ref(),
+            proxy_protocol: of_host.proxy_protocol.as_ref(),
         }
     }
 
@@ -105,6 +108,7 @@ impl<'w> Parts<'w> {
             connection_pool: self.connection_pool.or(other.connection_pool),
             outlier_detection: self.outlier_detection.or(other.outlier_detection),
             tls: self.tls.or(other.tls),
+            retry_budget: self.retry_budget.or(other.retry_budget),
             proxy_protocol: self.proxy_protocol.or(other.proxy_protocol),
         }
     }
@@ -210,6 +214,14 @@ fn settings(parts: &Parts<'_>, path: &str, reading: &mut Reading<'_>) -> Arc<Clu
         let path = format!("{path}.loadBalancer");
         settings.balancing = reading.load_balancing(written, &path);
     }
+    let locality = parts
+        .load_balancer
+        .and_then(|b| b.locality_lb_setting.as_ref());
+    if let Some(written) = locality {
+        let path = format!("{path}.loadBalancer.localityLbSetting");
+        let detects = parts.outlier_detection.is_some();
+        settings.balancing.locality = traffic_localities::read(written, detects, &path, reading);
+    }
     if let Some(written) = parts.outlier_detection {
         let path = format!("{path}.outlierDetection");
         let rules = outlier_detection(written, &path, reading);
@@ -225,6 +237,9 @@ fn settings(parts: &Parts<'_>, path: &str, reading: &mut Reading<'_>) -> Arc<Clu
             .and_then(|t| t.connect_timeout.as_ref());
         settings.connect_timeout_ms = timeout
             .and_then(|text| reading.duration_ms(text, &format!("{path}.tcp.connectTimeout")));
+    }
+    if let Some(written) = parts.retry_budget {
+        settings.retry_budget = reading.retry_budget(written, &format!("{path}.retryBudget"));
     }
     if let Some(written) = parts.tls {
         match client_tls::read(written, &format!("{path}.tls"), reading) {
@@ -382,17 +397,10 @@ fn http_fields(http: &HttpSettings) -> [Field; 7] {
 
 fn report_fields(written: &TrafficPolicy, path: &str, reading: &mut Reading<'_>) {
     let tunnel = &written.tunnel;
-    let fields = [
-        (
-            tunnel.is_some(),
-            "tunnel",
-            "connections go to the endpoint itself",
-        ),
-        (
-            written.retry_budget.is_some(),
-            "retryBudget",
-            "the default holds",
-        ),
-    ];
+    let fields = [(
+        tunnel.is_some(),
+        "tunnel",
+        "connections go to the endpoint itself",
+    )];
     report(&fields, path, reading);
 }

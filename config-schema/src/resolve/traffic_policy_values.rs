@@ -11,7 +11,7 @@ use crate::duration;
 use crate::limits::{MAGLEV_SIZE_MAX, RING_POINTS_MAX};
 use crate::resources::Object;
 use crate::resources::destination_rule::{
-    ConsistentHash, DestinationRuleSpec, HttpCookie, LoadBalancer, Warmup,
+    ConsistentHash, DestinationRuleSpec, HttpCookie, LoadBalancer, RetryBudget, Warmup,
 };
 use crate::snapshot::{self, Balancer, HashBy, HashTable, LoadBalancing};
 
@@ -70,6 +70,37 @@ impl Reading<'_> {
         limit
     }
 
+    /// Of the requests in flight: intervals are XBackendTrafficPolicy's.
+    pub(super) fn retry_budget(
+        &mut self,
+        written: &RetryBudget,
+        path: &str,
+    ) -> snapshot::RetryBudget {
+        let default = snapshot::RetryBudget::DEFAULT;
+        let percent = written.percent.unwrap_or(20.0);
+        let basis_points = if (0.0..=100.0).contains(&percent) {
+            (percent * 100.0).round() as u32
+        } else {
+            let message = format!("{percent} is no share between 0 and 100");
+            self.bad(
+                message,
+                "the default is in force",
+                &format!("{path}.percent"),
+            );
+            default.basis_points
+        };
+        let interval = written.budget_interval.as_deref();
+        if interval.is_some_and(|text| duration::go_ms(text) != Some(0)) {
+            let effect = "requests and retries in flight are counted";
+            self.unsupported(&format!("{path}.budgetInterval"), effect);
+        }
+        snapshot::RetryBudget {
+            basis_points,
+            concurrency_min: (written.min_retry_concurrency).unwrap_or(default.concurrency_min),
+            window: None,
+        }
+    }
+
     pub(super) fn load_balancing(&mut self, written: &LoadBalancer, path: &str) -> LoadBalancing {
         let balancer = match (&written.consistent_hash, &written.simple) {
             (Some(hash), simple) => {
@@ -86,10 +117,6 @@ impl Reading<'_> {
             (None, Some(simple)) => self.simple(simple, &format!("{path}.simple")),
             (None, None) => Balancer::default(),
         };
-        if written.locality_lb_setting.is_some() {
-            let effect = "endpoints are picked wherever they are";
-            self.unsupported(&format!("{path}.localityLbSetting"), effect);
-        }
         let warmup = self.warmup(written, path).filter(|_| {
             let honoured = matches!(balancer, Balancer::LeastRequest | Balancer::RoundRobin);
             if !honoured {

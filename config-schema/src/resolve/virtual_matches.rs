@@ -17,8 +17,8 @@ use super::virtual_services::MESH;
 use crate::diagnostics::Code;
 use crate::resources::virtual_service::{HttpMatch as Written, HttpRoute, StringMatch};
 use crate::snapshot::{
-    HeaderMatch, HttpMatch, MoreConditions, PathMatch, PathNormalization, Pattern, QueryMatch,
-    TextMatch,
+    ClaimMatch, HeaderMatch, HttpMatch, MoreConditions, PathMatch, PathNormalization, Pattern,
+    QueryMatch, TextMatch,
 };
 
 /// Keys of `headers` that Istio ignores: they have fields of their own.
@@ -93,9 +93,10 @@ impl Block<'_, '_> {
         }
         let path = self.path(written);
         let (method, other_method) = self.method(written.method.as_ref());
-        let mut headers = self.headers(written.headers.as_ref(), "headers");
+        let (mut headers, claims) = self.headers(written.headers.as_ref(), "headers");
         headers.extend(self.authority(written.authority.as_ref()));
-        let without_headers = self.headers(written.without_headers.as_ref(), "withoutHeaders");
+        let without = written.without_headers.as_ref();
+        let (without_headers, without_claims) = self.headers(without, "withoutHeaders");
         let caller = written
             .source_namespace
             .as_deref()
@@ -104,10 +105,10 @@ impl Block<'_, '_> {
             method: other_method,
             without_headers,
             caller_namespace: caller.map(Arc::from),
+            claims,
+            without_claims,
         };
-        let asked = more.method.is_some()
-            || !more.without_headers.is_empty()
-            || more.caller_namespace.is_some();
+        let asked = more != MoreConditions::default();
         Some(HttpMatch {
             path,
             method,
@@ -235,8 +236,13 @@ impl Block<'_, '_> {
         Some(HeaderMatch { name: HOST, value })
     }
 
-    fn headers(&mut self, written: Option<&TextMap>, field: &str) -> Vec<HeaderMatch> {
-        let mut headers = Vec::new();
+    /// Headers, and claims that are written among them.
+    fn headers(
+        &mut self,
+        written: Option<&TextMap>,
+        field: &str,
+    ) -> (Vec<HeaderMatch>, Vec<ClaimMatch>) {
+        let (mut headers, mut claims) = (Vec::new(), Vec::new());
         for (key, value) in written.into_iter().flatten() {
             let at = format!("{}.{field}.{key}", self.at);
             if PSEUDO_HEADERS.contains(&key.as_str()) {
@@ -246,27 +252,28 @@ impl Block<'_, '_> {
                 self.reading.warn(Code::BadValue, &at, message, effect);
                 continue;
             }
-            let Ok(name) = HeaderName::from_bytes(key.as_bytes()) else {
-                let (code, message) = match key.starts_with("@request.auth.") {
-                    true => (
-                        Code::Unsupported,
-                        "routing by claims of a token is not supported yet".to_owned(),
-                    ),
-                    false => (
-                        Code::BadValue,
-                        format!("'{key}' is not the name of a header"),
-                    ),
-                };
-                self.reading.fail(code, &at, message);
-                continue;
-            };
             let none = StringMatch::default();
             let value = value.as_ref().unwrap_or(&none);
+            if key.starts_with('@') {
+                let Some(path) = claim_path(key) else {
+                    let message = format!("'{key}' is no claim: @request.auth.claims[NAME]");
+                    self.reading.fail(Code::BadValue, &at, message);
+                    continue;
+                };
+                let value = self.reading.text(value, &at);
+                claims.extend(value.map(|value| ClaimMatch { path, value }));
+                continue;
+            }
+            let Ok(name) = HeaderName::from_bytes(key.as_bytes()) else {
+                let message = format!("'{key}' is not the name of a header");
+                self.reading.fail(Code::BadValue, &at, message);
+                continue;
+            };
             if let Some(value) = self.reading.text(value, &at) {
                 headers.push(HeaderMatch { name, value });
             }
         }
-        headers
+        (headers, claims)
     }
 
     fn query(&mut self, written: Option<&TextMap>) -> Vec<QueryMatch> {
@@ -281,5 +288,47 @@ impl Block<'_, '_> {
             }
         }
         query
+    }
+}
+
+/// The names in `@request.auth.claims.a.b` or `@request.auth.claims[a][b]`.
+fn claim_path(key: &str) -> Option<Vec<Arc<str>>> {
+    let rest = key.strip_prefix("@request.auth.claims")?;
+    let names: Vec<&str> = match rest.strip_prefix('.') {
+        Some(names) => names.split('.').collect(),
+        None => {
+            let names = rest.strip_prefix('[')?.strip_suffix(']')?;
+            names.split("][").collect()
+        }
+    };
+    let legal = |name: &&str| !name.is_empty() && !name.contains(['[', ']']);
+    (names.iter().all(legal)).then(|| names.into_iter().map(Arc::from).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_is_named_with_dots_or_brackets() {
+        let path = |key| claim_path(key).map(|names| names.join("|"));
+        for (key, expected) in [
+            ("@request.auth.claims.sub", Some("sub")),
+            ("@request.auth.claims.a.b", Some("a|b")),
+            ("@request.auth.claims[a][b.c]", Some("a|b.c")),
+            (
+                "@request.auth.claims[https://x/roles]",
+                Some("https://x/roles"),
+            ),
+            ("@request.auth.claims", None),
+            ("@request.auth.claims.", None),
+            ("@request.auth.claims[]", None),
+            ("@request.auth.claims[a", None),
+            ("@request.auth.claims[a][", None),
+            ("@request.auth.claims[a]b]", None),
+            ("@request.auth.principal", None),
+        ] {
+            assert_eq!(path(key).as_deref(), expected, "{key}");
+        }
     }
 }

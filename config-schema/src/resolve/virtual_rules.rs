@@ -4,12 +4,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::virtual_delegates::{self, Delegates};
 use super::virtual_destinations::{Destinations, Nowhere};
 use super::{Findings, virtual_actions, virtual_cors, virtual_matches, virtual_traffic};
 use crate::diagnostics::{Code, Diagnostic};
 use crate::resources::Object;
 use crate::resources::virtual_service::{
-    Destination, HttpDestination, HttpRoute, Percent, StringMatch, VirtualServiceSpec,
+    Delegate, Destination, HttpDestination, HttpRoute, Percent, StringMatch, VirtualServiceSpec,
 };
 use crate::snapshot::{
     Backend, BackendTarget, ClusterKey, Filter, HttpRule, Mirror, PathNormalization, Pattern,
@@ -96,7 +97,23 @@ impl Reading<'_> {
     }
 }
 
+/// A rule that delegates.
+#[derive(Clone, Copy)]
+struct Delegated<'a> {
+    root: &'a HttpRoute,
+    /// Where it stands.
+    path: &'a str,
+    delegate: &'a Delegate,
+}
+
+/// Whether a rule says by itself what becomes of a request.
+fn acts(written: &HttpRoute) -> bool {
+    let routes = written.route.as_ref().is_some_and(|r| !r.is_empty());
+    routes || written.redirect.is_some() || written.direct_response.is_some()
+}
+
 /// What rules are read with.
+#[derive(Clone, Copy)]
 pub(super) struct Rules<'a> {
     /// The VirtualService.
     pub object: &'a Written,
@@ -108,23 +125,88 @@ pub(super) struct Rules<'a> {
     pub path_normalization: PathNormalization,
     /// For destinations.
     pub destinations: &'a Destinations<'a>,
+    /// For delegates.
+    pub delegates: &'a Delegates<'a>,
 }
 
 impl Rules<'_> {
     /// Reads them all. Subsets they lead to are put to `used`.
     pub fn read(&self, used: &mut BTreeSet<ClusterKey>, findings: &mut Findings) -> Vec<HttpRule> {
-        let rules = self.object.spec.http.iter().flatten().enumerate();
-        let rules = rules.map(|(index, written)| {
-            let reading = Reading {
-                object: self.object,
-                path: format!("spec.http[{index}]"),
-                scope: self.scope,
-                broken: None,
-                findings: &mut *findings,
-            };
-            self.rule(written, reading, used)
-        });
-        rules.collect()
+        let mut rules = Vec::new();
+        let written = self.object.spec.http.iter().flatten();
+        for (index, written) in written.enumerate() {
+            let path = format!("spec.http[{index}]");
+            match &written.delegate {
+                Some(delegate) if !acts(written) => {
+                    let delegated = Delegated {
+                        root: written,
+                        path: &path,
+                        delegate,
+                    };
+                    rules.extend(self.delegated(&delegated, used, findings));
+                }
+                _ => rules.push(self.rule(written, self.reading(path, findings), used)),
+            }
+        }
+        rules
+    }
+
+    fn reading<'f>(&'f self, path: String, findings: &'f mut Findings) -> Reading<'f> {
+        Reading {
+            object: self.object,
+            path,
+            scope: self.scope,
+            broken: None,
+            findings,
+        }
+    }
+
+    /// The rules of the object that a rule delegates to, each with the rule's own matches.
+    fn delegated(
+        &self,
+        delegated: &Delegated<'_>,
+        used: &mut BTreeSet<ClusterKey>,
+        findings: &mut Findings,
+    ) -> Vec<HttpRule> {
+        let Delegated {
+            root,
+            path,
+            delegate,
+        } = *delegated;
+        let object = match self.delegates.find(delegate, self.object) {
+            Ok(object) => object,
+            Err(reason) => {
+                let mut reading = self.reading(path.to_owned(), findings);
+                let at = format!("{path}.delegate");
+                reading.fail(Code::BackendNotFound, &at, reason);
+                return vec![self.rule(root, reading, used)];
+            }
+        };
+        let rules = Rules { object, ..*self };
+        let mut found = Vec::new();
+        for (index, own) in object.spec.http.iter().flatten().enumerate() {
+            let path = format!("spec.http[{index}]");
+            let mut reading = rules.reading(path.clone(), findings);
+            if own.delegate.is_some() {
+                let at = format!("{path}.delegate");
+                let message = "a delegate can not delegate again";
+                reading.fail(Code::Unsupported, &at, message);
+            }
+            let merged = virtual_delegates::merged(root, own);
+            for left_out in merged.left_out {
+                let at = format!("{path}.match[{left_out}]");
+                let message = format!(
+                    "no request that {} delegates here can match this",
+                    self.object.origin
+                );
+                let effect = "the match holds for none of its requests";
+                reading.warn(Code::Conflict, &at, message, effect);
+            }
+            if let Some(rule) = merged.rule {
+                found.push(rules.rule(&rule, reading, used));
+            }
+        }
+        found
     }
 
     fn rule(
@@ -293,9 +375,5 @@ fn one_action(written: &HttpRoute, reading: &mut Reading<'_>) {
             let message = format!("a rule has one of {}", several.join(" and "));
             reading.fail(Code::Conflict, &path, message);
         }
-    }
-    if written.delegate.is_some() {
-        let message = "delegate is not supported yet";
-        reading.fail(Code::Unsupported, &format!("{path}.delegate"), message);
     }
 }

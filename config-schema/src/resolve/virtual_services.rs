@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::destination_rules::{Settings, is_exported};
 use super::route_parents::Carries;
+use super::virtual_delegates::Delegates;
 use super::virtual_destinations::Destinations;
 use super::virtual_rules::{self, Written};
 use super::virtual_streams::StreamRules;
@@ -44,6 +45,7 @@ pub(super) fn attach(
     let Some(waypoint) = waypoint else {
         return;
     };
+    let delegates = Delegates::of(resources);
     let mut found = Vec::new();
     let mut used = BTreeSet::new();
     for loaded in resources.virtual_services.values() {
@@ -57,6 +59,7 @@ pub(super) fn attach(
                     object,
                     mesh,
                     services,
+                    delegates: &delegates,
                 };
                 found.extend(reading.read(destinations, &mut used, findings));
             }
@@ -136,6 +139,7 @@ struct Attaching<'a> {
     object: &'a Written,
     mesh: &'a Mesh,
     services: &'a Services,
+    delegates: &'a Delegates<'a>,
 }
 
 impl Attaching<'_> {
@@ -207,6 +211,7 @@ impl Attaching<'_> {
             port,
             path_normalization: self.mesh.path_normalization,
             destinations,
+            delegates: self.delegates,
         };
         Route::Requests(Arc::new(HttpRoute {
             origin: self.object.origin.clone(),
@@ -220,10 +225,13 @@ impl Attaching<'_> {
     fn named(&self, findings: &mut Findings) -> Vec<&Service> {
         let mut named: BTreeMap<&ObjectKey, &Service> = BTreeMap::new();
         let hosts = self.object.spec.hosts.as_deref().unwrap_or_default();
-        if hosts.is_empty() {
+        // One without hosts is there for others to delegate to.
+        if hosts.is_empty() && !self.delegates.has(&self.object.origin.key) {
             let finding = Diagnostic::warning(Code::MissingField, "a VirtualService needs hosts")
                 .with_effect("it applies to nothing")
-                .with_hint("hosts: [web.shop.svc.cluster.local]");
+                .with_hint(
+                    "hosts: [web.shop.svc.cluster.local]; or name it as the delegate of another",
+                );
             findings.push(self.object.mark(finding, "spec.hosts"));
         }
         for (index, host) in hosts.iter().enumerate() {

@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use super::virtual_faults;
 use super::virtual_rules::Reading;
 use crate::diagnostics::Code;
 use crate::duration;
@@ -14,11 +15,6 @@ const BACK_OFF_MIN_MS: u64 = 25;
 
 /// What a rule says about time and failure.
 pub(super) fn read(written: &HttpRoute, reading: &mut Reading<'_>) -> RuleTraffic {
-    if written.fault.is_some() {
-        let at = format!("{}.fault", reading.path);
-        let message = "fault is not supported yet";
-        reading.warn(Code::Unsupported, &at, message, "no fault is injected");
-    }
     let base = reading.path.clone();
     let mut timeouts = Timeouts {
         request_ms: (written.timeout.as_deref())
@@ -34,6 +30,7 @@ pub(super) fn read(written: &HttpRoute, reading: &mut Reading<'_>) -> RuleTraffi
     RuleTraffic {
         timeouts,
         retry,
+        fault: virtual_faults::read(written, reading),
         session: None,
     }
 }

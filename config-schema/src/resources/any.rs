@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{
-    Clusterwide, Loaded, Object, Resources, Staged, authentication, calico, cilium,
+    Clusterwide, Loaded, Object, Resources, Staged, authentication, cairn, calico, cilium,
     destination_rule, gateway_api, istio, kube, service_entry, virtual_service,
 };
 use crate::origin::{ObjectKey, Origin};
@@ -132,11 +132,13 @@ kinds! {
     AuthorizationPolicy: istio::AuthorizationPolicySpec => authorization_policies,
     RequestAuthentication: authentication::RequestAuthenticationSpec => request_authentications,
     DestinationRule: destination_rule::DestinationRuleSpec => destination_rules,
+    XBackendTrafficPolicy: gateway_api::XBackendTrafficPolicySpec => backend_traffic_policies,
     VirtualService: virtual_service::VirtualServiceSpec => virtual_services,
     ServiceEntry: service_entry::ServiceEntrySpec => service_entries,
     BackendTLSPolicy: gateway_api::BackendTlsPolicySpec => backend_tls_policies,
     CaBundle: kube::CaBundleSpec => ca_bundles,
     WorkloadEntry: service_entry::WorkloadEntrySpec => workload_entries,
+    TrafficPolicy: cairn::TrafficPolicySpec => traffic_policies,
     CiliumNetworkPolicy: cilium::CiliumPolicySpec => cilium_policies,
     CiliumClusterwideNetworkPolicy: Clusterwide<cilium::CiliumPolicySpec> => cilium_clusterwide_policies,
     NetworkPolicy: calico::CalicoPolicySpec => calico_policies,

@@ -14,6 +14,10 @@ pub use gateway_api::apis::experimental::tcproutes::{
     TcpRouteParentRefs, TcpRouteRules, TcpRouteRulesBackendRefs, TcpRouteSpec,
     TcpRouteUseDefaultGateways,
 };
+pub use gateway_api::apis::experimental::xbackendtrafficpolicies::{
+    XBackendTrafficPolicyRetryConstraint, XBackendTrafficPolicySpec,
+    XBackendTrafficPolicyTargetRefs,
+};
 pub use gateway_api::apis::standard::backendtlspolicies::{
     BackendTlsPolicySpec, BackendTlsPolicyTargetRefs,
 };

@@ -33,6 +33,8 @@ pub struct ServiceSpec {
     pub publish_not_ready_addresses: bool,
     /// `internalTrafficPolicy: Local`.
     pub internal_traffic_policy_local: bool,
+    /// `trafficDistribution` prefers what is close, of the same node first if true.
+    pub traffic_distribution: Option<bool>,
 }
 
 /// One TCP port of a Service.
@@ -77,6 +79,10 @@ pub struct SliceEndpoint {
     pub pod: Option<crate::origin::ObjectKey>,
     /// `nodeName`.
     pub node: Option<Arc<str>>,
+    /// `zone`.
+    pub zone: Option<Arc<str>>,
+    /// `hints.forZones`.
+    pub for_zones: Box<[Arc<str>]>,
 }
 
 /// A Pod.

@@ -5,6 +5,7 @@
 
 mod any;
 pub mod authentication;
+pub mod cairn;
 pub mod calico;
 pub mod cilium;
 pub mod destination_rule;
@@ -207,6 +208,9 @@ pub struct Resources {
         BTreeMap<ObjectKey, Loaded<authentication::RequestAuthenticationSpec>>,
     /// DestinationRules.
     pub destination_rules: BTreeMap<ObjectKey, Loaded<destination_rule::DestinationRuleSpec>>,
+    /// XBackendTrafficPolicies.
+    pub backend_traffic_policies:
+        BTreeMap<ObjectKey, Loaded<gateway_api::XBackendTrafficPolicySpec>>,
     /// VirtualServices.
     pub virtual_services: BTreeMap<ObjectKey, Loaded<virtual_service::VirtualServiceSpec>>,
     /// ServiceEntries.
@@ -217,6 +221,8 @@ pub struct Resources {
     pub backend_tls_policies: BTreeMap<ObjectKey, Loaded<gateway_api::BackendTlsPolicySpec>>,
     /// ConfigMaps with certificates.
     pub ca_bundles: BTreeMap<ObjectKey, Loaded<kube::CaBundleSpec>>,
+    /// TrafficPolicies, Cairn's own.
+    pub traffic_policies: BTreeMap<ObjectKey, Loaded<cairn::TrafficPolicySpec>>,
     /// NetworkPolicies of Calico.
     pub calico_policies: BTreeMap<ObjectKey, Loaded<calico::CalicoPolicySpec>>,
     /// NetworkPolicies of Kubernetes itself; the CNI's to enforce.
@@ -241,7 +247,7 @@ pub struct Resources {
 /// The broken objects of every kind, for summaries.
 impl Resources {
     /// Number of objects in force, by kind.
-    pub fn counts(&self) -> [(Kind, usize); 27] {
+    pub fn counts(&self) -> [(Kind, usize); 29] {
         [
             (Kind::GatewayClass, self.gateway_classes.len()),
             (Kind::Gateway, self.gateways.len()),
@@ -264,11 +270,16 @@ impl Resources {
                 self.request_authentications.len(),
             ),
             (Kind::DestinationRule, self.destination_rules.len()),
+            (
+                Kind::XBackendTrafficPolicy,
+                self.backend_traffic_policies.len(),
+            ),
             (Kind::VirtualService, self.virtual_services.len()),
             (Kind::ServiceEntry, self.service_entries.len()),
             (Kind::BackendTLSPolicy, self.backend_tls_policies.len()),
             (Kind::CaBundle, self.ca_bundles.len()),
             (Kind::WorkloadEntry, self.workload_entries.len()),
+            (Kind::TrafficPolicy, self.traffic_policies.len()),
             (Kind::NetworkPolicy, self.calico_policies.len()),
             (Kind::KubeNetworkPolicy, self.kube_network_policies.len()),
             (Kind::GlobalNetworkPolicy, self.calico_global_policies.len()),

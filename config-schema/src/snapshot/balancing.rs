@@ -8,7 +8,7 @@ use http::header::HeaderName;
 use serde::Serialize;
 
 use super::route::as_display;
-use super::{ProxyProtocol, RetryBudget, SessionPersistence, TlsOrigination};
+use super::{LocalityPreference, ProxyProtocol, RetryBudget, SessionPersistence, TlsOrigination};
 use crate::origin::Origin;
 
 /// Everything that holds for one cluster. The default is what an undecorated Service gets.
@@ -46,6 +46,10 @@ pub struct ClusterSettings {
 pub struct LoadBalancing {
     /// The algorithm.
     pub balancer: Balancer,
+    /// Endpoints of which places are preferred, if the DestinationRule says so. Endpoints have it in
+    /// their weight and priority already.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub locality: Option<LocalityPreference>,
     /// New endpoints get their share step by step. Honoured by [`Balancer::LeastRequest`] and
     /// [`Balancer::RoundRobin`] alone, as in Istio.
     pub warmup: Option<Warmup>,

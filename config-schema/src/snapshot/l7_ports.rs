@@ -4,8 +4,8 @@
 use std::net::SocketAddr;
 
 use super::{
-    AppProtocol, Binding, ClusterKey, HttpRules, NetworkPolicy, RedirectFailure, Service,
-    ServicePort, Snapshot,
+    AppProtocol, Binding, ClusterKey, HttpRules, LimitTarget, NetworkPolicy, RedirectFailure,
+    Service, ServicePort, Snapshot,
 };
 use crate::origin::ObjectKey;
 
@@ -77,7 +77,18 @@ impl Snapshot {
             || !port.stream_routes.is_empty()
             || !service.policies.is_empty()
             || (may_be_http && asks_for_tokens)
+            || (may_be_http && self.is_limited(service))
             || self.has_network_policy_at_l7(service, port)
+    }
+
+    /// Routes that a TrafficPolicy is for count by themselves.
+    fn is_limited(&self, service: &Service) -> bool {
+        let mut targets = self.limits.iter().flat_map(|limits| &limits.targets);
+        targets.any(|target| match target {
+            LimitTarget::Waypoint => true,
+            LimitTarget::Service(key) => *key == service.key,
+            LimitTarget::Route(_) => false,
+        })
     }
 
     fn has_network_policy_at_l7(&self, service: &Service, port: &ServicePort) -> bool {

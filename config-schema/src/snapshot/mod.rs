@@ -13,9 +13,11 @@ mod cors;
 mod discovery;
 mod dns_pattern;
 mod external;
+mod fault;
 mod kube_network;
 mod l7_ports;
 mod labels;
+mod locality;
 mod mesh;
 mod network_egress;
 mod network_policy;
@@ -25,6 +27,7 @@ mod service;
 mod session;
 mod stream_route;
 mod traffic;
+mod traffic_limits;
 mod unenforced;
 mod ztunnel;
 
@@ -52,9 +55,11 @@ pub use external::{
     BodyInCheck, CheckProtocol, ExternalProvider, FRAMING_HEADERS, GrpcCheck, HeaderNames,
     HttpCheck, Provider,
 };
+pub use fault::{Abort, AbortAnswer, Delay, Fault, SHARE_PARTS};
 pub use kube_network::{KubeNetworkPolicy, KubePeer, KubePort, KubeRule, Transport};
 pub use l7_ports::L7Port;
 pub use labels::{Label, LabelExpression, LabelKey, LabelView, Labels, Truth};
+pub use locality::{Locality, LocalityPattern, LocalityPreference, LocalityShares, Whereabouts};
 pub use mesh::{Mesh, PathNormalization};
 pub use network_egress::{Destination, DestinationPlace, Egress};
 pub use network_policy::{
@@ -67,9 +72,9 @@ pub use policy::{
     StringMatch, TemplateError, TemplateSegment, Values,
 };
 pub use route::{
-    Backend, BackendTarget, DirectResponse, Filter, HeaderChange, HeaderMatch, HttpMatch,
-    HttpRoute, HttpRule, Mirror, MoreConditions, PathMatch, PathRewrite, Pattern, QueryMatch,
-    Redirect, RedirectScheme, Rewrite, TextMatch,
+    Backend, BackendTarget, ClaimMatch, DirectResponse, Filter, HeaderChange, HeaderMatch,
+    HttpMatch, HttpRoute, HttpRule, Mirror, MoreConditions, PathMatch, PathRewrite, Pattern,
+    QueryMatch, Redirect, RedirectScheme, Rewrite, TextMatch,
 };
 pub use service::{
     AppProtocol, Binding, ClusterKey, Endpoint, RedirectFailure, Service, ServicePort, Workload,
@@ -77,7 +82,10 @@ pub use service::{
 };
 pub use session::{SessionCarrier, SessionPersistence};
 pub use stream_route::{ServerNames, StreamMatch, StreamRoute, StreamRule};
-pub use traffic::{BackOff, RetryBudget, RetryConditions, RetryPolicy, RuleTraffic, Timeouts};
+pub use traffic::{
+    BackOff, RetryBudget, RetryConditions, RetryPolicy, RetryWindow, RuleTraffic, Timeouts,
+};
+pub use traffic_limits::{Concurrency, LimitKey, LimitTarget, RateLimit, TrafficLimits};
 pub use unenforced::{Unenforced, UnenforcedReason};
 pub use ztunnel::ZtunnelPolicy;
 
@@ -112,6 +120,8 @@ pub struct Snapshot {
     /// How more of their endpoints are found, of those that do not list them all.
     #[serde(serialize_with = "by_text")]
     pub discoveries: BTreeMap<ClusterKey, Arc<Discovery>>,
+    /// Limits on traffic.
+    pub limits: Vec<Arc<TrafficLimits>>,
     /// Network policies of Cilium and Calico, and what they select.
     pub network: NetworkPolicies,
     /// NetworkPolicies of Kubernetes, which the CNI enforces and no waypoint.

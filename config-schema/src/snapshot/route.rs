@@ -70,7 +70,7 @@ pub struct HttpMatch {
 }
 
 /// Conditions of a VirtualService that the Gateway API does not have (specs/policies.md 2.6).
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct MoreConditions {
     /// On the method, where it is not one method.
     pub method: Option<TextMatch>,
@@ -78,6 +78,19 @@ pub struct MoreConditions {
     pub without_headers: Vec<HeaderMatch>,
     /// Namespace in the certificate of the caller.
     pub caller_namespace: Option<Arc<str>>,
+    /// On claims of the verified token (specs/istio-waypoint.md 4.5).
+    pub claims: Vec<ClaimMatch>,
+    /// None of these may hold; without a token none does.
+    pub without_claims: Vec<ClaimMatch>,
+}
+
+/// A match on one claim of a verified token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ClaimMatch {
+    /// Names from the outermost map to the claim.
+    pub path: Vec<Arc<str>>,
+    /// On the claim if it is a text, or on any item if it is a list.
+    pub value: TextMatch,
 }
 
 /// A match on the path.
@@ -107,7 +120,7 @@ impl Default for PathMatch {
 }
 
 /// A match on one header.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HeaderMatch {
     /// Name, compared case-insensitively.
     #[serde(serialize_with = "as_display")]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::{HttpRoute, Labels, Policy, StreamRoute};
+use super::{HttpRoute, Labels, Policy, StreamRoute, Whereabouts};
 use crate::identity::Identity;
 use crate::origin::{Kind, ObjectKey, Origin};
 
@@ -171,6 +171,9 @@ pub struct Endpoint {
     /// Endpoints of the lowest number are picked while enough of them are there: how far away it is,
     /// seen from this waypoint.
     pub priority: u8,
+    /// Where it is; shared by those at one place. `None`: not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub whereabouts: Option<Arc<Whereabouts>>,
 }
 
 impl Endpoint {
@@ -182,6 +185,7 @@ impl Endpoint {
             labels: None,
             weight: 1,
             priority: 0,
+            whereabouts: None,
         }
     }
 

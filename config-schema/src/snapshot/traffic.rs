@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::Fault;
 use super::SessionPersistence;
 
 /// Time, failure and sessions, for the requests of one rule.
@@ -17,6 +18,9 @@ pub struct RuleTraffic {
     pub timeouts: Timeouts,
     /// `None`: what holds without routes, [`RetryPolicy::DEFAULT`].
     pub retry: Option<RetryPolicy>,
+    /// Failures made on purpose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fault: Option<Arc<Fault>>,
     /// Requests of one session go to one endpoint. `None`: as the backend's own policy says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session: Option<Arc<SessionPersistence>>,
@@ -69,13 +73,41 @@ pub struct BackOff {
     pub at_most_ms: u64,
 }
 
-/// How many retries a destination bears at once, shared by all that is sent to it.
+/// How many retries a destination bears, shared by all that is sent to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct RetryBudget {
-    /// Of the requests in flight, in percent.
-    pub percent: u32,
-    /// So many are always allowed.
+    /// Of the requests in flight, in hundredths of a percent.
+    pub basis_points: u32,
+    /// So many at once are always allowed.
     pub concurrency_min: u32,
+    /// Retries and requests are counted over an interval instead of those in flight.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window: Option<RetryWindow>,
+}
+
+/// The intervals of a retry budget (GEP-3388).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct RetryWindow {
+    /// Over which the share counts, in milliseconds; at least 1.
+    pub interval_ms: u64,
+    /// So many retries are always allowed ...
+    pub least_count: u32,
+    /// ... in this interval, in milliseconds; at least 1.
+    pub least_interval_ms: u64,
+}
+
+impl RetryBudget {
+    /// Istio's (specs/policies.md 2.7), and on unless a policy says otherwise.
+    pub const DEFAULT: Self = Self {
+        basis_points: 2_000,
+        concurrency_min: 3,
+        window: None,
+    };
+
+    /// Its share of so many requests.
+    pub fn share_of(&self, requests: u64) -> u64 {
+        requests * u64::from(self.basis_points) / 10_000
+    }
 }
 
 impl RetryPolicy {
@@ -127,11 +159,7 @@ impl BackOff {
 }
 
 impl Default for RetryBudget {
-    /// Istio's (specs/policies.md 2.7), and on unless a DestinationRule says otherwise.
     fn default() -> Self {
-        Self {
-            percent: 20,
-            concurrency_min: 3,
-        }
+        Self::DEFAULT
     }
 }

@@ -231,7 +231,7 @@ kind: Service
 metadata: {name: a, namespace: b}
 spec:
   sessionAffinity: ClientIP
-  trafficDistribution: PreferClose
+  trafficDistribution: PreferMoon
   ports: [{port: 80}]
 ",
     );
@@ -242,7 +242,7 @@ spec:
     );
     assert!(
         found[1]
-            .starts_with("6:24 warning unsupported spec.trafficDistribution: PreferClose has no"),
+            .starts_with("6:24 warning bad-value spec.trafficDistribution: there is no traffic"),
         "{found:?}"
     );
     assert!(resources.services.values().all(|s| s.object().is_some()));

@@ -123,30 +123,24 @@ fn config_maps_of_others_are_not_looked_at() {
     assert!(resources.mesh_config.is_empty());
 }
 
-/// Once an object, not once an endpoint.
 #[test]
-fn localities_of_endpoints_are_told_to_have_no_effect() {
-    let slice = |endpoints: &str| {
-        format!(
-            "apiVersion: discovery.k8s.io/v1
+fn places_of_endpoints_are_kept() {
+    let (resources, found) = load(
+        "apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
-metadata: {{name: web-1}}
+metadata: {name: web-1}
 addressType: IPv4
-endpoints:
-{endpoints}ports: [{{port: 80}}]
-"
-        )
-    };
-    let plain = "- {addresses: [10.1.2.3]}\n";
-    let zoned = "- {addresses: [10.1.2.4], zone: a, hints: {forZones: [{name: a}]}}\n";
-    assert_eq!(findings(&slice(plain)), Vec::<String>::new());
-    assert_eq!(
-        findings(&slice(&(plain.to_owned() + &zoned.repeat(100)))),
-        [
-            "7:33 info unsupported endpoints[1].zone: `zone` of endpoints has no effect yet",
-            "7:36 info unsupported endpoints[1].hints: `hints` of endpoints has no effect yet",
-        ]
+endpoints: [{addresses: [10.1.2.4], zone: a, hints: {forZones: [{name: b}]}}]
+ports: [{port: 80}]
+",
     );
+    assert_eq!(found, Vec::<String>::new());
+    let slice = resources.endpoint_slices[&ObjectKey::new("default", "web-1")]
+        .object()
+        .unwrap();
+    let endpoint = &slice.spec.endpoints[0];
+    assert_eq!(endpoint.zone.as_deref(), Some("a"));
+    assert_eq!(endpoint.for_zones.as_ref(), ["b".into()]);
 }
 
 #[test]

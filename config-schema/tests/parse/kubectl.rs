@@ -12,11 +12,8 @@ fn every_kind_loads_as_the_cluster_prints_it() {
     let (resources, found) = load(EVERY_KIND);
     assert_eq!(
         found,
-        [
-            "106:11 info unsupported endpoints[0].zone: `zone` of endpoints has no effect yet",
-            "461:7 info unsupported data.mesh.defaultConfig: \
-             `defaultConfig` of the mesh configuration is not honoured",
-        ]
+        ["461:7 info unsupported data.mesh.defaultConfig: \
+             `defaultConfig` of the mesh configuration is not honoured",]
     );
     for (kind, count) in resources.counts() {
         assert_eq!(count, 1, "{kind}");

@@ -64,3 +64,30 @@ fn a_syntax_error_that_hides_kind_or_name_is_unreadable() {
         assert_eq!((resources.unreadable.len(), found.len()), (1, 1), "{text}");
     }
 }
+
+#[test]
+fn a_broken_virtual_service_keeps_its_hosts_and_whether_it_may_mean_connections() {
+    for (fields, means_connections) in [
+        ("http: 1", false),
+        ("http: 1, tcp: []", true),
+        ("http: 1, tls: 2", true),
+        // Perhaps `tcp`.
+        ("http: 1, tpc: []", true),
+    ] {
+        let (resources, _) = load(&format!(
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\n\
+             metadata: {{name: web, namespace: shop}}\nspec: {{hosts: [web], {fields}}}\n"
+        ));
+        let key = ObjectKey::new("shop", "web");
+        let Some(Loaded::Broken(broken)) = resources.virtual_services.get(&key) else {
+            panic!("a broken VirtualService is expected: {fields}");
+        };
+        let targets = broken.targets.clone().unwrap();
+        let kinds: Vec<_> = targets.iter().map(|t| t.kind.as_str()).collect();
+        let expected: &[&str] = match means_connections {
+            true => &["host", "streams"],
+            false => &["host"],
+        };
+        assert_eq!(kinds, expected, "{fields}");
+    }
+}

@@ -6,6 +6,7 @@
 
 mod attachment;
 mod backend_tls;
+mod backend_traffic_policies;
 mod broken_policies;
 mod destination_rules;
 mod endpoints;
@@ -13,6 +14,7 @@ mod findings;
 mod l7_ports;
 mod mesh;
 mod network;
+mod places;
 mod policies;
 mod policy_rules;
 mod route_filters;
@@ -21,6 +23,7 @@ mod route_traffic;
 mod routes;
 mod service_entries;
 mod services;
+mod streams;
 mod support;
 mod virtual_services;
 mod waypoint;

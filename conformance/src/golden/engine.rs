@@ -12,6 +12,7 @@ use cairn_config_schema::snapshot::{
 };
 use cairn_filters::authority::without_trailing_dot;
 use cairn_filters::chain::{External, StreamView};
+use cairn_filters::fault;
 use cairn_filters::outcome::is_grpc;
 use cairn_filters::{Answer, Decision, Destination, Outcome, PortChain, RequestView, chain};
 use cairn_routing::{Found, FoundStream, ServerName};
@@ -339,6 +340,11 @@ fn tell_forwarding(
         return;
     }
     tell_shares(snapshot, judged, |random| {
+        // What is drawn first must not decide what is drawn next.
+        let mut other = random;
+        if let Some(answer) = decision.faults(|| splitmix(&mut other)).abort {
+            return fault::status(answer).as_u16().to_string();
+        }
         match served.chain.backend(decision, random) {
             Ok(Destination::Cluster { key, .. }) => shown(key),
             Ok(Destination::Dialled) => "dialled".into(),

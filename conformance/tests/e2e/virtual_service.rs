@@ -42,12 +42,16 @@ spec:
 ";
 
 async fn lab() -> (Lab, Client, [App; 2]) {
+    lab_with(ROUTES).await
+}
+
+async fn lab_with(routes: &str) -> (Lab, Client, [App; 2]) {
     let mut lab = Lab::new();
     lab.service("web", &[Port::new("http", 80)]);
     let v1 = lab.pod("web", "web-a", Reach::Hbone, |at| App::http("v1", at));
     let v2 = lab.pod("web", "web-b", Reach::Hbone, |at| App::http("v2", at));
     lab.write("subsets", SUBSETS);
-    lab.write("routes", ROUTES);
+    lab.write("routes", routes);
     lab.start().await;
     let client = lab.client("shop/viewer").await;
     (lab, client, [v1, v2])
@@ -94,4 +98,66 @@ async fn rules_are_asked_in_the_order_written_and_change_the_request() {
     assert_eq!(moved.headers()["location"], "http://new.example/moved");
     assert_eq!(client::get(to, "/other").await.status(), 404);
     assert_eq!(client::get(to, "/lost").await.status(), 503);
+}
+
+const FAULTS: &str = "\
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: web, namespace: shop}
+spec:
+  hosts: [web]
+  http:
+  - match: [{uri: {prefix: /some}}]
+    fault: {abort: {httpStatus: 418, percentage: {value: 30}}}
+    route: [{destination: {host: web, subset: v1}}]
+  - match: [{uri: {prefix: /late}}]
+    fault: {delay: {fixedDelay: 300ms, percentage: {value: 100}}}
+    timeout: 200ms
+    route: [{destination: {host: web, subset: v2}}]
+";
+
+#[tokio::test]
+async fn a_share_is_aborted_here_and_no_endpoint_hears_of_it() {
+    let (lab, client, [v1, _v2]) = lab_with(FAULTS).await;
+    let mut connection = Connection::http1(client.to("web", 80)).await;
+    let mut aborted = 0_u64;
+    for _ in 0..1_000 {
+        let answer = connection.get("/some").await.unwrap();
+        match answer.status().as_u16() {
+            200 => {}
+            418 => {
+                assert_eq!(client::text(&answer), "fault filter abort");
+                aborted += 1;
+            }
+            other => panic!("{other}"),
+        }
+    }
+    // Four standard deviations (14.5 each) around 300 of 1,000.
+    assert!((242..=358).contains(&aborted), "{aborted}");
+    assert_eq!(v1.requests(), 1_000 - aborted);
+    let line = lab
+        .cairn()
+        .logged("an abort", |line| line["response_code"] == 418)
+        .await;
+    assert_eq!(line["response_flags"], "FI");
+    assert_eq!(line["response_code_details"], "fault_filter_abort");
+    let counted = lab
+        .cairn()
+        .metric("cairn_faults_injected_total", &["abort"])
+        .await;
+    assert_eq!(counted, aborted as f64);
+}
+
+#[tokio::test]
+async fn a_delay_holds_a_request_back_before_its_timeout_begins() {
+    let (lab, client, _apps) = lab_with(FAULTS).await;
+    let begun = std::time::Instant::now();
+    let answer = client::get(client.to("web", 80), "/late").await;
+    assert_eq!(answer.status(), 200);
+    assert!(begun.elapsed() >= std::time::Duration::from_millis(300));
+    let line = lab
+        .cairn()
+        .logged("the delay", |line| line["path"] == "/late")
+        .await;
+    assert_eq!(line["response_flags"], "DI");
 }

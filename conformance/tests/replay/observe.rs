@@ -133,7 +133,7 @@ fn compare_forwarded(
         .collect();
     let nowhere = judged.shares.contains_key(&answer.status.to_string());
     match answer.status {
-        500 | 503 if nowhere => {}
+        _ if nowhere => {}
         503 if reachable.is_empty() => {}
         200 if !reachable.is_empty() && ask.method_and_target().0 == http::Method::HEAD => {}
         200 if !reachable.is_empty() => {

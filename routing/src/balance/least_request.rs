@@ -14,8 +14,13 @@ pub(super) fn pick<'t>(
     accept: impl Fn(&LiveEndpoint, &mut Dice) -> bool,
 ) -> Option<&'t Arc<LiveEndpoint>> {
     let first = draw(tier, dice, &accept, None)?;
-    // A second one that is another: with two endpoints the less loaded is picked always.
-    let Some(second) = draw(tier, dice, &accept, Some(first)) else {
+    // A second one that is another: with two endpoints the less loaded is picked always. Of endpoints
+    // that weigh differently only those of the same weight stand for each other (those of one place):
+    // the less loaded of all would be the lighter ones, and no share be kept under load.
+    let equal = |e: &LiveEndpoint, dice: &mut Dice| {
+        e.endpoint.weight == first.endpoint.weight && accept(e, dice)
+    };
+    let Some(second) = draw(tier, dice, &equal, Some(first)) else {
         return Some(first);
     };
     Some(if second.active() < first.active() {

@@ -108,6 +108,40 @@ fn every_algorithm_gives_each_endpoint_its_weight() {
     }
 }
 
+/// Places with shares of 80 and 20 (`distribute`, specs/istio-waypoint.md 4.7): with requests in flight, and
+/// the less loaded of a place is picked all the same.
+#[test]
+fn shares_of_places_are_kept_under_load() {
+    let weights = [40_000, 40_000, 20_000];
+    for balancer in [
+        Balancer::LeastRequest,
+        Balancer::RoundRobin,
+        Balancer::Random,
+    ] {
+        let cluster = cluster(&weighted(&weights), settings(balancer.clone()));
+        let mut in_flight = std::collections::VecDeque::new();
+        let mut counts = [0.0; 3];
+        for n in 0..20_000 {
+            let picked = cluster.pick(&keyed(n, &[])).unwrap();
+            let at = (0..3)
+                .position(|at| address(at) == picked.endpoint.address)
+                .unwrap();
+            counts[at] += 1.0;
+            in_flight.push_back(picked.begin());
+            if in_flight.len() > 60 {
+                in_flight.pop_front();
+            }
+        }
+        // Three standard deviations of 20,000 draws of 20 % are 170.
+        let far = counts[0] + counts[1] - 16_000.0_f64;
+        assert!(far.abs() < 170.0, "{balancer:?}: {counts:?}");
+        assert!(
+            (counts[0] - counts[1]).abs() < 400.0,
+            "{balancer:?}: {counts:?}"
+        );
+    }
+}
+
 #[test]
 fn round_robin_goes_through_all_before_it_comes_back() {
     let cluster = cluster(&weighted(&[1; 7]), settings(Balancer::RoundRobin));

@@ -22,6 +22,7 @@ fn request<'a>(headers: &'a HeaderMap, query: Option<&'a str>) -> RequestParts<'
         query,
         caller_namespace: None,
         headers,
+        claims: None,
     }
 }
 

@@ -82,6 +82,7 @@ fn ask(routes: &[Arc<HttpRoute>], path: &str, headers: &HeaderMap) -> String {
         query: Some("q=1&empty"),
         caller_namespace: Some("bank"),
         headers,
+        claims: None,
     };
     compiled(routes)
         .find(&request)

@@ -14,7 +14,7 @@ use hyper::body::Frame;
 
 use super::server::Surface;
 use super::state::AdminState;
-use super::{clusters, config_dump};
+use super::{clusters, config_dump, limits};
 use crate::telemetry::exposition::{self, Exposition};
 
 /// The body of an answer.
@@ -143,6 +143,7 @@ fn metrics(asked: &Asked<'_>) -> Response<Body> {
     let pieces = Exposition::new(asked.state.registry.clone());
     let pieces = pieces.with(asked.state.jwks.families());
     let pieces = pieces.with(clusters::families(asked.state));
+    let pieces = pieces.with(limits::families(asked.state));
     let frames = stream::iter(pieces.map(|piece| Ok::<_, Infallible>(Frame::data(piece))));
     let body = BodyExt::boxed(StreamBody::new(frames));
     typed(StatusCode::OK, exposition::CONTENT_TYPE, body)

@@ -12,6 +12,7 @@ use cairn_config_schema::snapshot::{Authentications, Mesh, Service, Snapshot, Wa
 use serde::Serialize;
 
 use super::clusters::{self, Cluster};
+use super::limits;
 use super::state::{AdminState, Reload};
 use crate::jwks::Jwks;
 
@@ -27,6 +28,8 @@ struct ConfigDump<'a> {
     services: Vec<&'a Service>,
     workloads: Vec<&'a Workload>,
     clusters: Vec<Cluster<'a>>,
+    /// What limits traffic, and what it has counted.
+    traffic_policies: Vec<limits::LimiterState>,
     authentications: &'a Authentications,
     keys: Vec<KeysText>,
 }
@@ -120,6 +123,7 @@ fn dump<'a>(
         services: snapshot.services.values().map(|s| &**s).collect(),
         workloads: workloads.into_values().map(|w| &**w).collect(),
         clusters: clusters::list(snapshot, &*state.live_cluster),
+        traffic_policies: limits::list(state),
         authentications: &snapshot.authentications,
         keys: keys(&state.jwks),
     }

@@ -7,6 +7,7 @@
 mod answer;
 mod clusters;
 mod config_dump;
+mod limits;
 mod readiness;
 mod server;
 mod state;

@@ -11,6 +11,7 @@ use cairn_routing::Cluster;
 use super::readiness::Readiness;
 use crate::jwks::Jwks;
 use crate::telemetry::series::Registry;
+use crate::throttle::Limiter;
 
 /// How the last attempt to read the configuration came out.
 #[derive(Clone, Debug)]
@@ -42,6 +43,8 @@ pub struct AdminState {
     pub jwks: Arc<Jwks>,
     /// Asked by `/clusters`, `/config_dump` and `/metrics`.
     pub live_cluster: Box<LiveCluster>,
+    /// Asked by `/config_dump` and `/metrics`.
+    pub limiters: Box<dyn Fn() -> Vec<Arc<Limiter>> + Send + Sync>,
     /// Called by `/logging`.
     pub set_log_filter: Box<SetLogFilter>,
     /// Begins to drain, as SIGTERM does.

@@ -44,6 +44,7 @@ fn state() -> AdminState {
         last_reload: Arc::default(),
         jwks: Arc::default(),
         live_cluster: Box::new(|key| (key.port == 80).then(|| busy_cluster(key))),
+        limiters: Box::new(Vec::new),
         set_log_filter: Box::new(|filter| match filter {
             "info" => Ok(()),
             _ => Err("no such level".to_owned()),

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use cairn_config_schema::diagnostics::{Diagnostic, Severity};
 use cairn_config_schema::origin::{Kind, Origin};
 use cairn_config_schema::snapshot::{AppProtocol, Policy, Service, Snapshot};
+use cairn_config_schema::status::ObjectStatus;
 use serde::Serialize;
 
 use super::configuration::{self, Choice, Loaded};
@@ -60,6 +61,8 @@ struct Report<'a> {
     files: usize,
     objects: BTreeMap<Kind, usize>,
     waypoint: Option<Served<'a>>,
+    /// What a controller would write to the objects.
+    statuses: &'a [ObjectStatus],
     errors: usize,
     warnings: usize,
 }
@@ -110,6 +113,7 @@ impl<'a> Report<'a> {
                 .filter(|(_, n)| *n > 0)
                 .collect(),
             waypoint: served(&loaded.snapshot),
+            statuses: &loaded.statuses,
         }
     }
 

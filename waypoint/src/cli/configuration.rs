@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use cairn_config_schema::origin::ObjectKey;
 use cairn_config_schema::resolve::{self, Options};
 use cairn_config_schema::resources::Resources;
-use cairn_config_schema::snapshot::Snapshot;
+use cairn_config_schema::snapshot::{Locality, Snapshot};
+use cairn_config_schema::status::ObjectStatus;
 use cairn_config_schema::store::{SourceFile, Store};
 
 use crate::source::Files;
@@ -23,6 +24,10 @@ pub struct Choice {
     /// Domain that the hostnames of Services end in [default: cluster.local]
     #[arg(long, value_name = "DOMAIN", env = "CAIRN_CLUSTER_DOMAIN", value_parser = super::run::dns_name)]
     cluster_domain: Option<String>,
+    /// Where this waypoint runs, REGION/ZONE/SUBZONE, for balancing by place; the zone is that of endpoints
+    /// on its node when absent
+    #[arg(long, value_name = "PLACE", env = "CAIRN_LOCALITY")]
+    locality: Option<String>,
 }
 
 /// What the files hold, and what it means.
@@ -31,6 +36,8 @@ pub struct Loaded {
     pub resources: Resources,
     /// Their meaning; its diagnostics are all there are, those of reading too.
     pub snapshot: Snapshot,
+    /// What a controller would write to the objects.
+    pub statuses: Vec<ObjectStatus>,
     /// Files that were read, or could not be.
     pub files: usize,
 }
@@ -70,16 +77,19 @@ pub fn load_strictly(paths: &[PathBuf], choice: &Choice, strict: bool) -> Loaded
         gateway: choice.gateway.clone(),
         trust_domain: choice.trust_domain.clone(),
         cluster_domain: choice.cluster_domain.clone(),
+        locality: choice.locality.as_deref().map(Locality::parse),
+        node: std::env::var("NODE_NAME").ok(),
         strict,
         version: 1,
         ..Options::default()
     };
-    let mut snapshot = resolve::resolve(&update.resources, &options);
+    let (mut snapshot, statuses) = resolve::resolve_with_statuses(&update.resources, &options);
     snapshot.diagnostics.extend(update.diagnostics);
     resolve::worst_first(&mut snapshot.diagnostics);
     Loaded {
         resources: update.resources,
         snapshot,
+        statuses,
         files: sources.len(),
     }
 }

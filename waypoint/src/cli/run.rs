@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use cairn_config_schema::origin::ObjectKey;
+use cairn_config_schema::snapshot::Locality;
 use clap::ValueEnum;
 
 use super::Outcome;
@@ -85,6 +86,10 @@ pub struct Args {
     /// Domain that the hostnames of Services end in [default: cluster.local]
     #[arg(long, value_name = "DOMAIN", env = "CAIRN_CLUSTER_DOMAIN", value_parser = dns_name)]
     cluster_domain: Option<String>,
+    /// Where this waypoint runs, REGION/ZONE/SUBZONE, for balancing by place; the zone is that of endpoints
+    /// on its node when absent
+    #[arg(long, value_name = "PLACE", env = "CAIRN_LOCALITY")]
+    locality: Option<String>,
     /// Refuse traffic to services with an L7 policy that is not enforced as it is written
     #[arg(long, env = "CAIRN_STRICT")]
     strict: bool,
@@ -205,6 +210,7 @@ fn settings(args: Args) -> run::Settings {
             .trust_domain
             .or_else(|| std::env::var("TRUST_DOMAIN").ok()),
         cluster_domain: args.cluster_domain,
+        locality: args.locality.as_deref().map(Locality::parse),
         strict: args.strict,
         jwks_allow_local: args.jwks_allow_local,
         dns_servers: match args.dns_server {

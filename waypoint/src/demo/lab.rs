@@ -152,6 +152,7 @@ impl Lab {
             workers: 1,
             trust_domain: None,
             cluster_domain: None,
+            locality: None,
             strict: false,
             jwks_allow_local: true,
             dns_servers: Servers::System,

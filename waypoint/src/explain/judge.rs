@@ -8,7 +8,8 @@ use cairn_authz::jwt::{self, KeySets, Login, Memory, Status};
 use cairn_authz::{Attestation, Token, Verdict};
 use cairn_config_schema::diagnostics::Severity;
 use cairn_config_schema::snapshot::{
-    AppProtocol, CheckProtocol, HttpMatch, PathMatch, Snapshot, TextMatch,
+    AbortAnswer, AppProtocol, CheckProtocol, ClaimMatch, HttpMatch, PathMatch, SHARE_PARTS,
+    Snapshot, TextMatch,
 };
 use cairn_filters::authority;
 use cairn_filters::chain::{
@@ -83,6 +84,7 @@ pub fn judge_on(runtime: &Runtime, question: Question<'_>) -> anyhow::Result<Rep
         verdict: None,
         request_principal: None,
         route: None,
+        faults: Vec::new(),
         answer: None,
         backends: Vec::new(),
         chain: Vec::new(),
@@ -260,6 +262,7 @@ impl Request<'_> {
         report.verdict = explain(decision.verdict.as_ref());
         report.answer = answer(&decision, grpc);
         if decision.answer == Decided::Forward {
+            report.faults = fault_words(&decision);
             report.backends = backends(&decision, runtime, target, &self.headers, grpc);
             report.passes = report.backends.iter().all(|b| b.answer.is_none());
         } else {
@@ -320,6 +323,24 @@ fn route(found: &Found) -> Route {
     }
 }
 
+fn fault_words(decision: &Decision<'_>) -> Vec<String> {
+    let Some(Found::Rule(reference)) = &decision.found else {
+        return Vec::new();
+    };
+    let fault = reference.rule().and_then(|r| r.traffic.fault.as_deref());
+    let percent = |share: u32| f64::from(share) * 100.0 / f64::from(SHARE_PARTS);
+    let delay = fault.and_then(|f| f.delay);
+    let delay = delay.map(|d| format!("{} % wait {} ms", percent(d.share), d.delay_ms));
+    let abort = fault.and_then(|f| f.abort).map(|a| {
+        let answer = match a.answer {
+            AbortAnswer::Http(status) => status.as_u16().to_string(),
+            AbortAnswer::Grpc(status) => format!("gRPC status {status}"),
+        };
+        format!("{} % are answered {answer}", percent(a.share))
+    });
+    delay.into_iter().chain(abort).collect()
+}
+
 fn match_words(matched: &HttpMatch) -> String {
     let text = |value: &TextMatch| match value {
         TextMatch::Exact(value) => format!("= {value}"),
@@ -348,6 +369,10 @@ fn match_words(matched: &HttpMatch) -> String {
         words.extend(without.map(|h| format!("not header {} {}", h.name, text(&h.value))));
         let caller = more.caller_namespace.iter();
         words.extend(caller.map(|namespace| format!("caller of namespace {namespace}")));
+        let claim = |c: &ClaimMatch| format!("claim {} {}", c.path.join("."), text(&c.value));
+        words.extend(more.claims.iter().map(claim));
+        let without = more.without_claims.iter();
+        words.extend(without.map(|c| format!("not {}", claim(c))));
     }
     words.join(", ")
 }

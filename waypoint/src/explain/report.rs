@@ -32,6 +32,8 @@ pub struct Report {
     pub verdict: Option<Explanation>,
     /// The route. `None`: TCP, or refused before one was looked for.
     pub route: Option<Route>,
+    /// What its route makes fail on purpose, in words.
+    pub faults: Vec<String>,
     /// What Cairn answers by itself. `None`: an application answers.
     pub answer: Option<Answer>,
     /// Where it may go, with the share of each. Empty when it does not go on.

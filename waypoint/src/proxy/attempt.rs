@@ -23,8 +23,8 @@ use super::endpoint_stream::deadline_of;
 use super::http::Gate;
 use super::persistence::Sticky;
 use super::retry::{self, RETRIED_ANSWER};
+use crate::clock::now_ms;
 use crate::runtime::{Runtime, Target};
-use crate::telemetry::exchange::Exchange;
 use crate::upstream::Reach;
 
 /// Which attempt a request is, from a proxy to the next hop.
@@ -64,7 +64,7 @@ pub(super) fn is_stacked(session: &Session) -> bool {
 /// How long a request may take.
 pub(super) fn time_of(
     session: &Session,
-    exchange: &Exchange,
+    begun: Instant,
     grpc: bool,
     plan: Option<&Plan>,
 ) -> RequestTime {
@@ -74,11 +74,7 @@ pub(super) fn time_of(
         true => session.req_header().headers.get(&GRPC_TIMEOUT),
         false => None,
     };
-    RequestTime::new(
-        exchange.started,
-        timeouts,
-        client.and_then(grpc_timeout::parse),
-    )
+    RequestTime::new(begun, timeouts, client.and_then(grpc_timeout::parse))
 }
 
 /// Waits for its turn, picks the next endpoint and names it to the engine.
@@ -97,7 +93,8 @@ pub(super) async fn next_peer(gate: &Gate, ctx: &mut RequestContext) -> Result<B
         );
     };
     ctx.time.begin_attempt(now);
-    ctx.in_flight.get_or_insert_with(|| plan.cluster.enter());
+    ctx.in_flight
+        .get_or_insert_with(|| plan.cluster.enter(now_ms()));
     ctx.permit = None;
     let held = plan.sticky.as_ref().and_then(Sticky::endpoint);
     let (live, permit) = match balance::choose(&plan.cluster, plan.key.hash, held, &ctx.tried) {

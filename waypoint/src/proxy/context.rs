@@ -9,7 +9,7 @@ use cairn_config_schema::snapshot::{RetryPolicy, RuleTraffic};
 use cairn_filters::chain::ResponseChanges;
 use cairn_filters::external::HeaderMutation;
 use cairn_filters::outcome::Outcome;
-use cairn_routing::{ActiveRequest, Cluster, InFlight, Permit, RuleRef};
+use cairn_routing::{ActiveRequest, Cluster, InFlight, Permit, Place, RuleRef};
 
 use super::balance::HashKey;
 use super::body::KeptBody;
@@ -108,6 +108,8 @@ pub struct Plan {
     pub response_changes: ResponseChanges,
     /// What authorization services add to it.
     pub external_headers: Vec<HeaderMutation>,
+    /// Under the limits of TrafficPolicies on requests at once.
+    pub _places: Vec<Place>,
     /// The request as policy saw it, if it asks for an upgrade.
     pub upgrade: Option<Box<UpgradeRequest>>,
 }

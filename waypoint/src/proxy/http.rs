@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cairn_filters::external;
 use cairn_filters::outcome::Outcome;
+use cairn_filters::{external, fault};
 use http::header::SET_COOKIE;
 use http::{HeaderMap, StatusCode, Version};
 use pingora_core::modules::http::HttpModules;
@@ -79,6 +79,11 @@ impl ProxyHttp for Gate {
                     http.grpc_status = grpc_status;
                 }
             }
+            Judged::Throttled(wait) => {
+                note_outcome(ctx, Outcome::RateLimited);
+                let reply = Outcome::RateLimited.reply(is_grpc(ctx));
+                reply::throttled(session, reply, wait).await?;
+            }
             Judged::Preflight(headers) => {
                 note_outcome(ctx, Outcome::Preflight);
                 reply::preflight(session, headers).await?;
@@ -86,6 +91,15 @@ impl ProxyHttp for Gate {
             Judged::Direct(direct) => {
                 note_outcome(ctx, Outcome::DirectResponse);
                 reply::direct(session, &direct).await?;
+            }
+            Judged::Fault(answer) => {
+                note_outcome(ctx, Outcome::FaultInjected);
+                let reply = fault::reply(answer, is_grpc(ctx));
+                let http = ctx.exchange.as_mut().and_then(|e| e.http.as_mut());
+                if let (Some(http), Some(status)) = (http, reply.grpc_status) {
+                    http.grpc_status = Some(u32::from(status));
+                }
+                reply::send(session, reply, false).await?;
             }
             Judged::Redirect(status, location) => {
                 note_outcome(ctx, Outcome::Redirected);

@@ -7,15 +7,17 @@
 //! - ask the providers of CUSTOM policies (`external.rs`);
 //! - authenticate: verify the token and take it out;
 //! - judge: normalise, route, authorise;
-//! - answer here, or choose a backend and change the request.
+//! - answer here, or choose a backend, ask for room (`throttle.rs`) and change the request.
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cairn_authz::jwt::Failure;
 use cairn_authz::{Question, Verdict};
-use cairn_config_schema::snapshot::{ClusterKey, DirectResponse};
+use cairn_config_schema::snapshot::{AbortAnswer, ClusterKey, DirectResponse};
 use cairn_filters::chain::{Answer, Authenticated, Decision, Destination, External, RequestView};
+use cairn_filters::fault::Faults;
 use cairn_filters::login::challenge;
 use cairn_filters::outcome::{Outcome, is_grpc};
 use cairn_routing::{Cluster, Found, RuleRef};
@@ -30,7 +32,7 @@ use super::external::{Asked, Subject};
 use super::headers::{self, RequestHeaders};
 use super::http::Gate;
 use super::stream_context::StreamContext;
-use super::{attempt, body, login, persistence, screen};
+use super::{attempt, body, fault, login, persistence, screen, throttle};
 use crate::drain::Kind;
 use crate::external::Denial;
 use crate::recheck::UpgradeRequest;
@@ -49,10 +51,14 @@ pub(super) enum Judged {
     Unauthenticated(Outcome, &'static str, HeaderValue),
     /// An authorization service, or that there is none, decides what the client gets.
     External(Outcome, Denial),
+    /// A rate limit has no token for the request until then.
+    Throttled(Duration),
     /// A CORS preflight is answered with these headers.
     Preflight(HeaderMap),
     /// The route itself answers.
     Direct(Arc<DirectResponse>),
+    /// The route fails it on purpose, with this answer.
+    Fault(AbortAnswer),
     /// The request is redirected.
     Redirect(http::StatusCode, HeaderValue),
 }
@@ -97,10 +103,12 @@ impl Gate {
             target: &target,
             runtime,
         };
+        let mut faults = Faults::default();
         let judged = match self.asked(session, exchange, subject).await {
             Err(judged) => judged,
             Ok(asked) => {
-                let mut judged = self.decide(session, exchange, subject, &asked, &mut ctx.plan);
+                let (plan, faults) = (&mut ctx.plan, &mut faults);
+                let mut judged = self.decide(session, exchange, subject, &asked, plan, faults);
                 if let Some(plan) = &mut ctx.plan
                     && runtime.wildcard(plan.cluster.key()).is_some()
                 {
@@ -114,7 +122,8 @@ impl Gate {
                 judged
             }
         };
-        ctx.time = attempt::time_of(session, exchange, http.grpc, ctx.plan.as_ref());
+        let begun = fault::inject(faults, exchange).await;
+        ctx.time = attempt::time_of(session, begun, http.grpc, ctx.plan.as_ref());
         let request_id = session.req_header().headers.get("x-request-id").cloned();
         let path = login::shown_path(&target.chain, http.path);
         exchange.http = Some(HttpExchange {
@@ -156,6 +165,7 @@ impl Gate {
         subject: Subject<'_>,
         asked: &Asked,
         plan: &mut Option<Plan>,
+        faults: &mut Faults,
     ) -> Judged {
         let Subject {
             http,
@@ -185,15 +195,13 @@ impl Gate {
             return unasked(exchange, &question);
         }
         let decision = target.chain.decide(&view);
-        if decision.answer.is_denial() {
-            exchange.reason = denial(target, &decision, &view);
+        let why = denial(target, &decision, &view);
+        if let Some(judged) = self.refuse(&decision, why, &request.headers, http, exchange) {
+            return judged;
         }
-        note_decision(exchange, &decision);
-        if decision.answer.is_denial() && self.worker.explain_denials {
-            return told_why(&decision, exchange);
-        }
-        if let Answer::Unauthenticated(failure) = &decision.answer {
-            return unauthenticated(&decision, failure, &request.headers, http, exchange);
+        *faults = decision.faults(|| fastrand::u64(..));
+        if let Some(answer) = faults.abort {
+            return Judged::Fault(answer);
         }
         let destination = match persistence::held(&decision, runtime, &request.headers) {
             Some(index) => target.chain.backend_at(&decision, index),
@@ -214,6 +222,11 @@ impl Gate {
             return Judged::Answer(Outcome::InvalidBackend);
         };
         note_destination(exchange, runtime, destination);
+        let route = rule_of(&decision).map(|rule| &rule.route.origin);
+        let places = match throttle::admit(subject, route, &request.headers, exchange) {
+            Ok(places) => places,
+            Err(judged) => return judged,
+        };
         let upgrade = request.headers.contains_key(http::header::UPGRADE);
         let version = attempt::version(runtime, destination, target, http2 && !upgrade, upgrade);
         let mirrors = decision.mirrors(backend, || fastrand::u64(..));
@@ -223,6 +236,7 @@ impl Gate {
             response_changes: decision.response_changes(destination.backend()),
             external_headers: Vec::new(),
             host: None,
+            _places: places,
             version,
             key: key_of(&cluster, http, &request.headers, source_ip),
             sticky: persistence::sticky(rule_of(&decision), &cluster, runtime, &request.headers),
@@ -236,6 +250,32 @@ impl Gate {
             return Judged::Answer(Outcome::BrokenRule);
         }
         Judged::Forward
+    }
+}
+
+impl Gate {
+    /// Tells telemetry of the decision. The answer of one that policy denies and whose client is to know
+    /// why, or whose token is not valid.
+    fn refuse(
+        &self,
+        decision: &Decision<'_>,
+        why: Option<String>,
+        headers: &HeaderMap,
+        http: &HttpExchange,
+        exchange: &mut Exchange,
+    ) -> Option<Judged> {
+        if why.is_some() {
+            exchange.reason = why;
+        }
+        note_decision(exchange, decision);
+        if decision.answer.is_denial() && self.worker.explain_denials {
+            return Some(told_why(decision, exchange));
+        }
+        let Answer::Unauthenticated(failure) = &decision.answer else {
+            return None;
+        };
+        let refused = unauthenticated(decision, failure, headers, http, exchange);
+        Some(refused)
     }
 }
 
@@ -369,8 +409,11 @@ fn told(decision: &Decision<'_>, exchange: &Exchange) -> String {
     format!("{by}: {}", exchange.reason.as_deref().unwrap_or_default())
 }
 
-/// Why policy denied it: the deciding rule, or the nearest allow and what it lacks.
+/// Why policy denied it: the deciding rule, or the nearest allow and what it lacks. `None`: it did not.
 fn denial(target: &Target, decision: &Decision<'_>, view: &RequestView<'_, '_>) -> Option<String> {
+    if !decision.answer.is_denial() {
+        return None;
+    }
     let normalised = decision.target.as_ref()?;
     let facts = cairn_filters::chain::facts(view, normalised, decision.found.as_ref());
     let verdict = decision.verdict.as_ref()?;

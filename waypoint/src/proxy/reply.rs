@@ -1,11 +1,14 @@
 //! Sends the answers that Cairn gives by itself.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use cairn_config_schema::snapshot::DirectResponse;
 use cairn_filters::external;
 use cairn_filters::outcome::LocalReply;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, WWW_AUTHENTICATE,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER,
+    WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, StatusCode};
 use pingora_core::protocols::http::HttpTask;
@@ -19,6 +22,7 @@ use crate::external::Denial;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
+const RATE_LIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// Sends a local reply. `close`: the connection must not be used again, because what follows on it
@@ -37,6 +41,17 @@ pub async fn unauthenticated(
 ) -> Result<()> {
     let mut header = header(&reply)?;
     header.insert_header(WWW_AUTHENTICATE, challenge)?;
+    let body = Bytes::from_static(reply.body.as_bytes());
+    finish(session, header, body, false).await
+}
+
+/// Sends the answer to a request over a rate limit, with the whole seconds after which it may pass.
+pub async fn throttled(session: &mut Session, reply: LocalReply, wait: Duration) -> Result<()> {
+    let mut header = header(&reply)?;
+    header.insert_header(RATE_LIMITED, HeaderValue::from_static("true"))?;
+    let seconds = wait.as_millis().div_ceil(1_000).max(1);
+    let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
+    header.insert_header(RETRY_AFTER, HeaderValue::from(seconds))?;
     let body = Bytes::from_static(reply.body.as_bytes());
     finish(session, header, body, false).await
 }

@@ -3,7 +3,6 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use cairn_config_schema::snapshot::RetryBudget;
 use cairn_routing::{
     Attempt, AttemptOutcome, Limited, RetryDecision, decide, delay_ms, http_status_of_grpc,
 };
@@ -13,6 +12,7 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::context::{Plan, RequestContext};
+use crate::clock::now_ms;
 use crate::limits::RETRY_AFTER_MAX;
 use crate::telemetry::counters;
 
@@ -127,16 +127,19 @@ fn leave(
     if ctx.stacked {
         return Err("stacked");
     }
-    let place = ctx
-        .plan
-        .as_ref()
-        .map(|plan| plan.cluster.admit(Limited::Retries));
-    let Some(Some(place)) = place else {
+    let cluster = ctx.plan.as_ref().map(|plan| &plan.cluster);
+    let place = cluster.and_then(|cluster| cluster.admit(Limited::Retries));
+    let (Some(cluster), Some(place)) = (cluster, place) else {
         return Err(OVER_LIMIT);
     };
     ctx.retry_permit = Some(place);
-    let settings = RetryBudget::default();
-    match ctx.in_flight.as_mut().map(|f| f.may_retry(settings)) {
+    let settings = cluster.settings();
+    let budget = &settings.retry_budget;
+    match ctx
+        .in_flight
+        .as_mut()
+        .map(|f| f.may_retry(budget, now_ms()))
+    {
         Some(true) => Ok(wait),
         _ => Err(OVER_BUDGET),
     }

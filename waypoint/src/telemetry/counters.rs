@@ -40,6 +40,8 @@ pub static LOG_DROPPED: Gauge = Gauge::new(&names::LOG_DROPPED);
 pub static RETRIES: ByLabel = ByLabel::new(&names::RETRIES);
 /// Retries not made, by reason.
 pub static RETRIES_DENIED: ByLabel = ByLabel::new(&names::RETRIES_DENIED);
+/// Requests delayed or aborted on purpose, by kind.
+pub static FAULTS: ByLabel = ByLabel::new(&names::FAULTS);
 /// Copies of requests, by what became of them.
 pub static MIRRORED: ByLabel = ByLabel::new(&names::MIRRORED);
 /// Requests with a valid token.
@@ -177,6 +179,7 @@ pub fn families() -> Vec<MetricFamily> {
         &CERTIFICATE_EXPIRY,
         &RETRIES,
         &RETRIES_DENIED,
+        &FAULTS,
         &MIRRORED,
         &JWT_VALID,
         &JWT_REFUSED,

@@ -215,6 +215,12 @@ pub const RETRIES_DENIED: Metric = counter(
     "Failed attempts that their route would have retried and that were not, by reason",
     &["reason"],
 );
+/// Faults injected.
+pub const FAULTS: Metric = counter(
+    "cairn_faults_injected_total",
+    "Requests that a VirtualService delayed or aborted on purpose",
+    &["kind"],
+);
 /// Copies of requests.
 pub const MIRRORED: Metric = counter(
     "cairn_mirrored_total",
@@ -358,6 +364,42 @@ pub const EJECTED: Metric = gauge(
     "cairn_endpoints_ejected",
     "Endpoints that outlier detection leaves out now, for services that have it",
     &["destination"],
+);
+/// Requests that rate limits saw.
+pub const RATE_LIMITED: Metric = counter(
+    "cairn_rate_limit_requests_total",
+    "Requests that a rate limit of a TrafficPolicy let pass, or limited",
+    &["policy", "limit", "outcome"],
+);
+/// Buckets.
+pub const RATE_LIMIT_KEYS: Metric = gauge(
+    "cairn_rate_limit_keys",
+    "Keys of a rate limit with a bucket of their own that is not full",
+    &["policy", "limit"],
+);
+/// Requests without a bucket of their own.
+pub const RATE_LIMIT_SHARED: Metric = counter(
+    "cairn_rate_limit_shared_total",
+    "Requests that shared a bucket because a rate limit had too many keys",
+    &["policy", "limit"],
+);
+/// Requests in flight under a TrafficPolicy.
+pub const CONCURRENCY_TAKEN: Metric = gauge(
+    "cairn_concurrency_requests",
+    "Requests being answered under the limit of a TrafficPolicy",
+    &["policy"],
+);
+/// That limit.
+pub const CONCURRENCY_MAX: Metric = gauge(
+    "cairn_concurrency_requests_max",
+    "Requests at once that a TrafficPolicy allows",
+    &["policy"],
+);
+/// Refused for it.
+pub const CONCURRENCY_REFUSED: Metric = counter(
+    "cairn_concurrency_refused_total",
+    "Requests refused because a TrafficPolicy allows no more at once",
+    &["policy"],
 );
 /// Places taken under a limit.
 pub const LIMIT_TAKEN: Metric = gauge(

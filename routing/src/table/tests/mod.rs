@@ -105,6 +105,7 @@ fn ask(
         query,
         caller_namespace: None,
         headers: &headers,
+        claims: None,
     });
     match found {
         Found::Default => "default".to_owned(),

@@ -137,6 +137,7 @@ proptest! {
             query: (!query.is_empty()).then_some(&query),
             caller_namespace: None,
             headers: &headers,
+            claims: None,
         };
         let found = match RouteTable::compile(&routes).find(&request) {
             Found::Rule(r) => Some((r.route.origin.key.name.clone(), r.rule, r.matched)),

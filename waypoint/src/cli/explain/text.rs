@@ -32,6 +32,9 @@ pub(super) fn render(
     if let Some(route) = &report.route {
         writeln!(text, "route      {}", route_words(route))?;
     }
+    for fault in &report.faults {
+        writeln!(text, "fault      {}", paint.odd(fault))?;
+    }
     if let Some(answer) = &report.answer {
         writeln!(text, "client     {}", answer_words(answer, paint))?;
     }

@@ -1,0 +1,114 @@
+//! The policy kind that is Cairn's own, because no standard has it yet: TrafficPolicy
+//! (cairn.dev/v1alpha1). Its JSON schema and CRD are made from these types (issue 3, item 7).
+
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::TargetRef;
+
+/// How much traffic is let through: rate limits, and how many requests at once. Every TrafficPolicy that
+/// reaches a request has to let it pass.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[kube(
+    group = "cairn.dev",
+    version = "v1alpha1",
+    kind = "TrafficPolicy",
+    plural = "trafficpolicies",
+    namespaced,
+    category = "cairn",
+    doc = "How much traffic is let through: rate limits, and how many requests at once"
+)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TrafficPolicySpec {
+    /// What it is for: Services, Gateways, HTTPRoutes and GRPCRoutes of its own namespace.
+    #[schemars(length(min = 1, max = 16))]
+    pub target_refs: Vec<PolicyTargetRef>,
+    /// Limits that each waypoint counts by itself.
+    #[schemars(length(max = 16))]
+    pub rate_limits: Vec<RateLimit>,
+    /// Requests at once.
+    pub concurrency: Option<Concurrency>,
+}
+
+/// A target, in the policy's own namespace.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PolicyTargetRef {
+    /// Empty for a Service, gateway.networking.k8s.io for the others.
+    pub group: String,
+    /// Service, Gateway, HTTPRoute or GRPCRoute.
+    pub kind: String,
+    /// Name.
+    pub name: String,
+}
+
+impl From<&PolicyTargetRef> for TargetRef {
+    fn from(target: &PolicyTargetRef) -> Self {
+        Self {
+            group: target.group.clone(),
+            kind: target.kind.clone(),
+            name: target.name.clone(),
+            ..Self::default()
+        }
+    }
+}
+
+/// A token bucket, or one for each key.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RateLimit {
+    /// In metrics and logs.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+    /// Requests in each interval.
+    #[schemars(range(min = 1))]
+    pub requests: u32,
+    /// A duration of the Gateway API: 1s, 500ms, 1m, 1h.
+    pub interval: String,
+    /// Requests at once after a pause; as many as `requests` when absent.
+    #[schemars(range(min = 1))]
+    pub burst: Option<u32>,
+    /// Everybody with another key has a bucket of their own. Empty: one bucket for all.
+    #[schemars(length(max = 4))]
+    pub by: Vec<LimitKey>,
+}
+
+/// A part of a key.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LimitKey {
+    /// Where it is taken from.
+    #[serde(rename = "type")]
+    pub source: LimitKeySource,
+    /// With type Header: its name. Requests without it have an empty value.
+    pub header: Option<String>,
+}
+
+/// Where a part of a key is taken from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum LimitKeySource {
+    /// The identity in the client's certificate.
+    #[default]
+    PeerIdentity,
+    /// The namespace in it.
+    PeerNamespace,
+    /// The address of the client.
+    SourceAddress,
+    /// The service that is asked.
+    Service,
+    /// A header.
+    Header,
+}
+
+/// Requests at once.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Concurrency {
+    /// At most so many of all that the policy is for, in each waypoint.
+    #[schemars(range(min = 1))]
+    pub max_requests: u32,
+    /// With a Gateway for target: when there is no room, a service that has less than an equal share
+    /// still comes in.
+    pub fair_share: bool,
+}

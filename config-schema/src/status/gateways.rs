@@ -1,0 +1,90 @@
+//! Status of the Gateway that is served and of GatewayClasses of ours (specs/istio-waypoint.md 1.4). Addresses are
+//! for who makes the Service.
+
+use super::{CONTROLLER, Condition, Facts, ListenerStatus, Status, sentences};
+use crate::diagnostics::Severity;
+use crate::origin::Origin;
+use crate::resources::gateway_api::GatewaySpec;
+use crate::resources::{Loaded, Object};
+
+pub(super) fn statuses(facts: &Facts<'_>) -> Vec<(Origin, Status)> {
+    let mut found = Vec::new();
+    let classes = facts.resources.gateway_classes.values();
+    for class in classes.filter_map(Loaded::object) {
+        if class.spec.controller_name == CONTROLLER {
+            let message = "Gateways of this class are waypoints";
+            let generation = class.meta.generation;
+            let accepted = Condition::new("Accepted", true, "Accepted", message, generation);
+            let status = Status {
+                conditions: vec![accepted],
+                ..Status::default()
+            };
+            found.push((class.origin.clone(), status));
+        }
+    }
+    if let Some(waypoint) = &facts.snapshot.waypoint {
+        let gateway = facts.resources.gateways.get(&waypoint.origin.key);
+        if let Some(gateway) = gateway.and_then(Loaded::object) {
+            let blocked = waypoint.blocked.as_deref();
+            found.push((gateway.origin.clone(), of_gateway(gateway, blocked, facts)));
+        }
+    }
+    found
+}
+
+fn of_gateway(gateway: &Object<GatewaySpec>, blocked: Option<&str>, facts: &Facts<'_>) -> Status {
+    let generation = gateway.meta.generation;
+    let errors = || {
+        let all = facts.of(&gateway.origin).iter().copied();
+        all.filter(|f| f.severity == Severity::Error)
+    };
+    let accepted = match errors().next() {
+        None => Condition::new("Accepted", true, "Accepted", "it is a waypoint", generation),
+        Some(_) => Condition::new(
+            "Accepted",
+            false,
+            "Invalid",
+            sentences(errors()),
+            generation,
+        ),
+    };
+    let programmed = match blocked {
+        None => Condition::new("Programmed", true, "Programmed", "it serves", generation),
+        Some(reason) => {
+            let message = format!("every tunnel is refused: {reason}");
+            Condition::new("Programmed", false, "Invalid", message, generation)
+        }
+    };
+    let programs = blocked.is_none();
+    let listeners = gateway.spec.listeners.iter().enumerate();
+    let listeners = listeners.map(|(index, listener)| {
+        let path = format!("spec.listeners[{index}]");
+        let spoken = listener.protocol == "HBONE";
+        let said = sentences(facts.at(&gateway.origin, &path));
+        let (reason, message) = match spoken {
+            true => ("Accepted", "clients' tunnels arrive here".to_owned()),
+            false => ("UnsupportedProtocol", said),
+        };
+        let condition = |kind, holds, reason, message: &str| {
+            Condition::new(kind, holds, reason, message, generation)
+        };
+        let works = spoken && programs;
+        let programmed = if works { "Programmed" } else { "Invalid" };
+        ListenerStatus {
+            name: listener.name.as_str().into(),
+            supported_kinds: [],
+            attached_routes: 0,
+            conditions: vec![
+                condition("Accepted", spoken, reason, &message),
+                condition("Conflicted", false, "NoConflicts", ""),
+                condition("Programmed", works, programmed, ""),
+                condition("ResolvedRefs", true, "ResolvedRefs", ""),
+            ],
+        }
+    });
+    Status {
+        conditions: vec![accepted, programmed],
+        listeners: listeners.collect(),
+        ..Status::default()
+    }
+}

@@ -1,0 +1,144 @@
+//! Status of policies: `WaypointAccepted` of Istio's, all targets in one condition (specs/istio-waypoint.md 1.4); one
+//! ancestor for each target of the Gateway API's.
+
+use serde_json::json;
+
+use super::{AncestorStatus, CONTROLLER, Condition, Facts, Status, sentences};
+use crate::diagnostics::{Code, Diagnostic, Severity};
+use crate::origin::Origin;
+use crate::resources::{Loaded, Object, TargetRef};
+
+pub(super) fn statuses(facts: &Facts<'_>) -> Vec<(Origin, Status)> {
+    let resources = facts.resources;
+    let mut found = Vec::new();
+    for object in resources
+        .authorization_policies
+        .values()
+        .filter_map(Loaded::object)
+    {
+        let (one, several) = (&object.spec.target_ref, &object.spec.target_refs);
+        found.extend(of_istio(object, one.as_ref(), several.as_deref(), facts));
+    }
+    for object in resources
+        .request_authentications
+        .values()
+        .filter_map(Loaded::object)
+    {
+        let (one, several) = (&object.spec.target_ref, &object.spec.target_refs);
+        found.extend(of_istio(object, one.as_ref(), several.as_deref(), facts));
+    }
+    for object in resources
+        .backend_traffic_policies
+        .values()
+        .filter_map(Loaded::object)
+    {
+        let targets = object.spec.target_refs.iter();
+        let targets = targets
+            .map(|t| (&*t.group, &*t.kind, &*t.name))
+            .collect::<Vec<_>>();
+        found.push((object.origin.clone(), of_targets(object, &targets, facts)));
+    }
+    found
+}
+
+/// `None`: it is not for a waypoint, or for another one.
+fn of_istio<T>(
+    object: &Object<T>,
+    one: Option<&TargetRef>,
+    several: Option<&[TargetRef]>,
+    facts: &Facts<'_>,
+) -> Option<(Origin, Status)> {
+    let origin = &object.origin;
+    let paths: Vec<String> = match several.filter(|targets| !targets.is_empty()) {
+        Some(targets) => (0..targets.len())
+            .map(|n| format!("spec.targetRefs[{n}]"))
+            .collect(),
+        None => one
+            .map(|_| "spec.targetRef".to_owned())
+            .into_iter()
+            .collect(),
+    };
+    let mut bound = false;
+    let mut refused: Vec<&Diagnostic> = Vec::new();
+    for path in &paths {
+        let said: Vec<&Diagnostic> = facts.at(origin, path).collect();
+        match said
+            .iter()
+            .find(|finding| finding.severity > Severity::Info)
+        {
+            Some(finding) => refused.push(finding),
+            None => bound |= !said.iter().any(|f| f.code == Code::NotForWaypoint),
+        }
+    }
+    let broken = || {
+        let rules = facts.of(origin).iter().copied();
+        rules.filter(|f| f.severity == Severity::Error && !f.path.starts_with("spec.targetRef"))
+    };
+    let waypoint = facts.snapshot.waypoint.as_ref()?;
+    let here = format!("bound to {}", waypoint.origin.key);
+    let (holds, reason, message) = match (bound, refused.first()) {
+        (false, None) => return None,
+        (false, Some(first)) => (false, reason_of(first), sentences(refused.iter().copied())),
+        (true, _) if broken().next().is_some() => (false, "Invalid", sentences(broken())),
+        (true, Some(_)) => {
+            let lost = sentences(refused.iter().copied());
+            (true, "PartiallyInvalid", format!("{here}; {lost}"))
+        }
+        (true, None) => (true, "Accepted", here),
+    };
+    let generation = object.meta.generation;
+    let status = Status {
+        conditions: vec![Condition::new(
+            "WaypointAccepted",
+            holds,
+            reason,
+            message,
+            generation,
+        )],
+        ..Status::default()
+    };
+    Some((origin.clone(), status))
+}
+
+fn reason_of(finding: &Diagnostic) -> &'static str {
+    match finding.code {
+        Code::TargetNotFound => "TargetNotFound",
+        Code::NotEnforced => "AncestorNotBound",
+        _ => "Invalid",
+    }
+}
+
+/// One ancestor for each target: group, kind, name.
+fn of_targets<T>(object: &Object<T>, targets: &[(&str, &str, &str)], facts: &Facts<'_>) -> Status {
+    let origin = &object.origin;
+    let generation = object.meta.generation;
+    let invalid = facts
+        .of(origin)
+        .iter()
+        .find(|f| f.severity == Severity::Error && !f.path.starts_with("spec.targetRefs"));
+    let ancestors = targets.iter().enumerate().map(|(index, (group, kind, name))| {
+        let path = format!("spec.targetRefs[{index}]");
+        let finding = facts.at(origin, &path).next().or(invalid.copied());
+        let (holds, reason, message) = match finding {
+            None => (true, "Accepted", "in force".to_owned()),
+            Some(finding) => {
+                let reason = match finding.code {
+                    Code::Conflict => "Conflicted",
+                    Code::TargetNotFound => "TargetNotFound",
+                    _ => "Invalid",
+                };
+                (false, reason, finding.message.clone())
+            }
+        };
+        let namespace = &*origin.key.namespace;
+        AncestorStatus {
+            ancestor_ref: json!({"group": group, "kind": kind, "name": name, "namespace": namespace}),
+            controller_name: CONTROLLER,
+            conditions: vec![Condition::new("Accepted", holds, reason, message, generation)],
+        }
+    });
+    Status {
+        ancestors: ancestors.collect(),
+        ..Status::default()
+    }
+}
