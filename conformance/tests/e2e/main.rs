@@ -13,6 +13,7 @@ mod change;
 mod destination_rule;
 mod dry_run;
 mod ext_authz;
+mod ext_authz_envoy;
 mod filters;
 mod ipv6;
 mod laboratory;
