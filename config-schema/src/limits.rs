@@ -28,6 +28,10 @@ pub const EXT_AUTHZ_BODY_BYTES_MAX: usize = 48 * 1024;
 /// milliseconds: Istio's default.
 pub const EXT_AUTHZ_TIMEOUT_DEFAULT_MS: u64 = 600_000;
 
+/// How long the answer to an ExternalAuth filter may take, which has no field for it, in milliseconds.
+/// Beyond: 403. Enough for a service that asks another one; no request should wait longer to be let in.
+pub const EXT_AUTHZ_FILTER_TIMEOUT_MS: u64 = 10_000;
+
 /// Points of one hash ring (`ringHash.minimumRingSize`): a ring is made anew with every change of the
 /// endpoints, and more points would make that slow and the spread no better.
 pub const RING_POINTS_MAX: u32 = 262_144;

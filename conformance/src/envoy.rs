@@ -1,6 +1,8 @@
 //! Real Envoy as ztunnel's stand-in: a client tunnel (TCP in, CONNECT over mTLS out) and a
 //! destination tunnel (CONNECT over mTLS in, TCP out). Only their configuration and their start.
 
+mod check_gate;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
@@ -11,6 +13,8 @@ use crate::client;
 use crate::net::free_address;
 use crate::process::Process;
 use crate::workspace;
+
+pub use check_gate::CheckGate;
 
 /// A listener of the client side: what an application dials, and what becomes of it.
 #[derive(Clone, Debug)]
@@ -40,7 +44,8 @@ impl ClientTunnel<'_> {
     /// Starts Envoy and waits until it listens.
     pub async fn start(&self, name: &str, folder: &Path) -> Process {
         let listeners = self.entrances.iter().map(entrance).collect();
-        start(name, self.source, listeners, self.cluster(), folder).await
+        let clusters = vec![self.cluster()];
+        start(name, self.source, listeners, clusters, folder).await
     }
 
     fn cluster(&self) -> Value {
@@ -114,7 +119,7 @@ impl DestinationTunnel<'_> {
             name,
             ip,
             listeners.collect(),
-            original_destination(),
+            vec![original_destination()],
             folder,
         )
         .await
@@ -210,7 +215,7 @@ impl TokenGate<'_> {
                 "typed_config": self.connection_manager(),
             }]}],
         });
-        let unused = original_destination();
+        let unused = vec![original_destination()];
         let envoy = start("token-gate", ip, vec![listener], unused, folder).await;
         (envoy, listen)
     }
@@ -315,13 +320,13 @@ async fn start(
     name: &str,
     ip: IpAddr,
     listeners: Vec<Value>,
-    cluster: Value,
+    clusters: Vec<Value>,
     folder: &Path,
 ) -> Process {
     let admin = free_address(ip);
     let config = json!({
         "admin": { "address": address(admin) },
-        "static_resources": { "listeners": listeners, "clusters": [cluster] },
+        "static_resources": { "listeners": listeners, "clusters": clusters },
     });
     let file = folder.join(format!("{name}.json"));
     std::fs::write(&file, config.to_string()).expect("a configuration file");

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use cairn_authz::jwt::{Failure as TokenFailure, without_params};
 use cairn_authz::{HeaderEdit, Verdict};
 use cairn_config_schema::snapshot::{
-    Backend, BackendTarget, ClusterKey, DirectResponse, Filter, HttpMatch, HttpRule,
+    Backend, BackendTarget, ClusterKey, DirectResponse, ExternalProvider, Filter, HttpMatch,
+    HttpRule,
 };
 use cairn_routing::{Found, RuleRef};
 use http::header::HeaderValue;
@@ -208,6 +209,7 @@ pub(crate) fn answer(
             | Filter::RequestHeaders(_)
             | Filter::ResponseHeaders(_)
             | Filter::Mirror(_)
+            | Filter::ExternalAuth(_)
             | Filter::Cors(_) => {}
         }
     }
@@ -322,6 +324,25 @@ impl Decision<'_> {
         fault.map_or_else(Faults::default, |fault| Faults::draw(fault, random))
     }
 
+    /// Path and query as they were judged, without tokens.
+    pub fn judged_path(&self) -> Cow<'_, str> {
+        let target = self.target.as_ref();
+        let path = target.map_or(Cow::Borrowed("/"), Target::path_and_query);
+        without_params(path, &self.removed_params)
+    }
+
+    /// Whom the rule's ExternalAuth filter asks about a request that would go on, or be redirected.
+    pub fn external_auth(&self) -> Option<&Arc<ExternalProvider>> {
+        if !matches!(self.answer, Answer::Forward | Answer::Redirect { .. }) {
+            return None;
+        }
+        let (rule, _) = self.rule()?;
+        rule.filters.iter().find_map(|filter| match filter {
+            Filter::ExternalAuth(provider) => Some(provider),
+            _ => None,
+        })
+    }
+
     /// Applies the request filters of the rule in their order, then those of the backend, and returns
     /// path and query to send.
     pub fn change_request(
@@ -329,11 +350,7 @@ impl Decision<'_> {
         backend: Option<&Backend>,
         headers: &mut impl Headers,
     ) -> Cow<'_, str> {
-        let mut path = self
-            .target
-            .as_ref()
-            .map_or(Cow::Borrowed("/"), Target::path_and_query);
-        path = without_params(path, &self.removed_params);
+        let mut path = self.judged_path();
         self.change_by_network(backend, headers);
         if let Some((rule, matched)) = self.rule() {
             for filter in rule.filters.iter().chain(backend_filters(backend)) {
@@ -345,6 +362,7 @@ impl Decision<'_> {
                     Filter::ResponseHeaders(_)
                     | Filter::Redirect(_)
                     | Filter::Mirror(_)
+                    | Filter::ExternalAuth(_)
                     | Filter::Cors(_)
                     | Filter::Respond(_) => {}
                 }

@@ -38,6 +38,7 @@ mod providers;
 mod route_backends;
 mod route_consumers;
 mod route_cors;
+mod route_external_auth;
 mod route_filters;
 mod route_kinds;
 mod route_matches;

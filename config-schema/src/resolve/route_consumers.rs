@@ -34,6 +34,9 @@ fn restricted_rule(rule: &HttpRule, own: &str, at: &ClusterKey) -> HttpRule {
         keep_own_mirrors(&mut backend.filters, own);
     }
     keep_own_mirrors(&mut rule.filters, own);
+    if let Some(reason) = asks_elsewhere(&rule, own) {
+        rule.broken.get_or_insert(reason);
+    }
     rule
 }
 
@@ -82,7 +85,8 @@ fn forbidden(backend: &Backend, changes: bool, own: &str, at: &ClusterKey) -> Op
 
 fn changes_request(filter: &Filter) -> bool {
     match filter {
-        Filter::RequestHeaders(_) | Filter::Rewrite(_) => true,
+        // An authorization service may write headers.
+        Filter::RequestHeaders(_) | Filter::Rewrite(_) | Filter::ExternalAuth(_) => true,
         Filter::ResponseHeaders(_)
         | Filter::Redirect(_)
         | Filter::Mirror(_)
@@ -98,6 +102,20 @@ fn keep_own_mirrors(filters: &mut Vec<Filter>, own: &str) {
     });
 }
 
+/// Why a rule may not have an authorization service asked.
+fn asks_elsewhere(rule: &HttpRule, own: &str) -> Option<Arc<str>> {
+    let asked = rule.filters.iter().find_map(|filter| match filter {
+        Filter::ExternalAuth(provider) => Some(&provider.cluster),
+        _ => None,
+    })?;
+    (*asked.service.namespace != *own).then(|| {
+        format!(
+            "a route of namespace {own} may not have {asked} asked, whose policies are not asked"
+        )
+        .into()
+    })
+}
+
 /// What is left out of the route at this port, in words, each with where it stands.
 pub(super) fn left_out(route: &HttpRoute, at: &ClusterKey) -> Vec<(String, String)> {
     let own = &route.origin.key.namespace;
@@ -109,6 +127,8 @@ pub(super) fn left_out(route: &HttpRoute, at: &ClusterKey) -> Vec<(String, Strin
             let reason = forbidden(backend, changes, own, at);
             found.extend(reason.map(|r| (format!("{path}.backendRefs"), r.to_string())));
         }
+        let reason = asks_elsewhere(rule, own);
+        found.extend(reason.map(|r| (format!("{path}.filters"), r.to_string())));
         let backends = rule.backends.iter().flat_map(|b| &b.filters);
         for filter in rule.filters.iter().chain(backends) {
             if let Filter::Mirror(mirror) = filter

@@ -8,7 +8,7 @@ use http::header::{HeaderName, HeaderValue};
 
 use super::route_backends::Backends;
 use super::route_rules::Reading;
-use super::{route_cors, route_mirrors};
+use super::{route_cors, route_external_auth, route_mirrors};
 use crate::diagnostics::Code;
 use crate::resources::gateway_api::{
     HttpRouteRules, HttpRouteRulesBackendRefsFilters as BackendFilter,
@@ -180,7 +180,14 @@ fn rule_filter(
             let cors = route_cors::read(written, &format!("{at}.cors"), reading);
             Filter::Cors(Arc::new(cors))
         }),
-        Kind::ExternalAuth => return left_out("ExternalAuth", at, reading),
+        Kind::ExternalAuth => match &filter.external_auth {
+            Some(written) => {
+                let at = format!("{at}.externalAuth");
+                let provider = route_external_auth::read(written, context, &at, reading);
+                return provider.map(Filter::ExternalAuth);
+            }
+            None => None,
+        },
         Kind::ExtensionRef => return left_out("ExtensionRef", at, reading),
     };
     if read.is_none() {

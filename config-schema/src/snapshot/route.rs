@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 use regex::Regex;
 use serde::Serialize;
 
-use super::{ClusterKey, Cors, RuleTraffic};
+use super::{ClusterKey, Cors, ExternalProvider, RuleTraffic};
 use crate::origin::{Kind, Origin};
 
 /// One HTTPRoute or GRPCRoute.
@@ -283,6 +283,8 @@ pub enum Filter {
     Mirror(Mirror),
     /// `CORS`.
     Cors(Arc<Cors>),
+    /// `ExternalAuth`: asked after policy and before any other filter of the rule.
+    ExternalAuth(Arc<ExternalProvider>),
     /// A VirtualService's `directResponse`: nothing is sent on.
     Respond(Arc<DirectResponse>),
 }

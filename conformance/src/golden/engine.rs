@@ -280,6 +280,8 @@ fn judge_http(snapshot: &Snapshot, served: &Served, ask: &Ask, judged: &mut Judg
         Some(Found::Rule(rule)) => format!("{}#{}", rule.route.origin.key, rule.rule),
         _ => "none".into(),
     };
+    let filter = decision.external_auth();
+    judged.asks.extend(filter.map(|p| p.name.to_string()));
     tell_answer(&decision, is_grpc(&headers), judged);
     tell_forwarding(snapshot, served, &decision, &headers, judged);
 }

@@ -219,6 +219,28 @@ async fn a_websocket_goes_on_when_a_route_leads_elsewhere() {
     assert_eq!(closed(&mesh, "upgraded").await, 0.0);
 }
 
+/// The same as with a CUSTOM policy: nobody stays whom an authorization service was never asked about.
+#[tokio::test]
+async fn a_websocket_whose_route_has_come_to_ask_somebody_is_reset() {
+    let mesh = Mesh::start().await;
+    let mut open = websocket(&mut mesh.tunnel().await, "").await;
+    let asking = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\n\
+                  metadata: {name: web, namespace: shop}\nspec:\n  \
+                  parentRefs: [{group: \"\", kind: Service, name: web}]\n  \
+                  rules:\n  - filters: [{type: ExternalAuth, externalAuth: {protocol: HTTP, \
+                  backendRef: {name: raw, port: 80}}}]\n    \
+                  backendRefs: [{name: web, port: 80}]\n";
+    mesh.configure("route", asking).await;
+    is_reset(&mut open).await;
+    let line = told(&mesh).await;
+    let reason = line["reason"].as_str().unwrap_or_default();
+    let asked = "its route asks ExternalAuth shop/raw:80 now, which was not asked";
+    assert!(reason.contains(asked), "{line}");
+    // A new one is asked about, by an upgrade request that the service answers 200.
+    websocket(&mut mesh.tunnel().await, "").await;
+    assert_eq!(closed(&mesh, "upgraded").await, 1.0);
+}
+
 #[tokio::test]
 async fn a_request_in_flight_finishes_under_its_snapshot() {
     let mesh = Mesh::start().await;

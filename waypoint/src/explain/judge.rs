@@ -7,9 +7,10 @@ use std::sync::Arc;
 use cairn_authz::jwt::{self, KeySets, Login, Memory, Status};
 use cairn_authz::{Attestation, Token, Verdict};
 use cairn_config_schema::diagnostics::Severity;
+use cairn_config_schema::origin::Origin;
 use cairn_config_schema::snapshot::{
-    AbortAnswer, AppProtocol, CheckProtocol, ClaimMatch, HttpMatch, PathMatch, SHARE_PARTS,
-    Snapshot, TextMatch,
+    AbortAnswer, AppProtocol, CheckProtocol, ClaimMatch, ExternalProvider, HttpMatch, PathMatch,
+    SHARE_PARTS, Snapshot, TextMatch,
 };
 use cairn_filters::authority;
 use cairn_filters::chain::{
@@ -260,6 +261,7 @@ impl Request<'_> {
             return too_late(report, &question, &verdict, grpc);
         }
         report.verdict = explain(decision.verdict.as_ref());
+        report.asks.extend(asked_by_filter(&decision));
         report.answer = answer(&decision, grpc);
         if decision.answer == Decided::Forward {
             report.faults = fault_words(&decision);
@@ -285,7 +287,20 @@ fn too_late(report: &mut Report, question: &cairn_authz::Question, verdict: &Ver
 }
 
 pub(super) fn asked_of(question: &cairn_authz::Question) -> Asked {
-    let provider = &question.provider;
+    let policy = question.policy.origin.clone();
+    to_be_asked(&question.provider, policy, question.rule)
+}
+
+/// Whom the ExternalAuth filter of its rule asks.
+fn asked_by_filter(decision: &Decision<'_>) -> Option<Asked> {
+    let Some(Found::Rule(rule)) = &decision.found else {
+        return None;
+    };
+    let origin = rule.route.origin.clone();
+    Some(to_be_asked(decision.external_auth()?, origin, rule.rule))
+}
+
+fn to_be_asked(provider: &ExternalProvider, policy: Origin, rule: usize) -> Asked {
     Asked {
         provider: provider.name.to_string(),
         service: provider.cluster.to_string(),
@@ -294,8 +309,8 @@ pub(super) fn asked_of(question: &cairn_authz::Question) -> Asked {
             CheckProtocol::Grpc(_) => "grpc",
         },
         fails_open: provider.fail_open,
-        policy: question.policy.origin.clone(),
-        rule: question.rule,
+        policy,
+        rule,
     }
 }
 

@@ -44,7 +44,7 @@ pub struct Report {
     pub configuration_errors: usize,
 }
 
-/// A provider that a CUSTOM policy asks.
+/// An authorization service that a CUSTOM policy or a route's ExternalAuth filter asks.
 #[derive(Debug, Serialize)]
 pub struct Asked {
     /// Its name.
@@ -55,7 +55,7 @@ pub struct Asked {
     pub protocol: &'static str,
     /// Without an answer the request passes.
     pub fails_open: bool,
-    /// The policy.
+    /// The policy, or the route.
     pub policy: Origin,
     /// Its rule that matches, from 0.
     pub rule: usize,

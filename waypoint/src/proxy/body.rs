@@ -14,15 +14,23 @@ use crate::limits::EXT_AUTHZ_BODY_TIMEOUT;
 /// What the engine keeps of a body to be sent again, and the most that it reads at once of HTTP/1.1.
 const ENGINE_BUFFER_BYTES: usize = 64 * 1024;
 
-/// Reads until there are more than `max_bytes`, or no more.
+/// Reads until there are more than `max_bytes`, or no more; goes on after what was read before.
 ///
 /// # Errors
 /// The answer for a request whose body can not be read, and why.
 pub(super) async fn read(
     session: &mut Session,
+    before: Option<CheckedBody>,
     max_bytes: usize,
 ) -> Result<CheckedBody, (Outcome, &'static str)> {
-    let read = tokio::time::timeout(EXT_AUTHZ_BODY_TIMEOUT, read_up_to(session, max_bytes));
+    let whole = before.as_ref().is_some_and(|before| !before.partial);
+    let enough = |before: &CheckedBody| whole || before.bytes.len() > max_bytes;
+    let before = match before {
+        Some(before) if enough(&before) => return Ok(before),
+        before => before.map(|before| before.bytes),
+    };
+    let reading = read_up_to(session, before.unwrap_or_default(), max_bytes);
+    let read = tokio::time::timeout(EXT_AUTHZ_BODY_TIMEOUT, reading);
     match read.await {
         Ok(read) => read,
         Err(_) => Err((Outcome::BodyTooSlow, "the body was too long in coming")),
@@ -31,6 +39,7 @@ pub(super) async fn read(
 
 async fn read_up_to(
     session: &mut Session,
+    before: Bytes,
     max_bytes: usize,
 ) -> Result<CheckedBody, (Outcome, &'static str)> {
     if session.is_body_empty() {
@@ -41,7 +50,7 @@ async fn read_up_to(
         session.write_continue_response().await.map_err(broken)?;
     }
     session.enable_retry_buffering();
-    let mut bytes = BytesMut::new();
+    let mut bytes = BytesMut::from(before);
     while bytes.len() <= max_bytes && !ends_beyond_buffer(session, bytes.len()) {
         match session.read_request_body().await.map_err(broken)? {
             Some(piece) => bytes.extend_from_slice(&piece),

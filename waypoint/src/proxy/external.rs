@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cairn_authz::{Question, Verdict};
 use cairn_config_schema::snapshot::ExternalProvider;
-use cairn_filters::chain::External;
+use cairn_filters::chain::{Decision, External};
 use cairn_filters::external::{Changes, HeaderMutation};
 use cairn_filters::outcome::Outcome;
 use cairn_routing::Found;
@@ -137,6 +137,46 @@ impl Gate {
         exchange.http = Some(http);
     }
 
+    /// Asks the service of a rule's ExternalAuth filter: after policy, and before the other filters. Gives
+    /// what it changes in the request.
+    ///
+    /// # Errors
+    /// The answer for a request that does not go on; telemetry's exchange says why.
+    pub(super) async fn filter(
+        &self,
+        session: &mut Session,
+        exchange: &mut Exchange,
+        subject: Subject<'_>,
+        provider: &Arc<ExternalProvider>,
+        decision: &Decision<'_>,
+        asked: &mut Asked,
+    ) -> Result<Changes, Judged> {
+        self.note_request(exchange, subject);
+        asked.target = Some(decision.judged_path().into_owned());
+        let answer = match provider.body {
+            None => Ok(()),
+            Some(limit) => {
+                let read = self.read_body(session, provider, limit.max_bytes, asked);
+                read.await
+            }
+        };
+        let answer = match answer {
+            Ok(()) => self.ask(session, exchange, subject, provider, asked).await,
+            Err(ended) => Err(ended),
+        };
+        match answer {
+            Ok(mut changes) => {
+                asked.response.append(&mut changes.response);
+                asked.allowed_by.push(provider.clone());
+                Ok(changes)
+            }
+            Err((judged, reason)) => {
+                exchange.reason = Some(reason);
+                Err(judged)
+            }
+        }
+    }
+
     /// Reads as much of the body as is wanted, if there is a place for it.
     async fn read_body(
         &self,
@@ -145,11 +185,13 @@ impl Gate {
         max_bytes: usize,
         asked: &mut Asked,
     ) -> Result<(), Ended> {
-        match self.worker.external.place_for_body() {
-            Ok(place) => asked.body_place = Some(place),
-            Err(error) => return settled(settle(Err(error), provider)).map(drop),
+        if asked.body_place.is_none() {
+            match self.worker.external.place_for_body() {
+                Ok(place) => asked.body_place = Some(place),
+                Err(error) => return settled(settle(Err(error), provider)).map(drop),
+            }
         }
-        let read = body::read(session, max_bytes).await;
+        let read = body::read(session, asked.body.take(), max_bytes).await;
         let read =
             read.map_err(|(outcome, reason)| (Judged::Answer(outcome), reason.to_owned()))?;
         asked.body = Some(read);

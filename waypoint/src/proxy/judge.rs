@@ -7,8 +7,10 @@
 //! - ask the providers of CUSTOM policies (`external.rs`);
 //! - authenticate: verify the token and take it out;
 //! - judge: normalise, route, authorise;
+//! - ask the service of the route's ExternalAuth filter (`external.rs`);
 //! - answer here, or choose a backend, ask for room (`throttle.rs`) and change the request.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +19,7 @@ use cairn_authz::jwt::Failure;
 use cairn_authz::{Question, Verdict};
 use cairn_config_schema::snapshot::{AbortAnswer, ClusterKey, DirectResponse};
 use cairn_filters::chain::{Answer, Authenticated, Decision, Destination, External, RequestView};
+use cairn_filters::external::Changes;
 use cairn_filters::fault::Faults;
 use cairn_filters::login::challenge;
 use cairn_filters::outcome::{Outcome, is_grpc};
@@ -106,9 +109,11 @@ impl Gate {
         let mut faults = Faults::default();
         let judged = match self.asked(session, exchange, subject).await {
             Err(judged) => judged,
-            Ok(asked) => {
+            Ok(mut asked) => {
                 let (plan, faults) = (&mut ctx.plan, &mut faults);
-                let mut judged = self.decide(session, exchange, subject, &asked, plan, faults);
+                let mut judged = self
+                    .decide(session, exchange, subject, &mut asked, plan, faults)
+                    .await;
                 if let Some(plan) = &mut ctx.plan
                     && runtime.wildcard(plan.cluster.key()).is_some()
                 {
@@ -158,12 +163,12 @@ impl Gate {
         }
     }
 
-    fn decide(
+    async fn decide(
         &self,
         session: &mut Session,
         exchange: &mut Exchange,
         subject: Subject<'_>,
-        asked: &Asked,
+        asked: &mut Asked,
         plan: &mut Option<Plan>,
         faults: &mut Faults,
     ) -> Judged {
@@ -175,7 +180,8 @@ impl Gate {
         let http2 = session.is_http2();
         let source_ip = exchange.origin.peer.address.ip();
         let request = session.req_header_mut();
-        let path = asked.target.as_deref().unwrap_or(&http.path);
+        let path = asked.target.take();
+        let path = path.as_deref().unwrap_or(&http.path);
         let jwks = &self.worker.jwks;
         let login::Logins { login, trial } =
             login::authenticate(&target.chain, jwks, request, &http.method, path);
@@ -203,6 +209,18 @@ impl Gate {
         if let Some(answer) = faults.abort {
             return Judged::Fault(answer);
         }
+        let changes = match decision.external_auth() {
+            None => Changes::default(),
+            Some(provider) => {
+                // Boxed: as in `asked`.
+                let asking = self.filter(session, exchange, subject, provider, &decision, asked);
+                match Box::pin(asking).await {
+                    Ok(changes) => changes,
+                    Err(judged) => return judged,
+                }
+            }
+        };
+        let request = session.req_header_mut();
         let destination = match persistence::held(&decision, runtime, &request.headers) {
             Some(index) => target.chain.backend_at(&decision, index),
             None => target.chain.backend(&decision, fastrand::u64(..)),
@@ -242,9 +260,11 @@ impl Gate {
             sticky: persistence::sticky(rule_of(&decision), &cluster, runtime, &request.headers),
             cluster,
             upgrade: upgrade
-                .then(|| Box::new(upgrade_request(http, asked, &request.headers, &login))),
+                .then(|| Box::new(upgrade_request(http, path, asked, &request.headers, &login))),
         });
+        changes.change_request(&mut RequestHeaders(request));
         let path = decision.change_request(destination.backend(), &mut RequestHeaders(request));
+        let path = changes.change_target(&path).map_or(path, Cow::Owned);
         if set_target(request, &path).is_err() {
             exchange.reason = Some(format!("the rewritten path {path} is not valid"));
             return Judged::Answer(Outcome::BrokenRule);
@@ -344,13 +364,14 @@ fn key_of(
 /// What is judged again when policy changes, should the endpoint agree to the upgrade.
 fn upgrade_request(
     http: &HttpExchange,
+    target: &str,
     asked: &Asked,
     headers: &HeaderMap,
     login: &Option<Authenticated>,
 ) -> UpgradeRequest {
     UpgradeRequest {
         method: http.method.clone(),
-        target: asked.target.as_ref().unwrap_or(&http.path).clone(),
+        target: target.to_owned(),
         authority: http.authority.clone(),
         headers: headers.clone(),
         login: login.clone(),

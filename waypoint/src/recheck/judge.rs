@@ -6,7 +6,7 @@ use cairn_authz::jwt::Login;
 use cairn_authz::{Question, Verdict};
 use cairn_config_schema::snapshot::ExternalProvider;
 use cairn_filters::chain::{
-    Answer, Authenticated, External, PortChain, RequestView, StreamView, facts, tcp_facts,
+    Answer, Authenticated, Decision, External, PortChain, RequestView, StreamView, facts, tcp_facts,
 };
 use cairn_filters::outcome::Outcome;
 use cairn_routing::ServerName;
@@ -186,6 +186,14 @@ impl UpgradeRequest {
                 verdict.map(|(verdict, facts)| verdict.reason(target.chain.policies(), facts))
             }
             Answer::Unauthenticated(_) | Answer::BadPath(_) | Answer::Refused(_) => None,
+            _ if let Some(unasked) = self.unasked(&decision) => {
+                return Some(Closure {
+                    snapshot: runtime.snapshot.version,
+                    verdict: None,
+                    reason: format!("its route asks {unasked} now, which was not asked"),
+                    details: Outcome::ExternalDenied.row().details.to_owned(),
+                });
+            }
             // Where a new request would go is no reason to end one that has arrived.
             _ => return None,
         };
@@ -196,6 +204,12 @@ impl UpgradeRequest {
             details: decision.details().unwrap_or_default().into_owned(),
             verdict: decision.verdict,
         })
+    }
+
+    /// Whom the filter of its route would ask, and did not when it began.
+    fn unasked<'d>(&self, decision: &'d Decision<'_>) -> Option<&'d str> {
+        let provider = decision.external_auth()?;
+        (!self.allowed_by.contains(provider)).then_some(&*provider.name)
     }
 
     /// A token was valid when the connection began and is not asked for its times again; but one whose

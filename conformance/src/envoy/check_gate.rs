@@ -1,0 +1,101 @@
+//! Envoy that asks an authorization service by itself, configured as Istio configures it for a provider of
+//! the mesh (specs/istio-waypoint.md 4.8): what it asks and answers is the yardstick.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::{address, assignment, start, tls};
+use crate::net::free_address;
+use crate::process::Process;
+
+const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+
+/// What stands in front of an application.
+#[derive(Debug)]
+pub struct CheckGate<'a> {
+    /// Folder with the certificate of the service's pods, which clients see.
+    pub identity: &'a Path,
+    /// The authorization service, both protocols on one port.
+    pub gate: SocketAddr,
+    /// The application.
+    pub app: SocketAddr,
+    /// Fields of the filter `ext_authz` that are not the same for all: the service and what is sent to it.
+    pub filter: Value,
+}
+
+impl CheckGate<'_> {
+    /// Starts it; it takes HTTP/2 over mTLS.
+    pub async fn start(&self, ip: IpAddr, folder: &Path) -> (Process, SocketAddr) {
+        let listen = free_address(ip);
+        let listener = json!({
+            "name": "checks",
+            "address": address(listen),
+            "filter_chains": [{
+                "transport_socket": {
+                    "name": "envoy.transport_sockets.tls",
+                    "typed_config": {
+                        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+                        "require_client_certificate": true,
+                        "common_tls_context": tls(self.identity, None),
+                    },
+                },
+                "filters": [{
+                    "name": "envoy.filters.network.http_connection_manager",
+                    "typed_config": self.connection_manager(),
+                }],
+            }],
+        });
+        let clusters = vec![
+            cluster("gate-http", self.gate, "http_protocol_options"),
+            cluster("gate-grpc", self.gate, "http2_protocol_options"),
+            cluster("app", self.app, "http_protocol_options"),
+        ];
+        let envoy = start("check-gate", ip, vec![listener], clusters, folder).await;
+        (envoy, listen)
+    }
+
+    fn connection_manager(&self) -> Value {
+        let mut filter = json!({
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
+            "transport_api_version": "V3",
+        });
+        if let (Some(all), Some(own)) = (filter.as_object_mut(), self.filter.as_object()) {
+            all.extend(own.clone());
+        }
+        json!({
+            "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+            "stat_prefix": "checks",
+            "normalize_path": true,
+            "merge_slashes": true,
+            "http_filters": [
+                { "name": "envoy.filters.http.ext_authz", "typed_config": filter },
+                {
+                    "name": "envoy.filters.http.router",
+                    "typed_config": {
+                        "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
+                    },
+                },
+            ],
+            "route_config": { "virtual_hosts": [{
+                "name": "all",
+                "domains": ["*"],
+                "routes": [{ "match": { "prefix": "/" }, "route": { "cluster": "app" } }],
+            }]},
+        })
+    }
+}
+
+fn cluster(name: &str, endpoint: SocketAddr, protocol: &str) -> Value {
+    json!({
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": "5s",
+        "load_assignment": assignment(name, endpoint),
+        "typed_extension_protocol_options": { HTTP_OPTIONS: {
+            "@type": format!("type.googleapis.com/{HTTP_OPTIONS}"),
+            "explicit_http_config": { protocol: {} },
+        }},
+    })
+}
