@@ -42,7 +42,7 @@ pub(super) fn apply(
             let service = match service_of(object, target, services) {
                 Ok(service) => service,
                 Err(finding) => {
-                    findings.push(object.mark(finding, &at));
+                    findings.push(object.mark(*finding, &at));
                     continue;
                 }
             };
@@ -118,13 +118,14 @@ fn service_of<'s>(
     object: &Written,
     target: &TargetRef,
     services: &'s BTreeMap<ObjectKey, Service>,
-) -> Result<&'s Service, Diagnostic> {
+) -> Result<&'s Service, Box<Diagnostic>> {
     let (group, kind, name) = (&*target.group, &*target.kind, &*target.name);
     if !matches!((group, kind), ("" | "core", "Service")) {
         let message = format!("a target of kind {kind} (group '{group}') is not supported");
         return Err(Diagnostic::error(Code::Unsupported, message)
             .with_effect("the policy does nothing for it")
-            .with_hint("name a Service: {group: \"\", kind: Service, name: ...}"));
+            .with_hint("name a Service: {group: \"\", kind: Service, name: ...}")
+            .into());
     }
     let key = ObjectKey::new(object.origin.key.namespace.clone(), name);
     services.get(&key).ok_or_else(|| {
@@ -132,6 +133,7 @@ fn service_of<'s>(
         Diagnostic::error(Code::TargetNotFound, message)
             .with_effect("the policy does nothing for it")
             .with_hint("name a Service of the policy's namespace")
+            .into()
     })
 }
 

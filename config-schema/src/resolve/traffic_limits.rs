@@ -114,7 +114,7 @@ fn of_broken(
         Some(refs) => reached(&object, refs, targets, findings),
         None => {
             let all = targets.all_of_namespace(&broken.origin.key.namespace);
-            all.into_iter().map(LimitTarget::from).collect()
+            all.into_iter().flat_map(limited).collect()
         }
     };
     let effect = match reached.is_empty() {
@@ -131,11 +131,12 @@ fn of_broken(
     })
 }
 
-impl From<Reach> for LimitTarget {
-    fn from(reach: Reach) -> Self {
-        match reach {
-            Reach::Waypoint => Self::Waypoint,
-            Reach::Service(key) => Self::Service(key),
+fn limited(reach: Reach) -> Vec<LimitTarget> {
+    match reach {
+        Reach::Waypoint => vec![LimitTarget::Waypoint],
+        Reach::Service(_) | Reach::Entry(..) => {
+            let services = reach.services().iter().cloned();
+            services.map(LimitTarget::Service).collect()
         }
     }
 }
@@ -150,15 +151,19 @@ fn reached(
     for (at, target) in refs.iter().enumerate() {
         let path = format!("spec.targetRefs[{at}]");
         let found = match (target.group.as_str(), route_kind(&target.kind)) {
-            (GATEWAY_GROUP, Some(kind)) => route(object, kind, target, &path, targets, findings),
-            _ => targets
-                .follow(object, &path, target, findings)
-                .map(LimitTarget::from),
+            (GATEWAY_GROUP, Some(kind)) => {
+                let route = route(object, kind, target, &path, targets, findings);
+                route.into_iter().collect()
+            }
+            _ => {
+                let reach = targets.follow(object, &path, target, findings);
+                reach.map_or_else(Vec::new, limited)
+            }
         };
-        if let Some(found) = found
-            && !reached.contains(&found)
-        {
-            reached.push(found);
+        for found in found {
+            if !reached.contains(&found) {
+                reached.push(found);
+            }
         }
     }
     reached

@@ -81,7 +81,6 @@ pub fn load_strictly(paths: &[PathBuf], choice: &Choice, strict: bool) -> Loaded
         node: std::env::var("NODE_NAME").ok(),
         strict,
         version: 1,
-        ..Options::default()
     };
     let (mut snapshot, statuses) = resolve::resolve_with_statuses(&update.resources, &options);
     snapshot.diagnostics.extend(update.diagnostics);
