@@ -63,6 +63,8 @@ pub enum Kind {
     StagedNetworkPolicy,
     StagedGlobalNetworkPolicy,
     Tier,
+    NetworkSet,
+    GlobalNetworkSet,
     ConfigMap,
 }
 
@@ -100,6 +102,8 @@ impl Kind {
             Kind::StagedNetworkPolicy => "StagedNetworkPolicy",
             Kind::StagedGlobalNetworkPolicy => "StagedGlobalNetworkPolicy",
             Kind::Tier => "Tier",
+            Kind::NetworkSet => "NetworkSet",
+            Kind::GlobalNetworkSet => "GlobalNetworkSet",
             Kind::ConfigMap => "ConfigMap",
         }
     }

@@ -59,6 +59,8 @@ const READ: [(&str, &[&str], Kind); 23] = [
     (CALICO, &["v3"], Kind::StagedNetworkPolicy),
     (CALICO, &["v3"], Kind::StagedGlobalNetworkPolicy),
     (CALICO, &["v3"], Kind::Tier),
+    (CALICO, &["v3"], Kind::NetworkSet),
+    (CALICO, &["v3"], Kind::GlobalNetworkSet),
 ];
 
 const GATEWAY_API: &str = "gateway.networking.k8s.io";
@@ -240,7 +242,9 @@ fn expected_versions(kind: Kind) -> &'static str {
         | Kind::GlobalNetworkPolicy
         | Kind::StagedNetworkPolicy
         | Kind::StagedGlobalNetworkPolicy
-        | Kind::Tier => "projectcalico.org/v3",
+        | Kind::Tier
+        | Kind::NetworkSet
+        | Kind::GlobalNetworkSet => "projectcalico.org/v3",
         Kind::KubeNetworkPolicy => "networking.k8s.io/v1",
         Kind::GatewayClass | Kind::Gateway | Kind::HTTPRoute => {
             "gateway.networking.k8s.io/v1 or gateway.networking.k8s.io/v1beta1"
@@ -278,6 +282,7 @@ pub(crate) fn is_namespaced(kind: Kind) -> bool {
             | Kind::GlobalNetworkPolicy
             | Kind::StagedGlobalNetworkPolicy
             | Kind::Tier
+            | Kind::GlobalNetworkSet
     )
 }
 
@@ -291,6 +296,7 @@ pub(crate) fn is_policy(kind: Kind) -> bool {
             | Kind::CiliumNetworkPolicy
             | Kind::NetworkPolicy
             | Kind::StagedNetworkPolicy
+            | Kind::NetworkSet
     )
 }
 

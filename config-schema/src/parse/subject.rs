@@ -19,7 +19,7 @@ use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::limits::DIAGNOSTICS_PER_OBJECT_MAX;
 use crate::origin::{Kind, Origin};
 use crate::resources::authentication::RequestAuthenticationSpec;
-use crate::resources::calico::{CalicoPolicySpec, TierSpec};
+use crate::resources::calico::{CalicoPolicySpec, NetworkSetSpec, TierSpec};
 use crate::resources::cilium::CiliumPolicySpec;
 use crate::resources::destination_rule::DestinationRuleSpec;
 use crate::resources::gateway_api::{
@@ -90,6 +90,11 @@ pub(super) fn read(
             subject.settle(spec)
         }
         Kind::Tier => subject.optional::<TierSpec>(),
+        Kind::NetworkSet => subject.optional::<NetworkSetSpec>(),
+        Kind::GlobalNetworkSet => {
+            let spec = optional_spec::<NetworkSetSpec>(subject.node, &mut subject.faults);
+            subject.settle(spec.map(Clusterwide))
+        }
         Kind::Namespace => {
             let spec = kube::namespace(node, faults);
             tolerate_newer_kubernetes(faults);

@@ -7,6 +7,7 @@ mod authentication_rules;
 mod calico_peers;
 mod calico_rules;
 mod calico_selector;
+mod calico_sets;
 mod calico_staged;
 mod cilium_http;
 mod cilium_peers;

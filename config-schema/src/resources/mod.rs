@@ -221,6 +221,10 @@ pub struct Resources {
         BTreeMap<ObjectKey, Loaded<Staged<Clusterwide<calico::CalicoPolicySpec>>>>,
     /// Tiers of Calico; cluster-scoped.
     pub calico_tiers: BTreeMap<ObjectKey, Loaded<calico::TierSpec>>,
+    /// NetworkSets of Calico.
+    pub calico_sets: BTreeMap<ObjectKey, Loaded<calico::NetworkSetSpec>>,
+    /// GlobalNetworkSets of Calico; cluster-scoped.
+    pub calico_global_sets: BTreeMap<ObjectKey, Loaded<Clusterwide<calico::NetworkSetSpec>>>,
     /// The ConfigMap `istio` of the root namespace; other ConfigMaps are not read.
     pub mesh_config: BTreeMap<ObjectKey, Loaded<istio::MeshConfigSpec>>,
     /// Files that could not be read and documents whose kind or name could not be told: nothing can
@@ -232,7 +236,7 @@ pub struct Resources {
 /// The broken objects of every kind, for summaries.
 impl Resources {
     /// Number of objects in force, by kind.
-    pub fn counts(&self) -> [(Kind, usize); 23] {
+    pub fn counts(&self) -> [(Kind, usize); 25] {
         [
             (Kind::GatewayClass, self.gateway_classes.len()),
             (Kind::Gateway, self.gateways.len()),
@@ -265,6 +269,8 @@ impl Resources {
                 self.calico_staged_global_policies.len(),
             ),
             (Kind::Tier, self.calico_tiers.len()),
+            (Kind::NetworkSet, self.calico_sets.len()),
+            (Kind::GlobalNetworkSet, self.calico_global_sets.len()),
             (Kind::ConfigMap, self.mesh_config.len()),
         ]
     }
