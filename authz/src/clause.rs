@@ -166,7 +166,7 @@ fn header(name: &HeaderName, values: &[StringMatch], http: &HttpFacts<'_>) -> bo
 pub(crate) fn header_pieces<'a>(
     headers: &'a HeaderMap,
     name: &HeaderName,
-) -> impl Iterator<Item = &'a [u8]> + Clone {
+) -> impl Iterator<Item = &'a [u8]> {
     let separator: &[u8] = if *name == COOKIE { b"; " } else { b"," };
     let sent = headers.get_all(name).iter().enumerate();
     sent.flat_map(move |(index, value)| {
