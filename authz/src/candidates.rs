@@ -2,14 +2,19 @@
 //! which what is asked must have one if the rule is to match. What is found is asked all the same, so
 //! that two values of the same hash cost time and nothing else. Matches nothing itself.
 
+use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
+use std::net::IpAddr;
+use std::sync::Arc;
 
+use ipnet::IpNet;
 use rustc_hash::{FxHashMap, FxHasher};
 
 /// Rules of a list for which looking them up does not pay.
 const UNLISTED_MAX: usize = 8;
 
-/// Bytes of the beginning of a path by which rules are listed. Each length in use is one look-up.
+/// Bytes of the beginning of a path, or of a header's value, by which rules are listed. Each length of
+/// a path in use is one look-up.
 const PATH_BYTES_MAX: usize = 64;
 
 /// What a value is a value of.
@@ -31,6 +36,11 @@ pub(crate) enum Field {
     Path,
     PodLabel,
     NamespaceLabel,
+    /// The address after `x-forwarded-for`.
+    RemoteAddress,
+    Header,
+    /// A claim of the token, at a path of names.
+    Claim,
 }
 
 /// One value of a field.
@@ -38,8 +48,8 @@ pub(crate) enum Field {
 pub(crate) struct Key {
     hash: u64,
     field: Field,
-    /// Of the beginning of a path; else 0.
-    path_bytes: u8,
+    /// Bytes of the beginning of a path; bits of a block of addresses and one more; else 0.
+    length: u8,
 }
 
 impl Key {
@@ -71,20 +81,47 @@ impl Key {
     /// The key of everything that begins like this. `None`: that is everything.
     pub(crate) fn of_beginning(path: &[u8]) -> Option<Self> {
         let beginning = path.get(..PATH_BYTES_MAX).unwrap_or(path);
-        let path_bytes = u8::try_from(beginning.len()).ok().filter(|n| *n > 0)?;
+        let length = u8::try_from(beginning.len()).ok().filter(|n| *n > 0)?;
         let mut hasher = hasher(Field::Path);
         beginning.hash(&mut hasher);
         Some(Self {
-            path_bytes,
+            length,
             ..Self::new(Field::Path, hasher)
         })
+    }
+
+    /// The key of the addresses in a block.
+    pub(crate) fn of_block(field: Field, block: IpNet) -> Self {
+        Self {
+            // At most 129.
+            length: block.prefix_len().saturating_add(1),
+            ..Self::of_value(field, block.trunc())
+        }
+    }
+
+    /// The key of a header with a value that comes in pieces.
+    pub(crate) fn of_header<'v>(name: &str, value: impl Iterator<Item = &'v [u8]>) -> Self {
+        let mut hasher = hasher(Field::Header);
+        name.hash(&mut hasher);
+        for byte in value.flatten().take(PATH_BYTES_MAX) {
+            hasher.write_u8(*byte);
+        }
+        Self::new(Field::Header, hasher)
+    }
+
+    /// The key of a claim at a path of names.
+    pub(crate) fn of_claim(path: &[Arc<str>], value: &str) -> Self {
+        let mut hasher = hasher(Field::Claim);
+        path.hash(&mut hasher);
+        value.hash(&mut hasher);
+        Self::new(Field::Claim, hasher)
     }
 
     fn new(field: Field, hasher: FxHasher) -> Self {
         Self {
             hash: hasher.finish(),
             field,
-            path_bytes: 0,
+            length: 0,
         }
     }
 
@@ -165,6 +202,9 @@ pub(crate) const ALL_FIELDS: &[Field] = &[
     Field::Path,
     Field::PodLabel,
     Field::NamespaceLabel,
+    Field::RemoteAddress,
+    Field::Header,
+    Field::Claim,
 ];
 
 /// The rules of one ordered list, by number. Immutable.
@@ -177,6 +217,8 @@ pub(crate) struct Candidates {
     fields: u16,
     /// Lengths of beginnings of paths that rules are listed under, ascending.
     path_bytes: Box<[u8]>,
+    /// Lengths of blocks of addresses that rules are listed under, ascending.
+    block_bits: Box<[u8]>,
 }
 
 impl Candidates {
@@ -191,7 +233,7 @@ impl Candidates {
         let mut listed: FxHashMap<u64, Vec<u32>> = FxHashMap::default();
         let mut rest = Vec::new();
         let mut found = Self::default();
-        let mut path_bytes = Vec::new();
+        let (mut path_bytes, mut block_bits) = (BTreeSet::new(), BTreeSet::new());
         for (number, needs) in (0u32..).zip(needs) {
             let chosen = listing.then(|| needs.choose(&frequency, mask)).flatten();
             let Some(keys) = chosen else {
@@ -200,22 +242,29 @@ impl Candidates {
             };
             for key in keys {
                 found.fields |= Key::bit(key.field);
-                path_bytes.extend((key.path_bytes > 0).then_some(key.path_bytes));
+                match (key.field, key.length) {
+                    (_, 0) => {}
+                    (Field::Path, bytes) => {
+                        path_bytes.insert(bytes);
+                    }
+                    (_, bits) => {
+                        block_bits.insert(bits - 1);
+                    }
+                }
                 let numbers = listed.entry(key.hash).or_default();
                 if numbers.last() != Some(&number) {
                     numbers.push(number);
                 }
             }
         }
-        path_bytes.sort_unstable();
-        path_bytes.dedup();
         let listed = listed.into_iter();
         Self {
             listed: listed
                 .map(|(hash, numbers)| (hash, numbers.into()))
                 .collect(),
             rest: rest.into(),
-            path_bytes: path_bytes.into(),
+            path_bytes: path_bytes.into_iter().collect(),
+            block_bits: block_bits.into_iter().collect(),
             ..found
         }
     }
@@ -229,6 +278,15 @@ impl Candidates {
     pub(crate) fn of_path<'a>(&'a self, path: &'a [u8]) -> impl Iterator<Item = Key> + 'a {
         let lengths = self.path_bytes.iter().map(|n| usize::from(*n));
         lengths.map_while(|n| path.get(..n).and_then(Key::of_beginning))
+    }
+
+    /// The keys of the blocks that an address is in, if rules are listed under blocks in this field.
+    pub(crate) fn of_address(&self, field: Field, ip: IpAddr) -> impl Iterator<Item = Key> {
+        let lengths = self.block_bits.iter().filter(move |_| self.asks(field));
+        let block = move |bits: &u8| IpNet::new(ip, *bits).ok();
+        lengths
+            .filter_map(block)
+            .map(move |block| Key::of_block(field, block))
     }
 
     /// The first rule in the order of the list that passes the test, among those that may match what

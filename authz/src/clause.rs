@@ -156,17 +156,23 @@ fn header(name: &HeaderName, values: &[StringMatch], http: &HttpFacts<'_>) -> bo
         Header::Absent => false,
         Header::One(value) => values.iter().any(|v| text::matches_present(v, value)),
         Header::Several => {
-            let separator: &[u8] = if *name == COOKIE { b"; " } else { b"," };
-            let pieces = || {
-                let sent = http.headers.get_all(name).iter().enumerate();
-                sent.flat_map(|(index, value)| {
-                    let between = if index == 0 { b"" } else { separator };
-                    [between, value.as_bytes()]
-                })
-            };
+            let pieces = || header_pieces(http.headers, name);
             values.iter().any(|v| text::matches_pieces(v, pieces))
         }
     }
+}
+
+/// The value of a header in pieces, its lines with what joins them.
+pub(crate) fn header_pieces<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+) -> impl Iterator<Item = &'a [u8]> {
+    let separator: &[u8] = if *name == COOKIE { b"; " } else { b"," };
+    let sent = headers.get_all(name).iter().enumerate();
+    sent.flat_map(move |(index, value)| {
+        let between: &[u8] = if index == 0 { b"" } else { separator };
+        [between, value.as_bytes()]
+    })
 }
 
 /// How often a header was sent.

@@ -2,12 +2,18 @@
 //! thousand policies on a service few can match (`candidates`). Matches nothing itself.
 
 use std::ops::Deref;
+use std::sync::Arc;
 
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::snapshot::{PathPattern, StringMatch, TemplateSegment};
 
+use http::HeaderMap;
+use http::header::{HOST, HeaderName};
+use ipnet::IpNet;
+use rustc_hash::FxHashSet;
+
 use crate::candidates::{ALL_FIELDS, Candidates, Field, Key, Needs, OneOf};
-use crate::clause::{Clause, Test};
+use crate::clause::{Clause, Test, header_pieces};
 use crate::facts::Facts;
 use crate::policy::{Clauses, CompiledPolicy, Form};
 
@@ -19,6 +25,47 @@ pub(crate) struct PolicyList {
     places: Box<[(usize, usize)]>,
     http: Candidates,
     tcp: Candidates,
+    asked: Asked,
+}
+
+/// What rules ask of requests by name. With more names than these rules are not listed under them.
+#[derive(Clone, Debug, Default)]
+struct Asked {
+    headers: FxHashSet<HeaderName>,
+    claims: Vec<Arc<[Arc<str>]>>,
+}
+
+/// Paths of claims to look up in each token.
+const CLAIMS_MAX: usize = 16;
+
+impl Asked {
+    fn of<'a>(forms: impl Iterator<Item = &'a Form>) -> Self {
+        let mut asked = Self::default();
+        for form in forms {
+            let Form::Clauses(clauses) = form else {
+                continue;
+            };
+            for clause in clauses.iter().filter(|clause| !clause.negated) {
+                match &clause.test {
+                    Test::Header(name, _) => {
+                        asked.headers.insert(name.clone());
+                    }
+                    Test::Claim(path, _) if !asked.claims.contains(path) => {
+                        asked.claims.push(path.clone());
+                    }
+                    _ => {}
+                }
+            }
+        }
+        asked
+    }
+
+    /// The fields that rules may be listed under.
+    fn fields(&self) -> Vec<Field> {
+        let few = self.claims.len() <= CLAIMS_MAX;
+        let fields = ALL_FIELDS.iter().copied();
+        fields.filter(|f| few || *f != Field::Claim).collect()
+    }
 }
 
 impl Deref for PolicyList {
@@ -48,10 +95,13 @@ impl PolicyList {
         let rules = || policies.iter().flat_map(|policy| &policy.rules);
         let http: Vec<Needs> = rules().map(|rule| needs(rule.http())).collect();
         let tcp: Vec<Needs> = rules().map(|rule| needs(rule.tcp())).collect();
+        let asked = Asked::of(rules().map(|rule| rule.http()));
+        let fields = asked.fields();
         Self {
             places: places.into(),
-            http: Candidates::new(&http, ALL_FIELDS),
-            tcp: Candidates::new(&tcp, ALL_FIELDS),
+            http: Candidates::new(&http, &fields),
+            tcp: Candidates::new(&tcp, &fields),
+            asked,
             policies,
         }
     }
@@ -67,7 +117,7 @@ impl PolicyList {
             let rule = place(number).and_then(|(at, rule)| self.policies.get(at)?.rules.get(rule));
             rule.is_some_and(|rule| rule.form(facts).matches(facts))
         };
-        let first = candidates.first(keys(candidates, facts), matches)?;
+        let first = candidates.first(keys(candidates, &self.asked, facts), matches)?;
         let (at, rule) = place(first)?;
         Some((self.policies.get(at)?, rule))
     }
@@ -126,19 +176,28 @@ fn one_of(test: &Test) -> Option<OneOf> {
             let of = |port| Key::of_value(Field::Port, port);
             Some(ports.iter().map(of).collect())
         }
-        Test::SourceIp(blocks) => {
-            let is_one = |block: &ipnet::IpNet| block.prefix_len() == block.max_prefix_len();
-            let of = |b| is_one(b).then(|| Key::of_value(Field::Address, b.addr()));
-            blocks.iter().map(of).collect()
+        Test::SourceIp(blocks) => Some(within(Field::Address, blocks)),
+        Test::RemoteIp(blocks) => Some(within(Field::RemoteAddress, blocks)),
+        Test::Header(name, values) => {
+            let of = |value| {
+                let value = exactly(value)?.as_bytes();
+                Some(Key::of_header(name.as_str(), std::iter::once(value)))
+            };
+            values.iter().map(of).collect()
         }
-        Test::TrustDomain(_)
-        | Test::RemoteIp(_)
-        | Test::DestinationIp(_)
-        | Test::Header(..)
-        | Test::Audience(_)
-        | Test::Presenter(_)
-        | Test::Claim(..) => None,
+        Test::Claim(path, values) => {
+            let of = |value| Some(Key::of_claim(path, exactly(value)?));
+            values.iter().map(of).collect()
+        }
+        Test::TrustDomain(_) | Test::DestinationIp(_) | Test::Audience(_) | Test::Presenter(_) => {
+            None
+        }
     }
+}
+
+fn within(field: Field, blocks: &[IpNet]) -> OneOf {
+    let blocks = blocks.iter();
+    blocks.map(|block| Key::of_block(field, *block)).collect()
 }
 
 fn exactly(value: &StringMatch) -> Option<&str> {
@@ -170,7 +229,11 @@ fn beginning(pattern: &PathPattern) -> Option<Key> {
 }
 
 /// The keys of a request or stream, of the fields that rules are listed under.
-fn keys<'a>(candidates: &'a Candidates, facts: &'a Facts<'_>) -> impl Iterator<Item = Key> + 'a {
+fn keys<'a>(
+    candidates: &'a Candidates,
+    asked: &'a Asked,
+    facts: &'a Facts<'_>,
+) -> impl Iterator<Item = Key> + 'a {
     let (peer, http) = (facts.peer, facts.http.as_ref());
     let text = |field, text: Option<&str>| Some(Key::of(field, &[text?]));
     let key = move |field: Field| match field {
@@ -186,13 +249,61 @@ fn keys<'a>(candidates: &'a Candidates, facts: &'a Facts<'_>) -> impl Iterator<I
             let both = token.and_then(|t| Some([&*t.issuer, t.subject.as_deref()?]));
             both.map(|both| Key::of(field, &both))
         }
-        Field::Address => Some(Key::of_value(field, facts.source_ip.to_canonical())),
         Field::Port => Some(Key::of_value(field, facts.destination_port)),
         Field::Host => http.map(|h| Key::of_any_case(field, h.host)),
         Field::Method => text(field, http.map(|h| h.method)),
-        Field::Path | Field::Account | Field::PodLabel | Field::NamespaceLabel => None,
+        // These have several keys, below, or are asked by network policies alone.
+        Field::Path | Field::Address | Field::RemoteAddress | Field::Header | Field::Claim => None,
+        Field::Account | Field::PodLabel | Field::NamespaceLabel => None,
     };
     let path = http.map(|h| h.path.as_bytes()).unwrap_or_default();
+    let (source, remote) = (
+        facts.source_ip.to_canonical(),
+        facts.remote_ip.to_canonical(),
+    );
     let keys = ALL_FIELDS.iter().filter_map(move |field| key(*field));
     keys.chain(candidates.of_path(path))
+        .chain(candidates.of_address(Field::Address, source))
+        .chain(candidates.of_address(Field::RemoteAddress, remote))
+        .chain(of_headers(candidates, asked, facts))
+        .chain(of_claims(candidates, asked, facts))
+}
+
+/// The keys of the headers that rules ask for, each as it is compared.
+fn of_headers<'a>(
+    candidates: &'a Candidates,
+    asked: &'a Asked,
+    facts: &'a Facts<'_>,
+) -> impl Iterator<Item = Key> + 'a {
+    let http = facts
+        .http
+        .as_ref()
+        .filter(|_| candidates.asks(Field::Header));
+    let host = http.filter(|_| asked.headers.contains(&HOST));
+    let host = host.map(|h| Key::of_header(HOST.as_str(), std::iter::once(h.host.as_bytes())));
+    let names = http.into_iter().flat_map(|http| {
+        let names = http.headers.keys().filter(|name| **name != HOST);
+        names.map(move |name| (name, http.headers))
+    });
+    let names = names.filter(|(name, _)| asked.headers.contains(*name));
+    let of_name = |(name, headers): (&HeaderName, &'a HeaderMap)| {
+        Key::of_header(name.as_str(), header_pieces(headers, name))
+    };
+    host.into_iter().chain(names.map(of_name))
+}
+
+/// The keys of the claims that rules ask for.
+fn of_claims<'a>(
+    candidates: &'a Candidates,
+    asked: &'a Asked,
+    facts: &'a Facts<'_>,
+) -> impl Iterator<Item = Key> + 'a {
+    let token = facts.http.as_ref().and_then(|http| http.token);
+    let token = token.filter(|_| candidates.asks(Field::Claim));
+    token.into_iter().flat_map(|token| {
+        asked.claims.iter().flat_map(move |path| {
+            let values = token.claim(path);
+            values.map(move |value| Key::of_claim(path, value))
+        })
+    })
 }

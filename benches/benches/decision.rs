@@ -65,6 +65,45 @@ surface!(of_istio, super::istio::allowing);
 surface!(of_cilium, super::cilium::allowing);
 surface!(of_calico, super::calico::allowing);
 
+/// AuthorizationPolicies whose rules differ by one thing that is neither client nor path.
+mod of_istio_by {
+    use super::{Bencher, SIZES, black_box};
+    use crate::surfaces::shapes::{self, Shape};
+
+    /// A rule in the middle allows; `denied`: none does.
+    fn measure(bencher: Bencher<'_, '_>, shape: Shape, policies: usize, is_denied: bool) {
+        let set = shapes::allowing(shape, policies);
+        let n = if is_denied {
+            shapes::NOBODY
+        } else {
+            policies * 5
+        };
+        shapes::with(n, |facts| {
+            assert_eq!(set.decide(facts).allowed, !is_denied || policies == 0);
+            bencher.bench_local(|| set.decide(black_box(facts)));
+        });
+    }
+
+    macro_rules! shape {
+        ($allowed:ident, $denied:ident, $shape:expr) => {
+            #[divan::bench(args = SIZES)]
+            fn $allowed(bencher: Bencher<'_, '_>, policies: usize) {
+                measure(bencher, $shape, policies, false);
+            }
+
+            #[divan::bench(args = SIZES)]
+            fn $denied(bencher: Bencher<'_, '_>, policies: usize) {
+                measure(bencher, $shape, policies, true);
+            }
+        };
+    }
+
+    shape!(header_allowed, header_denied, Shape::Header);
+    shape!(claim_allowed, claim_denied, Shape::Claim);
+    shape!(block_allowed, block_denied, Shape::Block);
+    shape!(namespace_allowed, namespace_denied, Shape::Namespace);
+}
+
 /// Rules that deny others: all of them have to be ruled out.
 mod past_all_that_deny {
     use super::{Asked, Bencher, By, SIZES, calico, cilium, istio, measure};

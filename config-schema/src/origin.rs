@@ -71,6 +71,8 @@ pub enum Kind {
     StagedNetworkPolicy,
     StagedGlobalNetworkPolicy,
     Tier,
+    NetworkSet,
+    GlobalNetworkSet,
     ConfigMap,
 }
 
@@ -113,6 +115,8 @@ impl Kind {
             Kind::StagedNetworkPolicy => "StagedNetworkPolicy",
             Kind::StagedGlobalNetworkPolicy => "StagedGlobalNetworkPolicy",
             Kind::Tier => "Tier",
+            Kind::NetworkSet => "NetworkSet",
+            Kind::GlobalNetworkSet => "GlobalNetworkSet",
             Kind::ConfigMap | Kind::CaBundle => "ConfigMap",
         }
     }

@@ -114,14 +114,7 @@ pub fn start(settings: Settings) -> anyhow::Result<Running> {
     let reload = Arc::new(Notify::new());
     let watch = follow_config(&settings, &in_force)?;
     follow_keys(&settings, &in_force)?;
-    names::start(names::Following {
-        names: in_force.names.clone(),
-        servers: settings.dns_servers.clone(),
-        allow_local: settings.dns_allow_local,
-        runtime: in_force.runtime.clone(),
-        version: in_force.version.subscribe(),
-    })
-    .context("start looking names up")?;
+    follow_names(&settings, &in_force)?;
     outliers::start(in_force.runtime.clone()).context("start outlier detection")?;
     throttle::start(in_force.runtime.clone()).context("start the sweep of rate limits")?;
     let (in_flight, drain, stop) = (
@@ -378,6 +371,17 @@ fn follow_identity(
         });
     })?;
     Ok(())
+}
+
+fn follow_names(settings: &Settings, in_force: &InForce) -> anyhow::Result<()> {
+    names::start(names::Following {
+        names: in_force.names.clone(),
+        servers: settings.dns_servers.clone(),
+        allow_local: settings.dns_allow_local,
+        runtime: in_force.runtime.clone(),
+        version: in_force.version.subscribe(),
+    })
+    .context("start looking names up")
 }
 
 fn note_expiry(identity: &IdentitySource) {

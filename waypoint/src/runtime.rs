@@ -28,6 +28,9 @@ use crate::names::answer::{self, Answer, DNS};
 use crate::telemetry::exchange::StreamOrigin;
 use crate::throttle::Limiters;
 
+/// Clusters by wildcard and the name inside it.
+type Requested = FxHashMap<(ClusterKey, Arc<str>), Arc<Cluster>>;
+
 /// A snapshot made ready to run.
 pub struct Runtime {
     /// What it was made of.
@@ -45,7 +48,7 @@ pub struct Runtime {
     clusters: FxHashMap<ClusterKey, Arc<Cluster>>,
     protocols: FxHashMap<ClusterKey, AppProtocol>,
     /// Clusters of names inside of wildcards, as requests ask for them. Behind a lock, for they are rare.
-    requested: Mutex<FxHashMap<(ClusterKey, Arc<str>), Arc<Cluster>>>,
+    requested: Mutex<Requested>,
     has_wildcards: bool,
     limiters: Limiters,
     /// Some destination has sessions, whatever routes say.

@@ -148,6 +148,7 @@ impl<'a> Party<'a> {
             .chain(labels(Field::PodLabel, self.view.pod))
             .chain(labels(Field::NamespaceLabel, self.view.namespace_labels))
             .chain(candidates.of_path(path))
+            .chain(candidates.of_address(Field::Address, self.ip))
     }
 
     /// Whether it is known to be a workload of the mesh.
@@ -295,6 +296,7 @@ impl<'a> Party<'a> {
     fn is_in(&self, sets: &NetSets) -> Truth {
         match contains(&sets.nets, self.ip) {
             true => Truth::Yes,
+            false if sets.is_unknown => Truth::Unknown,
             // What a name stands for is not known here; no Pod has one.
             false if sets.has_names && !self.is_endpoint() => Truth::Unknown,
             false => Truth::No,

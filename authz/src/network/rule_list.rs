@@ -13,7 +13,10 @@ use super::party::Party;
 use crate::candidates::{ALL_FIELDS, Candidates, Field, Key, Needs, OneOf};
 
 /// What is known of every source that has an identity.
-const OF_IDENTITY: &[Field] = &[Field::Namespace, Field::Account];
+const OF_IDENTITY: &[Field] = &[Field::Namespace, Field::Account, Field::Address];
+
+/// What is known of everybody.
+const OF_ANYBODY: &[Field] = &[Field::Address];
 
 /// A rule of a policy.
 #[derive(Clone, Debug)]
@@ -70,7 +73,7 @@ pub(super) struct RuleList {
     exact: Candidates,
     /// By what is known of a source without a Pod, and not by what they need of a request.
     coarse: Candidates,
-    /// By nothing, for sources of which nothing is known.
+    /// By their addresses, for sources of which nothing else is known.
     unlisted: Candidates,
 }
 
@@ -87,7 +90,7 @@ impl RuleList {
         Self {
             exact: Candidates::new(&needs(Known::Everything), ALL_FIELDS),
             coarse: Candidates::new(&needs(Known::Identity), OF_IDENTITY),
-            unlisted: Candidates::new(&needs(Known::Identity), &[]),
+            unlisted: Candidates::new(&needs(Known::Identity), OF_ANYBODY),
             rules,
         }
     }
@@ -177,17 +180,25 @@ fn peers(peers: &Peers, direction: Direction, known: Known, needs: &mut Needs) {
                 Peer::Endpoints(labels) => Some(sets(labels, LabelKey::of_pod)),
                 Peer::Entity(Entity::All | Entity::Cluster) => Some(Vec::new()),
                 // No known workload is one of these, and nobody else that may be a source certainly is.
-                Peer::Entity(_) | Peer::Cidr { .. } | Peer::Unknowable(_) => match known {
-                    Known::Everything if direction == Direction::Ingress => None,
-                    _ => Some(Vec::new()),
-                },
+                Peer::Entity(_) | Peer::Cidr { .. } | Peer::Unknowable(_)
+                    if known == Known::Everything && direction == Direction::Ingress =>
+                {
+                    None
+                }
+                Peer::Cidr { block, .. } => Some(vec![vec![Key::of_block(Field::Address, *block)]]),
+                Peer::Entity(_) | Peer::Unknowable(_) => Some(Vec::new()),
                 Peer::Name(_) | Peer::Services(_) => Some(Vec::new()),
             };
             needs.any_item(peers.iter().filter_map(item).collect());
         }
         // An address in a set needs no labels.
         Peers::Criteria(criteria) if !criteria.sets.is_empty() => {
-            needs.all_of(accounts(criteria).into_iter().collect());
+            needs.all_of(
+                accounts(criteria)
+                    .into_iter()
+                    .chain(nets(criteria))
+                    .collect(),
+            );
         }
         Peers::Criteria(criteria) => {
             let labels = criteria.selector.iter();
@@ -195,9 +206,18 @@ fn peers(peers: &Peers, direction: Direction, known: Known, needs: &mut Needs) {
             let namespaces = criteria.namespace_selector.iter();
             all.extend(namespaces.flat_map(|l| sets(l, LabelKey::of_namespace)));
             all.extend(accounts(criteria));
+            all.extend(nets(criteria));
             needs.all_of(all);
         }
     }
+}
+
+fn nets(criteria: &Criteria) -> Option<OneOf> {
+    let nets = criteria.nets.as_ref()?.iter();
+    Some(
+        nets.map(|net| Key::of_block(Field::Address, *net))
+            .collect(),
+    )
 }
 
 fn accounts(criteria: &Criteria) -> Option<OneOf> {

@@ -8,9 +8,9 @@ use cairn_config_schema::identity::Identity;
 use cairn_config_schema::origin::{Kind, ObjectKey, Origin};
 use cairn_config_schema::snapshot::{
     AuthenticationMode, Binding, CalicoHttp, CalicoPath, CiliumHttpRule, Criteria, Direction,
-    Entity, HeaderExpectation, HttpRules, LabelExpression, Mismatch, NetworkAction, NetworkPolicy,
-    NetworkRule, NetworkTier, Pattern, Peer, Peers, PortSet, Standing, Surface, Workload,
-    WorkloadType,
+    Entity, HeaderExpectation, HttpRules, LabelExpression, Mismatch, NetSets, NetworkAction,
+    NetworkPolicy, NetworkRule, NetworkTier, Pattern, Peer, Peers, PortSet, Standing, Surface,
+    Workload, WorkloadType,
 };
 use http::HeaderMap;
 use proptest::collection::vec;
@@ -307,17 +307,25 @@ fn criteria() -> impl Strategy<Value = Peers> {
         select(vec!["10.0.2.0/24", "10.0.2.0/29", "10.9.0.0/16"]),
     );
     let account = weighted(0.2, select(vec!["web", "api"]));
+    let set = || weighted(0.2, select(vec!["10.0.2.4/32", "10.0.2.8/29"]));
     (
         weighted(0.6, labels()),
         weighted(0.2, labels()),
         nets,
         account,
+        (set(), set()),
     )
-        .prop_map(|(selector, not_selector, nets, account)| {
+        .prop_map(|(selector, not_selector, nets, account, (set, not_set))| {
             let nets = nets.map(|net| vec![net.parse().unwrap()]);
             let names = account.map(|name| vec![name.into()]);
+            let sets = |net: Option<&str>| NetSets {
+                nets: net.map(|net| net.parse().unwrap()).into_iter().collect(),
+                ..NetSets::default()
+            };
             Peers::Criteria(Box::new(Criteria {
                 nets,
+                sets: sets(set.filter(|_| selector.is_some())),
+                not_sets: sets(not_set.filter(|_| not_selector.is_some())),
                 selector,
                 not_selector,
                 service_accounts: names,

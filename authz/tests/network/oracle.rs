@@ -3,7 +3,7 @@
 
 use cairn_config_schema::snapshot::{
     AuthenticationMode, CalicoPath, CiliumHttpRule, Entity, HttpRules, LabelExpression, Mismatch,
-    NetworkAction, NetworkPolicy, NetworkRule, Peer, Peers, PortSet, Surface,
+    NetSets, NetworkAction, NetworkPolicy, NetworkRule, Peer, Peers, PortSet, Surface,
 };
 
 use std::net::IpAddr;
@@ -42,6 +42,7 @@ fn is_among(sources: &Peers, world: &World, address: IpAddr) -> bool {
             Peer::Name(_) | Peer::Services(_) | Peer::Unknowable(_) => panic!("not generated"),
         }),
         Peers::Criteria(c) => {
+            let is_in = |sets: &NetSets| sets.nets.iter().any(|net| net.contains(&address));
             let nets = c.nets.iter().flatten().any(|net| net.contains(&address));
             let account = |names: &Vec<_>| {
                 names
@@ -49,8 +50,12 @@ fn is_among(sources: &Peers, world: &World, address: IpAddr) -> bool {
                     .any(|n: &std::sync::Arc<str>| **n == *world.account)
             };
             (c.nets.is_none() || nets)
-                && c.selector.as_ref().is_none_or(|s| holds(s, world))
-                && c.not_selector.as_ref().is_none_or(|s| !holds(s, world))
+                && c.selector
+                    .as_ref()
+                    .is_none_or(|s| holds(s, world) || is_in(&c.sets))
+                && c.not_selector
+                    .as_ref()
+                    .is_none_or(|s| !(holds(s, world) || is_in(&c.not_sets)))
                 && c.service_accounts.as_ref().is_none_or(account)
         }
     }

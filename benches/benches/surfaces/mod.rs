@@ -3,6 +3,7 @@
 pub mod calico;
 pub mod cilium;
 pub mod istio;
+pub mod shapes;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};

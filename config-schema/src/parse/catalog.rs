@@ -27,7 +27,7 @@ pub(crate) enum Class {
 }
 
 /// Group, versions and kind of what Cairn reads; `v1beta1` objects have the fields of `v1`.
-const READ: [(&str, &[&str], Kind); 28] = [
+const READ: [(&str, &[&str], Kind); 30] = [
     (GATEWAY_API, &["v1", "v1beta1"], Kind::GatewayClass),
     (GATEWAY_API, &["v1", "v1beta1"], Kind::Gateway),
     (GATEWAY_API, &["v1", "v1beta1"], Kind::HTTPRoute),
@@ -72,6 +72,8 @@ const READ: [(&str, &[&str], Kind); 28] = [
     (CALICO, &["v3"], Kind::StagedNetworkPolicy),
     (CALICO, &["v3"], Kind::StagedGlobalNetworkPolicy),
     (CALICO, &["v3"], Kind::Tier),
+    (CALICO, &["v3"], Kind::NetworkSet),
+    (CALICO, &["v3"], Kind::GlobalNetworkSet),
 ];
 
 const GATEWAY_API: &str = "gateway.networking.k8s.io";
@@ -241,7 +243,9 @@ fn expected_versions(kind: Kind) -> &'static str {
         | Kind::GlobalNetworkPolicy
         | Kind::StagedNetworkPolicy
         | Kind::StagedGlobalNetworkPolicy
-        | Kind::Tier => "projectcalico.org/v3",
+        | Kind::Tier
+        | Kind::NetworkSet
+        | Kind::GlobalNetworkSet => "projectcalico.org/v3",
         Kind::KubeNetworkPolicy => "networking.k8s.io/v1",
         Kind::GatewayClass | Kind::Gateway | Kind::HTTPRoute => {
             "gateway.networking.k8s.io/v1 or gateway.networking.k8s.io/v1beta1"
@@ -282,6 +286,7 @@ pub(crate) fn is_namespaced(kind: Kind) -> bool {
             | Kind::GlobalNetworkPolicy
             | Kind::StagedGlobalNetworkPolicy
             | Kind::Tier
+            | Kind::GlobalNetworkSet
     )
 }
 
@@ -295,6 +300,7 @@ pub(crate) fn is_policy(kind: Kind) -> bool {
             | Kind::CiliumNetworkPolicy
             | Kind::NetworkPolicy
             | Kind::StagedNetworkPolicy
+            | Kind::NetworkSet
     )
 }
 

@@ -22,7 +22,7 @@ use crate::limits::DIAGNOSTICS_PER_OBJECT_MAX;
 use crate::origin::{Kind, Origin};
 use crate::resources::authentication::RequestAuthenticationSpec;
 use crate::resources::cairn::TrafficPolicySpec;
-use crate::resources::calico::{CalicoPolicySpec, TierSpec};
+use crate::resources::calico::{CalicoPolicySpec, NetworkSetSpec, TierSpec};
 use crate::resources::cilium::CiliumPolicySpec;
 use crate::resources::destination_rule::DestinationRuleSpec;
 use crate::resources::gateway_api::{
@@ -71,14 +71,6 @@ pub(super) fn read(
         Kind::TLSRoute => subject.required::<TlsRouteSpec>(),
         Kind::TCPRoute => subject.required::<TcpRouteSpec>(),
         Kind::AuthorizationPolicy => subject.optional::<AuthorizationPolicySpec>(),
-        Kind::CiliumNetworkPolicy => {
-            let spec = subject.cilium();
-            subject.settle(spec)
-        }
-        Kind::CiliumClusterwideNetworkPolicy => {
-            let spec = subject.cilium().map(Clusterwide);
-            subject.settle(spec)
-        }
         Kind::RequestAuthentication => subject.optional::<RequestAuthenticationSpec>(),
         Kind::DestinationRule => subject.optional::<DestinationRuleSpec>(),
         Kind::XBackendTrafficPolicy => subject.required::<XBackendTrafficPolicySpec>(),
@@ -89,24 +81,19 @@ pub(super) fn read(
         }
         Kind::WorkloadEntry => subject.optional::<WorkloadEntrySpec>(),
         Kind::TrafficPolicy => subject.required::<TrafficPolicySpec>(),
-        Kind::NetworkPolicy => {
-            let spec = subject.calico();
-            subject.settle(spec)
-        }
         Kind::KubeNetworkPolicy => subject.required::<NetworkPolicySpec>(),
-        Kind::GlobalNetworkPolicy => {
-            let spec = subject.calico().map(Clusterwide);
-            subject.settle(spec)
-        }
-        Kind::StagedNetworkPolicy => {
-            let spec = subject.calico().map(Staged);
-            subject.settle(spec)
-        }
-        Kind::StagedGlobalNetworkPolicy => {
-            let spec = subject.calico().map(Clusterwide).map(Staged);
-            subject.settle(spec)
-        }
+        Kind::CiliumNetworkPolicy
+        | Kind::CiliumClusterwideNetworkPolicy
+        | Kind::NetworkPolicy
+        | Kind::GlobalNetworkPolicy
+        | Kind::StagedNetworkPolicy
+        | Kind::StagedGlobalNetworkPolicy => subject.network_policy(),
         Kind::Tier => subject.optional::<TierSpec>(),
+        Kind::NetworkSet => subject.optional::<NetworkSetSpec>(),
+        Kind::GlobalNetworkSet => {
+            let spec = optional_spec::<NetworkSetSpec>(subject.node, &mut subject.faults);
+            subject.settle(spec.map(Clusterwide))
+        }
         Kind::Namespace => {
             let spec = kube::namespace(node, faults);
             tolerate_newer_kubernetes(faults);
@@ -217,6 +204,36 @@ impl Subject<'_> {
     fn optional<T: Spec + DeserializeOwned + Default>(mut self) -> Item {
         let spec = optional_spec::<T>(self.node, &mut self.faults);
         self.settle(spec)
+    }
+
+    /// A policy of Cilium or Calico.
+    fn network_policy(mut self) -> Item {
+        match self.origin.kind {
+            Kind::CiliumNetworkPolicy => {
+                let spec = self.cilium();
+                self.settle(spec)
+            }
+            Kind::CiliumClusterwideNetworkPolicy => {
+                let spec = self.cilium().map(Clusterwide);
+                self.settle(spec)
+            }
+            Kind::NetworkPolicy => {
+                let spec = self.calico();
+                self.settle(spec)
+            }
+            Kind::GlobalNetworkPolicy => {
+                let spec = self.calico().map(Clusterwide);
+                self.settle(spec)
+            }
+            Kind::StagedNetworkPolicy => {
+                let spec = self.calico().map(Staged);
+                self.settle(spec)
+            }
+            _ => {
+                let spec = self.calico().map(Clusterwide).map(Staged);
+                self.settle(spec)
+            }
+        }
     }
 
     /// The rules of a Cilium policy. What is wrong in its egress parts is told at once, so that it

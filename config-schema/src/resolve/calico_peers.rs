@@ -134,7 +134,10 @@ fn criteria(written: &EntityRule, path: &str, reading: &mut Reading<'_>) -> Crit
     }
     let nets = nets(&written.nets, &format!("{path}.nets"), reading);
     let not_nets = self::nets(&written.not_nets, &format!("{path}.notNets"), reading);
+    let sets = reading.sets;
     Criteria {
+        sets: sets.selected(selector.as_ref(), namespace_selector.as_ref()),
+        not_sets: sets.selected(not_selector.as_ref(), None),
         nets,
         not_nets: not_nets.unwrap_or_default(),
         selector,

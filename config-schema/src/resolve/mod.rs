@@ -9,6 +9,7 @@ mod backend_traffic_policies;
 mod calico_peers;
 mod calico_rules;
 mod calico_selector;
+mod calico_sets;
 mod calico_staged;
 mod cilium_http;
 mod cilium_peers;
@@ -82,7 +83,9 @@ use crate::diagnostics::{Code, Diagnostic, Location};
 use crate::limits::DIAGNOSTICS_PER_OBJECT_MAX;
 use crate::origin::{Kind, ObjectKey, Origin};
 use crate::resources::{Broken, Resources};
-use crate::snapshot::{ClusterKey, Endpoint, Locality, Mesh, Service, Snapshot, Waypoint};
+use crate::snapshot::{
+    ClusterKey, Discovery, Endpoint, Locality, Mesh, Service, Snapshot, Waypoint,
+};
 use crate::status::{self, ObjectStatus};
 
 /// What resolving needs to know beside the resources.
@@ -117,6 +120,9 @@ fn unreadable(broken: &Broken, effect: impl Into<String>) -> Diagnostic {
 /// What a step has to say; sorted and cleared of repetitions at the end.
 type Findings = Vec<Diagnostic>;
 
+/// Endpoints by service port.
+type Clusters = BTreeMap<ClusterKey, Arc<[Endpoint]>>;
+
 /// Resolves the whole configuration for one waypoint.
 pub fn resolve(resources: &Resources, options: &Options) -> Snapshot {
     let (mut snapshot, mut findings) = resolved(resources, options);
@@ -146,17 +152,14 @@ fn resolved(resources: &Resources, options: &Options) -> (Snapshot, Findings) {
     let mut services = services::resolve(resources, &mesh, &attachment, &mut findings);
     let mut pods = workloads::resolve(resources, &mesh, &attachment, &mut findings);
     workload_entries::add(resources, &mesh, &attachment, &mut pods, &mut findings);
-    let mut clusters = endpoints::resolve(resources, options, &services, &pods, &mut findings);
     let ground = service_entries::Ground {
         mesh: &mesh,
         attachment: &attachment,
         waypoint: chosen.as_ref().map(|chosen| &chosen.waypoint),
         pods: &pods,
     };
-    let entries = service_entries::resolve(resources, &ground, &mut services, &mut findings);
-    let places = (&services, resources);
-    let mut discoveries =
-        entry_endpoints::resolve(&entries, places, &ground, &mut clusters, &mut findings);
+    let (mut clusters, mut discoveries) =
+        destinations(resources, options, &ground, &mut services, &mut findings);
     let mut waypoint = chosen.map(|chosen| chosen.waypoint);
     let settings = traffic(
         resources,
@@ -236,6 +239,21 @@ fn resolved(resources: &Resources, options: &Options) -> (Snapshot, Findings) {
         diagnostics: Vec::new(),
     };
     (snapshot, findings)
+}
+
+/// Endpoints of every service, ServiceEntries' included, and how more of them are found.
+fn destinations(
+    resources: &Resources,
+    options: &Options,
+    ground: &service_entries::Ground<'_>,
+    services: &mut BTreeMap<ObjectKey, Service>,
+    findings: &mut Findings,
+) -> (Clusters, BTreeMap<ClusterKey, Arc<Discovery>>) {
+    let mut clusters = endpoints::resolve(resources, options, services, ground.pods, findings);
+    let entries = service_entries::resolve(resources, ground, services, findings);
+    let places = (&*services, resources);
+    let discoveries = entry_endpoints::resolve(&entries, places, ground, &mut clusters, findings);
+    (clusters, discoveries)
 }
 
 /// The waypoint to serve, and whether everything was read and no Gateway is there. The waypoint is

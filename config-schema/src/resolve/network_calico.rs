@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::calico_sets::Sets;
 use super::network::Selecting;
 use super::network_cilium::{Reading, scope, standing};
 use super::{Findings, calico_rules, calico_staged, dry_run, unreadable};
@@ -32,6 +33,7 @@ type Tiers = BTreeMap<String, Arc<NetworkTier>>;
 pub(super) fn read_all(resources: &Resources, findings: &mut Findings) -> Vec<Selecting> {
     let mut reader = Reader {
         resources,
+        sets: Sets::read(resources, findings),
         tiers: tiers(resources, findings),
         read: Vec::new(),
         findings,
@@ -61,6 +63,7 @@ pub(super) fn read_all(resources: &Resources, findings: &mut Findings) -> Vec<Se
 /// Reads policies kind by kind.
 struct Reader<'a> {
     resources: &'a Resources,
+    sets: Sets,
     tiers: Tiers,
     /// With their orders.
     read: Vec<(Option<f64>, Selecting)>,
@@ -86,6 +89,7 @@ impl Reader<'_> {
         let is_tried = dry_run::is_tried(origin, &object.meta, place, self.findings);
         let mut reading = Reading {
             resources: self.resources,
+            sets: &self.sets,
             origin,
             place,
             is_tried,
@@ -138,6 +142,7 @@ impl Reader<'_> {
         };
         let mut reading = Reading {
             resources: self.resources,
+            sets: &self.sets,
             origin: &broken.origin,
             place: &Place::default(),
             is_tried: broken.dry_run,

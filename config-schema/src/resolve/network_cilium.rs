@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::calico_sets::Sets;
 use super::network::Selecting;
 use super::{Findings, cilium_peers, cilium_rules, dry_run, unreadable};
 use crate::diagnostics::{Code, Diagnostic, Severity};
@@ -68,6 +69,7 @@ fn narrowed(resources: &Resources, broken: &Broken, standing: Standing) -> Optio
     };
     let mut reading = Reading {
         resources,
+        sets: &Sets::default(),
         origin: &broken.origin,
         place: &Place::default(),
         is_tried: broken.dry_run,
@@ -146,6 +148,8 @@ fn in_namespace(namespace: &Arc<str>) -> LabelExpression {
 pub(super) struct Reading<'a> {
     /// What there is beside the policy.
     pub resources: &'a Resources,
+    /// Network sets of Calico; for Cilium there are none.
+    pub sets: &'a Sets,
     /// The policy.
     pub origin: &'a Origin,
     /// Where its parts stand.
@@ -205,6 +209,7 @@ fn policy<T>(
     for (path, rule) in &spec.rules {
         let mut reading = Reading {
             resources,
+            sets: &Sets::default(),
             origin,
             place,
             is_tried,

@@ -147,5 +147,7 @@ kinds! {
     StagedNetworkPolicy: Staged<calico::CalicoPolicySpec> => calico_staged_policies,
     StagedGlobalNetworkPolicy: Staged<Clusterwide<calico::CalicoPolicySpec>> => calico_staged_global_policies,
     Tier: calico::TierSpec => calico_tiers,
+    NetworkSet: calico::NetworkSetSpec => calico_sets,
+    GlobalNetworkSet: Clusterwide<calico::NetworkSetSpec> => calico_global_sets,
     ConfigMap: istio::MeshConfigSpec => mesh_config,
 }

@@ -120,6 +120,15 @@ pub struct TierSpec {
     pub default_action: Option<String>,
 }
 
+/// `spec` of a NetworkSet or GlobalNetworkSet.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)] // the fields are Calico's
+pub struct NetworkSetSpec {
+    pub nets: Option<Vec<String>>,
+    pub allowed_egress_domains: Option<Vec<String>>,
+}
+
 /// A port or protocol as it is written, number or name.
 pub fn written(value: &IntOrString) -> String {
     match value {

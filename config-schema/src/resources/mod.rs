@@ -236,6 +236,10 @@ pub struct Resources {
         BTreeMap<ObjectKey, Loaded<Staged<Clusterwide<calico::CalicoPolicySpec>>>>,
     /// Tiers of Calico; cluster-scoped.
     pub calico_tiers: BTreeMap<ObjectKey, Loaded<calico::TierSpec>>,
+    /// NetworkSets of Calico.
+    pub calico_sets: BTreeMap<ObjectKey, Loaded<calico::NetworkSetSpec>>,
+    /// GlobalNetworkSets of Calico; cluster-scoped.
+    pub calico_global_sets: BTreeMap<ObjectKey, Loaded<Clusterwide<calico::NetworkSetSpec>>>,
     /// The ConfigMap `istio` of the root namespace; other ConfigMaps are not read.
     pub mesh_config: BTreeMap<ObjectKey, Loaded<istio::MeshConfigSpec>>,
     /// Files that could not be read and documents whose kind or name could not be told: nothing can
@@ -247,7 +251,7 @@ pub struct Resources {
 /// The broken objects of every kind, for summaries.
 impl Resources {
     /// Number of objects in force, by kind.
-    pub fn counts(&self) -> [(Kind, usize); 29] {
+    pub fn counts(&self) -> [(Kind, usize); 31] {
         [
             (Kind::GatewayClass, self.gateway_classes.len()),
             (Kind::Gateway, self.gateways.len()),
@@ -289,6 +293,8 @@ impl Resources {
                 self.calico_staged_global_policies.len(),
             ),
             (Kind::Tier, self.calico_tiers.len()),
+            (Kind::NetworkSet, self.calico_sets.len()),
+            (Kind::GlobalNetworkSet, self.calico_global_sets.len()),
             (Kind::ConfigMap, self.mesh_config.len()),
         ]
     }

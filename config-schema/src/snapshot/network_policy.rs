@@ -334,12 +334,14 @@ pub struct NetSets {
     pub nets: Vec<IpNet>,
     /// One of them has `allowedEgressDomains`, of which a waypoint does not know the addresses.
     pub has_names: bool,
+    /// A set that may be among them can not be read: any address may be in it.
+    pub is_unknown: bool,
 }
 
 impl NetSets {
     /// Whether nothing is in them.
     pub fn is_empty(&self) -> bool {
-        self.nets.is_empty() && !self.has_names
+        *self == Self::default()
     }
 }
 

@@ -80,12 +80,12 @@ pub(super) async fn ask(
             None => true,
             Some(listed) => listed.contains(name) || always_to_client(name),
         };
-        return Ok(Said::Denied(Denied {
+        return Ok(Said::Denied(Box::new(Denied {
             status: head.status,
             headers: to_client(head.headers.iter(), listed),
             body,
             lease,
-        }));
+        })));
     }
     // The answer is known: its body is read by and by, so that the connection can be kept.
     match body.is_end_stream() {

@@ -277,5 +277,5 @@ impl Clients {
 enum Said {
     Answer(Answer),
     /// No, and its words are still to come.
-    Denied(http::Denied),
+    Denied(Box<http::Denied>),
 }

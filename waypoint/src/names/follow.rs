@@ -110,12 +110,12 @@ async fn follow(following: Following) {
                     let task = task(&shared, name.clone(), Some(done.clone()));
                     tasks.insert(name, (false, task));
                 }
-                name = ended.recv() => if let Some(name) = name {
+                Some(name) = ended.recv() => {
                     if tasks.get(&name).is_some_and(|(configured, _)| !configured) {
                         tasks.remove(&name);
                         shared.names.forget(&name);
                     }
-                },
+                }
             }
         };
         if changed.is_err() {

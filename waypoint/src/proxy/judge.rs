@@ -163,25 +163,20 @@ impl Gate {
         }
     }
 
-    async fn decide(
+    /// Who it is from, and what policy and routes say of it.
+    ///
+    /// # Errors
+    /// The answer when they refuse it.
+    fn authorise<'t>(
         &self,
         session: &mut Session,
         exchange: &mut Exchange,
         subject: Subject<'_>,
-        asked: &mut Asked,
-        plan: &mut Option<Plan>,
-        faults: &mut Faults,
-    ) -> Judged {
-        let Subject {
-            http,
-            target,
-            runtime,
-        } = subject;
-        let http2 = session.is_http2();
-        let source_ip = exchange.origin.peer.address.ip();
+        path: &'t str,
+        asked: &Asked,
+    ) -> Result<(Decision<'t>, Option<Authenticated>), Judged> {
+        let Subject { http, target, .. } = subject;
         let request = session.req_header_mut();
-        let path = asked.target.take();
-        let path = path.as_deref().unwrap_or(&http.path);
         let jwks = &self.worker.jwks;
         let login::Logins { login, trial } =
             login::authenticate(&target.chain, jwks, request, &http.method, path);
@@ -198,13 +193,37 @@ impl Gate {
             )
         };
         if let Some(question) = target.chain.unasked(&view, &asked.allowed_by) {
-            return unasked(exchange, &question);
+            return Err(unasked(exchange, &question));
         }
         let decision = target.chain.decide(&view);
         let why = denial(target, &decision, &view);
         if let Some(judged) = self.refuse(&decision, why, &request.headers, http, exchange) {
-            return judged;
+            return Err(judged);
         }
+        Ok((decision, login))
+    }
+
+    async fn decide(
+        &self,
+        session: &mut Session,
+        exchange: &mut Exchange,
+        subject: Subject<'_>,
+        asked: &mut Asked,
+        plan: &mut Option<Plan>,
+        faults: &mut Faults,
+    ) -> Judged {
+        let Subject {
+            http,
+            target,
+            runtime,
+        } = subject;
+        let path = asked.target.take();
+        let path = path.as_deref().unwrap_or(&http.path);
+        let judged = self.authorise(session, exchange, subject, path, asked);
+        let (decision, login) = match judged {
+            Ok(judged) => judged,
+            Err(refused) => return refused,
+        };
         *faults = decision.faults(|| fastrand::u64(..));
         if let Some(answer) = faults.abort {
             return Judged::Fault(answer);
@@ -220,6 +239,8 @@ impl Gate {
                 }
             }
         };
+        let http2 = session.is_http2();
+        let source_ip = exchange.origin.peer.address.ip();
         let request = session.req_header_mut();
         let destination = match persistence::held(&decision, runtime, &request.headers) {
             Some(index) => target.chain.backend_at(&decision, index),
