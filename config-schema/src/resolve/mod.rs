@@ -84,7 +84,7 @@ use crate::limits::DIAGNOSTICS_PER_OBJECT_MAX;
 use crate::origin::{Kind, ObjectKey, Origin};
 use crate::resources::{Broken, Resources};
 use crate::snapshot::{
-    ClusterKey, Discovery, Endpoint, Locality, Mesh, Service, Snapshot, Waypoint,
+    ClusterKey, Discovery, Endpoint, Locality, Mesh, Service, Snapshot, TrafficLimits, Waypoint,
 };
 use crate::status::{self, ObjectStatus};
 
@@ -171,21 +171,11 @@ fn resolved(resources: &Resources, options: &Options) -> (Snapshot, Findings) {
         &mut findings,
     );
     settings.discover(&clusters, &mut discoveries);
-    let providers = providers::resolve(mesh::in_force(resources), &services, &mut findings);
-    policies::attach(
+    let limits = policy(
         resources,
         &mesh,
-        &providers,
         waypoint.as_mut(),
         &mut services,
-        &mut findings,
-    );
-
-    let limits = traffic_limits::resolve(
-        resources,
-        &mesh,
-        waypoint.as_ref(),
-        &services,
         &mut findings,
     );
 
@@ -254,6 +244,20 @@ fn destinations(
     let places = (&*services, resources);
     let discoveries = entry_endpoints::resolve(&entries, places, ground, &mut clusters, findings);
     (clusters, discoveries)
+}
+
+/// AuthorizationPolicies, attached, and TrafficPolicies.
+fn policy(
+    resources: &Resources,
+    mesh: &Mesh,
+    mut waypoint: Option<&mut Waypoint>,
+    services: &mut BTreeMap<ObjectKey, Service>,
+    findings: &mut Findings,
+) -> Vec<Arc<TrafficLimits>> {
+    let providers = providers::resolve(mesh::in_force(resources), services, findings);
+    let of_policies = waypoint.as_deref_mut();
+    policies::attach(resources, mesh, &providers, of_policies, services, findings);
+    traffic_limits::resolve(resources, mesh, waypoint.as_deref(), services, findings)
 }
 
 /// The waypoint to serve, and whether everything was read and no Gateway is there. The waypoint is
