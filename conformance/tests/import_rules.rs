@@ -177,7 +177,12 @@ fn workspace() -> PathBuf {
 fn metadata() -> Metadata {
     MetadataCommand::new()
         .manifest_path(workspace().join("Cargo.toml"))
-        .other_options(["--offline".to_owned()])
+        // Packages of other platforms are not fetched by a build.
+        .other_options([
+            "--offline".to_owned(),
+            "--filter-platform".to_owned(),
+            format!("{}-unknown-linux-gnu", std::env::consts::ARCH),
+        ])
         .exec()
         .unwrap()
 }

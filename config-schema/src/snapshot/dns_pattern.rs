@@ -30,10 +30,12 @@ impl DnsPattern {
     fn read(text: &str, is_name: bool) -> Option<Self> {
         let legal =
             |c: u8| c.is_ascii_alphanumeric() || b"-_.".contains(&c) || (c == b'*' && !is_name);
-        let fits = !text.is_empty() && text.len() <= NAME_BYTES_MAX && text.bytes().all(legal);
+        let fits = text.len() <= NAME_BYTES_MAX && text.bytes().all(legal);
         let text = text.to_ascii_lowercase();
-        fits.then(|| Self {
-            text: text.strip_suffix('.').unwrap_or(&text).into(),
+        // A dot alone is nothing: an empty pattern would be one of stars, and match every name.
+        let text = text.strip_suffix('.').unwrap_or(&text);
+        (fits && !text.is_empty()).then(|| Self {
+            text: text.into(),
             is_name,
         })
     }
@@ -118,7 +120,7 @@ mod tests {
         ] {
             assert_eq!(name.matches(text), expected, "{text}");
         }
-        for text in ["", "a b", "*.example.com", "a/b", &"a".repeat(256)] {
+        for text in ["", ".", "a b", "*.example.com", "a/b", &"a".repeat(256)] {
             assert_eq!(DnsPattern::name(text), None, "{text}");
         }
     }
@@ -156,7 +158,10 @@ mod tests {
             pattern in "(\\*\\*\\.)?[ab*.]{1,6}",
             name in "[ab]{0,2}(\\.[ab]{1,2}){0,3}",
         ) {
-            let read = DnsPattern::pattern(&pattern).unwrap();
+            let Some(read) = DnsPattern::pattern(&pattern) else {
+                prop_assert_eq!(pattern, ".");
+                return Ok(());
+            };
             let expected = if pattern.bytes().all(|c| c == b'*') {
                 true
             } else {

@@ -217,14 +217,15 @@ async fn more_tcp_streams_than_allowed_are_refused() {
 
 /// Plain text where TLS was asked for must not be.
 #[tokio::test]
-async fn tls_to_the_application_is_refused_while_it_is_not_there() {
-    let (lab, client, third) = lab("tls: {mode: SIMPLE}", good).await;
+async fn nothing_is_sent_in_plain_text_where_tls_is_asked_for_and_can_not_be_had() {
+    let (lab, client, third) = lab("tls: {mode: SIMPLE, credentialName: web}", good).await;
     assert_eq!(get(&client, "/tls", &[]).await.status(), 503);
     let line = lab
         .cairn()
         .logged("the refused one", |l| l["path"] == "/tls")
         .await;
     assert_eq!(line["response_flags"], "NC");
-    assert_eq!(line["reason"], "tls.mode SIMPLE is not supported yet");
+    let reason = "tls.credentialName needs the Kubernetes API, which is not read yet";
+    assert_eq!(line["reason"], reason);
     assert_eq!(third.requests(), 0);
 }

@@ -1,3 +1,5 @@
+//! Which limiters a request passes, whose bucket it takes from, and what outlives a snapshot.
+
 use std::net::{IpAddr, Ipv4Addr};
 
 use cairn_config_schema::identity::Identity;

@@ -17,5 +17,6 @@ pub use handshake::{Acceptor, connect};
 pub use identity::{IdentityFiles, LoadError, LocalIdentity};
 pub use originate::{Alpn, Originate, Originations};
 pub use rotate::IdentitySource;
+pub use tokio_rustls::client::TlsStream;
 pub use verify::{VerifyError, peer_identity};
 pub use web::WebClient;

@@ -9,9 +9,9 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
 
 use super::tunnel_pool::StreamLease;
+use crate::tls::TlsStream;
 use crate::tunnel_stream::TunnelStream;
 
 /// A byte stream to an endpoint.
