@@ -14,6 +14,8 @@ pub struct DnsPattern {
     /// In lower case, without the dot at its end.
     text: Arc<str>,
     is_name: bool,
+    /// Stars alone: every name.
+    is_any: bool,
 }
 
 impl DnsPattern {
@@ -32,11 +34,13 @@ impl DnsPattern {
             |c: u8| c.is_ascii_alphanumeric() || b"-_.".contains(&c) || (c == b'*' && !is_name);
         let fits = text.len() <= NAME_BYTES_MAX && text.bytes().all(legal);
         let text = text.to_ascii_lowercase();
-        // A dot alone is nothing: an empty pattern would be one of stars, and match every name.
+        // With a dot at its end it is one label, and a dot alone is nothing.
+        let is_any = text.bytes().all(|c| c == b'*');
         let text = text.strip_suffix('.').unwrap_or(&text);
         (fits && !text.is_empty()).then(|| Self {
             text: text.into(),
             is_name,
+            is_any,
         })
     }
 
@@ -46,7 +50,7 @@ impl DnsPattern {
         if self.is_name {
             return *self.text == *name;
         }
-        if self.text.bytes().all(|c| c == b'*') {
+        if self.is_any {
             return true;
         }
         match self.text.strip_prefix("**.") {

@@ -32,6 +32,8 @@ pub struct Judged {
     pub address: Option<SocketAddr>,
     /// What is spoken on the port.
     pub protocol: &'static str,
+    /// The CONNECT is answered before it is decided, for what is spoken or the server name has to be read.
+    pub opens_first: bool,
     /// `allow` or `deny`.
     pub verdict: &'static str,
     /// The policy and rule that decided, `namespace/name#rule`, or `none`.
@@ -75,6 +77,8 @@ pub fn judge(snapshot: &Snapshot, ask: &Ask) -> Option<Judged> {
     let mut judged = Judged {
         address: Some(served.address),
         protocol: served.protocol,
+        opens_first: served.protocol == "sniff"
+            || served.chain.asks_for_server_name(Some(&ask.peer())),
         ..Judged::default()
     };
     if ask.is_tcp() {
@@ -347,7 +351,13 @@ fn tell_forwarding(
         if let Some(answer) = decision.faults(|| splitmix(&mut other)).abort {
             return fault::status(answer).as_u16().to_string();
         }
+        let refused = |key| {
+            let settings = snapshot.cluster_settings.get(key);
+            settings.is_some_and(|settings| settings.refused.is_some())
+        };
         match served.chain.backend(decision, random) {
+            // What its traffic policy asks for can not be had, so that nothing is sent there.
+            Ok(Destination::Cluster { key, .. }) if refused(key) => "503".into(),
             Ok(Destination::Cluster { key, .. }) => shown(key),
             Ok(Destination::Dialled) => "dialled".into(),
             Err(failure) => failure.outcome().row().status.as_u16().to_string(),

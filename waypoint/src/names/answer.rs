@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn of_many_addresses_the_first_are_used() {
         let many: Vec<String> = (0..1_000)
-            .map(|n| format!("192.0.{}.{}", n / 250, n % 250))
+            .map(|n| format!("198.51.{}.{}", n / 250, n % 250))
             .collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         let answer = after(found(&many), None, Instant::now());
