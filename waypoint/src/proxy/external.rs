@@ -12,9 +12,10 @@ use cairn_routing::Found;
 use http::StatusCode;
 use pingora_proxy::Session;
 
+use super::arrival::request_view;
 use super::headers::RequestHeaders;
 use super::http::Gate;
-use super::judge::{Judged, request_view};
+use super::judge::Judged;
 use super::{body, login};
 use crate::external::{
     Answer, AskError, Check, CheckedBody, Denial, Place, REASONS, RequestInCheck,

@@ -22,7 +22,7 @@ use super::context::RequestContext;
 use super::error::{outcome_of, words_of};
 use super::headers::{self, ResponseHeaders};
 use super::judge::Judged;
-use super::{attempt, body, judge, mirror, reply, retry};
+use super::{arrival, attempt, body, mirror, reply, retry};
 use crate::telemetry::{self, counters};
 use crate::worker::Worker;
 
@@ -229,7 +229,7 @@ impl ProxyHttp for Gate {
         }
         if response.status == StatusCode::SWITCHING_PROTOCOLS
             && let Some(request) = ctx.plan.as_mut().and_then(|plan| plan.upgrade.take())
-            && let Some(stream) = judge::stream_context(session)
+            && let Some(stream) = arrival::stream_context(session)
         {
             let judged = ctx.exchange.as_ref().map_or(0, |e| e.snapshot);
             ctx.open = Some(stream.upgraded(request, judged));

@@ -15,32 +15,30 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cairn_authz::jwt::Failure;
-use cairn_authz::{Question, Verdict};
 use cairn_config_schema::snapshot::{AbortAnswer, ClusterKey, DirectResponse};
-use cairn_filters::chain::{Answer, Authenticated, Decision, Destination, External, RequestView};
+use cairn_filters::chain::{Answer, Authenticated, Decision, Destination, RequestView};
 use cairn_filters::external::Changes;
 use cairn_filters::fault::Faults;
-use cairn_filters::login::challenge;
-use cairn_filters::outcome::{Outcome, is_grpc};
+use cairn_filters::outcome::Outcome;
 use cairn_routing::{Cluster, Found, RuleRef};
-use http::header::{HeaderValue, USER_AGENT};
-use http::{HeaderMap, Version};
+use http::HeaderMap;
+use http::header::HeaderValue;
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
+use super::arrival::{begin, request_id, request_view, stream_context};
 use super::balance::{self, HashKey, Keyed};
 use super::context::{Plan, RequestContext};
 use super::external::{Asked, Subject};
 use super::headers::{self, RequestHeaders};
 use super::http::Gate;
-use super::stream_context::StreamContext;
+use super::refusal::{answered, denial, redirected, refused, told_why, unasked, unauthenticated};
 use super::{attempt, body, fault, login, persistence, screen, throttle};
 use crate::drain::Kind;
 use crate::external::Denial;
 use crate::recheck::UpgradeRequest;
 use crate::runtime::{Runtime, Target};
-use crate::telemetry::exchange::{Exchange, HttpExchange, StreamOrigin};
+use crate::telemetry::exchange::{Exchange, HttpExchange};
 
 /// What `judge` found.
 pub(super) enum Judged {
@@ -320,14 +318,6 @@ impl Gate {
     }
 }
 
-/// The answer of a backend that redirects.
-fn redirected(answer: Answer) -> Judged {
-    match answer {
-        Answer::Redirect { status, location } => Judged::Redirect(status, location),
-        _ => Judged::Answer(Outcome::BrokenRule),
-    }
-}
-
 /// The cluster that a request goes to.
 fn cluster_of(
     destination: Destination<'_>,
@@ -338,32 +328,6 @@ fn cluster_of(
         Destination::Cluster { key, .. } => runtime.cluster(key).cloned(),
         Destination::Dialled => Some(target.cluster.clone()),
     }
-}
-
-/// The answer to a token that is not valid.
-fn unauthenticated(
-    decision: &Decision<'_>,
-    failure: &Failure,
-    headers: &HeaderMap,
-    http: &HttpExchange,
-    exchange: &mut Exchange,
-) -> Judged {
-    let path = decision.target.as_ref().map_or("/", |t| &*t.path);
-    let challenge = challenge(headers, &http.authority, path);
-    let _ = answered(decision, Outcome::Unauthenticated, exchange);
-    let outcome = cairn_filters::login::outcome(failure);
-    Judged::Unauthenticated(outcome, failure.status.message(), challenge)
-}
-
-/// The answer for a request about which somebody should have been asked.
-fn unasked(exchange: &mut Exchange, question: &Question) -> Judged {
-    let verdict = question.denied();
-    if let Some(details) = verdict.response_code_details() {
-        exchange.details = details.into();
-    }
-    exchange.verdict = Some(verdict);
-    exchange.reason = Some(question.too_late());
-    Judged::Answer(Outcome::Denied)
 }
 
 /// What the request is balanced by.
@@ -400,92 +364,6 @@ fn upgrade_request(
     }
 }
 
-/// The answer for a request at which nobody looked for tokens. One may be in its query, which is not
-/// for the log therefore.
-fn refused(exchange: &mut Exchange, outcome: Outcome) -> Judged {
-    if let Some(http) = &mut exchange.http {
-        let path = http.path.find('?').unwrap_or(http.path.len());
-        http.path.truncate(path);
-    }
-    Judged::Answer(outcome)
-}
-
-/// The answer for a request that has nowhere to go.
-fn answered(decision: &Decision<'_>, failure: Outcome, exchange: &mut Exchange) -> Judged {
-    if let Answer::Redirect { status, location } = &decision.answer {
-        return Judged::Redirect(*status, location.clone());
-    }
-    if let Answer::Preflight(headers) = &decision.answer {
-        return Judged::Preflight(headers.clone());
-    }
-    if let Answer::Direct(direct) = &decision.answer {
-        return Judged::Direct(direct.clone());
-    }
-    let outcome = decision.answer.outcome().unwrap_or(failure);
-    if let Some(details) = decision.details() {
-        exchange.details = details;
-    }
-    if exchange.reason.is_none() {
-        exchange.reason = decision.reason().map(|r| r.into_owned());
-    }
-    Judged::Answer(outcome)
-}
-
-/// The answer for a request that policy denied, with the reason.
-fn told_why(decision: &Decision<'_>, exchange: &mut Exchange) -> Judged {
-    let _ = answered(decision, Outcome::Denied, exchange);
-    let outcome = decision.answer.outcome().unwrap_or(Outcome::Denied);
-    Judged::Denied(outcome, told(decision, exchange))
-}
-
-/// What decided, and why, for a client that is to know.
-fn told(decision: &Decision<'_>, exchange: &Exchange) -> String {
-    let verdict = decision.verdict.as_ref();
-    let policy = verdict.and_then(Verdict::origin);
-    let rule = verdict.and_then(Verdict::rule_index);
-    let by = match (policy, rule) {
-        (Some(policy), Some(rule)) => format!("by {policy} rule {rule}"),
-        (Some(policy), None) => format!("by {policy}"),
-        (None, _) => "by default".to_owned(),
-    };
-    format!("{by}: {}", exchange.reason.as_deref().unwrap_or_default())
-}
-
-/// Why policy denied it: the deciding rule, or the nearest allow and what it lacks. `None`: it did not.
-fn denial(target: &Target, decision: &Decision<'_>, view: &RequestView<'_, '_>) -> Option<String> {
-    if !decision.answer.is_denial() {
-        return None;
-    }
-    let normalised = decision.target.as_ref()?;
-    let facts = cairn_filters::chain::facts(view, normalised, decision.found.as_ref());
-    let verdict = decision.verdict.as_ref()?;
-    Some(verdict.reason(target.chain.policies(), &facts))
-}
-
-/// A request as it came, about which nobody was asked.
-pub(super) fn request_view<'r>(
-    target: &Target,
-    http: &'r HttpExchange,
-    origin: &'r StreamOrigin,
-    headers: &'r HeaderMap,
-    login: Option<&'r Authenticated>,
-) -> RequestView<'r, 'r> {
-    RequestView {
-        peer: Some(&origin.peer.identity),
-        attested_by: origin.attested_by(),
-        source_ip: origin.peer.address.ip(),
-        destination: target.destination,
-        method: &http.method,
-        target: &http.path,
-        authority: &http.authority,
-        headers,
-        login,
-        // The reason is that of the verdict in force.
-        trial: None,
-        external: External::Unasked,
-    }
-}
-
 /// Where the chosen backend leads, for telemetry.
 fn note_destination(exchange: &mut Exchange, runtime: &Runtime, destination: Destination<'_>) {
     if let Destination::Cluster {
@@ -519,44 +397,6 @@ fn note_decision(exchange: &mut Exchange, decision: &Decision<'_>) {
     if let Some(Found::Rule(rule)) = &decision.found {
         exchange.route = Some((rule.route.clone(), rule.rule));
     }
-}
-
-fn request_id() -> HeaderValue {
-    let mut buffer = uuid::Uuid::encode_buffer();
-    let id = uuid::Uuid::new_v4();
-    // Hexadecimal digits and dashes are always a header value.
-    HeaderValue::from_str(id.hyphenated().encode_lower(&mut buffer))
-        .unwrap_or_else(|_| HeaderValue::from_static("-"))
-}
-
-pub(super) fn stream_context(session: &Session) -> Option<Arc<StreamContext>> {
-    let digest = session.digest()?.proxy_digest.as_ref()?;
-    digest.user_data.as_ref()?.downcast_ref().cloned()
-}
-
-fn begin(session: &Session, stream: &StreamContext, runtime: &Runtime) -> Exchange {
-    let request = session.req_header();
-    let mut exchange = Exchange::begin(stream.origin.clone());
-    exchange.snapshot = runtime.snapshot.version;
-    exchange.source = runtime.source(&stream.origin);
-    exchange.http = Some(HttpExchange {
-        method: request.method.clone(),
-        path: String::from_utf8_lossy(request.raw_path()).into_owned(),
-        protocol: match request.version {
-            Version::HTTP_2 => "HTTP/2",
-            Version::HTTP_11 => "HTTP/1.1",
-            _ => "HTTP/1.0",
-        },
-        user_agent: request.headers.get(USER_AGENT).cloned(),
-        forwarded_for: request.headers.get("x-forwarded-for").cloned(),
-        grpc: is_grpc(&request.headers),
-        request_header_bytes: match headers::block_bytes(session) {
-            0 => headers::wire_bytes(&request.headers) + request.raw_path().len() as u64,
-            bytes => bytes as u64,
-        },
-        ..HttpExchange::default()
-    });
-    exchange
 }
 
 /// Puts the normalised, perhaps rewritten, path and query into the request.

@@ -1,6 +1,7 @@
 //! What happens to a request or a TCP stream once its tunnel is open. The HTTP engine is Pingora,
 //! and the only folder that knows it is this one.
 
+mod arrival;
 pub mod attempt;
 mod balance;
 mod body;
@@ -20,6 +21,7 @@ mod judge;
 mod login;
 pub mod mirror;
 mod persistence;
+mod refusal;
 pub mod reply;
 mod requested;
 mod retry;
