@@ -356,11 +356,9 @@ impl Runtime {
             names: named.into(),
             first_only: false,
         };
-        let namespace = &all.key().service.namespace;
         let answer = Arc::new(answer.clone());
         let known = |_: &str| Some(answer.clone());
-        let (endpoints, reason) =
-            answer::endpoints(&[], &discovery, namespace, &self.snapshot, known);
+        let (endpoints, reason) = answer::endpoints(&[], &discovery, &self.snapshot, known);
         let mut requested = self
             .requested
             .lock()
@@ -428,10 +426,8 @@ fn with_names<'s>(
 ) -> (Cow<'s, [Endpoint]>, Option<Arc<str>>) {
     match snapshot.discoveries.get(key).map(|found| &**found) {
         Some(discovery @ Discovery::Names { .. }) => {
-            let namespace = &key.service.namespace;
             let known = |name: &str| names.known(name);
-            let (endpoints, reason) =
-                answer::endpoints(listed, discovery, namespace, snapshot, known);
+            let (endpoints, reason) = answer::endpoints(listed, discovery, snapshot, known);
             (endpoints.into(), reason)
         }
         Some(Discovery::RequestedHost { suffix, .. }) => {

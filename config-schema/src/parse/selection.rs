@@ -34,9 +34,17 @@ const OF_CALICO: [&str; 9] = [
     "performanceHints",
 ];
 
+/// Fields of an object.
+const KNOWN: [&str; 6] = ["apiVersion", "kind", "metadata", "spec", "specs", "status"];
+
 /// What the policy selects, with the lists that are there emptied. `None`: not to be told, so that it
 /// may select all it could.
 pub(super) fn selection(kind: Kind, object: &Node<'_>) -> Option<Selection> {
+    // A misspelt field may have been meant to hold more rules.
+    let is_known = |e| KNOWN.contains(&key(e));
+    if !object.entries().iter().all(is_known) {
+        return None;
+    }
     let of_spec = |e: &&_| matches!(key(e), "spec" | "specs");
     let mut specs = object.entries().iter().filter(of_spec);
     let spec = specs.next()?;

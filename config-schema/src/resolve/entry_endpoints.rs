@@ -241,6 +241,11 @@ impl Ground<'_> {
     ) -> Result<Result<IpAddr, Arc<str>>, String> {
         let written = written.unwrap_or_default();
         if let Ok(address) = written.parse::<IpAddr>() {
+            // A mapped address is the IPv4 address of whoever has that.
+            let address = address.to_canonical();
+            if address.is_unspecified() {
+                return Err(format!("'{written}' is no address of an endpoint"));
+            }
             return match self.pods.unknown_addresses.contains(&address) {
                 true => Err(format!("the identity of the pod at {address} is unknown")),
                 false => Ok(Ok(address)),

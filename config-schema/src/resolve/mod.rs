@@ -187,7 +187,7 @@ fn resolved(resources: &Resources, options: &Options) -> (Snapshot, Findings) {
         &mut findings,
     );
 
-    let network = network::resolve(resources, &clusters, &pods, &mut findings);
+    let network = network::resolve(resources, &clusters, &discoveries, &pods, &mut findings);
 
     let kube_network = kube_network::resolve(resources, &mut findings);
 

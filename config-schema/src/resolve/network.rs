@@ -13,8 +13,8 @@ use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::origin::{ObjectKey, Origin};
 use crate::resources::{Loaded, Resources};
 use crate::snapshot::{
-    Binding, ClusterKey, Direction, Endpoint, LabelExpression, LabelView, NetworkPolicies,
-    NetworkPolicy, NetworkSubject, PortSet, Truth, Workload, World,
+    Binding, ClusterKey, Direction, Discovery, Endpoint, LabelExpression, LabelView,
+    NetworkPolicies, NetworkPolicy, NetworkSubject, PortSet, Truth, Workload, World,
 };
 
 /// A policy and what it selects.
@@ -38,6 +38,7 @@ impl Selecting {
 pub(super) fn resolve(
     resources: &Resources,
     clusters: &BTreeMap<ClusterKey, Arc<[Endpoint]>>,
+    discoveries: &BTreeMap<ClusterKey, Arc<Discovery>>,
     pods: &Pods,
     findings: &mut Findings,
 ) -> NetworkPolicies {
@@ -50,7 +51,7 @@ pub(super) fn resolve(
     let (egress, policies): (Vec<_>, Vec<_>) = policies.into_iter().partition(is_egress);
     let mut network = NetworkPolicies {
         sources: Arc::new(pods.by_address.clone()),
-        egress: network_egress::resolve(resources, &egress, clusters, pods),
+        egress: network_egress::resolve(resources, &egress, clusters, discoveries, pods),
         ..NetworkPolicies::default()
     };
     let mut selected: FxHashMap<*const Workload, Selected> = FxHashMap::default();

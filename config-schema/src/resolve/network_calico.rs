@@ -152,7 +152,7 @@ impl Reader<'_> {
         };
         // Which rules there are is not known, but for their lists.
         let mut directions = directions(spec, &mut reading);
-        if spec.types.is_none() {
+        if spec.types.as_ref().is_none_or(Vec::is_empty) {
             let there = |direction: &Direction| match direction {
                 Direction::Ingress => spec.ingress.is_some() || spec.egress.is_none(),
                 Direction::Egress => spec.egress.is_some(),

@@ -3,7 +3,7 @@
 //! ingress). What it says is read in `network_cilium` and `network_calico`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
@@ -13,8 +13,8 @@ use super::workloads::Pods;
 use crate::origin::ObjectKey;
 use crate::resources::{Loaded, Resources};
 use crate::snapshot::{
-    Binding, ClusterKey, Criteria, Destination, DestinationPlace, Egress, Endpoint, LabelView,
-    NetworkSubject, Peer, Peers, Workload,
+    Binding, ClusterKey, Criteria, Destination, DestinationPlace, Discovery, Egress, Endpoint,
+    LabelView, NetworkSubject, Peer, Peers, Workload,
 };
 
 /// Stands for the name of a Pod that is not known.
@@ -25,6 +25,7 @@ pub(super) fn resolve(
     resources: &Resources,
     policies: &[Selecting],
     clusters: &BTreeMap<ClusterKey, Arc<[Endpoint]>>,
+    discoveries: &BTreeMap<ClusterKey, Arc<Discovery>>,
     pods: &Pods,
 ) -> Egress {
     if policies.is_empty() {
@@ -41,7 +42,9 @@ pub(super) fn resolve(
         services,
     };
     let of_cluster = |(key, endpoints): (&ClusterKey, &Arc<[Endpoint]>)| {
-        (key.clone(), destinations.behind(key, endpoints))
+        let found_later = discoveries.get(key).map(|discovery| &**discovery);
+        let behind = destinations.behind(key, endpoints, found_later);
+        (key.clone(), behind)
     };
     let served = pods.by_address.iter();
     let served = served.filter(|(_, workload)| workload.binding == Binding::Served);
@@ -147,6 +150,24 @@ fn services(clusters: &BTreeMap<ClusterKey, Arc<[Endpoint]>>) -> Services {
     services
 }
 
+/// What is found when it is asked for: somebody outside, at an address that no rule names.
+fn outside(key: &ClusterKey, discovery: &Discovery) -> Vec<Destination> {
+    let mut ports: Vec<u16> = match discovery {
+        Discovery::Names { names, .. } => names.iter().map(|named| named.port).collect(),
+        Discovery::RequestedHost { port, .. } | Discovery::DialledAddress { port } => vec![*port],
+    };
+    ports.sort_unstable();
+    ports.dedup();
+    let destination = |port: u16| Destination {
+        address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        port: Some(port),
+        workload: None,
+        place: DestinationPlace::Outside,
+        services: vec![key.service.clone()],
+    };
+    ports.into_iter().map(destination).collect()
+}
+
 struct Destinations<'a> {
     resources: &'a Resources,
     asked: Asked,
@@ -155,8 +176,13 @@ struct Destinations<'a> {
 
 impl Destinations<'_> {
     /// What is behind a service port, each kind of it once.
-    fn behind(&self, key: &ClusterKey, endpoints: &[Endpoint]) -> Arc<[Destination]> {
-        let mut found: Vec<Destination> = Vec::new();
+    fn behind(
+        &self,
+        key: &ClusterKey,
+        endpoints: &[Endpoint],
+        found_later: Option<&Discovery>,
+    ) -> Arc<[Destination]> {
+        let mut found = found_later.map_or_else(Vec::new, |found| outside(key, found));
         for endpoint in endpoints {
             let (ip, port) = (
                 endpoint.address.ip().to_canonical(),
@@ -193,9 +219,12 @@ impl Destinations<'_> {
     }
 
     fn nameless(&self, key: &ClusterKey, address: IpAddr, port: u16) -> Destination {
+        // What is no Service is a host of a ServiceEntry, and what it lists without a workload is outside.
         let service = self.resources.services.get(&key.service);
-        let service = service.and_then(Loaded::object);
-        let has_selector = service.is_none_or(|service| service.spec.has_selector);
+        let has_selector = service.is_some_and(|loaded| {
+            let service = loaded.object();
+            service.is_none_or(|service| service.spec.has_selector)
+        });
         Destination {
             address,
             port: Some(port),

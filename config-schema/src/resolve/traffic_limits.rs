@@ -114,7 +114,8 @@ fn of_broken(
         Some(refs) => reached(&object, refs, targets, findings),
         None => {
             let all = targets.all_of_namespace(&broken.origin.key.namespace);
-            all.into_iter().flat_map(limited).collect()
+            let routes = routes_of(&broken.origin.key.namespace, targets.resources);
+            all.into_iter().flat_map(limited).chain(routes).collect()
         }
     };
     let effect = match reached.is_empty() {
@@ -129,6 +130,28 @@ fn of_broken(
         concurrency: None,
         broken: Some(broken.reason.clone()),
     })
+}
+
+/// Every route of a namespace.
+fn routes_of(namespace: &str, resources: &Resources) -> Vec<LimitTarget> {
+    let http = resources
+        .http_routes
+        .keys()
+        .map(|key| (Kind::HTTPRoute, key));
+    let grpc = resources
+        .grpc_routes
+        .keys()
+        .map(|key| (Kind::GRPCRoute, key));
+    let own = http
+        .chain(grpc)
+        .filter(|(_, key)| *key.namespace == *namespace);
+    own.map(|(kind, key)| {
+        LimitTarget::Route(Origin {
+            kind,
+            key: key.clone(),
+        })
+    })
+    .collect()
 }
 
 fn limited(reach: Reach) -> Vec<LimitTarget> {

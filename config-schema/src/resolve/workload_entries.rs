@@ -38,6 +38,7 @@ pub(super) fn add(
         let Ok(address) = address.parse::<IpAddr>() else {
             continue;
         };
+        let address = address.to_canonical();
         if let Some(pod) = pods.by_address.get(&address) {
             let message = format!("address {address} is that of Pod {}", pod.key);
             let finding = Diagnostic::warning(Code::Conflict, message)

@@ -116,6 +116,8 @@ impl AskError {
     /// here: clients bring that about when they like.
     pub fn fails_open(&self) -> bool {
         match self {
+            // Limits of ours, too: clients may bring them about.
+            Self::Connect(ConnectError::Full(..) | ConnectError::Own(_)) => false,
             Self::NoEndpoint
             | Self::Connect(_)
             | Self::Timeout(_)

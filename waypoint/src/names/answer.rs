@@ -98,12 +98,11 @@ impl Answer {
 }
 
 /// The endpoints of a cluster: those the configuration lists, and the addresses of its names. An address
-/// that a workload of another namespace has is that workload's, whatever DNS says: policy for it would be
-/// passed by. And why there are none.
+/// of a workload or Service is theirs, whatever DNS says: policy for it would be passed by. And why there
+/// are none.
 pub fn endpoints(
     listed: &[Endpoint],
     discovery: &Discovery,
-    namespace: &str,
     snapshot: &Snapshot,
     known: impl Fn(&str) -> Option<Arc<Answer>>,
 ) -> (Vec<Endpoint>, Option<Arc<str>>) {
@@ -115,12 +114,16 @@ pub fn endpoints(
                 Some(answer) => {
                     let taken = if *first_only { 1 } else { usize::MAX };
                     let free = answer.addresses.iter().filter(|ip| {
-                        let workload = snapshot.workloads.get(*ip);
-                        workload.is_none_or(|workload| *workload.key.namespace == *namespace)
+                        let mut services = snapshot.services.values();
+                        !snapshot.workloads.contains_key(*ip)
+                            && !services.any(|service| service.addresses.contains(*ip))
                     });
                     endpoints.extend(free.take(taken).map(|ip| endpoint(*ip, named)));
                     let why = answer.reason.as_ref();
-                    let why = why.map_or("its addresses are those of other workloads", |why| why);
+                    let why = why.map_or(
+                        "its addresses are those of workloads or Services of the mesh",
+                        |why| why,
+                    );
                     reason.get_or_insert_with(|| format!("{DNS}{}: {why}", named.name));
                 }
                 None => {

@@ -325,8 +325,14 @@ fn cluster_of(
     target: &Target,
 ) -> Option<Arc<Cluster>> {
     match destination {
-        Destination::Cluster { key, .. } => runtime.cluster(key).cloned(),
-        Destination::Dialled => Some(target.cluster.clone()),
+        Destination::Cluster {
+            key,
+            backend: Some(_),
+        } => runtime.cluster(key).cloned(),
+        // The service's own: for one without listed endpoints it is the address that was dialled.
+        Destination::Cluster { backend: None, .. } | Destination::Dialled => {
+            Some(target.cluster.clone())
+        }
     }
 }
 

@@ -24,8 +24,14 @@ impl Gate {
         plan: &mut Plan,
     ) -> Option<Judged> {
         let wildcard = runtime.wildcard(plan.cluster.key())?;
-        let sent = session.req_header().headers.get(HOST);
-        let sent = sent.and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let request = session.req_header();
+        let host = request
+            .headers
+            .get(HOST)
+            .and_then(|host| host.to_str().ok());
+        // HTTP/2 has it in the URI alone.
+        let authority = request.uri.authority().map(|authority| authority.as_str());
+        let sent = authority.or(host).unwrap_or_default();
         let host = without_port(sent)
             .trim_end_matches('.')
             .to_ascii_lowercase();

@@ -108,8 +108,9 @@ impl TcpDialer {
         let failed = |e| ConnectError::Tcp(address, e);
         let stream = TcpStream::connect(address).await.map_err(failed)?;
         // This host's other addresses are known only now: both ends are the same.
-        let local = stream.local_addr().map_err(failed)?;
-        if self.is_own(address, Some(local)) {
+        let (local, there) = (stream.local_addr(), stream.peer_addr());
+        let (local, there) = (local.map_err(failed)?, there.map_err(failed)?);
+        if self.is_own(address, Some(local)) || self.is_own(there, Some(local)) {
             return Err(ConnectError::Own(address));
         }
         // Without the options the connection still works, only slower to notice a dead peer.
@@ -138,9 +139,15 @@ impl TcpDialer {
     }
 
     fn is_own(&self, address: SocketAddr, local: Option<SocketAddr>) -> bool {
-        let here = address.ip().is_loopback() || local.is_some_and(|l| l.ip() == address.ip());
+        let ip = address.ip().to_canonical();
+        // 0.0.0.0 and [::] lead to the loopback of this machine.
+        let is_this_machine = ip.is_loopback() || ip.is_unspecified();
+        let is_local = |l: SocketAddr| l.ip().to_canonical() == ip;
+        let here = is_this_machine || local.is_some_and(is_local);
         self.own_ports.iter().any(|own| {
-            let listens_there = own.ip() == address.ip() || (own.ip().is_unspecified() && here);
+            let own_ip = own.ip().to_canonical();
+            let of_machine = ip.is_unspecified() && own_ip.is_loopback();
+            let listens_there = own_ip == ip || (own_ip.is_unspecified() && here) || of_machine;
             own.port() == address.port() && listens_there
         })
     }
