@@ -257,6 +257,21 @@ async fn dress(mut carrier: Carrier, destination: &Destination) -> Result<Carrie
 mod tests {
     use super::*;
 
+    /// docs/security.md: never Cairn's own ports, however their address is written.
+    #[tokio::test]
+    async fn own_ports_are_refused_by_every_name_of_this_machine() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let own = listener.local_addr().unwrap();
+        let dialer = TcpDialer {
+            own_ports: Arc::from([own]),
+        };
+        for address in ["127.0.0.1", "0.0.0.0", "::ffff:127.0.0.1", "::ffff:0.0.0.0"] {
+            let address = SocketAddr::new(address.parse().unwrap(), own.port());
+            let refused = dialer.connect(address).await.unwrap_err();
+            assert!(matches!(refused, ConnectError::Own(_)), "{address}");
+        }
+    }
+
     #[tokio::test]
     async fn a_pods_connection_never_goes_to_its_own_listener() {
         let dialer = TcpDialer {
