@@ -11,14 +11,14 @@ use std::sync::Arc;
 use cairn_authz::jwt::{
     self, Authenticator, Failure as TokenFailure, KeySets, Login, Memory, Status,
 };
-use cairn_authz::{Attestation, Egress, Facts, HttpFacts, Network, PolicySet, Verdict};
+use cairn_authz::{Attestation, Egress, Network, PolicySet, Verdict};
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::snapshot::{
     AppProtocol, Backend, BackendTarget, Binding, ClusterKey, Cors, Filter, PathNormalization,
     Policy, RequestAuthentication, Service, ServicePort, Snapshot,
 };
 use cairn_routing::{Claims, Found, FoundStream, PortRoutes, RequestParts, StreamRoutes};
-use http::header::{HeaderName, HeaderValue};
+use http::header::HeaderValue;
 use http::{HeaderMap, Method};
 
 use crate::authority::{self, AuthorityError};
@@ -32,11 +32,13 @@ use crate::normalise::{Rejection, Target, normalise};
 use crate::trial::Trial;
 
 pub use consult::{Consultation, External};
+pub use facts::{facts, tcp_facts, trial_facts};
+
+use facts::logged_in;
 
 mod consult;
+mod facts;
 mod streams;
-
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Everything that applies to requests to one service port, or to a workload's addresses, compiled.
 /// Immutable; one snapshot's.
@@ -446,81 +448,6 @@ fn routed(port: &ServicePort) -> impl Iterator<Item = &ClusterKey> + Clone {
         BackendTarget::Cluster(key) => Some(key),
         BackendTarget::Invalid(_) | BackendTarget::Unknown(_) => None,
     })
-}
-
-/// The facts that policies judge a request by; after a decision, those that decided. `found` is the
-/// route.
-pub fn facts<'a>(
-    view: &RequestView<'_, 'a>,
-    target: &'a Target<'_>,
-    found: Option<&'a Found>,
-) -> Facts<'a> {
-    let rule = match found {
-        Some(Found::Rule(reference)) => reference.rule(),
-        _ => None,
-    };
-    Facts {
-        backends: rule.map_or(&[], |rule| &rule.backends),
-        remote_ip: remote_ip(view),
-        http: Some(HttpFacts {
-            method: view.method.as_str(),
-            host: view.authority,
-            path: target.judged_path(),
-            query: target.judged_query(),
-            headers: view.headers,
-            token: logged_in(view.login).and_then(Login::token),
-        }),
-        ..tcp_facts(&StreamView {
-            peer: view.peer,
-            attested_by: view.attested_by,
-            source_ip: view.source_ip,
-            destination: view.destination,
-            found: None,
-        })
-    }
-}
-
-/// The same as they would be with the RequestAuthentications that are tried.
-pub fn trial_facts<'a>(
-    view: &RequestView<'_, 'a>,
-    target: &'a Target<'_>,
-    found: Option<&'a Found>,
-) -> Facts<'a> {
-    let mut facts = facts(view, target, found);
-    if let (Some(http), Some(login)) = (&mut facts.http, view.trial) {
-        http.token = logged_in(Some(login)).and_then(Login::token);
-    }
-    facts
-}
-
-fn logged_in(login: Option<&Authenticated>) -> Option<&Login> {
-    login?.as_ref().ok()
-}
-
-/// The facts that policies judge a TCP stream by.
-pub fn tcp_facts<'r>(view: &StreamView<'r>) -> Facts<'r> {
-    let rule = view.found.and_then(FoundStream::rule);
-    Facts {
-        peer: view.peer,
-        attested_by: view.attested_by,
-        source_ip: view.source_ip,
-        remote_ip: view.source_ip,
-        destination_ip: view.destination.ip(),
-        destination_port: view.destination.port(),
-        backends: rule.map_or(&[], |rule| &rule.backends),
-        http: None,
-    }
-}
-
-/// The right-most entry of x-forwarded-for, else the TCP peer (specs/istio-waypoint.md 4.8,
-/// `source.remoteIpBlocks`).
-fn remote_ip(view: &RequestView<'_, '_>) -> IpAddr {
-    let last_value = view.headers.get_all(X_FORWARDED_FOR).iter().next_back();
-    last_value
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.rsplit(',').next())
-        .and_then(|entry| entry.trim().parse().ok())
-        .unwrap_or(view.source_ip)
 }
 
 #[cfg(test)]

@@ -84,7 +84,8 @@ use crate::limits::DIAGNOSTICS_PER_OBJECT_MAX;
 use crate::origin::{Kind, ObjectKey, Origin};
 use crate::resources::{Broken, Resources};
 use crate::snapshot::{
-    ClusterKey, Discovery, Endpoint, Locality, Mesh, Service, Snapshot, TrafficLimits, Waypoint,
+    Authentications, ClusterKey, Discovery, Endpoint, Locality, Mesh, Service, Snapshot,
+    TrafficLimits, Waypoint,
 };
 use crate::status::{self, ObjectStatus};
 
@@ -171,28 +172,14 @@ fn resolved(resources: &Resources, options: &Options) -> (Snapshot, Findings) {
         &mut findings,
     );
     settings.discover(&clusters, &mut discoveries);
-    let limits = policy(
+    let (limits, authentications) = policy(
         resources,
         &mesh,
         waypoint.as_mut(),
         &mut services,
         &mut findings,
     );
-
-    let authentications = authentication::attach(
-        resources,
-        &mesh,
-        waypoint.as_ref(),
-        &services,
-        &mut findings,
-    );
-
     let network = network::resolve(resources, &clusters, &discoveries, &pods, &mut findings);
-
-    let kube_network = kube_network::resolve(resources, &mut findings);
-
-    let ztunnel = ztunnel::resolve(resources, &mesh);
-
     let unenforced = unenforced::Attached {
         resources,
         mesh: &mesh,
@@ -207,22 +194,21 @@ fn resolved(resources: &Resources, options: &Options) -> (Snapshot, Findings) {
         unenforced::refuse(&unenforced, &mut services, &mut findings);
     }
 
+    let ztunnel = ztunnel::resolve(resources, &mesh);
+    let services = services.into_iter();
     let snapshot = Snapshot {
         version: options.version,
         mesh,
         waypoint,
         without_gateways,
-        services: services
-            .into_iter()
-            .map(|(key, service)| (key, Arc::new(service)))
-            .collect(),
+        services: services.map(|(key, s)| (key, Arc::new(s))).collect(),
         workloads: pods.by_address,
         clusters,
         discoveries,
         cluster_settings: settings.clusters,
         limits,
         network,
-        kube_network,
+        kube_network: kube_network::resolve(resources, &mut findings),
         ztunnel,
         unenforced,
         authentications,
@@ -246,18 +232,21 @@ fn destinations(
     (clusters, discoveries)
 }
 
-/// AuthorizationPolicies, attached, and TrafficPolicies.
+/// AuthorizationPolicies, attached; then TrafficPolicies, and whose tokens are taken.
 fn policy(
     resources: &Resources,
     mesh: &Mesh,
     mut waypoint: Option<&mut Waypoint>,
     services: &mut BTreeMap<ObjectKey, Service>,
     findings: &mut Findings,
-) -> Vec<Arc<TrafficLimits>> {
+) -> (Vec<Arc<TrafficLimits>>, Authentications) {
     let providers = providers::resolve(mesh::in_force(resources), services, findings);
     let of_policies = waypoint.as_deref_mut();
     policies::attach(resources, mesh, &providers, of_policies, services, findings);
-    traffic_limits::resolve(resources, mesh, waypoint.as_deref(), services, findings)
+    let waypoint = waypoint.as_deref();
+    let limits = traffic_limits::resolve(resources, mesh, waypoint, services, findings);
+    let authentications = authentication::attach(resources, mesh, waypoint, services, findings);
+    (limits, authentications)
 }
 
 /// The waypoint to serve, and whether everything was read and no Gateway is there. The waypoint is

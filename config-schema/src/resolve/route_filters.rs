@@ -288,18 +288,10 @@ fn redirect(
             None
         }
     });
-    let status = match written.status_code.unwrap_or(302) {
-        301 => StatusCode::MOVED_PERMANENTLY,
-        302 => StatusCode::FOUND,
-        303 => StatusCode::SEE_OTHER,
-        307 => StatusCode::TEMPORARY_REDIRECT,
-        308 => StatusCode::PERMANENT_REDIRECT,
-        other => {
-            let message = format!("{other} is not a status of a redirect: 301, 302, 303, 307, 308");
-            reading.fail(Code::BadValue, &format!("{at}.statusCode"), message);
-            StatusCode::FOUND
-        }
-    };
+    let status = redirect_status(written.status_code.unwrap_or(302)).unwrap_or_else(|message| {
+        reading.fail(Code::BadValue, &format!("{at}.statusCode"), message);
+        StatusCode::FOUND
+    });
     let path = written.path.as_ref().and_then(|path| {
         let value = match path.r#type {
             RedirectPathType::ReplaceFullPath => {
@@ -320,6 +312,20 @@ fn redirect(
         port,
         path,
         status,
+    }
+}
+
+/// The status of a redirect, or what is wrong with it.
+pub(super) fn redirect_status(code: impl Into<i64>) -> Result<StatusCode, String> {
+    match code.into() {
+        301 => Ok(StatusCode::MOVED_PERMANENTLY),
+        302 => Ok(StatusCode::FOUND),
+        303 => Ok(StatusCode::SEE_OTHER),
+        307 => Ok(StatusCode::TEMPORARY_REDIRECT),
+        308 => Ok(StatusCode::PERMANENT_REDIRECT),
+        other => Err(format!(
+            "{other} is not a status of a redirect: 301, 302, 303, 307, 308"
+        )),
     }
 }
 

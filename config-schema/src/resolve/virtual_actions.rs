@@ -7,6 +7,7 @@ use std::sync::Arc;
 use http::StatusCode;
 use http::header::{HeaderName, HeaderValue};
 
+use super::route_filters::redirect_status;
 use super::virtual_rules::Reading;
 use crate::diagnostics::Code;
 use crate::limits::DIRECT_RESPONSE_BYTES_MAX;
@@ -250,18 +251,11 @@ fn read_authority<'a>(written: &'a str, at: &str, reading: &mut Reading<'_>) -> 
 }
 
 fn read_redirect(written: &WrittenRedirect, at: &str, reading: &mut Reading<'_>) -> Redirect {
-    let status = match written.redirect_code.unwrap_or(301) {
-        301 => StatusCode::MOVED_PERMANENTLY,
-        302 => StatusCode::FOUND,
-        303 => StatusCode::SEE_OTHER,
-        307 => StatusCode::TEMPORARY_REDIRECT,
-        308 => StatusCode::PERMANENT_REDIRECT,
-        other => {
-            let message = format!("{other} is not a status of a redirect: 301, 302, 303, 307, 308");
-            reading.fail(Code::BadValue, &format!("{at}.redirectCode"), message);
-            StatusCode::MOVED_PERMANENTLY
-        }
-    };
+    let code = written.redirect_code.unwrap_or(301);
+    let status = redirect_status(code).unwrap_or_else(|message| {
+        reading.fail(Code::BadValue, &format!("{at}.redirectCode"), message);
+        StatusCode::MOVED_PERMANENTLY
+    });
     let scheme = match written.scheme.as_deref() {
         None | Some("") => None,
         Some("http") => Some(RedirectScheme::Http),

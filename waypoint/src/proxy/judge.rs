@@ -237,9 +237,7 @@ impl Gate {
                 }
             }
         };
-        let http2 = session.is_http2();
-        let source_ip = exchange.origin.peer.address.ip();
-        let request = session.req_header_mut();
+        let request = session.req_header();
         let destination = match persistence::held(&decision, runtime, &request.headers) {
             Some(index) => target.chain.backend_at(&decision, index),
             None => target.chain.backend(&decision, fastrand::u64(..)),
@@ -250,37 +248,16 @@ impl Gate {
                 return answered(&decision, failure.outcome(), exchange);
             }
         };
-        let backend = destination.backend();
-        let port = target.destination.port();
-        if let Some(answer) = decision.backend_redirect(backend, &http.authority, port) {
-            return redirected(answer);
-        }
-        let Some(cluster) = cluster_of(destination, runtime, target) else {
-            return Judged::Answer(Outcome::InvalidBackend);
-        };
-        note_destination(exchange, runtime, destination);
-        let route = rule_of(&decision).map(|rule| &rule.route.origin);
-        let places = match throttle::admit(subject, route, &request.headers, exchange) {
-            Ok(places) => places,
+        match planned(session, exchange, subject, &decision, destination) {
+            Ok(planned) => {
+                let plan = plan.insert(planned);
+                let headers = &session.req_header().headers;
+                plan.upgrade = is_upgrade(headers)
+                    .then(|| Box::new(upgrade_request(http, path, asked, headers, &login)));
+            }
             Err(judged) => return judged,
-        };
-        let upgrade = request.headers.contains_key(http::header::UPGRADE);
-        let version = attempt::version(runtime, destination, target, http2 && !upgrade, upgrade);
-        let mirrors = decision.mirrors(backend, || fastrand::u64(..));
-        *plan = Some(Plan {
-            mirrors: clusters(mirrors, runtime),
-            rule: rule_of(&decision).cloned(),
-            response_changes: decision.response_changes(destination.backend()),
-            external_headers: Vec::new(),
-            host: None,
-            _places: places,
-            version,
-            key: key_of(&cluster, http, &request.headers, source_ip),
-            sticky: persistence::sticky(rule_of(&decision), &cluster, runtime, &request.headers),
-            cluster,
-            upgrade: upgrade
-                .then(|| Box::new(upgrade_request(http, path, asked, &request.headers, &login))),
-        });
+        }
+        let request = session.req_header_mut();
         changes.change_request(&mut RequestHeaders(request));
         let path = decision.change_request(destination.backend(), &mut RequestHeaders(request));
         let path = changes.change_target(&path).map_or(path, Cow::Owned);
@@ -316,6 +293,58 @@ impl Gate {
         let refused = unauthenticated(decision, failure, headers, http, exchange);
         Some(refused)
     }
+}
+
+/// Where a request goes, and what is done to its response.
+///
+/// # Errors
+/// The answer of one that goes nowhere after all: its backend redirects, is not there, or has no room.
+fn planned(
+    session: &Session,
+    exchange: &mut Exchange,
+    subject: Subject<'_>,
+    decision: &Decision<'_>,
+    destination: Destination<'_>,
+) -> Result<Plan, Judged> {
+    let Subject {
+        http,
+        target,
+        runtime,
+    } = subject;
+    let backend = destination.backend();
+    let port = target.destination.port();
+    if let Some(answer) = decision.backend_redirect(backend, &http.authority, port) {
+        return Err(redirected(answer));
+    }
+    let Some(cluster) = cluster_of(destination, runtime, target) else {
+        return Err(Judged::Answer(Outcome::InvalidBackend));
+    };
+    note_destination(exchange, runtime, destination);
+    let headers = &session.req_header().headers;
+    let rule = rule_of(decision);
+    let route = rule.map(|rule| &rule.route.origin);
+    let places = throttle::admit(subject, route, headers, exchange)?;
+    let upgrade = is_upgrade(headers);
+    let http2 = session.is_http2() && !upgrade;
+    let source_ip = exchange.origin.peer.address.ip();
+    let mirrors = decision.mirrors(backend, || fastrand::u64(..));
+    Ok(Plan {
+        mirrors: clusters(mirrors, runtime),
+        rule: rule.cloned(),
+        response_changes: decision.response_changes(backend),
+        external_headers: Vec::new(),
+        host: None,
+        _places: places,
+        version: attempt::version(runtime, destination, target, http2, upgrade),
+        key: key_of(&cluster, http, headers, source_ip),
+        sticky: persistence::sticky(rule, &cluster, runtime, headers),
+        cluster,
+        upgrade: None,
+    })
+}
+
+fn is_upgrade(headers: &HeaderMap) -> bool {
+    headers.contains_key(http::header::UPGRADE)
 }
 
 /// The cluster that a request goes to.

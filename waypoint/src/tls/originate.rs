@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsConnector, client};
 
 use super::identity::provider;
-use super::outside::{AnyServer, NamedServer};
+use super::outside::{Named, OutsideServer};
 use super::rotate::Fixed;
 use super::web::system_roots;
 use crate::telemetry::counters;
@@ -268,14 +268,14 @@ fn configs(
         TlsTrust::File(path) => Some(store(contents.next().unwrap_or_default(), path)?),
         TlsTrust::Certificates(pem) => Some(store(pem.as_bytes(), "the CA certificates")?),
     };
-    let builder = match roots {
-        Some(roots) => builder.with_custom_certificate_verifier(Arc::new(NamedServer {
-            roots,
-            names: tls.names.clone(),
-            provider: provider.clone(),
-        })),
-        None => builder.with_custom_certificate_verifier(Arc::new(AnyServer(provider.clone()))),
-    };
+    let expected = roots.map(|roots| Named {
+        roots,
+        names: tls.names.clone(),
+    });
+    let builder = builder.with_custom_certificate_verifier(Arc::new(OutsideServer {
+        expected,
+        provider: provider.clone(),
+    }));
     let mut config = match &tls.client {
         None => builder.with_no_client_auth(),
         Some(files) => {

@@ -14,13 +14,21 @@ use rustls::{
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+/// A server outside the mesh.
+#[derive(Debug)]
+pub(super) struct OutsideServer {
+    /// `None`: whoever answers (`insecureSkipVerify`), as long as it holds the key of the certificate it
+    /// shows.
+    pub expected: Option<Named>,
+    pub provider: Arc<CryptoProvider>,
+}
+
 /// A server with a chain to the roots and one of the names.
 #[derive(Debug)]
-pub(super) struct NamedServer {
+pub(super) struct Named {
     pub roots: Arc<RootCertStore>,
     /// Of DNS, addresses or URIs; none: the server name of the handshake.
     pub names: Vec<Arc<str>>,
-    pub provider: Arc<CryptoProvider>,
 }
 
 /// No name of the certificate is one that is expected.
@@ -28,7 +36,7 @@ pub(super) struct NamedServer {
 #[error("the certificate has none of the names {0}")]
 struct OtherName(String);
 
-impl NamedServer {
+impl Named {
     fn has_name(&self, end_entity: &CertificateDer<'_>) -> Result<bool, Error> {
         let parsed = ParsedCertificate::try_from(end_entity)?;
         Ok(self.names.iter().any(|name| match name.contains("://") {
@@ -51,7 +59,7 @@ fn has_uri(certificate: &CertificateDer<'_>, wanted: &str) -> bool {
     names.any(|name| matches!(name, GeneralName::URI(uri) if *uri == wanted))
 }
 
-impl ServerCertVerifier for NamedServer {
+impl ServerCertVerifier for OutsideServer {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -60,19 +68,22 @@ impl ServerCertVerifier for NamedServer {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
+        let Some(expected) = &self.expected else {
+            return Ok(ServerCertVerified::assertion());
+        };
         let parsed = ParsedCertificate::try_from(end_entity)?;
         let algorithms = self.provider.signature_verification_algorithms.all;
         verify_server_cert_signed_by_trust_anchor(
             &parsed,
-            &self.roots,
+            &expected.roots,
             intermediates,
             now,
             algorithms,
         )?;
-        if self.names.is_empty() {
+        if expected.names.is_empty() {
             verify_server_name(&parsed, server_name)?;
-        } else if !self.has_name(end_entity)? {
-            let other = OtherName(self.names.join(", "));
+        } else if !expected.has_name(end_entity)? {
+            let other = OtherName(expected.names.join(", "));
             let error = CertificateError::Other(OtherError(Arc::new(other)));
             return Err(Error::InvalidCertificate(error));
         }
@@ -111,54 +122,5 @@ impl ServerCertVerifier for NamedServer {
         self.provider
             .signature_verification_algorithms
             .supported_schemes()
-    }
-}
-
-/// Whoever answers (`insecureSkipVerify`), as long as it holds the key of the certificate it shows.
-#[derive(Debug)]
-pub(super) struct AnyServer(pub Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyServer {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(
-            message,
-            cert,
-            dss,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(
-            message,
-            cert,
-            dss,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }

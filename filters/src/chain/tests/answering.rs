@@ -90,7 +90,7 @@ fn backends_share_by_weight_and_an_invalid_one_keeps_its_share() {
 fn set(name: &'static str, value: &'static str) -> HeaderChange {
     HeaderChange {
         set: vec![(
-            HeaderName::from_static(name),
+            http::HeaderName::from_static(name),
             HeaderValue::from_static(value),
         )],
         ..HeaderChange::default()
