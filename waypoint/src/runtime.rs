@@ -8,13 +8,12 @@ use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cairn_authz::Egress;
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::snapshot::{
     AppProtocol, Binding, ClusterKey, Discovery, Endpoint, NamedEndpoint, Service, Snapshot,
     Workload,
 };
-use cairn_filters::chain::PortChain;
+use cairn_filters::chain::{Common, PortChain};
 use cairn_routing::{Cluster, LiveEndpoint};
 use ipnet::IpNet;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -132,22 +131,22 @@ impl Runtime {
         if waypoint.blocked.is_some() {
             return runtime;
         }
-        let egress = Egress::compile(&snapshot.network);
+        let common = Common::compile(&snapshot);
         for service in snapshot.served() {
-            runtime.add_service(&snapshot, &egress, service);
+            runtime.add_service(&snapshot, &common, service);
         }
         let all = snapshot.services.values();
         runtime.service_ips = all.flat_map(|s| s.addresses.iter().copied()).collect();
         let size = |(block, _): &(IpNet, _)| (std::cmp::Reverse(block.prefix_len()), *block);
         runtime.by_block.sort_by_key(size);
         if waypoint.serves_workloads {
-            let chain = PortChain::for_workload_sharing(&snapshot, &egress);
+            let chain = PortChain::for_workload_sharing(&snapshot, &common);
             runtime.workload_chain = Some(Arc::new(chain));
         }
         runtime
     }
 
-    fn add_service(&mut self, snapshot: &Snapshot, egress: &Egress, service: &Arc<Service>) {
+    fn add_service(&mut self, snapshot: &Snapshot, common: &Common, service: &Arc<Service>) {
         self.served_hostnames.insert(service.hostname.clone(), ());
         for ip in &service.addresses {
             self.served_ips.insert(*ip, ());
@@ -162,7 +161,7 @@ impl Runtime {
                 continue;
             };
             let dialled_port = self.dialled_port(&key);
-            let chain = Arc::new(PortChain::compile_sharing(snapshot, egress, service, port));
+            let chain = Arc::new(PortChain::compile_sharing(snapshot, common, service, port));
             let target = |ip: IpAddr| {
                 Arc::new(Target {
                     service: Some(service.clone()),

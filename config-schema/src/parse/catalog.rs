@@ -129,7 +129,7 @@ const NOT_ENFORCED: [(&str, &str, &str); 13] = [
     (
         CALICO,
         "StagedKubernetesNetworkPolicy",
-        "it is not tried: nothing is recorded for it",
+        "it is not tried: what it would change is the CNI's alone to enforce",
     ),
     (
         "crd.projectcalico.org",

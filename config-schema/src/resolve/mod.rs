@@ -179,7 +179,16 @@ fn resolved(resources: &Resources, options: &Options) -> (Snapshot, Findings) {
         &mut services,
         &mut findings,
     );
-    let network = network::resolve(resources, &clusters, &discoveries, &pods, &mut findings);
+    let strict = waypoint.as_ref().is_some_and(|waypoint| waypoint.strict);
+    let outdated = unenforced::Outdated::refused(resources, strict);
+    let network = network::resolve(
+        resources,
+        &clusters,
+        &discoveries,
+        &pods,
+        &outdated,
+        &mut findings,
+    );
     let unenforced = unenforced::Attached {
         resources,
         mesh: &mesh,
@@ -188,9 +197,9 @@ fn resolved(resources: &Resources, options: &Options) -> (Snapshot, Findings) {
         clusters: &clusters,
         authentications: &authentications,
         network: &network,
-    };
-    let unenforced = unenforced.policies();
-    if waypoint.as_ref().is_some_and(|waypoint| waypoint.strict) {
+    }
+    .policies();
+    if strict {
         unenforced::refuse(&unenforced, &mut services, &mut findings);
     }
 

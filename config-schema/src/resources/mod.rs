@@ -24,6 +24,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use rustc_hash::FxHashSet;
+
 use crate::diagnostics::{Diagnostic, Location};
 use crate::origin::{Kind, ObjectKey, Origin};
 
@@ -196,6 +198,9 @@ pub struct Resources {
     pub pods: BTreeMap<ObjectKey, Loaded<kube::PodSpec>>,
     /// Addresses that Pods have by a text that is not in force: whose they are is not known.
     pub doubtful_pod_ips: BTreeSet<IpAddr>,
+    /// Objects whose last good version is in force, and whose present text says that they are only to
+    /// be tried.
+    pub kept_to_be_tried: FxHashSet<Origin>,
     /// AuthorizationPolicies.
     pub authorization_policies: BTreeMap<ObjectKey, Loaded<istio::AuthorizationPolicySpec>>,
     /// CiliumNetworkPolicies.

@@ -21,6 +21,7 @@ mod locality;
 mod mesh;
 mod network_egress;
 mod network_policy;
+mod network_selection;
 mod policy;
 mod route;
 mod service;
@@ -61,12 +62,13 @@ pub use l7_ports::L7Port;
 pub use labels::{Label, LabelExpression, LabelKey, LabelView, Labels, Truth};
 pub use locality::{Locality, LocalityPattern, LocalityPreference, LocalityShares, Whereabouts};
 pub use mesh::{Mesh, PathNormalization};
-pub use network_egress::{Destination, DestinationPlace, Egress};
+pub use network_egress::{Destination, DestinationAddress, DestinationPlace, Egress, Family};
 pub use network_policy::{
     AuthenticationMode, CalicoHttp, CalicoPath, CiliumHttpRule, Criteria, Direction, Entity,
     HeaderExpectation, HttpRules, Mismatch, NetSets, NetworkAction, NetworkPolicies, NetworkPolicy,
     NetworkRule, NetworkSubject, NetworkTier, Peer, Peers, PortSet, Standing, Surface, World,
 };
+pub use network_selection::Selecting;
 pub use policy::{
     Action, Condition, Operation, PathPattern, PathTemplate, Policy, PolicyRule, Source,
     StringMatch, TemplateError, TemplateSegment, Values,

@@ -299,10 +299,6 @@ envoyExtAuthzHttp:
 
 /// What docs/ext-authz.md lists under "Differences from Envoy".
 const KNOWN_OVER_GRPC: &[(&str, &str)] = &[
-    ("/undecided", "answer body"),
-    ("/undecided", "answer content-length"),
-    ("/undecided", "answer content-type"),
-    ("/undecided", "answer x-why"),
     ("/append", "app x-append"),
     ("/append", "app x-not-there"),
     ("/append", "app x-there"),

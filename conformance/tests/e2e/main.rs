@@ -16,6 +16,7 @@ mod egress;
 mod egress_dns;
 mod egress_tls;
 mod ext_authz;
+mod ext_authz_backend;
 mod ext_authz_envoy;
 mod filters;
 mod ipv6;

@@ -264,7 +264,11 @@ fn answer(response: CheckResponse) -> Result<Answer, AskError> {
         (true, Some(HttpResponse::Ok(ok))) => Ok(Answer::Allow(changes(&ok)?)),
         (true, None) => Ok(Answer::Allow(Changes::default())),
         (true, Some(_)) => Err(AskError::Contradiction),
-        (false, Some(HttpResponse::Error(error))) => Err(AskError::Undecided(status_of(&error))),
+        (false, Some(HttpResponse::Error(error))) => {
+            let named = status_of(&error).is_some();
+            let reply = named.then(|| denial(error)).transpose()?;
+            Err(AskError::Undecided(reply.map(Box::new)))
+        }
         (false, Some(HttpResponse::Denied(denied))) => Ok(Answer::Deny(denial(denied)?)),
         (false, Some(HttpResponse::Ok(_)) | None) => {
             Ok(Answer::Deny(denial(DeniedHttpResponse::default())?))

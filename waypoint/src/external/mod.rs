@@ -90,9 +90,9 @@ pub enum AskError {
     /// A gRPC error.
     #[error("it answered gRPC status {}: {}", .0, .1)]
     Grpc(i32, String),
-    /// It says that it could not decide, with the status for the client.
+    /// It says that it could not decide, and what the client gets if it names a status.
     #[error("it could not decide")]
-    Undecided(Option<StatusCode>),
+    Undecided(Option<Box<Denial>>),
     /// The check could not be written down.
     #[error("it can not be asked about this request: {0}")]
     Request(#[from] ::http::Error),

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cairn_config_schema::snapshot::{AbortAnswer, ClusterKey, DirectResponse};
-use cairn_filters::chain::{Answer, Authenticated, Decision, Destination, RequestView};
+use cairn_filters::chain::{Answer, Authenticated, Decision, Destination, Failure, RequestView};
 use cairn_filters::external::Changes;
 use cairn_filters::fault::Faults;
 use cairn_filters::outcome::Outcome;
@@ -210,11 +210,7 @@ impl Gate {
         plan: &mut Option<Plan>,
         faults: &mut Faults,
     ) -> Judged {
-        let Subject {
-            http,
-            target,
-            runtime,
-        } = subject;
+        let http = subject.http;
         let path = asked.target.take();
         let path = path.as_deref().unwrap_or(&http.path);
         let judged = self.authorise(session, exchange, subject, path, asked);
@@ -237,30 +233,40 @@ impl Gate {
                 }
             }
         };
-        let request = session.req_header();
-        let destination = match persistence::held(&decision, runtime, &request.headers) {
-            Some(index) => target.chain.backend_at(&decision, index),
-            None => target.chain.backend(&decision, fastrand::u64(..)),
-        };
-        let destination = match destination {
+        let destination = match chosen(session, subject, &decision) {
             Ok(destination) => destination,
-            Err(failure) => {
-                return answered(&decision, failure.outcome(), exchange);
-            }
+            Err(failure) => return answered(&decision, failure.outcome(), exchange),
         };
+        let mut changes = [changes, Changes::default()];
+        if let Some(provider) = decision.external_auth_of(destination.backend()) {
+            let [of_rule, of_backend] = &mut changes;
+            // Each service sees what the one before has changed.
+            change_now(of_rule, session);
+            let asking = self.filter(session, exchange, subject, provider, &decision, asked);
+            match Box::pin(asking).await {
+                Ok(more) => *of_backend = more,
+                Err(judged) => return judged,
+            }
+        }
         match planned(session, exchange, subject, &decision, destination) {
             Ok(planned) => {
                 let plan = plan.insert(planned);
                 let headers = &session.req_header().headers;
-                plan.upgrade = is_upgrade(headers)
-                    .then(|| Box::new(upgrade_request(http, path, asked, headers, &login)));
+                plan.upgrade = is_upgrade(headers).then(|| {
+                    let kept = upgrade_request(http, path, asked, headers, &login);
+                    Box::new(kept.towards(destination))
+                });
             }
             Err(judged) => return judged,
         }
         let request = session.req_header_mut();
-        changes.change_request(&mut RequestHeaders(request));
+        for changes in &changes {
+            changes.change_request(&mut RequestHeaders(request));
+        }
         let path = decision.change_request(destination.backend(), &mut RequestHeaders(request));
-        let path = changes.change_target(&path).map_or(path, Cow::Owned);
+        let path = (changes.iter()).fold(path, |path, changes| {
+            changes.change_target(&path).map_or(path, Cow::Owned)
+        });
         if set_target(request, &path).is_err() {
             exchange.reason = Some(format!("the rewritten path {path} is not valid"));
             return Judged::Answer(Outcome::BrokenRule);
@@ -292,6 +298,26 @@ impl Gate {
         };
         let refused = unauthenticated(decision, failure, headers, http, exchange);
         Some(refused)
+    }
+}
+
+/// Changes the headers of the request at once; what is left of the changes is for its path.
+fn change_now(changes: &mut Changes, session: &mut Session) {
+    changes.change_request(&mut RequestHeaders(session.req_header_mut()));
+    (changes.request, changes.removed) = Default::default();
+}
+
+/// Where a request is sent that goes on: where its session is held, or by the weights.
+fn chosen<'d>(
+    session: &Session,
+    subject: Subject<'d>,
+    decision: &'d Decision<'_>,
+) -> Result<Destination<'d>, Failure> {
+    let headers = &session.req_header().headers;
+    let chain = &subject.target.chain;
+    match persistence::held(decision, subject.runtime, headers) {
+        Some(index) => chain.backend_at(decision, index),
+        None => chain.backend(decision, fastrand::u64(..)),
     }
 }
 
@@ -396,6 +422,7 @@ fn upgrade_request(
         headers: headers.clone(),
         login: login.clone(),
         allowed_by: asked.allowed_by.clone(),
+        cluster: None,
     }
 }
 
