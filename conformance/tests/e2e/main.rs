@@ -23,6 +23,7 @@ mod laboratory;
 mod overload;
 mod policy;
 mod protocols;
+mod rate_limit;
 mod retries;
 mod routes;
 mod sessions;
