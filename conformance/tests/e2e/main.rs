@@ -21,6 +21,7 @@ mod filters;
 mod ipv6;
 mod laboratory;
 mod overload;
+mod places;
 mod policy;
 mod protocols;
 mod rate_limit;

@@ -29,7 +29,7 @@ pub(super) fn admit(
         return Ok(Vec::new());
     }
     let counted = counted(subject, headers, exchange);
-    let service = counted.service;
+    let service = subject.target.service.as_ref().map(|service| &service.key);
     let mut places = Vec::new();
     let mut refused = None;
     for limiter in limiters.of(service, route) {
