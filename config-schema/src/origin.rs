@@ -62,6 +62,8 @@ pub enum Kind {
     TrafficPolicy,
     CiliumNetworkPolicy,
     CiliumClusterwideNetworkPolicy,
+    CiliumEnvoyConfig,
+    CiliumClusterwideEnvoyConfig,
     /// Calico's.
     NetworkPolicy,
     /// That of Kubernetes itself; its name has the group, for Calico's has the same kind.
@@ -109,6 +111,8 @@ impl Kind {
             Kind::TrafficPolicy => "TrafficPolicy",
             Kind::CiliumNetworkPolicy => "CiliumNetworkPolicy",
             Kind::CiliumClusterwideNetworkPolicy => "CiliumClusterwideNetworkPolicy",
+            Kind::CiliumEnvoyConfig => "CiliumEnvoyConfig",
+            Kind::CiliumClusterwideEnvoyConfig => "CiliumClusterwideEnvoyConfig",
             Kind::NetworkPolicy => "NetworkPolicy",
             Kind::KubeNetworkPolicy => "NetworkPolicy.networking.k8s.io",
             Kind::GlobalNetworkPolicy => "GlobalNetworkPolicy",

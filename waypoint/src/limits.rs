@@ -240,7 +240,11 @@ pub const RATE_LIMIT_KEYS_MAX: usize = 65_536;
 /// How often full buckets of rate limits are dropped.
 pub const RATE_LIMIT_SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Checks that wait for one authorization service, per worker. Beyond: 503, for a provider that fails
+/// A value in a rate limit service's descriptor, in bytes. Beyond: cut, so that clients whose values
+/// begin alike are counted as one. Descriptors have 128 values at most, and a header may be 60 KiB.
+pub const RATE_LIMIT_VALUE_BYTES_MAX: usize = 1_024;
+
+/// Checks that wait for one authorization or rate limit service, per worker. Beyond: 503, for a provider that fails
 /// open too, since clients bring it about when they like. A slow service must not gather every request
 /// there is.
 pub const EXT_AUTHZ_CHECKS_MAX: usize = 1_024;

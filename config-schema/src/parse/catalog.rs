@@ -27,7 +27,7 @@ pub(crate) enum Class {
 }
 
 /// Group, versions and kind of what Cairn reads; `v1beta1` objects have the fields of `v1`.
-const READ: [(&str, &[&str], Kind); 30] = [
+const READ: [(&str, &[&str], Kind); 32] = [
     (GATEWAY_API, &["v1", "v1beta1"], Kind::GatewayClass),
     (GATEWAY_API, &["v1", "v1beta1"], Kind::Gateway),
     (GATEWAY_API, &["v1", "v1beta1"], Kind::HTTPRoute),
@@ -66,6 +66,8 @@ const READ: [(&str, &[&str], Kind); 30] = [
     (GATEWAY_API_X, &["v1alpha1"], Kind::XBackendTrafficPolicy),
     (CILIUM, &["v2"], Kind::CiliumNetworkPolicy),
     (CILIUM, &["v2"], Kind::CiliumClusterwideNetworkPolicy),
+    (CILIUM, &["v2"], Kind::CiliumEnvoyConfig),
+    (CILIUM, &["v2"], Kind::CiliumClusterwideEnvoyConfig),
     (CALICO, &["v3"], Kind::NetworkPolicy),
     (KUBE_NETWORKING, &["v1"], Kind::KubeNetworkPolicy),
     (CALICO, &["v3"], Kind::GlobalNetworkPolicy),
@@ -86,7 +88,7 @@ const KUBE_NETWORKING: &str = "networking.k8s.io";
 
 /// Group, kind and effect of what is not enforced. An empty kind stands for every kind of the
 /// group that is not listed otherwise.
-const NOT_ENFORCED: [(&str, &str, &str); 13] = [
+const NOT_ENFORCED: [(&str, &str, &str); 11] = [
     (
         ISTIO_NETWORKING,
         "EnvoyFilter",
@@ -115,16 +117,6 @@ const NOT_ENFORCED: [(&str, &str, &str); 13] = [
         "inference.networking.x-k8s.io",
         "",
         "the pool is no backend here",
-    ),
-    (
-        CILIUM,
-        "CiliumEnvoyConfig",
-        "there is no Envoy to configure",
-    ),
-    (
-        CILIUM,
-        "CiliumClusterwideEnvoyConfig",
-        "there is no Envoy to configure",
     ),
     (
         CALICO,
@@ -262,7 +254,10 @@ fn expected_versions(kind: Kind) -> &'static str {
         Kind::TLSRoute => "gateway.networking.k8s.io/v1, v1alpha3 or v1alpha2",
         Kind::Namespace | Kind::Service | Kind::Pod | Kind::ConfigMap | Kind::CaBundle => "v1",
         Kind::EndpointSlice => "discovery.k8s.io/v1",
-        Kind::CiliumNetworkPolicy | Kind::CiliumClusterwideNetworkPolicy => "cilium.io/v2",
+        Kind::CiliumNetworkPolicy
+        | Kind::CiliumClusterwideNetworkPolicy
+        | Kind::CiliumEnvoyConfig
+        | Kind::CiliumClusterwideEnvoyConfig => "cilium.io/v2",
         Kind::AuthorizationPolicy | Kind::RequestAuthentication => {
             "security.istio.io/v1 or security.istio.io/v1beta1"
         }
@@ -283,6 +278,7 @@ pub(crate) fn is_namespaced(kind: Kind) -> bool {
         Kind::GatewayClass
             | Kind::Namespace
             | Kind::CiliumClusterwideNetworkPolicy
+            | Kind::CiliumClusterwideEnvoyConfig
             | Kind::GlobalNetworkPolicy
             | Kind::StagedGlobalNetworkPolicy
             | Kind::Tier

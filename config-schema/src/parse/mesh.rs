@@ -13,24 +13,24 @@ use crate::diagnostics::{Code, Severity};
 use crate::resources::PathHasher;
 use crate::resources::istio::MeshConfigSpec;
 
-const HONOURED: [&str; 6] = [
+const HONOURED: [&str; 7] = [
     "trustDomain",
     "trustDomainAliases",
     "rootNamespace",
     "pathNormalization",
     "connectTimeout",
     "extensionProviders",
+    "defaultHttpRetryPolicy",
 ];
 
 /// Fields that change what Istio's own waypoint does, and do not change Cairn.
-const NOT_HONOURED: [&str; 17] = [
+const NOT_HONOURED: [&str; 16] = [
     "accessLogEncoding",
     "accessLogFile",
     "accessLogFormat",
     "caCertificates",
     "defaultConfig",
     "defaultDestinationRuleExportTo",
-    "defaultHttpRetryPolicy",
     "defaultProviders",
     "defaultServiceExportTo",
     "defaultVirtualServiceExportTo",
@@ -194,6 +194,9 @@ fn fields(root: &Node<'_>, faults: &mut Vec<Fault>) -> MeshConfigSpec {
             "pathNormalization" => {
                 let wanted: Option<Option<PathNormalization>> = read_at(entry, path, faults);
                 spec.path_normalization = wanted.flatten().and_then(|n| n.normalization);
+            }
+            "defaultHttpRetryPolicy" => {
+                spec.default_retries = read_at(entry, path, faults).flatten()
             }
             "connectTimeout" => spec.connect_timeout_ms = timeout(entry, faults),
             "extensionProviders" => {

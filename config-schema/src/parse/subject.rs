@@ -24,6 +24,7 @@ use crate::resources::authentication::RequestAuthenticationSpec;
 use crate::resources::cairn::TrafficPolicySpec;
 use crate::resources::calico::{CalicoPolicySpec, NetworkSetSpec, TierSpec};
 use crate::resources::cilium::CiliumPolicySpec;
+use crate::resources::cilium_envoy::CiliumEnvoyConfigSpec;
 use crate::resources::destination_rule::DestinationRuleSpec;
 use crate::resources::gateway_api::{
     BackendTlsPolicySpec, GatewayClassSpec, GatewaySpec, GrpcRouteSpec, HttpRouteSpec,
@@ -80,6 +81,11 @@ pub(super) fn read(
             subject.settle(spec)
         }
         Kind::WorkloadEntry => subject.optional::<WorkloadEntrySpec>(),
+        Kind::CiliumEnvoyConfig => subject.required::<CiliumEnvoyConfigSpec>(),
+        Kind::CiliumClusterwideEnvoyConfig => {
+            let spec = required_spec::<CiliumEnvoyConfigSpec>(subject.node, &mut subject.faults);
+            subject.settle(spec.map(Clusterwide))
+        }
         Kind::TrafficPolicy => subject.required::<TrafficPolicySpec>(),
         Kind::KubeNetworkPolicy => subject.required::<NetworkPolicySpec>(),
         Kind::CiliumNetworkPolicy

@@ -21,6 +21,7 @@ mod dry_run;
 mod endpoints;
 mod entry_endpoints;
 mod entry_hosts;
+mod envoy_config;
 pub(crate) mod grpc_routes;
 mod kube_network;
 mod mesh;
@@ -299,6 +300,7 @@ fn traffic(
         &mut settings,
         findings,
     );
+    envoy_config::attach(resources, mesh, services, clusters, &mut settings, findings);
     // Last: subsets are made of endpoints as they are.
     let own = placement::Own::find(options, clusters);
     placement::apply(resources, &own, &settings, clusters, findings);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{
     Clusterwide, Loaded, Object, Resources, Staged, authentication, cairn, calico, cilium,
-    destination_rule, gateway_api, istio, kube, service_entry, virtual_service,
+    cilium_envoy, destination_rule, gateway_api, istio, kube, service_entry, virtual_service,
 };
 use crate::origin::{ObjectKey, Origin};
 
@@ -141,6 +141,8 @@ kinds! {
     TrafficPolicy: cairn::TrafficPolicySpec => traffic_policies,
     CiliumNetworkPolicy: cilium::CiliumPolicySpec => cilium_policies,
     CiliumClusterwideNetworkPolicy: Clusterwide<cilium::CiliumPolicySpec> => cilium_clusterwide_policies,
+    CiliumEnvoyConfig: cilium_envoy::CiliumEnvoyConfigSpec => envoy_configs,
+    CiliumClusterwideEnvoyConfig: Clusterwide<cilium_envoy::CiliumEnvoyConfigSpec> => envoy_clusterwide_configs,
     NetworkPolicy: calico::CalicoPolicySpec => calico_policies,
     KubeNetworkPolicy: kube::NetworkPolicySpec => kube_network_policies,
     GlobalNetworkPolicy: Clusterwide<calico::CalicoPolicySpec> => calico_global_policies,

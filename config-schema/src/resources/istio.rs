@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::TargetRef;
+use super::virtual_service::Retries;
 
 /// `AuthorizationPolicy.spec`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -131,6 +132,8 @@ pub struct MeshConfigSpec {
     pub path_normalization: Option<String>,
     /// `connectTimeout` in milliseconds.
     pub connect_timeout_ms: Option<u64>,
+    /// `defaultHttpRetryPolicy`.
+    pub default_retries: Option<Retries>,
     /// `extensionProviders`, in the order written.
     pub extension_providers: Vec<ExtensionProviderSpec>,
 }

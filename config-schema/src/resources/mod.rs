@@ -8,6 +8,7 @@ pub mod authentication;
 pub mod cairn;
 pub mod calico;
 pub mod cilium;
+pub mod cilium_envoy;
 pub mod destination_rule;
 pub(crate) mod dry_run;
 pub mod gateway_api;
@@ -208,6 +209,11 @@ pub struct Resources {
     /// CiliumClusterwideNetworkPolicies; cluster-scoped.
     pub cilium_clusterwide_policies:
         BTreeMap<ObjectKey, Loaded<Clusterwide<cilium::CiliumPolicySpec>>>,
+    /// CiliumEnvoyConfigs.
+    pub envoy_configs: BTreeMap<ObjectKey, Loaded<cilium_envoy::CiliumEnvoyConfigSpec>>,
+    /// CiliumClusterwideEnvoyConfigs; cluster-scoped.
+    pub envoy_clusterwide_configs:
+        BTreeMap<ObjectKey, Loaded<Clusterwide<cilium_envoy::CiliumEnvoyConfigSpec>>>,
     /// RequestAuthentications.
     pub request_authentications:
         BTreeMap<ObjectKey, Loaded<authentication::RequestAuthenticationSpec>>,
@@ -256,7 +262,7 @@ pub struct Resources {
 /// The broken objects of every kind, for summaries.
 impl Resources {
     /// Number of objects in force, by kind.
-    pub fn counts(&self) -> [(Kind, usize); 31] {
+    pub fn counts(&self) -> [(Kind, usize); 33] {
         [
             (Kind::GatewayClass, self.gateway_classes.len()),
             (Kind::Gateway, self.gateways.len()),
@@ -273,6 +279,11 @@ impl Resources {
             (
                 Kind::CiliumClusterwideNetworkPolicy,
                 self.cilium_clusterwide_policies.len(),
+            ),
+            (Kind::CiliumEnvoyConfig, self.envoy_configs.len()),
+            (
+                Kind::CiliumClusterwideEnvoyConfig,
+                self.envoy_clusterwide_configs.len(),
             ),
             (
                 Kind::RequestAuthentication,

@@ -87,7 +87,10 @@ pub use stream_route::{ServerNames, StreamMatch, StreamRoute, StreamRule};
 pub use traffic::{
     BackOff, RetryBudget, RetryConditions, RetryPolicy, RetryWindow, RuleTraffic, Timeouts,
 };
-pub use traffic_limits::{Concurrency, LimitKey, LimitTarget, RateLimit, TrafficLimits};
+pub use traffic_limits::{
+    Concurrency, DescriptorValue, GlobalRateLimit, LimitDescriptor, LimitKey, LimitTarget,
+    RateLimit, TrafficLimits,
+};
 pub use unenforced::{Unenforced, UnenforcedReason};
 pub use ztunnel::ZtunnelPolicy;
 

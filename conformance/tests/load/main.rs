@@ -10,6 +10,7 @@
 )]
 
 mod idle;
+mod neighbour;
 mod recheck;
 
 use std::sync::Arc;

@@ -120,10 +120,9 @@ impl Plan {
         Some(&self.rule.as_ref()?.rule()?.traffic)
     }
 
-    /// When to try again.
-    pub fn retry(&self) -> &RetryPolicy {
-        static DEFAULT: RetryPolicy = RetryPolicy::DEFAULT;
+    /// When to try again: as its rule says, else the mesh.
+    pub fn retry<'p>(&'p self, runtime: &'p Runtime) -> &'p RetryPolicy {
         let own = self.traffic().and_then(|traffic| traffic.retry.as_ref());
-        own.unwrap_or(&DEFAULT)
+        own.unwrap_or(&runtime.snapshot.mesh.retry)
     }
 }

@@ -21,6 +21,8 @@ mod judge;
 mod login;
 pub mod mirror;
 mod persistence;
+mod plan;
+mod rate_limit;
 mod refusal;
 pub mod reply;
 mod requested;

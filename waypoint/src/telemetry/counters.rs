@@ -68,6 +68,13 @@ pub static EXT_AUTHZ_WAITING: Gauge = Gauge::new(&names::EXT_AUTHZ_WAITING);
 /// Bodies held for them.
 pub static EXT_AUTHZ_BODIES: Gauge = Gauge::new(&names::EXT_AUTHZ_BODIES);
 
+/// Questions to rate limit services, by result.
+pub static RATE_LIMIT_SERVICE_CHECKS: ByLabel = ByLabel::new(&names::RATE_LIMIT_SERVICE_CHECKS);
+/// Questions to rate limit services without a usable answer, by reason.
+pub static RATE_LIMIT_SERVICE_ERRORS: ByLabel = ByLabel::new(&names::RATE_LIMIT_SERVICE_ERRORS);
+/// Questions to rate limit services that wait for their answer.
+pub static RATE_LIMIT_SERVICE_WAITING: Gauge = Gauge::new(&names::RATE_LIMIT_SERVICE_WAITING);
+
 static RECHECKED: Gauge = Gauge::new(&names::RECHECKED);
 static RECHECK_DURATION: Value = Value::new(&names::RECHECK_DURATION);
 static RELOADS: ByLabel = ByLabel::new(&names::RELOADS);
@@ -192,6 +199,9 @@ pub fn families() -> Vec<MetricFamily> {
         &EXT_AUTHZ_ERRORS,
         &EXT_AUTHZ_WAITING,
         &EXT_AUTHZ_BODIES,
+        &RATE_LIMIT_SERVICE_CHECKS,
+        &RATE_LIMIT_SERVICE_ERRORS,
+        &RATE_LIMIT_SERVICE_WAITING,
     ];
     let own = instruments.iter().filter_map(|i| i.family());
     own.chain(super::node::families()).collect()

@@ -383,6 +383,24 @@ pub const RATE_LIMIT_SHARED: Metric = counter(
     "Requests that shared a bucket because a rate limit had too many keys",
     &["policy", "limit"],
 );
+/// Questions to rate limit services.
+pub const RATE_LIMIT_SERVICE_CHECKS: Metric = counter(
+    "cairn_rate_limit_service_checks_total",
+    "Questions to rate limit services",
+    &["result"],
+);
+/// Those without an answer.
+pub const RATE_LIMIT_SERVICE_ERRORS: Metric = counter(
+    "cairn_rate_limit_service_errors_total",
+    "Questions to rate limit services without a usable answer",
+    &["reason"],
+);
+/// Those that wait.
+pub const RATE_LIMIT_SERVICE_WAITING: Metric = gauge(
+    "cairn_rate_limit_service_waiting",
+    "Questions to rate limit services that wait for their answer",
+    &[],
+);
 /// Requests in flight under a TrafficPolicy.
 pub const CONCURRENCY_TAKEN: Metric = gauge(
     "cairn_concurrency_requests",
