@@ -16,6 +16,7 @@ mod cilium_peers;
 mod cilium_ports;
 mod cilium_rules;
 mod client_tls;
+mod destination_hosts;
 mod destination_rules;
 mod dry_run;
 mod endpoints;
@@ -202,6 +203,7 @@ fn resolved(resources: &Resources, options: &Options) -> (Snapshot, Findings) {
         waypoint,
         without_gateways,
         services: services.map(|(key, s)| (key, Arc::new(s))).collect(),
+        unidentified: endpoints::unidentified(resources, &pods),
         workloads: pods.by_address,
         clusters,
         discoveries,
