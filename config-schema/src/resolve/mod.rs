@@ -52,7 +52,7 @@ mod routes;
 mod service_entries;
 mod services;
 mod session_persistence;
-mod stream_routes;
+pub(crate) mod stream_routes;
 mod traffic_limits;
 mod traffic_localities;
 mod traffic_policy;

@@ -265,7 +265,7 @@ fn a_mapped_address_is_that_of_the_pod_it_stands_for() {
     let message = "its address is that of shop/ledger-1, of another namespace";
     assert_eq!(finding.message, message);
     let snapshot = shop_with(&[&entry("out", &spec("::ffff:192.0.2.1"))]);
-    assert_eq!(snapshot.endpoints("shop/a.example.com", 80), ["192.0.2.1:80"]);
+    assert_eq!(snapshot.endpoints("shop/a.example.com", 80), ["192.0.2.1:8080"]);
 }
 
 #[test]
@@ -338,7 +338,7 @@ fn what_is_wrong_is_said_and_the_rest_is_in_force() {
     let snapshot = shop_with(&[&entry("out", spec)]);
     assert_eq!(
         snapshot.endpoints("shop/a.example.com", 80),
-        ["192.0.2.1:80"]
+        ["192.0.2.1:8080"]
     );
     assert_eq!(
         snapshot.said(),

@@ -276,7 +276,7 @@ impl Dialer {
     ) -> Result<Carrier, ConnectError> {
         let next_hop = self.next_hop(destination);
         if let Some(why) = destination.tls.as_ref().and_then(Originate::unusable) {
-            let why = std::io::Error::other(why);
+            let why = std::io::Error::other(why.to_string());
             return Err(ConnectError::Here(destination.address, why));
         }
         let dialled = async {
