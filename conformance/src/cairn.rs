@@ -103,6 +103,14 @@ impl Cairn {
         .await;
     }
 
+    /// Waits until a gauge has come down to a value.
+    pub async fn metric_falls_to(&self, name: &str, labels: &[&str], value: f64) {
+        process::until(&format!("{name}{labels:?} falls to {value}"), async || {
+            self.metric(name, labels).await <= value
+        })
+        .await;
+    }
+
     /// `/config_dump`.
     pub async fn config_dump(&self) -> Value {
         let answer = client::get(self.admin, "/config_dump").await;

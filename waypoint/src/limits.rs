@@ -69,6 +69,11 @@ pub const STREAMS_PER_UPSTREAM_TUNNEL_MAX: usize = 100;
 /// Tunnels to one next hop and identity, per worker. Beyond: 503, flag UO.
 pub const UPSTREAM_TUNNELS_PER_DESTINATION_MAX: usize = 100;
 
+/// Destinations that a worker has names for. Where endpoints are told whose connection it is
+/// (`proxyProtocol`), each client is one of its own. Beyond: those not used for longest are given up with
+/// their idle connections.
+pub const UPSTREAM_DESTINATIONS_MAX: usize = 16_384;
+
 /// Idle upstream HTTP/1.1 streams kept per worker.
 pub const UPSTREAM_IDLE_STREAMS_MAX: usize = 1_024;
 
@@ -281,11 +286,18 @@ pub const DNS_ADDRESSES_MAX: usize = 256;
 /// answered 503, which is logged. Each has a task and asks at least every [`DNS_TTL_MAX`].
 pub const DNS_NAMES_MAX: usize = 4_096;
 
-/// Names inside of wildcards that are known at once. Beyond: requests for others are answered 503 until
-/// one was not asked for during [`DNS_IDLE_TIMEOUT`]; clients choose these names.
+/// Names inside of wildcards whose addresses are known at once. Beyond: the one that was not asked for
+/// for longest is forgotten; clients choose these names.
 pub const DNS_REQUESTED_NAMES_MAX: usize = 1_024;
 
-/// Names inside of wildcards that wait for their first lookup. Beyond: answered 503.
+/// Names inside of wildcards that are known to have no address, each as long as its answer holds. Beyond:
+/// the same. They have places of their own, for clients can make up as many as they like.
+pub const DNS_ABSENT_NAMES_MAX: usize = 1_024;
+
+/// Names inside of wildcards that are looked up for the first time. Beyond: answered 503.
+pub const DNS_FIRST_LOOKUPS_MAX: usize = 256;
+
+/// Questions for such names on their way to the thread that looks them up. Beyond: answered 503.
 pub const DNS_QUESTIONS_WAITING_MAX: usize = 1_024;
 
 /// How long one lookup may take, all servers together.

@@ -32,7 +32,8 @@ async fn look(runtime: &ArcSwap<Runtime>) {
     loop {
         ticks.tick().await;
         let runtime = runtime.load();
-        for cluster in runtime.clusters() {
+        let requested = runtime.all_requested();
+        for cluster in runtime.clusters().chain(&requested) {
             for event in cluster.sweep(now_ms()) {
                 tell(cluster.key(), &event);
             }

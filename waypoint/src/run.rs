@@ -351,7 +351,7 @@ fn follow_identity(
                     () = tokio::time::sleep(IDENTITY_POLL) => {}
                     () = reload.notified() => {}
                 }
-                originations.refresh();
+                originations.refresh(Instant::now());
                 match identity.reload() {
                     Ok(false) => last_error.clear(),
                     Ok(true) => {

@@ -4,31 +4,29 @@
 //! two snapshots. Clusters outlive snapshots, because balancing has a memory and endpoints carry no
 //! permission.
 
+mod requested;
+
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::snapshot::{
-    AppProtocol, Binding, ClusterKey, Discovery, Endpoint, NamedEndpoint, Service, Snapshot,
-    Workload,
+    AppProtocol, Binding, ClusterKey, Discovery, Endpoint, Service, Snapshot, Workload,
 };
 use cairn_filters::chain::{Common, PortChain};
 use cairn_routing::{Cluster, LiveEndpoint};
 use ipnet::IpNet;
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
+use self::requested::RequestedHosts;
 use crate::clock::now_ms;
 use crate::guarded::forbidden;
-use crate::limits::DNS_REQUESTED_NAMES_MAX;
 use crate::listener::admit::{Asked, Refusal};
 use crate::names::Names;
-use crate::names::answer::{self, Answer, DNS};
+use crate::names::answer::{self, Answer, DNS, MeshAddresses};
 use crate::telemetry::exchange::StreamOrigin;
 use crate::throttle::Limiters;
-
-/// Clusters by wildcard and the name inside it.
-type Requested = FxHashMap<(ClusterKey, Arc<str>), Arc<Cluster>>;
 
 /// A snapshot made ready to run.
 pub struct Runtime {
@@ -39,16 +37,15 @@ pub struct Runtime {
     by_hostname: FxHashMap<(Arc<str>, u16), Vec<Arc<Target>>>,
     /// Blocks of addresses, the smallest first.
     by_block: Vec<(IpNet, Vec<Arc<Target>>)>,
-    /// Addresses of all services, served here or not.
-    service_ips: FxHashSet<IpAddr>,
     served_ips: FxHashMap<IpAddr, ()>,
     served_hostnames: FxHashMap<Arc<str>, ()>,
     workload_chain: Option<Arc<PortChain>>,
     clusters: FxHashMap<ClusterKey, Arc<Cluster>>,
     protocols: FxHashMap<ClusterKey, AppProtocol>,
-    /// Clusters of names inside of wildcards, as requests ask for them. Behind a lock, for they are rare.
-    requested: Mutex<Requested>,
+    /// Of names inside of wildcards, as requests ask for them.
+    requested: RequestedHosts,
     has_wildcards: bool,
+    mesh: MeshAddresses,
     limiters: Limiters,
     /// Some destination has sessions, whatever routes say.
     pub has_sessions: bool,
@@ -105,21 +102,22 @@ impl Runtime {
     /// Compiles a snapshot. Clusters of `previous` that still exist are kept and given their new
     /// endpoints. `names`: what is known of endpoints that have names.
     pub fn compile(snapshot: Arc<Snapshot>, previous: Option<&Runtime>, names: &Names) -> Self {
-        let clusters = live_clusters(&snapshot, previous, names);
+        let mesh = MeshAddresses::of(&snapshot);
+        let clusters = live_clusters(&snapshot, previous, &mesh, names);
         let mut discoveries = snapshot.discoveries.values();
         let is_wildcard = |d: &Arc<Discovery>| matches!(**d, Discovery::RequestedHost { .. });
         let mut runtime = Self {
             by_address: FxHashMap::default(),
             by_hostname: FxHashMap::default(),
             by_block: Vec::new(),
-            service_ips: FxHashSet::default(),
             served_ips: FxHashMap::default(),
             served_hostnames: FxHashMap::default(),
             workload_chain: None,
             clusters,
             protocols: protocols(&snapshot),
-            requested: Mutex::default(),
+            requested: RequestedHosts::default(),
             has_wildcards: discoveries.any(is_wildcard),
+            mesh,
             limiters: Limiters::new(&snapshot, previous.map(|p| &p.limiters)),
             has_sessions: (snapshot.cluster_settings.values()).any(|s| s.session.is_some()),
             snapshot,
@@ -135,8 +133,6 @@ impl Runtime {
         for service in snapshot.served() {
             runtime.add_service(&snapshot, &common, service);
         }
-        let all = snapshot.services.values();
-        runtime.service_ips = all.flat_map(|s| s.addresses.iter().copied()).collect();
         let size = |(block, _): &(IpNet, _)| (std::cmp::Reverse(block.prefix_len()), *block);
         runtime.by_block.sort_by_key(size);
         if waypoint.serves_workloads {
@@ -238,7 +234,7 @@ impl Runtime {
     /// An address of a block that a ServiceEntry declares. What a Service or a pod has is theirs.
     fn find_in_block(&self, address: SocketAddr) -> Result<Arc<Target>, Refusal> {
         let ip = address.ip();
-        if self.service_ips.contains(&ip) || self.workload(ip).is_some() {
+        if self.mesh.contains(ip) {
             return Err(Refusal::NotServed);
         }
         let mut blocks = self.by_block.iter();
@@ -322,7 +318,7 @@ impl Runtime {
             }
             let listed = self.snapshot.clusters.get(key);
             if let (Some(cluster), Some(listed)) = (self.clusters.get(key), listed) {
-                let (endpoints, reason) = with_names(&self.snapshot, key, listed, names);
+                let (endpoints, reason) = with_names(&self.snapshot, &self.mesh, key, listed, names);
                 cluster.update(&endpoints, cluster.settings(), now_ms());
                 cluster.explain_absence(reason);
             }
@@ -340,48 +336,21 @@ impl Runtime {
 
     /// The cluster of one host inside of a wildcard. Clusters of a snapshot are its own: they are
     /// balanced and limited as it says.
-    pub fn requested(&self, all: &Cluster, host: &Arc<str>, answer: &Answer) -> Arc<Cluster> {
+    pub fn requested(&self, all: &Cluster, host: &Arc<str>, answer: &Arc<Answer>) -> Arc<Cluster> {
+        let key = (all.key().clone(), host.clone());
+        if let Some(cluster) = self.requested.find(&key, answer) {
+            return cluster;
+        }
         let port = match self.wildcard(all.key()) {
             Some(Discovery::RequestedHost { port, .. }) => *port,
             _ => all.key().port,
         };
-        let named = [NamedEndpoint {
-            name: host.clone(),
-            port,
-            weight: 1,
-            labels: Arc::default(),
-        }];
-        let discovery = Discovery::Names {
-            names: named.into(),
-            first_only: false,
-        };
-        let answer = Arc::new(answer.clone());
-        let known = |_: &str| Some(answer.clone());
-        let (endpoints, reason) = answer::endpoints(&[], &discovery, &self.snapshot, known);
-        let mut requested = self
-            .requested
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let key = (all.key().clone(), host.clone());
-        if requested.len() >= DNS_REQUESTED_NAMES_MAX && !requested.contains_key(&key) {
-            requested.clear();
-        }
-        let cluster = requested.entry(key).or_insert_with(|| {
-            let key = all.key().clone();
-            Arc::new(Cluster::new(key, &[], all.settings(), now_ms()))
-        });
-        cluster.update(&endpoints, all.settings(), now_ms());
-        cluster.explain_absence(reason);
-        cluster.clone()
+        self.requested.renew(key, port, all, answer, &self.mesh)
     }
 
     /// Clusters of hosts inside of wildcards that requests have asked for.
     pub fn all_requested(&self) -> Vec<Arc<Cluster>> {
-        let requested = self
-            .requested
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        requested.values().cloned().collect()
+        self.requested.clusters()
     }
 
     /// The live cluster of a service port.
@@ -419,6 +388,7 @@ fn dialled(cluster: &Cluster, address: SocketAddr) -> Arc<Cluster> {
 /// The endpoints of a cluster, those of its names included; and why there are none.
 fn with_names<'s>(
     snapshot: &Snapshot,
+    mesh: &MeshAddresses,
     key: &ClusterKey,
     listed: &'s [Endpoint],
     names: &Names,
@@ -426,7 +396,7 @@ fn with_names<'s>(
     match snapshot.discoveries.get(key).map(|found| &**found) {
         Some(discovery @ Discovery::Names { .. }) => {
             let known = |name: &str| names.known(name);
-            let (endpoints, reason) = answer::endpoints(listed, discovery, snapshot, known);
+            let (endpoints, reason) = answer::endpoints(listed, discovery, mesh, known);
             (endpoints.into(), reason)
         }
         Some(Discovery::RequestedHost { suffix, .. }) => {
@@ -440,13 +410,14 @@ fn with_names<'s>(
 fn live_clusters(
     snapshot: &Snapshot,
     previous: Option<&Runtime>,
+    mesh: &MeshAddresses,
     names: &Names,
 ) -> FxHashMap<ClusterKey, Arc<Cluster>> {
     let mut clusters = FxHashMap::default();
     for (key, endpoints) in &snapshot.clusters {
         let settings = snapshot.cluster_settings.get(key).cloned();
         let settings = settings.unwrap_or_default();
-        let (endpoints, reason) = with_names(snapshot, key, endpoints, names);
+        let (endpoints, reason) = with_names(snapshot, mesh, key, endpoints, names);
         let cluster = match previous.and_then(|p| p.clusters.get(key)) {
             Some(live) => {
                 live.update(&endpoints, settings, now_ms());

@@ -23,6 +23,8 @@ const CLOSED: &str = "nothing is sent to what it targets: requests are answered 
 struct Wanted {
     tls: Result<Arc<TlsOrigination>, Arc<str>>,
     origin: Origin,
+    /// The targetRef that says so.
+    path: String,
 }
 
 /// What is wanted for a service, or for one port of it by name.
@@ -70,6 +72,7 @@ fn claim(
     let wanted = Wanted {
         tls: read(object, resources, findings),
         origin: object.origin.clone(),
+        path: String::new(),
     };
     for (index, target) in object.spec.target_refs.iter().enumerate() {
         let path = format!("spec.targetRefs[{index}]");
@@ -82,7 +85,11 @@ fn claim(
         };
         for service in found {
             let place = (service, target.section_name.clone());
-            let earlier = claims.entry(place).or_insert_with(|| wanted.clone());
+            let by_this = || Wanted {
+                path: path.clone(),
+                ..wanted.clone()
+            };
+            let earlier = claims.entry(place).or_insert_with(by_this);
             if earlier.origin != wanted.origin {
                 let message = format!("{} is for the same target", earlier.origin);
                 let finding = Diagnostic::error(Code::Conflict, message)
@@ -211,7 +218,7 @@ fn trust(
     }
     let mut pem = String::new();
     for (index, reference) in refs.iter().enumerate() {
-        let path = format!("spec.validation.caCertificateRefs[{index}]");
+        let mut path = format!("spec.validation.caCertificateRefs[{index}]");
         let key = ObjectKey {
             namespace: object.origin.key.namespace.clone(),
             name: reference.name.as_str().into(),
@@ -222,10 +229,10 @@ fn trust(
         );
         let bundle = resources.ca_bundles.get(&key).and_then(Loaded::object);
         let message = match (is_kind, bundle) {
-            (false, _) => format!(
-                "a CA certificate of kind {} is not supported",
-                reference.kind
-            ),
+            (false, _) => {
+                path.push_str(".kind");
+                format!("a CA certificate of kind {} is not supported", reference.kind)
+            }
             (true, None) => format!("there is no ConfigMap {key} with ca.crt"),
             (true, Some(bundle)) => {
                 pem.push_str(&bundle.spec.pem);
@@ -284,7 +291,7 @@ fn put(
             let message = format!("{rule} says what TLS there is to {key}");
             let finding = Diagnostic::warning(Code::Conflict, message)
                 .with_effect("the DestinationRule is in force there, this policy is not");
-            findings.push(policy.mark(finding, "spec.targetRefs"));
+            findings.push(policy.mark(finding, &wanted.path));
         }
     } else {
         *whole = with(whole);
@@ -308,6 +315,7 @@ fn close_broken(
     let wanted = Wanted {
         tls: Err(format!("{} can not be read: {}", broken.origin, broken.reason).into()),
         origin: broken.origin.clone(),
+        path: "spec.targetRefs".to_owned(),
     };
     let is_named = |service: &Service| match &broken.targets {
         None => true,

@@ -10,7 +10,17 @@ use crate::snapshot::{ClientCertificate, ClusterSettings, Service, TlsOriginatio
 
 const CLOSED: &str = "nothing is sent to this host: requests are answered 503";
 
-/// What `tls` asks for. `Ok(None)`: nothing beyond the mesh's own, HBONE stays whatever the mode is.
+/// What `tls` asks for. HBONE stays whatever the mode is.
+pub(super) enum Asked {
+    /// Nothing beyond it.
+    Nothing,
+    /// The tunnel: no plain text where there is none.
+    Tunnel,
+    /// TLS of our own.
+    Own(Arc<TlsOrigination>),
+}
+
+/// Reads `tls`.
 ///
 /// # Errors
 /// Why nothing may be sent; a finding says it.
@@ -18,9 +28,10 @@ pub(super) fn read(
     written: &ClientTls,
     path: &str,
     reading: &mut Reading<'_>,
-) -> Result<Option<Arc<TlsOrigination>>, Arc<str>> {
+) -> Result<Asked, Arc<str>> {
     let mutual = match written.mode.as_deref().unwrap_or("DISABLE") {
-        "DISABLE" | "ISTIO_MUTUAL" => return Ok(None),
+        "DISABLE" => return Ok(Asked::Nothing),
+        "ISTIO_MUTUAL" => return Ok(Asked::Tunnel),
         "SIMPLE" => false,
         "MUTUAL" => true,
         other => {
@@ -83,7 +94,7 @@ pub(super) fn read(
         }
     };
     let names = written.subject_alt_names.iter().flatten();
-    Ok(Some(Arc::new(TlsOrigination {
+    Ok(Asked::Own(Arc::new(TlsOrigination {
         trust: trust(written, path, reading),
         client,
         server_name: set(&written.sni).map(Into::into),

@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::destination_hosts::{Host, Unusable, host_named};
 use super::traffic_policy::{self, ReadPolicy};
 use super::{Findings, client_tls, unreadable};
 use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::origin::{ObjectKey, Origin};
 use crate::resources::destination_rule::DestinationRuleSpec;
-use crate::resources::{Broken, Loaded, Object, Resources};
+use crate::resources::{Broken, Loaded, Object, Resources, TargetRef};
 use crate::snapshot::{
     ClusterKey, ClusterSettings, Discovery, Endpoint, Labels, Mesh, Service, ServicePort, Waypoint,
 };
@@ -21,15 +22,6 @@ struct Rule<'r> {
     object: &'r Written,
     host: Host,
     policy: ReadPolicy,
-}
-
-/// `spec.host`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Host {
-    /// One service.
-    Exact(String),
-    /// Every host that ends so; the suffix begins with a dot, or is empty.
-    Suffix(String),
 }
 
 /// A rule that can not be read and may have asked for TLS: plain text must not take its place.
@@ -193,15 +185,15 @@ fn read<'r>(
                 if !is_visible(object, from, findings) {
                     continue;
                 }
-                let Some(host) = host(object, mesh, findings) else {
-                    continue;
-                };
                 let policy = traffic_policy::read(object, findings);
-                rules.push(Rule {
-                    object,
-                    host,
-                    policy,
-                });
+                match host_named(&object.spec.host, &object.origin.key.namespace, mesh) {
+                    Ok(host) => rules.push(Rule {
+                        object,
+                        host,
+                        policy,
+                    }),
+                    Err(unusable) => unknown.extend(close(object, unusable, &policy, findings)),
+                }
             }
             Loaded::Broken(broken) => unknown.extend(read_broken(broken, mesh, findings)),
         }
@@ -230,7 +222,11 @@ fn read_broken(broken: &Broken, mesh: &Mesh, findings: &mut Findings) -> Vec<Unk
             "services that it is for are balanced as if it were not there".to_owned(),
         ),
         Some(hosts) => {
-            let hosts = hosts.iter().map(|host| host_named(&host.name, namespace, mesh).ok());
+            let could_be = |host: &TargetRef| match host_named(&host.name, namespace, mesh) {
+                Ok(host) => Some(host),
+                Err(unusable) => unusable.could_be,
+            };
+            let hosts = hosts.iter().map(could_be);
             let named: Vec<&str> = broken.targets.iter().flatten().map(|h| &*h.name).collect();
             let effect = format!(
                 "it may ask for TLS: nothing is sent to {}, requests are answered 503",
@@ -285,42 +281,41 @@ pub(super) fn is_exported(export_to: Option<&[String]>, own: &str, from: &str) -
         .any(|n| n == "*" || n == from || n == "." && own == from)
 }
 
-fn host(object: &Written, mesh: &Mesh, findings: &mut Findings) -> Option<Host> {
-    match host_named(&object.spec.host, &object.origin.key.namespace, mesh) {
-        Ok(host) => Some(host),
-        Err((code, message)) => {
-            let finding = Diagnostic::error(code, message)
-                .with_effect("it does nothing")
-                .with_hint("host: web.shop.svc.cluster.local");
-            findings.push(object.mark(finding, "spec.host"));
-            None
+/// A rule whose host is none. It may have asked for TLS: what it could be for is closed then.
+fn close(
+    object: &Written,
+    unusable: Unusable,
+    policy: &ReadPolicy,
+    findings: &mut Findings,
+) -> Option<Unknown> {
+    let Unusable {
+        code,
+        message,
+        could_be,
+    } = unusable;
+    let closes = policy.guards();
+    let effect = match (closes, &could_be) {
+        (false, _) => "it does nothing".to_owned(),
+        (true, Some(Host::Suffix(suffix))) => format!(
+            "it asks for TLS: nothing is sent to hosts that end in '{suffix}', requests are answered 503"
+        ),
+        (true, _) => {
+            "it asks for TLS: requests to all services that it could be for are answered 503"
+                .to_owned()
         }
-    }
-}
-
-fn host_named(written: &str, namespace: &str, mesh: &Mesh) -> Result<Host, (Code, String)> {
-    let written = written.trim_end_matches('.').to_ascii_lowercase();
-    if written.is_empty() {
-        return Err((
-            Code::MissingField,
-            "a DestinationRule needs a host".to_owned(),
-        ));
-    }
-    match written.strip_prefix('*') {
-        Some(suffix) if suffix.is_empty() || suffix.starts_with('.') => {
-            Ok(Host::Suffix(suffix.to_owned()))
-        }
-        Some(_) => {
-            let message = format!("'{written}' is no host: after the star comes a dot");
-            Err((Code::BadValue, message))
-        }
-        // A name without a dot is one of the rule's own namespace.
-        None if !written.contains('.') => {
-            let domain = &mesh.cluster_domain;
-            Ok(Host::Exact(format!("{written}.{namespace}.svc.{domain}")))
-        }
-        None => Ok(Host::Exact(written)),
-    }
+    };
+    let origin = object.origin.clone();
+    let reason = format!("{origin} asks for TLS, and its host is none: {message}").into();
+    let finding = Diagnostic::error(code, message)
+        .with_effect(effect)
+        .with_hint("host: web.shop.svc.cluster.local");
+    findings.push(object.mark(finding, "spec.host"));
+    closes.then(|| Unknown {
+        namespace: origin.key.namespace.clone(),
+        host: could_be,
+        reason,
+        origin,
+    })
 }
 
 /// The rule of a namespace for a host: the exact one, else the longest pattern; of several the oldest.
@@ -333,16 +328,6 @@ fn best(rules: &[Rule<'_>], namespace: &str, hostname: &str) -> Option<usize> {
     let fits = of_namespace.filter_map(|(at, rule)| Some((rule.host.fit(hostname)?, at)));
     fits.min_by_key(|(fit, at)| (std::cmp::Reverse(*fit), *at))
         .map(|(_, at)| at)
-}
-
-impl Host {
-    /// How well it fits. `None`: not.
-    fn fit(&self, hostname: &str) -> Option<usize> {
-        match self {
-            Self::Exact(host) => (host == hostname).then_some(usize::MAX),
-            Self::Suffix(suffix) => hostname.ends_with(suffix).then_some(suffix.len()),
-        }
-    }
 }
 
 /// Two rules of one namespace for one host: Istio takes the first, and adds the subsets of the others.

@@ -1,8 +1,8 @@
 //! Endpoints of every service port, from EndpointSlices (specs/istio-waypoint.md 4.1). Kubernetes has
 //! already resolved named target ports: a slice's port has the name of the service port.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
@@ -64,6 +64,22 @@ pub(super) fn resolve(
         }
     }
     clusters
+}
+
+/// Addresses of pods that are no workloads: those that can not be read, and those that EndpointSlices
+/// alone know of. Pods in the network of their node have the node's address, which is no pod's.
+pub(super) fn unidentified(resources: &Resources, pods: &Pods) -> BTreeSet<IpAddr> {
+    let mut found: BTreeSet<IpAddr> = pods.unknown_addresses.iter().copied().collect();
+    let slices = resources.endpoint_slices.values();
+    let endpoints = slices.filter_map(Loaded::object).flat_map(|slice| &slice.spec.endpoints);
+    for endpoint in endpoints {
+        let is_of_pod = |pod: &ObjectKey| !pods.by_key.get(pod).is_some_and(|w| w.host_network);
+        if endpoint.pod.as_ref().is_some_and(is_of_pod) {
+            let addresses = endpoint.addresses.iter().copied();
+            found.extend(addresses.filter(|ip| !pods.by_address.contains_key(ip)));
+        }
+    }
+    found
 }
 
 fn by_service<'a>(resources: &'a Resources, findings: &mut Findings) -> Slices<'a> {

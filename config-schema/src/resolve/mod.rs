@@ -16,6 +16,7 @@ mod cilium_peers;
 mod cilium_ports;
 mod cilium_rules;
 mod client_tls;
+mod destination_hosts;
 mod destination_rules;
 mod dry_run;
 mod endpoints;
@@ -52,7 +53,7 @@ mod routes;
 mod service_entries;
 mod services;
 mod session_persistence;
-mod stream_routes;
+pub(crate) mod stream_routes;
 mod traffic_limits;
 mod traffic_localities;
 mod traffic_policy;
@@ -212,6 +213,7 @@ fn resolved(resources: &Resources, options: &Options) -> (Snapshot, Findings) {
         waypoint,
         without_gateways,
         services: services.map(|(key, s)| (key, Arc::new(s))).collect(),
+        unidentified: endpoints::unidentified(resources, &pods),
         workloads: pods.by_address,
         clusters,
         discoveries,

@@ -66,23 +66,28 @@ fn parents_of<T>(
     object: &Object<T>,
     parents: Option<&[TcpRouteParentRefs]>,
 ) -> Object<HttpRouteSpec> {
-    let parent = |parent: &TcpRouteParentRefs| HttpRouteParentRefs {
+    Object {
+        origin: object.origin.clone(),
+        meta: object.meta.clone(),
+        place: object.place.clone(),
+        spec: HttpRouteSpec {
+            parent_refs: parents.map(http_parents),
+            ..HttpRouteSpec::default()
+        },
+    }
+}
+
+/// parentRefs as those of an HTTPRoute.
+pub(crate) fn http_parents(written: &[TcpRouteParentRefs]) -> Vec<HttpRouteParentRefs> {
+    let parents = written.iter().map(|parent| HttpRouteParentRefs {
         group: parent.group.clone(),
         kind: parent.kind.clone(),
         name: parent.name.clone(),
         namespace: parent.namespace.clone(),
         port: parent.port,
         section_name: parent.section_name.clone(),
-    };
-    Object {
-        origin: object.origin.clone(),
-        meta: object.meta.clone(),
-        place: object.place.clone(),
-        spec: HttpRouteSpec {
-            parent_refs: parents.map(|parents| parents.iter().map(parent).collect()),
-            ..HttpRouteSpec::default()
-        },
-    }
+    });
+    parents.collect()
 }
 
 /// A TLSRoute or TCPRoute.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
+use super::client_tls::Asked;
 use super::traffic_policy_values::Reading;
 use super::{Findings, client_tls, traffic_localities};
 use crate::diagnostics::{Code, Diagnostic, Severity};
@@ -35,6 +36,15 @@ pub(super) struct ReadSubset {
 impl ReadPolicy {
     pub(super) fn of_port(&self, port: u16) -> &Arc<ClusterSettings> {
         self.ports.get(&port).unwrap_or(&self.all)
+    }
+
+    /// Whether TLS is asked for anywhere in it, or it closes something.
+    pub(super) fn guards(&self) -> bool {
+        let own = self.ports.values().chain([&self.all]);
+        let subsets = self.subsets.values();
+        let of_subsets = subsets.flat_map(|subset| subset.ports.values().chain([&subset.all]));
+        let mut settings = own.chain(of_subsets);
+        settings.any(|s| s.tls.is_some() || s.tunnel_only || s.refused.is_some())
     }
 
     pub(super) fn subsets(&self) -> impl Iterator<Item = (&Arc<str>, &ReadSubset)> {
@@ -243,7 +253,9 @@ fn settings(parts: &Parts<'_>, path: &str, reading: &mut Reading<'_>) -> Arc<Clu
     }
     if let Some(written) = parts.tls {
         match client_tls::read(written, &format!("{path}.tls"), reading) {
-            Ok(tls) => settings.tls = tls,
+            Ok(Asked::Nothing) => {}
+            Ok(Asked::Tunnel) => settings.tunnel_only = true,
+            Ok(Asked::Own(tls)) => settings.tls = Some(tls),
             Err(reason) => settings.refused = Some(reason),
         }
     }

@@ -26,6 +26,9 @@ pub struct ClusterSettings {
     /// TLS of our own towards the endpoints.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<Arc<TlsOrigination>>,
+    /// Endpoints are reached by their tunnel or not at all (`tls.mode: ISTIO_MUTUAL`).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub tunnel_only: bool,
     /// The endpoint is told first whose connection it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proxy_protocol: Option<ProxyProtocol>,

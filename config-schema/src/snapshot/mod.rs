@@ -32,7 +32,7 @@ mod traffic_limits;
 mod unenforced;
 mod ztunnel;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -116,6 +116,10 @@ pub struct Snapshot {
     /// Every workload by each of its addresses.
     #[serde(serialize_with = "by_text")]
     pub workloads: FxHashMap<IpAddr, Arc<Workload>>,
+    /// Addresses of pods that are no workloads, for they can not be read or are not there. No name may
+    /// lead there: it would go in plain text.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub unidentified: BTreeSet<IpAddr>,
     /// Endpoints that may receive traffic, by service and service port.
     #[serde(serialize_with = "by_text")]
     pub clusters: BTreeMap<ClusterKey, Arc<[Endpoint]>>,

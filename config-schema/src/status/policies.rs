@@ -6,6 +6,7 @@ use serde_json::json;
 use super::{AncestorStatus, CONTROLLER, Condition, Facts, Status, sentences};
 use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::origin::Origin;
+use crate::resources::gateway_api::BackendTlsPolicySpec;
 use crate::resources::{Loaded, Object, TargetRef};
 
 pub(super) fn statuses(facts: &Facts<'_>) -> Vec<(Origin, Status)> {
@@ -38,7 +39,84 @@ pub(super) fn statuses(facts: &Facts<'_>) -> Vec<(Origin, Status)> {
             .collect::<Vec<_>>();
         found.push((object.origin.clone(), of_targets(object, &targets, facts)));
     }
+    let tls = resources.backend_tls_policies.values();
+    found.extend(tls.filter_map(Loaded::object).filter_map(|object| backend_tls(object, facts)));
     found
+}
+
+/// One ancestor for each target that is ours, and whether its certificates were found (GEP-1897).
+fn backend_tls(
+    object: &Object<BackendTlsPolicySpec>,
+    facts: &Facts<'_>,
+) -> Option<(Origin, Status)> {
+    facts.snapshot.waypoint.as_ref()?;
+    let origin = &object.origin;
+    let condition = |kind, holds, reason, message: String| {
+        Condition::new(kind, holds, reason, message, object.meta.generation)
+    };
+    let refs = "spec.validation.caCertificateRefs";
+    let unusable = facts.at(origin, "spec.validation").find(|finding| {
+        finding.severity == Severity::Error && finding.code != Code::BackendNotFound
+    });
+    let missing: Vec<&Diagnostic> = facts
+        .at(origin, refs)
+        .filter(|finding| finding.code == Code::BackendNotFound)
+        .collect();
+    let resolved = match missing.first() {
+        None => (true, "ResolvedRefs", "every reference leads to a certificate".to_owned()),
+        Some(first) => {
+            let reason = match first.path.ends_with(".kind") {
+                true => "InvalidKind",
+                false => "InvalidCACertificateRef",
+            };
+            (false, reason, sentences(missing.iter().copied()))
+        }
+    };
+    let targets = object.spec.target_refs.iter().enumerate();
+    let ancestors = targets.filter_map(|(index, target)| {
+        let path = format!("spec.targetRefs[{index}]");
+        let of_target = facts.at(origin, &path).next();
+        let (holds, reason, message) = match (of_target, unusable) {
+            (Some(finding), _) => {
+                let reason = match finding.code {
+                    Code::NotForWaypoint => return None,
+                    Code::Conflict => "Conflicted",
+                    Code::TargetNotFound => "TargetNotFound",
+                    _ => "Invalid",
+                };
+                (false, reason, finding.message.clone())
+            }
+            (None, Some(finding)) => {
+                let reason = match finding.path == refs {
+                    true => "NoValidCACertificate",
+                    false => "Invalid",
+                };
+                (false, reason, finding.message.clone())
+            }
+            (None, None) => (true, "Accepted", "in force".to_owned()),
+        };
+        let (found, why, said) = resolved.clone();
+        let (group, kind, name) = (&target.group, &target.kind, &target.name);
+        let namespace = &*origin.key.namespace;
+        let mut ancestor =
+            json!({"group": group, "kind": kind, "name": name, "namespace": namespace});
+        if let (Some(section), Some(fields)) = (&target.section_name, ancestor.as_object_mut()) {
+            fields.insert("sectionName".to_owned(), json!(section));
+        }
+        Some(AncestorStatus {
+            ancestor_ref: ancestor,
+            controller_name: CONTROLLER,
+            conditions: vec![
+                condition("Accepted", holds, reason, message),
+                condition("ResolvedRefs", found, why, said),
+            ],
+        })
+    });
+    let status = Status {
+        ancestors: ancestors.collect(),
+        ..Status::default()
+    };
+    (!status.ancestors.is_empty()).then(|| (origin.clone(), status))
 }
 
 /// `None`: it is not for a waypoint, or for another one.

@@ -1,5 +1,5 @@
-//! `status.parents` of routes: one entry for each parentRef to a Service that this waypoint is to serve, with the
-//! reasons of specs/gateway-api.md 1.4. Parents of other controllers get none.
+//! `status.parents` of routes: one entry for each parentRef to a Service or ServiceEntry that this waypoint is to
+//! serve, with the reasons of specs/gateway-api.md 1.4. Parents of other controllers get none.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +8,13 @@ use serde_json::Value;
 use super::{CONTROLLER, Condition, Facts, ParentStatus, Status, sentences};
 use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::origin::{ObjectKey, Origin};
-use crate::resolve::grpc_routes::http_parents;
+use crate::resolve::grpc_routes;
+use crate::resolve::stream_routes::http_parents;
 use crate::resources::gateway_api::HttpRouteParentRefs;
-use crate::resources::{Loaded, Meta, TargetRef};
+use crate::resources::{Loaded, Meta, Object, TargetRef};
 use crate::snapshot::{Binding, Service};
+
+const ISTIO_GROUP: &str = "networking.istio.io";
 
 /// A route of any kind.
 struct Route<'a> {
@@ -19,38 +22,57 @@ struct Route<'a> {
     meta: &'a Meta,
     parents: Vec<HttpRouteParentRefs>,
     rules: usize,
+    /// It is about connections, not requests.
+    streams: bool,
+}
+
+impl<'a> Route<'a> {
+    /// `rules`: how many are written. `None`: the list is absent, which stands for one.
+    fn of<T>(
+        object: &'a Object<T>,
+        parents: Vec<HttpRouteParentRefs>,
+        rules: Option<usize>,
+        streams: bool,
+    ) -> Self {
+        Self {
+            origin: &object.origin,
+            meta: &object.meta,
+            parents,
+            rules: rules.unwrap_or(1),
+            streams,
+        }
+    }
 }
 
 pub(super) fn statuses(facts: &Facts<'_>) -> Vec<(Origin, Status)> {
-    let mut routes: Vec<Route<'_>> = Vec::new();
-    for object in facts
-        .resources
-        .http_routes
-        .values()
-        .filter_map(Loaded::object)
-    {
-        routes.push(Route {
-            origin: &object.origin,
-            meta: &object.meta,
-            parents: object.spec.parent_refs.clone().unwrap_or_default(),
-            rules: object.spec.rules.as_ref().map_or(1, Vec::len),
-        });
-    }
-    for object in facts
-        .resources
-        .grpc_routes
-        .values()
-        .filter_map(Loaded::object)
-    {
-        routes.push(Route {
-            origin: &object.origin,
-            meta: &object.meta,
-            parents: http_parents(&object.spec).unwrap_or_default(),
-            rules: object.spec.rules.as_ref().map_or(1, Vec::len),
-        });
-    }
-    let with_status = routes
-        .iter()
+    let resources = facts.resources;
+    let http = resources.http_routes.values().filter_map(Loaded::object);
+    let http = http.map(|object| {
+        let spec = &object.spec;
+        let parents = spec.parent_refs.clone().unwrap_or_default();
+        Route::of(object, parents, spec.rules.as_ref().map(Vec::len), false)
+    });
+    let grpc = resources.grpc_routes.values().filter_map(Loaded::object);
+    let grpc = grpc.map(|object| {
+        let spec = &object.spec;
+        let parents = grpc_routes::http_parents(spec).unwrap_or_default();
+        Route::of(object, parents, spec.rules.as_ref().map(Vec::len), false)
+    });
+    let of_streams = |parents: Option<&[_]>| parents.map(http_parents).unwrap_or_default();
+    let tcp = resources.tcp_routes.values().filter_map(Loaded::object);
+    let tcp = tcp.map(|object| {
+        let parents = of_streams(object.spec.parent_refs.as_deref());
+        Route::of(object, parents, Some(object.spec.rules.len()), true)
+    });
+    let tls = resources.tls_routes.values().filter_map(Loaded::object);
+    let tls = tls.map(|object| {
+        let parents = of_streams(object.spec.parent_refs.as_deref());
+        Route::of(object, parents, Some(object.spec.rules.len()), true)
+    });
+    let with_status = http
+        .chain(grpc)
+        .chain(tcp)
+        .chain(tls)
         .map(|route| (route.origin.clone(), route.status(facts)));
     with_status
         .filter(|(_, status)| !status.parents.is_empty())
@@ -105,26 +127,29 @@ impl Route<'_> {
             codes.contains(&finding.code) && finding.severity > Severity::Info
         });
         let target = TargetRef::from(parent);
-        if target.kind != "Service" || !matches!(&*target.group, "" | "core") {
+        let services = match (&*target.group, &*target.kind) {
+            ("" | "core", "Service") => self.services(&target, false, facts),
+            (ISTIO_GROUP, "ServiceEntry") => self.services(&target, true, facts),
             // A Gateway of ours takes no routes; other parents are others' business.
-            return said("NotAllowedByListeners", refused.filter(|f| f.path == path)?);
-        }
-        let own = || self.origin.key.namespace.to_string();
-        let key = ObjectKey::new(target.namespace.unwrap_or_else(own), target.name);
-        let service = facts.snapshot.services.get(&key);
-        match service.map(|service| &service.binding) {
-            Some(Binding::Other(_) | Binding::Unbound) => return None,
-            Some(Binding::Refused(_) | Binding::Served) | None => {}
+            _ => return said("NotAllowedByListeners", refused.filter(|f| f.path == path)?),
+        };
+        let is_others = |s: &&Service| matches!(s.binding, Binding::Other(_) | Binding::Unbound);
+        if !services.is_empty() && services.iter().all(is_others) {
+            return None;
         }
         if let Some(refused) = refused {
             return said(reason_of(refused), refused);
         }
-        if !service.is_some_and(|service| self.is_attached(service, target.port)) {
+        let mut services = services.into_iter();
+        if !services.any(|service| self.is_attached(service, target.port)) {
             let finding = facts
                 .of(self.origin)
                 .iter()
                 .find(|f| f.code == Code::Conflict)?;
             return said("Conflicted", finding);
+        }
+        if let Some(finding) = facts.at(self.origin, "spec.hostnames").find(is_error) {
+            return said("UnsupportedValue", finding);
         }
         let broken = self.broken_rules(facts);
         if !broken.is_empty() && broken.len() >= self.rules {
@@ -139,13 +164,29 @@ impl Route<'_> {
         Some(self.condition("Accepted", true, "Accepted", message))
     }
 
+    /// The Service that a parentRef names, or the hosts of its ServiceEntry.
+    fn services<'s>(
+        &self,
+        target: &TargetRef,
+        is_entry: bool,
+        facts: &Facts<'s>,
+    ) -> Vec<&'s Service> {
+        let own = || self.origin.key.namespace.to_string();
+        let key = ObjectKey::new(target.namespace.clone().unwrap_or_else(own), target.name.as_str());
+        let all = facts.snapshot.services.values().map(|service| &**service);
+        let named = all.filter(|s| s.is_entry() == is_entry && s.origin.key == key);
+        named.collect()
+    }
+
     fn is_attached(&self, service: &Service, port: Option<u16>) -> bool {
-        let ports = service
+        let mut ports = service
             .ports
             .iter()
             .filter(|p| port.is_none_or(|n| n == p.number));
-        let mut routes = ports.flat_map(|port| &port.routes);
-        routes.any(|route| route.origin == *self.origin)
+        ports.any(|port| match self.streams {
+            true => (port.stream_routes.iter()).any(|route| route.origin == *self.origin),
+            false => port.routes.iter().any(|route| route.origin == *self.origin),
+        })
     }
 
     /// Whether it is attached to anything, or was but for a route of another kind.
@@ -229,6 +270,10 @@ fn reason_of(finding: &Diagnostic) -> &'static str {
         Code::NotAttached if finding.path.ends_with(".name") => "UnsupportedValue",
         _ => "NotAllowedByListeners",
     }
+}
+
+fn is_error(finding: &&Diagnostic) -> bool {
+    finding.severity == Severity::Error
 }
 
 /// Filters that can not be together, or not with this match.

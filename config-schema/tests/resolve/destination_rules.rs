@@ -227,14 +227,59 @@ fn tls(written: &str) -> (ClusterSettings, Snapshot) {
     (settings(&snapshot, "shop/web", 80), snapshot)
 }
 
-/// HBONE stays whatever the mode is (specs/istio-waypoint.md 4.7).
+/// HBONE stays whatever the mode is; `ISTIO_MUTUAL` takes nothing else (specs/istio-waypoint.md 4.7).
 #[test]
-fn tls_of_the_mesh_asks_for_nothing_more() {
-    for mode in ["ISTIO_MUTUAL", "DISABLE"] {
+fn tls_of_the_mesh_asks_for_the_tunnel_and_nothing_more() {
+    for (mode, tunnel_only) in [("ISTIO_MUTUAL", true), ("DISABLE", false)] {
         let (settings, snapshot) = tls(&format!("mode: {mode}"));
         assert_eq!((settings.tls, settings.refused), (None, None), "{mode}");
+        assert_eq!(settings.tunnel_only, tunnel_only, "{mode}");
         assert!(findings(&snapshot).is_empty(), "{mode}");
     }
+}
+
+/// Such a rule is not as if it were absent: plain text would take the place of TLS.
+#[test]
+fn a_rule_that_asks_for_tls_for_a_host_that_is_none_closes_what_it_could_be_for() {
+    for (host, web, api) in [
+        ("*shop.svc.cluster.local", true, true),
+        ("*web.shop.svc.cluster.local", true, false),
+        ("w*.shop.svc.cluster.local", true, true),
+        ("*.web.*", true, true),
+        ("*i.shop.svc.cluster.local", false, true),
+        ("", true, true),
+        ("*example.com", false, false),
+    ] {
+        for asked in [
+            "tls: {mode: SIMPLE}",
+            "tls: {mode: ISTIO_MUTUAL}",
+            "tls: {mode: NONSENSE}",
+            "portLevelSettings: [{port: {number: 9}, tls: {mode: SIMPLE}}]",
+        ] {
+            let snapshot = shop_with(&[&policy("shop/web", host, asked)]);
+            for (service, closed) in [("shop/web", web), ("shop/api", api)] {
+                let refused = settings(&snapshot, service, 80).refused;
+                assert_eq!(refused.is_some(), closed, "'{host}', {asked}: {service}");
+            }
+            let of_host = |d: &&&Diagnostic| d.path == "spec.host";
+            let findings = findings(&snapshot);
+            let finding = findings.iter().find(of_host).unwrap();
+            assert_eq!(finding.severity, Severity::Error);
+            let effect = finding.effect.as_deref().unwrap();
+            assert!(effect.starts_with("it asks for TLS: "), "{effect}");
+        }
+        let snapshot = shop_with(&[&policy("shop/web", host, ROUND)]);
+        assert_eq!(settings(&snapshot, "shop/web", 80).refused, None, "'{host}'");
+        assert_eq!(finding(&snapshot).1, "spec.host", "'{host}'");
+    }
+}
+
+/// Of a subset alone, too.
+#[test]
+fn tls_of_a_subset_counts_for_a_host_that_is_none() {
+    let subset = "subsets: [{name: v1, labels: {v: \"1\"}, trafficPolicy: {tls: {mode: SIMPLE}}}]";
+    let snapshot = shop_with(&[&rule("shop/web", "*shop.svc.cluster.local", subset)]);
+    assert!(settings(&snapshot, "shop/web", 80).refused.is_some());
 }
 
 #[test]

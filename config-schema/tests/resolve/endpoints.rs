@@ -74,6 +74,31 @@ fn pods_with_different_numbers_for_a_named_port_are_in_different_slices() {
     );
 }
 
+/// No name of a ServiceEntry may lead there: it would go in plain text (docs/egress.md).
+#[test]
+fn addresses_of_pods_that_can_not_be_read_are_known_as_such() {
+    let of_pod = |name: &str, address: &str| {
+        format!("{{addresses: [{address}], targetRef: {{kind: Pod, name: {name}, namespace: shop}}}}")
+    };
+    let node = POD
+        .replace("web-1", "node-1")
+        .replace("{serviceAccountName: web}", "{serviceAccountName: web, hostNetwork: true}")
+        .replace("10.1.0.1", "10.9.0.1");
+    let endpoints = [
+        of_pod("web-1", "10.1.0.1"),
+        of_pod("broken", "10.1.0.2"),
+        of_pod("gone", "10.1.0.3"),
+        of_pod("node-1", "10.9.0.1"),
+        "{addresses: [203.0.113.9]}".to_owned(),
+    ];
+    let slice = slice("web-a", HTTP, &endpoints.join(", "));
+    let mut resources = load(&shop(&[POD, &node, &slice]));
+    break_object(&mut resources.pods, Kind::Pod, "shop/broken");
+    let snapshot = resolve(&resources, &Options::default());
+    let unidentified: Vec<String> = snapshot.unidentified.iter().map(ToString::to_string).collect();
+    assert_eq!(unidentified, ["10.1.0.2", "10.1.0.3"]);
+}
+
 #[test]
 fn endpoints_that_are_not_ready_receive_nothing_unless_the_service_publishes_them() {
     let not_ready = slice(

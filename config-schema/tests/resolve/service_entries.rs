@@ -275,6 +275,21 @@ fn pods_of_other_namespaces_are_no_endpoints_to_list() {
     assert_eq!(finding.path, "spec.endpoints[0]");
 }
 
+/// `::ffff:10.1.0.1` is 10.1.0.1, for the pod that has it and its policies.
+#[test]
+fn a_mapped_address_is_that_of_the_pod_it_stands_for() {
+    let spec = |address: &str| {
+        format!("hosts: [a.example.com], resolution: STATIC, endpoints: [{{address: '{address}'}}], {PORTS}")
+    };
+    let snapshot = shop_with(&[POD, &entry_of("evil", "pods", &spec("::ffff:10.1.0.1"))]);
+    assert!(snapshot.endpoints("evil/a.example.com", 80).is_empty());
+    let finding = snapshot.finding(Code::BadValue);
+    let message = "its address is that of shop/ledger-1, of another namespace";
+    assert_eq!(finding.message, message);
+    let snapshot = shop_with(&[&entry("out", &spec("::ffff:192.0.2.1"))]);
+    assert_eq!(snapshot.endpoints("shop/a.example.com", 80), ["192.0.2.1:8080"]);
+}
+
 #[test]
 fn the_host_of_two_namespaces_is_in_force_in_both_and_said() {
     let spec = format!("hosts: [api.example.com], resolution: DNS, {PORTS}");
@@ -345,7 +360,7 @@ fn what_is_wrong_is_said_and_the_rest_is_in_force() {
     let snapshot = shop_with(&[&entry("out", spec)]);
     assert_eq!(
         snapshot.endpoints("shop/a.example.com", 80),
-        ["192.0.2.1:80"]
+        ["192.0.2.1:8080"]
     );
     assert_eq!(
         snapshot.said(),

@@ -13,16 +13,18 @@ use cairn_config_schema::store::{SourceFile, Store};
 use serde_json::Value;
 
 /// Reasons that a route, a policy or a Gateway can be given, each in one of the files.
-const REASONS: [&str; 22] = [
+const REASONS: [&str; 24] = [
     "Accepted",
     "AncestorNotBound",
     "BackendNotFound",
     "Conflicted",
     "IncompatibleFilters",
     "Invalid",
+    "InvalidCACertificateRef",
     "InvalidKind",
     "NoConflicts",
     "NoMatchingParent",
+    "NoValidCACertificate",
     "NotAllowedByListeners",
     "PartiallyInvalid",
     "Pending",

@@ -134,7 +134,7 @@ async fn an_endpoint_that_fails_is_ejected_and_comes_back() {
     assert_eq!(out.len(), 1, "{dump:#}");
     assert_eq!(out[0]["pod"], "shop/web-c");
     cairn
-        .metric_reaches("cairn_endpoints_ejected", &[destination], 0.0)
+        .metric_falls_to("cairn_endpoints_ejected", &[destination], 0.0)
         .await;
     let bad = async { while get(&client, "/", &[]).await.status() != 503 {} };
     bad.await;
@@ -209,7 +209,7 @@ async fn more_tcp_streams_than_allowed_are_refused() {
     let labels = ["destination=\"shop/web:9000\"", "limit=\"connections\""];
     let cairn = lab.cairn();
     cairn
-        .metric_reaches("cairn_destination_limit_taken", &labels, 0.0)
+        .metric_falls_to("cairn_destination_limit_taken", &labels, 0.0)
         .await;
     let mut third = TcpStream::connect(client.to("web", 9000)).await.unwrap();
     assert_eq!(third.read_u8().await.unwrap(), b'2');

@@ -114,6 +114,30 @@ async fn what_is_dialled_in_a_block_is_where_it_goes_and_bytes_are_counted() {
     lab.cairn().metric_reaches(series, &labels, 100.0).await;
 }
 
+/// `resolution: NONE` with HTTP: each request goes where its client dialled.
+#[tokio::test]
+async fn requests_go_to_the_address_that_was_dialled() {
+    let mut lab = Lab::new();
+    let first = lab.free_address();
+    let second = std::net::SocketAddr::new(lab.free_address().ip(), first.port());
+    let (one, two) = (App::http("one", first), App::http("two", second));
+    let (a, b, port) = (first.ip(), second.ip(), first.port());
+    lab.write(
+        "out",
+        &entry("out", &format!("hosts: [any.example.com], addresses: ['{a}', '{b}'], ports: [{{number: {port}, name: http, protocol: HTTP}}]")),
+    );
+    lab.start().await;
+    let authorities = [first.to_string(), second.to_string()];
+    let client = client_to(&lab, &[&authorities[0], &authorities[1]]).await;
+    for _ in 0..5 {
+        for (authority, app) in authorities.iter().zip(["one", "two"]) {
+            let answer = get(&client, authority, "any.example.com", "/").await;
+            assert_eq!(client::echo(&answer.unwrap()).app, app);
+        }
+    }
+    assert_eq!((one.requests(), two.requests()), (5, 5));
+}
+
 #[tokio::test]
 async fn a_host_that_is_not_exported_to_the_caller_is_not_there_for_it() {
     let mut lab = Lab::new();

@@ -3,11 +3,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use bytes::Bytes;
 use cairn_conformance::app::App;
-use cairn_conformance::client;
+use cairn_conformance::client::{self, Connection};
 use cairn_conformance::dns::{Dns, Says};
 use cairn_conformance::lab::{Client, Lab};
 use cairn_conformance::process::until;
+use http_body_util::Full;
 
 use crate::egress::{client_to, entry, get};
 
@@ -223,6 +225,27 @@ async fn inside_of_a_wildcard_the_request_says_where_it_goes() {
         let answer = get(&client, authority, host, "/").await.unwrap();
         assert_eq!(answer.status(), 200, "{host}");
         assert_eq!(client::echo(&answer).app, app, "{host}");
+    }
+    // HTTP/2 has the host in its URI alone.
+    let mut http2 = Connection::http2(client.to(authority, 0)).await;
+    for (host, app) in [("a.example.org", "first"), ("b.example.org", "second")] {
+        let request = http::Request::get(format!("http://{host}/"));
+        let request = request.body(Full::new(Bytes::new())).unwrap();
+        let answer = http2.send(request).await.unwrap();
+        assert_eq!(client::echo(&answer).app, app, "HTTP/2 {host}");
+    }
+    // More names that do not exist than there is room for take no place of those that do.
+    let mut made_up = Connection::http2(client.to(authority, 0)).await;
+    for n in 0..1_100 {
+        let request = http::Request::get(format!("http://n{n}.example.org/"));
+        let request = request.body(Full::new(Bytes::new())).unwrap();
+        let answer = made_up.send(request).await.unwrap();
+        assert_eq!(answer.status(), 503, "{n}");
+    }
+    dns.leads("c.example.org", &[first.address.ip()]);
+    for host in ["a.example.org", "c.example.org"] {
+        let answer = get(&client, authority, host, "/").await.unwrap();
+        assert_eq!(answer.status(), 200, "{host}");
     }
     for (host, status) in [
         ("example.org", 404),

@@ -11,6 +11,8 @@ use cairn_conformance::client::{self, Answer};
 use cairn_conformance::lab::{Client, Lab, Port, Reach};
 use cairn_conformance::process::{Process, until};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
 
 use crate::egress::{client_to, entry, get};
 
@@ -325,6 +327,53 @@ async fn nothing_goes_out_in_plain_text_where_tls_was_asked_for() {
     })
     .await;
     assert_eq!(app.requests(), 0);
+}
+
+/// What asks for the mesh's own TLS gets the tunnel or nothing: requests, TCP streams, and of two
+/// endpoints the one that has one.
+#[tokio::test]
+async fn the_meshs_own_tls_is_the_tunnel_or_nothing() {
+    let mut lab = Lab::new();
+    let outside = App::http("outside", lab.free_address());
+    declare(&lab, outside.address, "HTTP");
+    lab.service("web", &[Port::new("http", 80)]);
+    lab.service("db", &[Port::new("tcp", 9000)]);
+    let inside = lab.pod("web", "web-1", Reach::Hbone, |at| App::http("inside", at));
+    let plain = lab.pod("web", "web-2", Reach::Plain, |at| App::http("plain", at));
+    let db = lab.pod("db", "db-1", Reach::Plain, App::server_first);
+    let rules: Vec<String> = [HOST, "web.shop.svc.cluster.local", "db.shop.svc.cluster.local"]
+        .iter()
+        .map(|host| {
+            let eject = "outlierDetection: {consecutive5xxErrors: 1, baseEjectionTime: 60s}";
+            let rule = rule(host, &format!("tls: {{mode: ISTIO_MUTUAL}}, {eject}"));
+            rule.replace("name: out,", &format!("name: {},", host.replace('.', "-")))
+        })
+        .collect();
+    lab.write("rules", &rules.join("\n---\n"));
+    lab.start().await;
+    let client = client_to(&lab, &[AUTHORITY]).await;
+    assert_eq!(ask(&client).await.status(), 503);
+    let says_why = |line: &serde_json::Value| {
+        let reason = line["upstream_transport_failure_reason"].as_str();
+        reason.is_some_and(|r| r.contains("has no tunnel (HBONE), and tls.mode ISTIO_MUTUAL"))
+    };
+    lab.cairn().logged("why", says_why).await;
+    let client = lab.client("shop/viewer").await;
+    for _ in 0..10 {
+        let answer = client::get(client.to("web", 80), "/").await;
+        assert_eq!(client::echo(&answer).app, "inside");
+    }
+    let mut stream = TcpStream::connect(client.to("db", 9000)).await.unwrap();
+    let mut nothing = Vec::new();
+    let _ = stream.read_to_end(&mut nothing).await;
+    assert!(nothing.is_empty(), "{nothing:?}");
+    for app in [&outside, &plain, &db] {
+        assert_eq!(app.connections(), 0);
+    }
+    assert_eq!(inside.requests(), 10);
+    // It says nothing of the endpoints.
+    let ejected = lab.cairn().metric("cairn_endpoints_ejected", &[]).await;
+    assert_eq!(ejected, 0.0);
 }
 
 #[tokio::test]

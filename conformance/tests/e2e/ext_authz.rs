@@ -345,6 +345,33 @@ async fn a_service_that_speaks_no_http_lets_nobody_pass_though_it_fails_open() {
     }
 }
 
+/// What is the matter on the waypoint's own side, here a file that is not there, is no silence of the
+/// service.
+#[tokio::test]
+async fn a_file_that_can_not_be_read_lets_nobody_pass_though_the_provider_fails_open() {
+    let open = format!("{HTTP}  failOpen: true\n  statusOnError: \"503\"\n");
+    let mesh = Mesh::start(&open, Reach::Plain).await;
+    assert_eq!(mesh.get("/before").await.status(), 200);
+    let tls = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\n\
+               metadata: {name: gate, namespace: shop}\n\
+               spec: {host: gate.shop.svc.cluster.local, trafficPolicy: {tls: {mode: SIMPLE, caCertificates: /nowhere/ca.pem}}}";
+    mesh.lab.write("rule", tls);
+    until("the rule is in force", async || {
+        let answer = mesh.get("/after").await;
+        assert!([200, 503].contains(&answer.status().as_u16()));
+        answer.status() == 503
+    })
+    .await;
+    let says_why = |line: &serde_json::Value| {
+        let reason = line["reason"].as_str();
+        reason.is_some_and(|r| r.contains("no usable answer") && r.contains("/nowhere/ca.pem"))
+    };
+    mesh.lab.cairn().logged("why", says_why).await;
+    let opened = ["result=\"failed_open\""];
+    let opened = mesh.lab.cairn().metric("cairn_ext_authz_checks_total", &opened);
+    assert_eq!(opened.await, 0.0);
+}
+
 /// A header that one service sets may bring the request under the policy of another, which was not asked.
 #[tokio::test]
 async fn a_request_that_comes_under_another_policy_by_an_answer_is_denied() {

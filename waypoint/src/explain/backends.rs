@@ -17,6 +17,9 @@ use super::report::{Answer, Backend, Endpoint};
 use crate::names::answer::DNS;
 use crate::runtime::{Runtime, Target};
 
+/// Why nothing is sent to endpoints that have none.
+const NO_TUNNEL: &str = "no endpoint has a tunnel (HBONE), and tls.mode ISTIO_MUTUAL allows nothing else";
+
 /// Every backend a request may go to that was decided to be forwarded.
 pub(super) fn backends(
     decision: &Decision<'_>,
@@ -137,12 +140,14 @@ impl Backend {
         }
     }
 
-    fn fill(&mut self, cluster: Option<&Arc<Cluster>>, grpc: bool) {
+    pub(super) fn fill(&mut self, cluster: Option<&Arc<Cluster>>, grpc: bool) {
         self.endpoints = cluster.map(|c| endpoints(c)).unwrap_or_default();
         let settings = cluster.map(|c| c.settings());
         let refused = settings.as_ref().and_then(|s| s.refused.as_deref());
         let of_cluster = settings.as_ref().and_then(|s| s.session.as_deref());
         self.session = self.session.take().or(of_cluster.map(session_words));
+        let tunnel_only = settings.as_ref().is_some_and(|s| s.tunnel_only);
+        let plain = tunnel_only && self.endpoints.iter().all(|e| e.hbone.is_none());
         // Only while requests are served is a name looked up: here none has an address.
         let absence = cluster.and_then(|c| c.absence());
         self.looked_up = absence
@@ -153,10 +158,15 @@ impl Backend {
             Some(_) if refused.is_some() => Some(Outcome::NotServed),
             Some(_) if self.looked_up.is_some() => None,
             Some(_) if self.endpoints.is_empty() => Some(Outcome::NoEndpoint),
+            Some(_) if plain => Some(Outcome::ConnectFailed),
             Some(_) => None,
         };
+        let reason = match missing {
+            Some(Outcome::ConnectFailed) => Some(NO_TUNNEL),
+            _ => refused,
+        };
         self.answer = missing.map(|outcome| Answer {
-            reason: refused.map(str::to_owned),
+            reason: reason.map(str::to_owned),
             ..Answer::of(outcome, grpc)
         });
     }

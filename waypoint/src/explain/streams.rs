@@ -7,7 +7,7 @@ use cairn_filters::Failure;
 use cairn_filters::chain::{StreamView, tcp_facts};
 use cairn_routing::{FoundStream, ServerName};
 
-use super::backends::{endpoints, of_streams};
+use super::backends::of_streams;
 use super::judge::{asked_of, name_of};
 use super::report::{Backend, Refused, Report, Route};
 use crate::listener::admit::Refusal;
@@ -79,10 +79,11 @@ pub(super) fn judge(
     }
     report.backends = match found.rule() {
         Some(rule) => of_streams(rule, runtime),
-        None => vec![Backend {
-            endpoints: endpoints(&target.cluster),
-            ..Backend::new(name_of(target), 1, 100.0)
-        }],
+        None => {
+            let mut backend = Backend::new(name_of(target), 1, 100.0);
+            backend.fill(Some(&target.cluster), false);
+            vec![backend]
+        }
     };
     report.passes = (report.backends.iter()).all(|b| b.answer.is_none() && !b.endpoints.is_empty());
     if report.backends.iter().all(|b| b.endpoints.is_empty()) {

@@ -119,14 +119,12 @@ impl AskError {
     /// when the service can not be reached, does not answer, or says that it failed (5xx, a gRPC error).
     ///
     /// Unlike Envoy not when it did answer and that can not be read or used: it has not allowed what
-    /// would be sent, and a client may have chosen what it answers to. Nor when too many are waiting
-    /// here: clients bring that about when they like.
+    /// would be sent, and a client may have chosen what it answers to. Nor for what is the matter on this
+    /// side, limits (clients bring that about when they like), files, descriptors: only for its silence.
     pub fn fails_open(&self) -> bool {
         match self {
-            // Limits of ours, too: clients may bring them about.
-            Self::Connect(ConnectError::Full(..) | ConnectError::Own(_)) => false,
+            Self::Connect(error) => error.is_silence(),
             Self::NoEndpoint
-            | Self::Connect(_)
             | Self::Timeout(_)
             | Self::Broken(_)
             | Self::Status(_)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cairn_config_schema::snapshot::{Discovery, Endpoint, NamedEndpoint, Snapshot};
+use rustc_hash::FxHashSet;
 
 use crate::limits::{DNS_ADDRESSES_MAX, DNS_STALE_MAX};
 
@@ -97,13 +98,33 @@ impl Answer {
     }
 }
 
+/// Addresses of the mesh, which no name may lead to: of Services, of workloads, and of pods that are
+/// none, for they can not be read.
+#[derive(Debug, Default)]
+pub struct MeshAddresses(FxHashSet<IpAddr>);
+
+impl MeshAddresses {
+    /// Those of a snapshot.
+    pub fn of(snapshot: &Snapshot) -> Self {
+        let services = snapshot.services.values();
+        let of_services = services.flat_map(|service| service.addresses.iter());
+        let of_pods = snapshot.workloads.keys().chain(&snapshot.unidentified);
+        Self(of_pods.chain(of_services).map(IpAddr::to_canonical).collect())
+    }
+
+    /// Whether an address is one of them.
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        self.0.contains(&ip.to_canonical())
+    }
+}
+
 /// The endpoints of a cluster: those the configuration lists, and the addresses of its names. An address
-/// of a workload or Service is theirs, whatever DNS says: policy for it would be passed by. And why there
-/// are none.
+/// of the mesh is that of whoever has it there, whatever DNS says: policy for it would be passed by. And
+/// why there are none.
 pub fn endpoints(
     listed: &[Endpoint],
     discovery: &Discovery,
-    snapshot: &Snapshot,
+    mesh: &MeshAddresses,
     known: impl Fn(&str) -> Option<Arc<Answer>>,
 ) -> (Vec<Endpoint>, Option<Arc<str>>) {
     let mut endpoints = listed.to_vec();
@@ -113,11 +134,7 @@ pub fn endpoints(
             match known(&named.name) {
                 Some(answer) => {
                     let taken = if *first_only { 1 } else { usize::MAX };
-                    let free = answer.addresses.iter().filter(|ip| {
-                        let mut services = snapshot.services.values();
-                        !snapshot.workloads.contains_key(*ip)
-                            && !services.any(|service| service.addresses.contains(*ip))
-                    });
+                    let free = answer.addresses.iter().filter(|ip| !mesh.contains(**ip));
                     endpoints.extend(free.take(taken).map(|ip| endpoint(*ip, named)));
                     let why = answer.reason.as_ref();
                     let why = why.map_or(
@@ -217,5 +234,31 @@ mod tests {
                 .unwrap()
                 .starts_with("of 1000 addresses the first")
         );
+    }
+
+    /// specs/istio-waypoint.md 4.2: a pod whose identity is unknown would get it in plain text, and past
+    /// its policies.
+    #[test]
+    fn no_name_leads_to_an_address_of_the_mesh() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let snapshot = Snapshot {
+            unidentified: [ip("10.0.0.5")].into(),
+            ..Snapshot::default()
+        };
+        let mesh = MeshAddresses::of(&snapshot);
+        let answer = Arc::new(after(found(&["10.0.0.5", "192.0.2.1"]), None, Instant::now()));
+        let discovery = Discovery::Names {
+            names: vec![NamedEndpoint {
+                name: "api.example.com".into(),
+                port: 443,
+                weight: 1,
+                labels: Arc::default(),
+            }],
+            first_only: false,
+        };
+        let (endpoints, _) = endpoints(&[], &discovery, &mesh, |_| Some(answer.clone()));
+        let addresses: Vec<_> = endpoints.iter().map(|e| e.address.to_string()).collect();
+        assert_eq!(addresses, ["192.0.2.1:443"]);
+        assert!(mesh.contains(ip("::ffff:10.0.0.5")));
     }
 }

@@ -13,12 +13,13 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::answer::{Answer, Looked};
 use super::resolver::{Resolver, Servers};
-use super::state::{Entry, Names};
+use super::room::{self, State};
+use super::state::{Entry, Names, TOO_MANY};
 use crate::clock::now_ms;
 use crate::guarded::forbidden;
 use crate::limits::{
-    DNS_IDLE_TIMEOUT, DNS_NAMES_MAX, DNS_REQUESTED_NAMES_MAX, DNS_RETRY_INTERVAL,
-    DNS_RETRY_INTERVAL_MAX, DNS_TTL_MAX, DNS_TTL_MIN,
+    DNS_IDLE_TIMEOUT, DNS_NAMES_MAX, DNS_RETRY_INTERVAL, DNS_RETRY_INTERVAL_MAX, DNS_TTL_MAX,
+    DNS_TTL_MIN,
 };
 use crate::runtime::Runtime;
 use crate::telemetry::counters;
@@ -43,6 +44,7 @@ pub struct Following {
 /// When the thread can not be started.
 pub fn start(following: Following) -> std::io::Result<()> {
     counters::DNS_LOOKUPS.preset(["success", "nothing", "failure", "forbidden"]);
+    counters::DNS_CROWDED_OUT.preset(["known", "absent", "refused"]);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -60,8 +62,18 @@ struct Shared {
     runtime: Arc<ArcSwap<Runtime>>,
 }
 
-/// A task, and whether the configuration has its name.
-type Tasks = BTreeMap<Arc<str>, (bool, AbortOnDropHandle<()>)>;
+/// A name that is kept fresh, until this is dropped.
+struct Task {
+    /// The configuration has it; else requests asked for it.
+    configured: bool,
+    entry: Arc<Entry>,
+    _running: AbortOnDropHandle<()>,
+}
+
+type Tasks = BTreeMap<Arc<str>, Task>;
+
+/// What a task that ended kept fresh.
+type Ended = (Arc<str>, Arc<Entry>);
 
 async fn follow(following: Following) {
     let Some(mut asked) = following.names.asked() else {
@@ -79,16 +91,16 @@ async fn follow(following: Following) {
     loop {
         version.mark_unchanged();
         let wanted = wanted(&shared.runtime.load().snapshot);
-        tasks.retain(|name, (configured, _)| {
-            let keep = !*configured || wanted.contains(name);
+        tasks.retain(|name, task| {
+            let keep = !task.configured || wanted.contains(name);
             if !keep {
                 shared.names.forget(name);
             }
             keep
         });
         for name in wanted {
-            if !tasks.get(&name).is_some_and(|(configured, _)| *configured) {
-                tasks.insert(name.clone(), (true, task(&shared, name, None)));
+            if !tasks.get(&name).is_some_and(|task| task.configured) {
+                tasks.insert(name.clone(), task(&shared, name, None));
             }
         }
         // Until the configuration changes, what requests ask for.
@@ -96,22 +108,13 @@ async fn follow(following: Following) {
             measure(&shared.names);
             tokio::select! {
                 changed = version.changed() => break changed,
-                name = asked.recv() => {
-                    let Some(name) = name else { return };
-                    if tasks.contains_key(&name) {
-                        continue;
-                    }
-                    let requested = tasks.values().filter(|(configured, _)| !configured);
-                    if requested.count() >= DNS_REQUESTED_NAMES_MAX {
-                        let why = "too many other names are asked for";
-                        shared.refuse(&name, why);
-                        continue;
-                    }
-                    let task = task(&shared, name.clone(), Some(done.clone()));
-                    tasks.insert(name, (false, task));
-                }
-                Some(name) = ended.recv() => {
-                    if tasks.get(&name).is_some_and(|(configured, _)| !configured) {
+                name = asked.recv() => match name {
+                    Some(name) => shared.take_up(name, &mut tasks, &done),
+                    None => return,
+                },
+                Some((name, entry)) = ended.recv() => {
+                    let of_it = |task: &Task| !task.configured && Arc::ptr_eq(&task.entry, &entry);
+                    if tasks.get(&name).is_some_and(of_it) {
                         tasks.remove(&name);
                         shared.names.forget(&name);
                     }
@@ -151,20 +154,55 @@ fn wanted(snapshot: &Snapshot) -> BTreeSet<Arc<str>> {
 fn task(
     shared: &Arc<Shared>,
     name: Arc<str>,
-    done: Option<mpsc::UnboundedSender<Arc<str>>>,
-) -> AbortOnDropHandle<()> {
+    done: Option<mpsc::UnboundedSender<Ended>>,
+) -> Task {
     let (shared, entry) = (shared.clone(), shared.names.entry(&name));
-    AbortOnDropHandle::new(tokio::spawn(async move {
-        shared.keep_fresh(&name, &entry, done.is_some()).await;
+    let configured = done.is_none();
+    let kept = entry.clone();
+    let running = AbortOnDropHandle::new(tokio::spawn(async move {
+        shared.keep_fresh(&name, &kept, done.is_some()).await;
         if let Some(done) = done {
             // The receiver lives as long as the thread.
-            let _ = done.send(name);
+            let _ = done.send((name, kept));
         }
-    }))
+    }));
+    Task {
+        configured,
+        entry,
+        _running: running,
+    }
 }
 
 impl Shared {
-    /// Ends when nobody has asked for the name for a while, if requests alone ask for it.
+    /// Looks up a name that a request asked for, if there is room.
+    fn take_up(
+        self: &Arc<Self>,
+        name: Arc<str>,
+        tasks: &mut Tasks,
+        done: &mpsc::UnboundedSender<Ended>,
+    ) {
+        if tasks.contains_key(&name) {
+            return;
+        }
+        let requested = tasks.iter().filter(|(_, task)| !task.configured);
+        match room::make(requested.map(|(name, task)| (name, &task.entry))) {
+            Ok(gone) => {
+                for (gone, state) in gone {
+                    counters::DNS_CROWDED_OUT.inc(state.as_str());
+                    tasks.remove(&gone);
+                    self.names.forget(&gone);
+                }
+                tasks.insert(name.clone(), task(self, name, Some(done.clone())));
+            }
+            Err(()) => {
+                counters::DNS_CROWDED_OUT.inc(State::Asked.as_str());
+                self.refuse(&name, TOO_MANY);
+            }
+        }
+    }
+
+    /// Ends, if requests alone ask for the name, when nobody has for a while, or when it has no address
+    /// and that is no longer known for sure: clients can make up such names.
     async fn keep_fresh(&self, name: &Arc<str>, entry: &Entry, requested: bool) {
         let mut failures = 0;
         loop {
@@ -182,6 +220,9 @@ impl Shared {
             };
             self.answered(name, entry, looked);
             tokio::time::sleep(wait.clamp(DNS_TTL_MIN, DNS_TTL_MAX)).await;
+            if requested && State::of(entry) == State::Absent {
+                return;
+            }
             let idle_ms = now_ms().saturating_sub(entry.used_ms.load(Ordering::Relaxed));
             if requested && Duration::from_millis(idle_ms) > DNS_IDLE_TIMEOUT {
                 return;

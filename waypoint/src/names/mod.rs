@@ -4,6 +4,7 @@
 pub mod answer;
 mod follow;
 mod resolver;
+mod room;
 mod state;
 
 pub use answer::Answer;

@@ -13,6 +13,9 @@ use super::answer::Answer;
 use crate::clock::now_ms;
 use crate::limits::DNS_QUESTIONS_WAITING_MAX;
 
+/// Why a name is not looked up.
+pub(super) const TOO_MANY: &str = "too many names are being looked up";
+
 /// One name.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -70,11 +73,14 @@ impl Names {
     }
 
     async fn first(&self, name: &str) -> Result<Arc<Answer>, String> {
-        let too_many = |_| "too many names are being looked up".to_owned();
+        // Without a question nobody would ever forget the name.
+        let Ok(question) = self.questions.try_reserve() else {
+            return Err(TOO_MANY.to_owned());
+        };
         let entry = self.entry(name);
         entry.used();
         let mut answer = entry.answer.subscribe();
-        self.questions.try_send(name.into()).map_err(too_many)?;
+        question.send(name.into());
         let answer = answer.wait_for(Option::is_some).await;
         let answer = answer
             .map_err(|_| "it is no longer asked for".to_owned())?
@@ -125,4 +131,29 @@ impl Names {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A client that asks for ever new names must not fill the table with names that nobody looks up.
+    #[tokio::test]
+    async fn a_question_that_finds_no_room_leaves_nothing_behind() {
+        let names = Names::default();
+        let soon = Duration::from_millis(1);
+        for n in 0..DNS_QUESTIONS_WAITING_MAX + 10 {
+            let name = format!("n{n}.example.org");
+            // Nobody looks them up here: those that find room wait for nothing.
+            let within = if n < DNS_QUESTIONS_WAITING_MAX {
+                Duration::ZERO
+            } else {
+                soon
+            };
+            let refused = names.requested(&name, within).await.unwrap_err();
+            let no_room = n >= DNS_QUESTIONS_WAITING_MAX;
+            assert_eq!(refused == TOO_MANY, no_room, "{n}: {refused}");
+        }
+        assert_eq!(names.len(), DNS_QUESTIONS_WAITING_MAX);
+    }
 }

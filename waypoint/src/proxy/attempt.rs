@@ -164,7 +164,9 @@ pub(super) fn after_connect_failure(
     if let Some(exchange) = &mut ctx.exchange {
         exchange.upstream_failure = Some(super::error::words_of(&error).into());
     }
-    balance::record(ctx, AnswerKind::LocalFailure);
+    if !super::error::is_ours(&error) {
+        balance::record(ctx, AnswerKind::LocalFailure);
+    }
     let outcome = AttemptOutcome::ConnectFailed;
     let again = after_loss(session, ctx, outcome);
     error.set_retry(again);

@@ -3,7 +3,7 @@
 //!
 //! The engine names a peer by address and a few strings only. Ours is named by a number that
 //! stands for the whole destination (address, expected identity, local identity) in a table of the
-//! worker, so that two identities can never share a pooled connection.
+//! worker (`route_table`), so that two identities can never share a pooled connection.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,18 +12,16 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use pingora_core::connectors::http::custom::{Connection, Connector};
 use pingora_core::connectors::http::v2::{ConnectionRef, H2HandshakeSettings, handshake};
-use pingora_core::protocols::ALPN;
-use pingora_core::protocols::tls::CustomALPN;
-use pingora_core::upstreams::peer::{HttpPeer, Peer, PeerOptions};
+use pingora_core::upstreams::peer::{HttpPeer, Peer};
 use pingora_error::{Error, ErrorType, OrErr, Result};
 
 use super::endpoint_stream::Upstream;
 use super::mirror;
+use super::route_table::{Named, Route, Routes};
 use super::session::Http2Upstream;
 use crate::limits::{
     INNER_STREAMS_MAX, PING_INTERVAL, STREAMS_PER_UPSTREAM_TUNNEL_MAX,
-    TUNNEL_CONNECTION_WINDOW_BYTES, TUNNEL_STREAM_WINDOW_BYTES, UPSTREAM_IDLE_STREAM_TIMEOUT,
-    UPSTREAM_TUNNEL_IDLE_TIMEOUT,
+    TUNNEL_CONNECTION_WINDOW_BYTES, TUNNEL_STREAM_WINDOW_BYTES, UPSTREAM_TUNNEL_IDLE_TIMEOUT,
 };
 use crate::tls::Alpn;
 use crate::upstream::{ConnectError, Destination, Dialer};
@@ -47,13 +45,6 @@ impl HttpVersion {
     }
 }
 
-/// A destination and the version spoken to it: what a pooled connection belongs to.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Route {
-    destination: Destination,
-    version: HttpVersion,
-}
-
 /// Connects for the engine.
 pub struct TunnelConnector {
     shared: Arc<Shared>,
@@ -65,13 +56,6 @@ pub struct Shared {
     routes: Mutex<Routes>,
     http2: Mutex<HashMap<u64, Vec<Pooled>>>,
     mirrors: mirror::InFlight,
-}
-
-#[derive(Default)]
-struct Routes {
-    by_route: HashMap<Route, Arc<Named>>,
-    by_number: HashMap<u64, Arc<Named>>,
-    next: u64,
 }
 
 /// An HTTP/2 connection and when it last got a request.
@@ -86,13 +70,6 @@ impl Pooled {
         let idle = connection.is_idle() && self.used.elapsed() > UPSTREAM_TUNNEL_IDLE_TIMEOUT;
         !idle && !connection.is_closed() && !connection.is_shutting_down()
     }
-}
-
-/// A route with its number and the peer that stands for it.
-struct Named {
-    number: u64,
-    route: Route,
-    template: HttpPeer,
 }
 
 impl Shared {
@@ -120,11 +97,7 @@ impl Shared {
         connect_timeout: Duration,
         over: Option<Duration>,
     ) -> Box<HttpPeer> {
-        let route = Route {
-            destination,
-            version,
-        };
-        let named = lock(&self.routes).name(route, &self.dialer);
+        let named = self.name(destination, version);
         let mut peer = Box::new(named.template.clone());
         peer.options.total_connection_timeout = Some(connect_timeout);
         if version == HttpVersion::Http2 {
@@ -155,11 +128,7 @@ impl Shared {
         destination: Destination,
         limit: Duration,
     ) -> Result<Http2Upstream> {
-        let route = Route {
-            destination,
-            version: HttpVersion::Http2,
-        };
-        let named = lock(&self.routes).name(route, &self.dialer);
+        let named = self.name(destination, HttpVersion::Http2);
         match self.http2_session(named.number).await {
             Some(session) => Ok(session),
             None => self.new_http2_session(&named, limit).await,
@@ -169,24 +138,36 @@ impl Shared {
     /// Forgets destinations that `alive` does not know any more, and closes idle connections.
     pub fn retain(&self, alive: impl Fn(&Destination) -> bool) {
         let mut routes = lock(&self.routes);
-        routes.by_route.retain(|route, _| alive(&route.destination));
-        let Routes {
-            by_route,
-            by_number,
-            ..
-        } = &mut *routes;
-        by_number.retain(|_, named| by_route.contains_key(&named.route));
+        routes.retain(alive, Instant::now());
         lock(&self.http2).retain(|number, pool| {
             pool.retain(Pooled::is_worth_keeping);
-            by_number.contains_key(number) && !pool.is_empty()
+            routes.has(*number) && !pool.is_empty()
         });
         drop(routes);
         self.dialer.tunnels().forget_empty();
     }
 
     fn named(&self, peer: &impl Peer) -> Option<Arc<Named>> {
-        let number: u64 = peer.sni().parse().ok()?;
-        lock(&self.routes).by_number.get(&number).cloned()
+        lock(&self.routes).named(peer.sni().parse().ok()?)
+    }
+
+    /// The name of a destination. Where it is a new one and there is no more room, the names that were not
+    /// used for longest are given up, and their connections with them.
+    fn name(&self, destination: Destination, version: HttpVersion) -> Arc<Named> {
+        let route = Route {
+            destination,
+            version,
+        };
+        let next_hop = self.dialer.next_hop(&route.destination);
+        let mut routes = lock(&self.routes);
+        let (named, crowded_out) = routes.name(route, next_hop, Instant::now());
+        if !crowded_out.is_empty() {
+            let mut pools = lock(&self.http2);
+            for number in crowded_out {
+                pools.remove(&number);
+            }
+        }
+        named
     }
 
     async fn dial(&self, named: &Named, limit: Duration) -> Result<Upstream> {
@@ -235,38 +216,6 @@ impl Shared {
             });
         Ok(Http2Upstream::new(session))
     }
-}
-
-impl Routes {
-    fn name(&mut self, route: Route, dialer: &Dialer) -> Arc<Named> {
-        if let Some(named) = self.by_route.get(&route) {
-            return named.clone();
-        }
-        self.next += 1;
-        let number = self.next;
-        let named = Arc::new(Named {
-            number,
-            template: template(&route, number, dialer),
-            route: route.clone(),
-        });
-        self.by_route.insert(route, named.clone());
-        self.by_number.insert(number, named.clone());
-        named
-    }
-}
-
-/// The engine's peer for a route. Its address is the next hop, because the engine asks the kernel
-/// whether a pooled descriptor is still connected there; its number stands in `sni`, unused without
-/// TLS, and in `group_key`, which is part of the pool key.
-fn template(route: &Route, number: u64, dialer: &Dialer) -> HttpPeer {
-    let mut options = PeerOptions::new();
-    options.alpn = ALPN::Custom(CustomALPN::new(b"cairn".to_vec()));
-    options.idle_timeout = Some(UPSTREAM_IDLE_STREAM_TIMEOUT);
-    let next_hop = dialer.next_hop(&route.destination);
-    let mut peer = HttpPeer::new(next_hop, false, number.to_string());
-    peer.group_key = number;
-    peer.options = options;
-    peer
 }
 
 impl TunnelConnector {
@@ -336,6 +285,9 @@ impl Connector for TunnelConnector {
 /// The engine has no error of its own for a full pool.
 pub(super) const TUNNELS_FULL: ErrorType = ErrorType::Custom("TunnelsFull");
 
+/// Nor for an endpoint that was not asked, for a reason that says nothing of it.
+pub(super) const NOT_ASKED: ErrorType = ErrorType::Custom("NotAsked");
+
 /// An error of ours in the engine's form; its context keeps our words for the log.
 fn connect_error(error: &ConnectError) -> Box<Error> {
     let etype = match error {
@@ -343,6 +295,7 @@ fn connect_error(error: &ConnectError) -> Box<Error> {
         ConnectError::Tls(..) => ErrorType::TLSHandshakeFailure,
         ConnectError::Refused(..) => ErrorType::ConnectProxyFailure,
         ConnectError::Full(..) => TUNNELS_FULL,
+        ours if ours.is_ours() => NOT_ASKED,
         _ => ErrorType::ConnectError,
     };
     let mut wrapped = Error::explain(etype, error.to_string());

@@ -3,7 +3,7 @@
 use cairn_filters::outcome::Outcome;
 use pingora_error::{Error, ErrorSource, ErrorType};
 
-use super::connector::TUNNELS_FULL;
+use super::connector::{NOT_ASKED, TUNNELS_FULL};
 
 /// The outcome behind an error that ended an exchange.
 pub fn outcome_of(error: &Error) -> Outcome {
@@ -30,6 +30,7 @@ fn of_upstream(etype: &ErrorType) -> Outcome {
     match etype {
         ErrorType::ConnectTimedout => Outcome::ConnectTimeout,
         full if *full == TUNNELS_FULL => Outcome::UpstreamOverflow,
+        ours if *ours == NOT_ASKED => Outcome::ConnectFailed,
         ErrorType::ConnectError
         | ErrorType::ConnectRefused
         | ErrorType::ConnectNoRoute
@@ -47,6 +48,11 @@ fn of_upstream(etype: &ErrorType) -> Outcome {
         }
         _ => Outcome::UpstreamClosed,
     }
+}
+
+/// Whether an endpoint was not reached for a reason that says nothing of it.
+pub fn is_ours(error: &Error) -> bool {
+    [TUNNELS_FULL, NOT_ASKED].contains(error.etype())
 }
 
 /// An error of the engine in words: ours when it is one of ours.
@@ -79,6 +85,7 @@ mod tests {
             Outcome::ConnectFailed
         );
         assert_eq!(upstream(TUNNELS_FULL), Outcome::UpstreamOverflow);
+        assert_eq!(upstream(NOT_ASKED), Outcome::ConnectFailed);
         let mut error = Error::new(ErrorType::ReadError);
         error.as_down();
         assert_eq!(outcome_of(&error), Outcome::ClientGone);

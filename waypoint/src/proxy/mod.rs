@@ -27,6 +27,7 @@ mod refusal;
 pub mod reply;
 mod requested;
 mod retry;
+mod route_table;
 mod screen;
 pub mod session;
 pub mod stream;

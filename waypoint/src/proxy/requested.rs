@@ -10,6 +10,7 @@ use pingora_proxy::Session;
 use super::context::Plan;
 use super::http::Gate;
 use super::judge::Judged;
+use crate::names::answer::DNS;
 use crate::runtime::Runtime;
 use crate::telemetry::exchange::Exchange;
 
@@ -44,6 +45,11 @@ impl Gate {
         let mesh_ms = runtime.snapshot.mesh.connect_timeout_ms;
         let limit = Duration::from_millis(settings.connect_timeout_ms.unwrap_or(mesh_ms));
         match self.worker.names.requested(&host, limit).await {
+            Ok(answer) if answer.addresses.is_empty() => {
+                let why = answer.reason.as_deref().unwrap_or("the name has no address");
+                exchange.reason = Some(format!("{DNS}{host}: {why}"));
+                Some(Judged::Answer(Outcome::NoEndpoint))
+            }
             Ok(answer) => {
                 let host = host.into();
                 plan.cluster = runtime.requested(&plan.cluster, &host, &answer);
@@ -51,7 +57,7 @@ impl Gate {
                 None
             }
             Err(why) => {
-                exchange.reason = Some(format!("DNS: {host}: {why}"));
+                exchange.reason = Some(format!("{DNS}{host}: {why}"));
                 Some(Judged::Answer(Outcome::NoEndpoint))
             }
         }

@@ -258,7 +258,9 @@ async fn connect(
             Err(error) => {
                 exchange.upstream_failure = Some(error.to_string().into());
                 outcome = Outcome::ConnectFailed;
-                balance::record_for(cluster, &live, AnswerKind::LocalFailure);
+                if !error.is_ours() {
+                    balance::record_for(cluster, &live, AnswerKind::LocalFailure);
+                }
             }
         }
     }

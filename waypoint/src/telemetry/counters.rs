@@ -31,6 +31,8 @@ pub static STREAMS: Gauge = Gauge::new(&names::STREAMS);
 pub static UPSTREAM_TUNNELS: Gauge = Gauge::new(&names::UPSTREAM_TUNNELS);
 /// Streams to endpoints.
 pub static UPSTREAM_STREAMS: Gauge = Gauge::new(&names::UPSTREAM_STREAMS);
+/// What connections to endpoints are kept by.
+pub static UPSTREAM_DESTINATIONS: Gauge = Gauge::new(&names::UPSTREAM_DESTINATIONS);
 /// Access log lines dropped.
 pub static ACCESS_LOG_DROPPED: Gauge = Gauge::new(&names::ACCESS_LOG_DROPPED);
 /// Lines of the process's own log dropped.
@@ -58,6 +60,8 @@ pub static TLS_FILES: ByLabel = ByLabel::new(&names::TLS_FILES);
 pub static DNS_LOOKUPS: ByLabel = ByLabel::new(&names::DNS_LOOKUPS);
 /// Names of endpoints that are followed.
 pub static DNS_NAMES: Gauge = Gauge::new(&names::DNS_NAMES);
+/// Names that requests asked for and that had to go, by state.
+pub static DNS_CROWDED_OUT: ByLabel = ByLabel::new(&names::DNS_CROWDED_OUT);
 
 /// Questions to authorization services, by result.
 pub static EXT_AUTHZ_CHECKS: ByLabel = ByLabel::new(&names::EXT_AUTHZ_CHECKS);
@@ -176,6 +180,7 @@ pub fn families() -> Vec<MetricFamily> {
         &STREAMS,
         &UPSTREAM_TUNNELS,
         &UPSTREAM_STREAMS,
+        &UPSTREAM_DESTINATIONS,
         &ACCESS_LOG_DROPPED,
         &LOG_DROPPED,
         &RELOADS,
@@ -195,6 +200,7 @@ pub fn families() -> Vec<MetricFamily> {
         &TLS_FILES,
         &DNS_LOOKUPS,
         &DNS_NAMES,
+        &DNS_CROWDED_OUT,
         &EXT_AUTHZ_CHECKS,
         &EXT_AUTHZ_ERRORS,
         &EXT_AUTHZ_WAITING,

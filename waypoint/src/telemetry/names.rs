@@ -299,6 +299,12 @@ pub const UPSTREAM_STREAMS: Metric = gauge(
     "Streams and connections to endpoints, with a request on them or kept for the next",
     &[],
 );
+/// Destinations with a name.
+pub const UPSTREAM_DESTINATIONS: Metric = gauge(
+    "cairn_upstream_destinations",
+    "Destinations that connections to endpoints are kept by",
+    &[],
+);
 /// Access log lines dropped.
 pub const ACCESS_LOG_DROPPED: Metric = counter(
     "cairn_access_log_dropped_total",
@@ -478,6 +484,12 @@ pub const DNS_NAMES: Metric = gauge(
     "cairn_dns_names",
     "Names of endpoints that are looked up again when their answers expire",
     &[],
+);
+/// Names that had to go.
+pub const DNS_CROWDED_OUT: Metric = counter(
+    "cairn_dns_names_crowded_out_total",
+    "Names inside of wildcards that were forgotten or not looked up for lack of room",
+    &["state"],
 );
 /// Checks by authorization services.
 pub const EXT_AUTHZ_CHECKS: Metric = counter(

@@ -2,10 +2,12 @@
 //! instead of it (specs/istio-waypoint.md 4.7). Files are read when a configuration comes into force and
 //! again when they change; a request never waits for one.
 
+use std::collections::HashSet;
 use std::hash::{Hash, Hasher};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use cairn_config_schema::snapshot::{ClientCertificate, Snapshot, TlsOrigination, TlsTrust};
@@ -24,6 +26,10 @@ use super::outside::{Named, OutsideServer};
 use super::rotate::Fixed;
 use super::web::system_roots;
 use crate::telemetry::counters;
+
+/// How long what no snapshot asks for any more is kept: no request holds older settings for so long
+/// before it connects.
+const UNUSED_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What is to be spoken inside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -73,6 +79,11 @@ impl std::fmt::Debug for Originate {
 }
 
 impl Originate {
+    /// Why there can be no handshake, whoever is at the other end.
+    pub fn unusable(&self) -> Option<Arc<str>> {
+        self.config.as_ref().err().cloned()
+    }
+
     /// A handshake over a stream to an endpoint.
     ///
     /// # Errors
@@ -112,57 +123,45 @@ type Table = FxHashMap<Arc<TlsOrigination>, Arc<Loaded>>;
 #[derive(Default)]
 pub struct Originations {
     table: ArcSwap<Table>,
-    writing: Mutex<()>,
+    /// What the newest snapshot asks for, and since when. Held by whoever writes the table.
+    wanted: Mutex<Option<(HashSet<Arc<TlsOrigination>>, Instant)>>,
 }
 
 impl Originations {
-    /// Reads what a snapshot asks for and was not read yet; forgets what none asks for. To be called
-    /// before the snapshot is in force.
+    /// Reads what a snapshot asks for and was not read yet. To be called before the snapshot is in force;
+    /// what earlier ones asked for stays for a while, for the one before is in force until then.
     pub fn prepare(&self, snapshot: &Snapshot) {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = self.table.load();
+        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = Table::clone(&self.table.load());
         let settings = snapshot.cluster_settings.values();
-        let wanted = settings.filter_map(|settings| settings.tls.as_ref());
-        let table: Table = wanted
-            .map(|tls| {
-                let loaded = before.get(tls).cloned();
-                (tls.clone(), loaded.unwrap_or_else(|| first(tls)))
-            })
-            .collect();
+        let asked: HashSet<_> = settings.filter_map(|s| s.tls.clone()).collect();
+        for tls in &asked {
+            if !table.contains_key(tls) {
+                table.insert(tls.clone(), first(tls));
+            }
+        }
         self.table.store(Arc::new(table));
+        *wanted = Some((asked, Instant::now()));
     }
 
     /// Looks at all files again: what changed is for connections to come. Files that can not be used
-    /// leave the last good ones in force.
-    pub fn refresh(&self) {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = self.table.load();
-        let mut table = Table::clone(&before);
+    /// leave the last good ones in force. Forgets what has not been asked for since a while before `now`.
+    pub fn refresh(&self, now: Instant) {
+        let wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = Table::clone(&self.table.load());
         let mut changed = false;
+        if let Some((asked, since)) = &*wanted
+            && now.duration_since(*since) > UNUSED_TIMEOUT
+        {
+            let before = table.len();
+            table.retain(|tls, _| asked.contains(tls));
+            changed = table.len() != before;
+        }
         for (tls, loaded) in &mut table {
-            let read = read(tls);
-            if read == loaded.read {
-                continue;
+            if let Some(next) = renewed(tls, loaded) {
+                changed = true;
+                *loaded = next;
             }
-            changed = true;
-            let next = load(tls, read);
-            *loaded = match (&next.configs, &loaded.configs) {
-                (Err(why), Ok(configs)) => {
-                    tracing::error!(object = %tls.origin, error = %why, "files for TLS can not be used, the last good ones stay in force");
-                    counters::TLS_FILES.inc("failure");
-                    Arc::new(Loaded {
-                        number: loaded.number,
-                        read: next.read,
-                        configs: Ok(configs.clone()),
-                    })
-                }
-                (Err(_), Err(_)) => Arc::new(next),
-                (Ok(_), _) => {
-                    tracing::info!(object = %tls.origin, "files for TLS changed, in force for new connections");
-                    counters::TLS_FILES.inc("success");
-                    Arc::new(next)
-                }
-            };
         }
         if changed {
             self.table.store(Arc::new(table));
@@ -223,6 +222,36 @@ fn first(tls: &TlsOrigination) -> Arc<Loaded> {
         counters::TLS_FILES.inc("failure");
     }
     Arc::new(loaded)
+}
+
+/// What is in force after another look at the files. `None`: nothing changed.
+fn renewed(tls: &TlsOrigination, loaded: &Loaded) -> Option<Arc<Loaded>> {
+    let read = read(tls);
+    let same = read == loaded.read;
+    // Whom the system trusts is in no file that is listed here, and may be there by now.
+    let again = loaded.configs.is_err() && tls.trust == TlsTrust::System;
+    if same && !again {
+        return None;
+    }
+    let next = load(tls, read);
+    match (&next.configs, &loaded.configs) {
+        (Err(_), Err(_)) if same => None,
+        (Err(why), Ok(configs)) => {
+            tracing::error!(object = %tls.origin, error = %why, "files for TLS can not be used, the last good ones stay in force");
+            counters::TLS_FILES.inc("failure");
+            Some(Arc::new(Loaded {
+                number: loaded.number,
+                read: next.read,
+                configs: Ok(configs.clone()),
+            }))
+        }
+        (Err(_), Err(_)) => Some(Arc::new(next)),
+        (Ok(_), _) => {
+            tracing::info!(object = %tls.origin, "files for TLS changed, in force for new connections");
+            counters::TLS_FILES.inc("success");
+            Some(Arc::new(next))
+        }
+    }
 }
 
 fn files(tls: &TlsOrigination) -> Vec<&str> {
@@ -295,11 +324,14 @@ fn configs(
     Ok([speaking(&[]), speaking(&[b"http/1.1"]), speaking(&[b"h2"])])
 }
 
-/// Whom the system trusts, read once.
+/// Whom the system trusts, read until that succeeds once.
 fn of_system() -> Result<Arc<RootCertStore>, String> {
-    static ROOTS: OnceLock<Result<Arc<RootCertStore>, String>> = OnceLock::new();
-    let roots = ROOTS.get_or_init(|| system_roots().map(Arc::new).map_err(|e| e.to_string()));
-    roots.clone()
+    static ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
+    if let Some(roots) = ROOTS.get() {
+        return Ok(roots.clone());
+    }
+    let read = system_roots().map_err(|e| e.to_string())?;
+    Ok(ROOTS.get_or_init(|| Arc::new(read)).clone())
 }
 
 fn certificates(pem: &[u8], path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
@@ -330,4 +362,55 @@ fn certified(
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| of_key(&e))?;
     let certified = CertifiedKey::from_der(chain, key, provider).map_err(|e| of_key(&e))?;
     Ok(Arc::new(certified))
+}
+
+#[cfg(test)]
+mod tests {
+    use cairn_config_schema::origin::{Kind, ObjectKey, Origin};
+    use cairn_config_schema::snapshot::{ClusterKey, ClusterSettings};
+
+    use super::*;
+
+    fn tls(name: &str) -> Arc<TlsOrigination> {
+        Arc::new(TlsOrigination {
+            trust: TlsTrust::Unverified,
+            client: None,
+            server_name: Some(name.into()),
+            names: Vec::new(),
+            origin: Origin {
+                kind: Kind::DestinationRule,
+                key: ObjectKey::new("shop", "out"),
+            },
+        })
+    }
+
+    fn asking_for(tls: &Arc<TlsOrigination>) -> Snapshot {
+        let settings = ClusterSettings {
+            tls: Some(tls.clone()),
+            ..ClusterSettings::default()
+        };
+        let key = ClusterKey::new(ObjectKey::new("shop", "out"), 443);
+        Snapshot {
+            cluster_settings: [(key, Arc::new(settings))].into(),
+            ..Snapshot::default()
+        }
+    }
+
+    /// A snapshot is prepared before it is in force: requests of the one before must go on meanwhile.
+    #[test]
+    fn what_the_last_snapshot_asked_for_stays_while_it_is_in_force() {
+        let originations = Originations::default();
+        let (old, new) = (tls("old.example"), tls("new.example"));
+        let unusable = |tls: &TlsOrigination| {
+            let originate = originations.get(tls, Alpn::Http1, None);
+            originate.unusable().is_some()
+        };
+        originations.prepare(&asking_for(&old));
+        originations.prepare(&asking_for(&new));
+        assert!(!unusable(&old) && !unusable(&new));
+        originations.refresh(Instant::now());
+        assert!(!unusable(&old), "not yet");
+        originations.refresh(Instant::now() + UNUSED_TIMEOUT * 2);
+        assert!(unusable(&old) && !unusable(&new));
+    }
 }

@@ -16,7 +16,7 @@ use super::egress::Egress;
 use super::tunnel_pool::TunnelPool;
 use cairn_kernel_redirect::is_of_slots;
 
-use super::proxy_header::ProxyHeader;
+use super::ProxyHeader;
 use crate::listener::accept::tune;
 use crate::tls::{Alpn, IdentitySource, Originate, Originations};
 
@@ -29,6 +29,8 @@ pub struct Destination {
     pub address: SocketAddr,
     /// Whom the tunnel must end at; `None` is plain TCP.
     pub identity: Option<Identity>,
+    /// There must be a tunnel (`tls.mode: ISTIO_MUTUAL`).
+    pub tunnel_only: bool,
     /// Epoch of the local identity.
     pub epoch: u64,
     /// The pod of this node it is for. Plain TCP leaves from its network namespace.
@@ -78,6 +80,65 @@ pub enum ConnectError {
     /// The endpoint is one of this waypoint's own ports.
     #[error("{0} is a port of this waypoint itself")]
     Own(SocketAddr),
+    /// It is to be reached by its tunnel alone, and has none.
+    #[error("{0} has no tunnel (HBONE), and tls.mode ISTIO_MUTUAL allows nothing else")]
+    NoTunnel(SocketAddr),
+    /// This end can not do it, whoever is there: no descriptor left, a file for TLS that can not be used.
+    #[error("{0} was not asked: {1}")]
+    Here(SocketAddr, #[source] std::io::Error),
+}
+
+impl ConnectError {
+    /// A TCP connection that failed: by the other end, by what is between, or by this one.
+    pub fn tcp(address: SocketAddr, error: std::io::Error) -> Self {
+        match is_from_there(&error) {
+            true => Self::Tcp(address, error),
+            false => Self::Here(address, error),
+        }
+    }
+
+    /// Whether nobody answered. An answer that is no good is none of that: a certificate that does not
+    /// hold, a CONNECT that is denied, and whatever is our own fault.
+    pub fn is_silence(&self) -> bool {
+        match self {
+            Self::Tcp(..) | Self::Timeout(..) => true,
+            Self::Tls(_, error) => is_from_there(error),
+            Self::Tunnel(_, error) => !error.is_library(),
+            // The tunnel's end says so of the application behind it.
+            Self::Refused(_, status) => status.is_server_error(),
+            Self::Full(..) | Self::Own(_) | Self::NoTunnel(_) | Self::Here(..) => false,
+        }
+    }
+
+    /// Whether it says nothing of the endpoint: our limits, our configuration, our machine.
+    pub fn is_ours(&self) -> bool {
+        match self {
+            Self::Full(..) | Self::Own(_) | Self::NoTunnel(_) | Self::Here(..) => true,
+            Self::Tcp(..)
+            | Self::Timeout(..)
+            | Self::Tls(..)
+            | Self::Tunnel(..)
+            | Self::Refused(..) => false,
+        }
+    }
+}
+
+/// Whether it is something that the other end, or the network before it, did or did not do. Anything else
+/// is taken for ours.
+fn is_from_there(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind as Kind;
+    matches!(
+        error.kind(),
+        Kind::ConnectionRefused
+            | Kind::ConnectionReset
+            | Kind::ConnectionAborted
+            | Kind::BrokenPipe
+            | Kind::UnexpectedEof
+            | Kind::TimedOut
+            | Kind::HostUnreachable
+            | Kind::NetworkUnreachable
+            | Kind::NetworkDown
+    )
 }
 
 /// Dials for one worker.
@@ -105,7 +166,7 @@ impl TcpDialer {
         if self.is_own(address, None) {
             return Err(ConnectError::Own(address));
         }
-        let failed = |e| ConnectError::Tcp(address, e);
+        let failed = |e| ConnectError::tcp(address, e);
         let stream = TcpStream::connect(address).await.map_err(failed)?;
         // This host's other addresses are known only now: both ends are the same.
         let (local, there) = (stream.local_addr(), stream.peer_addr());
@@ -133,7 +194,7 @@ impl TcpDialer {
             return Err(ConnectError::Own(address));
         }
         let connected = egress.connect(address).await;
-        let stream = connected.map_err(|e| ConnectError::Tcp(address, e))?;
+        let stream = connected.map_err(|e| ConnectError::tcp(address, e))?;
         let _ = tune(&stream);
         Ok(stream)
     }
@@ -180,6 +241,7 @@ impl Dialer {
         Destination {
             address: endpoint.address,
             identity: endpoint.hbone_identity().cloned(),
+            tunnel_only: settings.tunnel_only,
             epoch: self.identity.borrow().epoch,
             egress: reach.egress.cloned(),
             proxy: proxy.map(|version| ProxyHeader {
@@ -213,6 +275,10 @@ impl Dialer {
         limit: Duration,
     ) -> Result<Carrier, ConnectError> {
         let next_hop = self.next_hop(destination);
+        if let Some(why) = destination.tls.as_ref().and_then(Originate::unusable) {
+            let why = std::io::Error::other(why.to_string());
+            return Err(ConnectError::Here(destination.address, why));
+        }
         let dialled = async {
             let carrier = match &destination.identity {
                 Some(identity) => {
@@ -220,6 +286,9 @@ impl Dialer {
                     self.tunnels
                         .open(next_hop, identity, local, destination.address)
                         .await?
+                }
+                None if destination.tunnel_only => {
+                    return Err(ConnectError::NoTunnel(next_hop));
                 }
                 None => {
                     let tcp = match &destination.egress {
@@ -242,7 +311,7 @@ async fn dress(mut carrier: Carrier, destination: &Destination) -> Result<Carrie
     let address = destination.address;
     if let Some(header) = &destination.proxy {
         let written = header.write(&mut carrier).await;
-        written.map_err(|e| ConnectError::Tcp(address, e))?;
+        written.map_err(|e| ConnectError::tcp(address, e))?;
     }
     match &destination.tls {
         None => Ok(carrier),
@@ -272,6 +341,37 @@ mod tests {
         }
     }
 
+    /// Only the silence of the other end lets a provider fail open (docs/ext-authz.md), and says something
+    /// of an endpoint.
+    #[test]
+    fn what_is_the_matter_here_is_not_the_other_ends_silence() {
+        use std::io::{Error, ErrorKind};
+        let there: SocketAddr = "10.0.0.1:80".parse().unwrap();
+        let tcp = |error| ConnectError::tcp(there, error);
+        let tls = |error| ConnectError::Tls(there, error);
+        let refused = |status| ConnectError::Refused(there, status);
+        let out_of_descriptors = Error::from_raw_os_error(nix::libc::EMFILE);
+        let out_of_ports = Error::from_raw_os_error(nix::libc::EADDRNOTAVAIL);
+        let bad_certificate = Error::new(ErrorKind::InvalidData, "UnknownIssuer");
+        for (error, silence, ours) in [
+            (tcp(ErrorKind::ConnectionRefused.into()), true, false),
+            (tcp(ErrorKind::HostUnreachable.into()), true, false),
+            (ConnectError::Timeout(there, 1), true, false),
+            (tls(ErrorKind::UnexpectedEof.into()), true, false),
+            (refused(StatusCode::SERVICE_UNAVAILABLE), true, false),
+            (tls(bad_certificate), false, false),
+            (refused(StatusCode::UNAUTHORIZED), false, false),
+            (tcp(out_of_descriptors), false, true),
+            (tcp(out_of_ports), false, true),
+            (ConnectError::Full(there, 1), false, true),
+            (ConnectError::Own(there), false, true),
+            (ConnectError::NoTunnel(there), false, true),
+        ] {
+            assert_eq!(error.is_silence(), silence, "{error}");
+            assert_eq!(error.is_ours(), ours, "{error}");
+        }
+    }
+
     #[tokio::test]
     async fn a_pods_connection_never_goes_to_its_own_listener() {
         let dialer = TcpDialer {
@@ -294,6 +394,6 @@ mod tests {
             assert!(matches!(refused, ConnectError::Own(_)), "{address}");
         }
         let elsewhere = dial("10.0.0.1").await.unwrap_err();
-        assert!(matches!(elsewhere, ConnectError::Tcp(..)), "{elsewhere}");
+        assert!(matches!(elsewhere, ConnectError::Here(..)), "{elsewhere}");
     }
 }

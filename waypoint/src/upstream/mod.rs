@@ -10,3 +10,4 @@ pub mod tunnel_pool;
 pub use carrier::Carrier;
 pub use connector::{ConnectError, Destination, Dialer, Reach};
 pub use egress::Egress;
+pub use proxy_header::ProxyHeader;

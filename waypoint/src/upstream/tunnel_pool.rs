@@ -226,7 +226,7 @@ impl Hop {
         let descriptor = tcp
             .as_fd()
             .try_clone_to_owned()
-            .map_err(|e| ConnectError::Tcp(next_hop, e))?;
+            .map_err(|e| ConnectError::Here(next_hop, e))?;
         let local_address = tcp.local_addr().ok();
         let tls = tls::connect(local.clone(), key.identity.clone(), next_hop, tcp)
             .await

@@ -1,12 +1,17 @@
 //! What becomes of a request about which there is no answer that could be used
 //! (specs/istio-waypoint.md 4.8, `failOpen`).
 
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 use cairn_config_schema::origin::ObjectKey;
 use cairn_config_schema::snapshot::{CheckProtocol, ClusterKey, GrpcCheck};
 
 use super::*;
+use crate::upstream::ConnectError;
+
+const GATE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 7), 9000));
 
 fn provider(fail_open: bool) -> ExternalProvider {
     ExternalProvider {
@@ -25,6 +30,7 @@ fn provider(fail_open: bool) -> ExternalProvider {
 fn silences() -> Vec<AskError> {
     vec![
         AskError::NoEndpoint,
+        AskError::Connect(ConnectError::tcp(GATE, ErrorKind::ConnectionRefused.into())),
         AskError::Timeout(Duration::from_secs(1)),
         AskError::Status(StatusCode::BAD_GATEWAY),
         AskError::Grpc(2, "broken".to_owned()),
@@ -41,6 +47,21 @@ fn unusable() -> Vec<AskError> {
         AskError::Forbidden(http::header::HOST),
         AskError::Refused("tls".to_owned()),
     ]
+}
+
+/// What is the matter on this side: a limit that is full, a file that can not be read, no descriptor left.
+fn ours() -> Vec<AskError> {
+    let no_file = std::io::Error::other("/nowhere/ca.pem: no such file");
+    let out_of_descriptors = std::io::Error::from_raw_os_error(nix::libc::EMFILE);
+    [
+        ConnectError::Full(GATE, 100),
+        ConnectError::Own(GATE),
+        ConnectError::NoTunnel(GATE),
+        ConnectError::Here(GATE, no_file),
+        ConnectError::tcp(GATE, out_of_descriptors),
+    ]
+    .map(AskError::Connect)
+    .into()
 }
 
 /// What clients bring about when they like.
@@ -69,7 +90,7 @@ fn only_silence_passes_and_only_where_the_provider_fails_open() {
         for error in silences() {
             assert_eq!(status(error, fail_open), of_silence);
         }
-        for error in unusable() {
+        for error in unusable().into_iter().chain(ours()) {
             assert_eq!(status(error, fail_open), Some(429));
         }
         for error in limits() {
