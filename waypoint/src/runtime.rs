@@ -26,6 +26,7 @@ use crate::listener::admit::{Asked, Refusal};
 use crate::names::Names;
 use crate::names::answer::{self, Answer, DNS};
 use crate::telemetry::exchange::StreamOrigin;
+use crate::telemetry::settings::{AllSettings, Settings};
 use crate::throttle::Limiters;
 
 /// Clusters by wildcard and the name inside it.
@@ -51,6 +52,8 @@ pub struct Runtime {
     requested: Mutex<Requested>,
     has_wildcards: bool,
     limiters: Limiters,
+    /// What is told of each service.
+    pub telemetry: AllSettings,
     /// Some destination has sessions, whatever routes say.
     pub has_sessions: bool,
 }
@@ -68,6 +71,8 @@ pub struct Target {
     pub cluster: Arc<Cluster>,
     /// Virtual IP or pod IP, and port.
     pub destination: SocketAddr,
+    /// What is told of it.
+    pub telemetry: Arc<Settings>,
 }
 
 impl Target {
@@ -122,6 +127,7 @@ impl Runtime {
             requested: Mutex::default(),
             has_wildcards: discoveries.any(is_wildcard),
             limiters: Limiters::new(&snapshot, previous.map(|p| &p.limiters)),
+            telemetry: AllSettings::compile(&snapshot.telemetry, previous.map(|p| &p.telemetry)),
             has_sessions: (snapshot.cluster_settings.values()).any(|s| s.session.is_some()),
             snapshot,
         };
@@ -163,6 +169,7 @@ impl Runtime {
             };
             let dialled_port = self.dialled_port(&key);
             let chain = Arc::new(PortChain::compile_sharing(snapshot, egress, service, port));
+            let telemetry = self.telemetry.of_service(Some(&service.key)).clone();
             let target = |ip: IpAddr| {
                 Arc::new(Target {
                     service: Some(service.clone()),
@@ -173,6 +180,7 @@ impl Runtime {
                         None => cluster.clone(),
                     },
                     destination: SocketAddr::new(ip, port.number),
+                    telemetry: telemetry.clone(),
                 })
             };
             for ip in &service.addresses {
@@ -286,6 +294,7 @@ impl Runtime {
             chain,
             cluster: Arc::new(Cluster::new(key, &[endpoint], Arc::default(), now_ms())),
             destination: address,
+            telemetry: self.telemetry.of_service(None).clone(),
         }))
     }
 

@@ -55,6 +55,7 @@ pub(super) fn begin(session: &Session, stream: &StreamContext, runtime: &Runtime
     let mut exchange = Exchange::begin(stream.origin.clone());
     exchange.snapshot = runtime.snapshot.version;
     exchange.source = runtime.source(&stream.origin);
+    exchange.settings = runtime.telemetry.of_service(None).unusual();
     exchange.http = Some(HttpExchange {
         method: request.method.clone(),
         path: String::from_utf8_lossy(request.raw_path()).into_owned(),

@@ -79,6 +79,7 @@ impl Gate {
         let target = runtime.find(&stream.asked, stream.origin.peer.identity.namespace());
         if let Ok(target) = &target {
             exchange.service.clone_from(&target.service);
+            exchange.settings = target.telemetry.unusual();
         }
         if let Some((outcome, reason)) = screen::refusal(session) {
             exchange.reason = Some(reason.to_owned());

@@ -14,6 +14,7 @@ pub mod access_log;
 pub mod counters;
 pub mod exchange;
 pub mod exposition;
+pub mod expression;
 mod finish;
 #[cfg(test)]
 mod fixtures;
@@ -24,6 +25,7 @@ pub mod names;
 pub mod node;
 mod policies;
 pub mod series;
+pub mod settings;
 pub mod tcp;
 
-pub use finish::finish;
+pub use finish::{finish, finish_with};
