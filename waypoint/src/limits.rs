@@ -172,6 +172,9 @@ pub const METRIC_SERIES_MAX: usize = 10_000;
 /// stream; beyond, its names are `unknown` and only namespace and principal tell it apart.
 pub const METRIC_BAGGAGE_CLIENTS_MAX: usize = 1_000;
 
+/// Bytes of one value that a Telemetry gives a label; the rest is cut. Clients may choose the value.
+pub const METRIC_TAG_BYTES_MAX: usize = 256;
+
 /// How often a TCP stream adds its bytes to the metrics, as Istio's `reportingInterval`.
 pub const TCP_REPORT_INTERVAL: Duration = Duration::from_secs(5);
 

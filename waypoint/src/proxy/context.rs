@@ -11,6 +11,7 @@ use cairn_filters::external::HeaderMutation;
 use cairn_filters::outcome::Outcome;
 use cairn_routing::{ActiveRequest, Cluster, InFlight, Permit, Place, RuleRef};
 
+use super::grpc_messages::Messages;
 use super::balance::HashKey;
 use super::body::KeptBody;
 use super::connector::HttpVersion;
@@ -58,6 +59,8 @@ pub struct RequestContext {
     pub sent: Option<Instant>,
     /// Trailers came after the request's body; see `attempt::after_request_trailers`.
     pub request_trailers: bool,
+    /// Messages of a gRPC call, sent and received.
+    pub messages: (Messages, Messages),
     /// The endpoint's response has been passed on to its end.
     pub response_ended: bool,
     /// What was read of the body before the request was decided and is in no buffer of the engine.

@@ -143,6 +143,8 @@ impl ProxyHttp for Gate {
         ctx: &mut RequestContext,
     ) -> Result<()> {
         ctx.sent = Some(std::time::Instant::now());
+        // Of the last attempt, which gets the body from its beginning.
+        ctx.messages = Default::default();
         mirror::begin(&self.connections, session, request, ctx);
         attempt::mark(request, ctx)?;
         match &ctx.plan {
@@ -161,6 +163,9 @@ impl ProxyHttp for Gate {
     ) -> Result<()> {
         body::replay(body, ctx);
         mirror::copy_body(body.as_ref(), end, ctx);
+        if let Some(body) = body.as_ref().filter(|_| is_grpc(ctx)) {
+            ctx.messages.0.read(body);
+        }
         match body {
             None if !end && session.is_http2() => attempt::after_request_trailers(ctx).await,
             _ => Ok(()),
@@ -170,10 +175,13 @@ impl ProxyHttp for Gate {
     fn upstream_response_body_filter(
         &self,
         _session: &mut Session,
-        _body: &mut Option<Bytes>,
+        body: &mut Option<Bytes>,
         end: bool,
         ctx: &mut RequestContext,
     ) -> Result<Option<Duration>> {
+        if let Some(body) = body.as_ref().filter(|_| is_grpc(ctx)) {
+            ctx.messages.1.read(body);
+        }
         ctx.response_ended |= end;
         if end {
             // The stream goes back into the pool.
@@ -326,6 +334,7 @@ impl ProxyHttp for Gate {
         if let Some(http) = &mut exchange.http {
             let written = session.response_written();
             http.status = written.map(|r| r.status);
+            http.messages = (ctx.messages.0.count(), ctx.messages.1.count());
             http.response_header_bytes = written.map_or(0, |r| headers::wire_bytes(&r.headers));
         }
         let headers = Headers {

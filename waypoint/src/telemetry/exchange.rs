@@ -86,6 +86,8 @@ pub struct HttpExchange {
     pub grpc: bool,
     /// `grpc-status` of the trailers (or trailers-only header), gRPC only.
     pub grpc_status: Option<u32>,
+    /// Messages of a gRPC request and of its response.
+    pub messages: (u64, u64),
     /// Time from sending the request upstream to its response header.
     pub upstream_service_time: Option<Duration>,
     /// Bytes of the request's header block as the client sent it.

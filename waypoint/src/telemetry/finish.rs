@@ -20,6 +20,6 @@ pub fn finish_with(mut exchange: Exchange, headers: Headers<'_>) {
         elapsed,
         headers,
     };
-    metrics::record(&exchange, elapsed);
+    metrics::record(&seen);
     access_log::write(&seen);
 }

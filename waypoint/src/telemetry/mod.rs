@@ -11,6 +11,8 @@
 //! All names of metrics are in [`names`], all label rules in [`labels`].
 
 pub mod access_log;
+mod changed;
+pub mod changes;
 pub mod counters;
 pub mod exchange;
 pub mod exposition;

@@ -11,6 +11,7 @@ use cairn_config_schema::snapshot::{
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::access_log::template::Format;
+use super::changes::Changes;
 use super::expression::Compiled;
 
 /// Settings of one service, or of everything without its own.
@@ -20,6 +21,8 @@ pub struct Settings {
     pub resolved: Arc<TelemetrySettings>,
     /// Access logs on stdout.
     pub logs: Vec<Log>,
+    /// What is other than usual with Istio's metrics.
+    pub metrics: Option<Arc<Changes>>,
     is_unusual: bool,
 }
 
@@ -47,6 +50,7 @@ impl Settings {
         });
         Self {
             logs: logs.collect(),
+            metrics: Changes::compile(&resolved.metrics).map(Arc::new),
             is_unusual: **resolved != TelemetrySettings::default(),
             resolved: resolved.clone(),
         }
