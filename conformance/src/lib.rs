@@ -24,4 +24,5 @@ pub mod identities;
 pub mod lab;
 pub mod net;
 pub mod process;
+pub mod prometheus;
 pub mod workspace;

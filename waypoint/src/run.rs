@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use cairn_config_schema::origin::ObjectKey;
 use cairn_config_schema::resolve::Options;
-use cairn_config_schema::snapshot::Locality;
+use cairn_config_schema::snapshot::{Locality, LogFormat};
 use tokio::sync::{Notify, mpsc};
 
 use crate::admin::{self, AdminState, NotReady};
@@ -58,6 +58,8 @@ pub struct Settings {
     pub locality: Option<Locality>,
     /// Services with an L7 policy that is not enforced as it is written refuse traffic.
     pub strict: bool,
+    /// Format of the access log, in place of that of the configuration.
+    pub access_log_format: Option<LogFormat>,
     /// Keys of token issuers may come from loopback and link-local addresses, for labs.
     pub jwks_allow_local: bool,
     /// Who is asked for addresses of names.
@@ -305,6 +307,7 @@ fn follow_config(settings: &Settings, in_force: &InForce) -> anyhow::Result<sour
         cluster_domain: settings.cluster_domain.clone(),
         locality: settings.locality.clone(),
         strict: settings.strict,
+        access_log_format: settings.access_log_format.clone(),
         // As Kubernetes' downward API is usually spelled.
         node: std::env::var("NODE_NAME").ok(),
         ..Options::default()

@@ -42,6 +42,7 @@ enablePrometheusMerge: true",
             path_normalization: Some("MERGE_SLASHES".into()),
             connect_timeout_ms: Some(90_000),
             extension_providers: Vec::new(),
+            ..MeshConfigSpec::default()
         }
     );
     let at = |path: &str| mesh.place.locate(path).map(|l| (l.line, l.column)).unwrap();

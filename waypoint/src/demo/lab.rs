@@ -154,6 +154,7 @@ impl Lab {
             cluster_domain: None,
             locality: None,
             strict: false,
+            access_log_format: None,
             jwks_allow_local: true,
             dns_servers: Servers::System,
             dns_allow_local: true,

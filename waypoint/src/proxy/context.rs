@@ -11,11 +11,11 @@ use cairn_filters::external::HeaderMutation;
 use cairn_filters::outcome::Outcome;
 use cairn_routing::{ActiveRequest, Cluster, InFlight, Permit, Place, RuleRef};
 
-use super::grpc_messages::Messages;
 use super::balance::HashKey;
 use super::body::KeptBody;
 use super::connector::HttpVersion;
 use super::deadline::{Armed, RequestTime};
+use super::grpc_messages::Messages;
 use super::mirror::Mirroring;
 use super::persistence::Sticky;
 use crate::drain::Held;

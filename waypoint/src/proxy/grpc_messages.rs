@@ -21,7 +21,9 @@ impl Messages {
     pub fn read(&mut self, mut bytes: &[u8]) {
         while let Some((byte, rest)) = bytes.split_first() {
             if self.prefix == 0 && self.left > 0 {
-                let skipped = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
+                let skipped = usize::try_from(self.left)
+                    .unwrap_or(usize::MAX)
+                    .min(bytes.len());
                 self.left -= skipped as u64;
                 bytes = bytes.get(skipped..).unwrap_or_default();
                 continue;

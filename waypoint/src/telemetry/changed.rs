@@ -11,10 +11,8 @@ use super::labels::OTHER;
 use super::series::{ChangedSeries, Registry, Table};
 
 /// Label sets by metric, base label set, settings and values of expressions.
-type Remembered = FxHashMap<
-    (usize, usize, Vec<Arc<str>>, Vec<Arc<str>>),
-    (Arc<ChangedSeries>, Arc<Changes>),
->;
+type Remembered =
+    FxHashMap<(usize, usize, Vec<Arc<str>>, Vec<Arc<str>>), (Arc<ChangedSeries>, Arc<Changes>)>;
 
 /// What a thread remembers of them; beyond, it starts over, and nothing is lost.
 const REMEMBERED_MAX: usize = 4_096;
@@ -37,7 +35,12 @@ impl ChangedCounts {
         values: &[Arc<str>],
     ) -> Arc<ChangedSeries> {
         let at = metric as usize;
-        let key = (at, Arc::as_ptr(changes).addr(), usual.to_vec(), values.to_vec());
+        let key = (
+            at,
+            Arc::as_ptr(changes).addr(),
+            usual.to_vec(),
+            values.to_vec(),
+        );
         if let Some((series, _)) = self.remembered.get(&key) {
             return series.clone();
         }
@@ -67,7 +70,10 @@ impl ChangedCounts {
             return series.clone();
         }
         // Too many of them: one with the same names, and `other` throughout.
-        let other: LabelSet = labels.iter().map(|(name, _)| (name.clone(), OTHER.into())).collect();
+        let other: LabelSet = labels
+            .iter()
+            .map(|(name, _)| (name.clone(), OTHER.into()))
+            .collect();
         let join = |counts: &mut Vec<Arc<ChangedSeries>>| {
             let series = Arc::new(ChangedSeries::default());
             counts.push(series.clone());
@@ -81,7 +87,9 @@ impl ChangedCounts {
         if let Some(series) = self.by_labels.get(&(at, other.clone())) {
             return series.clone();
         }
-        let series = table.enter(other.clone(), other.clone(), join).unwrap_or_default();
+        let series = table
+            .enter(other.clone(), other.clone(), join)
+            .unwrap_or_default();
         self.by_labels.insert((at, other), series.clone());
         series
     }

@@ -127,3 +127,6 @@ impl Changes {
         labels.into()
     }
 }
+
+#[cfg(test)]
+mod tests;

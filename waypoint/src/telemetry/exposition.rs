@@ -11,13 +11,13 @@ use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
 
-use super::counters;
 use super::changes::LabelSet;
+use super::counters;
 use super::instruments::{counter_sample, family, label_pairs, sample};
 use super::names::{self, BUCKETS, HUBBLE_BUCKETS, Metric};
 use super::series::{
-    ChangedSeries, Histogram, HistogramTotal, HttpKey, HttpSeries, HubbleKey, HubbleSeries, PolicyKey, PolicyName, Registry, Row, Table,
-    Tally, TcpKey, TcpSeries,
+    ChangedSeries, Histogram, HistogramTotal, HttpKey, HttpSeries, HubbleKey, HubbleSeries,
+    PolicyKey, PolicyName, Registry, Row, Table, Tally, TcpKey, TcpSeries,
 };
 
 /// `Content-Type` of the text.
@@ -62,7 +62,11 @@ static FAMILIES: [Family; 25] = [
         &names::REQUEST_DURATION,
         HttpValue::Histogram(|s| &s.duration, 1_000.0),
     ),
-    Family::Changed(&names::REQUEST_DURATION, IstioMetric::RequestDuration, 1_000.0),
+    Family::Changed(
+        &names::REQUEST_DURATION,
+        IstioMetric::RequestDuration,
+        1_000.0,
+    ),
     Family::Http(
         &names::REQUEST_BYTES,
         HttpValue::Histogram(|s| &s.request_bytes, 1.0),
@@ -73,10 +77,24 @@ static FAMILIES: [Family; 25] = [
         HttpValue::Histogram(|s| &s.response_bytes, 1.0),
     ),
     Family::Changed(&names::RESPONSE_BYTES, IstioMetric::ResponseSize, 1.0),
-    Family::Http(&names::REQUEST_MESSAGES, HttpValue::Count(|s| &s.request_messages)),
-    Family::Changed(&names::REQUEST_MESSAGES, IstioMetric::GrpcRequestMessages, 1.0),
-    Family::Http(&names::RESPONSE_MESSAGES, HttpValue::Count(|s| &s.response_messages)),
-    Family::Changed(&names::RESPONSE_MESSAGES, IstioMetric::GrpcResponseMessages, 1.0),
+    Family::Http(
+        &names::REQUEST_MESSAGES,
+        HttpValue::Count(|s| &s.request_messages),
+    ),
+    Family::Changed(
+        &names::REQUEST_MESSAGES,
+        IstioMetric::GrpcRequestMessages,
+        1.0,
+    ),
+    Family::Http(
+        &names::RESPONSE_MESSAGES,
+        HttpValue::Count(|s| &s.response_messages),
+    ),
+    Family::Changed(
+        &names::RESPONSE_MESSAGES,
+        IstioMetric::GrpcResponseMessages,
+        1.0,
+    ),
     Family::Tcp(&names::TCP_OPENED, |s| s.opened.load(Relaxed)),
     Family::Changed(&names::TCP_OPENED, IstioMetric::TcpOpenedConnections, 1.0),
     Family::Tcp(&names::TCP_CLOSED, |s| s.closed.load(Relaxed)),
@@ -232,7 +250,12 @@ impl Exposition {
         let mut total = HistogramTotal::default();
         threads.iter().for_each(|s| s.duration.add_to(&mut total));
         let labels = label_pairs(metric.labels, &labels);
-        Some(histogram_sample(labels, &HUBBLE_BUCKETS, &total, 1_000_000.0))
+        Some(histogram_sample(
+            labels,
+            &HUBBLE_BUCKETS,
+            &total,
+            1_000_000.0,
+        ))
     }
 }
 

@@ -69,7 +69,11 @@ pub(super) fn changed_tcp(
         let usual = (&TCP_LABELS[..], &usual[..]);
         let values = changes.values(seen);
         let registry = shard.registry.clone();
-        Some(shard.changed.series(&registry, changes, metric, usual, &values))
+        Some(
+            shard
+                .changed
+                .series(&registry, changes, metric, usual, &values),
+        )
     })?
 }
 
@@ -134,7 +138,10 @@ impl Counts {
 
     /// Whether the request counts there at all.
     fn has(&self, metric: IstioMetric) -> bool {
-        let of_grpc = [IstioMetric::GrpcRequestMessages, IstioMetric::GrpcResponseMessages];
+        let of_grpc = [
+            IstioMetric::GrpcRequestMessages,
+            IstioMetric::GrpcResponseMessages,
+        ];
         self.messages.is_some() || !of_grpc.contains(&metric)
     }
 
@@ -234,7 +241,9 @@ impl Shard {
             Some(series) => (&**series, false),
             None => self.http_series(key),
         };
-        HTTP_METRICS.iter().for_each(|metric| counts.add(*metric, series));
+        HTTP_METRICS
+            .iter()
+            .for_each(|metric| counts.add(*metric, series));
         if overflowed {
             self.registry.overflow.add(1);
         }
@@ -262,7 +271,9 @@ impl Shard {
                 self.registry.overflow.add(1);
             }
         }
-        let mut changed = of(Counted::Changed).filter(|metric| counts.has(*metric)).peekable();
+        let mut changed = of(Counted::Changed)
+            .filter(|metric| counts.has(*metric))
+            .peekable();
         if changed.peek().is_none() {
             return;
         }
@@ -272,7 +283,9 @@ impl Shard {
         let usual = (&HTTP_LABELS[..], &usual[..]);
         let values = changes.values(seen);
         for metric in changed {
-            let series = self.changed.series(&self.registry, changes, metric, usual, &values);
+            let series = self
+                .changed
+                .series(&self.registry, changes, metric, usual, &values);
             counts.add_changed(metric, &series);
         }
     }
@@ -312,7 +325,9 @@ impl Shard {
         };
         series.requests.add(1);
         let seconds = counts.micros as f64 / 1_000_000.0;
-        series.duration.record_in(&HUBBLE_BUCKETS, seconds, counts.micros);
+        series
+            .duration
+            .record_in(&HUBBLE_BUCKETS, seconds, counts.micros);
     }
 
     fn http_key(&mut self, exchange: &Exchange, http: &HttpExchange) -> HttpKey {

@@ -110,7 +110,12 @@ pub fn faults(snapshot: &Snapshot) -> Vec<Diagnostic> {
                 of_expression(filter, effect, &mut seen, &mut found);
             }
         }
-        for tag in settings.metrics.overrides.values().flat_map(|change| change.tags.values()) {
+        for tag in settings
+            .metrics
+            .overrides
+            .values()
+            .flat_map(|change| change.tags.values())
+        {
             if let TagChange::Set(value) = tag {
                 let effect = "the label is as without it";
                 of_expression(value, effect, &mut seen, &mut found);
@@ -136,7 +141,11 @@ fn of_format(format: &LogFormat, seen: &mut FxHashSet<WrittenAt>, found: &mut Ve
     let (LogFormat::Text(written) | LogFormat::Json(written)) = format else {
         return;
     };
-    if written.at.as_ref().is_some_and(|at| !seen.insert(at.clone())) {
+    if written
+        .at
+        .as_ref()
+        .is_some_and(|at| !seen.insert(at.clone()))
+    {
         return;
     }
     let mut wrong = Vec::new();
@@ -149,7 +158,9 @@ fn of_format(format: &LogFormat, seen: &mut FxHashSet<WrittenAt>, found: &mut Ve
 fn marked(message: String, effect: &str, at: Option<&WrittenAt>) -> Diagnostic {
     let finding = Diagnostic::error(Code::BadValue, message).with_effect(effect);
     match at {
-        Some(at) => finding.at(at.location.clone()).of((*at.origin).clone(), &*at.path),
+        Some(at) => finding
+            .at(at.location.clone())
+            .of((*at.origin).clone(), &*at.path),
         None => finding,
     }
 }
