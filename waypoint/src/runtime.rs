@@ -26,6 +26,7 @@ use crate::listener::admit::{Asked, Refusal};
 use crate::names::Names;
 use crate::names::answer::{self, Answer, DNS};
 use crate::telemetry::exchange::StreamOrigin;
+use crate::telemetry::trace::{self, settings::Tracing};
 use crate::throttle::Limiters;
 
 /// Clusters by wildcard and the name inside it.
@@ -68,6 +69,8 @@ pub struct Target {
     pub cluster: Arc<Cluster>,
     /// Virtual IP or pod IP, and port.
     pub destination: SocketAddr,
+    /// Whether and how requests to it are traced.
+    pub tracing: Option<Arc<Tracing>>,
 }
 
 impl Target {
@@ -156,6 +159,7 @@ impl Runtime {
         let nowhere = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         let first = service.addresses.first().copied().unwrap_or(nowhere);
         let mut of_block = Vec::new();
+        let tracing = trace::default();
         for port in &service.ports {
             let key = ClusterKey::new(service.key.clone(), port.number);
             let Some(cluster) = self.clusters.get(&key).cloned() else {
@@ -173,6 +177,7 @@ impl Runtime {
                         None => cluster.clone(),
                     },
                     destination: SocketAddr::new(ip, port.number),
+                    tracing: tracing.clone(),
                 })
             };
             for ip in &service.addresses {
@@ -286,6 +291,7 @@ impl Runtime {
             chain,
             cluster: Arc::new(Cluster::new(key, &[endpoint], Arc::default(), now_ms())),
             destination: address,
+            tracing: trace::default(),
         }))
     }
 

@@ -30,5 +30,6 @@ mod streams;
 mod strict;
 mod telemetry;
 mod timeouts;
+mod tracing;
 mod traffic_policy;
 mod virtual_service;

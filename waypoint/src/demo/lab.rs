@@ -15,6 +15,7 @@ use cairn_config_schema::identity::Identity;
 
 use super::app::App;
 use super::destination::DestinationTunnel;
+use crate::telemetry::otlp::environment::Environment;
 use crate::client::{ClientError, HttpClient, Tunnel};
 use crate::names::Servers;
 use crate::tls::{IdentityFiles, LocalIdentity};
@@ -158,6 +159,11 @@ impl Lab {
             dns_servers: Servers::System,
             dns_allow_local: true,
             explain_denials: false,
+            // What the tour prints is all there is of it.
+            otel: Environment {
+                disabled: true,
+                ..Environment::default()
+            },
             drain: DRAIN,
             set_log_filter: log::set_filter,
         })?;

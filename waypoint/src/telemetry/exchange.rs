@@ -11,6 +11,7 @@ use cairn_config_schema::snapshot::{Endpoint, Service, Workload};
 use http::{HeaderValue, Method, StatusCode};
 
 use super::tcp::TcpMeter;
+use super::trace::Trace;
 use crate::node::Pod;
 use crate::recheck::Closure;
 use crate::upstream::Egress;
@@ -143,6 +144,8 @@ pub struct Exchange {
     pub bytes_sent: u64,
     /// Version of the snapshot that decided.
     pub snapshot: u64,
+    /// Its place in a trace; HTTP only.
+    pub trace: Trace,
 }
 
 impl Exchange {
@@ -185,6 +188,7 @@ impl Exchange {
             bytes_received: 0,
             bytes_sent: 0,
             snapshot: 0,
+            trace: Trace::default(),
         }
     }
 }

@@ -1,7 +1,7 @@
-//! The one exit of every request and TCP stream: metrics and access log.
+//! The one exit of every request and TCP stream: metrics, access log, spans.
 
 use super::exchange::Exchange;
-use super::{access_log, metrics, tcp};
+use super::{access_log, metrics, otlp, tcp};
 
 /// Tells of an exchange that ended. To be called exactly once for each, on the worker that ran it.
 pub fn finish(mut exchange: Exchange) {
@@ -11,4 +11,6 @@ pub fn finish(mut exchange: Exchange) {
         tcp::closed(&mut exchange);
     }
     access_log::write(&exchange, elapsed);
+    // Last, for it takes the exchange as it is.
+    otlp::take(exchange, elapsed);
 }

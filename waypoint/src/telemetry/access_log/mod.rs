@@ -46,6 +46,20 @@ pub fn start(to: Box<dyn std::io::Write + Send>) -> std::io::Result<Option<Write
     Writer::start(queue, to).map(Some)
 }
 
+/// The members of the JSON line of an exchange.
+pub(super) fn members(
+    exchange: &Exchange,
+    elapsed: Duration,
+) -> serde_json::Map<String, serde_json::Value> {
+    let mut time = TimeText::default();
+    let line = Line::new(exchange, time.text(exchange.started_at), elapsed);
+    match serde_json::to_value(&line) {
+        Ok(serde_json::Value::Object(members)) => members,
+        // A line is always an object of texts and numbers.
+        _ => serde_json::Map::new(),
+    }
+}
+
 /// Writes the line of an exchange that took `elapsed`, if the access log is on. Never blocks.
 pub fn write(exchange: &Exchange, elapsed: Duration) {
     let Some(queue) = QUEUE.get() else {
