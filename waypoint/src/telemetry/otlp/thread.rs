@@ -166,6 +166,7 @@ async fn run(
 struct Lanes {
     open: Vec<((Signal, Receiver), Lane)>,
     process: Arc<Process>,
+    #[allow(dead_code)] // for collectors that the mesh configuration names
     mesh: Arc<Mesh>,
     closing: watch::Receiver<bool>,
     environment: Environment,
