@@ -26,7 +26,7 @@ use crate::listener::admit::{Asked, Refusal};
 use crate::names::Names;
 use crate::names::answer::{self, Answer, DNS};
 use crate::telemetry::exchange::StreamOrigin;
-use crate::telemetry::trace::{self, settings::Tracing};
+use crate::telemetry::settings::{AllSettings, Settings};
 use crate::throttle::Limiters;
 
 /// Clusters by wildcard and the name inside it.
@@ -52,6 +52,8 @@ pub struct Runtime {
     requested: Mutex<Requested>,
     has_wildcards: bool,
     limiters: Limiters,
+    /// What is told of each service.
+    pub telemetry: AllSettings,
     /// Some destination has sessions, whatever routes say.
     pub has_sessions: bool,
 }
@@ -69,8 +71,8 @@ pub struct Target {
     pub cluster: Arc<Cluster>,
     /// Virtual IP or pod IP, and port.
     pub destination: SocketAddr,
-    /// Whether and how requests to it are traced.
-    pub tracing: Option<Arc<Tracing>>,
+    /// What is told of it.
+    pub telemetry: Arc<Settings>,
 }
 
 impl Target {
@@ -125,6 +127,7 @@ impl Runtime {
             requested: Mutex::default(),
             has_wildcards: discoveries.any(is_wildcard),
             limiters: Limiters::new(&snapshot, previous.map(|p| &p.limiters)),
+            telemetry: AllSettings::compile(&snapshot.telemetry, previous.map(|p| &p.telemetry)),
             has_sessions: (snapshot.cluster_settings.values()).any(|s| s.session.is_some()),
             snapshot,
         };
@@ -159,7 +162,6 @@ impl Runtime {
         let nowhere = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         let first = service.addresses.first().copied().unwrap_or(nowhere);
         let mut of_block = Vec::new();
-        let tracing = trace::default();
         for port in &service.ports {
             let key = ClusterKey::new(service.key.clone(), port.number);
             let Some(cluster) = self.clusters.get(&key).cloned() else {
@@ -167,6 +169,7 @@ impl Runtime {
             };
             let dialled_port = self.dialled_port(&key);
             let chain = Arc::new(PortChain::compile_sharing(snapshot, egress, service, port));
+            let telemetry = self.telemetry.of_service(Some(&service.key)).clone();
             let target = |ip: IpAddr| {
                 Arc::new(Target {
                     service: Some(service.clone()),
@@ -177,7 +180,7 @@ impl Runtime {
                         None => cluster.clone(),
                     },
                     destination: SocketAddr::new(ip, port.number),
-                    tracing: tracing.clone(),
+                    telemetry: telemetry.clone(),
                 })
             };
             for ip in &service.addresses {
@@ -291,7 +294,7 @@ impl Runtime {
             chain,
             cluster: Arc::new(Cluster::new(key, &[endpoint], Arc::default(), now_ms())),
             destination: address,
-            tracing: trace::default(),
+            telemetry: self.telemetry.of_service(None).clone(),
         }))
     }
 

@@ -13,7 +13,11 @@ use crate::diagnostics::{Code, Severity};
 use crate::resources::PathHasher;
 use crate::resources::istio::MeshConfigSpec;
 
-const HONOURED: [&str; 6] = [
+const HONOURED: [&str; 10] = [
+    "accessLogEncoding",
+    "accessLogFile",
+    "accessLogFormat",
+    "defaultProviders",
     "trustDomain",
     "trustDomainAliases",
     "rootNamespace",
@@ -23,15 +27,11 @@ const HONOURED: [&str; 6] = [
 ];
 
 /// Fields that change what Istio's own waypoint does, and do not change Cairn.
-const NOT_HONOURED: [&str; 17] = [
-    "accessLogEncoding",
-    "accessLogFile",
-    "accessLogFormat",
+const NOT_HONOURED: [&str; 13] = [
     "caCertificates",
     "defaultConfig",
     "defaultDestinationRuleExportTo",
     "defaultHttpRetryPolicy",
-    "defaultProviders",
     "defaultServiceExportTo",
     "defaultVirtualServiceExportTo",
     "enableEnvoyAccessLogService",
@@ -198,6 +198,12 @@ fn fields(root: &Node<'_>, faults: &mut Vec<Fault>) -> MeshConfigSpec {
             "connectTimeout" => spec.connect_timeout_ms = timeout(entry, faults),
             "extensionProviders" => {
                 spec.extension_providers = mesh_providers::read_all(entry, faults)
+            }
+            "defaultProviders" => spec.default_providers = read_at(entry, path, faults).flatten(),
+            "accessLogFile" => spec.access_log.file = read_at(entry, path, faults).flatten(),
+            "accessLogFormat" => spec.access_log.format = read_at(entry, path, faults).flatten(),
+            "accessLogEncoding" => {
+                spec.access_log.encoding = read_at(entry, path, faults).flatten();
             }
             _ => unread_field(entry, faults),
         }

@@ -53,7 +53,7 @@ enablePrometheusMerge: true",
 fn findings_point_into_the_inner_text() {
     assert_eq!(
         findings(&config_map(
-            "\naccessLogFile: /dev/stdout
+            "\nenableTracing: true
 trustDomian: td1
 connectTimeout: 10
 trustDomainAliases: td2
@@ -61,8 +61,8 @@ pathNormalization: {normalisation: NONE}
 somethingNew: 1"
         )),
         [
-            "10:5 info unsupported data.mesh.accessLogFile: \
-             `accessLogFile` of the mesh configuration is not honoured",
+            "10:5 info unsupported data.mesh.enableTracing: \
+             `enableTracing` of the mesh configuration is not honoured",
             "11:5 error unknown-field data.mesh.trustDomian: \
              there is no field `trustDomian` here | did you mean `trustDomain`?",
             "12:21 error wrong-type data.mesh.connectTimeout: \

@@ -56,8 +56,9 @@ pub(super) fn note_target(exchange: &mut Exchange, session: &Session, target: Op
     let headers = &session.req_header().headers;
     if let Some(target) = target {
         exchange.service.clone_from(&target.service);
+        exchange.settings = target.telemetry.unusual();
     }
-    exchange.trace = match target.and_then(|target| target.tracing.as_ref()) {
+    exchange.trace = match target.and_then(|target| target.telemetry.tracing.as_ref()) {
         Some(tracing) => Trace::begin(headers, tracing, || fastrand::u64(..)),
         None => Trace::of_client(headers),
     };
@@ -68,6 +69,7 @@ pub(super) fn begin(session: &Session, stream: &StreamContext, runtime: &Runtime
     let mut exchange = Exchange::begin(stream.origin.clone());
     exchange.snapshot = runtime.snapshot.version;
     exchange.source = runtime.source(&stream.origin);
+    exchange.settings = runtime.telemetry.of_service(None).unusual();
     exchange.http = Some(HttpExchange {
         method: request.method.clone(),
         path: String::from_utf8_lossy(request.raw_path()).into_owned(),

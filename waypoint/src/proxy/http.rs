@@ -24,6 +24,7 @@ use super::headers::{self, ResponseHeaders, grpc_status};
 use super::judge::Judged;
 use super::{arrival, attempt, body, mirror, reply, retry};
 use crate::telemetry::{self, counters};
+use crate::telemetry::exchange::Headers;
 use crate::worker::Worker;
 
 /// Where every request passes.
@@ -327,7 +328,11 @@ impl ProxyHttp for Gate {
             http.status = written.map(|r| r.status);
             http.response_header_bytes = written.map_or(0, |r| headers::wire_bytes(&r.headers));
         }
-        telemetry::finish(exchange);
+        let headers = Headers {
+            request: Some(&session.req_header().headers),
+            response: session.response_written().map(|r| &r.headers),
+        };
+        telemetry::finish_with(exchange, headers);
         ctx.held = None;
     }
 }

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant, SystemTime};
 use cairn_authz::{Attestation, Verdict};
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::snapshot::{Endpoint, Service, Workload};
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
+use super::settings::Settings;
 use super::tcp::TcpMeter;
 use super::trace::Trace;
 use crate::node::Pod;
@@ -94,6 +95,26 @@ pub struct HttpExchange {
     pub response_header_bytes: u64,
 }
 
+/// Headers of a request and its response, for who asks for one by its name.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Headers<'a> {
+    /// As the endpoint got them, without those of the tunnel and of the route's own changes.
+    pub request: Option<&'a HeaderMap>,
+    /// As the client got them.
+    pub response: Option<&'a HeaderMap>,
+}
+
+/// An exchange that ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// The exchange.
+    pub exchange: &'a Exchange,
+    /// How long it took.
+    pub elapsed: Duration,
+    /// Its headers.
+    pub headers: Headers<'a>,
+}
+
 /// One request or one TCP stream.
 #[derive(Debug)]
 pub struct Exchange {
@@ -146,6 +167,8 @@ pub struct Exchange {
     pub snapshot: u64,
     /// Its place in a trace; HTTP only.
     pub trace: Trace,
+    /// What is told of it, if that is other than usual.
+    pub settings: Option<Arc<Settings>>,
 }
 
 impl Exchange {
@@ -189,6 +212,7 @@ impl Exchange {
             bytes_sent: 0,
             snapshot: 0,
             trace: Trace::default(),
+            settings: None,
         }
     }
 }

@@ -14,6 +14,7 @@ pub mod access_log;
 pub mod counters;
 pub mod exchange;
 pub mod exposition;
+pub mod expression;
 mod finish;
 #[cfg(test)]
 mod fixtures;
@@ -25,7 +26,8 @@ pub mod node;
 pub mod otlp;
 mod policies;
 pub mod series;
+pub mod settings;
 pub mod tcp;
 pub mod trace;
 
-pub use finish::finish;
+pub use finish::{finish, finish_with};

@@ -1,15 +1,19 @@
-//! The access log: one JSON line on stdout for every request and every TCP stream. What a line says
-//! is in `line`, how lines get to stdout without holding up a worker in `queue`.
+//! The access log: a line on stdout for every request and every TCP stream, in Cairn's JSON (`line`) or in
+//! a format with Envoy's operators (`template`). How lines get to stdout without holding up a worker is
+//! in `queue`.
 
 mod line;
+mod operator;
 mod queue;
+pub mod template;
 
 use std::cell::RefCell;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::exchange::Exchange;
+use super::exchange::{Exchange, Seen};
 use line::{Line, TimeText};
+pub(super) use line::{route_name, upstream_cluster};
 pub use queue::Writer;
 use queue::{Lines, Queue};
 
@@ -60,8 +64,8 @@ pub(super) fn members(
     }
 }
 
-/// Writes the line of an exchange that took `elapsed`, if the access log is on. Never blocks.
-pub fn write(exchange: &Exchange, elapsed: Duration) {
+/// Writes the lines of an exchange, if the access log is on. Never blocks.
+pub fn write(seen: &Seen<'_>) {
     let Some(queue) = QUEUE.get() else {
         return;
     };
@@ -72,8 +76,29 @@ pub fn write(exchange: &Exchange, elapsed: Duration) {
             lines: queue.join(),
             time: TimeText::default(),
         });
-        let started_at = worker.time.text(exchange.started_at);
-        let line = Line::new(exchange, started_at, elapsed);
-        queue.push(&worker.lines, &line);
+        let Some(settings) = &seen.exchange.settings else {
+            write_cairn(queue, worker, seen);
+            return;
+        };
+        for log in &settings.logs {
+            if log.filter.as_ref().is_some_and(|filter| !filter.is_true(seen)) {
+                continue;
+            }
+            if log.format.is_cairn() {
+                write_cairn(queue, worker, seen);
+            } else {
+                let Worker { lines, time } = &mut *worker;
+                queue.push_with(lines, |to| {
+                    log.format.write(seen, time, to);
+                    true
+                });
+            }
+        }
     });
+}
+
+fn write_cairn(queue: &Queue, worker: &mut Worker, seen: &Seen<'_>) {
+    let started_at = worker.time.text(seen.exchange.started_at);
+    let line = Line::new(seen.exchange, started_at, seen.elapsed);
+    queue.push(&worker.lines, &line);
 }

@@ -27,8 +27,13 @@ pub(super) fn upstream_cluster(exchange: &Exchange) -> Option<String> {
     Some(format!("inbound-vip|{port}|http|{};", service.hostname))
 }
 
-/// What was asked, by whom.
-pub(super) fn request(attributes: &mut Attributes, exchange: &Exchange, http: &HttpExchange) {
+/// What was asked, by whom. `cut`: shortens what clients may make long.
+pub(super) fn request<'t>(
+    attributes: &mut Attributes,
+    exchange: &Exchange,
+    http: &'t HttpExchange,
+    cut: impl Fn(&'t str) -> &'t str,
+) {
     let peer = &exchange.origin.peer;
     request_method(attributes, &http.method);
     attributes.text("url.scheme", "http");
@@ -36,8 +41,8 @@ pub(super) fn request(attributes: &mut Attributes, exchange: &Exchange, http: &H
         Some((path, query)) => (path, Some(query)),
         None => (&*http.path, None),
     };
-    attributes.text("url.path", path);
-    attributes.known("url.query", query);
+    attributes.text("url.path", cut(path));
+    attributes.known("url.query", query.map(cut));
     let (host, port) = host_and_port(&http.authority);
     attributes.text("server.address", host);
     attributes.number("server.port", port.unwrap_or(exchange.service_port));

@@ -1,7 +1,9 @@
 //! Where exports go, and in which form. Connects to nothing.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use cairn_config_schema::snapshot::{Collector, OtlpProtocol, TagSource};
 use http::Uri;
 use http::header::{HeaderName, HeaderValue};
 
@@ -67,9 +69,9 @@ pub enum Protocol {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trust {
     /// `None`: whom the system trusts.
-    pub roots: Option<std::sync::Arc<str>>,
+    pub roots: Option<Arc<str>>,
     /// Certificate chain and key.
-    pub client: Option<(std::sync::Arc<str>, std::sync::Arc<str>)>,
+    pub client: Option<(Arc<str>, Arc<str>)>,
 }
 
 /// A receiver by its URL.
@@ -102,6 +104,38 @@ impl std::fmt::Debug for Destination {
 }
 
 impl Destination {
+    /// That of a provider of the mesh configuration; TLS, if any, is its DestinationRule's business.
+    /// `variable`: variables of the environment, for headers.
+    pub fn of_collector(collector: &Collector, variable: impl Fn(&str) -> Option<String>) -> Self {
+        let key = &collector.cluster;
+        let (protocol, path) = match &collector.protocol {
+            OtlpProtocol::Grpc => (Protocol::Grpc, String::new()),
+            OtlpProtocol::Http(path) => (Protocol::Http, path.to_string()),
+        };
+        let header = |(name, source): &(Arc<str>, TagSource)| {
+            let value = match source {
+                TagSource::Literal(text) => text.to_string(),
+                TagSource::Environment(name, default) => {
+                    variable(name).or_else(|| default.as_deref().map(str::to_owned))?
+                }
+                // Exports are not made for one request.
+                TagSource::Header(..) => return None,
+            };
+            let name = HeaderName::try_from(&**name).ok()?;
+            Some((name, HeaderValue::try_from(value).ok()?))
+        };
+        Self {
+            host: format!("{}.{}", key.service.name, key.service.namespace),
+            port: key.port,
+            tls: false,
+            protocol,
+            path,
+            headers: collector.headers.iter().filter_map(header).collect(),
+            timeout: Duration::from_millis(collector.timeout_ms),
+            trust: Trust::default(),
+        }
+    }
+
     /// Reads a URL. `base_of`: it is the one of all signals, to which this one adds its path. `insecure`: a
     /// URL of gRPC without scheme means no TLS.
     ///

@@ -21,7 +21,7 @@ use super::queue::Ended;
 use crate::telemetry::exchange::{Exchange, HttpExchange};
 use crate::telemetry::labels::source_workload;
 use crate::telemetry::trace::recording::{Attempt, Event, Recording, What};
-use crate::telemetry::trace::settings::{Tag, TagValue};
+use crate::telemetry::trace::settings::{Receiver, Tag, TagValue};
 
 /// The sampled bit of a span's flags.
 const SAMPLED: u32 = 1;
@@ -106,7 +106,7 @@ impl Spanned<'_> {
         attributes.number("server.port", address.port());
         attributes.text("network.peer.address", address.ip().to_string());
         attributes.number("network.peer.port", address.port());
-        attributes.known("url.full", attempt.url.as_deref());
+        attributes.known("url.full", attempt.url.as_deref().map(|url| self.cut(url)));
         if number > 0 {
             attributes.number("http.request.resend_count", number);
         }
@@ -169,7 +169,7 @@ impl Spanned<'_> {
     fn server_attributes(&self, route: Option<String>, status: u16) -> Vec<KeyValue> {
         let (exchange, http) = (self.exchange, self.http);
         let mut attributes = Attributes::default();
-        conventions::request(&mut attributes, exchange, http);
+        conventions::request(&mut attributes, exchange, http, |text| self.cut(text));
         attributes.known("http.route", route);
         if status > 0 {
             attributes.number("http.response.status_code", status);
@@ -239,7 +239,18 @@ impl Spanned<'_> {
                     None => default.as_ref().map(|text| text.to_string()),
                 },
             };
-            attributes.known(name, text);
+            attributes.known(name, text.as_deref().map(|text| self.cut(text)));
+        }
+    }
+
+    /// As much of a value of the client's as the receiver is to get.
+    fn cut<'t>(&self, text: &'t str) -> &'t str {
+        match &self.recording.tracing.receiver {
+            Receiver::Environment => text,
+            Receiver::Collector(collector) => {
+                let max = text.floor_char_boundary(collector.tag_bytes_max as usize);
+                text.get(..max).unwrap_or_default()
+            }
         }
     }
 

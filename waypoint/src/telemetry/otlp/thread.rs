@@ -107,6 +107,10 @@ pub fn start(parts: Parts) -> std::io::Result<Option<Exports>> {
     Ok(Some(Exports { closing, done }))
 }
 
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
 /// How requests are traced for which the configuration names nobody. Every trace without a decision of the
 /// client's is kept, as the specification has it, unless the variables say otherwise.
 fn of_environment(environment: &Environment) -> Tracing {
@@ -166,7 +170,6 @@ async fn run(
 struct Lanes {
     open: Vec<((Signal, Receiver), Lane)>,
     process: Arc<Process>,
-    #[allow(dead_code)] // for collectors that the mesh configuration names
     mesh: Arc<Mesh>,
     closing: watch::Receiver<bool>,
     environment: Environment,
@@ -217,6 +220,10 @@ impl Lanes {
     fn exporter(&self, signal: Signal, receiver: &Receiver) -> Option<Exporter> {
         let (to, way) = match receiver {
             Receiver::Environment => (self.destination(signal)?, Way::Outside),
+            Receiver::Collector(collector) => {
+                let way = Way::Mesh(collector.cluster.clone(), self.mesh.clone());
+                (Destination::of_collector(collector, variable), way)
+            }
         };
         let transport = Transport::new(signal, to, way);
         Some(Exporter::new(signal, transport, self.closing.clone()))

@@ -52,7 +52,6 @@ pub(super) enum Way {
     /// At the host of a URL.
     Outside,
     /// A service of the mesh.
-    #[allow(dead_code)] // for collectors that the mesh configuration names
     Mesh(ClusterKey, Arc<Mesh>),
 }
 

@@ -6,6 +6,7 @@
 //! sampled one a box with its attempts and events is kept.
 
 mod b3;
+pub(super) mod compile;
 pub mod context;
 pub mod propagate;
 pub mod recording;

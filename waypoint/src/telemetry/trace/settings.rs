@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use cairn_config_schema::snapshot::Collector;
 use http::header::HeaderName;
 
 use super::propagate::Propagation;
@@ -30,6 +31,8 @@ pub struct Tracing {
 pub enum Receiver {
     /// Whom the variables OTEL_* name.
     Environment,
+    /// A provider of the mesh configuration.
+    Collector(Arc<Collector>),
 }
 
 /// A tag of every span of a request.
