@@ -22,6 +22,7 @@ pub fn finish_with(mut exchange: Exchange, headers: Headers<'_>) {
     };
     metrics::record(&exchange, elapsed);
     access_log::write(&seen);
+    let lines = otlp::lines(&seen);
     // Last, for it takes the exchange as it is.
-    otlp::take(exchange, elapsed);
+    otlp::take(exchange, elapsed, lines);
 }

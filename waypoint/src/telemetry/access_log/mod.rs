@@ -12,8 +12,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::exchange::{Exchange, Seen};
-use line::{Line, TimeText};
-pub(super) use line::{route_name, upstream_cluster};
+use line::Line;
+pub(super) use line::{TimeText, route_name, upstream_cluster};
 pub use queue::Writer;
 use queue::{Lines, Queue};
 

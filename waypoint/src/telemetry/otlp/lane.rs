@@ -15,6 +15,7 @@ use super::process::Process;
 use super::queue::Ended;
 use super::{logs, spans};
 use crate::telemetry::counters;
+use crate::telemetry::trace::settings::Receiver;
 
 /// The near end of a lane.
 pub(super) struct Lane {
@@ -26,13 +27,13 @@ pub(super) struct Lane {
 impl Lane {
     /// A lane that runs until it is closed.
     pub(super) fn start(
-        signal: Signal,
+        (signal, receiver): (Signal, Receiver),
         batching: Batching,
         exporter: Exporter,
         process: Arc<Process>,
     ) -> Self {
         let (records, queue) = mpsc::channel(batching.queue_max);
-        let run = run(signal, queue, batching, exporter, process);
+        let run = run((signal, receiver), queue, batching, exporter, process);
         Self {
             signal,
             records,
@@ -62,7 +63,7 @@ impl Lane {
 }
 
 async fn run(
-    signal: Signal,
+    (signal, receiver): (Signal, Receiver),
     mut queue: mpsc::Receiver<Arc<Ended>>,
     batching: Batching,
     mut exporter: Exporter,
@@ -78,7 +79,7 @@ async fn run(
                 Ok(None) | Err(_) => break,
             }
         }
-        let (message, records) = encode(signal, &batch, &process);
+        let (message, records) = encode(signal, &receiver, &batch, &process);
         // The exchanges are not held while the receiver takes its time.
         batch.clear();
         exporter.export(message, records).await;
@@ -86,9 +87,14 @@ async fn run(
 }
 
 /// The message of a batch, and how many records it has.
-fn encode(signal: Signal, batch: &[Arc<Ended>], process: &Process) -> (Bytes, u64) {
+fn encode(
+    signal: Signal,
+    receiver: &Receiver,
+    batch: &[Arc<Ended>],
+    process: &Process,
+) -> (Bytes, u64) {
     match signal {
         Signal::Traces => spans::encode(batch, process),
-        Signal::Logs | Signal::Metrics => logs::encode(batch, process),
+        Signal::Logs | Signal::Metrics => logs::encode(batch, process, receiver),
     }
 }

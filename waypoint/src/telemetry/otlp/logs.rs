@@ -1,32 +1,91 @@
-//! The access log as records of OTLP: the keys of the JSON line as attributes, with the ids of the request's
-//! trace and span.
+//! The access log as records of OTLP, with the ids of the request's trace and span: with the keys of the JSON
+//! line as attributes, or as a provider of the mesh configuration is to have it.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
+use cairn_config_schema::snapshot::OtelLog;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::AnyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs, SeverityNumber};
 use prost::Message;
 
-use super::attributes;
+use super::attributes::{self, Attributes};
 use super::process::Process;
 use super::queue::Ended;
 use super::spans::nanos;
-use crate::telemetry::access_log;
-use crate::telemetry::exchange::Exchange;
+use crate::telemetry::access_log::template::Format;
+use crate::telemetry::access_log::{self, TimeText};
+use crate::telemetry::exchange::{Exchange, Seen};
+use crate::telemetry::settings::Collected;
+use crate::telemetry::trace::settings::Receiver;
 
 /// Name of the records, by which a collector tells them from others.
 const EVENT: &str = "cairn.access";
 
+/// What a collector is told of an exchange, as its provider's format says.
+#[derive(Debug)]
+pub struct Line {
+    /// Who is told.
+    pub to: Arc<OtelLog>,
+    text: Vec<u8>,
+    /// A JSON object.
+    labels: Vec<u8>,
+}
+
+impl Line {
+    pub(super) fn bytes(&self) -> usize {
+        self.text.len() + self.labels.len()
+    }
+}
+
+/// What collectors of access logs are told of an exchange: written here, where its headers still are. Nothing
+/// where no Telemetry asks for it.
+pub fn lines(seen: &Seen<'_>) -> Vec<Line> {
+    let settings = seen.exchange.settings.as_ref();
+    let logs = settings.map_or(&[][..], |settings| &settings.collected);
+    let wanted = |log: &&Collected| log.filter.as_ref().is_none_or(|filter| filter.is_true(seen));
+    let written = |format: &Format| {
+        let mut to = Vec::new();
+        format.write(seen, &mut TimeText::default(), &mut to);
+        to
+    };
+    let logs = logs.iter().filter(wanted);
+    let line = |log: &Collected| Line {
+        to: log.to.clone(),
+        text: written(&log.text),
+        labels: written(&log.labels),
+    };
+    logs.map(line).collect()
+}
+
 /// The message of a batch, and how many records it has.
-pub(super) fn encode(batch: &[Arc<Ended>], process: &Process) -> (Bytes, u64) {
-    let records: Vec<_> = batch.iter().map(|ended| record(ended)).collect();
+pub(super) fn encode(
+    batch: &[Arc<Ended>],
+    process: &Process,
+    receiver: &Receiver,
+) -> (Bytes, u64) {
+    let mut resource = process.resource.clone();
+    let records: Vec<_> = match receiver {
+        Receiver::Log(log) => {
+            let mut name = Attributes::default();
+            name.text("log_name", &*log.log_name);
+            resource.attributes.extend(name.take());
+            let lines = batch.iter().flat_map(|ended| {
+                let own = ended.lines.iter().filter(|line| line.to == *log);
+                own.map(|line| written(ended, line))
+            });
+            lines.collect()
+        }
+        Receiver::Environment | Receiver::Collector(_) => {
+            batch.iter().map(|ended| record(ended)).collect()
+        }
+    };
     let count = records.len() as u64;
     let request = ExportLogsServiceRequest {
         resource_logs: vec![ResourceLogs {
-            resource: Some(process.resource.clone()),
+            resource: Some(resource),
             scope_logs: vec![ScopeLogs {
                 scope: Some(process.scope.clone()),
                 log_records: records,
@@ -39,24 +98,44 @@ pub(super) fn encode(batch: &[Arc<Ended>], process: &Process) -> (Bytes, u64) {
 }
 
 fn record(ended: &Ended) -> LogRecord {
+    let members = access_log::members(&ended.exchange, ended.elapsed);
+    LogRecord {
+        body: Some(AnyValue {
+            value: Some(Value::StringValue(summary(&ended.exchange))),
+        }),
+        attributes: attributes::of_json(members),
+        ..bare(ended)
+    }
+}
+
+/// A record with times and ids.
+fn bare(ended: &Ended) -> LogRecord {
     let exchange = &ended.exchange;
     let trace = exchange.trace.id();
     let span = exchange.trace.span();
-    let members = access_log::members(exchange, ended.elapsed);
     LogRecord {
         time_unix_nano: nanos(exchange.started_at),
         observed_time_unix_nano: nanos(ended.ended_at()),
         severity_number: SeverityNumber::Info as i32,
         severity_text: "INFO".to_owned(),
-        body: Some(AnyValue {
-            value: Some(Value::StringValue(summary(exchange))),
-        }),
-        attributes: attributes::of_json(members),
         flags: u32::from(exchange.trace.is_recorded()),
         trace_id: trace.map_or_else(Vec::new, |id| id.get().to_be_bytes().to_vec()),
         span_id: span.map_or_else(Vec::new, |id| id.get().to_be_bytes().to_vec()),
         event_name: EVENT.to_owned(),
         ..LogRecord::default()
+    }
+}
+
+/// The record of a line that is written already.
+fn written(ended: &Ended, line: &Line) -> LogRecord {
+    let text = String::from_utf8_lossy(&line.text);
+    let labels = serde_json::from_slice(&line.labels).unwrap_or_default();
+    LogRecord {
+        body: Some(AnyValue {
+            value: Some(Value::StringValue(text.trim_end().to_owned())),
+        }),
+        attributes: attributes::of_json(labels),
+        ..bare(ended)
     }
 }
 
@@ -82,8 +161,12 @@ mod tests {
 
     fn read(exchange: Exchange) -> LogRecord {
         let (outlet, mut queue) = queue::Outlet::new(1, true);
-        outlet.take(exchange, Duration::from_millis(7));
-        let (message, count) = encode(&[queue.try_recv().unwrap()], &Process::default());
+        outlet.take(exchange, Duration::from_millis(7), vec![]);
+        let (message, count) = encode(
+            &[queue.try_recv().unwrap()],
+            &Process::default(),
+            &Receiver::Environment,
+        );
         assert_eq!(count, 1);
         let mut request = ExportLogsServiceRequest::decode(message).unwrap();
         request.resource_logs.remove(0).scope_logs.remove(0).log_records.remove(0)

@@ -26,5 +26,6 @@ mod spans;
 mod thread;
 mod transport;
 
+pub use logs::{Line, lines};
 pub use queue::{Ended, take};
 pub use thread::{Exports, Parts, prepare, start};

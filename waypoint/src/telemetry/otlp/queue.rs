@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc;
 
 use super::endpoint::Signal;
+use super::logs::Line;
 use crate::limits::OTLP_QUEUE_BYTES_MAX;
 use crate::telemetry::counters;
 use crate::telemetry::exchange::Exchange;
@@ -20,6 +21,8 @@ pub struct Ended {
     pub exchange: Exchange,
     /// How long it took.
     pub elapsed: Duration,
+    /// What collectors of access logs are told of it.
+    pub lines: Vec<Line>,
     _room: Room,
 }
 
@@ -53,9 +56,9 @@ impl Drop for Room {
 }
 
 /// Takes an exchange that ended, if anybody wants it. Never waits.
-pub fn take(exchange: Exchange, elapsed: Duration) {
+pub fn take(exchange: Exchange, elapsed: Duration, lines: Vec<Line>) {
     if let Some(outlet) = OUTLET.get() {
-        outlet.take(exchange, elapsed);
+        outlet.take(exchange, elapsed, lines);
     }
 }
 
@@ -76,22 +79,21 @@ impl Outlet {
         (outlet, records)
     }
 
-    pub(super) fn take(&self, exchange: Exchange, elapsed: Duration) {
+    pub(super) fn take(&self, exchange: Exchange, elapsed: Duration, lines: Vec<Line>) {
         let traced = exchange.trace.is_recorded();
-        if !traced && !self.logs {
+        let logged = self.logs || !lines.is_empty();
+        if !traced && !logged {
             return;
         }
         let record = match self.records.try_reserve() {
-            Ok(place) => self
-                .room(&exchange)
-                .map(|room| (place, room)),
+            Ok(place) => self.room(&exchange, &lines).map(|room| (place, room)),
             Err(_) => None,
         };
         let Some((place, room)) = record else {
             if traced {
                 counters::OTLP_DROPPED.inc(Signal::Traces.as_str());
             }
-            if self.logs {
+            if logged {
                 counters::OTLP_DROPPED.inc(Signal::Logs.as_str());
             }
             return;
@@ -99,12 +101,14 @@ impl Outlet {
         place.send(Arc::new(Ended {
             exchange,
             elapsed,
+            lines,
             _room: room,
         }));
     }
 
-    fn room(&self, exchange: &Exchange) -> Option<Room> {
-        let bytes = bytes_of(exchange);
+    fn room(&self, exchange: &Exchange, lines: &[Line]) -> Option<Room> {
+        let lines: usize = lines.iter().map(Line::bytes).sum();
+        let bytes = bytes_of(exchange) + lines;
         let before = self.bytes.fetch_add(bytes, Relaxed);
         // Gives the bytes back when it is dropped here.
         let room = Room {
@@ -148,12 +152,12 @@ mod tests {
     #[test]
     fn only_what_is_wanted_is_taken() {
         let (outlet, mut records) = Outlet::new(8, false);
-        outlet.take(crate::telemetry::fixtures::http(), Duration::ZERO);
+        outlet.take(crate::telemetry::fixtures::http(), Duration::ZERO, vec![]);
         assert!(records.try_recv().is_err(), "not sampled, and no access log");
-        outlet.take(fixtures::sampled(), Duration::ZERO);
+        outlet.take(fixtures::sampled(), Duration::ZERO, vec![]);
         assert!(records.try_recv().is_ok());
         let (outlet, mut records) = Outlet::new(8, true);
-        outlet.take(crate::telemetry::fixtures::http(), Duration::ZERO);
+        outlet.take(crate::telemetry::fixtures::http(), Duration::ZERO, vec![]);
         assert!(records.try_recv().is_ok());
     }
 
@@ -162,12 +166,12 @@ mod tests {
         let before = counters::OTLP_DROPPED.value("traces");
         let (outlet, mut records) = Outlet::new(2, false);
         for _ in 0..5 {
-            outlet.take(fixtures::sampled(), Duration::ZERO);
+            outlet.take(fixtures::sampled(), Duration::ZERO, vec![]);
         }
         assert_eq!(records.len(), 2);
         assert!(counters::OTLP_DROPPED.value("traces") >= before + 3);
         drop(records.try_recv().unwrap());
-        outlet.take(fixtures::sampled(), Duration::ZERO);
+        outlet.take(fixtures::sampled(), Duration::ZERO, vec![]);
         assert_eq!(records.len(), 2);
     }
 
@@ -180,7 +184,7 @@ mod tests {
             exchange
         };
         let fit = OTLP_QUEUE_BYTES_MAX / (60 * 1024) + 10;
-        (0..fit).for_each(|_| outlet.take(large(), Duration::ZERO));
+        (0..fit).for_each(|_| outlet.take(large(), Duration::ZERO, vec![]));
         assert!(records.len() < fit);
         assert!(outlet.bytes() <= OTLP_QUEUE_BYTES_MAX);
         while records.try_recv().is_ok() {}

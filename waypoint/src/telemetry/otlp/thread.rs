@@ -5,6 +5,7 @@ use std::sync::mpsc as blocking;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use cairn_config_schema::snapshot::Collector;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -183,6 +184,9 @@ impl Lanes {
         if self.environment.logs.is_some() {
             self.offer_to(Signal::Logs, &Receiver::Environment, ended);
         }
+        for line in &ended.lines {
+            self.offer_to(Signal::Logs, &Receiver::Log(line.to.clone()), ended);
+        }
     }
 
     fn offer_to(&mut self, signal: Signal, receiver: &Receiver, ended: &Arc<Ended>) {
@@ -207,7 +211,9 @@ impl Lanes {
         }
         let exporter = self.exporter(signal, receiver)?;
         let process = self.process.clone();
-        Some(Lane::start(signal, self.batching(signal), exporter, process))
+        let batching = self.batching(signal);
+        let of = (signal, receiver.clone());
+        Some(Lane::start(of, batching, exporter, process))
     }
 
     fn batching(&self, signal: Signal) -> Batching {
@@ -220,13 +226,16 @@ impl Lanes {
     fn exporter(&self, signal: Signal, receiver: &Receiver) -> Option<Exporter> {
         let (to, way) = match receiver {
             Receiver::Environment => (self.destination(signal)?, Way::Outside),
-            Receiver::Collector(collector) => {
-                let way = Way::Mesh(collector.cluster.clone(), self.mesh.clone());
-                (Destination::of_collector(collector, variable), way)
-            }
+            Receiver::Collector(collector) => self.in_mesh(collector),
+            Receiver::Log(log) => self.in_mesh(&log.collector),
         };
         let transport = Transport::new(signal, to, way);
         Some(Exporter::new(signal, transport, self.closing.clone()))
+    }
+
+    fn in_mesh(&self, collector: &Collector) -> (Destination, Way) {
+        let way = Way::Mesh(collector.cluster.clone(), self.mesh.clone());
+        (Destination::of_collector(collector, variable), way)
     }
 
     fn destination(&self, signal: Signal) -> Option<Destination> {

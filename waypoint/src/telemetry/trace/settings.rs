@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use cairn_config_schema::snapshot::Collector;
+use cairn_config_schema::snapshot::{Collector, OtelLog};
 use http::header::HeaderName;
 
 use super::propagate::Propagation;
@@ -33,6 +33,8 @@ pub enum Receiver {
     Environment,
     /// A provider of the mesh configuration.
     Collector(Arc<Collector>),
+    /// A provider of the mesh configuration, for access logs.
+    Log(Arc<OtelLog>),
 }
 
 /// A tag of every span of a request.

@@ -11,7 +11,7 @@ use crate::telemetry::fixtures as exchanges;
 
 fn spans(exchange: Exchange) -> Vec<Span> {
     let (outlet, mut records) = queue::Outlet::new(1, false);
-    outlet.take(exchange, Duration::from_millis(12));
+    outlet.take(exchange, Duration::from_millis(12), vec![]);
     let names = Names {
         gateway: Some(("shop", "waypoint")),
         trust_domain: "cluster.local",
