@@ -300,3 +300,76 @@ async fn a_collector_that_comes_back_gets_spans_again() {
     // The same batch, tried again.
     scene.collector.until("the span", |got| server_of(got, "/while-busy").is_some()).await;
 }
+
+/// What the mesh and its Telemetry say, of a collector that has HBONE.
+const MESH: &str = r#"
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data:
+  mesh: |
+    extensionProviders:
+    - name: otel
+      opentelemetry:
+        service: otel.shop.svc.cluster.local
+        port: 4317
+        grpc: {initialMetadata: [{name: x-tenant, value: seven}]}
+    - name: logs
+      envoyOtelAls:
+        service: otel.shop.svc.cluster.local
+        port: 4317
+        logName: shop-log
+        logFormat:
+          text: "%REQ(:METHOD)% %REQ(X-USER)%"
+          labels: {status: "%RESPONSE_CODE%", user: "%REQ(X-USER)%"}
+---
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: all, namespace: shop}
+spec:
+  tracing:
+  - providers: [{name: otel}]
+    randomSamplingPercentage: 100
+    customTags:
+      user: {header: {name: x-user, defaultValue: nobody}}
+      site: {literal: {value: lab}}
+  accessLogging:
+  - providers: [{name: logs}]
+    filter: {expression: "response.code >= 400"}
+"#;
+
+#[tokio::test]
+async fn a_collector_of_the_mesh_gets_what_telemetry_says_over_hbone() {
+    let mut lab = Lab::new();
+    lab.service("web", &[Port::new("http", 80)]);
+    lab.service("otel", &[Port::new("grpc", 4317)]);
+    let app = lab.pod("web", "web-a", Reach::Hbone, |at| App::http("web", at));
+    let collector = Collector::start(lab.free_address()).await;
+    lab.pod_at("otel", "otel-a", Reach::Hbone, collector.address);
+    lab.write("objects", OBJECTS);
+    lab.write("mesh", MESH);
+    lab.variable("OTEL_BSP_SCHEDULE_DELAY", 20);
+    lab.variable("OTEL_BLRP_SCHEDULE_DELAY", 20);
+    lab.start().await;
+    let client = lab.client("shop/viewer").await;
+    let get = async |path: &str, headers: &[(&str, &str)]| {
+        client::send(client.to("web", 80), Method::GET, path, headers, b"").await
+    };
+    get("/fine", &[("x-user", "me")]).await;
+    get("/admin", &[]).await;
+    let both = |got: &Got| server_of(got, "/fine").is_some() && server_of(got, "/admin").is_some();
+    let got = collector.until("both spans", both).await;
+    let tags = |path| of(server_of(&got, path).unwrap());
+    assert_eq!((&*tags("/fine")["user"], &*tags("/fine")["site"]), ("me", "lab"));
+    assert_eq!(tags("/admin")["user"], "nobody");
+
+    let got = collector.until("a record", |got| !got.records.is_empty()).await;
+    let [record] = &got.records[..] else {
+        panic!("{:?}", got.records);
+    };
+    let attributes = texts(&record.attributes);
+    assert_eq!(attributes["status"], "403");
+    assert!(!attributes.contains_key("user"), "{attributes:?}");
+    assert_eq!(record.trace_id, server_of(&got, "/admin").unwrap().trace_id);
+    drop(app);
+}
