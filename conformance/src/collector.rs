@@ -165,7 +165,8 @@ impl State {
         for resource in request.resource_logs {
             got.resource = texts(&resource.resource.unwrap_or_default().attributes);
             let scopes = resource.scope_logs.into_iter();
-            got.records.extend(scopes.flat_map(|scope| scope.log_records));
+            got.records
+                .extend(scopes.flat_map(|scope| scope.log_records));
         }
     }
 
@@ -251,13 +252,31 @@ async fn over_grpc(request: Request<Incoming>, state: Arc<State>) -> Response<An
     let path = request.uri().path().to_owned();
     let answer = match &*path {
         "/opentelemetry.proto.collector.trace.v1.TraceService/Export" => {
-            take(request, state, State::spans, ExportTraceServiceResponse::default()).await
+            take(
+                request,
+                state,
+                State::spans,
+                ExportTraceServiceResponse::default(),
+            )
+            .await
         }
         "/opentelemetry.proto.collector.logs.v1.LogsService/Export" => {
-            take(request, state, State::records, ExportLogsServiceResponse::default()).await
+            take(
+                request,
+                state,
+                State::records,
+                ExportLogsServiceResponse::default(),
+            )
+            .await
         }
         "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export" => {
-            take(request, state, State::metrics, ExportMetricsServiceResponse::default()).await
+            take(
+                request,
+                state,
+                State::metrics,
+                ExportMetricsServiceResponse::default(),
+            )
+            .await
         }
         _ => return full(StatusCode::NOT_FOUND, b""),
     };

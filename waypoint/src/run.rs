@@ -403,9 +403,15 @@ fn export(
     dialer: Dialer,
 ) -> anyhow::Result<Option<Exports>> {
     let state = admin_state(settings, in_force, stop);
-    let (pod, node) = (std::env::var("POD_NAME").ok(), std::env::var("NODE_NAME").ok());
+    let (pod, node) = (
+        std::env::var("POD_NAME").ok(),
+        std::env::var("NODE_NAME").ok(),
+    );
     let snapshot = in_force.runtime.load().snapshot.clone();
-    let served = snapshot.waypoint.as_ref().map(|waypoint| &waypoint.origin.key);
+    let served = snapshot
+        .waypoint
+        .as_ref()
+        .map(|waypoint| &waypoint.origin.key);
     let gateway = settings.gateway.as_ref().or(served);
     let names = process::Names {
         gateway: gateway.map(|key| (&*key.namespace, &*key.name)),

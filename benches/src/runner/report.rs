@@ -136,10 +136,15 @@ fn told(text: &mut String, rows: &[Told]) -> std::fmt::Result {
         return Ok(());
     };
     let cpu = |cell, telling| {
-        let rows = rows.iter().filter(|r| r.cell == cell && r.telling == telling);
+        let rows = rows
+            .iter()
+            .filter(|r| r.cell == cell && r.telling == telling);
         middle(rows.map(|r| r.outcome.cpu_us).collect())
     };
-    writeln!(text, "\nCPU us/req of cairn, by what is told of requests; ratio to {first}")?;
+    writeln!(
+        text,
+        "\nCPU us/req of cairn, by what is told of requests; ratio to {first}"
+    )?;
     for (cell, telling) in order {
         let (found, base) = (cpu(cell, telling), cpu(cell, first));
         let ratio = found.zip(base).map(|(found, base)| found / base);

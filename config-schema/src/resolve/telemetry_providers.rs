@@ -18,8 +18,8 @@ use crate::resources::telemetry::{
     FileLogSpec, LogFormatSpec, OpenTelemetrySpec, OtelLogSpec, OtlpHeaderSpec,
 };
 use crate::snapshot::{
-    BUILT_IN_LOG, Collector, ISTIO_TEXT, LogFormat, LogSink, OtelLog, OtlpProtocol, Service, TagSource,
-    TraceTarget, WrittenAt, WrittenFormat,
+    BUILT_IN_LOG, Collector, ISTIO_TEXT, LogFormat, LogSink, OtelLog, OtlpProtocol, Service,
+    TagSource, TraceTarget, WrittenAt, WrittenFormat,
 };
 
 /// The provider of Istio's metrics that is always there.

@@ -78,7 +78,8 @@ fn without_any_there_are_metrics_and_cairns_log_and_no_spans() {
 
 #[test]
 fn root_then_waypoint_then_service_then_target() {
-    let sampled = |percentage: u32| format!("tracing: [{{randomSamplingPercentage: {percentage}}}]");
+    let sampled =
+        |percentage: u32| format!("tracing: [{{randomSamplingPercentage: {percentage}}}]");
     let root = telemetry("istio-system", "all", &sampled(1));
     let shop = telemetry("shop", "all", &sampled(2));
     let by_gateway = telemetry("shop", "gateway", &format!("{ON_WAYPOINT}{}", sampled(3)));
@@ -87,7 +88,11 @@ fn root_then_waypoint_then_service_then_target() {
         let snapshot = with(objects);
         of(&snapshot, service).tracing.sampled_ppm
     };
-    assert_eq!(ppm(&[], "shop/web"), None, "as the environment says, else 1 %, as at Istio");
+    assert_eq!(
+        ppm(&[], "shop/web"),
+        None,
+        "as the environment says, else 1 %, as at Istio"
+    );
     assert_eq!(ppm(&[&root], "shop/web"), Some(10_000));
     assert_eq!(ppm(&[&root, &shop], "shop/web"), Some(20_000));
     assert_eq!(ppm(&[&root, &shop, &by_gateway], "shop/web"), Some(30_000));
@@ -123,7 +128,10 @@ fn what_is_for_clients_alone_is_not_for_a_waypoint() {
         let snapshot = with(&[&telemetry("shop", "all", &spec)]);
         of(&snapshot, "shop/web").access_log.len()
     };
-    assert_eq!((mode("CLIENT"), mode("SERVER"), mode("CLIENT_AND_SERVER")), (1, 0, 0));
+    assert_eq!(
+        (mode("CLIENT"), mode("SERVER"), mode("CLIENT_AND_SERVER")),
+        (1, 0, 0)
+    );
 }
 
 #[test]
@@ -131,7 +139,10 @@ fn collectors_are_services_of_the_mesh() {
     let named = |name: &str| {
         let spec = format!("tracing: [{{providers: [{{name: {name}}}]}}]");
         let snapshot = with(&[&telemetry("shop", "all", &spec)]);
-        (of(&snapshot, "shop/web").tracing.to.clone(), snapshot.said())
+        (
+            of(&snapshot, "shop/web").tracing.to.clone(),
+            snapshot.said(),
+        )
     };
     let (TraceTarget::Collector(grpc), said) = named("otel") else {
         panic!("otel is a collector");
@@ -151,12 +162,21 @@ fn collectors_are_services_of_the_mesh() {
 #[test]
 fn who_can_not_get_spans_is_said_where_it_is_named() {
     for (name, said) in [
-        ("lines", "error unsupported Telemetry/shop/all spec.tracing[0].providers[0].name"),
-        ("typo", "error backend-not-found Telemetry/shop/all spec.tracing[0].providers[0].name"),
+        (
+            "lines",
+            "error unsupported Telemetry/shop/all spec.tracing[0].providers[0].name",
+        ),
+        (
+            "typo",
+            "error backend-not-found Telemetry/shop/all spec.tracing[0].providers[0].name",
+        ),
     ] {
         let spec = format!("tracing: [{{providers: [{{name: {name}}}]}}]");
         let snapshot = with(&[&telemetry("shop", "all", &spec)]);
-        assert!(matches!(of(&snapshot, "shop/web").tracing.to, TraceTarget::Unusable(_)));
+        assert!(matches!(
+            of(&snapshot, "shop/web").tracing.to,
+            TraceTarget::Unusable(_)
+        ));
         assert_eq!(snapshot.said(), [said]);
     }
 }
@@ -168,12 +188,23 @@ fn the_narrowest_list_of_logs_counts_and_filters_stay_with_their_provider() {
         "all",
         "accessLogging: [{providers: [{name: envoy}, {name: lines}], filter: {expression: response.code > 399}}]",
     );
-    let shop = telemetry("shop", "all", "accessLogging: [{providers: [{name: lines}]}]");
-    let off = telemetry("shop", "web", &format!("{ON_WEB}accessLogging: [{{disabled: true}}]"));
+    let shop = telemetry(
+        "shop",
+        "all",
+        "accessLogging: [{providers: [{name: lines}]}]",
+    );
+    let off = telemetry(
+        "shop",
+        "web",
+        &format!("{ON_WEB}accessLogging: [{{disabled: true}}]"),
+    );
     let snapshot = with(&[&root]);
     let logs = &of(&snapshot, "shop/web").access_log;
     assert_eq!(names(logs), ["envoy", "lines"]);
-    assert_eq!(&*logs[0].filter.as_ref().unwrap().text, "response.code > 399");
+    assert_eq!(
+        &*logs[0].filter.as_ref().unwrap().text,
+        "response.code > 399"
+    );
     let snapshot = with(&[&root, &shop, &off]);
     let logs = &of(&snapshot, "shop/api").access_log;
     assert_eq!(names(logs), ["lines"]);
@@ -305,7 +336,9 @@ fn the_mesh_says_whether_there_is_a_log_and_in_which_format() {
     let json = mesh_log("accessLogFile: /dev/stdout\naccessLogEncoding: JSON");
     assert_eq!(json[0].sink, LogSink::Stdout(LogFormat::Cairn));
     let own = mesh_log("accessLogEncoding: JSON\naccessLogFormat: '{\"m\": \"%REQ(:METHOD)%\"}'");
-    assert!(matches!(&own[0].sink, LogSink::Stdout(LogFormat::Json(f)) if f.template["m"] == "%REQ(:METHOD)%"));
+    assert!(
+        matches!(&own[0].sink, LogSink::Stdout(LogFormat::Json(f)) if f.template["m"] == "%REQ(:METHOD)%")
+    );
 }
 
 #[test]

@@ -105,7 +105,10 @@ async fn a_retried_request_has_a_span_for_itself_and_one_for_each_attempt() {
     let answer = scene.get(path, &headers).await;
     assert_eq!(answer.status(), 200);
 
-    let got = scene.collector.until("the span", |got| server_of(got, path).is_some()).await;
+    let got = scene
+        .collector
+        .until("the span", |got| server_of(got, path).is_some())
+        .await;
     let server = server_of(&got, path).unwrap();
     assert_eq!(hex(&server.trace_id), TRACE);
     assert_eq!(hex(&server.parent_span_id), PARENT);
@@ -119,18 +122,28 @@ async fn a_retried_request_has_a_span_for_itself_and_one_for_each_attempt() {
         ("istio.destination_workload", "web-a"),
         ("istio.destination_namespace", "shop"),
         ("istio.mesh_id", "cluster.local"),
-        ("upstream_cluster", "inbound-vip|80|http|web.shop.svc.cluster.local;"),
+        (
+            "upstream_cluster",
+            "inbound-vip|80|http|web.shop.svc.cluster.local;",
+        ),
         ("cairn.verdict", "allow"),
         ("cairn.route", "HTTPRoute/shop/web"),
         ("cairn.attempts", "3"),
     ] {
-        assert_eq!(attributes.get(key).map(String::as_str), Some(value), "{key}: {attributes:?}");
+        assert_eq!(
+            attributes.get(key).map(String::as_str),
+            Some(value),
+            "{key}: {attributes:?}"
+        );
     }
     let events: Vec<_> = server.events.iter().map(|event| &*event.name).collect();
     assert_eq!(events, ["cairn.verdict", "cairn.retry", "cairn.retry"]);
 
     let attempts = attempts_of(&got, server);
-    let statuses: Vec<_> = attempts.iter().map(|a| of(a)["http.response.status_code"].clone()).collect();
+    let statuses: Vec<_> = attempts
+        .iter()
+        .map(|a| of(a)["http.response.status_code"].clone())
+        .collect();
     assert_eq!(statuses, ["503", "503", "200"]);
     // The application was told of the last attempt, in the client's trace.
     let echo = client::echo(&answer);
@@ -142,7 +155,11 @@ async fn a_retried_request_has_a_span_for_itself_and_one_for_each_attempt() {
         assert!(attempt.start_time_unix_nano >= server.start_time_unix_nano);
         assert!(attempt.end_time_unix_nano <= server.end_time_unix_nano);
     }
-    let line = scene.lab.cairn().logged("the request", |l| l["path"] == path).await;
+    let line = scene
+        .lab
+        .cairn()
+        .logged("the request", |l| l["path"] == path)
+        .await;
     assert_eq!(line["trace_id"], TRACE);
     let service = got.resource.get("service.name").map(String::as_str);
     assert_eq!(service, Some("waypoint.shop"), "{:?}", got.resource);
@@ -179,7 +196,9 @@ async fn what_the_client_decided_holds_and_the_rest_goes_by_the_ratio() {
     ])
     .await;
     let unsampled = format!("00-{TRACE}-{PARENT}-00");
-    let answer = scene.get("/unsampled", &[("traceparent", &*unsampled)]).await;
+    let answer = scene
+        .get("/unsampled", &[("traceparent", &*unsampled)])
+        .await;
     // Nobody is to think that there is a span between the client and the application.
     assert_eq!(client::echo(&answer).header("traceparent"), Some(unsampled));
     let answer = scene.get("/undecided", &[]).await;
@@ -188,9 +207,22 @@ async fn what_the_client_decided_holds_and_the_rest_goes_by_the_ratio() {
     let sampled = format!("00-{TRACE}-{PARENT}-01");
     scene.get("/sampled", &[("traceparent", &*sampled)]).await;
     // Batches keep their order, so that the others would have come before.
-    let got = scene.collector.until("the sampled one", |got| server_of(got, "/sampled").is_some()).await;
-    assert!(got.spans.iter().all(|span| of(span).get("url.path").is_none_or(|p| p == "/sampled")));
-    let line = scene.lab.cairn().logged("the undecided one", |l| l["path"] == "/undecided").await;
+    let got = scene
+        .collector
+        .until("the sampled one", |got| {
+            server_of(got, "/sampled").is_some()
+        })
+        .await;
+    assert!(
+        got.spans
+            .iter()
+            .all(|span| of(span).get("url.path").is_none_or(|p| p == "/sampled"))
+    );
+    let line = scene
+        .lab
+        .cairn()
+        .logged("the undecided one", |l| l["path"] == "/undecided")
+        .await;
     let id = line["trace_id"].as_str().unwrap();
     assert!(told.contains(id), "{told} {id}");
 }
@@ -204,29 +236,49 @@ async fn spans_access_log_and_metrics_go_by_grpc_with_headers_of_their_own() {
         ("OTEL_METRICS_EXPORTER", "otlp"),
         ("OTEL_BLRP_SCHEDULE_DELAY", "20"),
         ("OTEL_METRIC_EXPORT_INTERVAL", "100"),
-        ("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=lab"),
+        (
+            "OTEL_RESOURCE_ATTRIBUTES",
+            "deployment.environment.name=lab",
+        ),
     ])
     .await;
     scene.get("/admin", &[]).await;
     scene.get("/fine", &[]).await;
     let records = |got: &Got| got.records.len() >= 2;
     let got = scene.collector.until("two records", records).await;
-    assert_eq!(got.headers.get("x-tenant").map(String::as_str), Some("seven"));
+    assert_eq!(
+        got.headers.get("x-tenant").map(String::as_str),
+        Some("seven")
+    );
     assert_eq!(got.resource["deployment.environment.name"], "lab");
-    let record = got.records.iter().find(|r| texts(&r.attributes)["path"] == "/admin").unwrap();
+    let record = got
+        .records
+        .iter()
+        .find(|r| texts(&r.attributes)["path"] == "/admin")
+        .unwrap();
     let attributes = texts(&record.attributes);
     assert_eq!(attributes["verdict"], "deny");
     assert_eq!(attributes["policy"], "AuthorizationPolicy/shop/no-admin");
     assert_eq!(attributes["response_code"], "403");
 
-    let got = scene.collector.until("the span", |got| server_of(got, "/admin").is_some()).await;
+    let got = scene
+        .collector
+        .until("the span", |got| server_of(got, "/admin").is_some())
+        .await;
     let server = server_of(&got, "/admin").unwrap();
     assert_eq!(record.trace_id, server.trace_id);
     assert_eq!(record.span_id, server.span_id);
 
     let counted = |got: &Got| requests(got).is_some_and(|count| count >= 2.0);
-    scene.collector.until("both requests as metrics", counted).await;
-    let exported = scene.lab.cairn().metric("cairn_otlp_exported_total", &["signal=\"logs\""]).await;
+    scene
+        .collector
+        .until("both requests as metrics", counted)
+        .await;
+    let exported = scene
+        .lab
+        .cairn()
+        .metric("cairn_otlp_exported_total", &["signal=\"logs\""])
+        .await;
     assert!(exported >= 2.0);
 }
 
@@ -242,7 +294,12 @@ fn requests(got: &Got) -> Option<f64> {
         Some(Value::AsDouble(value)) => *value,
         other => panic!("{other:?}"),
     };
-    Some(sum.data_points.iter().map(|point| value(&point.value)).sum())
+    Some(
+        sum.data_points
+            .iter()
+            .map(|point| value(&point.value))
+            .sum(),
+    )
 }
 
 #[tokio::test]
@@ -255,7 +312,10 @@ async fn a_collector_that_stalls_babbles_or_dies_costs_traffic_nothing() {
     ])
     .await;
     scene.get("/before", &[]).await;
-    scene.collector.until("a span", |got| server_of(got, "/before").is_some()).await;
+    scene
+        .collector
+        .until("a span", |got| server_of(got, "/before").is_some())
+        .await;
     let resident = resident_kib(&scene);
     for mood in [Mood::Stalled, Mood::Babbling, Mood::Busy] {
         scene.collector.be(mood);
@@ -286,7 +346,10 @@ async fn a_collector_that_stalls_babbles_or_dies_costs_traffic_nothing() {
 fn resident_kib(scene: &Scene) -> u64 {
     let path = format!("/proc/{}/status", scene.lab.cairn().process.id());
     let status = std::fs::read_to_string(path).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
@@ -295,10 +358,16 @@ async fn a_collector_that_comes_back_gets_spans_again() {
     let scene = Scene::start(&[("OTEL_EXPORTER_OTLP_TIMEOUT", "200")]).await;
     scene.collector.be(Mood::Busy);
     scene.get("/while-busy", &[]).await;
-    scene.collector.until("a request", |got| got.requests > 0).await;
+    scene
+        .collector
+        .until("a request", |got| got.requests > 0)
+        .await;
     scene.collector.be(Mood::Fine);
     // The same batch, tried again.
-    scene.collector.until("the span", |got| server_of(got, "/while-busy").is_some()).await;
+    scene
+        .collector
+        .until("the span", |got| server_of(got, "/while-busy").is_some())
+        .await;
 }
 
 /// What the mesh and its Telemetry say, of a collector that has HBONE.
@@ -360,10 +429,15 @@ async fn a_collector_of_the_mesh_gets_what_telemetry_says_over_hbone() {
     let both = |got: &Got| server_of(got, "/fine").is_some() && server_of(got, "/admin").is_some();
     let got = collector.until("both spans", both).await;
     let tags = |path| of(server_of(&got, path).unwrap());
-    assert_eq!((&*tags("/fine")["user"], &*tags("/fine")["site"]), ("me", "lab"));
+    assert_eq!(
+        (&*tags("/fine")["user"], &*tags("/fine")["site"]),
+        ("me", "lab")
+    );
     assert_eq!(tags("/admin")["user"], "nobody");
 
-    let got = collector.until("a record", |got| !got.records.is_empty()).await;
+    let got = collector
+        .until("a record", |got| !got.records.is_empty())
+        .await;
     let [record] = &got.records[..] else {
         panic!("{:?}", got.records);
     };

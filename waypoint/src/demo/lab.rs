@@ -15,9 +15,9 @@ use cairn_config_schema::identity::Identity;
 
 use super::app::App;
 use super::destination::DestinationTunnel;
-use crate::telemetry::otlp::environment::Environment;
 use crate::client::{ClientError, HttpClient, Tunnel};
 use crate::names::Servers;
+use crate::telemetry::otlp::environment::Environment;
 use crate::tls::{IdentityFiles, LocalIdentity};
 use crate::tunnel_stream::TunnelStream;
 use crate::{admin, log, pki, run};

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use cairn_config_schema::snapshot::{Balancer, HashBy};
 use cairn_filters::outcome::Outcome;
-use cairn_routing::{AnswerKind, Choice, Cluster, EjectionEvent, Limited, LiveEndpoint, Permit, key_hash};
+use cairn_routing::{
+    AnswerKind, Choice, Cluster, EjectionEvent, Limited, LiveEndpoint, Permit, key_hash,
+};
 use http::HeaderMap;
 use http::header::{COOKIE, HeaderValue};
 

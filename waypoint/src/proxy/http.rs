@@ -23,8 +23,8 @@ use super::error::{outcome_of, words_of};
 use super::headers::{self, ResponseHeaders, grpc_status};
 use super::judge::Judged;
 use super::{arrival, attempt, body, mirror, reply, retry};
-use crate::telemetry::{self, counters};
 use crate::telemetry::exchange::Headers;
+use crate::telemetry::{self, counters};
 use crate::worker::Worker;
 
 /// Where every request passes.

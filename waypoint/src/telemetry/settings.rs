@@ -6,7 +6,8 @@ use std::sync::Arc;
 use cairn_config_schema::diagnostics::{Code, Diagnostic};
 use cairn_config_schema::origin::ObjectKey;
 use cairn_config_schema::snapshot::{
-    AccessLog, Expression, ISTIO_TEXT, LogFormat, LogSink, OtelLog, Snapshot, WrittenFormat, TagChange, Telemetry, TelemetrySettings, WrittenAt,
+    AccessLog, Expression, ISTIO_TEXT, LogFormat, LogSink, OtelLog, Snapshot, TagChange, Telemetry,
+    TelemetrySettings, WrittenAt, WrittenFormat,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -63,7 +64,11 @@ impl Collected {
                 at: None,
             })
         };
-        let text = to.text.as_deref().unwrap_or(ISTIO_TEXT).trim_end_matches('\n');
+        let text = to
+            .text
+            .as_deref()
+            .unwrap_or(ISTIO_TEXT)
+            .trim_end_matches('\n');
         let text = LogFormat::Text(written(text.into(), false));
         let labels = serde_json::Value::Object(to.labels.as_ref().clone());
         let labels = LogFormat::Json(written(labels, true));
@@ -92,12 +97,14 @@ impl Settings {
         });
         Self {
             logs: logs.collect(),
-            collected: resolved.access_log.iter().filter_map(Collected::compile).collect(),
-            tracing: compile::compile(
-                &resolved.tracing,
-                trace::default().as_ref(),
-                |name| std::env::var(name).ok(),
-            ),
+            collected: resolved
+                .access_log
+                .iter()
+                .filter_map(Collected::compile)
+                .collect(),
+            tracing: compile::compile(&resolved.tracing, trace::default().as_ref(), |name| {
+                std::env::var(name).ok()
+            }),
             is_unusual: **resolved != TelemetrySettings::default(),
             resolved: resolved.clone(),
         }
@@ -157,7 +164,12 @@ pub fn faults(snapshot: &Snapshot) -> Vec<Diagnostic> {
                 of_expression(filter, effect, &mut seen, &mut found);
             }
         }
-        for tag in settings.metrics.overrides.values().flat_map(|change| change.tags.values()) {
+        for tag in settings
+            .metrics
+            .overrides
+            .values()
+            .flat_map(|change| change.tags.values())
+        {
             if let TagChange::Set(value) = tag {
                 let effect = "the label is as without it";
                 of_expression(value, effect, &mut seen, &mut found);
@@ -183,7 +195,11 @@ fn of_format(format: &LogFormat, seen: &mut FxHashSet<WrittenAt>, found: &mut Ve
     let (LogFormat::Text(written) | LogFormat::Json(written)) = format else {
         return;
     };
-    if written.at.as_ref().is_some_and(|at| !seen.insert(at.clone())) {
+    if written
+        .at
+        .as_ref()
+        .is_some_and(|at| !seen.insert(at.clone()))
+    {
         return;
     }
     let mut wrong = Vec::new();
@@ -196,7 +212,9 @@ fn of_format(format: &LogFormat, seen: &mut FxHashSet<WrittenAt>, found: &mut Ve
 fn marked(message: String, effect: &str, at: Option<&WrittenAt>) -> Diagnostic {
     let finding = Diagnostic::error(Code::BadValue, message).with_effect(effect);
     match at {
-        Some(at) => finding.at(at.location.clone()).of((*at.origin).clone(), &*at.path),
+        Some(at) => finding
+            .at(at.location.clone())
+            .of((*at.origin).clone(), &*at.path),
         None => finding,
     }
 }

@@ -210,7 +210,11 @@ pub fn upstream_cluster(exchange: &Exchange) -> Option<UpstreamCluster<'_>> {
     Some(UpstreamCluster {
         service: exchange.service.as_deref()?,
         port: exchange.service_port,
-        protocol: if exchange.http.is_some() { "http" } else { "tcp" },
+        protocol: if exchange.http.is_some() {
+            "http"
+        } else {
+            "tcp"
+        },
     })
 }
 

@@ -81,7 +81,11 @@ pub fn write(seen: &Seen<'_>) {
             return;
         };
         for log in &settings.logs {
-            if log.filter.as_ref().is_some_and(|filter| !filter.is_true(seen)) {
+            if log
+                .filter
+                .as_ref()
+                .is_some_and(|filter| !filter.is_true(seen))
+            {
                 continue;
             }
             if log.format.is_cairn() {

@@ -92,12 +92,16 @@ impl Operator {
             ("ENVIRONMENT", Some(name)) => std::env::var(name).map_or(What::Nothing, What::Fixed),
             ("HOSTNAME", None) => std::env::var("HOSTNAME").map_or(What::Nothing, What::Fixed),
             ("CEL", Some(text)) => {
-                let compiled = Compiled::parse(text).map_err(|why| format!("`%CEL({text})%`: {why}"))?;
+                let compiled =
+                    Compiled::parse(text).map_err(|why| format!("`%CEL({text})%`: {why}"))?;
                 What::Expression(Box::new(compiled))
             }
             ("GRPC_STATUS", _) => What::GrpcStatus,
             ("RESPONSE_CODE_DETAILS", _) => What::Text(|e| e.http.as_ref().and(some(&e.details))),
-            (name, None) => match text_of(name).or_else(|| number_of(name)).or_else(|| address_of(name)) {
+            (name, None) => match text_of(name)
+                .or_else(|| number_of(name))
+                .or_else(|| address_of(name))
+            {
                 Some(what) => what,
                 None => return Err(refusal(name)),
             },
@@ -119,9 +123,7 @@ impl Operator {
             What::Address(of, Shown::Whole) => of(exchange)?.to_string().into(),
             What::Fixed(text) => text.as_str().into(),
             What::Start(format) => at(exchange.started_at, format.as_deref(), time)?,
-            What::End(format) => {
-                at(exchange.started_at + seen.elapsed, format.as_deref(), time)?
-            }
+            What::End(format) => at(exchange.started_at + seen.elapsed, format.as_deref(), time)?,
             What::Request(named) => named.of(|header| request(seen, header))?,
             What::RequestWithoutQuery(named) => {
                 let value = named.of(|header| request(seen, header))?;
@@ -183,7 +185,8 @@ fn header(name: &str) -> Result<Header, String> {
         ":scheme" => Header::Scheme,
         ":status" => Header::Status,
         name => Header::Name(
-            HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("`{name}` is no header"))?,
+            HeaderName::from_bytes(name.as_bytes())
+                .map_err(|_| format!("`{name}` is no header"))?,
         ),
     })
 }
@@ -303,7 +306,10 @@ fn address_of(name: &str) -> Option<What> {
 fn refusal(name: &str) -> String {
     let why = match name {
         "TRAILER" => "trailers are not kept for the log",
-        "DYNAMIC_METADATA" | "CLUSTER_METADATA" | "UPSTREAM_METADATA" | "FILTER_STATE"
+        "DYNAMIC_METADATA"
+        | "CLUSTER_METADATA"
+        | "UPSTREAM_METADATA"
+        | "FILTER_STATE"
         | "UPSTREAM_FILTER_STATE" => "there is no Envoy whose filters leave metadata",
         "REQ" | "RESP" | "REQ_WITHOUT_QUERY" | "ENVIRONMENT" | "CEL" => {
             return format!("`%{name}%` needs an argument: %{name}(...)%");
@@ -342,9 +348,23 @@ fn at(time: SystemTime, format: Option<&str>, text: &mut TimeText) -> Option<Cow
 /// As gRPC names its codes, in Envoy's spelling.
 fn grpc_name(code: u32) -> Option<&'static str> {
     const NAMES: [&str; 17] = [
-        "OK", "Canceled", "Unknown", "InvalidArgument", "DeadlineExceeded", "NotFound",
-        "AlreadyExists", "PermissionDenied", "ResourceExhausted", "FailedPrecondition", "Aborted",
-        "OutOfRange", "Unimplemented", "Internal", "Unavailable", "DataLoss", "Unauthenticated",
+        "OK",
+        "Canceled",
+        "Unknown",
+        "InvalidArgument",
+        "DeadlineExceeded",
+        "NotFound",
+        "AlreadyExists",
+        "PermissionDenied",
+        "ResourceExhausted",
+        "FailedPrecondition",
+        "Aborted",
+        "OutOfRange",
+        "Unimplemented",
+        "Internal",
+        "Unavailable",
+        "DataLoss",
+        "Unauthenticated",
     ];
     NAMES.get(usize::try_from(code).ok()?).copied()
 }

@@ -76,7 +76,8 @@ impl Format {
                 to.extend_from_slice(line.as_bytes());
             }
             Self::Json(node, omits_empty) => {
-                let value = json(node, seen, time, *omits_empty).unwrap_or_else(|| Map::new().into());
+                let value =
+                    json(node, seen, time, *omits_empty).unwrap_or_else(|| Map::new().into());
                 // Writing to a Vec can not fail.
                 let _ = serde_json::to_writer(&mut *to, &value);
             }
@@ -99,7 +100,11 @@ fn node(template: &Value, wrong: &mut Vec<String>) -> Node {
         Value::Array(items) => Node::List(items.iter().map(|item| node(item, wrong)).collect()),
         Value::Object(fields) => {
             let fields = fields.iter();
-            Node::Object(fields.map(|(key, value)| (key.clone(), node(value, wrong))).collect())
+            Node::Object(
+                fields
+                    .map(|(key, value)| (key.clone(), node(value, wrong)))
+                    .collect(),
+            )
         }
         fixed => Node::Fixed(fixed.clone()),
     }
@@ -119,7 +124,10 @@ pub(super) fn parts(text: &str, wrong: &mut Vec<String>) -> Vec<Part> {
             continue;
         }
         let Some((name, arguments, length, after)) = operator(after) else {
-            wrong.push(format!("`%{}` is no operator; write %% for a percent sign", shown(after)));
+            wrong.push(format!(
+                "`%{}` is no operator; write %% for a percent sign",
+                shown(after)
+            ));
             literal.push('%');
             rest = after;
             continue;
@@ -211,12 +219,20 @@ fn json(node: &Node, seen: &Seen<'_>, time: &mut TimeText, omits_empty: bool) ->
         },
         Node::Text(parts) => {
             let mut line = String::new();
-            text(parts, seen, time, if omits_empty { "" } else { "-" }, &mut line);
+            text(
+                parts,
+                seen,
+                time,
+                if omits_empty { "" } else { "-" },
+                &mut line,
+            );
             Some(line.into())
         }
         Node::Fixed(value) => Some(value.clone()),
         Node::List(items) => {
-            let items = items.iter().filter_map(|item| json(item, seen, time, omits_empty));
+            let items = items
+                .iter()
+                .filter_map(|item| json(item, seen, time, omits_empty));
             Some(items.collect::<Vec<Value>>().into())
         }
         Node::Object(fields) => {

@@ -65,7 +65,10 @@ fn request(seen: &Seen<'_>, http: &HttpExchange, field: &str) -> Option<Value> {
         "id" => text(http.request_id.as_ref()?.to_str().ok()),
         // Without the crate's dates: milliseconds since 1970.
         "time" => {
-            let since = exchange.started_at.duration_since(std::time::UNIX_EPOCH).ok()?;
+            let since = exchange
+                .started_at
+                .duration_since(std::time::UNIX_EPOCH)
+                .ok()?;
             Some(Value::Int(i64::try_from(since.as_millis()).ok()?))
         }
         "duration" => Some(Value::Int(i64::try_from(seen.elapsed.as_millis()).ok()?)),

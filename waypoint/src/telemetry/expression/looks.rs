@@ -11,29 +11,70 @@ const ATTRIBUTES: [(&str, &[&str]); 8] = [
     (
         "request",
         &[
-            "path", "url_path", "host", "scheme", "method", "headers", "referer", "useragent", "time",
-            "id", "protocol", "query", "duration", "size", "total_size",
+            "path",
+            "url_path",
+            "host",
+            "scheme",
+            "method",
+            "headers",
+            "referer",
+            "useragent",
+            "time",
+            "id",
+            "protocol",
+            "query",
+            "duration",
+            "size",
+            "total_size",
         ],
     ),
     (
         "response",
         &[
-            "code", "code_details", "flags", "grpc_status", "headers", "size", "total_size",
+            "code",
+            "code_details",
+            "flags",
+            "grpc_status",
+            "headers",
+            "size",
+            "total_size",
             "backend_latency",
         ],
     ),
-    ("source", &["address", "port", "principal", "workload", "namespace"]),
-    ("destination", &["address", "port", "service", "workload", "namespace", "principal"]),
+    (
+        "source",
+        &["address", "port", "principal", "workload", "namespace"],
+    ),
+    (
+        "destination",
+        &[
+            "address",
+            "port",
+            "service",
+            "workload",
+            "namespace",
+            "principal",
+        ],
+    ),
     (
         "connection",
         &[
-            "mtls", "requested_server_name", "tls_version", "uri_san_peer_certificate",
+            "mtls",
+            "requested_server_name",
+            "tls_version",
+            "uri_san_peer_certificate",
             "termination_details",
         ],
     ),
     (
         "upstream",
-        &["address", "port", "local_address", "transport_failure_reason", "request_attempt_count"],
+        &[
+            "address",
+            "port",
+            "local_address",
+            "transport_failure_reason",
+            "request_attempt_count",
+        ],
     ),
     ("xds", &["cluster_name", "route_name"]),
     ("filter_state", &["downstream_peer", "upstream_peer"]),
@@ -56,7 +97,10 @@ impl Looks {
             }
             let Some((root, fields)) = ATTRIBUTES.iter().find(|(known, _)| *known == root) else {
                 let known: Vec<&str> = ATTRIBUTES.iter().map(|(root, _)| *root).collect();
-                return Err(format!("there is no attribute `{root}` here; there are {}", known.join(", ")));
+                return Err(format!(
+                    "there is no attribute `{root}` here; there are {}",
+                    known.join(", ")
+                ));
             };
             let wanted = looks.0.entry(root).or_default();
             match &field {
@@ -74,8 +118,12 @@ impl Looks {
     }
 
     /// Each root with the fields that are looked at.
-    pub fn roots(&self) -> impl Iterator<Item = (&'static str, impl Iterator<Item = &'static str>)> {
-        self.0.iter().map(|(root, fields)| (*root, fields.iter().copied()))
+    pub fn roots(
+        &self,
+    ) -> impl Iterator<Item = (&'static str, impl Iterator<Item = &'static str>)> {
+        self.0
+            .iter()
+            .map(|(root, fields)| (*root, fields.iter().copied()))
     }
 }
 
@@ -93,7 +141,8 @@ impl Walk {
             Expr::Ident(root) => drop(self.found.insert((root.clone(), None))),
             Expr::Select(select) => match &select.operand.expr {
                 Expr::Ident(root) => {
-                    self.found.insert((root.clone(), Some(select.field.clone())));
+                    self.found
+                        .insert((root.clone(), Some(select.field.clone())));
                 }
                 _ => self.expression(&select.operand),
             },
@@ -107,13 +156,24 @@ impl Walk {
                     self.found.insert((root.clone(), Some(field)));
                     return;
                 }
-                call.target.iter().for_each(|target| self.expression(target));
-                call.args.iter().for_each(|argument| self.expression(argument));
+                call.target
+                    .iter()
+                    .for_each(|target| self.expression(target));
+                call.args
+                    .iter()
+                    .for_each(|argument| self.expression(argument));
             }
             Expr::Comprehension(all) => {
-                self.locals.extend([all.iter_var.clone(), all.accu_var.clone()]);
+                self.locals
+                    .extend([all.iter_var.clone(), all.accu_var.clone()]);
                 self.locals.extend(all.iter_var2.clone());
-                let parts = [&all.iter_range, &all.accu_init, &all.loop_cond, &all.loop_step, &all.result];
+                let parts = [
+                    &all.iter_range,
+                    &all.accu_init,
+                    &all.loop_cond,
+                    &all.loop_step,
+                    &all.result,
+                ];
                 parts.into_iter().for_each(|part| self.expression(part));
             }
             Expr::List(list) => list.elements.iter().for_each(|item| self.expression(item)),

@@ -68,8 +68,9 @@ impl Compiled {
         let mut context = Context::with_env(LANGUAGE.clone());
         for (root, fields) in self.looks.roots() {
             let known = fields.filter_map(|field| Some((field, attribute(seen, root, field)?)));
-            let known: HashMap<String, Value> =
-                known.map(|(field, value)| (field.to_owned(), value)).collect();
+            let known: HashMap<String, Value> = known
+                .map(|(field, value)| (field.to_owned(), value))
+                .collect();
             context.add_variable_from_value(root, known);
         }
         self.program.execute(&context).ok()

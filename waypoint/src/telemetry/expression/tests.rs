@@ -45,11 +45,18 @@ fn attributes_have_envoys_names() {
         ("destination.port", "8000"),
         ("filter_state.downstream_peer.workload", "web"),
         ("filter_state['upstream_peer']['version']", "v2"),
-        ("xds.cluster_name", "inbound-vip|8000|http|httpbin.default.svc.cluster.local;"),
+        (
+            "xds.cluster_name",
+            "inbound-vip|8000|http|httpbin.default.svc.cluster.local;",
+        ),
         ("has(request.headers.nope) ? 'yes' : 'no'", "no"),
         ("['a', 'b'].exists(x, x == 'a')", "true"),
     ] {
-        assert_eq!(text(expression, &exchange).as_deref(), Some(expected), "{expression}");
+        assert_eq!(
+            text(expression, &exchange).as_deref(),
+            Some(expected),
+            "{expression}"
+        );
     }
 }
 
@@ -72,13 +79,18 @@ fn a_filter_is_met_by_what_it_is_true_of() {
     let (mut failed, headers) = (http(), HeaderMap::new());
     failed.http.as_mut().unwrap().status = Some(StatusCode::BAD_GATEWAY);
     let is_true = |expression: &str, exchange: &Exchange| {
-        Compiled::parse(expression).unwrap().is_true(&seen(exchange, &headers))
+        Compiled::parse(expression)
+            .unwrap()
+            .is_true(&seen(exchange, &headers))
     };
     assert!(is_true("response.code >= 500", &failed));
     assert!(!is_true("response.code >= 500", &http()));
     assert!(is_true("request.duration > 200", &http()));
     assert!(!is_true("request.headers['x'] == 'y'", &http()));
-    assert!(!is_true("response.code", &http()), "a number is not a truth");
+    assert!(
+        !is_true("response.code", &http()),
+        "a number is not a truth"
+    );
 }
 
 #[test]

@@ -76,7 +76,10 @@ pub(super) fn verdict(attributes: &mut Attributes, exchange: &Exchange) {
     let Some(verdict) = &exchange.verdict else {
         return;
     };
-    attributes.text("cairn.verdict", if verdict.allowed { "allow" } else { "deny" });
+    attributes.text(
+        "cairn.verdict",
+        if verdict.allowed { "allow" } else { "deny" },
+    );
     attributes.known("cairn.policy", verdict.origin().map(ToString::to_string));
     if let Some(rule) = verdict.rule_index() {
         attributes.number("cairn.rule", rule);
@@ -87,7 +90,12 @@ pub(super) fn verdict(attributes: &mut Attributes, exchange: &Exchange) {
 }
 
 /// Istio's tags of a workload.
-pub(super) fn peer(attributes: &mut Attributes, side: &str, workload: Option<&Workload>, cluster: &str) {
+pub(super) fn peer(
+    attributes: &mut Attributes,
+    side: &str,
+    workload: Option<&Workload>,
+    cluster: &str,
+) {
     let Some(workload) = workload else {
         return;
     };
@@ -99,7 +107,10 @@ pub(super) fn peer(attributes: &mut Attributes, side: &str, workload: Option<&Wo
     tag("canonical_revision", &workload.canonical_revision);
     tag("app", &workload.app);
     tag("app_version", &workload.version);
-    tag("workload_type", &format!("{:?}", workload.workload_type).to_lowercase());
+    tag(
+        "workload_type",
+        &format!("{:?}", workload.workload_type).to_lowercase(),
+    );
     tag("instance_name", &workload.key.name);
 }
 

@@ -148,14 +148,18 @@ impl Destination {
         insecure: bool,
     ) -> Result<Self, String> {
         let expected = "expected a URL like http://HOST:PORT";
-        let uri: Uri = url.parse().map_err(|_| format!("this is no URL; {expected}"))?;
+        let uri: Uri = url
+            .parse()
+            .map_err(|_| format!("this is no URL; {expected}"))?;
         let tls = match (uri.scheme_str(), protocol) {
             (Some("https"), _) => true,
             (Some("http"), _) => false,
             (None, Protocol::Grpc) => !insecure,
             _ => return Err(format!("neither http nor https; {expected}")),
         };
-        let authority = uri.authority().ok_or_else(|| format!("no host; {expected}"))?;
+        let authority = uri
+            .authority()
+            .ok_or_else(|| format!("no host; {expected}"))?;
         if authority.as_str().contains('@') {
             return Err("a user in it; credentials go into headers".to_owned());
         }

@@ -132,7 +132,11 @@ impl Reading<'_> {
     }
 
     fn warn(&mut self, name: &str, value: &str, expected: &str) {
-        let shown: String = value.chars().take(100).flat_map(char::escape_debug).collect();
+        let shown: String = value
+            .chars()
+            .take(100)
+            .flat_map(char::escape_debug)
+            .collect();
         let warning = format!("{name}: '{shown}' is not {expected}; it is taken for unset");
         self.warnings.push(warning);
     }
@@ -240,10 +244,16 @@ impl Reading<'_> {
     fn pairs(&self, name: &str) -> Result<Vec<(String, String)>, Unusable> {
         let unusable = |pair: &str| Unusable {
             variable: name.to_owned(),
-            reason: format!("'{}' is not KEY=VALUE", pair.split('=').next().unwrap_or("")),
+            reason: format!(
+                "'{}' is not KEY=VALUE",
+                pair.split('=').next().unwrap_or("")
+            ),
         };
         let text = self.text(name).unwrap_or_default();
-        let pairs = text.split(',').map(str::trim).filter(|pair| !pair.is_empty());
+        let pairs = text
+            .split(',')
+            .map(str::trim)
+            .filter(|pair| !pair.is_empty());
         let pair = |pair: &str| {
             let (key, value) = pair.split_once('=').ok_or_else(|| unusable(pair))?;
             let decoded = |text: &str| {
@@ -353,9 +363,12 @@ impl Reading<'_> {
             return Ok(Vec::new());
         };
         let header = |(key, value): (String, String)| {
-            let header = HeaderName::try_from(&key).ok().zip(HeaderValue::try_from(value).ok());
+            let header = HeaderName::try_from(&key)
+                .ok()
+                .zip(HeaderValue::try_from(value).ok());
             // Not the value, which may be a secret.
-            header.ok_or_else(|| unusable(&name, format!("'{key}' is no header, or its value none")))
+            header
+                .ok_or_else(|| unusable(&name, format!("'{key}' is no header, or its value none")))
         };
         self.pairs(&name)?.into_iter().map(header).collect()
     }

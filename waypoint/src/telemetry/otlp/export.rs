@@ -82,7 +82,9 @@ impl Exporter {
         counters::OTLP_EXPORTED.add(signal, records - rejected);
         if rejected > 0 {
             counters::OTLP_FAILED.add(signal, rejected);
-            return self.gave_up(&format!("it rejected {rejected} of {records} records: {words}"));
+            return self.gave_up(&format!(
+                "it rejected {rejected} of {records} records: {words}"
+            ));
         }
         if std::mem::take(&mut self.failing) {
             tracing::info!(signal, receiver = %self.transport, "exports succeed again");

@@ -39,8 +39,8 @@ pub(super) async fn export(
         .path_and_query("/")
         .build()
         .map_err(|e| Failure::Final(e.to_string()))?;
-    let mut client = Grpc::with_origin(Channel(sender), origin)
-        .max_decoding_message_size(OTLP_ANSWER_BYTES_MAX);
+    let mut client =
+        Grpc::with_origin(Channel(sender), origin).max_decoding_message_size(OTLP_ANSWER_BYTES_MAX);
     let headers = to.headers.iter().cloned().collect();
     let metadata = MetadataMap::from_headers(headers);
     let mut request = tonic::Request::from_parts(metadata, tonic::Extensions::default(), message);
@@ -57,7 +57,12 @@ pub(super) async fn export(
 /// Which statuses are worth another attempt: those that OTLP names. One that is out of resources is only
 /// if it says when to come again.
 fn failure(status: &Status) -> Failure {
-    let message: String = status.message().chars().take(200).flat_map(char::escape_debug).collect();
+    let message: String = status
+        .message()
+        .chars()
+        .take(200)
+        .flat_map(char::escape_debug)
+        .collect();
     let words = format!("it answered gRPC status {:?}: {message}", status.code());
     match status.code() {
         Code::Cancelled
@@ -81,7 +86,9 @@ fn pushback(status: &Status) -> Option<Duration> {
     let mut details = details.into_iter();
     let found = details.find(|detail| detail.type_url.ends_with("/google.rpc.RetryInfo"))?;
     let delay = RetryInfo::decode(&*found.value).ok()?.retry_delay?;
-    let nanos = u32::try_from(delay.nanos).ok().filter(|n| *n < 1_000_000_000);
+    let nanos = u32::try_from(delay.nanos)
+        .ok()
+        .filter(|n| *n < 1_000_000_000);
     Some(Duration::new(u64::try_from(delay.seconds).ok()?, nanos?))
 }
 
@@ -178,7 +185,10 @@ mod tests {
 
     fn exhausted(seconds: i64) -> Status {
         let info = RetryInfo {
-            retry_delay: Some(Delay { seconds, nanos: 5_000_000 }),
+            retry_delay: Some(Delay {
+                seconds,
+                nanos: 5_000_000,
+            }),
         };
         let details = Details {
             details: vec![Detail {

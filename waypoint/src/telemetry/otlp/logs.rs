@@ -45,7 +45,11 @@ impl Line {
 pub fn lines(seen: &Seen<'_>) -> Vec<Line> {
     let settings = seen.exchange.settings.as_ref();
     let logs = settings.map_or(&[][..], |settings| &settings.collected);
-    let wanted = |log: &&Collected| log.filter.as_ref().is_none_or(|filter| filter.is_true(seen));
+    let wanted = |log: &&Collected| {
+        log.filter
+            .as_ref()
+            .is_none_or(|filter| filter.is_true(seen))
+    };
     let written = |format: &Format| {
         let mut to = Vec::new();
         format.write(seen, &mut TimeText::default(), &mut to);
@@ -61,11 +65,7 @@ pub fn lines(seen: &Seen<'_>) -> Vec<Line> {
 }
 
 /// The message of a batch, and how many records it has.
-pub(super) fn encode(
-    batch: &[Arc<Ended>],
-    process: &Process,
-    receiver: &Receiver,
-) -> (Bytes, u64) {
+pub(super) fn encode(batch: &[Arc<Ended>], process: &Process, receiver: &Receiver) -> (Bytes, u64) {
     let mut resource = process.resource.clone();
     let records: Vec<_> = match receiver {
         Receiver::Log(log) => {
@@ -145,7 +145,10 @@ fn summary(exchange: &Exchange) -> String {
     match &exchange.http {
         Some(http) => {
             let status = http.status.map_or(0, |status| status.as_u16());
-            format!("\"{} {} {}\" {status} {sent}", http.method, http.path, http.protocol)
+            format!(
+                "\"{} {} {}\" {status} {sent}",
+                http.method, http.path, http.protocol
+            )
         }
         None => format!("TCP {} {sent}", origin.destination),
     }
@@ -169,7 +172,13 @@ mod tests {
         );
         assert_eq!(count, 1);
         let mut request = ExportLogsServiceRequest::decode(message).unwrap();
-        request.resource_logs.remove(0).scope_logs.remove(0).log_records.remove(0)
+        request
+            .resource_logs
+            .remove(0)
+            .scope_logs
+            .remove(0)
+            .log_records
+            .remove(0)
     }
 
     #[test]

@@ -126,7 +126,11 @@ impl Gathered {
         });
     }
 
-    fn numbers(&self, samples: &[proto::Metric], of: fn(&proto::Metric) -> f64) -> Vec<NumberDataPoint> {
+    fn numbers(
+        &self,
+        samples: &[proto::Metric],
+        of: fn(&proto::Metric) -> f64,
+    ) -> Vec<NumberDataPoint> {
         let point = |sample: &proto::Metric| NumberDataPoint {
             attributes: labels(sample),
             start_time_unix_nano: self.began,
@@ -206,11 +210,20 @@ mod tests {
             panic!("not a sum");
         };
         assert!(sum.is_monotonic);
-        assert_eq!(sum.aggregation_temporality, AggregationTemporality::Cumulative as i32);
+        assert_eq!(
+            sum.aggregation_temporality,
+            AggregationTemporality::Cumulative as i32
+        );
         let point = &sum.data_points[0];
         assert_eq!(point.value, Some(Value::AsDouble(2.0)));
-        assert_eq!(find(&point.attributes, "response_code").as_deref(), Some("200"));
-        assert_eq!(point.attributes.len(), crate::telemetry::names::HTTP_LABELS.len());
+        assert_eq!(
+            find(&point.attributes, "response_code").as_deref(),
+            Some("200")
+        );
+        assert_eq!(
+            point.attributes.len(),
+            crate::telemetry::names::HTTP_LABELS.len()
+        );
     }
 
     #[test]
@@ -223,7 +236,13 @@ mod tests {
         assert_eq!((point.count, point.sum), (2, Some(43.0)));
         assert_eq!(point.bucket_counts.len(), point.explicit_bounds.len() + 1);
         assert_eq!(point.bucket_counts.iter().sum::<u64>(), 2);
-        let at = |bound: f64| point.explicit_bounds.iter().position(|b| *b == bound).unwrap();
+        let at = |bound: f64| {
+            point
+                .explicit_bounds
+                .iter()
+                .position(|b| *b == bound)
+                .unwrap()
+        };
         assert_eq!(point.bucket_counts[at(5.0)], 1);
         assert_eq!(point.bucket_counts[at(50.0)], 1);
     }

@@ -56,7 +56,10 @@ impl Process {
             ("telemetry.sdk.name", Some("cairn")),
             ("telemetry.sdk.language", Some("rust")),
             ("telemetry.sdk.version", Some(version)),
-            ("k8s.namespace.name", names.gateway.map(|(namespace, _)| namespace)),
+            (
+                "k8s.namespace.name",
+                names.gateway.map(|(namespace, _)| namespace),
+            ),
             ("k8s.pod.name", names.pod),
             ("service.instance.id", names.pod),
             ("k8s.node.name", names.node),

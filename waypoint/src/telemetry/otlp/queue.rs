@@ -153,7 +153,10 @@ mod tests {
     fn only_what_is_wanted_is_taken() {
         let (outlet, mut records) = Outlet::new(8, false);
         outlet.take(crate::telemetry::fixtures::http(), Duration::ZERO, vec![]);
-        assert!(records.try_recv().is_err(), "not sampled, and no access log");
+        assert!(
+            records.try_recv().is_err(),
+            "not sampled, and no access log"
+        );
         outlet.take(fixtures::sampled(), Duration::ZERO, vec![]);
         assert!(records.try_recv().is_ok());
         let (outlet, mut records) = Outlet::new(8, true);

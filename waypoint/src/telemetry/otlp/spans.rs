@@ -88,7 +88,12 @@ impl Spanned<'_> {
             kind: SpanKind::Server as i32,
             end_time_unix_nano: nanos(self.ended.ended_at()),
             attributes: self.server_attributes(route, status),
-            events: self.recording.events.iter().map(|e| self.event(e)).collect(),
+            events: self
+                .recording
+                .events
+                .iter()
+                .map(|e| self.event(e))
+                .collect(),
             dropped_events_count: self.recording.events_dropped,
             status: self.status(failed, self.exchange.reason.as_deref()),
             ..self.span(own, name, self.exchange.started_at)
@@ -98,7 +103,9 @@ impl Spanned<'_> {
     fn attempt(&self, attempt: &Attempt, number: u32) -> Span {
         let method = method(&self.http.method).unwrap_or("HTTP");
         let server = self.exchange.trace.span().map_or(0, |span| span.get());
-        let ended = attempt.ended.map_or(self.ended.ended_at(), |at| self.at(at));
+        let ended = attempt
+            .ended
+            .map_or(self.ended.ended_at(), |at| self.at(at));
         let mut attributes = Attributes::default();
         request_method(&mut attributes, &self.http.method);
         let address = attempt.endpoint.address;
@@ -126,7 +133,12 @@ impl Spanned<'_> {
         attributes.known("upstream_cluster", upstream_cluster(self.exchange));
         if self.recording.tracing.istio_tags {
             let workload = attempt.endpoint.workload.as_deref();
-            peer(&mut attributes, "destination", workload, &self.process.cluster);
+            peer(
+                &mut attributes,
+                "destination",
+                workload,
+                &self.process.cluster,
+            );
         }
         self.tags(&mut attributes);
         Span {
@@ -135,7 +147,11 @@ impl Spanned<'_> {
             end_time_unix_nano: nanos(ended),
             attributes: attributes.take(),
             status: self.status(failed, attempt.reason.as_deref()),
-            ..self.span(attempt.span.get(), method.to_owned(), self.at(attempt.began))
+            ..self.span(
+                attempt.span.get(),
+                method.to_owned(),
+                self.at(attempt.began),
+            )
         }
     }
 
@@ -188,7 +204,11 @@ impl Spanned<'_> {
         attributes.text("component", "proxy");
         let id = http.request_id.as_ref().and_then(|id| id.to_str().ok());
         attributes.known("guid:x-request-id", id);
-        let flags = if exchange.flags.is_empty() { "-" } else { exchange.flags };
+        let flags = if exchange.flags.is_empty() {
+            "-"
+        } else {
+            exchange.flags
+        };
         attributes.text("response_flags", flags);
         attributes.known("upstream_cluster", upstream_cluster(self.exchange));
         if self.recording.tracing.istio_tags {

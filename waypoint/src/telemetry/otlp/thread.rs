@@ -251,7 +251,9 @@ impl Lanes {
         let exporter = self.exporter(Signal::Metrics, &Receiver::Environment)?;
         let every = self.environment.metric_interval.unwrap_or(METRIC_INTERVAL);
         let (process, closing) = (self.process.clone(), self.closing.clone());
-        Some(tokio::spawn(metrics::run(scrape, every, exporter, process, closing)))
+        Some(tokio::spawn(metrics::run(
+            scrape, every, exporter, process, closing,
+        )))
     }
 
     fn close(self) -> Vec<JoinHandle<()>> {

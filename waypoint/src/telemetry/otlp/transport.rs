@@ -124,7 +124,8 @@ impl Transport {
             Some(sender) => sender,
             None => {
                 let connected = self.connect().await;
-                connected.map_err(|e| Failure::Again(format!("can not be connected to: {e}"), None))?
+                connected
+                    .map_err(|e| Failure::Again(format!("can not be connected to: {e}"), None))?
             }
         };
         match self.kept.insert(sender) {
@@ -143,7 +144,8 @@ impl Transport {
         };
         match &self.way {
             Way::Mesh(cluster, mesh) => {
-                self.speak(dial(mesh, cluster, alpn, self.to.timeout).await?).await
+                self.speak(dial(mesh, cluster, alpn, self.to.timeout).await?)
+                    .await
             }
             Way::Outside => {
                 let tcp = TcpStream::connect((&*self.to.host, self.to.port)).await?;
@@ -223,7 +225,8 @@ async fn post(
     to: &Destination,
     message: Bytes,
 ) -> Result<Partial, Failure> {
-    let broke = |error: hyper::Error| Failure::Again(format!("the connection broke: {error}"), None);
+    let broke =
+        |error: hyper::Error| Failure::Again(format!("the connection broke: {error}"), None);
     sender.ready().await.map_err(broke)?;
     let request = request(to, message).map_err(|e| Failure::Final(e.to_string()))?;
     let answer = sender.send_request(request).await.map_err(broke)?;
@@ -237,7 +240,9 @@ async fn post(
         status @ (StatusCode::TOO_MANY_REQUESTS
         | StatusCode::BAD_GATEWAY
         | StatusCode::SERVICE_UNAVAILABLE
-        | StatusCode::GATEWAY_TIMEOUT) => Err(Failure::Again(format!("it answered {status}"), pause)),
+        | StatusCode::GATEWAY_TIMEOUT) => {
+            Err(Failure::Again(format!("it answered {status}"), pause))
+        }
         status => Err(Failure::Final(format!("it answered {status}"))),
     }
 }
@@ -250,9 +255,17 @@ fn request(to: &Destination, message: Bytes) -> Result<Request<Full<Bytes>>, htt
     let path = if to.path.is_empty() { "/" } else { &to.path };
     let mut request = Request::post(path).body(Full::new(message))?;
     let headers = request.headers_mut();
-    headers.extend(to.headers.iter().cloned().map(|(n, v): (HeaderName, _)| (n, v)));
+    headers.extend(
+        to.headers
+            .iter()
+            .cloned()
+            .map(|(n, v): (HeaderName, _)| (n, v)),
+    );
     headers.insert(HOST, HeaderValue::try_from(host)?);
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("application/x-protobuf"),
+    );
     Ok(request)
 }
 

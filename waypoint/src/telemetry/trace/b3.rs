@@ -1,7 +1,7 @@
 //! Zipkin's B3 headers, as one (`b3`) and as several (`x-b3-*`): read and written.
 
-use http::header::{HeaderName, HeaderValue};
 use http::HeaderMap;
+use http::header::{HeaderName, HeaderValue};
 
 use super::context::{SpanContext, SpanId, TraceId, hex};
 
@@ -111,7 +111,10 @@ mod tests {
     fn each_part_may_be_left_out() {
         let said = |ids, sampled| Some(Said { ids, sampled });
         let of = |text: &str| parse(text.as_bytes());
-        assert_eq!(of(&format!("{TRACE}-{SPAN}-1-05e3ac9a4f6e3b90")), said(ids(), Some(true)));
+        assert_eq!(
+            of(&format!("{TRACE}-{SPAN}-1-05e3ac9a4f6e3b90")),
+            said(ids(), Some(true))
+        );
         assert_eq!(of(&format!("{TRACE}-{SPAN}-d")), said(ids(), Some(true)));
         assert_eq!(of(&format!("{TRACE}-{SPAN}")), said(ids(), None));
         assert_eq!(of("0"), said(None, Some(false)));
@@ -119,8 +122,15 @@ mod tests {
 
     #[test]
     fn half_a_context_is_none() {
-        for wrong in ["", "x", TRACE, &format!("{TRACE}-"), &format!("{TRACE}-{SPAN}-2"),
-            &format!("{TRACE}-{SPAN}-1-x"), &format!("{TRACE}-{SPAN}-1-{SPAN}-")] {
+        for wrong in [
+            "",
+            "x",
+            TRACE,
+            &format!("{TRACE}-"),
+            &format!("{TRACE}-{SPAN}-2"),
+            &format!("{TRACE}-{SPAN}-1-x"),
+            &format!("{TRACE}-{SPAN}-1-{SPAN}-"),
+        ] {
             assert_eq!(parse(wrong.as_bytes()), None, "{wrong}");
         }
     }
@@ -129,7 +139,12 @@ mod tests {
     fn an_old_trace_id_of_64_bits_is_told_on_with_128() {
         let said = parse(format!("64fe8b2a57d3eff7-{SPAN}-1").as_bytes()).unwrap();
         let (trace, span) = said.ids.unwrap();
-        let context = SpanContext { trace, span, sampled: true, random: false };
+        let context = SpanContext {
+            trace,
+            span,
+            sampled: true,
+            random: false,
+        };
         let header = format(&context).unwrap();
         assert_eq!(header, format!("000000000000000064fe8b2a57d3eff7-{SPAN}-1"));
     }
@@ -140,7 +155,13 @@ mod tests {
         assert_eq!(parse_several(&headers), None);
         headers.insert(TRACE_ID, HeaderValue::from_static(TRACE));
         headers.insert(SPAN_ID, HeaderValue::from_static(SPAN));
-        assert_eq!(parse_several(&headers), Some(Said { ids: ids(), sampled: None }));
+        assert_eq!(
+            parse_several(&headers),
+            Some(Said {
+                ids: ids(),
+                sampled: None
+            })
+        );
         headers.insert(SAMPLED, HeaderValue::from_static("0"));
         assert_eq!(parse_several(&headers).unwrap().sampled, Some(false));
         headers.insert(FLAGS, HeaderValue::from_static("1"));

@@ -49,7 +49,9 @@ pub(crate) fn compile(
     });
     Some(Arc::new(Tracing {
         sampler,
-        propagation: default.map(|tracing| tracing.propagation).unwrap_or_default(),
+        propagation: default
+            .map(|tracing| tracing.propagation)
+            .unwrap_or_default(),
         tags: tags.collect(),
         reports: settings.reports,
         istio_tags: settings.istio_tags,

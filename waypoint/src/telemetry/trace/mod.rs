@@ -11,9 +11,9 @@ pub mod context;
 pub mod propagate;
 pub mod recording;
 pub mod sampler;
+pub mod settings;
 #[cfg(test)]
 mod tests;
-pub mod settings;
 mod w3c;
 
 use std::sync::{Arc, OnceLock};
@@ -124,7 +124,8 @@ impl Trace {
         let attempt = self.recording.as_ref().and_then(|r| r.attempts.last());
         if let (Some(attempt), Some(context)) = (attempt, self.context) {
             let span = attempt.span;
-            self.outgoing.inject(&SpanContext { span, ..context }, headers);
+            self.outgoing
+                .inject(&SpanContext { span, ..context }, headers);
         }
     }
 

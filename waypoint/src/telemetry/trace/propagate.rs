@@ -98,7 +98,9 @@ pub(super) fn extract(headers: &HeaderMap, read: Formats) -> Incoming {
             take(said, context.random);
         }
     }
-    if read.b3 && let Some(line) = headers.get(&b3::B3) {
+    if read.b3
+        && let Some(line) = headers.get(&b3::B3)
+    {
         forms.b3 = true;
         if let Some(said) = b3::parse(line.as_bytes()) {
             take(said, false);
@@ -107,7 +109,9 @@ pub(super) fn extract(headers: &HeaderMap, read: Formats) -> Incoming {
     if read.b3_several {
         let several = [&b3::TRACE_ID, &b3::SAMPLED, &b3::FLAGS];
         forms.b3_several = several.iter().any(|name| headers.contains_key(*name));
-        if forms.b3_several && let Some(said) = b3::parse_several(headers) {
+        if forms.b3_several
+            && let Some(said) = b3::parse_several(headers)
+        {
             take(said, false);
         }
     }
@@ -147,13 +151,19 @@ impl Outgoing {
         if self.drop_state && headers.get(&TRACESTATE).is_some() {
             headers.remove(&TRACESTATE);
         }
-        if self.forms.w3c && let Some(value) = w3c::format(context) {
+        if self.forms.w3c
+            && let Some(value) = w3c::format(context)
+        {
             headers.set(&TRACEPARENT, value);
         }
-        if self.forms.b3 && let Some(value) = b3::format(context) {
+        if self.forms.b3
+            && let Some(value) = b3::format(context)
+        {
             headers.set(&b3::B3, value);
         }
-        if self.forms.b3_several && let Some(several) = b3::format_several(context) {
+        if self.forms.b3_several
+            && let Some(several) = b3::format_several(context)
+        {
             for (name, value) in several {
                 headers.set(&name, value);
             }
@@ -172,20 +182,28 @@ mod tests {
 
     fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
         let lines = lines.iter();
-        lines.map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))).collect()
+        lines
+            .map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v)))
+            .collect()
     }
 
     #[test]
     fn the_first_form_with_a_trace_counts_and_all_that_came_are_answered() {
         let incoming = extract(&headers(&[("traceparent", W3C), ("b3", B3)]), Formats::ALL);
-        assert_eq!(incoming.ids.unwrap().0.to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
+        assert_eq!(
+            incoming.ids.unwrap().0.to_string(),
+            "4bf92f3577b34da6a3ce929d0e0e4736"
+        );
         assert_eq!(incoming.sampled, Some(true));
         assert!(incoming.forms.w3c && incoming.forms.b3 && !incoming.forms.b3_several);
     }
 
     #[test]
     fn an_invalid_traceparent_gives_way_to_b3() {
-        let incoming = extract(&headers(&[("traceparent", "00-x"), ("b3", B3)]), Formats::ALL);
+        let incoming = extract(
+            &headers(&[("traceparent", "00-x"), ("b3", B3)]),
+            Formats::ALL,
+        );
         assert_eq!(incoming.ids.unwrap().1.to_string(), "e457b5a2e4d86bd1");
         assert_eq!(incoming.sampled, Some(false));
         assert!(incoming.forms.w3c, "it is to be overwritten");
@@ -203,14 +221,21 @@ mod tests {
         let denied = headers(&[("b3", "0")]);
         let incoming = extract(&denied, Formats::ALL);
         assert_eq!((incoming.ids, incoming.sampled), (None, Some(false)));
-        let both = headers(&[("b3", "0"), ("x-b3-traceid", "80f198ee56343ba864fe8b2a57d3eff7"),
-            ("x-b3-spanid", "e457b5a2e4d86bd1"), ("x-b3-sampled", "1")]);
+        let both = headers(&[
+            ("b3", "0"),
+            ("x-b3-traceid", "80f198ee56343ba864fe8b2a57d3eff7"),
+            ("x-b3-spanid", "e457b5a2e4d86bd1"),
+            ("x-b3-sampled", "1"),
+        ]);
         assert_eq!(extract(&both, Formats::ALL).sampled, Some(true));
     }
 
     #[test]
     fn what_is_not_to_be_read_is_not() {
-        let only = Formats { b3: true, ..Formats::default() };
+        let only = Formats {
+            b3: true,
+            ..Formats::default()
+        };
         let incoming = extract(&headers(&[("traceparent", W3C)]), only);
         assert_eq!(incoming, Incoming::default());
     }

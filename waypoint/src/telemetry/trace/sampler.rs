@@ -51,7 +51,10 @@ mod tests {
         assert_eq!(kept(sampler, Some(true)), 10_000);
         assert_eq!(kept(sampler, Some(false)), 0);
         assert!((900..1_100).contains(&kept(sampler, None)));
-        let alone = Sampler { parent_first: false, ..sampler };
+        let alone = Sampler {
+            parent_first: false,
+            ..sampler
+        };
         assert!((900..1_100).contains(&kept(alone, Some(false))));
     }
 

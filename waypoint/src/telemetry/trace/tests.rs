@@ -46,7 +46,10 @@ fn told(trace: &Trace, mut headers: HeaderMap) -> HeaderMap {
 fn a_sampled_request_tells_its_own_span_and_keeps_the_clients_as_its_parent() {
     let headers = with("traceparent", CLIENT);
     let trace = begin(&headers, tracing(0.0));
-    assert_eq!(trace.id().unwrap().to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
+    assert_eq!(
+        trace.id().unwrap().to_string(),
+        "4bf92f3577b34da6a3ce929d0e0e4736"
+    );
     let parent = trace.recording().unwrap().parent.unwrap();
     assert_eq!(parent.to_string(), "00f067aa0ba902b7");
     let told = told(&trace, headers);
@@ -67,7 +70,11 @@ fn each_attempt_has_a_span_of_its_own() {
         trace.end_attempt(|attempt| attempt.fail("connect", "refused"));
     }
     let attempts = &trace.recording().unwrap().attempts;
-    assert!(attempts.iter().all(|a| a.ended.is_some() && a.error == Some("connect")));
+    assert!(
+        attempts
+            .iter()
+            .all(|a| a.ended.is_some() && a.error == Some("connect"))
+    );
 }
 
 #[test]
@@ -115,7 +122,10 @@ fn what_vendors_said_of_a_trace_that_can_not_be_read_is_not_told_on() {
 
 #[test]
 fn without_reporting_the_context_goes_on_and_nothing_is_noted() {
-    let silent = Tracing { reports: false, ..tracing(1.0) };
+    let silent = Tracing {
+        reports: false,
+        ..tracing(1.0)
+    };
     let headers = with("traceparent", CLIENT);
     let trace = begin(&headers, silent);
     assert!(trace.recording().is_none() && trace.span().is_none());
@@ -131,7 +141,10 @@ fn tags_from_headers_are_taken_as_the_client_sent_them() {
             default: None,
         },
     };
-    let tagged = Tracing { tags: vec![tag("x-user"), tag("x-none")], ..tracing(1.0) };
+    let tagged = Tracing {
+        tags: vec![tag("x-user"), tag("x-none")],
+        ..tracing(1.0)
+    };
     let mut headers = with("x-user", "me");
     let trace = begin(&headers, tagged);
     headers.set(&"x-user".parse().unwrap(), HeaderValue::from_static("you"));
@@ -142,6 +155,12 @@ fn tags_from_headers_are_taken_as_the_client_sent_them() {
 #[test]
 fn nothing_traced_still_knows_the_clients_trace() {
     let trace = Trace::of_client(&with("traceparent", CLIENT));
-    assert_eq!(trace.id().unwrap().to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
-    assert_eq!(told(&trace, with("traceparent", CLIENT)), with("traceparent", CLIENT));
+    assert_eq!(
+        trace.id().unwrap().to_string(),
+        "4bf92f3577b34da6a3ce929d0e0e4736"
+    );
+    assert_eq!(
+        told(&trace, with("traceparent", CLIENT)),
+        with("traceparent", CLIENT)
+    );
 }

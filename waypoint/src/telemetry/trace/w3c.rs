@@ -54,7 +54,10 @@ mod tests {
     #[test]
     fn a_valid_header_is_read_and_written_as_it_was() {
         let context = parse(VALID.as_bytes()).unwrap();
-        assert_eq!(context.trace.to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
+        assert_eq!(
+            context.trace.to_string(),
+            "4bf92f3577b34da6a3ce929d0e0e4736"
+        );
         assert_eq!(context.span.to_string(), "00f067aa0ba902b7");
         assert!(context.sampled && !context.random);
         assert_eq!(format(&context).unwrap(), VALID);

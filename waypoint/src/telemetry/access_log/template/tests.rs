@@ -71,13 +71,22 @@ fn operators_give_what_envoy_gives() {
         ("%REQ_WITHOUT_QUERY(:PATH)%", "/a"),
         ("%RESP(Content-Type)%|%RESP(X-NOPE)%", "text/html|-"),
         ("%RESP(:STATUS)% %RESPONSE_CODE%", "200 200"),
-        ("%START_TIME(%Y/%m/%d %H:%M:%S.%3f)%", "2026/11/04 12:34:56.789"),
+        (
+            "%START_TIME(%Y/%m/%d %H:%M:%S.%3f)%",
+            "2026/11/04 12:34:56.789",
+        ),
         ("%START_TIME(%s)%", "1793795696"),
         ("%START_TIME(%E3S)%", "56.789"),
         ("100%% %PROTOCOL%", "100% HTTP/1.1"),
-        ("%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT% %DOWNSTREAM_REMOTE_PORT%", "10.0.0.7 41000"),
+        (
+            "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT% %DOWNSTREAM_REMOTE_PORT%",
+            "10.0.0.7 41000",
+        ),
         ("%UPSTREAM_HOST%", "10.0.0.9:8080"),
-        ("%DOWNSTREAM_PEER_URI_SAN%", "spiffe://cluster.local/ns/shop/sa/web"),
+        (
+            "%DOWNSTREAM_PEER_URI_SAN%",
+            "spiffe://cluster.local/ns/shop/sa/web",
+        ),
         ("%UPSTREAM_REQUEST_ATTEMPT_COUNT% %DURATION%", "1 5"),
         ("%CEL(request.headers['x-tenant'])%", "blue"),
         ("%GRPC_STATUS%", "-"),
@@ -126,7 +135,10 @@ fn json_keeps_numbers_and_leaves_out_what_is_asked_to_be() {
 fn what_can_not_be_written_is_refused_with_words_and_leaves_a_dash() {
     for (template, words) in [
         ("%TRAILER(X)%", "trailers are not kept"),
-        ("%DYNAMIC_METADATA(a:b)%", "no Envoy whose filters leave metadata"),
+        (
+            "%DYNAMIC_METADATA(a:b)%",
+            "no Envoy whose filters leave metadata",
+        ),
         ("%NO_SUCH%", "Cairn does not know it"),
         ("%REQ%", "needs an argument"),
         ("%PROTOCOL(x)%", "takes no argument"),
@@ -137,6 +149,9 @@ fn what_can_not_be_written_is_refused_with_words_and_leaves_a_dash() {
         let mut wrong = Vec::new();
         let format = LogFormat::Text(written(template.into(), false));
         Format::read(&format, &mut wrong);
-        assert!(wrong.len() == 1 && wrong[0].contains(words), "{template}: {wrong:?}");
+        assert!(
+            wrong.len() == 1 && wrong[0].contains(words),
+            "{template}: {wrong:?}"
+        );
     }
 }

@@ -15,7 +15,10 @@ const ALL: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 #[test]
 fn nothing_said_means_nothing_exported() {
     let read = of(&[]).unwrap();
-    assert_eq!((&read.traces, &read.logs, &read.metrics), (&None, &None, &None));
+    assert_eq!(
+        (&read.traces, &read.logs, &read.metrics),
+        (&None, &None, &None)
+    );
     assert_eq!(read.spans, Batching::default());
     assert_eq!(read.records.delay, Duration::from_secs(1));
     assert!(read.warnings.is_empty());
@@ -26,26 +29,52 @@ fn the_endpoint_of_all_signals_is_for_spans_and_the_others_ask_for_it() {
     let read = of(&[(ALL, "http://collector:4318/base")]).unwrap();
     assert_eq!(read.traces.unwrap().path, "/base/v1/traces");
     assert_eq!((read.logs, read.metrics), (None, None));
-    let read = of(&[(ALL, "http://collector:4318"), ("OTEL_LOGS_EXPORTER", "otlp")]).unwrap();
+    let read = of(&[
+        (ALL, "http://collector:4318"),
+        ("OTEL_LOGS_EXPORTER", "otlp"),
+    ])
+    .unwrap();
     assert_eq!(read.logs.unwrap().path, "/v1/logs");
-    let read = of(&[(ALL, "http://collector:4318"), ("OTEL_TRACES_EXPORTER", "none")]).unwrap();
+    let read = of(&[
+        (ALL, "http://collector:4318"),
+        ("OTEL_TRACES_EXPORTER", "none"),
+    ])
+    .unwrap();
     assert_eq!(read.traces, None);
 }
 
 #[test]
 fn an_endpoint_of_one_signal_is_taken_as_it_is() {
-    let own = ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "https://metrics.example/push");
-    let metrics = of(&[own, (ALL, "http://other:1")]).unwrap().metrics.unwrap();
-    assert_eq!((&*metrics.host, metrics.port, metrics.tls), ("metrics.example", 443, true));
+    let own = (
+        "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+        "https://metrics.example/push",
+    );
+    let metrics = of(&[own, (ALL, "http://other:1")])
+        .unwrap()
+        .metrics
+        .unwrap();
+    assert_eq!(
+        (&*metrics.host, metrics.port, metrics.tls),
+        ("metrics.example", 443, true)
+    );
     assert_eq!(metrics.path, "/push");
 }
 
 #[test]
 fn without_an_endpoint_it_is_this_machine() {
     let grpc = ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc");
-    let traces = of(&[("OTEL_TRACES_EXPORTER", "otlp"), grpc]).unwrap().traces.unwrap();
-    assert_eq!((&*traces.host, traces.port, traces.protocol), ("localhost", 4317, Protocol::Grpc));
-    let traces = of(&[("OTEL_TRACES_EXPORTER", "otlp")]).unwrap().traces.unwrap();
+    let traces = of(&[("OTEL_TRACES_EXPORTER", "otlp"), grpc])
+        .unwrap()
+        .traces
+        .unwrap();
+    assert_eq!(
+        (&*traces.host, traces.port, traces.protocol),
+        ("localhost", 4317, Protocol::Grpc)
+    );
+    let traces = of(&[("OTEL_TRACES_EXPORTER", "otlp")])
+        .unwrap()
+        .traces
+        .unwrap();
     assert_eq!((traces.port, traces.protocol), (4318, Protocol::Http));
 }
 
@@ -64,8 +93,14 @@ fn grpc_without_a_scheme_is_tls_unless_said_otherwise() {
 fn headers_and_attributes_are_percent_decoded() {
     let read = of(&[
         (ALL, "http://c:1"),
-        ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20abc, x-tenant=7"),
-        ("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=pre%2Cprod"),
+        (
+            "OTEL_EXPORTER_OTLP_HEADERS",
+            "authorization=Bearer%20abc, x-tenant=7",
+        ),
+        (
+            "OTEL_RESOURCE_ATTRIBUTES",
+            "deployment.environment.name=pre%2Cprod",
+        ),
     ])
     .unwrap();
     let headers = read.traces.unwrap().headers;
@@ -114,12 +149,21 @@ fn numbers_and_words_that_are_not_known_are_warned_of_and_unset() {
 #[test]
 fn samplers_are_the_ones_of_the_specification() {
     let of = |name, ratio| {
-        let read = of(&[("OTEL_TRACES_SAMPLER", name), ("OTEL_TRACES_SAMPLER_ARG", ratio)]);
+        let read = of(&[
+            ("OTEL_TRACES_SAMPLER", name),
+            ("OTEL_TRACES_SAMPLER_ARG", ratio),
+        ]);
         read.unwrap().sampler.unwrap()
     };
-    assert_eq!(of("parentbased_traceidratio", "0.25"), Sampler::parent_or(0.25));
+    assert_eq!(
+        of("parentbased_traceidratio", "0.25"),
+        Sampler::parent_or(0.25)
+    );
     assert_eq!(of("parentbased_always_off", ""), Sampler::parent_or(0.0));
-    let alone = Sampler { parent_first: false, ratio: 1.0 };
+    let alone = Sampler {
+        parent_first: false,
+        ratio: 1.0,
+    };
     assert_eq!(of("always_on", "0.1"), alone);
 }
 

@@ -63,7 +63,10 @@ fn a_request_has_a_server_span_below_the_clients_and_a_client_span_for_each_atte
         panic!("{spans:?}");
     };
     assert_eq!(server.kind, SpanKind::Server as i32);
-    assert_eq!(server.parent_span_id, 0x00f0_67aa_0ba9_02b7_u64.to_be_bytes());
+    assert_eq!(
+        server.parent_span_id,
+        0x00f0_67aa_0ba9_02b7_u64.to_be_bytes()
+    );
     assert_eq!(server.span_id, 1_u64.to_be_bytes());
     for (attempt, id) in [(first, 21_u64), (second, 22)] {
         assert_eq!(attempt.kind, SpanKind::Client as i32);
@@ -107,7 +110,10 @@ fn the_server_span_has_the_conventions_of_http_and_istios_tags() {
         ("component", "proxy"),
         ("guid:x-request-id", "id-1"),
         ("response_flags", "-"),
-        ("upstream_cluster", "inbound-vip|8000|http|httpbin.default.svc.cluster.local;"),
+        (
+            "upstream_cluster",
+            "inbound-vip|8000|http|httpbin.default.svc.cluster.local;",
+        ),
         ("istio.mesh_id", "cluster.local"),
         ("istio.namespace", "shop"),
         ("istio.canonical_service", "waypoint"),

@@ -59,11 +59,17 @@ async fn other_statuses_are_for_good() {
 
 #[tokio::test]
 async fn garbage_and_silence_are_failures_and_nothing_else() {
-    assert!(matches!(http(b"\0\xff\xfe nonsense\r\n\r\n").await, Err(Failure::Again(..))));
+    assert!(matches!(
+        http(b"\0\xff\xfe nonsense\r\n\r\n").await,
+        Err(Failure::Again(..))
+    ));
     assert!(is_again(http(b"").await, None));
     let unread = b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n\xff\xff\xff";
     assert!(matches!(http(unread).await, Err(Failure::Final(_))));
-    assert!(is_again(with(Protocol::Grpc, b"HTTP/1.1 200 OK\r\n\r\n").await, None));
+    assert!(is_again(
+        with(Protocol::Grpc, b"HTTP/1.1 200 OK\r\n\r\n").await,
+        None
+    ));
     assert!(is_again(with(Protocol::Grpc, b"").await, None));
 }
 
@@ -71,7 +77,11 @@ async fn garbage_and_silence_are_failures_and_nothing_else() {
 async fn an_answer_without_end_is_not_gathered() {
     let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n11000\r\n";
     static ENDLESS: std::sync::LazyLock<Vec<u8>> = std::sync::LazyLock::new(|| {
-        [&b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n11000\r\n"[..], &[b'x'; 0x11000]].concat()
+        [
+            &b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n11000\r\n"[..],
+            &[b'x'; 0x11000],
+        ]
+        .concat()
     });
     assert!(ENDLESS.starts_with(head));
     let failed = http(&ENDLESS).await;
@@ -110,8 +120,17 @@ fn what_was_rejected_is_read_and_its_words_are_kept_short() {
 
 #[test]
 fn a_post_has_the_host_the_type_and_the_headers_of_the_receiver() {
-    let mut to = Destination::parse("http://[::1]:4318", Protocol::Http, Some(Signal::Logs), true).unwrap();
-    let tenant = (HeaderName::from_static("x-tenant"), HeaderValue::from_static("7"));
+    let mut to = Destination::parse(
+        "http://[::1]:4318",
+        Protocol::Http,
+        Some(Signal::Logs),
+        true,
+    )
+    .unwrap();
+    let tenant = (
+        HeaderName::from_static("x-tenant"),
+        HeaderValue::from_static("7"),
+    );
     to.headers = vec![tenant];
     let request = request(&to, Bytes::new()).unwrap();
     assert_eq!(request.uri(), "/v1/logs");
