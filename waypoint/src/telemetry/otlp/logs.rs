@@ -44,7 +44,8 @@ impl Line {
 /// where no Telemetry asks for it.
 pub fn lines(seen: &Seen<'_>) -> Vec<Line> {
     let settings = seen.exchange.settings.as_ref();
-    let logs = settings.map_or(&[][..], |settings| &settings.collected);
+    let logs = settings.map(|settings| &*settings.collected);
+    let logs = logs.unwrap_or_default();
     let wanted = |log: &&Collected| {
         log.filter
             .as_ref()
