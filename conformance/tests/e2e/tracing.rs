@@ -305,8 +305,9 @@ fn requests(got: &Got) -> Option<f64> {
 #[tokio::test]
 async fn a_collector_that_stalls_babbles_or_dies_costs_traffic_nothing() {
     const QUEUE: usize = 64;
+    let queue = QUEUE.to_string();
     let scene = Scene::start(&[
-        ("OTEL_BSP_MAX_QUEUE_SIZE", &QUEUE.to_string()),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", &*queue),
         ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "16"),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "200"),
     ])
