@@ -16,6 +16,7 @@ pub mod app;
 pub mod authorizer;
 pub mod cairn;
 pub mod client;
+pub mod collector;
 pub mod dns;
 pub mod envoy;
 pub mod golden;

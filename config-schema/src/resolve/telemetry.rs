@@ -227,9 +227,7 @@ fn tracing(levels: &[&Level], providers: &TelemetryProviders) -> TraceSettings {
         if let Some(to) = &level.to {
             settings.to = to.clone();
         }
-        if let Some(ppm) = level.sampled_ppm {
-            settings.sampled_ppm = ppm;
-        }
+        settings.sampled_ppm = level.sampled_ppm.or(settings.sampled_ppm);
         if let Some(reports) = level.reports {
             settings.reports = reports;
         }

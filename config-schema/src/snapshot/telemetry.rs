@@ -54,8 +54,9 @@ impl Default for TelemetrySettings {
 pub struct TraceSettings {
     /// Who gets them.
     pub to: TraceTarget,
-    /// Requests per million that get a trace if the client has not decided; 1 % by default.
-    pub sampled_ppm: u32,
+    /// Requests per million that get a trace if the client has not decided. `None`: nobody says; then as the
+    /// variables OTEL_* say, else 1 % (specs/istio-waypoint.md 5.4).
+    pub sampled_ppm: Option<u32>,
     /// `false`: the context is passed on, and no span is sent (`disableSpanReporting`).
     pub reports: bool,
     /// The sampling goes by `x-request-id`.
@@ -70,8 +71,7 @@ impl Default for TraceSettings {
     fn default() -> Self {
         Self {
             to: TraceTarget::Unnamed,
-            // specs/istio-waypoint.md 5.4
-            sampled_ppm: 10_000,
+            sampled_ppm: None,
             reports: true,
             by_request_id: true,
             istio_tags: true,

@@ -88,13 +88,17 @@ fn root_then_waypoint_then_service_then_target() {
         let snapshot = with(objects);
         of(&snapshot, service).tracing.sampled_ppm
     };
-    assert_eq!(ppm(&[], "shop/web"), 10_000, "1 %, as at Istio");
-    assert_eq!(ppm(&[&root], "shop/web"), 10_000);
-    assert_eq!(ppm(&[&root, &shop], "shop/web"), 20_000);
-    assert_eq!(ppm(&[&root, &shop, &by_gateway], "shop/web"), 30_000);
+    assert_eq!(
+        ppm(&[], "shop/web"),
+        None,
+        "as the environment says, else 1 %, as at Istio"
+    );
+    assert_eq!(ppm(&[&root], "shop/web"), Some(10_000));
+    assert_eq!(ppm(&[&root, &shop], "shop/web"), Some(20_000));
+    assert_eq!(ppm(&[&root, &shop, &by_gateway], "shop/web"), Some(30_000));
     let all: [&str; 4] = [&root, &shop, &by_gateway, &by_service];
-    assert_eq!(ppm(&all, "shop/web"), 40_000);
-    assert_eq!(ppm(&all, "shop/api"), 30_000, "it is not aimed at");
+    assert_eq!(ppm(&all, "shop/web"), Some(40_000));
+    assert_eq!(ppm(&all, "shop/api"), Some(30_000), "it is not aimed at");
 }
 
 #[test]

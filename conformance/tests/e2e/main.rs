@@ -32,5 +32,6 @@ mod strict;
 mod telemetry;
 mod telemetry_api;
 mod timeouts;
+mod tracing;
 mod traffic_policy;
 mod virtual_service;

@@ -12,6 +12,7 @@ use clap::ValueEnum;
 
 use super::Outcome;
 use crate::names::Servers;
+use crate::telemetry::otlp::environment::Environment;
 use crate::{admin, log, run, telemetry};
 
 /// Serve as a waypoint, configured by files or folders of Kubernetes YAML that are watched for
@@ -217,7 +218,7 @@ pub(super) fn serve(
         }
         AccessLog::Off => None,
     };
-    let running = run::start(settings(args))?;
+    let running = run::start(settings(args)?)?;
     beside(&running)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -226,9 +227,9 @@ pub(super) fn serve(
     Ok(Outcome::Fine)
 }
 
-fn settings(args: Args) -> run::Settings {
+fn settings(args: Args) -> anyhow::Result<run::Settings> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    run::Settings {
+    Ok(run::Settings {
         config: args.config,
         gateway: args.gateway,
         identity_dir: args.identity_dir,
@@ -256,8 +257,9 @@ fn settings(args: Args) -> run::Settings {
         dns_allow_local: args.dns_allow_local,
         explain_denials: args.explain_denials,
         drain: Duration::from_secs(args.drain_seconds),
+        otel: Environment::read()?,
         set_log_filter: log::set_filter,
-    }
+    })
 }
 
 /// Ten thousand streams need more descriptors than a shell's usual 1,024.

@@ -20,7 +20,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 use super::connector::{HttpVersion, Shared};
 use super::context::RequestContext;
 use super::error::{outcome_of, words_of};
-use super::headers::{self, ResponseHeaders};
+use super::headers::{self, ResponseHeaders, grpc_status};
 use super::judge::Judged;
 use super::{arrival, attempt, body, mirror, reply, retry};
 use crate::telemetry::exchange::Headers;
@@ -420,8 +420,4 @@ fn has_no_body(session: &Session, response: &ResponseHeader) -> bool {
             .get(http::header::CONTENT_LENGTH)
             .is_some_and(|v| v == "0")
         || headers.contains_key("grpc-status")
-}
-
-fn grpc_status(headers: &HeaderMap) -> Option<u32> {
-    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
 }

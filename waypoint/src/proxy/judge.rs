@@ -26,7 +26,7 @@ use http::header::HeaderValue;
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
-use super::arrival::{begin, request_id, request_view, stream_context};
+use super::arrival::{begin, note_target, request_id, request_view, stream_context};
 use super::balance::{self, HashKey, Keyed};
 use super::context::{Plan, RequestContext};
 use super::external::{Asked, Subject};
@@ -39,6 +39,7 @@ use crate::external::Denial;
 use crate::recheck::UpgradeRequest;
 use crate::runtime::{Runtime, Target};
 use crate::telemetry::exchange::{Exchange, HttpExchange};
+use crate::telemetry::trace::recording::What;
 
 /// What `judge` found.
 pub(super) enum Judged {
@@ -77,10 +78,7 @@ impl Gate {
         let runtime: &Runtime = ctx.runtime.insert(runtime);
         // The service may have changed, or gone, since the tunnel was opened.
         let target = runtime.find(&stream.asked, stream.origin.peer.identity.namespace());
-        if let Ok(target) = &target {
-            exchange.service.clone_from(&target.service);
-            exchange.settings = target.telemetry.unusual();
-        }
+        note_target(exchange, session, target.as_deref().ok());
         if let Some((outcome, reason)) = screen::refusal(session) {
             exchange.reason = Some(reason.to_owned());
             return refused(exchange, outcome);
@@ -266,6 +264,7 @@ impl Gate {
             exchange.reason = Some(format!("the rewritten path {path} is not valid"));
             return Judged::Answer(Outcome::BrokenRule);
         }
+        exchange.trace.inject(&mut RequestHeaders(request));
         Judged::Forward
     }
 }
@@ -430,6 +429,7 @@ fn rule_of<'d>(decision: &'d Decision<'_>) -> Option<&'d RuleRef> {
 
 fn note_decision(exchange: &mut Exchange, decision: &Decision<'_>) {
     exchange.verdict.clone_from(&decision.verdict);
+    exchange.trace.event(|| What::Verdict);
     if let Some(Found::Rule(rule)) = &decision.found {
         exchange.route = Some((rule.route.clone(), rule.rule));
     }

@@ -68,6 +68,13 @@ pub static EXT_AUTHZ_WAITING: Gauge = Gauge::new(&names::EXT_AUTHZ_WAITING);
 /// Bodies held for them.
 pub static EXT_AUTHZ_BODIES: Gauge = Gauge::new(&names::EXT_AUTHZ_BODIES);
 
+/// Records that a collector took, by signal.
+pub static OTLP_EXPORTED: ByLabel = ByLabel::new(&names::OTLP_EXPORTED);
+/// Records for which no queue had room, by signal.
+pub static OTLP_DROPPED: ByLabel = ByLabel::new(&names::OTLP_DROPPED);
+/// Records that a collector did not take, by signal.
+pub static OTLP_FAILED: ByLabel = ByLabel::new(&names::OTLP_FAILED);
+
 static RECHECKED: Gauge = Gauge::new(&names::RECHECKED);
 static RECHECK_DURATION: Value = Value::new(&names::RECHECK_DURATION);
 static RELOADS: ByLabel = ByLabel::new(&names::RELOADS);
@@ -192,6 +199,9 @@ pub fn families() -> Vec<MetricFamily> {
         &EXT_AUTHZ_ERRORS,
         &EXT_AUTHZ_WAITING,
         &EXT_AUTHZ_BODIES,
+        &OTLP_EXPORTED,
+        &OTLP_DROPPED,
+        &OTLP_FAILED,
     ];
     let own = instruments.iter().filter_map(|i| i.family());
     own.chain(super::node::families()).collect()

@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::settings::Settings;
 use super::tcp::TcpMeter;
+use super::trace::Trace;
 use crate::node::Pod;
 use crate::recheck::Closure;
 use crate::upstream::Egress;
@@ -166,6 +167,8 @@ pub struct Exchange {
     pub bytes_sent: u64,
     /// Version of the snapshot that decided.
     pub snapshot: u64,
+    /// Its place in a trace; HTTP only.
+    pub trace: Trace,
     /// What is told of it, if that is other than usual.
     pub settings: Option<Arc<Settings>>,
 }
@@ -210,6 +213,7 @@ impl Exchange {
             bytes_received: 0,
             bytes_sent: 0,
             snapshot: 0,
+            trace: Trace::default(),
             settings: None,
         }
     }

@@ -259,12 +259,15 @@ impl Exposition {
     }
 }
 
-impl Iterator for Exposition {
-    type Item = Bytes;
+impl Exposition {
+    /// The pieces, not as text; with each, whether it goes on with the family of the one before.
+    pub fn families(mut self) -> impl Iterator<Item = (Vec<MetricFamily>, bool)> {
+        std::iter::from_fn(move || self.piece())
+    }
 
-    fn next(&mut self) -> Option<Bytes> {
+    fn piece(&mut self) -> Option<(Vec<MetricFamily>, bool)> {
         if !self.own.is_empty() {
-            return Some(encode(&std::mem::take(&mut self.own), false));
+            return Some((std::mem::take(&mut self.own), false));
         }
         while let Some((first, rest)) = self.families.split_first() {
             let Some(samples) = self.samples(first) else {
@@ -285,9 +288,18 @@ impl Iterator for Exposition {
             };
             let continued = self.begun == metric.name;
             self.begun = metric.name;
-            return Some(encode(&[family(metric, samples)], continued));
+            return Some((vec![family(metric, samples)], continued));
         }
         None
+    }
+}
+
+impl Iterator for Exposition {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        let (families, continued) = self.piece()?;
+        Some(encode(&families, continued))
     }
 }
 

@@ -1,7 +1,7 @@
-//! The one exit of every request and TCP stream: metrics and access log.
+//! The one exit of every request and TCP stream: metrics, access log, spans.
 
 use super::exchange::{Exchange, Headers, Seen};
-use super::{access_log, metrics, tcp};
+use super::{access_log, metrics, otlp, tcp};
 
 /// Tells of an exchange that ended and has no headers to tell of. To be called exactly once for each, on
 /// the worker that ran it.
@@ -22,4 +22,7 @@ pub fn finish_with(mut exchange: Exchange, headers: Headers<'_>) {
     };
     metrics::record(&seen);
     access_log::write(&seen);
+    let lines = otlp::lines(&seen);
+    // Last, for it takes the exchange as it is.
+    otlp::take(exchange, elapsed, lines);
 }

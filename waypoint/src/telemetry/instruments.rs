@@ -115,8 +115,13 @@ impl ByLabel {
 
     /// Adds one.
     pub fn inc(&self, label: &'static str) {
+        self.add(label, 1);
+    }
+
+    /// Adds `n`.
+    pub fn add(&self, label: &'static str, n: u64) {
         let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
-        *values.entry(label).or_insert(0) += 1;
+        *values.entry(label).or_insert(0) += n;
     }
 
     /// Sets the value, for a gauge.

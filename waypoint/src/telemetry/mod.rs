@@ -25,9 +25,11 @@ pub mod labels;
 pub mod metrics;
 pub mod names;
 pub mod node;
+pub mod otlp;
 mod policies;
 pub mod series;
 pub mod settings;
 pub mod tcp;
+pub mod trace;
 
 pub use finish::{finish, finish_with};

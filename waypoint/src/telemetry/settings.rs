@@ -6,23 +6,30 @@ use std::sync::Arc;
 use cairn_config_schema::diagnostics::{Code, Diagnostic};
 use cairn_config_schema::origin::ObjectKey;
 use cairn_config_schema::snapshot::{
-    Expression, LogFormat, LogSink, Snapshot, TagChange, Telemetry, TelemetrySettings, WrittenAt,
+    AccessLog, Expression, ISTIO_TEXT, LogFormat, LogSink, OtelLog, Snapshot, TagChange, Telemetry,
+    TelemetrySettings, WrittenAt, WrittenFormat,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::access_log::template::Format;
 use super::changes::Changes;
 use super::expression::Compiled;
+use super::trace::settings::Tracing;
+use super::trace::{self, compile};
 
 /// Settings of one service, or of everything without its own.
 #[derive(Debug, Default)]
 pub struct Settings {
-    /// As resolved; [`TelemetrySettings::tracing`] is used as it is.
+    /// As resolved.
     pub resolved: Arc<TelemetrySettings>,
+    /// How requests are traced; `None`: not at all.
+    pub tracing: Option<Arc<Tracing>>,
     /// Access logs on stdout.
     pub logs: Vec<Log>,
     /// What is other than usual with Istio's metrics.
     pub metrics: Option<Arc<Changes>>,
+    /// Access logs for collectors.
+    pub collected: Vec<Collected>,
     is_unusual: bool,
 }
 
@@ -33,6 +40,49 @@ pub struct Log {
     pub format: Format,
     /// For what a line is written; `None`: for everything.
     pub filter: Option<Compiled>,
+}
+
+/// One access log for a collector.
+#[derive(Debug)]
+pub struct Collected {
+    /// Who gets it.
+    pub to: Arc<OtelLog>,
+    /// The body of a record.
+    pub text: Format,
+    /// Its attributes, as a JSON object.
+    pub labels: Format,
+    /// For what there is a record; `None`: for everything.
+    pub filter: Option<Compiled>,
+}
+
+impl Collected {
+    fn compile(log: &AccessLog) -> Option<Self> {
+        let LogSink::Collector(to) = &log.sink else {
+            return None;
+        };
+        let written = |template, omits_empty| {
+            Arc::new(WrittenFormat {
+                template,
+                omits_empty,
+                at: None,
+            })
+        };
+        let text = to
+            .text
+            .as_deref()
+            .unwrap_or(ISTIO_TEXT)
+            .trim_end_matches('\n');
+        let text = LogFormat::Text(written(text.into(), false));
+        let labels = serde_json::Value::Object(to.labels.as_ref().clone());
+        let labels = LogFormat::Json(written(labels, true));
+        let filter = log.filter.as_ref();
+        Some(Self {
+            to: to.clone(),
+            text: Format::read(&text, &mut Vec::new()),
+            labels: Format::read(&labels, &mut Vec::new()),
+            filter: filter.and_then(|filter| Compiled::parse(&filter.text).ok()),
+        })
+    }
 }
 
 impl Settings {
@@ -51,6 +101,14 @@ impl Settings {
         Self {
             logs: logs.collect(),
             metrics: Changes::compile(&resolved.metrics).map(Arc::new),
+            collected: resolved
+                .access_log
+                .iter()
+                .filter_map(Collected::compile)
+                .collect(),
+            tracing: compile::compile(&resolved.tracing, trace::default().as_ref(), |name| {
+                std::env::var(name).ok()
+            }),
             is_unusual: **resolved != TelemetrySettings::default(),
             resolved: resolved.clone(),
         }

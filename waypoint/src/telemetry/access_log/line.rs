@@ -17,6 +17,7 @@ use serde::{Serialize, Serializer};
 use crate::limits::POLICY_RECORDS_PER_LINE_MAX;
 use crate::telemetry::exchange::{Exchange, HttpExchange};
 use crate::telemetry::labels::source_workload;
+use crate::telemetry::trace::context::TraceId;
 
 /// One line, borrowed from its exchange. `null` is what Envoy writes for `-`.
 #[derive(Serialize)]
@@ -66,6 +67,7 @@ pub struct Line<'a> {
     dry_run_policy: Option<Text<&'a Origin>>,
     dry_run_rule: Option<usize>,
     snapshot: u64,
+    trace_id: Option<Text<TraceId>>,
 }
 
 impl<'a> Line<'a> {
@@ -126,6 +128,7 @@ impl<'a> Line<'a> {
             dry_run_policy: dry_run.and_then(DryRun::origin).map(Text),
             dry_run_rule: dry_run.and_then(DryRun::rule_index),
             snapshot: exchange.snapshot,
+            trace_id: exchange.trace.id().map(Text),
         }
     }
 }

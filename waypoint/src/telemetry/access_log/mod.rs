@@ -9,10 +9,11 @@ pub mod template;
 
 use std::cell::RefCell;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use super::exchange::Seen;
-use line::{Line, TimeText};
-pub(super) use line::{route_name, upstream_cluster};
+use super::exchange::{Exchange, Seen};
+use line::Line;
+pub(super) use line::{TimeText, route_name, upstream_cluster};
 pub use queue::Writer;
 use queue::{Lines, Queue};
 
@@ -47,6 +48,20 @@ pub fn start(to: Box<dyn std::io::Write + Send>) -> std::io::Result<Option<Write
         return Ok(None);
     }
     Writer::start(queue, to).map(Some)
+}
+
+/// The members of the JSON line of an exchange.
+pub(super) fn members(
+    exchange: &Exchange,
+    elapsed: Duration,
+) -> serde_json::Map<String, serde_json::Value> {
+    let mut time = TimeText::default();
+    let line = Line::new(exchange, time.text(exchange.started_at), elapsed);
+    match serde_json::to_value(&line) {
+        Ok(serde_json::Value::Object(members)) => members,
+        // A line is always an object of texts and numbers.
+        _ => serde_json::Map::new(),
+    }
 }
 
 /// Writes the lines of an exchange, if the access log is on. Never blocks.

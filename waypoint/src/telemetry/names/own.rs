@@ -46,6 +46,24 @@ pub const ACCESS_LOG_DROPPED: Metric = counter(
     "Access log lines dropped because stdout did not keep up",
     &[],
 );
+/// Spans, records and points that collectors took.
+pub const OTLP_EXPORTED: Metric = counter(
+    "cairn_otlp_exported_total",
+    "Spans, access log records and metric points that an OpenTelemetry collector took, by signal",
+    &["signal"],
+);
+/// Exchanges dropped before they were sent.
+pub const OTLP_DROPPED: Metric = counter(
+    "cairn_otlp_dropped_total",
+    "Requests and TCP streams of which a collector is not told because a queue was full, by signal",
+    &["signal"],
+);
+/// What was sent in vain.
+pub const OTLP_FAILED: Metric = counter(
+    "cairn_otlp_failed_total",
+    "Spans, access log records and metric points that a collector rejected or did not take in time, by signal",
+    &["signal"],
+);
 /// Lines of the process's own log dropped.
 pub const LOG_DROPPED: Metric = counter(
     "cairn_log_dropped_total",

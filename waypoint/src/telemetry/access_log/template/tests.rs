@@ -142,7 +142,7 @@ fn what_can_not_be_written_is_refused_with_words_and_leaves_a_dash() {
         ("%NO_SUCH%", "Cairn does not know it"),
         ("%REQ%", "needs an argument"),
         ("%PROTOCOL(x)%", "takes no argument"),
-        ("%START_TIME(%Q)%", "no format of times"),
+        ("%START_TIME(%@)%", "no format of times"),
         ("%CEL(foo.bar)%", "there is no attribute `foo`"),
         ("50% off", "no operator"),
     ] {
