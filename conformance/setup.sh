@@ -82,6 +82,15 @@ virtual_environment() {
     touch "$stamp"
 }
 
+# Prometheus and its promtool, as programs of the tests: unpacked, so that nothing is started as a service.
+prometheus_programs() {
+    local to=target/prometheus
+    [ -x "$to/usr/bin/promtool" ] || command -v promtool >/dev/null && return
+    say "unpacking Debian's Prometheus into $to"
+    mkdir -p "$to"
+    (cd "$to" && quietly apt-get download prometheus && dpkg-deb -x prometheus_*.deb . && rm -f prometheus_*.deb)
+}
+
 rust_components() {
     cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 && return
     say "adding rustfmt and clippy"
@@ -91,4 +100,5 @@ rust_components() {
 rust_components
 debian_packages
 bpf_compiler
+prometheus_programs
 virtual_environment

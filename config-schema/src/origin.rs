@@ -60,6 +60,7 @@ pub enum Kind {
     #[serde(rename = "ConfigMap")]
     CaBundle,
     TrafficPolicy,
+    Telemetry,
     CiliumNetworkPolicy,
     CiliumClusterwideNetworkPolicy,
     CiliumEnvoyConfig,
@@ -109,6 +110,7 @@ impl Kind {
             Kind::BackendTLSPolicy => "BackendTLSPolicy",
             Kind::WorkloadEntry => "WorkloadEntry",
             Kind::TrafficPolicy => "TrafficPolicy",
+            Kind::Telemetry => "Telemetry",
             Kind::CiliumNetworkPolicy => "CiliumNetworkPolicy",
             Kind::CiliumClusterwideNetworkPolicy => "CiliumClusterwideNetworkPolicy",
             Kind::CiliumEnvoyConfig => "CiliumEnvoyConfig",

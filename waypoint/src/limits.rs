@@ -177,6 +177,9 @@ pub const METRIC_SERIES_MAX: usize = 10_000;
 /// stream; beyond, its names are `unknown` and only namespace and principal tell it apart.
 pub const METRIC_BAGGAGE_CLIENTS_MAX: usize = 1_000;
 
+/// Bytes of one value that a Telemetry gives a label; the rest is cut. Clients may choose the value.
+pub const METRIC_TAG_BYTES_MAX: usize = 256;
+
 /// How often a TCP stream adds its bytes to the metrics, as Istio's `reportingInterval`.
 pub const TCP_REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -321,3 +324,42 @@ pub const DNS_STALE_MAX: Duration = Duration::from_secs(3_600);
 
 /// A name inside of a wildcard is forgotten when no request asked for it for so long.
 pub const DNS_IDLE_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Events of one span. Beyond: left out and counted in the span. A request has one for its verdict, one for
+/// each retry and perhaps one for each ejection.
+pub const SPAN_EVENTS_MAX: usize = 64;
+
+/// The most that OTEL_BSP_MAX_QUEUE_SIZE and OTEL_BLRP_MAX_QUEUE_SIZE can be.
+pub const OTLP_QUEUE_RECORDS_MAX: usize = 65_536;
+
+/// The most that OTEL_BSP_MAX_EXPORT_BATCH_SIZE and OTEL_BLRP_MAX_EXPORT_BATCH_SIZE can be: some 8 MB.
+pub const OTLP_BATCH_RECORDS_MAX: usize = 8_192;
+
+/// Bytes of all exchanges that wait for OpenTelemetry collectors, whatever the number; clients choose how
+/// long paths are. Beyond: dropped and counted.
+pub const OTLP_QUEUE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// How long the exporting thread lets exchanges gather before it looks again: workers wake it no oftener.
+pub const OTLP_GATHER_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Collectors that are exported to at once, each signal counted. Beyond: what is for the rest is dropped
+/// and counted.
+pub const OTLP_RECEIVERS_MAX: usize = 64;
+
+/// Attempts to export one batch. Beyond: its records are given up and counted.
+pub const OTLP_ATTEMPTS_MAX: u32 = 5;
+
+/// Wait before the second attempt, then twice as long, to [`OTLP_BACK_OFF_MAX`].
+pub const OTLP_BACK_OFF: Duration = Duration::from_millis(500);
+
+/// See [`OTLP_BACK_OFF`]. Also the longest that a collector may ask for.
+pub const OTLP_BACK_OFF_MAX: Duration = Duration::from_secs(30);
+
+/// Header block and message of a collector's answer. Beyond: it can not be read, and counts as refused.
+pub const OTLP_ANSWER_BYTES_MAX: usize = 64 * 1024;
+
+/// Points in one message of metrics: about 2 MB, where collectors take 4 MB.
+pub const OTLP_POINTS_PER_MESSAGE_MAX: usize = 1_000;
+
+/// How long the exit waits for collectors to take what is left.
+pub const OTLP_FLUSH_TIMEOUT: Duration = Duration::from_secs(3);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use cairn_config_schema::origin::ObjectKey;
 use cairn_config_schema::resolve::Options;
-use cairn_config_schema::snapshot::Locality;
+use cairn_config_schema::snapshot::{Locality, LogFormat};
 use tokio::sync::{Notify, mpsc};
 
 use crate::admin::{self, AdminState, NotReady};
@@ -24,6 +24,8 @@ use crate::node::Beat;
 use crate::outliers;
 use crate::publish::{InForce, Publisher};
 use crate::source;
+use crate::telemetry::otlp::environment::Environment;
+use crate::telemetry::otlp::{self, Exports, process};
 use crate::telemetry::{self, counters};
 use crate::throttle;
 use crate::tls::{Acceptor, IdentityFiles, IdentitySource, Originations};
@@ -58,6 +60,8 @@ pub struct Settings {
     pub locality: Option<Locality>,
     /// Services with an L7 policy that is not enforced as it is written refuse traffic.
     pub strict: bool,
+    /// Format of the access log, in place of that of the configuration.
+    pub access_log_format: Option<LogFormat>,
     /// Keys of token issuers may come from loopback and link-local addresses, for labs.
     pub jwks_allow_local: bool,
     /// Who is asked for addresses of names.
@@ -68,6 +72,8 @@ pub struct Settings {
     pub explain_denials: bool,
     /// How long requests in flight may take to finish once the process is told to stop.
     pub drain: Duration,
+    /// What the variables OTEL_* say.
+    pub otel: Environment,
     /// Sets the filter of the process's own log.
     pub set_log_filter: fn(&str) -> Result<(), String>,
 }
@@ -84,6 +90,7 @@ pub struct Running {
     stop: Arc<Notify>,
     watch: source::Watch,
     workers: Vec<WorkerThread>,
+    _exports: Option<Exports>,
 }
 
 /// A worker as the rest of the process sees it.
@@ -111,6 +118,7 @@ pub fn start(settings: Settings) -> anyhow::Result<Running> {
     in_force.readiness.remove(NotReady::NoIdentity);
     note_expiry(&identity);
 
+    otlp::prepare(&settings.otel);
     let reload = Arc::new(Notify::new());
     let watch = follow_config(&settings, &in_force)?;
     follow_keys(&settings, &in_force)?;
@@ -132,6 +140,15 @@ pub fn start(settings: Settings) -> anyhow::Result<Running> {
     let bound = admin.addresses();
     let own: Arc<[SocketAddr]> = Arc::from([hbone_addr, bound.metrics, bound.ready, bound.admin]);
 
+    let dialer = || {
+        Dialer::new(
+            identity.clone(),
+            settings.upstream_hbone_port,
+            own.clone(),
+            in_force.originations.clone(),
+        )
+    };
+    let exports = export(&settings, &in_force, &stop, dialer())?;
     let mut workers = Vec::with_capacity(listeners.len());
     for (index, listener) in listeners.into_iter().enumerate() {
         let (pods, taken) = mpsc::channel(PODS_MAX as usize);
@@ -147,12 +164,7 @@ pub fn start(settings: Settings) -> anyhow::Result<Running> {
             acceptor: Acceptor::new(&identity, in_force.mesh.clone())?,
             listener,
             version: in_force.version.subscribe(),
-            dialer: Dialer::new(
-                identity.clone(),
-                settings.upstream_hbone_port,
-                own.clone(),
-                in_force.originations.clone(),
-            ),
+            dialer: dialer(),
             pods: taken,
             beat: beat.clone(),
         };
@@ -177,6 +189,7 @@ pub fn start(settings: Settings) -> anyhow::Result<Running> {
         stop,
         watch,
         workers,
+        _exports: exports,
     })
 }
 
@@ -305,6 +318,7 @@ fn follow_config(settings: &Settings, in_force: &InForce) -> anyhow::Result<sour
         cluster_domain: settings.cluster_domain.clone(),
         locality: settings.locality.clone(),
         strict: settings.strict,
+        access_log_format: settings.access_log_format.clone(),
         // As Kubernetes' downward API is usually spelled.
         node: std::env::var("NODE_NAME").ok(),
         ..Options::default()
@@ -382,6 +396,41 @@ fn follow_names(settings: &Settings, in_force: &InForce) -> anyhow::Result<()> {
         version: in_force.version.subscribe(),
     })
     .context("start looking names up")
+}
+
+/// Starts exporting spans, access log and metrics to whom the variables and the configuration name.
+fn export(
+    settings: &Settings,
+    in_force: &InForce,
+    stop: &Arc<Notify>,
+    dialer: Dialer,
+) -> anyhow::Result<Option<Exports>> {
+    let state = admin_state(settings, in_force, stop);
+    let (pod, node) = (
+        std::env::var("POD_NAME").ok(),
+        std::env::var("NODE_NAME").ok(),
+    );
+    let snapshot = in_force.runtime.load().snapshot.clone();
+    let served = snapshot
+        .waypoint
+        .as_ref()
+        .map(|waypoint| &waypoint.origin.key);
+    let gateway = settings.gateway.as_ref().or(served);
+    let names = process::Names {
+        gateway: gateway.map(|key| (&*key.namespace, &*key.name)),
+        trust_domain: &snapshot.mesh.trust_domain,
+        cluster: &telemetry::metrics::registry().cluster,
+        pod: pod.as_deref(),
+        node: node.as_deref(),
+    };
+    otlp::start(otlp::Parts {
+        process: process::Process::new(&names, &settings.otel),
+        environment: settings.otel.clone(),
+        dialer,
+        runtime: in_force.runtime.clone(),
+        scrape: Box::new(move || admin::scrape(&state)),
+    })
+    .context("start exporting telemetry")
 }
 
 fn note_expiry(identity: &IdentitySource) {

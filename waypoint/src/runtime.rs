@@ -26,6 +26,7 @@ use crate::listener::admit::{Asked, Refusal};
 use crate::names::Names;
 use crate::names::answer::{self, Answer, DNS, MeshAddresses};
 use crate::telemetry::exchange::StreamOrigin;
+use crate::telemetry::settings::{AllSettings, Settings};
 use crate::throttle::Limiters;
 
 /// A snapshot made ready to run.
@@ -47,6 +48,8 @@ pub struct Runtime {
     has_wildcards: bool,
     mesh: MeshAddresses,
     limiters: Limiters,
+    /// What is told of each service.
+    pub telemetry: AllSettings,
     /// Some destination has sessions, whatever routes say.
     pub has_sessions: bool,
 }
@@ -64,6 +67,8 @@ pub struct Target {
     pub cluster: Arc<Cluster>,
     /// Virtual IP or pod IP, and port.
     pub destination: SocketAddr,
+    /// What is told of it.
+    pub telemetry: Arc<Settings>,
 }
 
 impl Target {
@@ -119,6 +124,7 @@ impl Runtime {
             has_wildcards: discoveries.any(is_wildcard),
             mesh,
             limiters: Limiters::new(&snapshot, previous.map(|p| &p.limiters)),
+            telemetry: AllSettings::compile(&snapshot.telemetry, previous.map(|p| &p.telemetry)),
             has_sessions: (snapshot.cluster_settings.values()).any(|s| s.session.is_some()),
             snapshot,
         };
@@ -158,6 +164,7 @@ impl Runtime {
             };
             let dialled_port = self.dialled_port(&key);
             let chain = Arc::new(PortChain::compile_sharing(snapshot, common, service, port));
+            let telemetry = self.telemetry.of_service(Some(&service.key)).clone();
             let target = |ip: IpAddr| {
                 Arc::new(Target {
                     service: Some(service.clone()),
@@ -168,6 +175,7 @@ impl Runtime {
                         None => cluster.clone(),
                     },
                     destination: SocketAddr::new(ip, port.number),
+                    telemetry: telemetry.clone(),
                 })
             };
             for ip in &service.addresses {
@@ -281,6 +289,7 @@ impl Runtime {
             chain,
             cluster: Arc::new(Cluster::new(key, &[endpoint], Arc::default(), now_ms())),
             destination: address,
+            telemetry: self.telemetry.of_service(None).clone(),
         }))
     }
 

@@ -13,7 +13,11 @@ use crate::diagnostics::{Code, Severity};
 use crate::resources::PathHasher;
 use crate::resources::istio::MeshConfigSpec;
 
-const HONOURED: [&str; 7] = [
+const HONOURED: [&str; 11] = [
+    "accessLogEncoding",
+    "accessLogFile",
+    "accessLogFormat",
+    "defaultProviders",
     "trustDomain",
     "trustDomainAliases",
     "rootNamespace",
@@ -24,14 +28,10 @@ const HONOURED: [&str; 7] = [
 ];
 
 /// Fields that change what Istio's own waypoint does, and do not change Cairn.
-const NOT_HONOURED: [&str; 16] = [
-    "accessLogEncoding",
-    "accessLogFile",
-    "accessLogFormat",
+const NOT_HONOURED: [&str; 12] = [
     "caCertificates",
     "defaultConfig",
     "defaultDestinationRuleExportTo",
-    "defaultProviders",
     "defaultServiceExportTo",
     "defaultVirtualServiceExportTo",
     "enableEnvoyAccessLogService",
@@ -201,6 +201,12 @@ fn fields(root: &Node<'_>, faults: &mut Vec<Fault>) -> MeshConfigSpec {
             "connectTimeout" => spec.connect_timeout_ms = timeout(entry, faults),
             "extensionProviders" => {
                 spec.extension_providers = mesh_providers::read_all(entry, faults)
+            }
+            "defaultProviders" => spec.default_providers = read_at(entry, path, faults).flatten(),
+            "accessLogFile" => spec.access_log.file = read_at(entry, path, faults).flatten(),
+            "accessLogFormat" => spec.access_log.format = read_at(entry, path, faults).flatten(),
+            "accessLogEncoding" => {
+                spec.access_log.encoding = read_at(entry, path, faults).flatten();
             }
             _ => unread_field(entry, faults),
         }

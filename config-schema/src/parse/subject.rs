@@ -33,6 +33,7 @@ use crate::resources::gateway_api::{
 use crate::resources::istio::AuthorizationPolicySpec;
 use crate::resources::kube::NetworkPolicySpec;
 use crate::resources::service_entry::WorkloadEntrySpec;
+use crate::resources::telemetry::TelemetrySpec;
 use crate::resources::virtual_service::VirtualServiceSpec;
 use crate::resources::{Broken, Clusterwide, Meta, Object, PathHasher, Place, Spec, Staged};
 
@@ -87,6 +88,7 @@ pub(super) fn read(
             subject.settle(spec.map(Clusterwide))
         }
         Kind::TrafficPolicy => subject.required::<TrafficPolicySpec>(),
+        Kind::Telemetry => subject.optional::<TelemetrySpec>(),
         Kind::KubeNetworkPolicy => subject.required::<NetworkPolicySpec>(),
         Kind::CiliumNetworkPolicy
         | Kind::CiliumClusterwideNetworkPolicy

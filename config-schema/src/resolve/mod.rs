@@ -54,6 +54,9 @@ mod service_entries;
 mod services;
 mod session_persistence;
 pub(crate) mod stream_routes;
+mod telemetry;
+mod telemetry_levels;
+mod telemetry_providers;
 mod traffic_limits;
 mod traffic_localities;
 mod traffic_policy;
@@ -86,7 +89,7 @@ use crate::limits::DIAGNOSTICS_PER_OBJECT_MAX;
 use crate::origin::{Kind, ObjectKey, Origin};
 use crate::resources::{Broken, Resources};
 use crate::snapshot::{
-    Authentications, ClusterKey, Discovery, Endpoint, Locality, Mesh, Service, Snapshot,
+    Authentications, ClusterKey, Discovery, Endpoint, Locality, LogFormat, Mesh, Service, Snapshot,
     TrafficLimits, Waypoint,
 };
 use crate::status::{self, ObjectStatus};
@@ -107,6 +110,8 @@ pub struct Options {
     pub locality: Option<Locality>,
     /// Strict mode (`--strict`), whatever the Gateway says.
     pub strict: bool,
+    /// Format of the access log (`--access-log-format`), in place of that of the ConfigMap `istio`.
+    pub access_log_format: Option<LogFormat>,
     /// Version of the snapshot.
     pub version: u64,
 }
@@ -191,6 +196,15 @@ fn resolved(resources: &Resources, options: &Options) -> (Snapshot, Findings) {
         &outdated,
         &mut findings,
     );
+    let telemetry = {
+        let targets = policy_targets::Targets {
+            resources,
+            mesh: &mesh,
+            waypoint: waypoint.as_ref(),
+            services: &services,
+        };
+        telemetry::resolve(&targets, options, &mut findings)
+    };
     let unenforced = unenforced::Attached {
         resources,
         mesh: &mesh,
@@ -224,6 +238,7 @@ fn resolved(resources: &Resources, options: &Options) -> (Snapshot, Findings) {
         ztunnel,
         unenforced,
         authentications,
+        telemetry,
         diagnostics: Vec::new(),
     };
     (snapshot, findings)

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::{
     Clusterwide, Loaded, Object, Resources, Staged, authentication, cairn, calico, cilium,
-    cilium_envoy, destination_rule, gateway_api, istio, kube, service_entry, virtual_service,
+    cilium_envoy, destination_rule, gateway_api, istio, kube, service_entry, telemetry,
+    virtual_service,
 };
 use crate::origin::{ObjectKey, Origin};
 
@@ -139,6 +140,7 @@ kinds! {
     CaBundle: kube::CaBundleSpec => ca_bundles,
     WorkloadEntry: service_entry::WorkloadEntrySpec => workload_entries,
     TrafficPolicy: cairn::TrafficPolicySpec => traffic_policies,
+    Telemetry: telemetry::TelemetrySpec => telemetries,
     CiliumNetworkPolicy: cilium::CiliumPolicySpec => cilium_policies,
     CiliumClusterwideNetworkPolicy: Clusterwide<cilium::CiliumPolicySpec> => cilium_clusterwide_policies,
     CiliumEnvoyConfig: cilium_envoy::CiliumEnvoyConfigSpec => envoy_configs,

@@ -6,6 +6,9 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::TargetRef;
+use super::telemetry::{
+    DefaultProvidersSpec, FileLogSpec, MeshAccessLogSpec, OpenTelemetrySpec, OtelLogSpec,
+};
 use super::virtual_service::Retries;
 
 /// `AuthorizationPolicy.spec`.
@@ -136,6 +139,10 @@ pub struct MeshConfigSpec {
     pub default_retries: Option<Retries>,
     /// `extensionProviders`, in the order written.
     pub extension_providers: Vec<ExtensionProviderSpec>,
+    /// `defaultProviders`.
+    pub default_providers: Option<DefaultProvidersSpec>,
+    /// `accessLogFile`, `accessLogFormat`, `accessLogEncoding`.
+    pub access_log: MeshAccessLogSpec,
 }
 
 /// One entry of `extensionProviders`.
@@ -154,10 +161,34 @@ pub enum ExtensionProviderKind {
     Http(Box<ExtAuthzHttpSpec>),
     /// `envoyExtAuthzGrpc`.
     Grpc(Box<ExtAuthzGrpcSpec>),
-    /// Not for authorization: the field it has.
+    /// `opentelemetry`.
+    OpenTelemetry(Box<OpenTelemetrySpec>),
+    /// `envoyFileAccessLog`.
+    FileLog(Box<FileLogSpec>),
+    /// `envoyOtelAls`.
+    OtelLog(Box<OtelLogSpec>),
+    /// `prometheus`.
+    Prometheus,
+    /// Another one: the field it has.
     Other(String),
     /// It can not be read, for this reason.
     Broken(String),
+}
+
+impl ExtensionProviderKind {
+    /// The field of the provider that says what it is; empty for one that is broken.
+    pub fn field(&self) -> &str {
+        match self {
+            Self::Http(_) => "envoyExtAuthzHttp",
+            Self::Grpc(_) => "envoyExtAuthzGrpc",
+            Self::OpenTelemetry(_) => "opentelemetry",
+            Self::FileLog(_) => "envoyFileAccessLog",
+            Self::OtelLog(_) => "envoyOtelAls",
+            Self::Prometheus => "prometheus",
+            Self::Other(field) => field,
+            Self::Broken(_) => "",
+        }
+    }
 }
 
 /// `envoyExtAuthzHttp`, as written.

@@ -16,6 +16,7 @@ pub mod istio;
 pub mod kube;
 mod place;
 pub mod service_entry;
+pub mod telemetry;
 pub mod virtual_service;
 
 pub use any::{AnyObject, Spec};
@@ -234,6 +235,8 @@ pub struct Resources {
     pub ca_bundles: BTreeMap<ObjectKey, Loaded<kube::CaBundleSpec>>,
     /// TrafficPolicies, Cairn's own.
     pub traffic_policies: BTreeMap<ObjectKey, Loaded<cairn::TrafficPolicySpec>>,
+    /// Telemetries.
+    pub telemetries: BTreeMap<ObjectKey, Loaded<telemetry::TelemetrySpec>>,
     /// NetworkPolicies of Calico.
     pub calico_policies: BTreeMap<ObjectKey, Loaded<calico::CalicoPolicySpec>>,
     /// NetworkPolicies of Kubernetes itself; the CNI's to enforce.
@@ -262,7 +265,7 @@ pub struct Resources {
 /// The broken objects of every kind, for summaries.
 impl Resources {
     /// Number of objects in force, by kind.
-    pub fn counts(&self) -> [(Kind, usize); 33] {
+    pub fn counts(&self) -> [(Kind, usize); 34] {
         [
             (Kind::GatewayClass, self.gateway_classes.len()),
             (Kind::Gateway, self.gateways.len()),
@@ -300,6 +303,7 @@ impl Resources {
             (Kind::CaBundle, self.ca_bundles.len()),
             (Kind::WorkloadEntry, self.workload_entries.len()),
             (Kind::TrafficPolicy, self.traffic_policies.len()),
+            (Kind::Telemetry, self.telemetries.len()),
             (Kind::NetworkPolicy, self.calico_policies.len()),
             (Kind::KubeNetworkPolicy, self.kube_network_policies.len()),
             (Kind::GlobalNetworkPolicy, self.calico_global_policies.len()),

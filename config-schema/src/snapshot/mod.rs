@@ -27,6 +27,7 @@ mod route;
 mod service;
 mod session;
 mod stream_route;
+mod telemetry;
 mod traffic;
 mod traffic_limits;
 mod unenforced;
@@ -84,6 +85,11 @@ pub use service::{
 };
 pub use session::{SessionCarrier, SessionPersistence};
 pub use stream_route::{ServerNames, StreamMatch, StreamRoute, StreamRule};
+pub use telemetry::{
+    AccessLog, BUILT_IN_LOG, Collector, Expression, ISTIO_TEXT, IstioMetric, LogFormat, LogSink,
+    MetricOverride, MetricSettings, OtelLog, OtlpProtocol, TagChange, TagSource, Telemetry,
+    TelemetrySettings, TraceSettings, TraceTarget, WrittenAt, WrittenFormat,
+};
 pub use traffic::{
     BackOff, RetryBudget, RetryConditions, RetryPolicy, RetryWindow, RuleTraffic, Timeouts,
 };
@@ -141,6 +147,8 @@ pub struct Snapshot {
     pub unenforced: Vec<Unenforced>,
     /// Whose tokens are taken, by service.
     pub authentications: Authentications,
+    /// What is told of traffic, and whom.
+    pub telemetry: Telemetry,
     /// Findings of parsing and resolving, worst first.
     pub diagnostics: Vec<Diagnostic>,
 }

@@ -42,6 +42,7 @@ enablePrometheusMerge: true",
             path_normalization: Some("MERGE_SLASHES".into()),
             connect_timeout_ms: Some(90_000),
             extension_providers: Vec::new(),
+            ..MeshConfigSpec::default()
         }
     );
     let at = |path: &str| mesh.place.locate(path).map(|l| (l.line, l.column)).unwrap();
@@ -53,7 +54,7 @@ enablePrometheusMerge: true",
 fn findings_point_into_the_inner_text() {
     assert_eq!(
         findings(&config_map(
-            "\naccessLogFile: /dev/stdout
+            "\nenableTracing: true
 trustDomian: td1
 connectTimeout: 10
 trustDomainAliases: td2
@@ -61,8 +62,8 @@ pathNormalization: {normalisation: NONE}
 somethingNew: 1"
         )),
         [
-            "10:5 info unsupported data.mesh.accessLogFile: \
-             `accessLogFile` of the mesh configuration is not honoured",
+            "10:5 info unsupported data.mesh.enableTracing: \
+             `enableTracing` of the mesh configuration is not honoured",
             "11:5 error unknown-field data.mesh.trustDomian: \
              there is no field `trustDomian` here | did you mean `trustDomain`?",
             "12:21 error wrong-type data.mesh.connectTimeout: \

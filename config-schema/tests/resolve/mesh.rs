@@ -7,7 +7,7 @@ use cairn_config_schema::snapshot::{Mesh, PathNormalization, RetryPolicy};
 
 use super::support::{Ask, GATEWAY, break_object, documents, load, resolved};
 
-fn mesh_config(namespace: &str, lines: &str) -> String {
+pub fn mesh_config(namespace: &str, lines: &str) -> String {
     let indented = lines.replace('\n', "\n    ");
     format!(
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: istio, namespace: {namespace}}}\ndata:\n  mesh: |-\n    {indented}"

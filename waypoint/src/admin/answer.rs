@@ -139,11 +139,16 @@ pub fn answer<B>(
     })
 }
 
+/// All metrics there are.
+pub fn scrape(state: &AdminState) -> Exposition {
+    let pieces = Exposition::new(state.registry.clone());
+    let pieces = pieces.with(state.jwks.families());
+    let pieces = pieces.with(clusters::families(state));
+    pieces.with(limits::families(state))
+}
+
 fn metrics(asked: &Asked<'_>) -> Response<Body> {
-    let pieces = Exposition::new(asked.state.registry.clone());
-    let pieces = pieces.with(asked.state.jwks.families());
-    let pieces = pieces.with(clusters::families(asked.state));
-    let pieces = pieces.with(limits::families(asked.state));
+    let pieces = scrape(asked.state);
     let frames = stream::iter(pieces.map(|piece| Ok::<_, Infallible>(Frame::data(piece))));
     let body = BodyExt::boxed(StreamBody::new(frames));
     typed(StatusCode::OK, exposition::CONTENT_TYPE, body)

@@ -12,6 +12,7 @@ mod readiness;
 mod server;
 mod state;
 
+pub use answer::scrape;
 pub use readiness::{NotReady, Readiness};
 pub use server::{Addresses, Server, Surface};
 pub use state::{AdminState, LiveCluster, Reload, SetLogFilter};

@@ -2,15 +2,17 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use cairn_config_schema::origin::ObjectKey;
-use cairn_config_schema::snapshot::Locality;
+use cairn_config_schema::snapshot::{ISTIO_TEXT, Locality, LogFormat, WrittenFormat};
 use clap::ValueEnum;
 
 use super::Outcome;
 use crate::names::Servers;
+use crate::telemetry::otlp::environment::Environment;
 use crate::{admin, log, run, telemetry};
 
 /// Serve as a waypoint, configured by files or folders of Kubernetes YAML that are watched for
@@ -126,6 +128,15 @@ pub struct Args {
         default_value = "json"
     )]
     access_log: AccessLog,
+    /// What a line looks like, in place of what the ConfigMap `istio` says: `cairn` (JSON), `istio` (Istio's
+    /// text), text or a JSON object with Envoy's operators
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        env = "CAIRN_ACCESS_LOG_FORMAT",
+        value_parser = log_format
+    )]
+    access_log_format: Option<LogFormat>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -134,6 +145,31 @@ enum AccessLog {
     Json,
     /// None.
     Off,
+}
+
+/// Reads a format of the access log. What is wrong in it is wrong usage, unlike in the configuration.
+fn log_format(text: &str) -> Result<LogFormat, String> {
+    let written = |template: serde_json::Value| {
+        Arc::new(WrittenFormat {
+            template,
+            omits_empty: false,
+            at: None,
+        })
+    };
+    let format = match text {
+        "cairn" => LogFormat::Cairn,
+        "istio" => LogFormat::Text(written(ISTIO_TEXT.into())),
+        text if text.trim_start().starts_with('{') => LogFormat::Json(written(
+            serde_json::from_str(text).map_err(|e| e.to_string())?,
+        )),
+        text => LogFormat::Text(written(text.into())),
+    };
+    let mut wrong = Vec::new();
+    telemetry::access_log::template::Format::read(&format, &mut wrong);
+    match wrong.into_iter().next() {
+        Some(reason) => Err(reason),
+        None => Ok(format),
+    }
 }
 
 /// Reads `NS/NAME`.
@@ -182,7 +218,7 @@ pub(super) fn serve(
         }
         AccessLog::Off => None,
     };
-    let running = run::start(settings(args))?;
+    let running = run::start(settings(args)?)?;
     beside(&running)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -191,9 +227,9 @@ pub(super) fn serve(
     Ok(Outcome::Fine)
 }
 
-fn settings(args: Args) -> run::Settings {
+fn settings(args: Args) -> anyhow::Result<run::Settings> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    run::Settings {
+    Ok(run::Settings {
         config: args.config,
         gateway: args.gateway,
         identity_dir: args.identity_dir,
@@ -212,6 +248,7 @@ fn settings(args: Args) -> run::Settings {
         cluster_domain: args.cluster_domain,
         locality: args.locality.as_deref().map(Locality::parse),
         strict: args.strict,
+        access_log_format: args.access_log_format,
         jwks_allow_local: args.jwks_allow_local,
         dns_servers: match args.dns_server {
             servers if servers.is_empty() => Servers::System,
@@ -220,8 +257,9 @@ fn settings(args: Args) -> run::Settings {
         dns_allow_local: args.dns_allow_local,
         explain_denials: args.explain_denials,
         drain: Duration::from_secs(args.drain_seconds),
+        otel: Environment::read()?,
         set_log_filter: log::set_filter,
-    }
+    })
 }
 
 /// Ten thousand streams need more descriptors than a shell's usual 1,024.

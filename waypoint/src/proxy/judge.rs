@@ -26,7 +26,7 @@ use http::header::HeaderValue;
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
-use super::arrival::{begin, request_id, request_view, stream_context};
+use super::arrival::{begin, note_target, request_id, request_view, stream_context};
 use super::context::{Plan, RequestContext};
 use super::external::{Asked, Subject};
 use super::headers::{self, RequestHeaders};
@@ -38,6 +38,7 @@ use crate::drain::Kind;
 use crate::external::Denial;
 use crate::runtime::Runtime;
 use crate::telemetry::exchange::{Exchange, HttpExchange};
+use crate::telemetry::trace::recording::What;
 
 /// What `judge` found.
 pub(super) enum Judged {
@@ -76,9 +77,7 @@ impl Gate {
         let runtime: &Runtime = ctx.runtime.insert(runtime);
         // The service may have changed, or gone, since the tunnel was opened.
         let target = runtime.find(&stream.asked, stream.origin.peer.identity.namespace());
-        if let Ok(target) = &target {
-            exchange.service.clone_from(&target.service);
-        }
+        note_target(exchange, session, target.as_deref().ok());
         if let Some((outcome, reason)) = screen::refusal(session) {
             exchange.reason = Some(reason.to_owned());
             return refused(exchange, outcome);
@@ -263,6 +262,7 @@ impl Gate {
         let path = (changes.iter()).fold(path, |path, changes| {
             changes.change_target(&path).map_or(path, Cow::Owned)
         });
+        exchange.trace.inject(&mut RequestHeaders(request));
         set_target(request, &path).map_err(|_| {
             exchange.reason = Some(format!("the rewritten path {path} is not valid"));
             Judged::Answer(Outcome::BrokenRule)
@@ -304,6 +304,7 @@ fn change_now(changes: &mut Changes, session: &mut Session) {
 
 fn note_decision(exchange: &mut Exchange, decision: &Decision<'_>) {
     exchange.verdict.clone_from(&decision.verdict);
+    exchange.trace.event(|| What::Verdict);
     if let Some(Found::Rule(rule)) = &decision.found {
         exchange.route = Some((rule.route.clone(), rule.rule));
     }

@@ -13,6 +13,7 @@ pub mod engine;
 pub mod error;
 mod external;
 mod fault;
+pub mod grpc_messages;
 mod head;
 pub mod headers;
 pub mod http;

@@ -15,6 +15,7 @@ use super::context::RequestContext;
 use crate::clock::now_ms;
 use crate::limits::RETRY_AFTER_MAX;
 use crate::telemetry::counters;
+use crate::telemetry::trace::recording::What;
 
 /// Tells the engine's loop that an answer was taken for a failure.
 pub(super) const RETRIED_ANSWER: ErrorType = ErrorType::Custom("RetriedAnswer");
@@ -87,7 +88,11 @@ pub(super) fn is_due(
             let wait = Duration::from_millis(delay);
             match leave(ctx, outcome, answer, wait) {
                 Ok(wait) => {
-                    counters::RETRIES.inc(word_of(outcome));
+                    let cause = word_of(outcome);
+                    counters::RETRIES.inc(cause);
+                    if let Some(exchange) = &mut ctx.exchange {
+                        exchange.trace.event(|| What::Retry { cause, wait });
+                    }
                     ctx.back_off = wait;
                     return true;
                 }

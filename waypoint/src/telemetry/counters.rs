@@ -78,6 +78,12 @@ pub static RATE_LIMIT_SERVICE_CHECKS: ByLabel = ByLabel::new(&names::RATE_LIMIT_
 pub static RATE_LIMIT_SERVICE_ERRORS: ByLabel = ByLabel::new(&names::RATE_LIMIT_SERVICE_ERRORS);
 /// Questions to rate limit services that wait for their answer.
 pub static RATE_LIMIT_SERVICE_WAITING: Gauge = Gauge::new(&names::RATE_LIMIT_SERVICE_WAITING);
+/// Records that a collector took, by signal.
+pub static OTLP_EXPORTED: ByLabel = ByLabel::new(&names::OTLP_EXPORTED);
+/// Records for which no queue had room, by signal.
+pub static OTLP_DROPPED: ByLabel = ByLabel::new(&names::OTLP_DROPPED);
+/// Records that a collector did not take, by signal.
+pub static OTLP_FAILED: ByLabel = ByLabel::new(&names::OTLP_FAILED);
 
 static RECHECKED: Gauge = Gauge::new(&names::RECHECKED);
 static RECHECK_DURATION: Value = Value::new(&names::RECHECK_DURATION);
@@ -208,6 +214,9 @@ pub fn families() -> Vec<MetricFamily> {
         &RATE_LIMIT_SERVICE_CHECKS,
         &RATE_LIMIT_SERVICE_ERRORS,
         &RATE_LIMIT_SERVICE_WAITING,
+        &OTLP_EXPORTED,
+        &OTLP_DROPPED,
+        &OTLP_FAILED,
     ];
     let own = instruments.iter().filter_map(|i| i.family());
     own.chain(super::node::families()).collect()

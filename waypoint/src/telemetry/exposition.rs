@@ -5,17 +5,19 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
+use cairn_config_schema::snapshot::IstioMetric;
 use prometheus::TextEncoder;
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
-use prometheus::proto::{self, MetricFamily};
+use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
 
+use super::changes::LabelSet;
 use super::counters;
-use super::instruments::{family, label_pairs, sample};
-use super::names::{self, BUCKETS, Metric};
+use super::instruments::{counter_sample, family, label_pairs, sample};
+use super::names::{self, BUCKETS, HUBBLE_BUCKETS, Metric};
 use super::series::{
-    Histogram, HistogramTotal, HttpKey, HttpSeries, PolicyKey, PolicyName, Registry, Row, Table,
-    Tally, TcpKey, TcpSeries,
+    ChangedSeries, Histogram, HistogramTotal, HttpKey, HttpSeries, HubbleKey, HubbleSeries,
+    PolicyKey, PolicyName, Registry, Row, Table, Tally, TcpKey, TcpSeries,
 };
 
 /// `Content-Type` of the text.
@@ -29,6 +31,8 @@ pub struct Exposition {
     registry: Arc<Registry>,
     families: &'static [Family],
     row: usize,
+    /// The metric whose comment lines are written.
+    begun: &'static str,
     own: Vec<MetricFamily>,
 }
 
@@ -36,36 +40,71 @@ pub struct Exposition {
 enum Family {
     Http(&'static Metric, HttpValue),
     Tcp(&'static Metric, fn(&TcpSeries) -> u64),
+    /// The same metric where a Telemetry changed its labels.
+    Changed(&'static Metric, IstioMetric, f64),
+    Hubble(&'static Metric),
     Policy(&'static Metric, fn(&Registry) -> &Table<PolicyKey, Tally>),
 }
 
 enum HttpValue {
-    Requests,
+    Count(fn(&HttpSeries) -> &Tally),
     /// The histogram and what its sum is divided by.
     Histogram(fn(&HttpSeries) -> &Histogram, f64),
 }
 
-/// Of [`FAMILIES`], those of exchanges; the others are of policies.
-const OF_EXCHANGES: usize = 8;
+/// Of [`FAMILIES`], those of exchanges; the others are Hubble's, and of policies.
+const OF_EXCHANGES: usize = 20;
 
-static FAMILIES: [Family; 11] = [
-    Family::Http(&names::REQUESTS, HttpValue::Requests),
+static FAMILIES: [Family; 25] = [
+    Family::Http(&names::REQUESTS, HttpValue::Count(|s| &s.requests)),
+    Family::Changed(&names::REQUESTS, IstioMetric::RequestCount, 1.0),
     Family::Http(
         &names::REQUEST_DURATION,
         HttpValue::Histogram(|s| &s.duration, 1_000.0),
+    ),
+    Family::Changed(
+        &names::REQUEST_DURATION,
+        IstioMetric::RequestDuration,
+        1_000.0,
     ),
     Family::Http(
         &names::REQUEST_BYTES,
         HttpValue::Histogram(|s| &s.request_bytes, 1.0),
     ),
+    Family::Changed(&names::REQUEST_BYTES, IstioMetric::RequestSize, 1.0),
     Family::Http(
         &names::RESPONSE_BYTES,
         HttpValue::Histogram(|s| &s.response_bytes, 1.0),
     ),
+    Family::Changed(&names::RESPONSE_BYTES, IstioMetric::ResponseSize, 1.0),
+    Family::Http(
+        &names::REQUEST_MESSAGES,
+        HttpValue::Count(|s| &s.request_messages),
+    ),
+    Family::Changed(
+        &names::REQUEST_MESSAGES,
+        IstioMetric::GrpcRequestMessages,
+        1.0,
+    ),
+    Family::Http(
+        &names::RESPONSE_MESSAGES,
+        HttpValue::Count(|s| &s.response_messages),
+    ),
+    Family::Changed(
+        &names::RESPONSE_MESSAGES,
+        IstioMetric::GrpcResponseMessages,
+        1.0,
+    ),
     Family::Tcp(&names::TCP_OPENED, |s| s.opened.load(Relaxed)),
+    Family::Changed(&names::TCP_OPENED, IstioMetric::TcpOpenedConnections, 1.0),
     Family::Tcp(&names::TCP_CLOSED, |s| s.closed.load(Relaxed)),
+    Family::Changed(&names::TCP_CLOSED, IstioMetric::TcpClosedConnections, 1.0),
     Family::Tcp(&names::TCP_SENT, |s| s.sent_bytes.load(Relaxed)),
+    Family::Changed(&names::TCP_SENT, IstioMetric::TcpSentBytes, 1.0),
     Family::Tcp(&names::TCP_RECEIVED, |s| s.received_bytes.load(Relaxed)),
+    Family::Changed(&names::TCP_RECEIVED, IstioMetric::TcpReceivedBytes, 1.0),
+    Family::Hubble(&names::HUBBLE_REQUESTS),
+    Family::Hubble(&names::HUBBLE_DURATION),
     Family::Policy(&names::VERDICTS, |r| &r.verdicts),
     Family::Policy(&names::DRY_RUN, |r| &r.dry_run),
     Family::Policy(&names::AUDIT, |r| &r.audit),
@@ -97,30 +136,47 @@ impl Exposition {
             registry,
             families: FAMILIES.get(..OF_EXCHANGES).unwrap_or_default(),
             row: 0,
+            begun: "",
             own: Vec::new(),
         }
     }
 
-    /// The next rows of a family; empty after its last.
-    fn samples(&self, of: &Family) -> Vec<proto::Metric> {
+    /// The next rows of a family; `None` after its last.
+    fn samples(&self, of: &Family) -> Option<Vec<proto::Metric>> {
+        fn some<K, S>(rows: Vec<Row<K, S>>) -> Option<Vec<Row<K, S>>> {
+            (!rows.is_empty()).then_some(rows)
+        }
+        let (from, count) = (self.row, ROWS_PER_PIECE);
         match of {
             Family::Http(metric, value) => {
-                let rows = self.registry.http.rows(self.row, ROWS_PER_PIECE);
+                let rows = some(self.registry.http.rows(from, count))?;
                 let samples = rows
                     .iter()
                     .filter_map(|row| self.http_sample(metric, value, row));
-                samples.collect()
+                Some(samples.collect())
             }
             Family::Tcp(metric, value) => {
-                let rows = self.registry.tcp.rows(self.row, ROWS_PER_PIECE);
+                let rows = some(self.registry.tcp.rows(from, count))?;
                 let samples = rows
                     .iter()
                     .filter_map(|row| self.tcp_sample(metric, *value, row));
-                samples.collect()
+                Some(samples.collect())
+            }
+            Family::Changed(metric, of, unit) => {
+                let rows = some(self.registry.changed.get(*of as usize)?.rows(from, count))?;
+                let samples = rows.iter().map(|row| changed_sample(metric, *unit, row));
+                Some(samples.collect())
+            }
+            Family::Hubble(metric) => {
+                let rows = some(self.registry.hubble.rows(from, count))?;
+                let samples = rows
+                    .iter()
+                    .filter_map(|row| self.hubble_sample(metric, row));
+                Some(samples.collect())
             }
             Family::Policy(metric, table) => {
-                let rows = table(&self.registry).rows(self.row, ROWS_PER_PIECE);
-                rows.iter().map(|row| policy_sample(metric, row)).collect()
+                let rows = some(table(&self.registry).rows(from, count))?;
+                Some(rows.iter().map(|row| policy_sample(metric, row)).collect())
             }
         }
     }
@@ -133,17 +189,23 @@ impl Exposition {
     ) -> Option<proto::Metric> {
         let labels = http_labels(&self.registry, key)?;
         let labels: Vec<&str> = labels.iter().map(|l| &**l).collect();
-        Some(match value {
-            HttpValue::Requests => {
-                let requests: u64 = threads.iter().map(|s| s.requests.get()).sum();
-                sample(metric, &labels, requests as f64)
+        // What is 0 was never counted here: each request counts in all metrics, but those that a
+        // Telemetry switches off or counts elsewhere, and messages of what is not gRPC.
+        match value {
+            HttpValue::Count(count) => {
+                let total: u64 = threads.iter().map(|s| count(s).get()).sum();
+                (total > 0).then(|| sample(metric, &labels, total as f64))
             }
             HttpValue::Histogram(histogram, unit) => {
                 let mut total = HistogramTotal::default();
                 threads.iter().for_each(|s| histogram(s).add_to(&mut total));
-                histogram_sample(metric, &labels, &total, *unit)
+                let counted = total.counts.iter().any(|n| *n > 0);
+                counted.then(|| {
+                    let labels = label_pairs(metric.labels, &labels);
+                    histogram_sample(labels, &BUCKETS, &total, *unit)
+                })
             }
-        })
+        }
     }
 
     fn tcp_sample(
@@ -155,7 +217,80 @@ impl Exposition {
         let labels = tcp_labels(&self.registry, key)?;
         let labels: Vec<&str> = labels.iter().map(|l| &**l).collect();
         let total: u64 = counts.iter().map(|s| value(s)).sum();
-        Some(sample(metric, &labels, total as f64))
+        let shown = total > 0 || counts.iter().any(|s| s.whole.load(Relaxed));
+        shown.then(|| sample(metric, &labels, total as f64))
+    }
+
+    fn hubble_sample(
+        &self,
+        metric: &Metric,
+        (key, threads): &Row<HubbleKey, HubbleSeries>,
+    ) -> Option<proto::Metric> {
+        let source = self.registry.sources.get(key.source)?;
+        let destination = self.registry.destinations.get(key.destination)?;
+        let status = match *key == HubbleKey::OTHER {
+            true => super::labels::OTHER.to_owned(),
+            false => key.status.to_string(),
+        };
+        let labels: [&str; 8] = [
+            &self.registry.cluster,
+            // Counted where requests arrive.
+            "server",
+            key.method,
+            &status,
+            &source.workload_namespace,
+            &source.workload,
+            &destination.workload_namespace,
+            &destination.workload,
+        ];
+        if metric.kind == MetricType::COUNTER {
+            let total: u64 = threads.iter().map(|s| s.requests.get()).sum();
+            return Some(sample(metric, &labels, total as f64));
+        }
+        let mut total = HistogramTotal::default();
+        threads.iter().for_each(|s| s.duration.add_to(&mut total));
+        let labels = label_pairs(metric.labels, &labels);
+        Some(histogram_sample(
+            labels,
+            &HUBBLE_BUCKETS,
+            &total,
+            1_000_000.0,
+        ))
+    }
+}
+
+impl Exposition {
+    /// The pieces, not as text; with each, whether it goes on with the family of the one before.
+    pub fn families(mut self) -> impl Iterator<Item = (Vec<MetricFamily>, bool)> {
+        std::iter::from_fn(move || self.piece())
+    }
+
+    fn piece(&mut self) -> Option<(Vec<MetricFamily>, bool)> {
+        if !self.own.is_empty() {
+            return Some((std::mem::take(&mut self.own), false));
+        }
+        while let Some((first, rest)) = self.families.split_first() {
+            let Some(samples) = self.samples(first) else {
+                self.families = rest;
+                self.row = 0;
+                continue;
+            };
+            self.row += ROWS_PER_PIECE;
+            if samples.is_empty() {
+                continue;
+            }
+            let metric = match first {
+                Family::Http(metric, _)
+                | Family::Tcp(metric, _)
+                | Family::Changed(metric, ..)
+                | Family::Hubble(metric)
+                | Family::Policy(metric, _) => *metric,
+            };
+            let continued = self.begun == metric.name;
+            self.begun = metric.name;
+            return Some((vec![family(metric, samples)], continued));
+        }
+        None
     }
 }
 
@@ -163,23 +298,8 @@ impl Iterator for Exposition {
     type Item = Bytes;
 
     fn next(&mut self) -> Option<Bytes> {
-        if !self.own.is_empty() {
-            return Some(encode(&std::mem::take(&mut self.own), false));
-        }
-        while let Some((first, rest)) = self.families.split_first() {
-            let samples = self.samples(first);
-            if samples.is_empty() {
-                self.families = rest;
-                self.row = 0;
-                continue;
-            }
-            let (Family::Http(metric, _) | Family::Tcp(metric, _) | Family::Policy(metric, _)) =
-                first;
-            let continued = self.row > 0;
-            self.row += ROWS_PER_PIECE;
-            return Some(encode(&[family(metric, samples)], continued));
-        }
-        None
+        let (families, continued) = self.piece()?;
+        Some(encode(&families, continued))
     }
 }
 
@@ -245,15 +365,34 @@ fn policy_sample(metric: &Metric, (key, threads): &Row<PolicyKey, Tally>) -> pro
     sample(metric, labels, count as f64)
 }
 
-fn histogram_sample(
+/// A label set that was changed; its names are its own.
+fn changed_sample(
     metric: &Metric,
-    labels: &[&str],
+    unit: f64,
+    (labels, threads): &Row<LabelSet, ChangedSeries>,
+) -> proto::Metric {
+    let names: Vec<&str> = labels.iter().map(|(name, _)| &**name).collect();
+    let values: Vec<&str> = labels.iter().map(|(_, value)| &**value).collect();
+    let pairs = label_pairs(&names, &values);
+    if metric.kind == MetricType::COUNTER {
+        let total: u64 = threads.iter().map(|s| s.counter.get()).sum();
+        return counter_sample(pairs, total as f64);
+    }
+    let mut total = HistogramTotal::default();
+    threads.iter().for_each(|s| s.histogram.add_to(&mut total));
+    histogram_sample(pairs, &BUCKETS, &total, unit)
+}
+
+/// `bounds` are those of the recording; counts beyond them belong to the last, open bucket.
+fn histogram_sample(
+    labels: Vec<LabelPair>,
+    bounds: &[f64],
     total: &HistogramTotal,
     unit: f64,
 ) -> proto::Metric {
     let mut cumulative = 0;
-    let mut buckets = Vec::with_capacity(BUCKETS.len());
-    for (bound, count) in BUCKETS.iter().zip(&total.counts) {
+    let mut buckets = Vec::with_capacity(bounds.len());
+    for (bound, count) in bounds.iter().zip(&total.counts) {
         cumulative += count;
         let mut bucket = proto::Bucket::default();
         bucket.set_upper_bound(*bound);
@@ -264,7 +403,7 @@ fn histogram_sample(
     histogram.set_bucket(buckets);
     histogram.set_sample_sum(total.sum as f64 / unit);
     histogram.set_sample_count(total.counts.iter().sum());
-    let mut sample = proto::Metric::from_label(label_pairs(metric.labels, labels));
+    let mut sample = proto::Metric::from_label(labels);
     sample.set_histogram(histogram);
     sample
 }
@@ -301,7 +440,7 @@ fn shared_labels(
     ])
 }
 
-fn http_labels(registry: &Registry, key: &HttpKey) -> Option<Vec<Arc<str>>> {
+pub(super) fn http_labels(registry: &Registry, key: &HttpKey) -> Option<Vec<Arc<str>>> {
     let mut labels = shared_labels(registry, (key.source, key.destination, key.service))?;
     let grpc_status = key.grpc_status.map(|s| s.to_string());
     let (protocol, status) = if *key == HttpKey::OTHER {
@@ -322,7 +461,7 @@ fn http_labels(registry: &Registry, key: &HttpKey) -> Option<Vec<Arc<str>>> {
     Some(labels)
 }
 
-fn tcp_labels(registry: &Registry, key: &TcpKey) -> Option<Vec<Arc<str>>> {
+pub(super) fn tcp_labels(registry: &Registry, key: &TcpKey) -> Option<Vec<Arc<str>>> {
     let mut labels = shared_labels(registry, (key.source, key.destination, key.service))?;
     labels.extend([
         Arc::from("tcp"),

@@ -11,9 +11,12 @@
 //! All names of metrics are in [`names`], all label rules in [`labels`].
 
 pub mod access_log;
+mod changed;
+pub mod changes;
 pub mod counters;
 pub mod exchange;
 pub mod exposition;
+pub mod expression;
 mod finish;
 #[cfg(test)]
 mod fixtures;
@@ -22,8 +25,11 @@ pub mod labels;
 pub mod metrics;
 pub mod names;
 pub mod node;
+pub mod otlp;
 mod policies;
 pub mod series;
+pub mod settings;
 pub mod tcp;
+pub mod trace;
 
-pub use finish::finish;
+pub use finish::{finish, finish_with};

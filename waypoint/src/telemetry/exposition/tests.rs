@@ -78,7 +78,7 @@ fn a_tcp_stream_counts_as_it_runs_and_its_end_has_the_flags() {
     let registry = registry();
     let mut shard = Shard::new(registry.clone());
     let mut exchange = fixtures::tcp();
-    let mut meter = TcpMeter::open_in(&registry, shard.tcp_key(&exchange));
+    let mut meter = TcpMeter::open_in(&registry, shard.tcp_key(&exchange), &exchange);
     meter.report(4, 5);
     meter.report(4, 9);
     let of = |metric: &Metric, flags: &str, value: u64| {
@@ -100,12 +100,7 @@ fn a_tcp_stream_counts_as_it_runs_and_its_end_has_the_flags() {
     assert_eq!(scrape(&registry), running.concat());
 
     exchange.flags = "UF";
-    meter.close_in(
-        &registry,
-        shard.tcp_key(&exchange),
-        exchange.bytes_received,
-        exchange.bytes_sent,
-    );
+    meter.close_in(&registry, shard.tcp_key(&exchange), &exchange);
     let ended = [
         begin(&names::TCP_OPENED)
             + &of(&names::TCP_OPENED, "-", 1)
