@@ -159,6 +159,10 @@ impl Lab {
             dns_allow_local: true,
             explain_denials: false,
             drain: DRAIN,
+            flows: run::Flows {
+                hubble_addr: Some(any),
+                ..run::Flows::default()
+            },
             set_log_filter: log::set_filter,
         })?;
         Ok(Self {

@@ -33,6 +33,8 @@ pub static UPSTREAM_TUNNELS: Gauge = Gauge::new(&names::UPSTREAM_TUNNELS);
 pub static UPSTREAM_STREAMS: Gauge = Gauge::new(&names::UPSTREAM_STREAMS);
 /// Access log lines dropped.
 pub static ACCESS_LOG_DROPPED: Gauge = Gauge::new(&names::ACCESS_LOG_DROPPED);
+/// Flows overwritten before a reader got them.
+pub static FLOWS_LOST: Gauge = Gauge::new(&names::FLOWS_LOST);
 /// Lines of the process's own log dropped.
 pub static LOG_DROPPED: Gauge = Gauge::new(&names::LOG_DROPPED);
 
@@ -170,6 +172,7 @@ pub fn families() -> Vec<MetricFamily> {
         &UPSTREAM_TUNNELS,
         &UPSTREAM_STREAMS,
         &ACCESS_LOG_DROPPED,
+        &FLOWS_LOST,
         &LOG_DROPPED,
         &RELOADS,
         &RELOAD_DURATION,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::exchange::Exchange;
-use super::metrics;
 use super::series::{Registry, TcpKey, TcpSeries};
+use super::{flow, metrics};
 
 /// The metrics of one TCP stream from the moment it is open. Lives in [`Exchange::tcp`]; the end is
 /// counted by [`super::finish`].
@@ -18,9 +18,10 @@ pub struct TcpMeter {
 }
 
 impl TcpMeter {
-    /// Counts the stream as opened. To be called once the endpoint is known, for it is in the
+    /// Counts the stream as opened, and keeps a flow record of it. To be called once the endpoint is known, for it is in the
     /// labels.
     pub fn open(exchange: &Exchange) -> Self {
+        flow::opened(exchange);
         Self::open_in(metrics::registry(), metrics::tcp_key(exchange))
     }
 
