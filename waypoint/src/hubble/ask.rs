@@ -1,11 +1,13 @@
 //! The filters of the `hubble` command, by the same names: a table of them, and how they add up to what a
 //! server is asked. For the flags of `cairn observe` and the queries of the admin page.
 
-use super::flows::event;
-use super::messages::{
-    DropReason, EventTypeFilter, FlowFilter, HttpHeader, IpVersion, TcpFlags, TrafficDirection,
-    Verdict, Workload,
+mod values;
+
+use self::values::{
+    direction, drop_reason, event_type, header, ip_version, number, tcp_flags, text, truth,
+    verdict, workload,
 };
+use super::messages::FlowFilter;
 
 /// A filter by its name.
 pub struct Flag {
@@ -372,92 +374,4 @@ fn namespace(list: &mut List, which: usize, text: &str) -> Result<(), String> {
         namespaces.push(text.to_owned());
     }
     Ok(())
-}
-
-fn text(text: &str) -> Result<String, String> {
-    Ok(text.to_owned())
-}
-
-fn number(text: &str) -> Result<u32, String> {
-    text.parse().map_err(|_| "expected a number".to_owned())
-}
-
-fn truth(text: &str) -> Result<bool, String> {
-    text.parse()
-        .map_err(|_| "expected true or false".to_owned())
-}
-
-fn workload(text: &str) -> Result<Workload, String> {
-    let (kind, name) = text.split_once('/').unwrap_or(("", text));
-    Ok(Workload {
-        name: name.to_owned(),
-        kind: kind.to_owned(),
-    })
-}
-
-fn header(text: &str) -> Result<HttpHeader, String> {
-    let (key, value) = text.split_once(':').ok_or("expected NAME:VALUE")?;
-    Ok(HttpHeader {
-        key: key.to_owned(),
-        value: value.trim_start().to_owned(),
-    })
-}
-
-fn verdict(text: &str) -> Result<i32, String> {
-    let verdict = Verdict::from_name(text).ok_or("expected FORWARDED, DROPPED, ERROR or AUDIT")?;
-    Ok(verdict as i32)
-}
-
-fn drop_reason(text: &str) -> Result<i32, String> {
-    let reason = DropReason::from_name(text);
-    let reason = reason.ok_or("expected POLICY_DENIED, POLICY_DENY or AUTH_REQUIRED")?;
-    Ok(reason as i32)
-}
-
-fn direction(text: &str) -> Result<i32, String> {
-    let direction = TrafficDirection::from_name(text).ok_or("expected ingress or egress")?;
-    Ok(direction as i32)
-}
-
-fn ip_version(text: &str) -> Result<i32, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "v4" | "4" | "ipv4" => Ok(IpVersion::V4 as i32),
-        "v6" | "6" | "ipv6" => Ok(IpVersion::V6 as i32),
-        _ => Err("expected v4 or v6".to_owned()),
-    }
-}
-
-fn event_type(text: &str) -> Result<EventTypeFilter, String> {
-    let number = match text {
-        "drop" => event::DROP,
-        "trace" => event::TRACE,
-        "policy-verdict" => event::POLICY_VERDICT,
-        "l7" => event::L7,
-        _ => return Err("expected l7, policy-verdict, trace or drop".to_owned()),
-    };
-    Ok(EventTypeFilter {
-        r#type: number,
-        match_sub_type: false,
-        sub_type: 0,
-    })
-}
-
-fn tcp_flags(text: &str) -> Result<TcpFlags, String> {
-    let mut flags = TcpFlags::default();
-    for name in text.split(',') {
-        let flag = match name.trim().to_ascii_lowercase().as_str() {
-            "fin" => &mut flags.fin,
-            "syn" => &mut flags.syn,
-            "rst" => &mut flags.rst,
-            "psh" => &mut flags.psh,
-            "ack" => &mut flags.ack,
-            "urg" => &mut flags.urg,
-            "ece" => &mut flags.ece,
-            "cwr" => &mut flags.cwr,
-            "ns" => &mut flags.ns,
-            _ => return Err("expected syn, ack, fin, rst and the like".to_owned()),
-        };
-        *flag = true;
-    }
-    Ok(flags)
 }

@@ -5,6 +5,7 @@
 mod enums;
 mod filter;
 mod flow;
+mod http;
 mod json;
 mod observer;
 
@@ -14,9 +15,10 @@ pub use enums::{
 };
 pub use filter::{EventTypeFilter, Experimental, FlowFilter};
 pub use flow::{
-    Emitter, Endpoint, EventType, Flow, Http, HttpHeader, Interface, Ip, Layer4, Layer7, Policy,
-    Service, Tcp, TcpFlags, TraceContext, TraceParent, Workload, layer4, layer7,
+    Emitter, Endpoint, EventType, Flow, Interface, Ip, Layer4, Policy, Service, Tcp, TcpFlags,
+    TraceContext, TraceParent, Workload, layer4,
 };
+pub use http::{Http, HttpHeader, Layer7, layer7};
 pub use observer::{
     Empty, FieldMask, GetFlowsRequest, GetFlowsResponse, GetNamespacesResponse, GetNodesResponse,
     HealthCheckRequest, HealthCheckResponse, LostEvent, Namespace, Node, NodeStatusEvent,
