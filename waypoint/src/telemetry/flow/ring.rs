@@ -61,11 +61,14 @@ impl Ring {
         let flows_before = self.flows.fetch_add(record.flows(), Ordering::Relaxed);
         let number = self.next.fetch_add(1, Ordering::SeqCst);
         if let Some(slot) = self.slot(number) {
-            slot.store(Some(Arc::new(Kept {
-                number,
-                flows_before,
-                record,
-            })));
+            put(
+                slot,
+                Arc::new(Kept {
+                    number,
+                    flows_before,
+                    record,
+                }),
+            );
         }
         // Sequentially consistent, as in `added`: either the reader sees the record, or this sees that
         // the reader waits.
@@ -123,6 +126,24 @@ impl Ring {
     fn slot(&self, number: u64) -> Option<&ArcSwapOption<Kept>> {
         let place = number.checked_rem(self.capacity())?;
         self.slots.get(usize::try_from(place).ok()?)
+    }
+}
+
+/// Stores a record unless there is a later one: a writer that was held up for a whole round must not hide
+/// what came after it.
+fn put(slot: &ArcSwapOption<Kept>, kept: Arc<Kept>) {
+    let mut seen = slot.load();
+    while seen.as_ref().is_none_or(|seen| seen.number < kept.number) {
+        let before = slot.compare_and_swap(&seen, Some(kept.clone()));
+        let swapped = match (&*seen, &*before) {
+            (Some(seen), Some(before)) => Arc::ptr_eq(seen, before),
+            (None, None) => true,
+            _ => false,
+        };
+        if swapped {
+            return;
+        }
+        seen = before;
     }
 }
 
