@@ -125,8 +125,20 @@ impl Cairn {
 
     /// `/config_dump`.
     pub async fn config_dump(&self) -> Value {
-        let answer = client::get(self.admin, "/config_dump").await;
+        let answer = client::get_as("localhost", self.admin, "/config_dump").await;
         serde_json::from_slice(answer.body()).expect("JSON")
+    }
+
+    /// Waits until a page of the admin address, as JSON, is as it should be, and returns it.
+    pub async fn admin_shows(&self, path: &str, is_right: impl Fn(&Value) -> bool) -> Value {
+        let mut found = Value::Null;
+        process::until(&format!("{path} shows it"), async || {
+            let answer = client::get_as("localhost", self.admin, path).await;
+            found = serde_json::from_slice(answer.body()).unwrap_or_default();
+            is_right(&found)
+        })
+        .await;
+        found
     }
 
     /// Lines of the access log so far.

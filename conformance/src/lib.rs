@@ -14,6 +14,7 @@
 
 pub mod app;
 pub mod authorizer;
+pub mod browser;
 pub mod cairn;
 pub mod client;
 pub mod collector;

@@ -363,3 +363,42 @@ pub const OTLP_POINTS_PER_MESSAGE_MAX: usize = 1_000;
 
 /// How long the exit waits for collectors to take what is left.
 pub const OTLP_FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Exchanges whose flow records are kept unless `--flow-records` says otherwise; three flows each, most of
+/// the time. Beyond: the oldest is overwritten, and a reader who had not read it is told. About 1 KiB each.
+pub const FLOW_RECORDS: usize = 4_096;
+
+/// The most that `--flow-records` can be.
+pub const FLOW_RECORDS_MAX: usize = 1_048_576;
+
+/// Connections to the flow API. Beyond: they wait in the kernel's backlog until one ends.
+pub const HUBBLE_CONNECTIONS_MAX: usize = 64;
+
+/// Calls of one connection at once, as SETTINGS_MAX_CONCURRENT_STREAMS; each may read the whole ring.
+pub const HUBBLE_CALLS_PER_CONNECTION_MAX: u32 = 32;
+
+/// A request to the flow API, filters included. Beyond: RESOURCE_EXHAUSTED.
+pub const HUBBLE_REQUEST_BYTES_MAX: usize = 64 * 1024;
+
+/// What the regular expressions of one field of a filter may take when compiled. Beyond:
+/// INVALID_ARGUMENT.
+pub const HUBBLE_REGEX_BYTES_MAX: usize = 1024 * 1024;
+
+/// Records that are looked at for one client before the others' turn comes.
+pub const HUBBLE_READ_SLICE: usize = 64;
+
+/// A client that follows is told of what came meanwhile in this interval, so that a busy waypoint does not
+/// wake up its reader with every request.
+pub const HUBBLE_FOLLOW_INTERVAL: Duration = Duration::from_millis(20);
+
+/// How often a client is told that records were overwritten before it read them.
+pub const HUBBLE_LOST_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Records that one answer to the admin page looks at; it asks every second. Beyond: in the next answer.
+pub const PAGE_RECORDS_MAX: u64 = 2_048;
+
+/// Flows in one answer to the admin page, or a few more. Beyond: in the next answer.
+pub const PAGE_FLOWS_MAX: usize = 500;
+
+/// Edges of the admin page's service map. Beyond: left out, which the page says.
+pub const PAGE_EDGES_MAX: usize = 500;

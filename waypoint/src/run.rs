@@ -14,8 +14,11 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::admin::{self, AdminState, NotReady};
 use crate::drain::{Drain, InFlight, Kind};
+use crate::explain;
+use crate::hubble::flows::Teller;
+use crate::hubble::{self, Redaction};
 use crate::jwks;
-use crate::limits::PODS_MAX;
+use crate::limits::{FLOW_RECORDS, PODS_MAX};
 use crate::listener::accept;
 use crate::listener::admit::Refusal;
 use crate::listener::steered::PodListener;
@@ -74,8 +77,32 @@ pub struct Settings {
     pub drain: Duration,
     /// What the variables OTEL_* say.
     pub otel: Environment,
+    /// Which exchanges are told of, to whom.
+    pub flows: Flows,
     /// Sets the filter of the process's own log.
     pub set_log_filter: fn(&str) -> Result<(), String>,
+}
+
+/// Flow records and who may read them.
+#[derive(Clone, Debug)]
+pub struct Flows {
+    /// Exchanges that are kept; 0: none.
+    pub records: usize,
+    /// Where Hubble's API is served; `None`: nowhere.
+    pub hubble_addr: Option<SocketAddr>,
+    /// What is shown of them.
+    pub redaction: Redaction,
+}
+
+impl Default for Flows {
+    /// As many as by default, read by the admin page alone.
+    fn default() -> Self {
+        Self {
+            records: FLOW_RECORDS,
+            hubble_addr: None,
+            redaction: Redaction::default(),
+        }
+    }
 }
 
 /// A waypoint that serves.
@@ -85,6 +112,7 @@ pub struct Running {
     drain: Drain,
     hbone_addr: SocketAddr,
     admin: admin::Server,
+    hubble: Option<hubble::Server>,
     drain_deadline: Duration,
     reload: Arc<Notify>,
     stop: Arc<Notify>,
@@ -135,10 +163,16 @@ pub fn start(settings: Settings) -> anyhow::Result<Running> {
         .first()
         .context("at least one worker is needed")?
         .local_addr()?;
-    let admin = admin::Server::start(settings.addresses, admin_state(&settings, &in_force, &stop))
+    telemetry::flow::start(settings.flows.records);
+    let teller = Arc::new(Teller::new(settings.flows.redaction.clone()));
+    let admin_state = admin_state(&settings, &in_force, &stop, teller.clone());
+    let admin = admin::Server::start(settings.addresses, admin_state)
         .context("open the operators' addresses")?;
     let bound = admin.addresses();
-    let own: Arc<[SocketAddr]> = Arc::from([hbone_addr, bound.metrics, bound.ready, bound.admin]);
+    let hubble = serve_flows(&settings.flows, teller)?;
+    let mut own = vec![hbone_addr, bound.metrics, bound.ready, bound.admin];
+    own.extend(hubble.as_ref().map(hubble::Server::address));
+    let own: Arc<[SocketAddr]> = own.into();
 
     let dialer = || {
         Dialer::new(
@@ -176,14 +210,16 @@ pub fn start(settings: Settings) -> anyhow::Result<Running> {
     }
     follow_identity(identity, in_force.originations.clone(), reload.clone())?;
     in_force.readiness.remove(NotReady::NotListening);
+    let flows = hubble.as_ref().map(|server| server.address().to_string());
     tracing::info!(hbone = %hbone_addr, metrics = %bound.metrics, ready = %bound.ready,
-        admin = %bound.admin, workers = workers.len(), "serving");
+        admin = %bound.admin, hubble = flows.as_deref().unwrap_or("off"), workers = workers.len(), "serving");
     Ok(Running {
         in_force,
         in_flight,
         drain,
         hbone_addr,
         admin,
+        hubble,
         drain_deadline: settings.drain,
         reload,
         stop,
@@ -202,6 +238,11 @@ impl Running {
     /// Metrics, readiness and admin.
     pub fn addresses(&self) -> admin::Addresses {
         self.admin.addresses()
+    }
+
+    /// Where Hubble's API is served; `None`: nowhere.
+    pub fn hubble_addr(&self) -> Option<SocketAddr> {
+        self.hubble.as_ref().map(hubble::Server::address)
     }
 
     /// The configuration in force.
@@ -288,6 +329,16 @@ fn listen(address: SocketAddr, workers: usize) -> anyhow::Result<Vec<std::net::T
         listeners.push(listener);
     }
     Ok(listeners)
+}
+
+/// Serves the records of flows if that is asked for.
+fn serve_flows(flows: &Flows, teller: Arc<Teller>) -> anyhow::Result<Option<hubble::Server>> {
+    let Some(address) = flows.hubble_addr else {
+        return Ok(None);
+    };
+    let ring = telemetry::flow::ring().context("--hubble-addr needs --flow-records above 0")?;
+    let server = hubble::Server::start(address, ring.clone(), teller);
+    server.map(Some).context("open the flow API")
 }
 
 fn spawn_worker(index: usize, parts: worker::Parts) -> anyhow::Result<JoinHandle<()>> {
@@ -438,10 +489,16 @@ fn note_expiry(identity: &IdentitySource) {
     counters::certificate_expires(std::time::UNIX_EPOCH + Duration::from_secs(seconds));
 }
 
-fn admin_state(settings: &Settings, in_force: &InForce, stop: &Arc<Notify>) -> AdminState {
+fn admin_state(
+    settings: &Settings,
+    in_force: &InForce,
+    stop: &Arc<Notify>,
+    teller: Arc<Teller>,
+) -> AdminState {
     let runtime = in_force.runtime.clone();
     let live = in_force.runtime.clone();
     let limited = in_force.runtime.clone();
+    let explained = in_force.runtime.clone();
     let stop = stop.clone();
     AdminState {
         readiness: in_force.readiness.clone(),
@@ -453,6 +510,8 @@ fn admin_state(settings: &Settings, in_force: &InForce, stop: &Arc<Notify>) -> A
         jwks: in_force.jwks.clone(),
         live_cluster: Box::new(move |key| live.load().cluster(key).cloned()),
         limiters: Box::new(move || limited.load().limiters().iter().cloned().collect()),
+        flows: telemetry::flow::ring().cloned().map(|ring| (ring, teller)),
+        explain: Box::new(move |question| explain::judge_on(&explained.load(), question)),
         set_log_filter: Box::new(settings.set_log_filter),
         quit: Box::new(move || stop.notify_one()),
         registry: telemetry::metrics::registry().clone(),

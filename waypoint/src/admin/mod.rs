@@ -8,6 +8,7 @@ mod answer;
 mod clusters;
 mod config_dump;
 mod limits;
+mod page;
 mod readiness;
 mod server;
 mod state;

@@ -45,6 +45,8 @@ fn state() -> AdminState {
         jwks: Arc::default(),
         live_cluster: Box::new(|key| (key.port == 80).then(|| busy_cluster(key))),
         limiters: Box::new(Vec::new),
+        flows: None,
+        explain: Box::new(|_| anyhow::bail!("nobody to ask")),
         set_log_filter: Box::new(|filter| match filter {
             "info" => Ok(()),
             _ => Err("no such level".to_owned()),

@@ -9,8 +9,11 @@ use anyhow::Context;
 use cairn_config_schema::origin::ObjectKey;
 use cairn_config_schema::snapshot::{ISTIO_TEXT, Locality, LogFormat, WrittenFormat};
 use clap::ValueEnum;
+use http::HeaderName;
 
 use super::Outcome;
+use crate::hubble::Redaction;
+use crate::limits::{FLOW_RECORDS, FLOW_RECORDS_MAX};
 use crate::names::Servers;
 use crate::telemetry::otlp::environment::Environment;
 use crate::{admin, log, run, telemetry};
@@ -120,6 +123,25 @@ pub struct Args {
         default_value_t = 25
     )]
     drain_seconds: u64,
+    /// Address for Hubble's API, which `cairn observe`, the `hubble` command and its UI read; usually
+    /// 127.0.0.1:4245 [default: none]
+    #[arg(long, value_name = "ADDR", env = "CAIRN_HUBBLE_ADDR")]
+    hubble_addr: Option<SocketAddr>,
+    /// Exchanges whose flow records are kept; 0: none
+    #[arg(long, value_name = "N", env = "CAIRN_FLOW_RECORDS", default_value_t = FLOW_RECORDS as u64, value_parser = clap::value_parser!(u64).range(..=FLOW_RECORDS_MAX as u64))]
+    flow_records: u64,
+    /// Leave queries of URLs out of flow records
+    #[arg(long, env = "CAIRN_FLOW_REDACT_QUERY")]
+    flow_redact_query: bool,
+    /// Headers whose values flow records show, of user-agent and x-request-id
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "CAIRN_FLOW_HEADERS",
+        value_delimiter = ',',
+        default_value = "user-agent,x-request-id"
+    )]
+    flow_headers: Vec<HeaderName>,
     /// One line per request and TCP stream on stdout
     #[arg(
         long,
@@ -258,6 +280,14 @@ fn settings(args: Args) -> anyhow::Result<run::Settings> {
         explain_denials: args.explain_denials,
         drain: Duration::from_secs(args.drain_seconds),
         otel: Environment::read()?,
+        flows: run::Flows {
+            records: usize::try_from(args.flow_records).unwrap_or(FLOW_RECORDS_MAX),
+            hubble_addr: args.hubble_addr,
+            redaction: Redaction {
+                queries: args.flow_redact_query,
+                headers: args.flow_headers,
+            },
+        },
         set_log_filter: log::set_filter,
     })
 }

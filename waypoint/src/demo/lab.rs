@@ -166,6 +166,10 @@ impl Lab {
                 ..Environment::default()
             },
             drain: DRAIN,
+            flows: run::Flows {
+                hubble_addr: Some(any),
+                ..run::Flows::default()
+            },
             set_log_filter: log::set_filter,
         })?;
         Ok(Self {

@@ -35,6 +35,8 @@ pub static UPSTREAM_STREAMS: Gauge = Gauge::new(&names::UPSTREAM_STREAMS);
 pub static UPSTREAM_DESTINATIONS: Gauge = Gauge::new(&names::UPSTREAM_DESTINATIONS);
 /// Access log lines dropped.
 pub static ACCESS_LOG_DROPPED: Gauge = Gauge::new(&names::ACCESS_LOG_DROPPED);
+/// Flows overwritten before a reader got them.
+pub static FLOWS_LOST: Gauge = Gauge::new(&names::FLOWS_LOST);
 /// Lines of the process's own log dropped.
 pub static LOG_DROPPED: Gauge = Gauge::new(&names::LOG_DROPPED);
 
@@ -188,6 +190,7 @@ pub fn families() -> Vec<MetricFamily> {
         &UPSTREAM_STREAMS,
         &UPSTREAM_DESTINATIONS,
         &ACCESS_LOG_DROPPED,
+        &FLOWS_LOST,
         &LOG_DROPPED,
         &RELOADS,
         &RELOAD_DURATION,

@@ -1,7 +1,7 @@
-//! The one exit of every request and TCP stream: metrics, access log, spans.
+//! The one exit of every request and TCP stream: metrics, access log, flow record, spans.
 
 use super::exchange::{Exchange, Headers, Seen};
-use super::{access_log, metrics, otlp, tcp};
+use super::{access_log, flow, metrics, otlp, tcp};
 
 /// Tells of an exchange that ended and has no headers to tell of. To be called exactly once for each, on
 /// the worker that ran it.
@@ -12,6 +12,7 @@ pub fn finish(exchange: Exchange) {
 /// The same of a request with its headers.
 pub fn finish_with(mut exchange: Exchange, headers: Headers<'_>) {
     let elapsed = exchange.started.elapsed();
+    let was_open = exchange.tcp.is_some();
     if exchange.http.is_none() {
         tcp::closed(&mut exchange);
     }
@@ -23,6 +24,10 @@ pub fn finish_with(mut exchange: Exchange, headers: Headers<'_>) {
     metrics::record(&seen);
     access_log::write(&seen);
     let lines = otlp::lines(&seen);
-    // Last, for it takes the exchange as it is.
-    otlp::take(exchange, elapsed, lines);
+    // Last, for they take what they need out of the exchange.
+    let exported = otlp::wants(&exchange, &lines);
+    flow::ended(&mut exchange, elapsed, was_open, exported);
+    if exported {
+        otlp::take(exchange, elapsed, lines);
+    }
 }

@@ -8,8 +8,8 @@ use cairn_config_schema::snapshot::IstioMetric;
 
 use super::changes::Counted;
 use super::exchange::{Exchange, Headers, Seen};
-use super::metrics;
 use super::series::{ChangedSeries, Registry, TcpKey, TcpSeries};
+use super::{flow, metrics};
 
 /// The metrics of one TCP stream from the moment it is open. Lives in [`Exchange::tcp`]; the end is
 /// counted by [`super::finish`].
@@ -37,9 +37,10 @@ enum Count {
 }
 
 impl TcpMeter {
-    /// Counts the stream as opened. To be called once the endpoint is known, for it is in the
+    /// Counts the stream as opened, and keeps a flow record of it. To be called once the endpoint is known, for it is in the
     /// labels.
     pub fn open(exchange: &Exchange) -> Self {
+        flow::opened(exchange);
         Self::open_in(metrics::registry(), metrics::tcp_key(exchange), exchange)
     }
 

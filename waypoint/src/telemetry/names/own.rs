@@ -46,6 +46,12 @@ pub const ACCESS_LOG_DROPPED: Metric = counter(
     "Access log lines dropped because stdout did not keep up",
     &[],
 );
+/// Flows that a reader did not get.
+pub const FLOWS_LOST: Metric = counter(
+    "cairn_flows_lost_total",
+    "Flows overwritten before a reader of the flow API got them, added up over all readers",
+    &[],
+);
 /// Spans, records and points that collectors took.
 pub const OTLP_EXPORTED: Metric = counter(
     "cairn_otlp_exported_total",

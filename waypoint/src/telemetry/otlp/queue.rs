@@ -55,6 +55,11 @@ impl Drop for Room {
     }
 }
 
+/// Whether anybody is to be told of an exchange that ended.
+pub fn wants(exchange: &Exchange, lines: &[Line]) -> bool {
+    (OUTLET.get()).is_some_and(|outlet| exchange.trace.is_recorded() || outlet.logged(lines))
+}
+
 /// Takes an exchange that ended, if anybody wants it. Never waits.
 pub fn take(exchange: Exchange, elapsed: Duration, lines: Vec<Line>) {
     if let Some(outlet) = OUTLET.get() {
@@ -81,7 +86,7 @@ impl Outlet {
 
     pub(super) fn take(&self, exchange: Exchange, elapsed: Duration, lines: Vec<Line>) {
         let traced = exchange.trace.is_recorded();
-        let logged = self.logs || !lines.is_empty();
+        let logged = self.logged(&lines);
         if !traced && !logged {
             return;
         }
@@ -104,6 +109,10 @@ impl Outlet {
             lines,
             _room: room,
         }));
+    }
+
+    fn logged(&self, lines: &[Line]) -> bool {
+        self.logs || !lines.is_empty()
     }
 
     fn room(&self, exchange: &Exchange, lines: &[Line]) -> Option<Room> {
