@@ -1,7 +1,8 @@
 //! `flow.FlowFilter`: what a client asks for.
 
 use super::enums::{DropReason, IpVersion, TrafficDirection};
-use super::flow::{HttpHeader, Interface, TcpFlags, Workload};
+use super::flow::{Interface, TcpFlags, Workload};
+use super::http::HttpHeader;
 
 /// Fields and, values of one field or.
 #[derive(Clone, PartialEq, prost::Message)]
