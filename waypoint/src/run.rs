@@ -165,11 +165,11 @@ pub fn start(settings: Settings) -> anyhow::Result<Running> {
         .local_addr()?;
     telemetry::flow::start(settings.flows.records);
     let teller = Arc::new(Teller::new(settings.flows.redaction.clone()));
-    let admin_state = admin_state(&settings, &in_force, &stop, teller.clone());
-    let admin = admin::Server::start(settings.addresses, admin_state)
+    let asked = admin_state(&settings, &in_force, &stop, teller.clone());
+    let admin = admin::Server::start(settings.addresses, asked)
         .context("open the operators' addresses")?;
     let bound = admin.addresses();
-    let hubble = serve_flows(&settings.flows, teller)?;
+    let hubble = serve_flows(&settings.flows, teller.clone())?;
     let mut own = vec![hbone_addr, bound.metrics, bound.ready, bound.admin];
     own.extend(hubble.as_ref().map(hubble::Server::address));
     let own: Arc<[SocketAddr]> = own.into();
@@ -182,7 +182,8 @@ pub fn start(settings: Settings) -> anyhow::Result<Running> {
             in_force.originations.clone(),
         )
     };
-    let exports = export(&settings, &in_force, &stop, dialer())?;
+    let scraped = admin_state(&settings, &in_force, &stop, teller);
+    let exports = export(&settings, &in_force, scraped, dialer())?;
     let mut workers = Vec::with_capacity(listeners.len());
     for (index, listener) in listeners.into_iter().enumerate() {
         let (pods, taken) = mpsc::channel(PODS_MAX as usize);
@@ -453,10 +454,9 @@ fn follow_names(settings: &Settings, in_force: &InForce) -> anyhow::Result<()> {
 fn export(
     settings: &Settings,
     in_force: &InForce,
-    stop: &Arc<Notify>,
+    scraped: AdminState,
     dialer: Dialer,
 ) -> anyhow::Result<Option<Exports>> {
-    let state = admin_state(settings, in_force, stop);
     let (pod, node) = (
         std::env::var("POD_NAME").ok(),
         std::env::var("NODE_NAME").ok(),
@@ -479,7 +479,7 @@ fn export(
         environment: settings.otel.clone(),
         dialer,
         runtime: in_force.runtime.clone(),
-        scrape: Box::new(move || admin::scrape(&state)),
+        scrape: Box::new(move || admin::scrape(&scraped)),
     })
     .context("start exporting telemetry")
 }

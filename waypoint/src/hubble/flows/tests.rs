@@ -39,7 +39,12 @@ fn told(record: Record) -> Vec<Flow> {
 }
 
 fn ended(exchange: Exchange) -> Vec<Flow> {
-    told(Record::ended(&mut exchange, Duration::from_millis(12), false, false))
+    told(Record::ended(
+        &mut exchange,
+        Duration::from_millis(12),
+        false,
+        false,
+    ))
 }
 
 fn http(flow: &Flow) -> &Http {

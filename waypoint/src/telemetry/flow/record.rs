@@ -91,12 +91,7 @@ pub struct Record {
 impl Record {
     /// Of an exchange that ended; `was_open`: it is a TCP stream whose opening was recorded. What others
     /// need of it as well (`stays`) is copied, else moved.
-    pub fn ended(
-        exchange: &mut Exchange,
-        elapsed: Duration,
-        was_open: bool,
-        stays: bool,
-    ) -> Self {
+    pub fn ended(exchange: &mut Exchange, elapsed: Duration, was_open: bool, stays: bool) -> Self {
         let part = match (&exchange.http, was_open) {
             (Some(_), _) => Part::Http,
             (None, true) => Part::Closed,
