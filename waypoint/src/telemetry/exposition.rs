@@ -1,6 +1,8 @@
 //! The text of a scrape, made piece by piece: a label set is some 50 KB of text because of its
 //! histograms, so a whole scrape is never held in memory. Counts nothing.
 
+mod samples;
+
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 
@@ -9,16 +11,17 @@ use cairn_config_schema::snapshot::IstioMetric;
 use prometheus::TextEncoder;
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
-use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
+use prometheus::proto::{self, MetricFamily, MetricType};
 
-use super::changes::LabelSet;
 use super::counters;
-use super::instruments::{counter_sample, family, label_pairs, sample};
+use super::instruments::{family, label_pairs, sample};
 use super::names::{self, BUCKETS, HUBBLE_BUCKETS, Metric};
 use super::series::{
-    ChangedSeries, Histogram, HistogramTotal, HttpKey, HttpSeries, HubbleKey, HubbleSeries,
-    PolicyKey, PolicyName, Registry, Row, Table, Tally, TcpKey, TcpSeries,
+    Histogram, HistogramTotal, HttpKey, HttpSeries, HubbleKey, HubbleSeries, PolicyKey, Registry,
+    Row, Table, Tally, TcpKey, TcpSeries,
 };
+use samples::{changed_sample, histogram_sample, policy_sample};
+pub(super) use samples::{http_labels, tcp_labels};
 
 /// `Content-Type` of the text.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -349,134 +352,6 @@ fn registry_families(registry: &Registry) -> Vec<MetricFamily> {
         ),
         family(&names::DRY_RUN_VERDICTS, dry_run),
     ]
-}
-
-/// A label set of policies: `policy` as in the access log, `default` where none decided.
-fn policy_sample(metric: &Metric, (key, threads): &Row<PolicyKey, Tally>) -> proto::Metric {
-    let policy = match &key.policy {
-        PolicyName::Default => "default".to_owned(),
-        PolicyName::Object(origin) => origin.to_string(),
-        PolicyName::Other => super::labels::OTHER.to_owned(),
-    };
-    let rule = key.rule.map(|rule| rule.to_string()).unwrap_or_default();
-    let labels = [&*policy, &*rule, key.outcome];
-    let count: u64 = threads.iter().map(|count| count.get()).sum();
-    let labels = labels.get(..metric.labels.len()).unwrap_or_default();
-    sample(metric, labels, count as f64)
-}
-
-/// A label set that was changed; its names are its own.
-fn changed_sample(
-    metric: &Metric,
-    unit: f64,
-    (labels, threads): &Row<LabelSet, ChangedSeries>,
-) -> proto::Metric {
-    let names: Vec<&str> = labels.iter().map(|(name, _)| &**name).collect();
-    let values: Vec<&str> = labels.iter().map(|(_, value)| &**value).collect();
-    let pairs = label_pairs(&names, &values);
-    if metric.kind == MetricType::COUNTER {
-        let total: u64 = threads.iter().map(|s| s.counter.get()).sum();
-        return counter_sample(pairs, total as f64);
-    }
-    let mut total = HistogramTotal::default();
-    threads.iter().for_each(|s| s.histogram.add_to(&mut total));
-    histogram_sample(pairs, &BUCKETS, &total, unit)
-}
-
-/// `bounds` are those of the recording; counts beyond them belong to the last, open bucket.
-fn histogram_sample(
-    labels: Vec<LabelPair>,
-    bounds: &[f64],
-    total: &HistogramTotal,
-    unit: f64,
-) -> proto::Metric {
-    let mut cumulative = 0;
-    let mut buckets = Vec::with_capacity(bounds.len());
-    for (bound, count) in bounds.iter().zip(&total.counts) {
-        cumulative += count;
-        let mut bucket = proto::Bucket::default();
-        bucket.set_upper_bound(*bound);
-        bucket.set_cumulative_count(cumulative);
-        buckets.push(bucket);
-    }
-    let mut histogram = proto::Histogram::default();
-    histogram.set_bucket(buckets);
-    histogram.set_sample_sum(total.sum as f64 / unit);
-    histogram.set_sample_count(total.counts.iter().sum());
-    let mut sample = proto::Metric::from_label(labels);
-    sample.set_histogram(histogram);
-    sample
-}
-
-/// Label values that HTTP and TCP share, in order.
-fn shared_labels(
-    registry: &Registry,
-    (source, destination, service): (u32, u32, u32),
-) -> Option<Vec<Arc<str>>> {
-    let source = registry.sources.get(source)?;
-    let destination = registry.destinations.get(destination)?;
-    let service = registry.services.get(service)?;
-    Some(vec![
-        Arc::from("waypoint"),
-        source.workload.clone(),
-        source.canonical_service.clone(),
-        source.canonical_revision.clone(),
-        source.workload_namespace.clone(),
-        source.principal.clone(),
-        source.app.clone(),
-        source.version.clone(),
-        source.cluster.clone(),
-        destination.workload.clone(),
-        destination.workload_namespace.clone(),
-        destination.principal.clone(),
-        destination.app.clone(),
-        destination.version.clone(),
-        service.host.clone(),
-        destination.canonical_service.clone(),
-        destination.canonical_revision.clone(),
-        service.name.clone(),
-        service.namespace.clone(),
-        destination.cluster.clone(),
-    ])
-}
-
-pub(super) fn http_labels(registry: &Registry, key: &HttpKey) -> Option<Vec<Arc<str>>> {
-    let mut labels = shared_labels(registry, (key.source, key.destination, key.service))?;
-    let grpc_status = key.grpc_status.map(|s| s.to_string());
-    let (protocol, status) = if *key == HttpKey::OTHER {
-        (super::labels::OTHER, super::labels::OTHER.to_owned())
-    } else {
-        (
-            if key.grpc { "grpc" } else { "http" },
-            key.status.to_string(),
-        )
-    };
-    labels.extend([
-        Arc::from(protocol),
-        Arc::from(status),
-        Arc::from(grpc_status.unwrap_or_default()),
-        Arc::from(flags(key.flags)),
-        Arc::from(SECURITY_POLICY),
-    ]);
-    Some(labels)
-}
-
-pub(super) fn tcp_labels(registry: &Registry, key: &TcpKey) -> Option<Vec<Arc<str>>> {
-    let mut labels = shared_labels(registry, (key.source, key.destination, key.service))?;
-    labels.extend([
-        Arc::from("tcp"),
-        Arc::from(flags(key.flags)),
-        Arc::from(SECURITY_POLICY),
-    ]);
-    Some(labels)
-}
-
-/// Istio compares the client's certificate with the waypoint's own, not with the endpoint's
-/// (specs/istio-waypoint.md 5.1), and without both there is no tunnel.
-const SECURITY_POLICY: &str = "mutual_tls";
-
-fn flags(flags: &'static str) -> &'static str {
-    if flags.is_empty() { "-" } else { flags }
 }
 
 #[cfg(test)]
