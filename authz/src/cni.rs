@@ -7,8 +7,8 @@ use std::net::IpAddr;
 use cairn_config_schema::origin::Origin;
 pub use cairn_config_schema::snapshot::Direction;
 use cairn_config_schema::snapshot::{
-    KubeNetworkPolicy, KubePeer, KubePort, KubeRule, LabelView, PortSet, Selecting, Transport, Truth,
-    Workload,
+    KubeNetworkPolicy, KubePeer, KubePort, KubeRule, LabelView, PortSet, Selecting, Transport,
+    Truth, Workload,
 };
 
 /// One end of a connection, as far as it is known.

@@ -61,7 +61,11 @@ pub(super) fn lint(ground: &Ground<'_>, findings: &mut Vec<Diagnostic>) {
                     pod,
                 };
                 findings.extend(sets.judge(&asked));
-                findings.extend(of_network.as_ref().and_then(|relaxed| relaxed.judge(&asked)));
+                findings.extend(
+                    of_network
+                        .as_ref()
+                        .and_then(|relaxed| relaxed.judge(&asked)),
+                );
             }
         }
     }
@@ -145,13 +149,7 @@ impl Asked<'_> {
         }
     }
 
-    pub(super) fn denied(
-        &self,
-        severity: Severity,
-        who: &str,
-        by: &str,
-        hint: &str,
-    ) -> Diagnostic {
+    pub(super) fn denied(&self, severity: Severity, who: &str, by: &str, hint: &str) -> Diagnostic {
         let message = format!(
             "the {} GET {} of Pod {} is denied to {who} who sends it through Service {}:{} ({by})",
             self.probe.kind, self.probe.path, self.pod.origin.key, self.service.key, self.port

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use cairn_config_schema::diagnostics::{Diagnostic, Severity};
 use cairn_config_schema::snapshot::{
-    CiliumHttpRule, ClusterKey, HttpRules, NetworkAction, NetworkPolicies, NetworkPolicy, NetworkRule,
-    NetworkSubject, Peers, World,
+    CiliumHttpRule, ClusterKey, HttpRules, NetworkAction, NetworkPolicies, NetworkPolicy,
+    NetworkRule, NetworkSubject, Peers, World,
 };
 use http::HeaderMap;
 

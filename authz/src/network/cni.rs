@@ -27,12 +27,15 @@ pub(crate) fn passage(
         Direction::Ingress => (&connection.to, &connection.from),
         Direction::Egress => (&connection.from, &connection.to),
     };
-    let in_force = |s: &&Selecting| {
-        s.policy.direction == direction && s.policy.standing.is_in(World::InForce)
-    };
+    let in_force =
+        |s: &&Selecting| s.policy.direction == direction && s.policy.standing.is_in(World::InForce);
     let (mut selected, mut doubtful) = (Vec::new(), Vec::new());
     // A pod in the network of its node is the node (specs/policies.md 2.1.2).
-    for selecting in policies.iter().filter(in_force).filter(|_| !own.host_network) {
+    for selecting in policies
+        .iter()
+        .filter(in_force)
+        .filter(|_| !own.host_network)
+    {
         match selecting.selects(&own.view) {
             Truth::Yes => selected.push(selecting.policy.clone()),
             Truth::Unknown => doubtful.push(selecting.policy.clone()),
@@ -92,13 +95,18 @@ impl Asked<'_> {
         match verdict.why {
             NetworkWhy::Allowed => through(deciding(), rule),
             NetworkWhy::NothingDenies => through(Vec::new(), None),
-            NetworkWhy::Authentication => unknown(all, "whether Cilium has authenticated both ends"),
+            NetworkWhy::Authentication => {
+                unknown(all, "whether Cilium has authenticated both ends")
+            }
             NetworkWhy::Broken | NetworkWhy::Unknown(_) => {
                 unknown(all, "what a policy says that can not be evaluated")
             }
             NetworkWhy::Denied | NetworkWhy::NoRule => {
                 let is_settled = verdict.rule().is_some_and(|rule| self.is_settled_by(rule))
-                    && verdict.policy.as_ref().is_some_and(|p| p.surface == Surface::Cilium);
+                    && verdict
+                        .policy
+                        .as_ref()
+                        .is_some_and(|p| p.surface == Surface::Cilium);
                 match self.doubt(all).filter(|_| !is_settled) {
                     Some(what) => unknown(all, what),
                     None => Passage {

@@ -233,7 +233,9 @@ impl Check<'_> {
     fn undecided_tier(&self, facts: &Facts<'_>) -> Option<&calico::Tier> {
         let verdict = |why| NetworkVerdict::new(why, &self.subject.workload);
         let subject = self.subject;
-        let of_cilium = subject.cilium.decide(facts, &self.other, self.port, verdict);
+        let of_cilium = subject
+            .cilium
+            .decide(facts, &self.other, self.port, verdict);
         let asked = Asked::new(facts, &self.other, self.port);
         let tiers = of_cilium.allowed.then_some(&subject.calico)?;
         calico::undecided(tiers, &asked)

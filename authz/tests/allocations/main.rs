@@ -19,7 +19,7 @@ use cairn_config_schema::identity::Identity;
 use cairn_config_schema::origin::{Kind, ObjectKey, Origin};
 use cairn_config_schema::snapshot::{
     Action, CiliumHttpRule, ClusterKey, Direction, HttpRules, NetworkAction, NetworkPolicies,
-    NetworkPolicy, NetworkRule, NetworkSubject, Operation, Pattern, PathPattern, Peers, Policy,
+    NetworkPolicy, NetworkRule, NetworkSubject, Operation, PathPattern, Pattern, Peers, Policy,
     PolicyRule, Standing, StringMatch, Surface, Values,
 };
 use http::HeaderMap;

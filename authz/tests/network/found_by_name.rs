@@ -106,7 +106,10 @@ fn policies() -> impl Strategy<Value = NetworkPolicy> {
             ..policy(
                 surface.clone(),
                 true,
-                rules.into_iter().map(|(peers, no)| rule(peers, no)).collect(),
+                rules
+                    .into_iter()
+                    .map(|(peers, no)| rule(peers, no))
+                    .collect(),
             )
         }
     };

@@ -221,7 +221,9 @@ fn host_name(written: &FqdnSelector, path: &str, reading: &mut Reading<'_>) -> O
         reading.refuse(path, message, "matchName: api.example.com");
     }
     let entries = reading.resources.service_entries.values();
-    let mut hosts = entries.filter_map(Loaded::object).flat_map(|e| &e.spec.hosts);
+    let mut hosts = entries
+        .filter_map(Loaded::object)
+        .flat_map(|e| &e.spec.hosts);
     // Of a wildcard some names may be meant.
     let mut is_meant = |name: &DnsPattern| hosts.any(|h| h.starts_with('*') || name.matches(h));
     if read.as_ref().is_some_and(|name| !is_meant(name)) {

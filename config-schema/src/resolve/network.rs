@@ -14,8 +14,8 @@ use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::origin::{ObjectKey, Origin};
 use crate::resources::{Loaded, Resources};
 use crate::snapshot::{
-    Binding, ClusterKey, Direction, Discovery, Endpoint, LabelView,
-    NetworkPolicies, NetworkPolicy, NetworkSubject, PortSet, Truth, Workload, World,
+    Binding, ClusterKey, Direction, Discovery, Endpoint, LabelView, NetworkPolicies, NetworkPolicy,
+    NetworkSubject, PortSet, Truth, Workload, World,
 };
 
 pub(super) use crate::snapshot::Selecting;

@@ -177,7 +177,11 @@ mod tests {
             ("api.example.com", ".example.com", false),
         ] {
             let read = DnsPattern::pattern(pattern).unwrap();
-            assert_eq!(read.matches_all_inside(suffix), expected, "{pattern} {suffix}");
+            assert_eq!(
+                read.matches_all_inside(suffix),
+                expected,
+                "{pattern} {suffix}"
+            );
         }
         let name = DnsPattern::name("api.example.com").unwrap();
         assert!(!name.matches_all_inside(".example.com"));

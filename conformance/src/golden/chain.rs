@@ -54,5 +54,7 @@ fn shown(link: &Link) -> String {
         LinkOutcome::Unknown => "unknown",
     };
     let policies: Vec<String> = link.policies.iter().map(|p| p.key.to_string()).collect();
-    format!("{outcome} {}", policies.join(",")).trim_end().to_owned()
+    format!("{outcome} {}", policies.join(","))
+        .trim_end()
+        .to_owned()
 }

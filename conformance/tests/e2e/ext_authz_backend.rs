@@ -62,7 +62,10 @@ async fn a_backend_has_its_own_service_asked_after_that_of_the_rule() {
     let paths: Vec<&str> = asked.iter().map(|question| &*question.path).collect();
     assert_eq!(paths, ["/check/both", "/both"]);
     let seen = asked[1].header("x-user").unwrap();
-    assert!(seen.starts_with("alice"), "what the first has changed: {seen}");
+    assert!(
+        seen.starts_with("alice"),
+        "what the first has changed: {seen}"
+    );
 
     let denied = get("/deny").await;
     assert_eq!(denied.status(), 401);

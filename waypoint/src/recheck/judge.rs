@@ -6,8 +6,8 @@ use cairn_authz::jwt::Login;
 use cairn_authz::{Question, Verdict};
 use cairn_config_schema::snapshot::{Backend, BackendTarget, ClusterKey, ExternalProvider};
 use cairn_filters::chain::{
-    Answer, Authenticated, Decision, Destination, External, PortChain, RequestView, StreamView, facts,
-    tcp_facts,
+    Answer, Authenticated, Decision, Destination, External, PortChain, RequestView, StreamView,
+    facts, tcp_facts,
 };
 use cairn_filters::outcome::Outcome;
 use cairn_routing::ServerName;
