@@ -6,6 +6,7 @@ mod cilium;
 pub(crate) mod cni;
 mod egress;
 mod explain;
+mod host;
 mod http;
 mod party;
 mod rule_list;

@@ -1,19 +1,19 @@
 //! Who a network policy sees at the other end (specs/policies.md 2.1.2). What is not known of the
 //! source is [`Truth::Unknown`]: an allow by it does not match, a deny by it does.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::origin::ObjectKey;
 use cairn_config_schema::snapshot::{
-    Criteria, Destination, DestinationAddress, DestinationPlace, DnsPattern, Entity, Family,
-    LabelExpression, LabelView, Labels, NetSets, Peer, Peers, Truth, Workload,
+    Criteria, Destination, DestinationAddress, DestinationPlace, Entity, Family, LabelExpression,
+    LabelView, Labels, NetSets, Peer, Peers, Truth, Workload,
 };
 use ipnet::IpNet;
 use rustc_hash::FxHashMap;
 
+use super::host::Host;
 use crate::candidates::{Candidates, Field, Key};
 use crate::cni::End;
 use crate::facts::{Attestation, Facts};
@@ -40,15 +40,6 @@ pub(super) struct Party<'a> {
     /// network namespace is no mutual authentication, whoever vouches for it (specs/policies.md 2.1.6:
     /// "plaintext: deny").
     pub(super) authenticated: bool,
-}
-
-/// By which name something outside the cluster is reached.
-#[derive(Clone, Copy)]
-enum Host<'a> {
-    /// This one.
-    Name(&'a str),
-    /// Any that ends so, beginning with a dot; and the one that is asked for, if it is sent as it came.
-    Inside(&'a str, Option<&'a str>),
 }
 
 /// Where a party is of which no Pod is known.
@@ -109,7 +100,6 @@ impl<'a> Party<'a> {
             DestinationAddress::Found(Family::V4) => (IpAddr::V4(Ipv4Addr::UNSPECIFIED), true),
             DestinationAddress::Found(Family::V6) => (IpAddr::V6(Ipv6Addr::UNSPECIFIED), true),
         };
-        let host = destination.host.as_deref();
         Self {
             view: match (workload, place) {
                 (Some(workload), _) => view(workload),
@@ -121,10 +111,10 @@ impl<'a> Party<'a> {
             },
             ip,
             found_later,
-            host: host.map(|host| match host.strip_prefix('*') {
-                Some(suffix) => Host::Inside(suffix, requested(facts)),
-                None => Host::Name(host),
-            }),
+            host: destination
+                .host
+                .as_deref()
+                .map(|host| Host::read(host, facts)),
             workload,
             place: match place {
                 DestinationPlace::Inside(_) => Place::Mesh,
@@ -238,26 +228,15 @@ impl<'a> Party<'a> {
             }
             Peer::Name(pattern) => match (self.workload, self.place) {
                 (Some(_), _) | (None, Place::Mesh) => Truth::No,
-                (None, Place::Outside | Place::Anywhere) => self.is_called(pattern),
+                (None, Place::Outside | Place::Anywhere) => self
+                    .host
+                    .map_or(Truth::Unknown, |host| host.is_called(pattern)),
             },
             Peer::Services(services) => self.is_behind(services),
             Peer::Unknowable(_) => match self.workload {
                 Some(workload) if !workload.host_network => Truth::No,
                 _ => Truth::Unknown,
             },
-        }
-    }
-
-    /// Whether its name is one of these. A waypoint goes by the host that a ServiceEntry declares, where
-    /// Cilium learns addresses from answers of DNS (specs/policies.md 2.1.7).
-    fn is_called(&self, pattern: &DnsPattern) -> Truth {
-        match self.host {
-            Some(Host::Name(name)) => pattern.matches(name).into(),
-            Some(Host::Inside(suffix, Some(name))) if is_inside(name, suffix) => {
-                pattern.matches(name).into()
-            }
-            Some(Host::Inside(suffix, _)) if pattern.matches_all_inside(suffix) => Truth::Yes,
-            Some(Host::Inside(..)) | None => Truth::Unknown,
         }
     }
 
@@ -422,30 +401,4 @@ fn view(workload: &Workload) -> LabelView<'_> {
 fn is_of(workload: &Workload, peer: &Identity) -> bool {
     let own = &workload.identity;
     own.namespace() == peer.namespace() && own.service_account() == peer.service_account()
-}
-
-/// The host of a request that no rule of a route may send under another name, without its port.
-fn requested<'a>(facts: &Facts<'a>) -> Option<&'a str> {
-    let http = facts.http.as_ref().filter(|_| facts.backends.is_empty())?;
-    match http.host.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|c| c.is_ascii_digit()) => Some(host),
-        _ => Some(http.host),
-    }
-}
-
-/// Whether a name ends so, in any case, and has something before it.
-fn is_inside(name: &str, suffix: &str) -> bool {
-    let name = name.strip_suffix('.').unwrap_or(name);
-    let split = name.len().checked_sub(suffix.len());
-    let end = split.filter(|at| *at > 0).and_then(|at| name.get(at..));
-    end.is_some_and(|end| end.eq_ignore_ascii_case(suffix))
-}
-
-impl fmt::Display for Host<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Name(name) | Self::Inside(_, Some(name)) => f.write_str(name),
-            Self::Inside(suffix, None) => write!(f, "*{suffix}"),
-        }
-    }
 }
