@@ -139,25 +139,12 @@ pub fn start(settings: Settings) -> anyhow::Result<Running> {
         dir: settings.identity_dir.clone(),
     };
     let identity = Arc::new(IdentitySource::load(files).context("load the identity")?);
-    counters::TUNNEL_REFUSED.preset(Refusal::ALL.map(Refusal::as_str));
-    counters::HANDSHAKE_FAILED.preset(accept::FAILURES);
-    counters::CLOSED_BY_POLICY.preset(["tcp", "upgraded", "tunnel"]);
     let in_force = InForce::default();
     in_force.readiness.remove(NotReady::NoIdentity);
     note_expiry(&identity);
-
-    otlp::prepare(&settings.otel);
-    let reload = Arc::new(Notify::new());
-    let watch = follow_config(&settings, &in_force)?;
-    follow_keys(&settings, &in_force)?;
-    follow_names(&settings, &in_force)?;
-    outliers::start(in_force.runtime.clone()).context("start outlier detection")?;
-    throttle::start(in_force.runtime.clone()).context("start the sweep of rate limits")?;
-    let (in_flight, drain, stop) = (
-        Arc::<InFlight>::default(),
-        Drain::default(),
-        Arc::new(Notify::new()),
-    );
+    let watch = follow(&settings, &in_force)?;
+    let (in_flight, drain) = (Arc::<InFlight>::default(), Drain::default());
+    let (stop, reload) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let listeners = listen(settings.hbone_addr, settings.workers)?;
     let hbone_addr = listeners
         .first()
@@ -166,8 +153,8 @@ pub fn start(settings: Settings) -> anyhow::Result<Running> {
     telemetry::flow::start(settings.flows.records);
     let teller = Arc::new(Teller::new(settings.flows.redaction.clone()));
     let asked = admin_state(&settings, &in_force, &stop, teller.clone());
-    let admin = admin::Server::start(settings.addresses, asked)
-        .context("open the operators' addresses")?;
+    let admin =
+        admin::Server::start(settings.addresses, asked).context("open the operators' addresses")?;
     let bound = admin.addresses();
     let hubble = serve_flows(&settings.flows, teller.clone())?;
     let mut own = vec![hbone_addr, bound.metrics, bound.ready, bound.admin];
@@ -228,6 +215,20 @@ pub fn start(settings: Settings) -> anyhow::Result<Running> {
         workers,
         _exports: exports,
     })
+}
+
+/// Starts what follows the configuration and what it names.
+fn follow(settings: &Settings, in_force: &InForce) -> anyhow::Result<Watch> {
+    counters::TUNNEL_REFUSED.preset(Refusal::ALL.map(Refusal::as_str));
+    counters::HANDSHAKE_FAILED.preset(accept::FAILURES);
+    counters::CLOSED_BY_POLICY.preset(["tcp", "upgraded", "tunnel"]);
+    otlp::prepare(&settings.otel);
+    let watch = follow_config(settings, in_force)?;
+    follow_keys(settings, in_force)?;
+    follow_names(settings, in_force)?;
+    outliers::start(in_force.runtime.clone()).context("start outlier detection")?;
+    throttle::start(in_force.runtime.clone()).context("start the sweep of rate limits")?;
+    Ok(watch)
 }
 
 impl Running {

@@ -187,24 +187,16 @@ fn resolved(resources: &Resources, options: &Options) -> (Snapshot, Findings) {
         &mut findings,
     );
     let strict = waypoint.as_ref().is_some_and(|waypoint| waypoint.strict);
-    let outdated = unenforced::Outdated::refused(resources, strict);
     let network = network::resolve(
         resources,
         &clusters,
         &discoveries,
         &pods,
-        &outdated,
+        &unenforced::Outdated::refused(resources, strict),
         &mut findings,
     );
-    let telemetry = {
-        let targets = policy_targets::Targets {
-            resources,
-            mesh: &mesh,
-            waypoint: waypoint.as_ref(),
-            services: &services,
-        };
-        telemetry::resolve(&targets, options, &mut findings)
-    };
+    let targets = policy_targets::Targets::new(resources, &mesh, waypoint.as_ref(), &services);
+    let telemetry = telemetry::resolve(&targets, options, &mut findings);
     let unenforced = unenforced::Attached {
         resources,
         mesh: &mesh,
@@ -218,7 +210,6 @@ fn resolved(resources: &Resources, options: &Options) -> (Snapshot, Findings) {
     if strict {
         unenforced::refuse(&unenforced, &mut services, &mut findings);
     }
-
     let ztunnel = ztunnel::resolve(resources, &mesh);
     let services = services.into_iter();
     let snapshot = Snapshot {

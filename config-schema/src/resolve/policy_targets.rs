@@ -66,7 +66,21 @@ pub(super) struct Targets<'a> {
     pub services: &'a BTreeMap<ObjectKey, Service>,
 }
 
-impl Targets<'_> {
+impl<'a> Targets<'a> {
+    /// These.
+    pub fn new(
+        resources: &'a Resources,
+        mesh: &'a Mesh,
+        waypoint: Option<&'a Waypoint>,
+        services: &'a BTreeMap<ObjectKey, Service>,
+    ) -> Self {
+        Self {
+            resources,
+            mesh,
+            waypoint,
+            services,
+        }
+    }
     /// What a target leads to. `None`: to nothing here, which a finding says.
     pub fn follow<T>(
         &self,

@@ -290,7 +290,7 @@ fn access_log(levels: &[&Level], providers: &TelemetryProviders) -> Vec<AccessLo
 fn metrics(levels: &[&Level], providers: &TelemetryProviders) -> MetricSettings {
     let mut settings = MetricSettings::default();
     let named = levels.iter().flat_map(|level| &level.metrics);
-    let last = named.filter(|m| !m.providers.is_empty()).last();
+    let last = named.rev().find(|m| !m.providers.is_empty());
     if let Some(last) = last {
         settings.enabled = last
             .providers

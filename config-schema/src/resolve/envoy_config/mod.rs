@@ -38,6 +38,16 @@ const DEFAULT_NAMESPACE: &str = "default";
 const REJECTED: &str =
     "the object is rejected: requests to the services it takes over are answered 500";
 
+/// What one object is to do.
+struct Found {
+    /// For every port of the services it takes over.
+    routes: Vec<(ClusterKey, Arc<HttpRoute>)>,
+    /// Where they lead.
+    used: BTreeSet<ClusterKey>,
+    /// What leads nowhere.
+    lost: Vec<Lost>,
+}
+
 /// Attaches every object to the ports of the services it takes over, unless they have routes already.
 /// Clusters with settings of their own become subsets.
 pub(super) fn attach(
@@ -166,7 +176,11 @@ impl<'a> Config<'a> {
             clusters: &clusters,
             mesh,
         };
-        let (mut found, used, lost) = self.routes(&read, &wrongs, findings);
+        let Found {
+            routes: mut found,
+            used,
+            lost,
+        } = self.routes(&read, &wrongs, findings);
         let wrongs = wrongs.all();
         if !wrongs.is_empty() {
             let route = self.rejected(&wrongs, findings);
@@ -194,16 +208,7 @@ impl<'a> Config<'a> {
 
     /// The routes for every port of the services it takes over, the clusters they lead to, and what leads
     /// nowhere.
-    fn routes(
-        &self,
-        read: &Read<'_>,
-        wrongs: &Wrongs,
-        findings: &mut Findings,
-    ) -> (
-        Vec<(ClusterKey, Arc<HttpRoute>)>,
-        BTreeSet<ClusterKey>,
-        Vec<Lost>,
-    ) {
+    fn routes(&self, read: &Read<'_>, wrongs: &Wrongs, findings: &mut Findings) -> Found {
         let (mut found, mut used, mut lost) = (Vec::new(), BTreeSet::new(), Vec::new());
         let taken = self.spec.services.iter().flatten().enumerate();
         for (at, taken) in taken {
@@ -243,7 +248,11 @@ impl<'a> Config<'a> {
                 findings.push(self.mark(finding, "spec.resources"));
             }
         }
-        (found, used, lost)
+        Found {
+            routes: found,
+            used,
+            lost,
+        }
     }
 
     /// The ports of a service that it takes over and that this waypoint serves.

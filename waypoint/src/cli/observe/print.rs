@@ -177,10 +177,8 @@ impl Printer {
 }
 
 fn words(flow: &Flow) -> Words {
-    let ports = flow.l4.as_ref().and_then(|l4| match &l4.protocol {
-        Some(layer4::Protocol::Tcp(tcp)) => Some((tcp.source_port, tcp.destination_port)),
-        None => None,
-    });
+    let protocol = flow.l4.as_ref().and_then(|l4| l4.protocol.as_ref());
+    let ports = protocol.map(|layer4::Protocol::Tcp(tcp)| (tcp.source_port, tcp.destination_port));
     let (from, to) = ports.unwrap_or_default();
     let ip = flow.ip.clone().unwrap_or_default();
     let service = |service: &Option<crate::hubble::messages::Service>| {

@@ -151,7 +151,7 @@ impl<'a> Fields<'a> {
             tests.push(Test::Cluster(end, self.cluster.to_vec()));
         }
         if !self.port.is_empty() {
-            let ports = self.port.iter().map(|text| port(text));
+            let ports = self.port.iter().map(port);
             tests.push(Test::Port(end, ports.collect::<Result<_, _>>()?));
         }
         if !self.identity.is_empty() {

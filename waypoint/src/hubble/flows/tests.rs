@@ -38,7 +38,7 @@ fn told(record: Record) -> Vec<Flow> {
     told
 }
 
-fn ended(exchange: Exchange) -> Vec<Flow> {
+fn ended(mut exchange: Exchange) -> Vec<Flow> {
     told(Record::ended(
         &mut exchange,
         Duration::from_millis(12),
