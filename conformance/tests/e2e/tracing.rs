@@ -117,7 +117,10 @@ async fn a_retried_request_has_a_span_for_itself_and_one_for_each_attempt() {
     for (key, value) in [
         ("http.request.method", "GET"),
         ("http.response.status_code", "200"),
-        ("source.principal", "spiffe://cluster.local/ns/shop/sa/viewer"),
+        (
+            "source.principal",
+            "spiffe://cluster.local/ns/shop/sa/viewer",
+        ),
         ("istio.source_namespace", "shop"),
         ("istio.destination_workload", "web-a"),
         ("istio.destination_namespace", "shop"),
