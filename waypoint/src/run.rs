@@ -72,31 +72,9 @@ pub struct Settings {
     /// How long requests in flight may take to finish once the process is told to stop.
     pub drain: Duration,
     /// Which exchanges are told of, to whom.
-    pub flows: Flows,
+    pub flows: hubble::Settings,
     /// Sets the filter of the process's own log.
     pub set_log_filter: fn(&str) -> Result<(), String>,
-}
-
-/// Flow records and who may read them.
-#[derive(Clone, Debug)]
-pub struct Flows {
-    /// Exchanges that are kept; 0: none.
-    pub records: usize,
-    /// Where Hubble's API is served; `None`: nowhere.
-    pub hubble_addr: Option<SocketAddr>,
-    /// What is shown of them.
-    pub redaction: Redaction,
-}
-
-impl Default for Flows {
-    /// As many as by default, read by the admin page alone.
-    fn default() -> Self {
-        Self {
-            records: FLOW_RECORDS,
-            hubble_addr: None,
-            redaction: Redaction::default(),
-        }
-    }
 }
 
 /// A waypoint that serves.
@@ -155,13 +133,8 @@ pub fn start(settings: Settings) -> anyhow::Result<Running> {
         .first()
         .context("at least one worker is needed")?
         .local_addr()?;
-    telemetry::flow::start(settings.flows.records);
-    let teller = Arc::new(Teller::new(settings.flows.redaction.clone()));
-    let admin_state = admin_state(&settings, &in_force, &stop, teller.clone());
-    let admin = admin::Server::start(settings.addresses, admin_state)
-        .context("open the operators' addresses")?;
+    let (admin, hubble) = serve_operators(&settings, &in_force, &stop)?;
     let bound = admin.addresses();
-    let hubble = serve_flows(&settings.flows, teller)?;
     let mut own = vec![hbone_addr, bound.metrics, bound.ready, bound.admin];
     own.extend(hubble.as_ref().map(hubble::Server::address));
     let own: Arc<[SocketAddr]> = own.into();
@@ -318,14 +291,17 @@ fn listen(address: SocketAddr, workers: usize) -> anyhow::Result<Vec<std::net::T
     Ok(listeners)
 }
 
-/// Serves the records of flows if that is asked for.
-fn serve_flows(flows: &Flows, teller: Arc<Teller>) -> anyhow::Result<Option<hubble::Server>> {
-    let Some(address) = flows.hubble_addr else {
-        return Ok(None);
-    };
-    let ring = telemetry::flow::ring().context("--hubble-addr needs --flow-records above 0")?;
-    let server = hubble::Server::start(address, ring.clone(), teller);
-    server.map(Some).context("open the flow API")
+/// Opens the addresses for operators: admin's, and the flow API's if there is to be one.
+fn serve_operators(
+    settings: &Settings,
+    in_force: &InForce,
+    stop: &Arc<Notify>,
+) -> anyhow::Result<(admin::Server, Option<hubble::Server>)> {
+    let teller = settings.flows.start();
+    let state = admin_state(settings, in_force, stop, teller.clone());
+    let admin =
+        admin::Server::start(settings.addresses, state).context("open the operators' addresses")?;
+    Ok((admin, settings.flows.serve(teller)?))
 }
 
 fn spawn_worker(index: usize, parts: worker::Parts) -> anyhow::Result<JoinHandle<()>> {

@@ -16,6 +16,7 @@ use cairn_config_schema::identity::Identity;
 use super::app::App;
 use super::destination::DestinationTunnel;
 use crate::client::{ClientError, HttpClient, Tunnel};
+use crate::hubble;
 use crate::names::Servers;
 use crate::tls::{IdentityFiles, LocalIdentity};
 use crate::tunnel_stream::TunnelStream;
@@ -159,9 +160,9 @@ impl Lab {
             dns_allow_local: true,
             explain_denials: false,
             drain: DRAIN,
-            flows: run::Flows {
-                hubble_addr: Some(any),
-                ..run::Flows::default()
+            flows: hubble::Settings {
+                address: Some(any),
+                ..hubble::Settings::default()
             },
             set_log_filter: log::set_filter,
         })?;
