@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
+use http::HeaderName;
+use http::header::USER_AGENT;
 
 use super::flows::Teller;
 use super::{Redaction, Server};
@@ -27,7 +29,10 @@ impl Default for Settings {
         Self {
             records: FLOW_RECORDS,
             address: None,
-            redaction: Redaction::default(),
+            redaction: Redaction {
+                queries: false,
+                headers: vec![USER_AGENT, HeaderName::from_static("x-request-id")],
+            },
         }
     }
 }
