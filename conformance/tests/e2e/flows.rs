@@ -107,8 +107,9 @@ impl Shop {
     /// Runs `cairn observe` and gives its exit code, stdout and stderr.
     fn observe(&self, flags: &[&str]) -> (Option<i32>, String, String) {
         let output = Command::new(workspace::cairn())
-            .args(["observe", "--server", &self.hubble.to_string()])
+            .arg("observe")
             .args(flags)
+            .env("HUBBLE_SERVER", self.hubble.to_string())
             .output()
             .unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
@@ -149,7 +150,7 @@ fn fields_of_ends(flow: &Value) -> Vec<Field> {
             json!(["shop/web-"]),
             json!(["shop/nobody"]),
         ),
-        ("source_fqdn", Value::Null, json!(["*"])),
+        ("source_fqdn", json!(["web.shop.*"]), json!(["*.com"])),
         ("destination_fqdn", json!(["web.shop.*"]), json!(["*.com"])),
         (
             "source_label",
@@ -161,9 +162,17 @@ fn fields_of_ends(flow: &Value) -> Vec<Field> {
             json!(["io.kubernetes.pod.namespace in (shop)"]),
             json!(["!io.kubernetes.pod.namespace"]),
         ),
-        ("source_service", Value::Null, json!(["shop/nobody"])),
+        (
+            "source_service",
+            json!(["shop/web"]),
+            json!(["shop/nobody"]),
+        ),
         ("destination_service", json!(["shop/we"]), json!(["other/"])),
-        ("source_workload", Value::Null, json!([{"name": "nobody"}])),
+        (
+            "source_workload",
+            json!([{"name": "web-a"}]),
+            json!([{"name": "nobody"}]),
+        ),
         (
             "destination_workload",
             json!([{"name": "web-a"}]),
