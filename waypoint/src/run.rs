@@ -15,10 +15,10 @@ use tokio::sync::{Notify, mpsc};
 use crate::admin::{self, AdminState, NotReady};
 use crate::drain::{Drain, InFlight, Kind};
 use crate::explain;
+use crate::hubble;
 use crate::hubble::flows::Teller;
-use crate::hubble::{self, Redaction};
 use crate::jwks;
-use crate::limits::{FLOW_RECORDS, PODS_MAX};
+use crate::limits::PODS_MAX;
 use crate::listener::accept;
 use crate::listener::admit::Refusal;
 use crate::listener::steered::PodListener;
@@ -78,31 +78,9 @@ pub struct Settings {
     /// What the variables OTEL_* say.
     pub otel: Environment,
     /// Which exchanges are told of, to whom.
-    pub flows: Flows,
+    pub flows: hubble::Settings,
     /// Sets the filter of the process's own log.
     pub set_log_filter: fn(&str) -> Result<(), String>,
-}
-
-/// Flow records and who may read them.
-#[derive(Clone, Debug)]
-pub struct Flows {
-    /// Exchanges that are kept; 0: none.
-    pub records: usize,
-    /// Where Hubble's API is served; `None`: nowhere.
-    pub hubble_addr: Option<SocketAddr>,
-    /// What is shown of them.
-    pub redaction: Redaction,
-}
-
-impl Default for Flows {
-    /// As many as by default, read by the admin page alone.
-    fn default() -> Self {
-        Self {
-            records: FLOW_RECORDS,
-            hubble_addr: None,
-            redaction: Redaction::default(),
-        }
-    }
 }
 
 /// A waypoint that serves.
@@ -150,13 +128,8 @@ pub fn start(settings: Settings) -> anyhow::Result<Running> {
         .first()
         .context("at least one worker is needed")?
         .local_addr()?;
-    telemetry::flow::start(settings.flows.records);
-    let teller = Arc::new(Teller::new(settings.flows.redaction.clone()));
-    let asked = admin_state(&settings, &in_force, &stop, teller.clone());
-    let admin =
-        admin::Server::start(settings.addresses, asked).context("open the operators' addresses")?;
+    let (admin, hubble) = serve_operators(&settings, &in_force, &stop)?;
     let bound = admin.addresses();
-    let hubble = serve_flows(&settings.flows, teller.clone())?;
     let mut own = vec![hbone_addr, bound.metrics, bound.ready, bound.admin];
     own.extend(hubble.as_ref().map(hubble::Server::address));
     let own: Arc<[SocketAddr]> = own.into();
@@ -169,7 +142,7 @@ pub fn start(settings: Settings) -> anyhow::Result<Running> {
             in_force.originations.clone(),
         )
     };
-    let scraped = admin_state(&settings, &in_force, &stop, teller);
+    let scraped = admin_state(&settings, &in_force, &stop, None);
     let exports = export(&settings, &in_force, scraped, dialer())?;
     let mut workers = Vec::with_capacity(listeners.len());
     for (index, listener) in listeners.into_iter().enumerate() {
@@ -218,7 +191,7 @@ pub fn start(settings: Settings) -> anyhow::Result<Running> {
 }
 
 /// Starts what follows the configuration and what it names.
-fn follow(settings: &Settings, in_force: &InForce) -> anyhow::Result<Watch> {
+fn follow(settings: &Settings, in_force: &InForce) -> anyhow::Result<source::Watch> {
     counters::TUNNEL_REFUSED.preset(Refusal::ALL.map(Refusal::as_str));
     counters::HANDSHAKE_FAILED.preset(accept::FAILURES);
     counters::CLOSED_BY_POLICY.preset(["tcp", "upgraded", "tunnel"]);
@@ -333,14 +306,17 @@ fn listen(address: SocketAddr, workers: usize) -> anyhow::Result<Vec<std::net::T
     Ok(listeners)
 }
 
-/// Serves the records of flows if that is asked for.
-fn serve_flows(flows: &Flows, teller: Arc<Teller>) -> anyhow::Result<Option<hubble::Server>> {
-    let Some(address) = flows.hubble_addr else {
-        return Ok(None);
-    };
-    let ring = telemetry::flow::ring().context("--hubble-addr needs --flow-records above 0")?;
-    let server = hubble::Server::start(address, ring.clone(), teller);
-    server.map(Some).context("open the flow API")
+/// Opens the addresses for operators: admin's, and the flow API's if there is to be one.
+fn serve_operators(
+    settings: &Settings,
+    in_force: &InForce,
+    stop: &Arc<Notify>,
+) -> anyhow::Result<(admin::Server, Option<hubble::Server>)> {
+    let teller = settings.flows.start();
+    let state = admin_state(settings, in_force, stop, Some(teller.clone()));
+    let admin =
+        admin::Server::start(settings.addresses, state).context("open the operators' addresses")?;
+    Ok((admin, settings.flows.serve(teller)?))
 }
 
 fn spawn_worker(index: usize, parts: worker::Parts) -> anyhow::Result<JoinHandle<()>> {
@@ -494,7 +470,7 @@ fn admin_state(
     settings: &Settings,
     in_force: &InForce,
     stop: &Arc<Notify>,
-    teller: Arc<Teller>,
+    teller: Option<Arc<Teller>>,
 ) -> AdminState {
     let runtime = in_force.runtime.clone();
     let live = in_force.runtime.clone();
@@ -511,7 +487,7 @@ fn admin_state(
         jwks: in_force.jwks.clone(),
         live_cluster: Box::new(move |key| live.load().cluster(key).cloned()),
         limiters: Box::new(move || limited.load().limiters().iter().cloned().collect()),
-        flows: telemetry::flow::ring().cloned().map(|ring| (ring, teller)),
+        flows: telemetry::flow::ring().cloned().zip(teller),
         explain: Box::new(move |question| explain::judge_on(&explained.load(), question)),
         set_log_filter: Box::new(settings.set_log_filter),
         quit: Box::new(move || stop.notify_one()),

@@ -12,7 +12,7 @@ use clap::ValueEnum;
 use http::HeaderName;
 
 use super::Outcome;
-use crate::hubble::Redaction;
+use crate::hubble::{self, Redaction};
 use crate::limits::{FLOW_RECORDS, FLOW_RECORDS_MAX};
 use crate::names::Servers;
 use crate::telemetry::otlp::environment::Environment;
@@ -280,9 +280,9 @@ fn settings(args: Args) -> anyhow::Result<run::Settings> {
         explain_denials: args.explain_denials,
         drain: Duration::from_secs(args.drain_seconds),
         otel: Environment::read()?,
-        flows: run::Flows {
+        flows: hubble::Settings {
             records: usize::try_from(args.flow_records).unwrap_or(FLOW_RECORDS_MAX),
-            hubble_addr: args.hubble_addr,
+            address: args.hubble_addr,
             redaction: Redaction {
                 queries: args.flow_redact_query,
                 headers: args.flow_headers,

@@ -16,6 +16,7 @@ use cairn_config_schema::identity::Identity;
 use super::app::App;
 use super::destination::DestinationTunnel;
 use crate::client::{ClientError, HttpClient, Tunnel};
+use crate::hubble;
 use crate::names::Servers;
 use crate::telemetry::otlp::environment::Environment;
 use crate::tls::{IdentityFiles, LocalIdentity};
@@ -166,9 +167,9 @@ impl Lab {
                 ..Environment::default()
             },
             drain: DRAIN,
-            flows: run::Flows {
-                hubble_addr: Some(any),
-                ..run::Flows::default()
+            flows: hubble::Settings {
+                address: Some(any),
+                ..hubble::Settings::default()
             },
             set_log_filter: log::set_filter,
         })?;

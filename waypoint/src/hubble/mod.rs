@@ -17,10 +17,12 @@ pub mod reader;
 pub mod redact;
 pub mod server;
 pub mod service;
+mod settings;
 
 pub use redact::Redaction;
 pub use server::Server;
 pub use service::Observer;
+pub use settings::Settings;
 
 /// The version of the observer API that is spoken here, for clients that compare it with theirs.
 pub const API_VERSION: &str = "1.19.4";
