@@ -106,7 +106,12 @@ async fn explain_says_what_carries_a_session() {
     let mut command = Command::new(workspace::cairn());
     command.arg("explain").arg("--config").arg(lab.config());
     let to = format!("{}:80", lab.virtual_ip("web"));
-    command.args(["--from", "spiffe://cluster.local/ns/shop/sa/viewer", "--to", &to]);
+    command.args([
+        "--from",
+        "spiffe://cluster.local/ns/shop/sa/viewer",
+        "--to",
+        &to,
+    ]);
     let said = command.output().unwrap();
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
     let line = "a session keeps its endpoint, by its header x-cart";
