@@ -196,7 +196,7 @@ fn fields(root: &Node<'_>, faults: &mut Vec<Fault>) -> MeshConfigSpec {
                 spec.path_normalization = wanted.flatten().and_then(|n| n.normalization);
             }
             "defaultHttpRetryPolicy" => {
-                spec.default_retries = read_at(entry, path, faults).flatten()
+                spec.default_http_retry_policy = read_at(entry, path, faults).flatten()
             }
             "connectTimeout" => spec.connect_timeout_ms = timeout(entry, faults),
             "extensionProviders" => {

@@ -149,7 +149,7 @@ fn read(
         Some(timeout_ms) => mesh.connect_timeout_ms = timeout_ms,
         None => {}
     }
-    if let Some(written) = &spec.default_retries {
+    if let Some(written) = &spec.default_http_retry_policy {
         mesh.retry = default_retry(written, config, findings);
     }
     blocked

@@ -136,7 +136,7 @@ pub struct MeshConfigSpec {
     /// `connectTimeout` in milliseconds.
     pub connect_timeout_ms: Option<u64>,
     /// `defaultHttpRetryPolicy`.
-    pub default_retries: Option<Retries>,
+    pub default_http_retry_policy: Option<Retries>,
     /// `extensionProviders`, in the order written.
     pub extension_providers: Vec<ExtensionProviderSpec>,
     /// `defaultProviders`.

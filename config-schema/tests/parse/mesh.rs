@@ -41,7 +41,7 @@ enablePrometheusMerge: true",
             root_namespace: Some("istio-config".into()),
             path_normalization: Some("MERGE_SLASHES".into()),
             connect_timeout_ms: Some(90_000),
-            default_retries: None,
+            default_http_retry_policy: None,
             extension_providers: Vec::new(),
             ..MeshConfigSpec::default()
         }
