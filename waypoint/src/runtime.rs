@@ -319,7 +319,8 @@ impl Runtime {
             }
             let listed = self.snapshot.clusters.get(key);
             if let (Some(cluster), Some(listed)) = (self.clusters.get(key), listed) {
-                let (endpoints, reason) = with_names(&self.snapshot, &self.mesh, key, listed, names);
+                let (endpoints, reason) =
+                    with_names(&self.snapshot, &self.mesh, key, listed, names);
                 cluster.update(&endpoints, cluster.settings(), now_ms());
                 cluster.explain_absence(reason);
             }

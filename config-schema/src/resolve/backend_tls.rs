@@ -231,7 +231,10 @@ fn trust(
         let message = match (is_kind, bundle) {
             (false, _) => {
                 path.push_str(".kind");
-                format!("a CA certificate of kind {} is not supported", reference.kind)
+                format!(
+                    "a CA certificate of kind {} is not supported",
+                    reference.kind
+                )
             }
             (true, None) => format!("there is no ConfigMap {key} with ca.crt"),
             (true, Some(bundle)) => {

@@ -36,11 +36,7 @@ pub(super) struct Unusable {
 ///
 /// # Errors
 /// When it is none.
-pub(super) fn host_named(
-    written: &str,
-    namespace: &str,
-    mesh: &Mesh,
-) -> Result<Host, Unusable> {
+pub(super) fn host_named(written: &str, namespace: &str, mesh: &Mesh) -> Result<Host, Unusable> {
     let written = written.trim_end_matches('.').to_ascii_lowercase();
     if written.is_empty() {
         return Err(Unusable {

@@ -71,7 +71,9 @@ pub(super) fn resolve(
 pub(super) fn unidentified(resources: &Resources, pods: &Pods) -> BTreeSet<IpAddr> {
     let mut found: BTreeSet<IpAddr> = pods.unknown_addresses.iter().copied().collect();
     let slices = resources.endpoint_slices.values();
-    let endpoints = slices.filter_map(Loaded::object).flat_map(|slice| &slice.spec.endpoints);
+    let endpoints = slices
+        .filter_map(Loaded::object)
+        .flat_map(|slice| &slice.spec.endpoints);
     for endpoint in endpoints {
         let is_of_pod = |pod: &ObjectKey| !pods.by_key.get(pod).is_some_and(|w| w.host_network);
         if endpoint.pod.as_ref().is_some_and(is_of_pod) {

@@ -40,7 +40,10 @@ pub(super) fn statuses(facts: &Facts<'_>) -> Vec<(Origin, Status)> {
         found.push((object.origin.clone(), of_targets(object, &targets, facts)));
     }
     let tls = resources.backend_tls_policies.values();
-    found.extend(tls.filter_map(Loaded::object).filter_map(|object| backend_tls(object, facts)));
+    found.extend(
+        tls.filter_map(Loaded::object)
+            .filter_map(|object| backend_tls(object, facts)),
+    );
     found
 }
 
@@ -63,7 +66,11 @@ fn backend_tls(
         .filter(|finding| finding.code == Code::BackendNotFound)
         .collect();
     let resolved = match missing.first() {
-        None => (true, "ResolvedRefs", "every reference leads to a certificate".to_owned()),
+        None => (
+            true,
+            "ResolvedRefs",
+            "every reference leads to a certificate".to_owned(),
+        ),
         Some(first) => {
             let reason = match first.path.ends_with(".kind") {
                 true => "InvalidKind",

@@ -172,7 +172,10 @@ impl Route<'_> {
         facts: &Facts<'s>,
     ) -> Vec<&'s Service> {
         let own = || self.origin.key.namespace.to_string();
-        let key = ObjectKey::new(target.namespace.clone().unwrap_or_else(own), target.name.as_str());
+        let key = ObjectKey::new(
+            target.namespace.clone().unwrap_or_else(own),
+            target.name.as_str(),
+        );
         let all = facts.snapshot.services.values().map(|service| &**service);
         let named = all.filter(|s| s.is_entry() == is_entry && s.origin.key == key);
         named.collect()

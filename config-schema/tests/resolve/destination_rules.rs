@@ -269,7 +269,11 @@ fn a_rule_that_asks_for_tls_for_a_host_that_is_none_closes_what_it_could_be_for(
             assert!(effect.starts_with("it asks for TLS: "), "{effect}");
         }
         let snapshot = shop_with(&[&policy("shop/web", host, ROUND)]);
-        assert_eq!(settings(&snapshot, "shop/web", 80).refused, None, "'{host}'");
+        assert_eq!(
+            settings(&snapshot, "shop/web", 80).refused,
+            None,
+            "'{host}'"
+        );
         assert_eq!(finding(&snapshot).1, "spec.host", "'{host}'");
     }
 }

@@ -78,11 +78,16 @@ fn pods_with_different_numbers_for_a_named_port_are_in_different_slices() {
 #[test]
 fn addresses_of_pods_that_can_not_be_read_are_known_as_such() {
     let of_pod = |name: &str, address: &str| {
-        format!("{{addresses: [{address}], targetRef: {{kind: Pod, name: {name}, namespace: shop}}}}")
+        format!(
+            "{{addresses: [{address}], targetRef: {{kind: Pod, name: {name}, namespace: shop}}}}"
+        )
     };
     let node = POD
         .replace("web-1", "node-1")
-        .replace("{serviceAccountName: web}", "{serviceAccountName: web, hostNetwork: true}")
+        .replace(
+            "{serviceAccountName: web}",
+            "{serviceAccountName: web, hostNetwork: true}",
+        )
         .replace("10.1.0.1", "10.9.0.1");
     let endpoints = [
         of_pod("web-1", "10.1.0.1"),
@@ -95,7 +100,11 @@ fn addresses_of_pods_that_can_not_be_read_are_known_as_such() {
     let mut resources = load(&shop(&[POD, &node, &slice]));
     break_object(&mut resources.pods, Kind::Pod, "shop/broken");
     let snapshot = resolve(&resources, &Options::default());
-    let unidentified: Vec<String> = snapshot.unidentified.iter().map(ToString::to_string).collect();
+    let unidentified: Vec<String> = snapshot
+        .unidentified
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     assert_eq!(unidentified, ["10.1.0.2", "10.1.0.3"]);
 }
 

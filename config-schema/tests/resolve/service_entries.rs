@@ -257,7 +257,9 @@ fn pods_of_other_namespaces_are_no_endpoints_to_list() {
 #[test]
 fn a_mapped_address_is_that_of_the_pod_it_stands_for() {
     let spec = |address: &str| {
-        format!("hosts: [a.example.com], resolution: STATIC, endpoints: [{{address: '{address}'}}], {PORTS}")
+        format!(
+            "hosts: [a.example.com], resolution: STATIC, endpoints: [{{address: '{address}'}}], {PORTS}"
+        )
     };
     let snapshot = shop_with(&[POD, &entry_of("evil", "pods", &spec("::ffff:10.1.0.1"))]);
     assert!(snapshot.endpoints("evil/a.example.com", 80).is_empty());
@@ -265,7 +267,10 @@ fn a_mapped_address_is_that_of_the_pod_it_stands_for() {
     let message = "its address is that of shop/ledger-1, of another namespace";
     assert_eq!(finding.message, message);
     let snapshot = shop_with(&[&entry("out", &spec("::ffff:192.0.2.1"))]);
-    assert_eq!(snapshot.endpoints("shop/a.example.com", 80), ["192.0.2.1:8080"]);
+    assert_eq!(
+        snapshot.endpoints("shop/a.example.com", 80),
+        ["192.0.2.1:8080"]
+    );
 }
 
 #[test]

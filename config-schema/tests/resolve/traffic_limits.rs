@@ -50,5 +50,8 @@ fn an_unreadable_policy_closes_the_routes_it_names() {
 #[test]
 fn one_whose_targets_are_not_known_closes_every_route_of_its_namespace() {
     let snapshot = with_broken(None);
-    assert_eq!(closed(&snapshot), ["HTTPRoute/shop/pages", "GRPCRoute/shop/calls"]);
+    assert_eq!(
+        closed(&snapshot),
+        ["HTTPRoute/shop/pages", "GRPCRoute/shop/calls"]
+    );
 }

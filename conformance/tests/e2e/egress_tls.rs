@@ -299,14 +299,18 @@ async fn the_meshs_own_tls_is_the_tunnel_or_nothing() {
     let inside = lab.pod("web", "web-1", Reach::Hbone, |at| App::http("inside", at));
     let plain = lab.pod("web", "web-2", Reach::Plain, |at| App::http("plain", at));
     let db = lab.pod("db", "db-1", Reach::Plain, App::server_first);
-    let rules: Vec<String> = [HOST, "web.shop.svc.cluster.local", "db.shop.svc.cluster.local"]
-        .iter()
-        .map(|host| {
-            let eject = "outlierDetection: {consecutive5xxErrors: 1, baseEjectionTime: 60s}";
-            let rule = rule(host, &format!("tls: {{mode: ISTIO_MUTUAL}}, {eject}"));
-            rule.replace("name: out,", &format!("name: {},", host.replace('.', "-")))
-        })
-        .collect();
+    let rules: Vec<String> = [
+        HOST,
+        "web.shop.svc.cluster.local",
+        "db.shop.svc.cluster.local",
+    ]
+    .iter()
+    .map(|host| {
+        let eject = "outlierDetection: {consecutive5xxErrors: 1, baseEjectionTime: 60s}";
+        let rule = rule(host, &format!("tls: {{mode: ISTIO_MUTUAL}}, {eject}"));
+        rule.replace("name: out,", &format!("name: {},", host.replace('.', "-")))
+    })
+    .collect();
     lab.write("rules", &rules.join("\n---\n"));
     lab.start().await;
     let client = client_to(&lab, &[AUTHORITY]).await;

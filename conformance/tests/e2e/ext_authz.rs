@@ -368,7 +368,10 @@ async fn a_file_that_can_not_be_read_lets_nobody_pass_though_the_provider_fails_
     };
     mesh.lab.cairn().logged("why", says_why).await;
     let opened = ["result=\"failed_open\""];
-    let opened = mesh.lab.cairn().metric("cairn_ext_authz_checks_total", &opened);
+    let opened = mesh
+        .lab
+        .cairn()
+        .metric("cairn_ext_authz_checks_total", &opened);
     assert_eq!(opened.await, 0.0);
 }
 

@@ -16,7 +16,8 @@ use crate::names::answer::DNS;
 use crate::runtime::{Runtime, Target};
 
 /// Why nothing is sent to endpoints that have none.
-const NO_TUNNEL: &str = "no endpoint has a tunnel (HBONE), and tls.mode ISTIO_MUTUAL allows nothing else";
+const NO_TUNNEL: &str =
+    "no endpoint has a tunnel (HBONE), and tls.mode ISTIO_MUTUAL allows nothing else";
 
 /// Every backend a request may go to that was decided to be forwarded.
 pub(super) fn backends(

@@ -109,7 +109,12 @@ impl MeshAddresses {
         let services = snapshot.services.values();
         let of_services = services.flat_map(|service| service.addresses.iter());
         let of_pods = snapshot.workloads.keys().chain(&snapshot.unidentified);
-        Self(of_pods.chain(of_services).map(IpAddr::to_canonical).collect())
+        Self(
+            of_pods
+                .chain(of_services)
+                .map(IpAddr::to_canonical)
+                .collect(),
+        )
     }
 
     /// Whether an address is one of them.
@@ -246,7 +251,11 @@ mod tests {
             ..Snapshot::default()
         };
         let mesh = MeshAddresses::of(&snapshot);
-        let answer = Arc::new(after(found(&["10.0.0.5", "192.0.2.1"]), None, Instant::now()));
+        let answer = Arc::new(after(
+            found(&["10.0.0.5", "192.0.2.1"]),
+            None,
+            Instant::now(),
+        ));
         let discovery = Discovery::Names {
             names: vec![NamedEndpoint {
                 name: "api.example.com".into(),

@@ -151,11 +151,7 @@ fn wanted(snapshot: &Snapshot) -> BTreeSet<Arc<str>> {
     wanted
 }
 
-fn task(
-    shared: &Arc<Shared>,
-    name: Arc<str>,
-    done: Option<mpsc::UnboundedSender<Ended>>,
-) -> Task {
+fn task(shared: &Arc<Shared>, name: Arc<str>, done: Option<mpsc::UnboundedSender<Ended>>) -> Task {
     let (shared, entry) = (shared.clone(), shared.names.entry(&name));
     let configured = done.is_none();
     let kept = entry.clone();

@@ -126,7 +126,12 @@ mod tests {
     #[test]
     fn of_names_that_exist_the_oldest_goes() {
         let mut names = Names::new();
-        add(&mut names, "known", DNS_REQUESTED_NAMES_MAX - 1, Some(&ADDRESS));
+        add(
+            &mut names,
+            "known",
+            DNS_REQUESTED_NAMES_MAX - 1,
+            Some(&ADDRESS),
+        );
         assert!(make(&names).unwrap().is_empty());
         add(&mut names, "newer", 1, Some(&ADDRESS));
         names[0].1.used_ms.store(1_000_000, Ordering::Relaxed);

@@ -46,7 +46,10 @@ impl Gate {
         let limit = Duration::from_millis(settings.connect_timeout_ms.unwrap_or(mesh_ms));
         match self.worker.names.requested(&host, limit).await {
             Ok(answer) if answer.addresses.is_empty() => {
-                let why = answer.reason.as_deref().unwrap_or("the name has no address");
+                let why = answer
+                    .reason
+                    .as_deref()
+                    .unwrap_or("the name has no address");
                 exchange.reason = Some(format!("{DNS}{host}: {why}"));
                 Some(Judged::Answer(Outcome::NoEndpoint))
             }

@@ -207,7 +207,10 @@ mod tests {
         let later = start + UPSTREAM_TUNNEL_IDLE_TIMEOUT + Duration::from_secs(1);
         let (new, _) = routes.name(of_client(2), endpoint(), later);
         routes.retain(|_| true, later);
-        assert_eq!((routes.has(old.number), routes.has(new.number)), (false, true));
+        assert_eq!(
+            (routes.has(old.number), routes.has(new.number)),
+            (false, true)
+        );
         routes.retain(|_| false, later);
         assert!(!routes.has(new.number));
     }

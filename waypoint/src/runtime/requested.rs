@@ -144,7 +144,10 @@ mod tests {
         assert!(hosts.find(&key("a"), &first).is_none());
         let cluster = renew("a", &first);
         assert_eq!(cluster.endpoints().len(), 1);
-        assert!(Arc::ptr_eq(&cluster, &hosts.find(&key("a"), &first).unwrap()));
+        assert!(Arc::ptr_eq(
+            &cluster,
+            &hosts.find(&key("a"), &first).unwrap()
+        ));
         let second = answer();
         assert!(hosts.find(&key("a"), &second).is_none());
         assert!(Arc::ptr_eq(&cluster, &renew("a", &second)));
