@@ -365,7 +365,7 @@ fn what_is_wrong_is_said_and_the_rest_is_in_force() {
     let snapshot = shop_with(&[&entry("out", spec)]);
     assert_eq!(
         snapshot.endpoints("shop/a.example.com", 80),
-        ["192.0.2.1:8080"]
+        ["192.0.2.1:80"]
     );
     assert_eq!(
         snapshot.said(),
