@@ -29,8 +29,11 @@ fn cel(text: &str) -> TagChange {
     }))
 }
 
+/// A metric, whether it is disabled, and changes of its labels.
+type Override<'a> = (IstioMetric, bool, &'a [(&'a str, TagChange)]);
+
 /// An exchange of a service with these overrides.
-fn with(overrides: &[(IstioMetric, bool, &[(&str, TagChange)])], exchange: Exchange) -> Exchange {
+fn with(overrides: &[Override<'_>], exchange: Exchange) -> Exchange {
     let overrides = overrides.iter().map(|(metric, disabled, tags)| {
         let tags = tags
             .iter()
