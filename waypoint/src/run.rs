@@ -112,11 +112,12 @@ pub fn start(settings: Settings) -> anyhow::Result<Running> {
     counters::TUNNEL_REFUSED.preset(Refusal::ALL.map(Refusal::as_str));
     counters::HANDSHAKE_FAILED.preset(accept::FAILURES);
     counters::CLOSED_BY_POLICY.preset(["tcp", "upgraded", "tunnel"]);
+    // Before anything is compiled, for it says how requests are traced by default.
+    otlp::prepare(&settings.otel);
     let in_force = InForce::default();
     in_force.readiness.remove(NotReady::NoIdentity);
     note_expiry(&identity);
 
-    otlp::prepare(&settings.otel);
     let reload = Arc::new(Notify::new());
     let watch = follow_config(&settings, &in_force)?;
     follow_keys(&settings, &in_force)?;
