@@ -117,6 +117,8 @@ pub fn start(settings: Settings) -> anyhow::Result<Running> {
         dir: settings.identity_dir.clone(),
     };
     let identity = Arc::new(IdentitySource::load(files).context("load the identity")?);
+    // Before anything is compiled, for it says how requests are traced by default.
+    otlp::prepare(&settings.otel);
     let in_force = InForce::default();
     in_force.readiness.remove(NotReady::NoIdentity);
     note_expiry(&identity);
@@ -195,7 +197,6 @@ fn follow(settings: &Settings, in_force: &InForce) -> anyhow::Result<source::Wat
     counters::TUNNEL_REFUSED.preset(Refusal::ALL.map(Refusal::as_str));
     counters::HANDSHAKE_FAILED.preset(accept::FAILURES);
     counters::CLOSED_BY_POLICY.preset(["tcp", "upgraded", "tunnel"]);
-    otlp::prepare(&settings.otel);
     let watch = follow_config(settings, in_force)?;
     follow_keys(settings, in_force)?;
     follow_names(settings, in_force)?;

@@ -420,7 +420,7 @@ async fn a_collector_of_the_mesh_gets_what_telemetry_says_over_hbone() {
     let collector = Collector::start(lab.free_address()).await;
     lab.pod_at("otel", "otel-a", Reach::Hbone, collector.address);
     lab.write("objects", OBJECTS);
-    lab.write("mesh", MESH);
+    lab.write("collectors", MESH);
     lab.variable("OTEL_BSP_SCHEDULE_DELAY", 20);
     lab.variable("OTEL_BLRP_SCHEDULE_DELAY", 20);
     lab.start().await;
