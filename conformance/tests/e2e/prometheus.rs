@@ -89,7 +89,7 @@ async fn kialis_graph_and_the_stock_dashboards_find_their_series() {
          by (source_workload,destination_service,destination_workload) > 0",
         "sum(rate(istio_tcp_connections_opened_total{reporter=\"waypoint\"}[60s])) by (destination_service) > 0",
         "sum(irate(istio_requests_total{reporter=~\"source|waypoint\",response_code!~\"5.*\",\
-         destination_service=~\"web.*\"}[60s])) > 0",
+         destination_service=~\"web.*\"}[60s]))",
         "histogram_quantile(0.95, sum(rate(istio_request_duration_milliseconds_bucket{reporter=~\
          \"source|waypoint\"}[60s])) by (le, destination_service)) > 0",
         "sum(rate(istio_response_bytes_sum{connection_security_policy=\"mutual_tls\"}[60s])) > 0",

@@ -53,7 +53,7 @@ async fn a_telemetry_is_in_force_as_written_and_no_longer_than_it_is_there() {
     let mut lab = Lab::new();
     lab.service("web", &[Port::new("http", 80)]);
     let _app = lab.pod("web", "web-a", Reach::Hbone, |at| App::http("a", at));
-    lab.write("mesh", MESH);
+    lab.write("providers", MESH);
     lab.write("policy", DENY_ADMIN);
     lab.write("telemetry", TELEMETRY);
     lab.start_with(&["--workers", "1"]).await;
