@@ -53,7 +53,7 @@ async fn open() -> Open {
         let pod = format!("{name}-a");
         lab.pod(name, &pod, Reach::Hbone, |at| App::http(name, at))
     });
-    lab.write("mesh", MESH);
+    lab.write("more", MESH);
     lab.start().await;
     let browser = Browser::start(lab.folder(), 1200, 800).await;
     let page = format!("http://{}/", lab.cairn().admin);
