@@ -3,6 +3,7 @@
 "use strict";
 
 const COLUMNS = ["client", "service", "workload"];
+const LABELLED_MAX = 6;
 const BOX = { width: 190, height: 40, gapX: 150, gapY: 18, margin: 8 };
 
 function svg(name, attributes, text) {
@@ -63,6 +64,8 @@ function drawMap(graph, edges) {
     });
     line.append(svg("title", {}, `${edge.from.name} to ${edge.to.name}: ${edgeText(edge)}`));
     graph.append(line);
+    // Where lines cross, numbers would lie on each other: then they are in the table alone.
+    if (edges.length > LABELLED_MAX) continue;
     const text = { x: middle, y: (y1 + y2) / 2 - 5, class: "under", "text-anchor": "middle" };
     graph.append(svg("text", text, edgeText(edge)));
   }

@@ -25,6 +25,9 @@ const askJson = async (path) => (await ask(path)).json();
 
 // ---- flows
 
+// The label of a client that is known by its certificate alone.
+const ACCOUNT = "k8s:io.cilium.k8s.policy.serviceaccount=";
+
 let after;
 let flowQuery = "";
 
@@ -36,6 +39,8 @@ function verdictClass(flow) {
 function end(endpoint, service) {
   if (endpoint?.pod_name) return `${endpoint.namespace}/${endpoint.pod_name}`;
   if (endpoint?.workloads?.length) return `${endpoint.namespace}/${endpoint.workloads[0].name}`;
+  const account = endpoint?.labels?.find((label) => label.startsWith(ACCOUNT));
+  if (account) return `${endpoint.namespace}/${account.slice(ACCOUNT.length)}`;
   if (service?.name) return `${service.namespace}/${service.name}`;
   return endpoint?.namespace ?? "unknown";
 }
