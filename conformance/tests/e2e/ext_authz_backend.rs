@@ -18,7 +18,7 @@ spec:
   rules:
   - matches: [{path: {value: /public}}]
     backendRefs: [{name: web, port: 80}]
-  - matches: [{path: {value: /both}}]
+  - matches: [{path: {value: /in-turn}}]
     filters:
     - type: ExternalAuth
       externalAuth: {protocol: HTTP, backendRef: {name: gate, port: 80}, http: {path: /check, allowedResponseHeaders: [x-user]}}
@@ -56,11 +56,11 @@ async fn a_backend_has_its_own_service_asked_after_that_of_the_rule() {
         connection.send(request.unwrap()).await.unwrap()
     };
 
-    let answer = get("/both").await;
+    let answer = get("/in-turn").await;
     assert_eq!(answer.status(), 200, "{}", client::text(&answer));
     let asked = gate.questions();
     let paths: Vec<&str> = asked.iter().map(|question| &*question.path).collect();
-    assert_eq!(paths, ["/check/both", "/both"]);
+    assert_eq!(paths, ["/check/in-turn", "/in-turn"]);
     let seen = asked[1].header("x-user").unwrap();
     assert!(
         seen.starts_with("alice"),
