@@ -30,6 +30,8 @@ use crate::snapshot::{
 };
 
 type Services = BTreeMap<ObjectKey, Service>;
+/// What each port gets.
+type Routes = Vec<(ClusterKey, Arc<HttpRoute>)>;
 
 /// Namespace of the services that a cluster-wide object names without one.
 const DEFAULT_NAMESPACE: &str = "default";
@@ -199,11 +201,7 @@ impl<'a> Config<'a> {
         read: &Read<'_>,
         wrongs: &Wrongs,
         findings: &mut Findings,
-    ) -> (
-        Vec<(ClusterKey, Arc<HttpRoute>)>,
-        BTreeSet<ClusterKey>,
-        Vec<Lost>,
-    ) {
+    ) -> (Routes, BTreeSet<ClusterKey>, Vec<Lost>) {
         let (mut found, mut used, mut lost) = (Vec::new(), BTreeSet::new(), Vec::new());
         let taken = self.spec.services.iter().flatten().enumerate();
         for (at, taken) in taken {
@@ -350,12 +348,7 @@ impl<'a> Config<'a> {
     }
 
     /// Gives the ports their routes. One that has routes of the Gateway API or of Istio keeps those.
-    fn push(
-        &self,
-        found: Vec<(ClusterKey, Arc<HttpRoute>)>,
-        services: &mut Services,
-        findings: &mut Findings,
-    ) {
+    fn push(&self, found: Routes, services: &mut Services, findings: &mut Findings) {
         for (at, route) in found {
             let Some(service) = services.get_mut(&at.service) else {
                 continue;
