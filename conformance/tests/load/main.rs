@@ -10,7 +10,6 @@
 )]
 
 mod idle;
-mod neighbour;
 mod recheck;
 
 use std::sync::Arc;

@@ -30,6 +30,8 @@ use crate::snapshot::{
 };
 
 type Services = BTreeMap<ObjectKey, Service>;
+/// What each port gets.
+type Routes = Vec<(ClusterKey, Arc<HttpRoute>)>;
 
 /// Namespace of the services that a cluster-wide object names without one.
 const DEFAULT_NAMESPACE: &str = "default";
@@ -37,16 +39,6 @@ const DEFAULT_NAMESPACE: &str = "default";
 /// What becomes of requests when an object is rejected.
 const REJECTED: &str =
     "the object is rejected: requests to the services it takes over are answered 500";
-
-/// What one object is to do.
-struct Found {
-    /// For every port of the services it takes over.
-    routes: Vec<(ClusterKey, Arc<HttpRoute>)>,
-    /// Where they lead.
-    used: BTreeSet<ClusterKey>,
-    /// What leads nowhere.
-    lost: Vec<Lost>,
-}
 
 /// Attaches every object to the ports of the services it takes over, unless they have routes already.
 /// Clusters with settings of their own become subsets.
@@ -176,11 +168,7 @@ impl<'a> Config<'a> {
             clusters: &clusters,
             mesh,
         };
-        let Found {
-            routes: mut found,
-            used,
-            lost,
-        } = self.routes(&read, &wrongs, findings);
+        let (mut found, used, lost) = self.routes(&read, &wrongs, findings);
         let wrongs = wrongs.all();
         if !wrongs.is_empty() {
             let route = self.rejected(&wrongs, findings);
@@ -208,7 +196,12 @@ impl<'a> Config<'a> {
 
     /// The routes for every port of the services it takes over, the clusters they lead to, and what leads
     /// nowhere.
-    fn routes(&self, read: &Read<'_>, wrongs: &Wrongs, findings: &mut Findings) -> Found {
+    fn routes(
+        &self,
+        read: &Read<'_>,
+        wrongs: &Wrongs,
+        findings: &mut Findings,
+    ) -> (Routes, BTreeSet<ClusterKey>, Vec<Lost>) {
         let (mut found, mut used, mut lost) = (Vec::new(), BTreeSet::new(), Vec::new());
         let taken = self.spec.services.iter().flatten().enumerate();
         for (at, taken) in taken {
@@ -248,11 +241,7 @@ impl<'a> Config<'a> {
                 findings.push(self.mark(finding, "spec.resources"));
             }
         }
-        Found {
-            routes: found,
-            used,
-            lost,
-        }
+        (found, used, lost)
     }
 
     /// The ports of a service that it takes over and that this waypoint serves.
@@ -359,12 +348,7 @@ impl<'a> Config<'a> {
     }
 
     /// Gives the ports their routes. One that has routes of the Gateway API or of Istio keeps those.
-    fn push(
-        &self,
-        found: Vec<(ClusterKey, Arc<HttpRoute>)>,
-        services: &mut Services,
-        findings: &mut Findings,
-    ) {
+    fn push(&self, found: Routes, services: &mut Services, findings: &mut Findings) {
         for (at, route) in found {
             let Some(service) = services.get_mut(&at.service) else {
                 continue;
