@@ -16,7 +16,8 @@ use super::Redaction;
 use super::endpoint;
 use super::messages::{
     DropReason, Emitter, EventType, Flow, FlowType, Http, Ip, IpVersion, L7FlowType, Layer4,
-    Layer7, Tcp, TcpFlags, Timestamp, TracePoint, TrafficDirection, Verdict, layer4, layer7,
+    Layer7, Tcp, TcpFlags, Timestamp, TraceContext, TraceParent, TracePoint, TrafficDirection,
+    Verdict, layer4, layer7,
 };
 use crate::telemetry::exchange::HttpExchange;
 use crate::telemetry::flow::{Kept, Part, Record};
@@ -141,6 +142,11 @@ impl Teller {
             traffic_direction: TrafficDirection::Ingress as i32,
             is_reply: Some(false),
             policy_log: policy_log(record),
+            trace_context: record.trace.map(|id| TraceContext {
+                parent: Some(TraceParent {
+                    trace_id: id.to_string(),
+                }),
+            }),
             ..Flow::default()
         }
     }

@@ -9,6 +9,7 @@ use super::*;
 use crate::hubble::messages::{Flow, Verdict};
 use crate::telemetry::exchange::Exchange;
 use crate::telemetry::fixtures;
+use crate::telemetry::otlp::fixtures::sampled;
 
 fn teller() -> Teller {
     Teller {
@@ -286,5 +287,17 @@ fn uuids_are_stable_and_different() {
             assert_eq!(uuid, teller.uuid(number, index));
             assert!(Uuid::parse_str(&uuid).is_ok() && seen.insert(uuid));
         }
+    }
+}
+
+#[test]
+fn every_flow_of_a_request_names_its_trace() {
+    let exchange = sampled();
+    let id = exchange.trace.id().unwrap().to_string();
+    let flows = ended(exchange);
+    assert!(flows.len() > 1);
+    for flow in flows {
+        let trace = flow.trace_context.and_then(|context| context.parent);
+        assert_eq!(trace.unwrap().trace_id, id);
     }
 }

@@ -14,6 +14,7 @@ use http::HeaderValue;
 use crate::limits::POLICY_RECORDS_PER_LINE_MAX;
 use crate::telemetry::exchange::{Exchange, HttpExchange, Peer};
 use crate::telemetry::labels::source_workload;
+use crate::telemetry::trace::context::TraceId;
 
 /// What a record tells of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +87,8 @@ pub struct Record {
     pub bytes_received: u64,
     pub bytes_sent: u64,
     pub snapshot: u64,
+    /// The trace that the request is part of.
+    pub trace: Option<TraceId>,
 }
 
 impl Record {
@@ -156,6 +159,7 @@ impl Record {
             bytes_received: exchange.bytes_received,
             bytes_sent: exchange.bytes_sent,
             snapshot: exchange.snapshot,
+            trace: exchange.trace.id(),
         }
     }
 

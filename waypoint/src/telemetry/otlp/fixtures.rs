@@ -26,7 +26,7 @@ pub(super) fn tracing(tags: Vec<Tag>) -> Arc<Tracing> {
 }
 
 /// [`fixtures::http`], with a client's trace, span 1, and no attempt yet.
-pub(super) fn sampled() -> Exchange {
+pub(crate) fn sampled() -> Exchange {
     let mut exchange = fixtures::http();
     let literal = Tag {
         name: "env".into(),

@@ -15,7 +15,7 @@ pub mod endpoint;
 pub mod environment;
 mod export;
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;
 mod grpc;
 mod lane;
 mod logs;
