@@ -365,8 +365,13 @@ pub const OTLP_POINTS_PER_MESSAGE_MAX: usize = 1_000;
 pub const OTLP_FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Exchanges whose flow records are kept unless `--flow-records` says otherwise; three flows each, most of
-/// the time. Beyond: the oldest is overwritten, and a reader who had not read it is told. About 1 KiB each.
+/// the time. Beyond: the oldest is overwritten, and a reader who had not read it is told. About 1 KiB each, 6 KiB
+/// at most.
 pub const FLOW_RECORDS: usize = 4_096;
+
+/// Bytes of a path, a host, a header or a reason in a flow record. Beyond: cut. Clients choose how long they
+/// are, and the ring holds thousands.
+pub const FLOW_TEXT_BYTES_MAX: usize = 1_024;
 
 /// The most that `--flow-records` can be.
 pub const FLOW_RECORDS_MAX: usize = 1_048_576;

@@ -27,15 +27,15 @@ fn kinds_with_policy_or_routes_that_nobody_enforces_are_named() {
 kind: EnvoyFilter
 metadata: {name: web, namespace: shop}
 ---
-apiVersion: telemetry.istio.io/v1
-kind: Telemetry
+apiVersion: extensions.istio.io/v1alpha1
+kind: WasmPlugin
 metadata: {name: l7}
 "
         ),
         [
             "2:7 warning not-enforced : EnvoyFilter shop/web has no effect: \
              Cairn does not read this kind yet",
-            "6:7 warning not-enforced : Telemetry l7 has no effect: \
+            "6:7 warning not-enforced : WasmPlugin l7 has no effect: \
              Cairn does not read this kind yet",
         ]
     );

@@ -187,32 +187,39 @@ async fn overload_of_a_service_is_shed_and_its_neighbour_answers_as_before() {
     lab.write("rule", LIMITED);
     lab.start().await;
     let client = lab.client("shop/viewer").await;
-    let p99 = |times: &[Duration]| times[times.len() * 99 / 100];
     let mut measured = Vec::new();
-    for lanes in [6, 60] {
-        let over = tokio::sync::Notify::new();
-        let calm = async {
-            let times = times(&client, 400).await;
-            over.notify_waiters();
-            times
-        };
-        let ((good, shed), times) = futures::future::join(load(&client, lanes, &over), calm).await;
-        println!(
-            "{lanes} lanes: {good} served, {shed} shed; calm p99 {:?}",
-            p99(&times)
+    for _ in 0..ROUNDS {
+        let (before, _, shed) = round(&client, 6).await;
+        assert_eq!(shed, 0, "six at once are below the limit of eight");
+        let (after, good, shed) = round(&client, 60).await;
+        assert!(
+            shed > good,
+            "most of ten times the load is shed: {shed} of {good}"
         );
-        measured.push((p99(&times), good, shed));
+        measured.push((before, after));
     }
-    let [(before, _, none), (after, good, shed)] = measured[..] else {
-        unreachable!()
-    };
-    assert_eq!(none, 0, "six at once are below the limit of eight");
-    assert!(
-        shed > good,
-        "most of ten times the load is shed: {shed} of {good}"
-    );
+    // What else the machine does only adds: the best round of each is the least of that.
+    let best = |of: fn(&(Duration, Duration)) -> Duration| measured.iter().map(of).min().unwrap();
+    let (before, after) = (best(|m| m.0), best(|m| m.1));
     assert!(
         after < before * 3 + Duration::from_millis(50),
         "{before:?}, then {after:?}"
     );
+}
+
+/// Rounds of each load, in turns.
+const ROUNDS: usize = 3;
+
+/// The p99 of `calm` beside so many lanes on `busy`, and how many of theirs were served and shed.
+async fn round(client: &Client, lanes: usize) -> (Duration, usize, usize) {
+    let over = tokio::sync::Notify::new();
+    let calm = async {
+        let times = times(client, 400).await;
+        over.notify_waiters();
+        times
+    };
+    let ((good, shed), times) = futures::future::join(load(client, lanes, &over), calm).await;
+    let p99 = times[times.len() * 99 / 100];
+    println!("{lanes} lanes: {good} served, {shed} shed; calm p99 {p99:?}");
+    (p99, good, shed)
 }

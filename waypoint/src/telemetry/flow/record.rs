@@ -11,7 +11,7 @@ use cairn_config_schema::origin::{ObjectKey, Origin};
 use cairn_config_schema::snapshot::{Action, Workload};
 use http::HeaderValue;
 
-use crate::limits::POLICY_RECORDS_PER_LINE_MAX;
+use crate::limits::{FLOW_TEXT_BYTES_MAX, POLICY_RECORDS_PER_LINE_MAX};
 use crate::telemetry::exchange::{Exchange, HttpExchange, Peer};
 use crate::telemetry::labels::source_workload;
 use crate::telemetry::trace::context::TraceId;
@@ -111,7 +111,28 @@ impl Record {
         }
         record.details.clone_from(&exchange.details);
         record.upstream_failure = exchange.upstream_failure.clone();
+        record.shorten();
         record
+    }
+
+    /// Cuts what clients choose the length of, and lets go of the header block that the values lie in:
+    /// the ring is bounded by the number of records.
+    fn shorten(&mut self) {
+        if let Some(http) = &mut self.http {
+            cut(&mut http.path);
+            cut(&mut http.authority);
+            for value in [
+                &mut http.user_agent,
+                &mut http.request_id,
+                &mut http.forwarded_for,
+            ] {
+                *value = value.as_ref().and_then(own);
+            }
+        }
+        if let Some(reason) = &mut self.reason {
+            cut(reason);
+        }
+        self.baggage = self.baggage.as_ref().and_then(own);
     }
 
     /// Of a TCP stream that opens.
@@ -204,6 +225,21 @@ impl Record {
     }
 }
 
+/// What is cut ends with an ellipsis.
+fn cut(text: &mut String) {
+    if text.len() > FLOW_TEXT_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(FLOW_TEXT_BYTES_MAX));
+        text.push('…');
+        text.shrink_to_fit();
+    }
+}
+
+/// A copy, cut like [`cut`] but without a mark, which a header could not hold.
+fn own(value: &HeaderValue) -> Option<HeaderValue> {
+    let bytes = value.as_bytes();
+    HeaderValue::from_bytes(bytes.get(..FLOW_TEXT_BYTES_MAX).unwrap_or(bytes)).ok()
+}
+
 impl Decision {
     fn of(verdict: &Verdict) -> Self {
         let network = verdict.network.as_ref().filter(|network| !network.allowed);
@@ -226,5 +262,30 @@ impl Decision {
                 .collect(),
             dry_run: dry_run.map(|run| (run.allowed(), run.origin().cloned(), run.rule_index())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::fixtures;
+
+    #[test]
+    fn what_clients_make_long_is_cut() {
+        let mut exchange = fixtures::http();
+        let http = exchange.http.as_mut().unwrap();
+        http.path = "/ä".repeat(20_000);
+        http.user_agent = Some("x".repeat(60_000).parse().unwrap());
+        exchange.reason = Some("y".repeat(60_000));
+        let record = Record::ended(&mut exchange, Duration::ZERO, false, false);
+        let http = record.http.unwrap();
+        assert!(
+            http.path.ends_with("/ä…") || http.path.ends_with("/…"),
+            "{}",
+            http.path
+        );
+        assert!(http.path.capacity() <= FLOW_TEXT_BYTES_MAX + '…'.len_utf8());
+        assert_eq!(http.user_agent.unwrap().len(), FLOW_TEXT_BYTES_MAX);
+        assert_eq!(record.reason.unwrap().len(), FLOW_TEXT_BYTES_MAX + 3);
     }
 }

@@ -143,7 +143,9 @@ fn bytes_of(exchange: &Exchange) -> usize {
     let http = exchange.http.as_ref().map_or(0, |http| {
         let headers = [&http.user_agent, &http.request_id, &http.forwarded_for];
         let headers: usize = headers.into_iter().map(header).sum();
-        http.path.len() + http.authority.len() + headers
+        // Values of HTTP/1.1 lie in the block they came in.
+        let block = usize::try_from(http.request_header_bytes).unwrap_or(usize::MAX);
+        http.path.len() + http.authority.len() + headers.max(block)
     });
     let recording = exchange.trace.recording().map_or(0, |recording| {
         let tags: usize = recording.tags.iter().map(header).sum();
