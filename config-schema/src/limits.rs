@@ -77,3 +77,9 @@ pub const COLLECTOR_TIMEOUT_DEFAULT_MS: u64 = 10_000;
 
 /// Length of the value of a tag when its provider does not say (`maxTagLength`): Istio's default.
 pub const TAG_BYTES_DEFAULT: u32 = 256;
+
+/// Descriptors of one `globalRateLimit`. Beyond: the policy is broken. Each is a question for every request.
+pub const RATE_LIMIT_DESCRIPTORS_MAX: usize = 16;
+
+/// Entries of one descriptor. Beyond: the policy is broken.
+pub const RATE_LIMIT_ENTRIES_MAX: usize = 8;

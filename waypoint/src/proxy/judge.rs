@@ -229,17 +229,20 @@ impl Gate {
         };
         let destination = chosen(session, subject, &decision)
             .map_err(|failure| answered(&decision, failure.outcome(), exchange))?;
+        // As they were judged, for when policy changes.
+        let headers = &session.req_header().headers;
+        let as_judged = is_upgrade(headers).then(|| headers.clone());
         let mut changes = [changes, Changes::default()];
+        let [of_rule, of_backend] = &mut changes;
+        // Each service, and who counts, sees what the one before has changed.
+        change_now(of_rule, session);
         if let Some(provider) = decision.external_auth_of(destination.backend()) {
-            let [of_rule, of_backend] = &mut changes;
-            // Each service sees what the one before has changed.
-            change_now(of_rule, session);
             let asking = self.filter(session, exchange, subject, provider, &decision, asked);
             *of_backend = Box::pin(asking).await?;
+            change_now(of_backend, session);
         }
         let mut planned = planned(session, exchange, subject, &decision, destination)?;
-        let headers = &session.req_header().headers;
-        planned.upgrade = is_upgrade(headers).then(|| {
+        planned.upgrade = as_judged.map(|headers| {
             let kept = upgrade_request(http, path, asked, headers, &login);
             Box::new(kept.towards(destination))
         });
@@ -251,9 +254,6 @@ impl Gate {
         }
         *plan = Some(planned);
         let request = session.req_header_mut();
-        for changes in &changes {
-            changes.change_request(&mut RequestHeaders(request));
-        }
         for counted in limits {
             counted.change_request(&mut RequestHeaders(request));
             asked.response.extend(counted.response);

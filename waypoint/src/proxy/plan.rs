@@ -127,14 +127,14 @@ pub(super) fn upgrade_request(
     http: &HttpExchange,
     target: &str,
     asked: &Asked,
-    headers: &HeaderMap,
+    headers: HeaderMap,
     login: &Option<Authenticated>,
 ) -> UpgradeRequest {
     UpgradeRequest {
         method: http.method.clone(),
         target: target.to_owned(),
         authority: http.authority.clone(),
-        headers: headers.clone(),
+        headers,
         login: login.clone(),
         allowed_by: asked.allowed_by.clone(),
         cluster: None,

@@ -106,9 +106,12 @@ impl Settings {
                 .iter()
                 .filter_map(Collected::compile)
                 .collect(),
-            tracing: compile::compile(&resolved.tracing, trace::default().as_ref(), |name| {
-                std::env::var(name).ok()
-            }),
+            tracing: match trace::is_disabled() {
+                true => None,
+                false => compile::compile(&resolved.tracing, trace::default().as_ref(), |name| {
+                    std::env::var(name).ok()
+                }),
+            },
             is_unusual: **resolved != TelemetrySettings::default(),
             resolved: resolved.clone(),
         }

@@ -158,7 +158,9 @@ impl Originations {
             }
         }
         self.table.store(Arc::new(table));
-        *wanted = Some((asked, Instant::now()));
+        if wanted.as_ref().is_none_or(|(before, _)| *before != asked) {
+            *wanted = Some((asked, Instant::now()));
+        }
     }
 
     /// Looks at all files again: what changed is for connections to come. Files that can not be used

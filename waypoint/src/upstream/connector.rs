@@ -138,6 +138,8 @@ fn is_from_there(error: &std::io::Error) -> bool {
             | Kind::HostUnreachable
             | Kind::NetworkUnreachable
             | Kind::NetworkDown
+            // Reset before this end could ask who it is.
+            | Kind::NotConnected
     )
 }
 

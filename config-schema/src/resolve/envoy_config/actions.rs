@@ -181,7 +181,14 @@ pub(super) fn redirect(mut written: Message<'_, '_>) -> Redirect {
         written.wrong(Code::BadValue, "hostRedirect", message);
     }
     let port = written.number("port_redirect");
-    let port = port.and_then(|port| u16::try_from(port).ok());
+    let port = port.and_then(|port| match u16::try_from(port) {
+        Ok(port) if port > 0 => Some(port),
+        _ => {
+            let message = format!("{port} is no port");
+            written.wrong(Code::BadValue, "portRedirect", message);
+            None
+        }
+    });
     if written.flag("strip_query") == Some(true) {
         let message = "a redirect keeps the query";
         written.wrong(Code::Unsupported, "stripQuery", message);

@@ -28,11 +28,13 @@ pub(super) fn read(mut written: Message<'_, '_>, mode: PathNormalization) -> Htt
         matched.query.extend(query(parameter));
     }
     if written.message("grpc").is_some() {
-        let value = TextMatch::Prefix("application/grpc".into());
-        matched.headers.push(HeaderMatch {
-            name: CONTENT_TYPE,
-            value,
-        });
+        // The whole of it, or what stands before a `+`: not gRPC-Web.
+        if let Ok(pattern) = Pattern::compile(r"application/grpc(\+.*)?") {
+            matched.headers.push(HeaderMatch {
+                name: CONTENT_TYPE,
+                value: TextMatch::Regex(pattern),
+            });
+        }
     }
     if more != MoreConditions::default() {
         matched.more = Some(Box::new(more));
@@ -185,9 +187,20 @@ fn header_value(written: &mut Message<'_, '_>) -> Option<TextMatch> {
         (Some(end), None) => format!("(?s:.*){}", escaped(end)),
         (None, Some(part)) => format!("(?s:.*){}(?s:.*)", escaped(part)),
         // Without a word about the value, that it is there.
-        _ => return Some(TextMatch::Present),
+        (None, None) => return Some(TextMatch::Present),
+        (Some(_), Some(_)) => {
+            let message = "suffixMatch and containsMatch exclude each other";
+            written.wrong(Code::Conflict, "suffixMatch", message);
+            return None;
+        }
     };
-    Pattern::compile(&source).ok().map(TextMatch::Regex)
+    match Pattern::compile(&source) {
+        Ok(pattern) => Some(TextMatch::Regex(pattern)),
+        Err(reason) => {
+            written.wrong(Code::BadValue, "", reason);
+            None
+        }
+    }
 }
 
 /// A `StringMatcher`.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::values::Reading;
 use crate::diagnostics::Code;
+use crate::limits::{RATE_LIMIT_DESCRIPTORS_MAX, RATE_LIMIT_ENTRIES_MAX};
 use crate::resolve::route_backends::{Backends, Reference};
 use crate::resources::cairn::{GlobalRateLimit as Written, LimitDescriptorEntry};
 use crate::snapshot::{ClusterKey, DescriptorValue, GlobalRateLimit, LimitDescriptor};
@@ -38,6 +39,18 @@ pub(super) fn read(
             "a global rate limit needs descriptors",
             "descriptors: [{entries: [{key: generic_key, value: shop}]}]",
         );
+    }
+    if written.descriptors.len() > RATE_LIMIT_DESCRIPTORS_MAX {
+        let path = format!("{PATH}.descriptors");
+        let most = RATE_LIMIT_DESCRIPTORS_MAX;
+        let hint = "ask for less, or in another TrafficPolicy";
+        reading.wrong(
+            Code::LimitExceeded,
+            &path,
+            format!("more than {most} descriptors"),
+            hint,
+        );
+        return None;
     }
     let descriptors = written.descriptors.iter().enumerate();
     let descriptors: Option<Vec<LimitDescriptor>> = descriptors
@@ -95,6 +108,17 @@ fn descriptor(
             "a descriptor needs entries",
             "entries: [{key: generic_key, value: shop}]",
         );
+    }
+    if entries.len() > RATE_LIMIT_ENTRIES_MAX {
+        let most = RATE_LIMIT_ENTRIES_MAX;
+        let hint = "say the same with fewer";
+        reading.wrong(
+            Code::LimitExceeded,
+            path,
+            format!("more than {most} entries"),
+            hint,
+        );
+        return None;
     }
     let entries = entries.iter().enumerate();
     let entries = entries.map(|(at, written)| entry(written, &format!("{path}[{at}]"), reading));

@@ -244,10 +244,11 @@ impl Reading<'_> {
     fn pairs(&self, name: &str) -> Result<Vec<(String, String)>, Unusable> {
         let unusable = |pair: &str| Unusable {
             variable: name.to_owned(),
-            reason: format!(
-                "'{}' is not KEY=VALUE",
-                pair.split('=').next().unwrap_or("")
-            ),
+            reason: match pair.split_once('=') {
+                Some((key, _)) => format!("'{key}' is not KEY=VALUE"),
+                // Not shown: it may be a secret.
+                None => "a part between commas is not KEY=VALUE".to_owned(),
+            },
         };
         let text = self.text(name).unwrap_or_default();
         let pairs = text

@@ -149,7 +149,12 @@ fn bytes_of(exchange: &Exchange) -> usize {
     });
     let recording = exchange.trace.recording().map_or(0, |recording| {
         let tags: usize = recording.tags.iter().map(header).sum();
-        recording.attempts.len() * OF_ATTEMPT + tags + header(&recording.state)
+        let texts = recording.attempts.iter().map(|attempt| {
+            let texts = [&attempt.url, &attempt.reason].into_iter().flatten();
+            texts.map(|text| text.len()).sum::<usize>()
+        });
+        let texts: usize = texts.sum();
+        recording.attempts.len() * OF_ATTEMPT + texts + tags + header(&recording.state)
     });
     let reason = exchange.reason.as_ref().map_or(0, String::len);
     REST + http + recording + reason

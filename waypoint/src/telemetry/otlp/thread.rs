@@ -62,7 +62,9 @@ impl Drop for Exports {
 /// Says how requests are traced for which the configuration names nobody. To be called before the first
 /// configuration is in force.
 pub fn prepare(environment: &Environment) {
-    if environment.traces.is_some() {
+    if environment.disabled {
+        trace::disable();
+    } else if environment.traces.is_some() {
         trace::set_default(of_environment(environment));
     }
 }

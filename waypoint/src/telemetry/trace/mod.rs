@@ -16,6 +16,7 @@ pub mod settings;
 mod tests;
 mod w3c;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -38,6 +39,18 @@ pub fn set_default(tracing: Tracing) {
 /// See [`set_default`]. `None`: not at all.
 pub fn default() -> Option<Arc<Tracing>> {
     DEFAULT.get().cloned()
+}
+
+static DISABLED: AtomicBool = AtomicBool::new(false);
+
+/// Traces nothing, whatever the configuration names. To be called before it is compiled.
+pub fn disable() {
+    DISABLED.store(true, Ordering::Relaxed);
+}
+
+/// See [`disable`].
+pub fn is_disabled() -> bool {
+    DISABLED.load(Ordering::Relaxed)
 }
 
 /// The place of one request in its trace. The default has none.
