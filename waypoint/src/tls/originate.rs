@@ -464,4 +464,16 @@ mod tests {
         originations.refresh(Instant::now() + UNUSED_TIMEOUT * 2);
         assert!(unusable(&old) && !unusable(&new));
     }
+
+    #[test]
+    fn publishing_the_same_again_keeps_nothing_longer() {
+        let originations = Originations::default();
+        let (old, new) = (tls("old.example"), tls("new.example"));
+        originations.prepare(&asking_for(&old));
+        originations.prepare(&asking_for(&new));
+        let since = |originations: &Originations| originations.wanted.lock().unwrap().clone();
+        let before = since(&originations).unwrap().1;
+        originations.prepare(&asking_for(&new));
+        assert_eq!(since(&originations).unwrap().1, before);
+    }
 }

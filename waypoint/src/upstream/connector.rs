@@ -358,6 +358,7 @@ mod tests {
         for (error, silence, ours) in [
             (tcp(ErrorKind::ConnectionRefused.into()), true, false),
             (tcp(ErrorKind::HostUnreachable.into()), true, false),
+            (tcp(ErrorKind::NotConnected.into()), true, false),
             (ConnectError::Timeout(there, 1), true, false),
             (tls(ErrorKind::UnexpectedEof.into()), true, false),
             (refused(StatusCode::SERVICE_UNAVAILABLE), true, false),

@@ -115,7 +115,11 @@ fn what_would_send_data_elsewhere_or_in_the_clear_keeps_it_from_starting() {
         (ALL, "ftp://c"),
         (ALL, "http://"),
         (ALL, "http://user:secret@c"),
-        ("OTEL_EXPORTER_OTLP_HEADERS", "no-value"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "api-key:secret"),
+        (
+            "OTEL_EXPORTER_OTLP_HEADERS",
+            "authorization=Basic abc,secret",
+        ),
         ("OTEL_EXPORTER_OTLP_HEADERS", "b\u{e4}d=1"),
         ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere/ca.pem"),
         ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "/dev/null"),
