@@ -376,6 +376,10 @@ pub const FLOW_TEXT_BYTES_MAX: usize = 1_024;
 /// The most that `--flow-records` can be.
 pub const FLOW_RECORDS_MAX: usize = 1_048_576;
 
+/// What the patterns of `matches` in one expression of a Telemetry may take when compiled, which is done
+/// for every exchange. Beyond: it is no expression.
+pub const EXPRESSION_REGEX_BYTES_MAX: usize = 64 * 1024;
+
 /// Connections to the flow API. Beyond: they wait in the kernel's backlog until one ends.
 pub const HUBBLE_CONNECTIONS_MAX: usize = 64;
 
