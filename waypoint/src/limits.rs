@@ -389,7 +389,11 @@ pub const HUBBLE_CALLS_PER_CONNECTION_MAX: u32 = 32;
 /// A request to the flow API, filters included. Beyond: RESOURCE_EXHAUSTED.
 pub const HUBBLE_REQUEST_BYTES_MAX: usize = 64 * 1024;
 
-/// What the regular expressions of one field of a filter may take when compiled. Beyond:
+/// Filters of one request to the flow API, of both lists; each is asked of every record. Beyond:
+/// INVALID_ARGUMENT.
+pub const HUBBLE_FILTERS_MAX: usize = 64;
+
+/// What the regular expressions of all filters of a request may take when compiled. Beyond:
 /// INVALID_ARGUMENT.
 pub const HUBBLE_REGEX_BYTES_MAX: usize = 1024 * 1024;
 
