@@ -144,6 +144,35 @@ async fn what_was_overwritten_is_told() {
     assert_eq!(next(&mut reader).await.as_ref(), paths([6]).first());
 }
 
+/// All clients are served from one thread.
+#[tokio::test]
+async fn others_get_their_turn_while_a_reader_goes_back() {
+    let ring = ring(256, 200);
+    let request = GetFlowsRequest {
+        number: 1,
+        whitelist: vec![FlowFilter {
+            http_path: vec!["^/0$".into()],
+            reply: vec![false],
+            ..FlowFilter::default()
+        }],
+        ..GetFlowsRequest::default()
+    };
+    let mut reader = reader(&ring, &request);
+    assert!(futures::poll!(Box::pin(next(&mut reader))).is_pending());
+}
+
+/// Going back to what is far is right in spite of the turns of others.
+#[tokio::test]
+async fn a_reader_goes_back_over_many_records() {
+    let ring = ring(256, 200);
+    let request = GetFlowsRequest {
+        number: 190,
+        whitelist: requests(),
+        ..GetFlowsRequest::default()
+    };
+    assert_eq!(all(&mut reader(&ring, &request)).await, paths(10..200));
+}
+
 #[test]
 fn contradictions_are_refused() {
     let ring = ring(4, 0);
