@@ -413,5 +413,9 @@ pub const PAGE_RECORDS_MAX: u64 = 2_048;
 /// Flows in one answer to the admin page, or a few more. Beyond: in the next answer.
 pub const PAGE_FLOWS_MAX: usize = 500;
 
+/// The newest records that the admin page's service map is made of: it is made on the thread that answers
+/// readiness. Beyond: left out; the map says what span it covers.
+pub const PAGE_MAP_RECORDS_MAX: u64 = 8_192;
+
 /// Edges of the admin page's service map. Beyond: left out, which the page says.
 pub const PAGE_EDGES_MAX: usize = 500;
