@@ -82,11 +82,11 @@ impl Reader {
             ring,
             teller,
         };
-        let limited = request.number > 0 && request.since.is_none();
+        let limited = request.number > 0;
         if limited && !request.follow {
             reader.left = Some(request.number);
         }
-        if request.follow && request.number == 0 && request.since.is_none() {
+        if request.follow && !limited && request.since.is_none() {
             reader.at = end;
         } else if limited && !request.first {
             reader.rewind = Some(request.number);

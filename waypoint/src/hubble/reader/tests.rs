@@ -110,6 +110,26 @@ async fn since_and_until_bound_the_time() {
     assert_eq!(all(&mut reader(&ring, &request)).await, paths(2..5));
 }
 
+/// Within the time, too, it is the last ones or the first ones, and no more.
+#[tokio::test]
+async fn the_number_counts_beside_since() {
+    let ring = ring(8, 8);
+    let asked = |number, first| GetFlowsRequest {
+        number,
+        first,
+        since: Some(Timestamp {
+            seconds: 3,
+            nanos: 0,
+        }),
+        whitelist: requests(),
+        ..GetFlowsRequest::default()
+    };
+    assert_eq!(all(&mut reader(&ring, &asked(2, true))).await, paths(3..5));
+    assert_eq!(all(&mut reader(&ring, &asked(2, false))).await, paths(6..8));
+    let more = asked(100, false);
+    assert_eq!(all(&mut reader(&ring, &more)).await, paths(3..8));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_follower_gets_what_comes_after_it() {
     let ring = ring(8, 3);
