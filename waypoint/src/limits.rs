@@ -386,6 +386,10 @@ pub const HUBBLE_CONNECTIONS_MAX: usize = 64;
 /// Calls of one connection at once, as SETTINGS_MAX_CONCURRENT_STREAMS; each may read the whole ring.
 pub const HUBBLE_CALLS_PER_CONNECTION_MAX: u32 = 32;
 
+/// Time for the first bytes of a connection to the flow API, which HTTP/2 prescribes. Beyond: it is closed;
+/// those that say nothing would keep the others out.
+pub const HUBBLE_PREFACE_TIMEOUT: Duration = Duration::from_secs(15);
+
 /// A request to the flow API, filters included. Beyond: RESOURCE_EXHAUSTED.
 pub const HUBBLE_REQUEST_BYTES_MAX: usize = 64 * 1024;
 
