@@ -376,16 +376,28 @@ pub const FLOW_TEXT_BYTES_MAX: usize = 1_024;
 /// The most that `--flow-records` can be.
 pub const FLOW_RECORDS_MAX: usize = 1_048_576;
 
+/// What the patterns of `matches` in one expression of a Telemetry may take when compiled, which is done
+/// for every exchange. Beyond: it is no expression.
+pub const EXPRESSION_REGEX_BYTES_MAX: usize = 64 * 1024;
+
 /// Connections to the flow API. Beyond: they wait in the kernel's backlog until one ends.
 pub const HUBBLE_CONNECTIONS_MAX: usize = 64;
 
 /// Calls of one connection at once, as SETTINGS_MAX_CONCURRENT_STREAMS; each may read the whole ring.
 pub const HUBBLE_CALLS_PER_CONNECTION_MAX: u32 = 32;
 
+/// Time for the first bytes of a connection to the flow API, which HTTP/2 prescribes. Beyond: it is closed;
+/// those that say nothing would keep the others out.
+pub const HUBBLE_PREFACE_TIMEOUT: Duration = Duration::from_secs(15);
+
 /// A request to the flow API, filters included. Beyond: RESOURCE_EXHAUSTED.
 pub const HUBBLE_REQUEST_BYTES_MAX: usize = 64 * 1024;
 
-/// What the regular expressions of one field of a filter may take when compiled. Beyond:
+/// Filters of one request to the flow API, of both lists; each is asked of every record. Beyond:
+/// INVALID_ARGUMENT.
+pub const HUBBLE_FILTERS_MAX: usize = 64;
+
+/// What the regular expressions of all filters of a request may take when compiled. Beyond:
 /// INVALID_ARGUMENT.
 pub const HUBBLE_REGEX_BYTES_MAX: usize = 1024 * 1024;
 
@@ -404,6 +416,10 @@ pub const PAGE_RECORDS_MAX: u64 = 2_048;
 
 /// Flows in one answer to the admin page, or a few more. Beyond: in the next answer.
 pub const PAGE_FLOWS_MAX: usize = 500;
+
+/// The newest records that the admin page's service map is made of: it is made on the thread that answers
+/// readiness. Beyond: left out; the map says what span it covers.
+pub const PAGE_MAP_RECORDS_MAX: u64 = 8_192;
 
 /// Edges of the admin page's service map. Beyond: left out, which the page says.
 pub const PAGE_EDGES_MAX: usize = 500;

@@ -333,14 +333,16 @@ impl Teller {
     }
 
     fn name_policies(&self, flow: &mut Flow, record: &Record) {
-        let Some(policy) = record.decision.as_ref().and_then(|d| d.policy.as_ref()) else {
+        let Some(decision) = &record.decision else {
             return;
         };
-        let list = match record.is_denied() {
-            true => &mut flow.ingress_denied_by,
-            false => &mut flow.ingress_allowed_by,
+        // What the policy said, not what became of the request: an ExternalAuth filter may keep out
+        // what policy allowed.
+        let list = match decision.allowed {
+            true => &mut flow.ingress_allowed_by,
+            false => &mut flow.ingress_denied_by,
         };
-        list.push(named(policy, record));
+        list.extend(decision.policy.as_ref().map(|policy| named(policy, record)));
     }
 }
 

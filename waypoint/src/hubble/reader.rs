@@ -36,6 +36,8 @@ pub struct Reader {
     skip: usize,
     /// Flows still to send; `None`: all.
     left: Option<u64>,
+    /// How many flows to go back, which is not done yet.
+    rewind: Option<u64>,
     ready: VecDeque<Flow>,
     lost: Lost,
 }
@@ -74,28 +76,32 @@ impl Reader {
             end,
             skip: 0,
             left: None,
+            rewind: None,
             ready: VecDeque::new(),
             lost: Lost::default(),
             ring,
             teller,
         };
-        let limited = request.number > 0 && request.since.is_none();
+        let limited = request.number > 0;
         if limited && !request.follow {
             reader.left = Some(request.number);
         }
-        if request.follow && request.number == 0 && request.since.is_none() {
+        if request.follow && !limited && request.since.is_none() {
             reader.at = end;
         } else if limited && !request.first {
-            reader.rewind(request.number);
+            reader.rewind = Some(request.number);
         }
         reader.flows_before = reader.flows_at(reader.at);
         Ok(reader)
     }
 
-    /// Goes back from the end to the last `number` flows that are wanted.
-    fn rewind(&mut self, number: u64) {
+    /// Goes back from the end to the last `number` flows that are wanted; others get their turns meanwhile.
+    async fn rewind(&mut self, number: u64) {
         let mut missing = number;
-        for at in (self.ring.oldest()..self.end).rev() {
+        for (looked_at, at) in (self.ring.oldest()..self.end).rev().enumerate() {
+            if looked_at % HUBBLE_READ_SLICE == HUBBLE_READ_SLICE - 1 {
+                tokio::task::yield_now().await;
+            }
             let Read::Record(kept) = self.ring.read(at) else {
                 continue;
             };
@@ -128,6 +134,10 @@ impl Reader {
 
     /// The next thing to send; `None` at the end.
     pub async fn next(&mut self) -> Option<GetFlowsResponse> {
+        if let Some(number) = self.rewind.take() {
+            self.rewind(number).await;
+            self.flows_before = self.flows_at(self.at);
+        }
         let mut looked_at = 0;
         loop {
             if self.left == Some(0) {

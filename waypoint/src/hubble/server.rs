@@ -11,16 +11,22 @@ use std::time::Duration;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::Observer;
 use super::flows::Teller;
 use crate::limits::{
-    HUBBLE_CALLS_PER_CONNECTION_MAX, HUBBLE_CONNECTIONS_MAX, PING_INTERVAL, PING_TIMEOUT,
+    HUBBLE_CALLS_PER_CONNECTION_MAX, HUBBLE_CONNECTIONS_MAX, HUBBLE_PREFACE_TIMEOUT, PING_INTERVAL,
+    PING_TIMEOUT,
 };
 use crate::telemetry::flow::Ring;
+
+/// Bytes that every client of HTTP/2 sends first.
+const PREFACE_BYTES: usize = 24;
 
 /// The flow API while it is served; dropped, it is gone.
 #[derive(Debug)]
@@ -111,9 +117,20 @@ async fn accept(listener: TcpListener, observer: Observer) {
     }
 }
 
-async fn serve(stream: TcpStream, peer: SocketAddr, observer: Observer) {
+async fn serve(mut stream: TcpStream, peer: SocketAddr, observer: Observer) {
     // A small message must not wait for the answer to the one before.
     let _ = stream.set_nodelay(true);
+    // Pings end a connection that falls silent, but only once it speaks HTTP/2 (RFC 9113 3.4).
+    let mut preface = [0; PREFACE_BYTES];
+    match timeout(HUBBLE_PREFACE_TIMEOUT, stream.read_exact(&mut preface)).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(_)) | Err(_) => {
+            tracing::debug!(%peer, "a connection to the flow API did not begin");
+            return;
+        }
+    }
+    let (reader, writer) = stream.into_split();
+    let stream = tokio::io::join((&preface[..]).chain(reader), writer);
     let service = service_fn(move |request| {
         let observer = observer.clone();
         async move { Ok::<_, Infallible>(observer.answer(request).await) }
@@ -127,5 +144,24 @@ async fn serve(stream: TcpStream, peer: SocketAddr, observer: Observer) {
         .await;
     if let Err(error) = outcome {
         tracing::debug!(%peer, %error, "connection to the flow API ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hubble::Redaction;
+
+    /// As many as there is room for would keep everybody else out.
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_says_nothing_ends() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (_silent, (stream, peer)) = (client.unwrap(), accepted.unwrap());
+        let teller = Arc::new(Teller::new(Redaction::default()));
+        let observer = Observer::new(Arc::new(Ring::new(4)), teller, "127.0.0.1:0");
+        let served = timeout(Duration::from_secs(60), serve(stream, peer, observer)).await;
+        assert!(served.is_ok(), "it is still open");
     }
 }

@@ -1,5 +1,5 @@
 //! `/api/map`: who asked which service, and which workloads answered, over the last minute or as far as the
-//! flow records reach back; with rates, errors and latencies.
+//! flow records, and the newest that are looked at, reach back; with rates, errors and latencies.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -7,12 +7,15 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use crate::admin::state::AdminState;
-use crate::limits::PAGE_EDGES_MAX;
-use crate::telemetry::flow::{Part, Read, Record};
+use crate::limits::{PAGE_EDGES_MAX, PAGE_MAP_RECORDS_MAX};
+use crate::telemetry::flow::{Part, Read, Record, Ring};
 use crate::telemetry::labels::Baggage;
 
 /// What rates are averages over.
 const SPAN: Duration = Duration::from_secs(60);
+
+/// Rates over less would jump.
+const SPAN_MIN: Duration = Duration::from_millis(100);
 
 /// A node: what it is and its name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -62,14 +65,9 @@ struct Map {
 /// Never in practice: all of it has a JSON form.
 pub fn map(state: &AdminState) -> Result<Vec<u8>, serde_json::Error> {
     let (mut tallies, mut cut) = (BTreeMap::<(Node, Node), Tally>::new(), false);
-    let span = walk(state, |record| {
-        for edge in edges(record) {
-            if tallies.len() >= PAGE_EDGES_MAX && !tallies.contains_key(&edge) {
-                cut = true;
-                continue;
-            }
-            tallies.entry(edge).or_default().add(record);
-        }
+    let ring = state.flows.as_ref().map(|(ring, _)| &**ring);
+    let span = ring.map_or(SPAN, |ring| {
+        walk(ring, |record| tally(record, &mut tallies, &mut cut))
     });
     let edges = tallies.into_iter();
     let edges = edges.map(|(edge, tally)| tally.edge(edge, span));
@@ -80,14 +78,24 @@ pub fn map(state: &AdminState) -> Result<Vec<u8>, serde_json::Error> {
     })
 }
 
-/// Shows every record of the span; returns how long it really is.
-fn walk(state: &AdminState, mut show: impl FnMut(&Record)) -> Duration {
-    let Some((ring, _)) = &state.flows else {
-        return SPAN;
-    };
+/// Adds a record to its edges; `cut`: there are too many.
+fn tally(record: &Record, tallies: &mut BTreeMap<(Node, Node), Tally>, cut: &mut bool) {
+    for edge in edges(record) {
+        if tallies.len() >= PAGE_EDGES_MAX && !tallies.contains_key(&edge) {
+            *cut = true;
+            continue;
+        }
+        tallies.entry(edge).or_default().add(record);
+    }
+}
+
+/// Shows the newest records of the span; returns how long it really is.
+fn walk(ring: &Ring, mut show: impl FnMut(&Record)) -> Duration {
     let now = SystemTime::now();
     let mut reached = Duration::ZERO;
-    for number in (ring.oldest()..ring.next()).rev() {
+    let next = ring.next();
+    let first = ring.oldest().max(next.saturating_sub(PAGE_MAP_RECORDS_MAX));
+    for number in (first..next).rev() {
         let Read::Record(kept) = ring.read(number) else {
             continue;
         };
@@ -101,11 +109,11 @@ fn walk(state: &AdminState, mut show: impl FnMut(&Record)) -> Duration {
         reached = reached.max(age);
         show(record);
     }
-    // Nothing was overwritten: there was no more within the span.
-    if ring.oldest() == 0 {
+    // Nothing was overwritten or left out: there was no more within the span.
+    if first == 0 {
         SPAN
     } else {
-        reached.max(Duration::from_secs(1))
+        reached.max(SPAN_MIN)
     }
 }
 
@@ -191,5 +199,28 @@ impl Tally {
             p50_ms: at(0.5),
             p99_ms: at(0.99),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::fixtures;
+
+    /// The thread that makes the map answers readiness, too: it does not look at a million records.
+    #[test]
+    fn the_map_is_of_the_newest_records_alone() {
+        let ring = Ring::new(16_384);
+        let ended = SystemTime::now() - Duration::from_secs(7);
+        for n in 0..10_000 {
+            let mut exchange = fixtures::http();
+            exchange.started_at = ended - Duration::from_secs(if n < 1_000 { 20 } else { 0 });
+            ring.push(Record::ended(&mut exchange, Duration::ZERO, false, false));
+        }
+        let mut shown = 0;
+        let span = walk(&ring, |_| shown += 1);
+        assert_eq!(shown, 8_192);
+        let seconds = span.as_secs();
+        assert!((7..20).contains(&seconds), "as far as it looked: {span:?}");
     }
 }

@@ -101,7 +101,7 @@ const ms = (value) => (value === null ? "" : `${value.toFixed(1)} ms`);
 
 async function showMap() {
   const { edges, span_s, cut } = await askJson("api/map");
-  const over = `The last ${Math.round(span_s)} s.`;
+  const over = `The last ${span_s < 10 ? span_s.toFixed(1) : Math.round(span_s)} s.`;
   byId("map-note").textContent = edges.length
     ? `${over}${cut ? " There are more edges than are shown." : ""}` : `${over} No traffic.`;
   drawMap(byId("graph"), edges);

@@ -10,6 +10,7 @@ use crate::hubble::messages::{
     DropReason, Endpoint, Flow, GetFlowsResponse, L7FlowType, LostEvent, Timestamp,
     TrafficDirection, Verdict, get_flows_response::ResponseTypes, layer4,
 };
+use crate::telemetry::access_log::template::escaped;
 
 /// Identities below are Hubble's own.
 const RESERVED: [(u32, &str); 4] = [(0, "unknown"), (1, "host"), (2, "world"), (3, "unmanaged")];
@@ -51,14 +52,14 @@ impl Printer {
     /// What to print of one answer; of a table, nothing until the end.
     pub fn text(&mut self, response: &GetFlowsResponse) -> anyhow::Result<String> {
         if self.format == Format::Json {
-            return Ok(serde_json::to_string(response)? + "\n");
+            return Ok(json(&serde_json::to_string(response)?));
         }
         Ok(match &response.response_types {
             Some(ResponseTypes::Flow(flow)) => self.flow(flow),
             Some(ResponseTypes::LostEvents(lost)) => self.lost(lost, response),
             Some(ResponseTypes::NodeStatus(status)) => {
-                let names = status.node_names.join(", ");
-                format!("node {names}: {}\n", status.message)
+                let names = shown(&status.node_names.join(", "));
+                format!("node {names}: {}\n", shown(&status.message))
             }
             None => String::new(),
         })
@@ -99,7 +100,7 @@ impl Printer {
     fn flow(&mut self, flow: &Flow) -> String {
         let mut words = words(flow);
         if self.node_names {
-            words.time = format!("{} [{}]", words.time, flow.node_name);
+            words.time = format!("{} [{}]", words.time, shown(&flow.node_name));
         }
         let verdict = match Verdict::try_from(flow.verdict) {
             Ok(Verdict::Dropped | Verdict::Error) => self.paint.bad(&words.verdict),
@@ -176,6 +177,27 @@ impl Printer {
     }
 }
 
+/// Without control characters: clients choose paths and names, and a terminal obeys U+009B.
+fn shown(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    escaped(text, &mut shown);
+    shown
+}
+
+/// A line of JSON, in which those control characters are escaped, too, that JSON may hold as they are.
+fn json(text: &str) -> String {
+    let mut line = String::with_capacity(text.len() + 1);
+    for c in text.chars() {
+        match c.is_control() {
+            // Writing to a String can not fail.
+            true => drop(write!(line, "\\u{:04x}", u32::from(c))),
+            false => line.push(c),
+        }
+    }
+    line.push('\n');
+    line
+}
+
 fn words(flow: &Flow) -> Words {
     let protocol = flow.l4.as_ref().and_then(|l4| l4.protocol.as_ref());
     let ports = protocol.map(|layer4::Protocol::Tcp(tcp)| (tcp.source_port, tcp.destination_port));
@@ -189,13 +211,18 @@ fn words(flow: &Flow) -> Words {
     let (source, destination) = (flow.source.as_ref(), flow.destination.as_ref());
     Words {
         time: time(flow.time),
-        source: host(source, service(&flow.source_service), &ip.source, from),
-        destination: host(
+        source: shown(&host(
+            source,
+            service(&flow.source_service),
+            &ip.source,
+            from,
+        )),
+        destination: shown(&host(
             destination,
             service(&flow.destination_service),
             &ip.destination,
             to,
-        ),
+        )),
         source_id: identity(source),
         destination_id: identity(destination),
         arrow: match flow.is_reply {
@@ -204,8 +231,8 @@ fn words(flow: &Flow) -> Words {
             None => "<>",
         },
         kind: kind(flow),
-        verdict: verdict(flow),
-        summary: flow.summary.clone(),
+        verdict: shown(&verdict(flow)),
+        summary: shown(&flow.summary),
     }
 }
 

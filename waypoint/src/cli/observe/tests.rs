@@ -142,3 +142,26 @@ fn a_table_is_aligned_and_comes_at_the_end() {
     assert_eq!(lines.len(), 2);
     assert_eq!(lines[0].find("SOURCE"), lines[1].find("shop/web-1"));
 }
+
+/// A client must not move the cursor of who reads of it, nor begin a line: U+009B is what ESC [ is.
+#[test]
+fn control_characters_of_clients_are_not_printed() {
+    let mut response = denied();
+    let Some(ResponseTypes::Flow(flow)) = &mut response.response_types else {
+        panic!();
+    };
+    flow.summary = "GET /\u{9b}2J\n\u{1b}[0m".into();
+    flow.source.as_mut().unwrap().pod_name = "web\u{9b}2J".into();
+    for format in [Format::Compact, Format::Dict, Format::Table, Format::Json] {
+        let mut printer = Printer::new(format, true, Paint::none());
+        let text = printer.text(&response).unwrap() + &printer.end();
+        let control = text.chars().find(|c| c.is_control() && *c != '\n');
+        assert_eq!(control, None, "{format:?}: {text:?}");
+        let escape = if format == Format::Json {
+            "\\u009b2J"
+        } else {
+            "\\x9b2J"
+        };
+        assert_eq!(text.matches(escape).count(), 2, "{format:?}: {text:?}");
+    }
+}

@@ -51,7 +51,16 @@ pub fn read(from: &FlowFilter, tests: &mut Filter) -> Result<(), Invalid> {
     Ok(())
 }
 
-fn expressions(texts: &[String]) -> Result<RegexSet, Invalid> {
+/// Whether the expressions of all filters together are no more than one request may have.
+///
+/// # Errors
+/// When they take more, or one is broken.
+pub fn fit<'a>(filters: impl Iterator<Item = &'a FlowFilter>) -> Result<(), Invalid> {
+    let texts = filters.flat_map(|filter| filter.http_path.iter().chain(&filter.http_url));
+    expressions(texts).map(drop)
+}
+
+fn expressions<'a>(texts: impl IntoIterator<Item = &'a String>) -> Result<RegexSet, Invalid> {
     let mut builder = RegexSetBuilder::new(texts);
     builder.size_limit(HUBBLE_REGEX_BYTES_MAX);
     let set = builder.build();

@@ -14,6 +14,8 @@ use ends::{AddressSet, End, NamePrefix, Of};
 use pattern::Pattern;
 use selector::Selector;
 
+use crate::limits::HUBBLE_FILTERS_MAX;
+
 use super::messages::{EventTypeFilter, Flow, FlowFilter, HttpHeader, TcpFlags, Workload};
 
 /// Why a filter can not be understood; in words for whoever wrote it.
@@ -76,8 +78,15 @@ impl Filters {
     /// Reads both lists.
     ///
     /// # Errors
-    /// When a value means nothing: an unknown protocol, a broken expression.
+    /// When a value means nothing: an unknown protocol, a broken expression; when there are too many.
     pub fn new(whitelist: &[FlowFilter], blacklist: &[FlowFilter]) -> Result<Self, Invalid> {
+        let count = whitelist.len() + blacklist.len();
+        if count > HUBBLE_FILTERS_MAX {
+            return Err(Invalid::new(format!(
+                "a request has at most {HUBBLE_FILTERS_MAX} filters, this one {count}"
+            )));
+        }
+        http::fit(whitelist.iter().chain(blacklist))?;
         let read = |list: &[FlowFilter]| list.iter().map(filter).collect::<Result<Vec<_>, _>>();
         Ok(Self {
             wanted: read(whitelist)?,

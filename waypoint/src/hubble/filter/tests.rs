@@ -313,3 +313,26 @@ fn a_dropped_flow_without_direction_is_no_reply() {
     unknown.verdict = Verdict::Forwarded as i32;
     assert!(!wants(of!(reply: false), &unknown) && !wants(of!(reply: true), &unknown));
 }
+
+/// A request of 64 KiB can hold thousands of filters, each with expressions that compile to much.
+#[test]
+fn a_request_has_so_many_filters_and_expressions() {
+    let refused = |wanted: &[FlowFilter], unwanted: &[FlowFilter]| {
+        let refused = Filters::new(wanted, unwanted).err();
+        refused
+            .map(|invalid| invalid.to_string())
+            .unwrap_or_default()
+    };
+    let plain = vec![FlowFilter::default(); 33];
+    assert_eq!(refused(&plain, &plain[..31]), "");
+    assert!(refused(&plain, &plain[..32]).contains("at most 64 filters, this one 65"));
+    // Together they are too much, not each for itself.
+    let large = FlowFilter {
+        http_path: vec!["a{1000}b{1000}c{1000}d{1000}".into()],
+        ..FlowFilter::default()
+    };
+    assert_eq!(refused(std::slice::from_ref(&large), &[]), "");
+    let large = vec![large; 32];
+    assert!(refused(&large, &[]).contains("not a regular expression"));
+    assert!(refused(&large[..16], &large[..16]).contains("not a regular expression"));
+}

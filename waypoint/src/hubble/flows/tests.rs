@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cairn_config_schema::snapshot::Action;
 use http::StatusCode;
 
 use super::*;
@@ -230,6 +231,25 @@ fn no_endpoint_is_an_error() {
         Verdict::Forwarded as i32,
         "policy had allowed it"
     );
+}
+
+/// What an ExternalAuth filter keeps out was allowed by policy: no policy denied it, tried or in force.
+#[test]
+fn what_a_server_denies_no_policy_denied() {
+    let mut exchange = fixtures::http();
+    let mut verdict = fixtures::denied();
+    (verdict.allowed, verdict.rule) = (true, Some(0));
+    verdict.policy = Some(fixtures::policy("readers", Action::Allow));
+    verdict.dry_run.as_mut().unwrap().verdict.allowed = false;
+    exchange.verdict = Some(verdict);
+    exchange.details = "ext_authz_denied".into();
+    let flows = ended(exchange);
+    assert_eq!(flows.len(), 3, "no AUDIT: it did not pass");
+    for flow in &flows[..2] {
+        assert_eq!(flow.verdict, Verdict::Dropped as i32);
+        assert!(flow.ingress_denied_by.is_empty());
+        assert_eq!(flow.ingress_allowed_by[0].name, "readers");
+    }
 }
 
 /// A dry run that would deny is an AUDIT verdict beside the real one (specs/policies.md 3.4).

@@ -110,6 +110,26 @@ async fn since_and_until_bound_the_time() {
     assert_eq!(all(&mut reader(&ring, &request)).await, paths(2..5));
 }
 
+/// Within the time, too, it is the last ones or the first ones, and no more.
+#[tokio::test]
+async fn the_number_counts_beside_since() {
+    let ring = ring(8, 8);
+    let asked = |number, first| GetFlowsRequest {
+        number,
+        first,
+        since: Some(Timestamp {
+            seconds: 3,
+            nanos: 0,
+        }),
+        whitelist: requests(),
+        ..GetFlowsRequest::default()
+    };
+    assert_eq!(all(&mut reader(&ring, &asked(2, true))).await, paths(3..5));
+    assert_eq!(all(&mut reader(&ring, &asked(2, false))).await, paths(6..8));
+    let more = asked(100, false);
+    assert_eq!(all(&mut reader(&ring, &more)).await, paths(3..8));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_follower_gets_what_comes_after_it() {
     let ring = ring(8, 3);
@@ -142,6 +162,35 @@ async fn what_was_overwritten_is_told() {
     (0..10).for_each(|n| push(&ring, n));
     assert_eq!(next(&mut reader).await.as_deref(), Some("lost 18"));
     assert_eq!(next(&mut reader).await.as_ref(), paths([6]).first());
+}
+
+/// All clients are served from one thread.
+#[tokio::test]
+async fn others_get_their_turn_while_a_reader_goes_back() {
+    let ring = ring(256, 200);
+    let request = GetFlowsRequest {
+        number: 1,
+        whitelist: vec![FlowFilter {
+            http_path: vec!["^/0$".into()],
+            reply: vec![false],
+            ..FlowFilter::default()
+        }],
+        ..GetFlowsRequest::default()
+    };
+    let mut reader = reader(&ring, &request);
+    assert!(futures::poll!(Box::pin(next(&mut reader))).is_pending());
+}
+
+/// Going back to what is far is right in spite of the turns of others.
+#[tokio::test]
+async fn a_reader_goes_back_over_many_records() {
+    let ring = ring(256, 200);
+    let request = GetFlowsRequest {
+        number: 190,
+        whitelist: requests(),
+        ..GetFlowsRequest::default()
+    };
+    assert_eq!(all(&mut reader(&ring, &request)).await, paths(10..200));
 }
 
 #[test]

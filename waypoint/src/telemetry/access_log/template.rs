@@ -200,7 +200,7 @@ fn text(parts: &[Part], seen: &Seen<'_>, time: &mut TimeText, missing: &str, to:
 }
 
 /// Nobody may begin a new line, or move the cursor of who reads it, by what is logged of him.
-fn escaped(text: &str, to: &mut String) {
+pub fn escaped(text: &str, to: &mut String) {
     for c in text.chars() {
         match c.is_control() {
             true => drop(write!(to, "\\x{:02x}", u32::from(c))),

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
+use cairn_config_schema::limits::TELEMETRY_EXPRESSION_BYTES_MAX;
 use cel::{Context, Env, Program, Value};
 
 use super::exchange::Seen;
@@ -29,8 +30,15 @@ impl Compiled {
     /// Reads an expression.
     ///
     /// # Errors
-    /// What is wrong with it, in a sentence: its grammar, or an attribute that is not known here.
+    /// What is wrong with it, in a sentence: its grammar, an attribute that is not known here, or that it
+    /// may take too long.
     pub fn parse(text: &str) -> Result<Self, String> {
+        if text.len() > TELEMETRY_EXPRESSION_BYTES_MAX {
+            return Err(format!(
+                "an expression has at most {TELEMETRY_EXPRESSION_BYTES_MAX} bytes, this one {}",
+                text.len()
+            ));
+        }
         let program = LANGUAGE.compile(text).map_err(|errors| {
             let first = errors.errors.first();
             first.map_or_else(

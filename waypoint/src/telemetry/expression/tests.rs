@@ -51,6 +51,7 @@ fn attributes_have_envoys_names() {
         ),
         ("has(request.headers.nope) ? 'yes' : 'no'", "no"),
         ("['a', 'b'].exists(x, x == 'a')", "true"),
+        ("request.path.matches('^/[a-z]')", "true"),
     ] {
         assert_eq!(
             text(expression, &exchange).as_deref(),
@@ -101,6 +102,25 @@ fn what_can_not_be_read_or_is_not_known_is_refused_with_words() {
         ("request.nope", "`request` has no `nope` here"),
         ("request['nope']", "`request` has no `nope` here"),
         ("metadata.filter", "there is no attribute `metadata` here"),
+    ] {
+        let refused = Compiled::parse(expression).unwrap_err();
+        assert!(refused.contains(words), "{expression}: {refused}");
+    }
+}
+
+/// It runs on a worker, for every exchange: whoever may write a Telemetry must not be able to hold one up.
+#[test]
+fn what_may_take_too_long_is_refused_with_words() {
+    let long = format!("request.host == '{}'", "x".repeat(1_024));
+    for (expression, words) in [
+        ("[0, 1].all(a, [0, 1].all(b, true))", "inside another"),
+        ("['a'].map(a, a + a).map(a, a + a) == []", "after another"),
+        (long.as_str(), "at most 1024 bytes"),
+        ("request.host.matches(request.path)", "text in quotes"),
+        ("matches(request.host, request.path)", "text in quotes"),
+        ("['a'].all(x, x.matches('a'))", "`matches` inside"),
+        ("request.host.matches('(a{1000}){1000}')", "can not be used"),
+        ("request.host.matches('(')", "can not be used"),
     ] {
         let refused = Compiled::parse(expression).unwrap_err();
         assert!(refused.contains(words), "{expression}: {refused}");

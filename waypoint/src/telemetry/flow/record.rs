@@ -222,6 +222,7 @@ impl Record {
     pub fn would_be_denied(&self) -> bool {
         let decision = self.decision.as_ref();
         decision.is_some_and(|d| d.allowed && d.dry_run.as_ref().is_some_and(|run| !run.0))
+            && !self.is_denied()
     }
 }
 
