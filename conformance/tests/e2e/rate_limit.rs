@@ -105,6 +105,12 @@ fn told(asked: &RateLimitRequest) -> String {
 #[tokio::test]
 async fn a_service_counts_and_its_answer_is_what_client_and_application_get() {
     let limited = Limited::start("    timeout: 10s").await;
+    let metrics = limited.lab.cairn().metrics().await;
+    for name in ["rate_limit_service", "ext_authz"] {
+        let name = format!("cairn_{name}_checks_total");
+        let series = |line: &str| line.starts_with(&name) && line.ends_with(" 0");
+        assert!(metrics.lines().any(series), "{name}, before it is asked");
+    }
     let within = limited.get("/within", "a").await;
     assert_eq!(within.status(), 200);
     assert_eq!(within.headers()["x-ratelimit-remaining"], "7");
