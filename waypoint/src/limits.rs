@@ -254,7 +254,7 @@ pub const RATE_LIMIT_VALUE_BYTES_MAX: usize = 1_024;
 
 /// Checks that wait for one authorization or rate limit service, per worker. Beyond: 503, for a provider that fails
 /// open too, since clients bring it about when they like. A slow service must not gather every request
-/// there is.
+/// there is. Nor are more connections dialled at once than such checks wait.
 pub const EXT_AUTHZ_CHECKS_MAX: usize = 1_024;
 
 /// Bodies of requests that are read, or held, for authorization services, per worker. Beyond: 503. Each

@@ -25,6 +25,7 @@ use crate::listener::steered::PodListener;
 use crate::names;
 use crate::node::Beat;
 use crate::outliers;
+use crate::proxy;
 use crate::publish::{InForce, Publisher};
 use crate::source;
 use crate::telemetry::otlp::environment::Environment;
@@ -197,6 +198,7 @@ fn follow(settings: &Settings, in_force: &InForce) -> anyhow::Result<source::Wat
     counters::TUNNEL_REFUSED.preset(Refusal::ALL.map(Refusal::as_str));
     counters::HANDSHAKE_FAILED.preset(accept::FAILURES);
     counters::CLOSED_BY_POLICY.preset(["tcp", "upgraded", "tunnel"]);
+    proxy::preset_metrics();
     let watch = follow_config(settings, in_force)?;
     follow_keys(settings, in_force)?;
     follow_names(settings, in_force)?;

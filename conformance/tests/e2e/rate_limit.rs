@@ -3,18 +3,27 @@
 //! the application get, and what becomes of a request about which the service is silent.
 
 use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use cairn_conformance::app::{App, Echo};
 use cairn_conformance::client::{Answer, Connection};
 use cairn_conformance::envoy::CheckGate;
 use cairn_conformance::hbone::Tls;
 use cairn_conformance::lab::{Client, Lab, Port, Reach};
-use cairn_conformance::process::Process;
+use cairn_conformance::process::{Process, until};
 use cairn_conformance::rate_limiter::RateLimiter;
 use cairn_waypoint::external::limit_messages::RateLimitRequest;
 use http::Request;
 use http_body_util::Full;
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::json;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 
 /// A waypoint with one application and one rate limit service behind it.
 struct Limited {
@@ -26,13 +35,18 @@ struct Limited {
 
 impl Limited {
     async fn start(more: &str) -> Self {
-        let mut lab = Lab::new();
+        let lab = Lab::new();
+        let address = lab.free_address();
+        Self::reached_at(lab, address, address, more).await
+    }
+
+    /// The service listens at `address`, and is reached at another.
+    async fn reached_at(mut lab: Lab, address: SocketAddr, at: SocketAddr, more: &str) -> Self {
         lab.service("web", &[Port::new("http", 80)]);
         lab.service("limits", &[Port::new("grpc", 8081)]);
         let app = lab.pod("web", "web-a", Reach::Hbone, |at| App::http("a", at));
-        let address = lab.free_address();
         let service = RateLimiter::start(address).await;
-        lab.pod_at("limits", "limits-a", Reach::Plain, address);
+        lab.pod_at("limits", "limits-a", Reach::Plain, at);
         lab.write("limited", &policy(more));
         lab.start().await;
         let client = lab.client("shop/viewer").await;
@@ -91,6 +105,12 @@ fn told(asked: &RateLimitRequest) -> String {
 #[tokio::test]
 async fn a_service_counts_and_its_answer_is_what_client_and_application_get() {
     let limited = Limited::start("    timeout: 10s").await;
+    let metrics = limited.lab.cairn().metrics().await;
+    for name in ["rate_limit_service", "ext_authz"] {
+        let name = format!("cairn_{name}_checks_total");
+        let series = |line: &str| line.starts_with(&name) && line.ends_with(" 0");
+        assert!(metrics.lines().any(series), "{name}, before it is asked");
+    }
     let within = limited.get("/within", "a").await;
     assert_eq!(within.status(), 200);
     assert_eq!(within.headers()["x-ratelimit-remaining"], "7");
@@ -184,6 +204,57 @@ async fn silence_passes_unless_the_policy_says_otherwise_and_an_unusable_answer_
     // Nobody is there at all.
     changed(&mut limited.lab, |lab| lab.remove_pod("limits-a")).await;
     assert_eq!(limited.get("/gone", "a").await.status(), 500);
+}
+
+/// TLS in front of `to` that takes longer over a handshake than a rate limit service has by default.
+async fn slow_tls(at: SocketAddr, to: SocketAddr, folder: &Path) {
+    let read = |name: &str| std::fs::read(folder.join(name)).expect("an identity");
+    let chain = CertificateDer::pem_slice_iter(&read("cert-chain.pem")).collect::<Result<_, _>>();
+    let key = PrivateKeyDer::from_pem_slice(&read("key.pem")).expect("a key");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(chain.expect("certificates"), key)
+        .expect("an identity");
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind(at).await.expect("an address");
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                let mut tls = acceptor.accept(stream).await?;
+                let mut plain = TcpStream::connect(to).await?;
+                copy_bidirectional(&mut tls, &mut plain).await
+            });
+        }
+    });
+}
+
+/// Issue 3, item 7: a limit whose service takes longer to connect to than it may to answer is in force
+/// once it is connected, and not missing for ever.
+#[tokio::test]
+async fn a_service_that_is_slow_to_connect_to_is_asked_as_soon_as_it_is_connected() {
+    let lab = Lab::new();
+    let (address, at) = (lab.free_address(), lab.free_address());
+    slow_tls(at, address, &lab.identities.folder_of("shop/limits")).await;
+    lab.write(
+        "slow",
+        "apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: slow, namespace: shop}
+spec: {host: limits.shop.svc.cluster.local, trafficPolicy: {tls: {mode: SIMPLE, insecureSkipVerify: true}}}",
+    );
+    let limited = Limited::reached_at(lab, address, at, "").await;
+    let first = limited.get("/first", "over").await;
+    assert_eq!(first.status(), 200, "nobody was there to ask within 20 ms");
+    until("a request is counted", async || {
+        limited.get("/later", "over").await.status() == 429
+    })
+    .await;
 }
 
 /// Changes the configuration, and waits until it is in force.

@@ -1,5 +1,5 @@
-//! Connections to authorization and rate limit services: dialled as to any backend, kept for the next check, and how
-//! many checks may wait for one provider. One of these for each worker.
+//! Connections to authorization and rate limit services: kept for the next check, and how many checks may
+//! wait for one provider. One of these for each worker. How they are dialled is in `dialling.rs`.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,30 +7,34 @@ use std::time::{Duration, Instant};
 
 use cairn_config_schema::snapshot::ClusterKey;
 use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::sync::oneshot;
 use tonic::body::Body;
 
 use super::AskError;
+use super::dialling::{Dial, Dials};
 use crate::limits::{
-    EXT_AUTHZ_BODIES_MAX, EXT_AUTHZ_CHECKS_MAX, EXT_AUTHZ_HEADER_BYTES_MAX,
-    EXT_AUTHZ_IDLE_CONNECTIONS_MAX, PING_INTERVAL, PING_TIMEOUT, REQUEST_HEADERS_MAX,
+    EXT_AUTHZ_BODIES_MAX, EXT_AUTHZ_CHECKS_MAX, EXT_AUTHZ_IDLE_CONNECTIONS_MAX,
     STREAMS_PER_UPSTREAM_TUNNEL_MAX, UPSTREAM_IDLE_STREAM_TIMEOUT,
 };
 use crate::telemetry::counters;
 use crate::telemetry::instruments::{Gauge, Tracked};
-use crate::upstream::{Destination, Dialer};
+use crate::upstream::{ConnectError, Destination, Dialer};
 
 /// Connections of one worker to authorization and rate limit services.
 #[derive(Default)]
 pub struct Clients {
     kept: Arc<Kept>,
+    dials: Arc<Dials>,
     waiting: Mutex<HashMap<ClusterKey, Arc<()>>>,
     bodies: Arc<()>,
 }
 
-type Kept = Mutex<HashMap<(Destination, bool), Vec<Idle>>>;
+/// A destination, and whether HTTP/2 is spoken there.
+pub(super) type Key = (Destination, bool);
 
-struct Idle {
+pub(super) type Kept = Mutex<HashMap<Key, Vec<Idle>>>;
+
+pub(super) struct Idle {
     sender: Sender,
     since: Instant,
 }
@@ -43,7 +47,7 @@ pub(super) enum Sender {
 }
 
 impl Sender {
-    fn is_usable(&self) -> bool {
+    pub(super) fn is_usable(&self) -> bool {
         match self {
             Self::Http1(sender) => !sender.is_closed(),
             Self::Http2(sender, streams) => {
@@ -57,7 +61,7 @@ impl Sender {
 pub(super) struct Lease {
     pub sender: Sender,
     home: Arc<Kept>,
-    key: (Destination, bool),
+    key: Key,
 }
 
 impl Lease {
@@ -139,45 +143,38 @@ impl Clients {
         Some(self.lease(sender, key))
     }
 
-    /// A new connection.
+    /// A new connection, or one that somebody else dialled meanwhile. Who stops waiting does not stop the
+    /// dial.
     pub(super) async fn connect(
         &self,
-        dialer: &Dialer,
+        dialer: &Arc<Dialer>,
         destination: Destination,
         http2: bool,
         limit: Duration,
     ) -> Result<Lease, AskError> {
-        let carrier = dialer.dial(&destination, limit).await?;
-        let io = TokioIo::new(carrier);
         let key = (destination, http2);
-        if !http2 {
-            let (sender, connection) = http1::Builder::new()
-                .max_buf_size(EXT_AUTHZ_HEADER_BYTES_MAX)
-                .max_headers(REQUEST_HEADERS_MAX)
-                .handshake(io)
-                .await?;
-            // Ends with its sender; an error reaches whoever waits for an answer.
-            tokio::spawn(async move { drop(connection.await) });
-            return Ok(self.lease(Sender::Http1(sender), key));
+        let (waiter, dialled) = oneshot::channel();
+        if let Some(counted) = self.dials.join(&key, waiter) {
+            let dial = Dial {
+                dialer: dialer.clone(),
+                key: key.clone(),
+                limit,
+                dials: self.dials.clone(),
+                kept: self.kept.clone(),
+            };
+            tokio::spawn(dial.run(counted));
         }
-        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-            .max_header_list_size(EXT_AUTHZ_HEADER_BYTES_MAX as u32)
-            .timer(TokioTimer::new())
-            .keep_alive_interval(PING_INTERVAL)
-            .keep_alive_timeout(PING_TIMEOUT)
-            .handshake(io)
-            .await?;
-        tokio::spawn(async move { drop(connection.await) });
-        let streams = Arc::new(());
-        keep(
-            &self.kept,
-            key.clone(),
-            Sender::Http2(sender.clone(), streams.clone()),
-        );
-        Ok(self.lease(Sender::Http2(sender, streams), key))
+        match dialled.await {
+            Ok(Ok(sender)) => Ok(self.lease(sender, key)),
+            Ok(Err(error)) => Err(AskError::Dial(error)),
+            Err(given_up) => {
+                let why = std::io::Error::other(given_up);
+                Err(ConnectError::Here(key.0.address, why).into())
+            }
+        }
     }
 
-    fn lease(&self, sender: Sender, key: (Destination, bool)) -> Lease {
+    fn lease(&self, sender: Sender, key: Key) -> Lease {
         Lease {
             sender,
             home: self.kept.clone(),
@@ -204,7 +201,7 @@ impl Clients {
     }
 }
 
-fn keep(home: &Kept, key: (Destination, bool), sender: Sender) {
+pub(super) fn keep(home: &Kept, key: Key, sender: Sender) {
     let mut kept = lock(home);
     let idle = kept.entry(key).or_default();
     if idle.len() < EXT_AUTHZ_IDLE_CONNECTIONS_MAX {
@@ -213,7 +210,7 @@ fn keep(home: &Kept, key: (Destination, bool), sender: Sender) {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

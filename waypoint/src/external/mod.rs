@@ -7,12 +7,14 @@
 mod call;
 mod check;
 mod connection;
+mod dialling;
 mod grpc;
 mod http;
 pub mod limit_messages;
 pub mod messages;
 mod rate_limit;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::StatusCode;
@@ -76,6 +78,9 @@ pub enum AskError {
     /// Nobody answers there.
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    /// Nobody answers there either, as all who waited for the same dial are told.
+    #[error(transparent)]
+    Dial(Arc<AskError>),
     /// Too many are waiting for it.
     #[error("{0} checks are waiting for it already")]
     Full(usize),
@@ -124,6 +129,7 @@ impl AskError {
     pub fn fails_open(&self) -> bool {
         match self {
             Self::Connect(error) => error.is_silence(),
+            Self::Dial(error) => error.fails_open(),
             Self::NoEndpoint
             | Self::Timeout(_)
             | Self::Broken(_)
@@ -150,6 +156,7 @@ impl AskError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NoEndpoint => "no_endpoint",
+            Self::Dial(error) => error.reason(),
             Self::Connect(_) | Self::Refused(_) => "connect",
             Self::Full(_) | Self::FullOfBodies(_) => "limit",
             Self::Timeout(_) => "timeout",
@@ -208,7 +215,7 @@ impl Clients {
     /// [`AskError`].
     pub async fn ask(
         &self,
-        dialer: &Dialer,
+        dialer: &Arc<Dialer>,
         runtime: &Runtime,
         provider: &ExternalProvider,
         check: &Check<'_>,
@@ -228,7 +235,7 @@ impl Clients {
     /// The answer of one endpoint, of another if the first can not be reached.
     async fn said<Q: Ask + Sync>(
         &self,
-        dialer: &Dialer,
+        dialer: &Arc<Dialer>,
         runtime: &Runtime,
         question: &Q,
     ) -> Result<Q::Said, AskError> {

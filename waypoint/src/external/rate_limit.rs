@@ -1,6 +1,7 @@
 //! Asks a rate limit service by Envoy's protocol, `envoy.service.ratelimit.v3` (issue 3, item 7). Unlike
 //! Envoy takes no answer for a yes that says nothing.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,7 +28,7 @@ impl Clients {
     /// [`AskError`].
     pub async fn ask_limit(
         &self,
-        dialer: &Dialer,
+        dialer: &Arc<Dialer>,
         runtime: &Runtime,
         limit: &GlobalRateLimit,
         request: RateLimitRequest,

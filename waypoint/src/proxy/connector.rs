@@ -52,7 +52,7 @@ pub struct TunnelConnector {
 
 /// The part of the connector that request handlers use.
 pub struct Shared {
-    dialer: Dialer,
+    dialer: Arc<Dialer>,
     routes: Mutex<Routes>,
     http2: Mutex<HashMap<u64, Vec<Pooled>>>,
     mirrors: mirror::InFlight,
@@ -76,7 +76,7 @@ impl Shared {
     /// The connector's shared part.
     pub fn new(dialer: Dialer) -> Arc<Self> {
         Arc::new(Self {
-            dialer,
+            dialer: Arc::new(dialer),
             routes: Mutex::default(),
             http2: Mutex::default(),
             mirrors: mirror::InFlight::default(),
@@ -84,7 +84,7 @@ impl Shared {
     }
 
     /// The dialer.
-    pub fn dialer(&self) -> &Dialer {
+    pub fn dialer(&self) -> &Arc<Dialer> {
         &self.dialer
     }
 

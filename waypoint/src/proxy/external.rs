@@ -50,7 +50,7 @@ impl Asked {
 }
 
 /// Results that a metric counts.
-pub const RESULTS: [&str; 4] = ["allowed", "denied", "error", "failed_open"];
+const RESULTS: [&str; 4] = ["allowed", "denied", "error", "failed_open"];
 
 /// A request, as far as it is known before it is decided.
 #[derive(Clone, Copy)]
@@ -339,11 +339,15 @@ pub(super) enum Settled {
     Failed(Denial, String),
 }
 
+/// Metrics show their labels before the first question.
+pub(super) fn preset_metrics() {
+    EXT_AUTHZ_CHECKS.preset(RESULTS);
+    EXT_AUTHZ_ERRORS.preset(REASONS);
+}
+
 /// Settles an answer.
 pub(super) fn settle(answer: Result<Answer, AskError>, provider: &ExternalProvider) -> Settled {
     let name = &provider.name;
-    EXT_AUTHZ_CHECKS.preset(RESULTS);
-    EXT_AUTHZ_ERRORS.preset(REASONS);
     let error = match answer {
         Ok(Answer::Allow(changes)) => {
             EXT_AUTHZ_CHECKS.inc("allowed");

@@ -247,8 +247,9 @@ impl Gate {
             Box::new(kept.towards(destination))
         });
         let mut limits = Vec::new();
-        if subject.runtime.limiters().asks() {
-            let route = planned.rule.as_ref().map(|rule| &rule.route.origin);
+        let route = planned.rule.as_ref().map(|rule| &rule.route.origin);
+        let service = subject.target.service.as_ref().map(|service| &service.key);
+        if subject.runtime.limiters().ask(service, route) {
             // Boxed: as in `asked`.
             limits = Box::pin(self.ask_limits(session, exchange, subject, route)).await?;
         }

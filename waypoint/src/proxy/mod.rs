@@ -37,3 +37,10 @@ pub mod tcp;
 pub mod tcp_open;
 mod throttle;
 mod unread;
+
+/// Metrics of questions to other services show their labels before the first question: not with each,
+/// for that takes locks that all workers share.
+pub fn preset_metrics() {
+    external::preset_metrics();
+    rate_limit::preset_metrics();
+}

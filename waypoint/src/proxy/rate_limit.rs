@@ -1,6 +1,8 @@
 //! Asks the rate limit services of TrafficPolicies about a request that policy allows, that has somewhere
 //! to go and that the limits counted here let pass (`throttle.rs`). Counts nothing itself.
 
+use std::mem;
+
 use cairn_config_schema::origin::Origin;
 use cairn_config_schema::snapshot::GlobalRateLimit;
 use cairn_filters::external::Changes;
@@ -32,9 +34,8 @@ impl Gate {
         subject: Subject<'_>,
         route: Option<&Origin>,
     ) -> Result<Vec<Changes>, Judged> {
-        self.note_request(exchange, subject);
         let service = subject.target.service.as_ref().map(|service| &service.key);
-        let mut all = Vec::new();
+        let (mut all, mut noted) = (Vec::new(), false);
         for limiter in subject.runtime.limiters().of(service, route) {
             let Some(limit) = &limiter.limits.global else {
                 continue;
@@ -43,6 +44,9 @@ impl Gate {
             let Some(request) = throttle::request(limit, &counted) else {
                 continue;
             };
+            if !mem::replace(&mut noted, true) {
+                self.note_request(exchange, subject);
+            }
             let (external, dialer) = (&self.worker.external, self.connections.dialer());
             let asking = external.ask_limit(dialer, subject.runtime, limit, request);
             match settle(asking.await, limit, &limiter.limits.origin) {
@@ -60,6 +64,12 @@ impl Gate {
     }
 }
 
+/// Metrics show their labels before the first question.
+pub(super) fn preset_metrics() {
+    RATE_LIMIT_SERVICE_CHECKS.preset(RESULTS);
+    RATE_LIMIT_SERVICE_ERRORS.preset(REASONS);
+}
+
 /// What an answer, or none, means for a request.
 enum Settled {
     /// It passes; with a note for the log when there was no answer.
@@ -70,8 +80,6 @@ enum Settled {
 
 fn settle(answer: Result<Answer, AskError>, limit: &GlobalRateLimit, policy: &Origin) -> Settled {
     let service = &limit.cluster;
-    RATE_LIMIT_SERVICE_CHECKS.preset(RESULTS);
-    RATE_LIMIT_SERVICE_ERRORS.preset(REASONS);
     let error = match answer {
         Ok(Answer::Allow(changes)) => {
             RATE_LIMIT_SERVICE_CHECKS.inc("ok");

@@ -77,7 +77,7 @@ pub struct Limiters {
     of_waypoint: Arc<[Arc<Limiter>]>,
     of_services: FxHashMap<ObjectKey, Arc<[Arc<Limiter>]>>,
     of_routes: FxHashMap<Origin, Arc<[Arc<Limiter>]>>,
-    asks: bool,
+    any_asks: bool,
 }
 
 impl Limiters {
@@ -111,7 +111,7 @@ impl Limiters {
                 }
             }
         }
-        limiters.asks = all.iter().any(|l| l.limits.global.is_some());
+        limiters.any_asks = all.iter().any(|l| l.limits.global.is_some());
         limiters.all = all;
         limiters
     }
@@ -121,9 +121,10 @@ impl Limiters {
         self.all.is_empty()
     }
 
-    /// Whether any of them asks a rate limit service.
-    pub fn asks(&self) -> bool {
-        self.asks
+    /// Whether a rate limit service may be asked about a request for this service by this route.
+    pub fn ask(&self, service: Option<&ObjectKey>, route: Option<&Origin>) -> bool {
+        let asks = |limiter: &Arc<Limiter>| limiter.limits.global.is_some();
+        self.any_asks && self.of(service, route).any(asks)
     }
 
     /// All of them, by namespace and name.

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::origin::Kind;
-use cairn_config_schema::snapshot::{Concurrency, LimitKey};
+use cairn_config_schema::snapshot::{ClusterKey, Concurrency, GlobalRateLimit, LimitKey};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::*;
@@ -96,6 +96,30 @@ fn a_request_passes_every_limiter_that_reaches_it_once() {
         names(Some(&ObjectKey::new("shop", "api")), None),
         ["everywhere"]
     );
+}
+
+/// Issue 3, item 7: others pay nothing for it.
+#[test]
+fn a_service_is_asked_only_about_what_its_policy_is_for() {
+    let [web, api] = ["web", "api"].map(|name| ObjectKey::new("shop", name));
+    let global = GlobalRateLimit {
+        cluster: ClusterKey::new(ObjectKey::new("shop", "limits"), 8081),
+        domain: "shop".into(),
+        timeout_ms: 20,
+        fail_open: true,
+        descriptors: Vec::new(),
+    };
+    let of_web = limits("web", vec![LimitTarget::Service(web.clone())], vec![]);
+    let all = [
+        Arc::new(TrafficLimits {
+            global: Some(global),
+            ..TrafficLimits::clone(&of_web)
+        }),
+        limits("everywhere", vec![LimitTarget::Waypoint], vec![]),
+    ];
+    let limiters = Limiters::new(&snapshot(&all), None);
+    assert!(limiters.ask(Some(&web), None));
+    assert!(!limiters.ask(Some(&api), None) && !limiters.ask(None, None));
 }
 
 #[test]
