@@ -112,16 +112,24 @@ impl Rules {
         path: Option<&str>,
         mut request: Option<&mut Request<'_>>,
     ) -> Option<&RuleRef> {
+        let is_http = request.is_some();
         let mut allows = |rule: &NetworkRule| {
             is_for(rule, party, port) == Truth::Yes && matches_http(rule, request.as_deref_mut())
         };
         if !self.changes_headers {
             return self.allow.first(party, path, Seeking::Certain, allows);
         }
-        // All of them, for the sake of what they change.
+        // All of them, for the sake of what they change. One that may be for this peer or not leaves in
+        // doubt what the others see of the request: then none of them is certain to match.
         let mut matched = None;
-        for reference in self.allow.all(party, path, Seeking::Certain) {
-            if reference.rule().is_some_and(&mut allows) {
+        for reference in self.allow.all(party, path, Seeking::Possible) {
+            let Some(rule) = reference.rule() else {
+                continue;
+            };
+            if is_http && changes_headers(rule) && is_for(rule, party, port) == Truth::Unknown {
+                return None;
+            }
+            if allows(rule) {
                 matched.get_or_insert(reference);
             }
         }

@@ -10,12 +10,14 @@ use cairn_authz::{Attestation, Egress, Facts, HttpFacts, Network, PolicySet};
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::origin::ObjectKey;
 use cairn_config_schema::snapshot::{
-    Backend, BackendTarget, ClusterKey, Destination, DestinationAddress, DestinationPlace,
-    Direction, NetworkPolicies, NetworkPolicy, NetworkSubject,
+    Backend, BackendTarget, CiliumHttpRule, ClusterKey, Destination, DestinationAddress,
+    DestinationPlace, Direction, HeaderExpectation, HttpRules, LabelExpression, Mismatch,
+    NetworkAction, NetworkPolicies, NetworkPolicy, NetworkRule, NetworkSubject, Peer, Peers,
+    Surface,
 };
 use proptest::prelude::*;
 
-use crate::generate::{PORTS, Request, World, calico_policies, cilium_policies, worlds};
+use crate::generate::{PORTS, Request, World, calico_policies, cilium_policies, policy, worlds};
 use crate::oracle;
 use crate::properties::{Mix, OF_CALICO, OF_CILIUM, Pairs, for_all};
 
@@ -165,4 +167,61 @@ fn egress_of_calico_equals_the_oracle() {
         decide_all(pairs, &mix, oracle)
     });
     mix.assert_has(&OF_CALICO);
+}
+
+/// A rule that may be for the destination takes a header out that another one asks for: what that one
+/// sees of the request is not known, so nothing is certain to match. A find of the oracle above.
+#[test]
+fn what_a_rule_in_doubt_would_change_is_in_doubt() {
+    let rule = |peers, headers, header_matches| NetworkRule {
+        index: 0,
+        path: "spec".into(),
+        action: NetworkAction::Allow,
+        peers,
+        ports: None,
+        http: HttpRules::Cilium(vec![CiliumHttpRule {
+            method: None,
+            path: None,
+            host: None,
+            headers,
+            header_matches,
+            never: None,
+        }]),
+        authentication: None,
+        broken: None,
+    };
+    let name = http::HeaderName::from_static("x-a");
+    let expected = |value: Option<&'static str>, mismatch| HeaderExpectation {
+        name: name.clone(),
+        value: value.map(http::HeaderValue::from_static),
+        mismatch,
+    };
+    let labelled = LabelExpression::In("tier".into(), ["x".into()].into_iter().collect());
+    let takes_out = rule(
+        Peers::AnyOf(vec![Peer::Endpoints(labelled)]),
+        Vec::new(),
+        vec![
+            expected(Some("2"), Mismatch::Delete),
+            expected(None, Mismatch::Fail),
+        ],
+    );
+    let asks = rule(Peers::Anybody, vec![(name.clone(), None)], Vec::new());
+    let set = set(&[takes_out, asks].map(|rule| policy(Surface::Cilium, false, vec![rule])));
+    let world = worlds()
+        .into_iter()
+        .find(|w| !w.outside && w.namespace == "shop");
+    let mut request = Request {
+        source: world.unwrap(),
+        known: false,
+        port: 80,
+        http: Some(("GET".into(), "/".into(), None)),
+        headers: [(name, http::HeaderValue::from_static("1"))]
+            .into_iter()
+            .collect(),
+    };
+    assert!(!with_facts(&request, |facts| set.decide(facts)).allowed);
+    // One that is known not to be labelled so is not what the first rule is for.
+    request.known = true;
+    request.source.labels.remove("tier");
+    assert!(with_facts(&request, |facts| set.decide(facts)).allowed);
 }
