@@ -7,6 +7,10 @@ pub const WORKSPACE_IMPORTS: &[(&str, &[&str])] = &[
     ("cairn-authz", &["cairn-config-schema"]),
     ("cairn-kernel-redirect", &["cairn-config-schema"]),
     (
+        "cairn-kubernetes",
+        &["cairn-config-schema", "cairn-authz"],
+    ),
+    (
         "cairn-filters",
         &["cairn-config-schema", "cairn-routing", "cairn-authz"],
     ),
@@ -18,6 +22,7 @@ pub const WORKSPACE_IMPORTS: &[(&str, &[&str])] = &[
             "cairn-authz",
             "cairn-filters",
             "cairn-kernel-redirect",
+            "cairn-kubernetes",
         ],
     ),
     (
@@ -135,12 +140,8 @@ pub const CONFINED: &[Confined] = &[
         why: "only the small CA for trying things out makes certificates",
     },
     Confined {
-        names: &["kube", "k8s_openapi", "gateway_api"],
-        places: &[
-            "config-schema/src/",
-            "waypoint/src/source/kube/",
-            "waypoint/src/controller/",
-        ],
+        names: &["kube", "kube_client", "kube_core", "kube_runtime", "k8s_openapi", "gateway_api"],
+        places: &["config-schema/src/", "kubernetes/src/"],
         why: "past parsing, everything speaks in the snapshot's terms",
     },
     Confined {

@@ -1,0 +1,2 @@
+//! Cairn on Kubernetes: what is watched, what the controller makes and writes, what people ask. Knows
+//! the API server; serves no traffic and decides nothing about it.
