@@ -18,6 +18,7 @@ import (
 	"k8s.io/controller-manager/pkg/informerfactory"
 	"k8s.io/klog/v2"
 	"k8s.io/kubernetes/pkg/controller/certificates/rootcacertpublisher"
+	"k8s.io/kubernetes/pkg/controller/clusterroleaggregation"
 	"k8s.io/kubernetes/pkg/controller/deployment"
 	"k8s.io/kubernetes/pkg/controller/endpointslice"
 	"k8s.io/kubernetes/pkg/controller/garbagecollector"
@@ -34,7 +35,7 @@ const (
 )
 
 // controllers runs, until it is killed, what makes pods out of Deployments, endpoints out of pods, accounts
-// and root certificates for namespaces, and removes what belonged to what is gone. They are constructed one by
+// and root certificates for namespaces, roles out of roles, and removes what belonged to what is gone. They are constructed one by
 // one because kube-controller-manager as a whole takes half as long again to compile.
 func controllers(kubeconfig, caFile string) error {
 	ctx := context.Background()
@@ -70,6 +71,7 @@ func controllers(kubeconfig, caFile string) error {
 	if err != nil {
 		return err
 	}
+	roles := clusterroleaggregation.NewClusterRoleAggregation(shared.Rbac().V1().ClusterRoles(), client.RbacV1())
 	objects, err := metadata.NewForConfig(config)
 	if err != nil {
 		return err
@@ -81,6 +83,7 @@ func controllers(kubeconfig, caFile string) error {
 	go replicaSets.Run(ctx, workers)
 	go slices.Run(ctx, workers)
 	go accounts.Run(ctx, workers)
+	go roles.Run(ctx, workers)
 	go roots.Run(ctx, workers)
 	go namespaces.Run(ctx, workers)
 	return collectGarbage(ctx, config, client, shared)
