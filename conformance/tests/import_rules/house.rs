@@ -6,10 +6,7 @@ pub const WORKSPACE_IMPORTS: &[(&str, &[&str])] = &[
     ("cairn-routing", &["cairn-config-schema"]),
     ("cairn-authz", &["cairn-config-schema"]),
     ("cairn-kernel-redirect", &["cairn-config-schema"]),
-    (
-        "cairn-kubernetes",
-        &["cairn-config-schema", "cairn-authz"],
-    ),
+    ("cairn-kubernetes", &["cairn-config-schema", "cairn-authz"]),
     (
         "cairn-filters",
         &["cairn-config-schema", "cairn-routing", "cairn-authz"],
@@ -137,12 +134,24 @@ pub const CONFINED: &[Confined] = &[
     Confined {
         names: &["rcgen"],
         places: &["waypoint/src/pki/"],
-        why: "only the small CA for trying things out makes certificates",
+        why: "certificates, and requests for them, are made in one place",
     },
     Confined {
-        names: &["kube", "kube_client", "kube_core", "kube_runtime", "k8s_openapi", "gateway_api"],
+        names: &[
+            "kube",
+            "kube_client",
+            "kube_core",
+            "kube_runtime",
+            "k8s_openapi",
+            "gateway_api",
+        ],
         places: &["config-schema/src/", "kubernetes/src/"],
         why: "past parsing, everything speaks in the snapshot's terms",
+    },
+    Confined {
+        names: &["spiffe"],
+        places: &["waypoint/src/identity/"],
+        why: "where the identity comes from is known in one place",
     },
     Confined {
         names: &["aya", "libc"],
