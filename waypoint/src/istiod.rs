@@ -73,7 +73,7 @@ pub struct ControlPlane {
     /// File with the pod's token, read for each call, for the kubelet renews it.
     pub token: PathBuf,
     /// Name of this cluster, which tells istiod whose tokens these are.
-    pub cluster: String,
+    pub cluster: AsciiMetadataValue,
 }
 
 /// Why the control plane could not be spoken to: whose fault it is, and what helps.
@@ -156,9 +156,7 @@ impl ControlPlane {
     pub fn metadata(&self, token: Token) -> MetadataMap {
         let mut metadata = MetadataMap::new();
         metadata.insert("authorization", token.bearer);
-        if let Ok(cluster) = AsciiMetadataValue::try_from(&*self.cluster) {
-            metadata.insert("clusterid", cluster);
-        }
+        metadata.insert("clusterid", self.cluster.clone());
         metadata
     }
 
@@ -287,7 +285,7 @@ mod tests {
             server_name: None,
             roots: folder.path().join("roots"),
             token: folder.path().join("token"),
-            cluster: "Kubernetes".into(),
+            cluster: AsciiMetadataValue::from_static("Kubernetes"),
         };
         assert!(matches!(
             plane.token(),

@@ -91,7 +91,7 @@ impl IdentityArgs {
             return Ok(files(dir));
         }
         if let Some(address) = &self.ca_address {
-            return Ok(self.istio_ca(address.clone(), around));
+            return self.istio_ca(address.clone(), around);
         }
         let of_pod = || (around.variable)("SPIFFE_ENDPOINT_SOCKET");
         if let Some(endpoint) = self.spiffe_endpoint.clone().or_else(of_pod) {
@@ -105,32 +105,35 @@ impl IdentityArgs {
             if let Some(text) = (around.variable)(name) {
                 let address = text.parse();
                 let address = address.map_err(|e| anyhow::anyhow!("{name}={text}: {e}"))?;
-                return Ok(self.istio_ca(address, around));
+                return self.istio_ca(address, around);
             }
         }
         Ok(files(Path::new(DEFAULT_DIR)))
     }
 
     /// How istiod is spoken to.
-    pub fn plane(&self, address: Address, around: &Surroundings<'_>) -> ControlPlane {
+    ///
+    /// # Errors
+    /// When the cluster's name can not be sent.
+    fn plane(&self, address: Address, around: &Surroundings<'_>) -> anyhow::Result<ControlPlane> {
         let first = |names: [&str; 2]| names.into_iter().find_map(|name| (around.variable)(name));
         let told = first(["ISTIOD_SAN", "ALT_CA_HOSTNAME"]);
         let cluster = first(["ISTIO_META_CLUSTER_ID", "CLUSTER_ID"]);
-        ControlPlane {
+        let cluster = self.ca_cluster.clone().or(cluster);
+        let cluster = cluster.unwrap_or_else(|| "Kubernetes".to_owned());
+        Ok(ControlPlane {
             address,
             server_name: self.ca_server_name.clone().or(told),
             roots: self.ca_roots.clone(),
             token: self.ca_token.clone(),
-            cluster: (self.ca_cluster.clone())
-                .or(cluster)
-                .unwrap_or_else(|| "Kubernetes".to_owned()),
-        }
+            cluster: (cluster.parse())
+                .map_err(|_| anyhow::anyhow!("cluster {cluster:?} has other letters than ASCII's"))?,
+        })
     }
 
-    fn istio_ca(&self, address: Address, around: &Surroundings<'_>) -> Source {
-        Source::IstioCa(IstioCa {
-            plane: self.plane(address, around),
-        })
+    fn istio_ca(&self, address: Address, around: &Surroundings<'_>) -> anyhow::Result<Source> {
+        let plane = self.plane(address, around)?;
+        Ok(Source::IstioCa(IstioCa { plane }))
     }
 }
 
@@ -244,11 +247,15 @@ mod tests {
             variable: &variable,
             is_there: &|_| false,
         };
-        let plane = cli.identity.plane("ca:1".parse().unwrap(), &around);
-        assert_eq!((plane.name(), &*plane.cluster), ("istiod.example", "west"));
+        let plane = |cli: Cli| cli.identity.plane("ca:1".parse().unwrap(), &around);
+        let told = plane(cli).unwrap();
+        assert_eq!(told.name(), "istiod.example");
+        assert_eq!(told.cluster, "west");
         let flags = ["cairn", "--ca-server-name", "a", "--ca-cluster", "b"];
-        let cli = Cli::try_parse_from(flags).unwrap();
-        let plane = cli.identity.plane("ca:1".parse().unwrap(), &around);
-        assert_eq!((plane.name(), &*plane.cluster), ("a", "b"));
+        let told = plane(Cli::try_parse_from(flags).unwrap()).unwrap();
+        assert_eq!(told.name(), "a");
+        assert_eq!(told.cluster, "b");
+        let flags = ["cairn", "--ca-cluster", "wéstern"];
+        assert!(plane(Cli::try_parse_from(flags).unwrap()).is_err());
     }
 }
