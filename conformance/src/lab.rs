@@ -237,8 +237,9 @@ impl Lab {
             self.hbone_port,
             (flags, &self.variables),
             self.folder.path(),
-        );
-        self.cairn = Some(cairn.await);
+        )
+        .await;
+        self.cairn = Some(cairn);
     }
 
     /// Starts the destination Envoys alone.
