@@ -111,8 +111,9 @@ impl Agent {
                         let security = request.headers().get("workload.spiffe.io");
                         assert_eq!(security.expect("a header"), "true");
                         let codec: ProstCodec<Update, Request> = ProstCodec::default();
-                        let method =
-                            Method(move |_: tonic::Request<Request>| Ok::<_, Status>(updates(said.clone())));
+                        let method = Method(move |_: tonic::Request<Request>| {
+                            Ok::<_, Status>(updates(said.clone()))
+                        });
                         let mut server = tonic::server::Grpc::new(codec);
                         server.server_streaming(method, request).await
                     })

@@ -126,8 +126,9 @@ impl IdentityArgs {
             server_name: self.ca_server_name.clone().or(told),
             roots: self.ca_roots.clone(),
             token: self.ca_token.clone(),
-            cluster: (cluster.parse())
-                .map_err(|_| anyhow::anyhow!("cluster {cluster:?} has other letters than ASCII's"))?,
+            cluster: (cluster.parse()).map_err(|_| {
+                anyhow::anyhow!("cluster {cluster:?} has other letters than ASCII's")
+            })?,
         })
     }
 
