@@ -38,14 +38,33 @@ impl Cairn {
     ) -> Self {
         let mut command = Command::new(workspace::cairn());
         command.envs(variables.iter().cloned());
-        let options = (config, identity, upstream_hbone_port, more);
+        let options = (config, Some(identity), upstream_hbone_port, more);
         let mut started = Self::spawn(command, ip, options, logs).await;
-        let ready = started.ready;
+        started.until_ready().await;
         started
-            .process
+    }
+
+    /// The same with an identity from where the flags say, which it may not have yet: waits until it
+    /// answers probes.
+    pub async fn start_as_told(
+        ip: IpAddr,
+        config: &Path,
+        upstream_hbone_port: u16,
+        (flags, variables): (&[&str], &[(String, String)]),
+        logs: &Path,
+    ) -> Self {
+        let mut command = Command::new(workspace::cairn());
+        command.envs(variables.iter().cloned());
+        let options = (config, None, upstream_hbone_port, flags);
+        Self::spawn(command, ip, options, logs).await
+    }
+
+    /// Waits until it says that it is ready.
+    pub async fn until_ready(&mut self) {
+        let ready = self.ready;
+        self.process
             .until("cairn is ready", async || is_ready(ready).await)
             .await;
-        started
     }
 
     /// The same for a waypoint that may have nothing to serve: waits until it listens.
@@ -58,14 +77,14 @@ impl Cairn {
         logs: &Path,
     ) -> Self {
         let command = Command::new(workspace::cairn());
-        let options = (config, identity, upstream_hbone_port, more);
+        let options = (config, Some(identity), upstream_hbone_port, more);
         Self::spawn(command, ip, options, logs).await
     }
 
     async fn spawn(
         mut command: Command,
         ip: IpAddr,
-        (config, identity, upstream_hbone_port, more): (&Path, &Path, u16, &[&str]),
+        (config, identity, upstream_hbone_port, more): (&Path, Option<&Path>, u16, &[&str]),
         logs: &Path,
     ) -> Self {
         let [hbone, metrics, ready, admin] = [(); 4].map(|()| free_address(ip));
@@ -73,16 +92,19 @@ impl Cairn {
             .arg("run")
             .arg("--config")
             .arg(config)
-            .arg("--identity-dir")
-            .arg(identity)
             .args(["--hbone-addr", &hbone.to_string()])
             .args(["--metrics-addr", &metrics.to_string()])
             .args(["--ready-addr", &ready.to_string()])
             .args(["--admin-addr", &admin.to_string()])
             .args(["--upstream-hbone-port", &upstream_hbone_port.to_string()])
             .args(more);
+        if let Some(folder) = identity {
+            command.arg("--identity-dir").arg(folder);
+        }
         let mut process = Process::start("cairn", command, logs);
-        process.listening(hbone).await;
+        // Without files it may have no identity yet, and then it listens to nobody but operators.
+        let first = if identity.is_some() { hbone } else { ready };
+        process.listening(first).await;
         Self {
             process,
             hbone,

@@ -227,6 +227,21 @@ impl Lab {
         self.cairn = Some(cairn);
     }
 
+    /// Starts the destination Envoy, and Cairn with an identity from where the flags say, which it may not
+    /// have yet.
+    pub async fn start_as_told(&mut self, flags: &[&str]) {
+        self.start_destination().await;
+        let cairn = Cairn::start_as_told(
+            self.network.address(),
+            &self.config(),
+            self.hbone_port,
+            (flags, &self.variables),
+            self.folder.path(),
+        )
+        .await;
+        self.cairn = Some(cairn);
+    }
+
     /// Starts the destination Envoys alone.
     pub async fn start_destination(&mut self) {
         let hbone = |pod: &&Pod| pod.reach == Reach::Hbone;

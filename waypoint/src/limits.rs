@@ -423,3 +423,26 @@ pub const PAGE_MAP_RECORDS_MAX: u64 = 8_192;
 
 /// Edges of the admin page's service map. Beyond: left out, which the page says.
 pub const PAGE_EDGES_MAX: usize = 500;
+
+/// Wait before a certificate is asked for again, then twice as long, to [`IDENTITY_BACK_OFF_MAX`]: Istio's
+/// (specs/istio-waypoint.md 3). A tenth more or less, so that replicas do not come together.
+pub const IDENTITY_BACK_OFF: Duration = Duration::from_millis(500);
+
+/// See [`IDENTITY_BACK_OFF`].
+pub const IDENTITY_BACK_OFF_MAX: Duration = Duration::from_secs(150);
+
+/// One attempt to get a certificate from the CA, connecting included. Beyond: it has failed, as `connect`.
+pub const CA_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A certificate is not renewed sooner than this after it came, however short its life is: who issues
+/// certificates of a second must not be asked without end.
+pub const CERTIFICATE_RENEWAL_MIN: Duration = Duration::from_secs(1);
+
+/// Message and header block of an answer of the CA. Beyond: it can not be read.
+pub const CA_ANSWER_BYTES_MAX: usize = 1024 * 1024;
+
+/// Certificates in an answer of the CA: a chain and roots, several while they change. Beyond: refused.
+pub const CA_CERTIFICATES_MAX: usize = 64;
+
+/// Token of the pod, in its file. Beyond: it is not sent; Kubernetes' have about 1 KiB.
+pub const POD_TOKEN_BYTES_MAX: usize = 64 * 1024;

@@ -17,6 +17,7 @@ use crate::drain::{Drain, InFlight, Kind};
 use crate::explain;
 use crate::hubble;
 use crate::hubble::flows::Teller;
+use crate::identity;
 use crate::jwks;
 use crate::limits::PODS_MAX;
 use crate::listener::accept;
@@ -32,12 +33,9 @@ use crate::telemetry::otlp::environment::Environment;
 use crate::telemetry::otlp::{self, Exports, process};
 use crate::telemetry::{self, counters};
 use crate::throttle;
-use crate::tls::{Acceptor, IdentityFiles, IdentitySource, Originations};
+use crate::tls::Acceptor;
 use crate::upstream::Dialer;
 use crate::worker::{self, Worker};
-
-/// How often certificate files are looked at.
-const IDENTITY_POLL: Duration = Duration::from_secs(1);
 
 /// What a waypoint is told at its start.
 #[derive(Clone, Debug)]
@@ -46,8 +44,10 @@ pub struct Settings {
     pub config: Vec<PathBuf>,
     /// The Gateway to serve; `None`: the only one there is.
     pub gateway: Option<ObjectKey>,
-    /// Folder with cert-chain.pem, key.pem and root-cert.pem.
-    pub identity_dir: PathBuf,
+    /// Where the identity comes from.
+    pub identity: identity::Source,
+    /// Who this waypoint is meant to be.
+    pub expected: identity::Expected,
     /// Where clients' tunnels arrive.
     pub hbone_addr: SocketAddr,
     /// Metrics, readiness and admin.
@@ -112,26 +112,28 @@ pub struct WorkerThread {
 /// Starts a waypoint and returns once its configuration is in force and its sockets are open.
 ///
 /// # Errors
-/// When the identity can not be loaded, an address not be opened or a thread not be started.
+/// When there is no identity to be had, an address not be opened or a thread not be started.
 pub fn start(settings: Settings) -> anyhow::Result<Running> {
-    let files = IdentityFiles {
-        dir: settings.identity_dir.clone(),
-    };
-    let identity = Arc::new(IdentitySource::load(files).context("load the identity")?);
     // Before anything is compiled, for it says how requests are traced by default.
     otlp::prepare(&settings.otel);
     let in_force = InForce::default();
-    in_force.readiness.remove(NotReady::NoIdentity);
-    note_expiry(&identity);
     let watch = follow(&settings, &in_force)?;
     let (in_flight, drain) = (Arc::<InFlight>::default(), Drain::default());
     let (stop, reload) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (admin, hubble) = serve_operators(&settings, &in_force, &stop)?;
+    // Nobody is listened to before there is a certificate; operators are told meanwhile that there is none.
+    let identity = identity::establish(identity::Following {
+        source: settings.identity.clone(),
+        expected: settings.expected.clone(),
+        in_force: in_force.clone(),
+        reload: reload.clone(),
+        stop: stop.clone(),
+    })?;
     let listeners = listen(settings.hbone_addr, settings.workers)?;
     let hbone_addr = listeners
         .first()
         .context("at least one worker is needed")?
         .local_addr()?;
-    let (admin, hubble) = serve_operators(&settings, &in_force, &stop)?;
     let bound = admin.addresses();
     let mut own = vec![hbone_addr, bound.metrics, bound.ready, bound.admin];
     own.extend(hubble.as_ref().map(hubble::Server::address));
@@ -172,7 +174,6 @@ pub fn start(settings: Settings) -> anyhow::Result<Running> {
             _thread: spawn_worker(index, parts)?,
         });
     }
-    follow_identity(identity, in_force.originations.clone(), reload.clone())?;
     in_force.readiness.remove(NotReady::NotListening);
     let flows = hubble.as_ref().map(|server| server.address().to_string());
     tracing::info!(hbone = %hbone_addr, metrics = %bound.metrics, ready = %bound.ready,
@@ -379,46 +380,6 @@ fn follow_keys(settings: &Settings, in_force: &InForce) -> anyhow::Result<()> {
     .context("start fetching keys")
 }
 
-/// Looks at the certificate files every second, and at once on SIGHUP. They are three small files
-/// that an orchestrator replaces in its own ways; looking is simpler than watching and as good.
-fn follow_identity(
-    identity: Arc<IdentitySource>,
-    originations: Arc<Originations>,
-    reload: Arc<Notify>,
-) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    std::thread::Builder::new().name("identity".to_owned()).spawn(move || {
-        runtime.block_on(async {
-            let mut last_error = String::new();
-            loop {
-                tokio::select! {
-                    () = tokio::time::sleep(IDENTITY_POLL) => {}
-                    () = reload.notified() => {}
-                }
-                originations.refresh(Instant::now());
-                match identity.reload() {
-                    Ok(false) => last_error.clear(),
-                    Ok(true) => {
-                        last_error.clear();
-                        note_expiry(&identity);
-                        tracing::info!(epoch = identity.current().epoch, "certificate or roots changed, in force for new connections");
-                    }
-                    Err(error) => {
-                        let words = error.to_string();
-                        if words != last_error {
-                            tracing::error!(error = %words, "identity files can not be loaded, the last good ones stay in force");
-                            last_error = words;
-                        }
-                    }
-                }
-            }
-        });
-    })?;
-    Ok(())
-}
-
 fn follow_names(settings: &Settings, in_force: &InForce) -> anyhow::Result<()> {
     names::start(names::Following {
         names: in_force.names.clone(),
@@ -462,11 +423,6 @@ fn export(
         scrape: Box::new(move || admin::scrape(&scraped)),
     })
     .context("start exporting telemetry")
-}
-
-fn note_expiry(identity: &IdentitySource) {
-    let seconds = u64::try_from(identity.current().not_after_s).unwrap_or_default();
-    counters::certificate_expires(std::time::UNIX_EPOCH + Duration::from_secs(seconds));
 }
 
 fn admin_state(

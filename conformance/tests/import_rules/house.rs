@@ -134,7 +134,7 @@ pub const CONFINED: &[Confined] = &[
     Confined {
         names: &["rcgen"],
         places: &["waypoint/src/pki/"],
-        why: "only the small CA for trying things out makes certificates",
+        why: "certificates, and requests for them, are made in one place",
     },
     Confined {
         names: &[
@@ -147,6 +147,11 @@ pub const CONFINED: &[Confined] = &[
         ],
         places: &["config-schema/src/", "kubernetes/src/"],
         why: "past parsing, everything speaks in the snapshot's terms",
+    },
+    Confined {
+        names: &["spiffe"],
+        places: &["waypoint/src/identity/"],
+        why: "where the identity comes from is known in one place",
     },
     Confined {
         names: &["aya", "libc"],

@@ -10,8 +10,10 @@ pub enum NotReady {
     NoConfiguration,
     /// The snapshot has no Gateway for this waypoint.
     NoGateway,
-    /// No certificate was loaded yet.
+    /// There was no certificate yet.
     NoIdentity,
+    /// The certificate has expired and there is no new one.
+    IdentityExpired,
     /// The tunnel port is not open yet.
     NotListening,
     /// It is shutting down.
@@ -19,10 +21,11 @@ pub enum NotReady {
 }
 
 impl NotReady {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::NoConfiguration,
         Self::NoGateway,
         Self::NoIdentity,
+        Self::IdentityExpired,
         Self::NotListening,
         Self::Draining,
     ];
@@ -38,6 +41,7 @@ impl fmt::Display for NotReady {
             Self::NoConfiguration => "no configuration yet",
             Self::NoGateway => "the configuration has no Gateway for this waypoint",
             Self::NoIdentity => "no certificate yet",
+            Self::IdentityExpired => "the certificate has expired",
             Self::NotListening => "the tunnel port is not open yet",
             Self::Draining => "draining",
         })
@@ -51,8 +55,8 @@ pub struct Readiness(AtomicU8);
 impl Default for Readiness {
     /// Not ready for every reason of a process that has just started.
     fn default() -> Self {
-        let draining = NotReady::Draining;
-        let at_start = NotReady::ALL.into_iter().filter(|r| *r != draining);
+        let later = [NotReady::IdentityExpired, NotReady::Draining];
+        let at_start = NotReady::ALL.into_iter().filter(|r| !later.contains(r));
         Self(AtomicU8::new(at_start.fold(0, |bits, r| bits | r.bit())))
     }
 }

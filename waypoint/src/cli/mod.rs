@@ -5,6 +5,7 @@ mod configuration;
 mod demo;
 mod diff;
 mod explain;
+mod identity;
 mod node;
 mod observe;
 mod output;

@@ -12,6 +12,7 @@ use clap::ValueEnum;
 use http::HeaderName;
 
 use super::Outcome;
+use super::identity::{self, IdentityArgs, Surroundings};
 use crate::hubble::{self, Redaction};
 use crate::limits::{FLOW_RECORDS, FLOW_RECORDS_MAX};
 use crate::names::Servers;
@@ -34,14 +35,8 @@ pub struct Args {
     /// The Gateway to serve; not needed when there is only one of a waypoint class
     #[arg(long, value_name = "NS/NAME", env = "CAIRN_GATEWAY", value_parser = object_key)]
     gateway: Option<ObjectKey>,
-    /// Folder with cert-chain.pem, key.pem and root-cert.pem, re-read when they change
-    #[arg(
-        long,
-        value_name = "DIR",
-        env = "CAIRN_IDENTITY_DIR",
-        default_value = "/etc/certs"
-    )]
-    identity_dir: PathBuf,
+    #[command(flatten)]
+    identity: IdentityArgs,
     /// Address for clients' tunnels
     #[arg(
         long,
@@ -251,10 +246,16 @@ pub(super) fn serve(
 
 fn settings(args: Args) -> anyhow::Result<run::Settings> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    // Istio's own pod variable is honoured where both exist (DESIGN section 8).
+    let trust_domain = args
+        .trust_domain
+        .or_else(|| std::env::var("TRUST_DOMAIN").ok());
+    let around = Surroundings::of_process();
     Ok(run::Settings {
         config: args.config,
         gateway: args.gateway,
-        identity_dir: args.identity_dir,
+        identity: args.identity.source(&around)?,
+        expected: identity::expected(trust_domain.clone(), &around),
         hbone_addr: args.hbone_addr,
         addresses: admin::Addresses {
             metrics: args.metrics_addr,
@@ -263,10 +264,7 @@ fn settings(args: Args) -> anyhow::Result<run::Settings> {
         },
         upstream_hbone_port: args.upstream_hbone_port,
         workers: args.workers.map_or(cores, usize::from),
-        // Istio's own pod variable is honoured where both exist (DESIGN section 8).
-        trust_domain: args
-            .trust_domain
-            .or_else(|| std::env::var("TRUST_DOMAIN").ok()),
+        trust_domain,
         cluster_domain: args.cluster_domain,
         locality: args.locality.as_deref().map(Locality::parse),
         strict: args.strict,

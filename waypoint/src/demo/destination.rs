@@ -36,7 +36,7 @@ impl DestinationTunnel {
     /// # Errors
     /// When the address can not be listened on or the identity not be loaded.
     pub async fn start(address: SocketAddr, identity_dir: &Path) -> anyhow::Result<Self> {
-        let identity = IdentitySource::load(IdentityFiles {
+        let identity = IdentitySource::load(&IdentityFiles {
             dir: identity_dir.to_owned(),
         })?;
         let acceptor = Acceptor::new(&identity, Arc::new(ArcSwap::from_pointee(Mesh::default())))?;

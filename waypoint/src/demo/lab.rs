@@ -17,6 +17,7 @@ use super::app::App;
 use super::destination::DestinationTunnel;
 use crate::client::{ClientError, HttpClient, Tunnel};
 use crate::hubble;
+use crate::identity;
 use crate::names::Servers;
 use crate::telemetry::otlp::environment::Environment;
 use crate::tls::{IdentityFiles, LocalIdentity};
@@ -143,7 +144,10 @@ impl Lab {
         let waypoint = run::start(run::Settings {
             config: vec![config],
             gateway: None,
-            identity_dir: folder.0.join("pki/shop/waypoint"),
+            identity: identity::Source::Files(IdentityFiles {
+                dir: folder.0.join("pki/shop/waypoint"),
+            }),
+            expected: identity::Expected::default(),
             hbone_addr: any,
             addresses: admin::Addresses {
                 metrics: any,

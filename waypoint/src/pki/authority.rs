@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cairn_config_schema::identity::Identity;
 use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
-    SanType, date_time_ymd,
+    BasicConstraints, Certificate, CertificateParams, CertificateSigningRequestParams,
+    CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, date_time_ymd,
 };
 
 /// How far in the past certificates begin to be valid, for clocks that are not quite the same.
@@ -104,13 +104,7 @@ impl fmt::Debug for Authority {
 impl Authority {
     /// A new root, ECDSA P-256, valid from five minutes ago for `validity` from now.
     pub fn generate(validity: Duration) -> Result<Self, PkiError> {
-        let now = SystemTime::now();
-        let mut params = CertificateParams::default();
-        params.distinguished_name = name("Cairn test root");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.not_before = date_time_ymd(1970, 1, 1) + since_1970(now - BACKDATE)?;
-        params.not_after = date_time_ymd(1970, 1, 1) + since_1970(after(now, validity))?;
+        let params = authority_params("Cairn test root", validity)?;
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let key_pem = key.serialize_pem();
         let root = CertifiedIssuer::self_signed(params, key)?;
@@ -144,15 +138,56 @@ impl Authority {
 
     /// Any leaf, proper or not.
     pub fn issue_leaf(&self, leaf: &Leaf) -> Result<Issued, PkiError> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let certificate: Certificate = leaf.params()?.signed_by(&key, &self.issuer)?;
+        Ok(Issued {
+            cert_chain_pem: certificate.pem(),
+            key_pem: key.serialize_pem(),
+            root_cert_pem: self.root_cert_pem.clone(),
+        })
+    }
+
+    /// Any leaf for the key of a request (PKCS#10, PEM), as PEM. Of the request nothing else counts, as with
+    /// Istio's CA.
+    pub fn sign(&self, csr_pem: &str, leaf: &Leaf) -> Result<String, PkiError> {
+        let mut request = CertificateSigningRequestParams::from_pem(csr_pem)?;
+        request.params = leaf.params()?;
+        Ok(request.signed_by(&self.issuer)?.pem())
+    }
+
+    /// An authority below this one. Its `root_cert_pem` is its own certificate.
+    pub fn intermediate(&self, validity: Duration) -> Result<Self, PkiError> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let key_pem = key.serialize_pem();
+        let params = authority_params("Cairn test intermediate", validity)?;
+        let certificate = params.signed_by(&key, &self.issuer)?;
+        Self::from_pem(&certificate.pem(), &key_pem)
+    }
+}
+
+/// What certificates of authorities have in common.
+fn authority_params(common_name: &str, validity: Duration) -> Result<CertificateParams, PkiError> {
+    let now = SystemTime::now();
+    let mut params = CertificateParams::default();
+    params.distinguished_name = name(common_name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.not_before = date_time_ymd(1970, 1, 1) + since_1970(now - BACKDATE)?;
+    params.not_after = date_time_ymd(1970, 1, 1) + since_1970(after(now, validity))?;
+    Ok(params)
+}
+
+impl Leaf {
+    fn params(&self) -> Result<CertificateParams, PkiError> {
         let mut params = CertificateParams::default();
         // No subject: the identity is the SAN, which an empty subject makes critical (RFC 5280 4.1.2.6).
         params.distinguished_name = DistinguishedName::new();
-        for uri in &leaf.uris {
+        for uri in &self.uris {
             let uri = uri.as_str().try_into()?;
             params.subject_alt_names.push(SanType::URI(uri));
         }
-        params.not_before = date_time_ymd(1970, 1, 1) + since_1970(leaf.not_before)?;
-        params.not_after = date_time_ymd(1970, 1, 1) + since_1970(leaf.not_after)?;
+        params.not_before = date_time_ymd(1970, 1, 1) + since_1970(self.not_before)?;
+        params.not_after = date_time_ymd(1970, 1, 1) + since_1970(self.not_after)?;
         params.is_ca = IsCa::ExplicitNoCa;
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -160,13 +195,7 @@ impl Authority {
             ExtendedKeyUsagePurpose::ClientAuth,
             ExtendedKeyUsagePurpose::ServerAuth,
         ];
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let certificate: Certificate = params.signed_by(&key, &self.issuer)?;
-        Ok(Issued {
-            cert_chain_pem: certificate.pem(),
-            key_pem: key.serialize_pem(),
-            root_cert_pem: self.root_cert_pem.clone(),
-        })
+        Ok(params)
     }
 }
 

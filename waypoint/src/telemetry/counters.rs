@@ -56,6 +56,10 @@ pub static JWT_REFUSED: Gauge = Gauge::new(&names::JWT_REFUSED);
 pub static JWT_SIGNATURES: Gauge = Gauge::new(&names::JWT_SIGNATURES);
 /// Fetches of keys, by result.
 pub static JWKS_FETCHES: ByLabel = ByLabel::new(&names::JWKS_FETCHES);
+/// Attempts to get an identity, by outcome.
+pub static IDENTITY_ATTEMPTS: ByLabel = ByLabel::new(&names::IDENTITY_ATTEMPTS);
+/// How it stands with the identity, by state.
+pub static IDENTITY_STATE: ByLabel = ByLabel::new(&names::IDENTITY_STATE);
 /// Files for TLS towards endpoints, read anew, by result.
 pub static TLS_FILES: ByLabel = ByLabel::new(&names::TLS_FILES);
 /// Names of endpoints looked up, by result.
@@ -198,6 +202,8 @@ pub fn families() -> Vec<MetricFamily> {
         &DIAGNOSTICS,
         &UNENFORCED,
         &CERTIFICATE_EXPIRY,
+        &IDENTITY_ATTEMPTS,
+        &IDENTITY_STATE,
         &RETRIES,
         &RETRIES_DENIED,
         &FAULTS,

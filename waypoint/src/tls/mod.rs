@@ -8,15 +8,20 @@ pub mod identity;
 pub mod originate;
 mod outside;
 pub mod rotate;
+mod trust;
 pub mod verify;
 pub mod web;
 
 pub use any_peer::connect_to_any;
 pub use client_hello::ClientHello;
 pub use handshake::{Acceptor, connect};
-pub use identity::{IdentityFiles, LoadError, LocalIdentity};
+pub use identity::{
+    IdentityFiles, LoadError, LocalIdentity, Material, MaterialError, certificates_of_pem,
+    is_self_issued,
+};
 pub use originate::{Alpn, Originate, Originations};
 pub use rotate::IdentitySource;
 pub use tokio_rustls::client::TlsStream;
+pub use trust::Anchors;
 pub use verify::{VerifyError, peer_identity};
 pub use web::WebClient;

@@ -1,7 +1,7 @@
 //! The identity in force, and the TLS configurations that follow it.
 //!
-//! A change of the files replaces the identity for handshakes to come; connections that exist keep
-//! theirs. Files that can not be loaded leave the last good identity in force.
+//! A new identity is for handshakes to come; connections that exist keep theirs. Where it comes from is
+//! `crate::identity`'s business.
 
 use std::sync::Arc;
 
@@ -20,24 +20,26 @@ use super::{IdentityFiles, LoadError, LocalIdentity};
 
 pub(super) const ALPN_H2: &[u8] = b"h2";
 
-/// Holds the identity in force and loads it again when told to.
+/// Holds the identity in force.
 #[derive(Debug)]
 pub struct IdentitySource {
-    files: IdentityFiles,
     current: Arc<ArcSwap<LocalIdentity>>,
 }
 
 impl IdentitySource {
-    /// Loads the files for the first time.
+    /// With the first one.
+    pub fn new(first: LocalIdentity) -> Self {
+        Self {
+            current: Arc::new(ArcSwap::from_pointee(first)),
+        }
+    }
+
+    /// Loads the first one from files.
     ///
     /// # Errors
     /// [`LoadError`]: a waypoint without identity can serve nobody.
-    pub fn load(files: IdentityFiles) -> Result<Self, LoadError> {
-        let first = LocalIdentity::load(&files, 1)?;
-        Ok(Self {
-            files,
-            current: Arc::new(ArcSwap::from_pointee(first)),
-        })
+    pub fn load(files: &IdentityFiles) -> Result<Self, LoadError> {
+        Ok(Self::new(LocalIdentity::load(files, 1)?))
     }
 
     /// The identity in force.
@@ -50,24 +52,17 @@ impl IdentitySource {
         self.current.load()
     }
 
-    /// The files it comes from.
-    pub fn files(&self) -> &IdentityFiles {
-        &self.files
-    }
-
-    /// Loads the files again. `Ok(false)`: they hold what is already in force.
-    ///
-    /// # Errors
-    /// [`LoadError`]; the identity in force stays.
-    pub fn reload(&self) -> Result<bool, LoadError> {
+    /// Puts another one in force, in the next epoch. `false`: it is what is in force already. To be
+    /// called by one thread alone.
+    pub fn install(&self, mut next: LocalIdentity) -> bool {
         let before = self.current.load();
-        let next = LocalIdentity::load(&self.files, before.epoch + 1)?;
         let same =
-            next.certified.cert == before.certified.cert && next.roots.roots == before.roots.roots;
+            next.certified.cert == before.certified.cert && next.trust.is_same(&before.trust);
         if !same {
+            next.epoch = before.epoch + 1;
             self.current.store(Arc::new(next));
         }
-        Ok(!same)
+        !same
     }
 
     /// TLS for clients: 1.3 only, ALPN h2 only, certificate required, no resumption, as ztunnel

@@ -11,6 +11,7 @@ use cairn_config_schema::identity::{Identity, IdentityError};
 use cairn_config_schema::snapshot::Mesh;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
+use rustls::crypto::{CryptoProvider, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -21,6 +22,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::LocalIdentity;
+use super::trust::Roots;
 
 /// Why a certificate's identity is not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -37,6 +39,11 @@ pub enum VerifyError {
     /// The trust domain is neither the mesh's nor an alias.
     #[error("trust domain {0} is not accepted; meshConfig.trustDomainAliases can add it")]
     TrustDomain(String),
+    /// Nobody vouches for the trust domain: there is no bundle of a federation for it.
+    #[error(
+        "there are no roots for trust domain {0}; the SPIFFE Workload API gave no bundle for it"
+    )]
+    NoRoots(String),
     /// The endpoint is somebody else.
     #[error("the endpoint is {found}, expected {expected}")]
     OtherIdentity {
@@ -90,19 +97,26 @@ fn rejected(error: VerifyError) -> Error {
 pub struct ClientVerifier {
     local: Arc<ArcSwap<LocalIdentity>>,
     mesh: Arc<ArcSwap<Mesh>>,
-    schemes: Vec<SignatureScheme>,
+    provider: Arc<CryptoProvider>,
 }
 
 impl ClientVerifier {
     /// A verifier that follows both as they change.
     pub fn new(local: Arc<ArcSwap<LocalIdentity>>, mesh: Arc<ArcSwap<Mesh>>) -> Self {
-        let schemes = local.load().client_chain.supported_verify_schemes();
+        let provider = local.load().provider.clone();
         Self {
             local,
             mesh,
-            schemes,
+            provider,
         }
     }
+}
+
+/// The roots that vouch for an identity, by its trust domain.
+fn roots_of<'a>(local: &'a LocalIdentity, identity: &Identity) -> Result<&'a Roots, Error> {
+    let trust_domain = identity.trust_domain();
+    let nobody = || rejected(VerifyError::NoRoots(trust_domain.to_owned()));
+    local.trust.of(trust_domain).ok_or_else(nobody)
 }
 
 impl ClientCertVerifier for ClientVerifier {
@@ -117,12 +131,11 @@ impl ClientCertVerifier for ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified =
-            self.local
-                .load()
-                .client_chain
-                .verify_client_cert(end_entity, intermediates, now)?;
         let identity = peer_identity(end_entity).map_err(rejected)?;
+        let local = self.local.load();
+        // What the certificate says of itself chooses who has to vouch for it; only then it counts.
+        let clients = &roots_of(&local, &identity)?.clients;
+        let verified = clients.verify_client_cert(end_entity, intermediates, now)?;
         let trust_domain = identity.trust_domain();
         if !self.mesh.load().accepts_trust_domain(trust_domain) {
             return Err(rejected(VerifyError::TrustDomain(trust_domain.to_owned())));
@@ -145,14 +158,13 @@ impl ClientCertVerifier for ClientVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.local
-            .load()
-            .client_chain
-            .verify_tls13_signature(message, cert, dss)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, cert, dss, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.schemes.clone()
+        let algorithms = &self.provider.signature_verification_algorithms;
+        algorithms.supported_schemes()
     }
 }
 
@@ -184,14 +196,14 @@ impl ServerCertVerifier for EndpointVerifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let parsed = ParsedCertificate::try_from(end_entity)?;
+        let found = peer_identity(end_entity).map_err(rejected)?;
         verify_server_cert_signed_by_trust_anchor(
             &parsed,
-            &self.local.roots,
+            &roots_of(&self.local, &found)?.store,
             intermediates,
             now,
             self.local.provider.signature_verification_algorithms.all,
         )?;
-        let found = peer_identity(end_entity).map_err(rejected)?;
         match &self.expected {
             Expected::Workload(expected) if found != *expected => {
                 Err(rejected(VerifyError::OtherIdentity {
@@ -218,12 +230,8 @@ impl ServerCertVerifier for EndpointVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        rustls::crypto::verify_tls13_signature(
-            message,
-            cert,
-            dss,
-            &self.local.provider.signature_verification_algorithms,
-        )
+        let algorithms = &self.local.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, cert, dss, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -106,6 +106,18 @@ pub const DIAGNOSTICS: Metric = gauge(
     "Findings about the configuration in force",
     &["severity"],
 );
+/// Attempts to get an identity.
+pub const IDENTITY_ATTEMPTS: Metric = counter(
+    "cairn_identity_attempts_total",
+    "Attempts to get a certificate, or to load one that changed",
+    &["outcome"],
+);
+/// How it stands with the identity.
+pub const IDENTITY_STATE: Metric = gauge(
+    "cairn_identity_state",
+    "How it stands with the waypoint's certificate: 1 for the state it is in",
+    &["state"],
+);
 /// Expiry of the certificate.
 pub const CERTIFICATE_EXPIRY: Metric = gauge(
     "cairn_certificate_expiry_timestamp_seconds",

@@ -1,25 +1,22 @@
 //! One export by gRPC, over a connection that is there. The message is encoded already, once for all
 //! attempts.
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes};
 use http::Uri;
 use http::uri::PathAndQuery;
-use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
 use prost::Message;
 use tonic::body::Body;
 use tonic::client::Grpc;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
-use tonic::codegen::Service;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
 use super::endpoint::{Destination, Signal};
 use super::transport::{Failure, Partial, read};
+use crate::grpc::Channel;
 use crate::limits::OTLP_ANSWER_BYTES_MAX;
 
 pub(super) async fn export(
@@ -122,23 +119,6 @@ struct Delay {
     seconds: i64,
     #[prost(int32, tag = "2")]
     nanos: i32,
-}
-
-/// One HTTP/2 connection as tonic wants it.
-struct Channel(SendRequest<Body>);
-
-impl Service<http::Request<Body>> for Channel {
-    type Response = http::Response<Incoming>;
-    type Error = hyper::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, hyper::Error>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
-        self.0.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        Box::pin(self.0.send_request(request))
-    }
 }
 
 /// Messages that are encoded, and answers that are not decoded yet.

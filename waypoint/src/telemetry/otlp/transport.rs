@@ -13,7 +13,7 @@ use http::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -24,7 +24,7 @@ use tonic::body::Body;
 use super::endpoint::{Destination, Protocol, Signal};
 use super::grpc;
 use crate::clock::now_ms;
-use crate::limits::{OTLP_ANSWER_BYTES_MAX, PING_INTERVAL, PING_TIMEOUT};
+use crate::limits::OTLP_ANSWER_BYTES_MAX;
 use crate::runtime::Runtime;
 use crate::tls::{Alpn, originate};
 use crate::upstream::{Dialer, Reach};
@@ -165,26 +165,19 @@ impl Transport {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let stream = TokioIo::new(stream);
-        // Connections end with their senders; an error reaches whoever waits for an answer.
         match self.to.protocol {
             Protocol::Http => {
                 let handshake = http1::Builder::new()
                     .max_buf_size(OTLP_ANSWER_BYTES_MAX)
-                    .handshake(stream);
+                    .handshake(TokioIo::new(stream));
                 let (sender, connection) = handshake.await.map_err(io::Error::other)?;
+                // It ends with its sender; an error reaches whoever waits for an answer.
                 tokio::spawn(async move { drop(connection.await) });
                 Ok(Sender::Http1(sender))
             }
             Protocol::Grpc => {
-                let handshake = http2::Builder::new(TokioExecutor::new())
-                    .max_header_list_size(OTLP_ANSWER_BYTES_MAX as u32)
-                    .timer(TokioTimer::new())
-                    .keep_alive_interval(PING_INTERVAL)
-                    .keep_alive_timeout(PING_TIMEOUT)
-                    .handshake(stream);
-                let (sender, connection) = handshake.await.map_err(io::Error::other)?;
-                tokio::spawn(async move { drop(connection.await) });
+                let header_bytes_max = OTLP_ANSWER_BYTES_MAX as u32;
+                let sender = crate::grpc::connect(stream, header_bytes_max).await?;
                 Ok(Sender::Http2(sender))
             }
         }

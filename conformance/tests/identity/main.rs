@@ -1,0 +1,17 @@
+//! Where a waypoint's certificate comes from: small servers that speak the protocols of Istio's CA and of the
+//! SPIFFE Workload API for real, and Cairn between real Envoys (specs/istio-waypoint.md 3).
+
+// A panic here is a failed test.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+mod ca;
+mod grpc;
+mod istio_ca;
+mod mesh;
+mod spiffe;
+mod workload_api;
