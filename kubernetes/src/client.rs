@@ -3,8 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
+pub use kube_client::Client;
+use kube_client::Config;
 use kube_client::config::{KubeConfigOptions, Kubeconfig};
-use kube_client::{Client, Config};
 
 /// Which API server, and as whom.
 #[derive(Clone, Debug, Default)]
@@ -19,7 +20,9 @@ pub struct Access {
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The kubeconfig that was named, or the user's, can not be used.
-    #[error("can not use the kubeconfig {file}: {reason}; mend it, or name another with --kubeconfig and --context")]
+    #[error(
+        "can not use the kubeconfig {file}: {reason}; mend it, or name another with --kubeconfig and --context"
+    )]
     Kubeconfig {
         /// The file.
         file: String,
