@@ -11,4 +11,7 @@
     clippy::indexing_slicing
 )]
 
+mod chart;
 mod control_plane;
+mod people;
+mod rbac;
