@@ -26,7 +26,7 @@ const AT_ONCE: usize = 16;
 
 /// What is read of the configuration, by everybody who reads it.
 const CONFIGURATION: &str = "
-configmaps: get
+configmaps: get list watch
 namespaces: get list watch
 pods: get list watch
 services: get list watch
@@ -56,7 +56,6 @@ trafficpolicies.cairn.dev: get list watch
 
 /// What the controller may beside that.
 const CONTROLLER: &str = "
-configmaps: get list watch
 events: create patch
 serviceaccounts: create delete get list patch watch
 services: create delete get list patch watch
@@ -241,8 +240,6 @@ async fn each_may_do_what_it_needs_and_nothing_else() {
     bind_as_the_controller(cluster).await;
     let found = own(cluster, &resources, waypoint).await;
     assert_is(&found, &table(&[CONFIGURATION]));
-    let mesh = json!({"resource": "configmaps", "verb": "watch", "name": "istio"});
-    assert!(may(cluster, waypoint, &mesh).await);
 }
 
 /// With the controller's own token: it writes the subjects of that binding, and can make no other.

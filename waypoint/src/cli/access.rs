@@ -6,6 +6,8 @@ use cairn_kubernetes::client::Access;
 
 /// Which API server, and as whom.
 #[derive(Clone, Debug, Default, clap::Args)]
+// Its own name would be that of the group that a command's arguments are.
+#[group(skip)]
 pub struct Args {
     /// Kubeconfig that says where the API server is [default: the pod's own service account, then
     /// ~/.kube/config]

@@ -29,16 +29,10 @@ app.kubernetes.io/instance: {{ $root.Release.Name }}
      A test compares. Secrets are not among them. */}}
 {{- define "cairn.configuration" -}}
 - apiGroups: [""]
-  resources: [namespaces, services, pods]
+  # Of ConfigMaps it watches single ones: `istio`, and those with certificates that a BackendTLSPolicy names, which may
+  # have any name.
+  resources: [namespaces, services, pods, configmaps]
   verbs: [get, list, watch]
-# By name alone: ConfigMap `istio`, and those with certificates that a BackendTLSPolicy names.
-- apiGroups: [""]
-  resources: [configmaps]
-  verbs: [get]
-- apiGroups: [""]
-  resources: [configmaps]
-  resourceNames: [istio]
-  verbs: [list, watch]
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]
   verbs: [get, list, watch]
