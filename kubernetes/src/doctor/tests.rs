@@ -245,7 +245,7 @@ fn strict_mtls_closes_plain_text_and_nothing_else() {
     assert_eq!(peer("{mtls: {mode: STRICT}}"), (closed, open));
     assert_eq!(peer("{mtls: {mode: PERMISSIVE}}"), (open, open));
     assert_eq!(
-        peer("{mtls: {mode: STRICT}, portLevelMtls: {8080: {mode: DISABLE}}}"),
+        peer("{mtls: {mode: STRICT}, portLevelMtls: {'8080': {mode: DISABLE}}}"),
         (open, open)
     );
     assert_eq!(
