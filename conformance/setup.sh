@@ -209,6 +209,22 @@ without_control_plane() {
     say "$1: nothing is tested against a real Kubernetes API server"
 }
 
+# Helm's own engine as a small program, for the tests of deploy/helm: what it shares with the control plane Go has
+# compiled already. Without Go those tests are skipped, save with REQUIRE_KUBE=1.
+chart_renderer() {
+    local stamp
+    stamp="target/.helm-$(cat conformance/helm/main.go conformance/helm/go.* | cksum | tr ' ' -)"
+    [ -e "$stamp" ] && [ -x target/helm ] && return
+    if ! find_go || ! (cd conformance/helm && GOFLAGS=-mod=readonly go mod download >/dev/null 2>&1); then
+        without_control_plane "no Go, or no modules for it: the Helm chart is not rendered"
+        return
+    fi
+    say "compiling Helm's engine into target/helm"
+    (cd conformance/helm && CGO_ENABLED=0 GOFLAGS="-mod=readonly -buildvcs=false" \
+        quietly go build -trimpath -ldflags='-s -w' -o "$OLDPWD/target/helm" .)
+    touch "$stamp"
+}
+
 rust_components() {
     cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 && return
     say "adding rustfmt and clippy"
@@ -222,3 +238,4 @@ prometheus_programs
 virtual_environment
 hubble_client
 control_plane
+chart_renderer

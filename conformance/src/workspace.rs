@@ -72,6 +72,15 @@ pub fn control_plane() -> Result<PathBuf, String> {
     }
 }
 
+/// Helm's engine, or why there is none.
+pub fn helm() -> Result<PathBuf, String> {
+    let program = root().join("target/helm");
+    match program.exists() {
+        true => Ok(program),
+        false => Err("there is no target/helm: `make setup` makes it".to_owned()),
+    }
+}
+
 /// Definitions of the kinds of the Gateway API, Istio and Cilium.
 pub fn definitions() -> PathBuf {
     installed(root().join("target/kube/crds"))

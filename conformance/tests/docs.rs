@@ -167,7 +167,8 @@ fn every_lint_has_an_example_and_a_golden_case() {
 #[test]
 fn every_flag_and_variable_is_explained() {
     let commands = [
-        "demo", "run", "check", "explain", "diff", "request", "pki", "node",
+        "demo", "run", "check", "explain", "diff", "request", "pki", "node", "attach", "detach",
+        "status", "doctor",
     ];
     let of_node = ["node status", "node connections", "node detach"];
     for command in commands.into_iter().chain(of_node) {

@@ -1,2 +1,14 @@
 //! Cairn on Kubernetes: what is watched, what the controller makes and writes, what people ask. Knows
 //! the API server; serves no traffic and decides nothing about it.
+
+pub mod attach;
+pub mod client;
+pub mod cluster;
+pub mod detach;
+pub mod doctor;
+pub mod enrolment;
+pub mod kinds;
+pub mod limits;
+pub mod objects;
+pub mod status;
+pub mod watch;

@@ -11,5 +11,8 @@
     clippy::indexing_slicing
 )]
 
+mod chart;
 mod control_plane;
 mod node;
+mod people;
+mod rbac;

@@ -1,9 +1,14 @@
 //! The command line: which commands there are, and how they end. Each command has a file of its own.
 
+mod access;
+mod attach;
 mod check;
+mod cluster;
 mod configuration;
 mod demo;
+mod detach;
 mod diff;
+mod doctor;
 mod explain;
 mod identity;
 mod node;
@@ -12,6 +17,7 @@ mod output;
 mod pki;
 mod request;
 mod run;
+mod status;
 
 use std::process::ExitCode;
 
@@ -50,6 +56,14 @@ enum Command {
     Pki(pki::Args),
     /// Show flow records: who asked whom for what, and what policy said
     Observe(Box<observe::Args>),
+    /// Give a namespace or single Services a waypoint
+    Attach(attach::Args),
+    /// Take a namespace or single Services from their waypoint
+    Detach(detach::Args),
+    /// Show the cluster's waypoints, and what is not enforced and why
+    Status(status::Args),
+    /// Find the ways past the waypoints, and what closes them
+    Doctor(doctor::Args),
     /// The cluster controller (not in this version)
     Controller(Absent),
     /// Serve the pods of one node: the kernel steers what needs a proxy, and nothing else
@@ -76,6 +90,10 @@ pub fn main() -> ExitCode {
         Command::Request(args) => request::request(&args),
         Command::Pki(args) => pki::pki(&args),
         Command::Observe(args) => observe::observe(*args),
+        Command::Attach(args) => attach::attach(args),
+        Command::Detach(args) => detach::detach(args),
+        Command::Status(args) => status::status(args),
+        Command::Doctor(args) => doctor::doctor(args),
         Command::Controller(_) => absent("controller"),
         Command::Node(args) => node::node(*args),
     };

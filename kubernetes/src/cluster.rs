@@ -1,0 +1,346 @@
+//! Everything of a cluster that configures waypoints, read once: for people who ask, and for tests from files.
+//! What it means is the resolver's to say; nothing here judges.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use cairn_config_schema::diagnostics::Diagnostic;
+use cairn_config_schema::origin::ObjectKey;
+use cairn_config_schema::resolve::{self, Options};
+use cairn_config_schema::resources::{Loaded, Resources};
+use cairn_config_schema::snapshot::Snapshot;
+use cairn_config_schema::store::{SourceFile, Store};
+use kube_client::Client;
+use serde_json::Value;
+
+use crate::attach::CLASS;
+use crate::kinds::{Scope, WATCHED, WatchedKind};
+use crate::limits::PAGE_OBJECTS;
+use crate::objects::{ApiError, name_of, namespace_of, text};
+
+/// `controllerName` of classes whose Gateways are Cairn's.
+const CONTROLLER: &str = cairn_config_schema::status::CONTROLLER;
+
+/// Kinds that people are told about and no waypoint reads: group, version, kind, plural.
+const BESIDE: [(&str, &str, &str, &str); 2] = [
+    ("apps", "v1", "Deployment", "deployments"),
+    (
+        "security.istio.io",
+        "v1",
+        "PeerAuthentication",
+        "peerauthentications",
+    ),
+];
+
+/// A cluster at one moment, as far as it could be read.
+#[derive(Debug, Default)]
+pub struct Cluster {
+    /// The objects that configure waypoints, parsed.
+    pub resources: Resources,
+    /// What is wrong with them.
+    pub findings: Vec<Diagnostic>,
+    /// What could not be read, and why: whatever is concluded without it may be wrong.
+    pub unread: Vec<String>,
+    /// All objects as the API server has them, by kind and key.
+    objects: BTreeMap<(String, ObjectKey), Value>,
+}
+
+impl Cluster {
+    /// From objects, each with its `apiVersion` and `kind`.
+    pub fn of(objects: Vec<Value>, unread: Vec<String>) -> Self {
+        let sources: Vec<SourceFile<'_>> = objects
+            .iter()
+            .filter(|object| is_configuration(object))
+            .map(|object| SourceFile {
+                path: path(object),
+                content: Ok(Cow::Owned(object.to_string().into_bytes())),
+            })
+            .collect();
+        let update = Store::default().update(&sources);
+        let keyed = objects.into_iter().map(|object| {
+            let kind = text(&object, "/kind").unwrap_or("").to_owned();
+            let key = ObjectKey::new(namespace_of(&object), name_of(&object));
+            ((kind, key), object)
+        });
+        Self {
+            resources: update.resources,
+            findings: update.diagnostics,
+            unread,
+            objects: keyed.collect(),
+        }
+    }
+
+    /// An object as the API server has it.
+    pub fn object(&self, kind: &str, key: &ObjectKey) -> Option<&Value> {
+        self.objects.get(&(kind.to_owned(), key.clone()))
+    }
+
+    /// All objects of a kind.
+    pub fn objects<'c>(&'c self, kind: &str) -> impl Iterator<Item = &'c Value> + 'c {
+        let kind = kind.to_owned();
+        let from = (kind.clone(), ObjectKey::new("", ""));
+        let rest = self.objects.range(from..);
+        rest.take_while(move |((k, _), _)| *k == kind)
+            .map(|(_, object)| object)
+    }
+
+    /// The Gateways that are Cairn's: of its class, or of one with its controller.
+    pub fn waypoints(&self) -> Vec<ObjectKey> {
+        let gateways = self.resources.gateways.iter();
+        let ours = gateways.filter(|(_, loaded)| match loaded {
+            Loaded::Good(gateway) | Loaded::KeptLastGood(gateway) => {
+                self.is_ours(&gateway.spec.gateway_class_name)
+            }
+            Loaded::Broken(broken) => {
+                let object = self.object("Gateway", &broken.origin.key);
+                object
+                    .and_then(|o| text(o, "/spec/gatewayClassName"))
+                    .is_some_and(|c| self.is_ours(c))
+            }
+        });
+        ours.map(|(key, _)| key.clone()).collect()
+    }
+
+    fn is_ours(&self, class: &str) -> bool {
+        let object = self.object("GatewayClass", &ObjectKey::new("", class));
+        let controller = object.and_then(|o| text(o, "/spec/controllerName"));
+        class == CLASS && controller.is_none() || controller == Some(CONTROLLER)
+    }
+
+    /// What the objects mean for a waypoint; its diagnostics are the resolver's and the lints', as
+    /// `cairn check` has them.
+    pub fn resolve(&self, gateway: Option<&ObjectKey>) -> Snapshot {
+        let options = Options {
+            gateway: gateway.cloned(),
+            version: 1,
+            ..Options::default()
+        };
+        let mut snapshot = resolve::resolve(&self.resources, &options);
+        let lints = cairn_authz::lint::lint(&self.resources, &snapshot);
+        snapshot.diagnostics.extend(lints);
+        snapshot.diagnostics.extend(self.findings.iter().cloned());
+        resolve::worst_first(&mut snapshot.diagnostics);
+        snapshot
+    }
+}
+
+fn is_configuration(object: &Value) -> bool {
+    let (kind, group) = (text(object, "/kind"), group(object));
+    !BESIDE
+        .iter()
+        .any(|(g, _, k, _)| *g == group && Some(*k) == kind)
+}
+
+fn group(object: &Value) -> &str {
+    let version = text(object, "/apiVersion").unwrap_or("");
+    version.rsplit_once('/').map_or("", |(group, _)| group)
+}
+
+/// What diagnostics name, as the watch does.
+fn path(object: &Value) -> Arc<str> {
+    let (kind, group) = (text(object, "/kind").unwrap_or(""), group(object));
+    let (namespace, name) = (namespace_of(object), name_of(object));
+    let of_kind = |watched: &&WatchedKind| watched.kind == kind && watched.group == group;
+    match WATCHED.iter().find(of_kind) {
+        Some(watched) => watched.path(namespace, name).into(),
+        None => format!("kubernetes:{kind}/{namespace}/{name}").into(),
+    }
+}
+
+/// Reads the cluster. Kinds that the API server does not have are passed over; what may not be read is
+/// in [`Cluster::unread`].
+///
+/// # Errors
+/// When the API server does not answer, or knows nobody of that name.
+pub async fn read(client: &Client) -> Result<Cluster, ApiError> {
+    let mut reading = Reading {
+        client,
+        objects: Vec::new(),
+        unread: Vec::new(),
+    };
+    for kind in WATCHED {
+        reading.kind(kind).await?;
+    }
+    for (group, version, kind, plural) in BESIDE {
+        let url = format!("/apis/{group}/{version}/{plural}");
+        reading
+            .list(kind, &format!("{group}/{version}"), &url, "")
+            .await?;
+    }
+    reading.named_bundles().await?;
+    Ok(Cluster::of(reading.objects, reading.unread))
+}
+
+struct Reading<'c> {
+    client: &'c Client,
+    objects: Vec<Value>,
+    unread: Vec<String>,
+}
+
+impl Reading<'_> {
+    /// A kind in the best version that is served.
+    async fn kind(&mut self, kind: &WatchedKind) -> Result<(), ApiError> {
+        let only = match kind.scope {
+            Scope::All => String::new(),
+            Scope::Named(name) => format!("&fieldSelector=metadata.name%3D{name}"),
+        };
+        for version in kind.versions {
+            let url = kind.url(version, None);
+            if self
+                .list(kind.kind, &kind.api_version(version), &url, &only)
+                .await?
+            {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// All objects below a URL, in pages. `false`: there is no such kind.
+    async fn list(
+        &mut self,
+        kind: &str,
+        api_version: &str,
+        url: &str,
+        only: &str,
+    ) -> Result<bool, ApiError> {
+        let mut more = String::new();
+        loop {
+            let page = format!("{url}?limit={PAGE_OBJECTS}{only}{more}");
+            let mut page: Value = match self.ask(&page, &format!("list {kind} objects")).await {
+                Ok(page) => page,
+                Err(error) if error.is_not_found() => return Ok(false),
+                Err(error) if error.is_forbidden() => {
+                    self.unread.push(error.to_string());
+                    return Ok(true);
+                }
+                Err(error) => return Err(error),
+            };
+            if let Some(items) = page.get_mut("items").and_then(Value::as_array_mut) {
+                let whole = items
+                    .drain(..)
+                    .map(|item| completed(item, kind, api_version));
+                self.objects.extend(whole);
+            }
+            match text(&page, "/metadata/continue") {
+                None | Some("") => return Ok(true),
+                Some(token) => more = format!("&continue={token}"),
+            }
+        }
+    }
+
+    async fn ask(&self, url: &str, doing: &str) -> Result<Value, ApiError> {
+        get_json(self.client, url, doing).await
+    }
+
+    /// ConfigMaps with certificates, by the BackendTLSPolicies that name them.
+    async fn named_bundles(&mut self) -> Result<(), ApiError> {
+        let mut named = BTreeSet::new();
+        let of_tls = |o: &&Value| text(o, "/kind") == Some("BackendTLSPolicy");
+        for policy in self.objects.iter().filter(of_tls) {
+            let references = policy.pointer("/spec/validation/caCertificateRefs");
+            for reference in references.and_then(Value::as_array).into_iter().flatten() {
+                if let (Some("ConfigMap"), Some(name)) =
+                    (text(reference, "/kind"), text(reference, "/name"))
+                {
+                    named.insert(ObjectKey::new(namespace_of(policy), name));
+                }
+            }
+        }
+        for key in named {
+            let url = format!(
+                "/api/v1/namespaces/{}/configmaps/{}",
+                key.namespace, key.name
+            );
+            match self.ask(&url, &format!("get ConfigMap {key}")).await {
+                Ok(object) => self.objects.push(completed(object, "ConfigMap", "v1")),
+                Err(error) if error.is_not_found() => {}
+                Err(error) if error.is_forbidden() => self.unread.push(error.to_string()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the API server answers to a GET, as JSON.
+///
+/// # Errors
+/// When it does not answer or refuses.
+pub async fn get_json(client: &Client, url: &str, doing: &str) -> Result<Value, ApiError> {
+    let request = http::Request::get(url).body(Vec::new());
+    let request =
+        request.map_err(|error| ApiError::new(doing, kube_client::Error::HttpError(error)))?;
+    let answer = client.request(request).await;
+    answer.map_err(|error| ApiError::new(doing, error))
+}
+
+/// With the kind that objects in lists lack, and without what only managers need.
+fn completed(mut object: Value, kind: &str, api_version: &str) -> Value {
+    if let Some(fields) = object.as_object_mut() {
+        fields.insert("apiVersion".to_owned(), api_version.into());
+        fields.insert("kind".to_owned(), kind.into());
+    }
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("managedFields");
+    }
+    object
+}
+
+/// Objects of YAML documents, for tests.
+#[cfg(test)]
+pub(crate) fn documents(yaml: &str) -> Vec<Value> {
+    serde_saphyr::from_multiple(yaml).unwrap()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLASSES: &str = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: mine}
+spec: {controllerName: cairn.dev/waypoint-controller}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: a, namespace: shop}
+spec: {gatewayClassName: mine, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: b, namespace: shop}
+spec: {gatewayClassName: cairn-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: c, namespace: shop}
+spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}
+";
+
+    #[test]
+    fn gateways_are_ours_by_their_class() {
+        let cluster = Cluster::of(documents(CLASSES), Vec::new());
+        let keys: Vec<String> = cluster
+            .waypoints()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(keys, ["shop/a", "shop/b"], "whatever others call theirs");
+        assert_eq!(cluster.objects("Gateway").count(), 3);
+        assert_eq!(cluster.objects("Gate").count(), 0);
+    }
+
+    #[test]
+    fn what_is_wrong_names_the_object_as_the_watch_does() {
+        let yaml = CLASSES.replace("listeners:", "listenerz:");
+        let cluster = Cluster::of(documents(&yaml), Vec::new());
+        let place = cluster.findings[0].location.as_ref().unwrap();
+        assert!(
+            place.file.starts_with("kubernetes:Gateway/shop/"),
+            "{place}"
+        );
+    }
+}

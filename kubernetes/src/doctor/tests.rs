@@ -1,0 +1,323 @@
+//! Golden cases: what is in the cluster, and the matrix as people read it.
+
+use super::*;
+use crate::cluster::documents;
+
+/// A Service with a policy behind a waypoint that runs; its pod is in the mesh.
+const SHOP: &str = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop, labels: {istio.io/use-waypoint: waypoint}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: waypoint, namespace: shop}
+spec:
+  gatewayClassName: cairn-waypoint
+  listeners: [{name: mesh, port: 15008, protocol: HBONE}]
+status:
+  addresses: [{type: IPAddress, value: 10.96.1.9}]
+  conditions: [{type: Programmed, status: 'True', message: it serves}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: waypoint-1, namespace: shop, labels: {gateway.networking.k8s.io/gateway-name: waypoint}}
+spec: {serviceAccountName: waypoint, containers: [{name: cairn, image: cairn}]}
+status: {podIP: 10.244.1.9, phase: Running, conditions: [{type: Ready, status: 'True'}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {type: ClusterIP, clusterIP: 10.96.1.1, selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web-1, namespace: shop, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+ports: [{name: http, port: 8080}]
+endpoints: [{addresses: [10.244.1.7], targetRef: {kind: Pod, name: web-1, namespace: shop}}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web-1, namespace: shop, labels: {app: web}, annotations: {ambient.istio.io/redirection: enabled}}
+spec: {serviceAccountName: web, containers: [{name: web, image: web}]}
+status: {podIP: 10.244.1.7, phase: Running, conditions: [{type: Ready, status: 'True'}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: readers, namespace: shop}
+spec:
+  targetRefs: [{kind: Service, group: '', name: web}]
+  rules: [{to: [{operation: {methods: [GET]}}]}]
+";
+
+fn of(yaml: &str) -> Matrix {
+    examine(&Cluster::of(documents(yaml), Vec::new()), None)
+}
+
+fn with(more: &str) -> Matrix {
+    of(&format!("{SHOP}---\n{more}"))
+}
+
+/// The only Service's ways, each as `from: outcome, why`.
+fn ways(matrix: &Matrix) -> Vec<(From, Outcome)> {
+    let [service] = matrix.services.as_slice() else {
+        panic!("{matrix:?}")
+    };
+    service.ways.iter().map(|w| (w.from, w.outcome)).collect()
+}
+
+fn outcome(matrix: &Matrix, from: From) -> Outcome {
+    let found = ways(matrix).into_iter().find(|(f, _)| *f == from);
+    found.unwrap_or_else(|| panic!("{from:?} in {matrix:?}")).1
+}
+
+#[test]
+fn a_waypoint_alone_leaves_the_pods_open() {
+    let matrix = of(SHOP);
+    assert_eq!(
+        ways(&matrix),
+        [
+            (From::MeshByService, Outcome::Enforced),
+            (From::MeshByPod, Outcome::Bypass),
+            (From::OutsideOfMesh, Outcome::Bypass),
+        ]
+    );
+    assert!(matrix.has_gaps());
+    let web = &matrix.services[0];
+    assert_eq!(web.policies, ["AuthorizationPolicy/shop/readers"]);
+    assert_eq!(web.waypoint.as_deref(), Some("shop/waypoint"));
+    assert_eq!(
+        web.ways[1].why,
+        "Pod shop/web-1: no AuthorizationPolicy keeps others than the waypoint from it"
+    );
+    let remedy = web.remedy.as_ref().unwrap();
+    assert_eq!(
+        remedy.named(),
+        "AuthorizationPolicy shop/web-only-from-waypoint"
+    );
+    assert_eq!(
+        remedy.0["spec"],
+        serde_json::json!({
+            "selector": {"matchLabels": {"app": "web"}},
+            "action": "ALLOW",
+            "rules": [{"from": [{"source": {"principals": ["cluster.local/ns/shop/sa/waypoint"]}}]}],
+        })
+    );
+}
+
+/// What is printed to be applied closes what it says it closes, for whoever comes.
+#[test]
+fn the_remedy_closes_every_way_to_the_pods() {
+    let exposed = SHOP.replace("type: ClusterIP", "type: NodePort");
+    let before = of(&exposed);
+    assert_eq!(outcome(&before, From::NodePort), Outcome::Bypass);
+    let remedy = before.remedies()[0].0.to_string();
+    let after = of(&format!("{exposed}---\n{remedy}"));
+    assert_eq!(
+        ways(&after),
+        [
+            (From::MeshByService, Outcome::Enforced),
+            (From::MeshByPod, Outcome::NotReachable),
+            (From::OutsideOfMesh, Outcome::NotReachable),
+            (From::NodePort, Outcome::NotReachable),
+        ]
+    );
+    assert!(
+        !after.has_gaps() && after.remedies().is_empty(),
+        "{after:?}"
+    );
+}
+
+/// A lock counts only if it is whole: every source of every rule is the waypoint.
+#[test]
+fn a_policy_that_lets_in_one_more_is_no_lock() {
+    let policy = |rules: &str| {
+        format!(
+            "apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{name: lock, namespace: shop}}
+spec: {{selector: {{matchLabels: {{app: web}}}}, {rules}}}
+"
+        )
+    };
+    let by_pod = |rules: &str| outcome(&with(&policy(rules)), From::MeshByPod);
+    let (closed, open) = (Outcome::NotReachable, Outcome::Bypass);
+    let own = "cluster.local/ns/shop/sa/waypoint";
+    for (rules, expected) in [
+        (
+            format!("rules: [{{from: [{{source: {{principals: [{own}]}}}}]}}]"),
+            closed,
+        ),
+        (
+            format!("rules: [{{when: [{{key: source.principal, values: [{own}]}}]}}]"),
+            closed,
+        ),
+        (
+            format!("action: DENY, rules: [{{from: [{{source: {{notPrincipals: [{own}]}}}}]}}]"),
+            closed,
+        ),
+        ("rules: []".to_owned(), closed),
+        (
+            format!("rules: [{{from: [{{source: {{principals: [{own}, a/ns/b/sa/c]}}}}]}}]"),
+            open,
+        ),
+        (
+            "rules: [{from: [{source: {principals: ['cluster.local/ns/shop/sa/*']}}]}]".to_owned(),
+            open,
+        ),
+        (
+            "rules: [{from: [{source: {namespaces: [shop]}}]}]".to_owned(),
+            open,
+        ),
+        (
+            format!(
+                "rules: [{{from: [{{source: {{principals: [{own}]}}}}, {{source: {{namespaces: [shop]}}}}]}}]"
+            ),
+            open,
+        ),
+        (
+            format!(
+                "action: DENY, rules: [{{from: [{{source: {{notPrincipals: [{own}]}}}}], to: [{{operation: {{ports: ['1']}}}}]}}]"
+            ),
+            open,
+        ),
+        (
+            format!("action: DENY, rules: [{{from: [{{source: {{notPrincipals: ['*{own}']}}}}]}}]"),
+            open,
+        ),
+        (
+            "action: DENY, rules: [{from: [{source: {notPrincipals: ['*']}}]}]".to_owned(),
+            open,
+        ),
+    ] {
+        assert_eq!(by_pod(&rules), expected, "{rules}");
+    }
+}
+
+#[test]
+fn a_service_without_a_waypoint_is_told_how_to_get_one() {
+    let matrix = of(&SHOP.replace("labels: {istio.io/use-waypoint: waypoint}", "labels: {}"));
+    let way = &matrix.services[0].ways[0];
+    assert_eq!(way.outcome, Outcome::Bypass);
+    assert_eq!(
+        way.close.as_deref(),
+        Some("cairn attach -n shop --service web")
+    );
+    assert_eq!(
+        matrix.services[0].policies,
+        ["AuthorizationPolicy/shop/readers"]
+    );
+}
+
+/// specs/istio-waypoint.md 1.9: without an address clients go past, without a ready pod they fail.
+#[test]
+fn a_waypoint_that_is_not_there_yet_fails_open_and_one_that_was_fails_closed() {
+    let none = of(&SHOP.replace(
+        "addresses: [{type: IPAddress, value: 10.96.1.9}]",
+        "addresses: []",
+    ));
+    assert_eq!(outcome(&none, From::MeshByService), Outcome::Bypass);
+    let ready =
+        "status: {podIP: 10.244.1.9, phase: Running, conditions: [{type: Ready, status: 'True'}]}";
+    let dead = of(&SHOP.replace(ready, &ready.replace("'True'", "'False'")));
+    assert_eq!(outcome(&dead, From::MeshByService), Outcome::NotReachable);
+}
+
+#[test]
+fn a_headless_service_is_past_every_waypoint() {
+    let matrix = of(&SHOP.replace("clusterIP: 10.96.1.1", "clusterIP: None"));
+    assert_eq!(outcome(&matrix, From::MeshByService), Outcome::Bypass);
+}
+
+#[test]
+fn strict_mtls_closes_plain_text_and_nothing_else() {
+    let peer = |spec: &str| {
+        let matrix = with(&format!(
+            "{{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {{name: strict, namespace: shop}}, spec: {spec}}}"
+        ));
+        (
+            outcome(&matrix, From::OutsideOfMesh),
+            outcome(&matrix, From::MeshByPod),
+        )
+    };
+    let (closed, open) = (Outcome::NotReachable, Outcome::Bypass);
+    assert_eq!(peer("{mtls: {mode: STRICT}}"), (closed, open));
+    assert_eq!(peer("{mtls: {mode: PERMISSIVE}}"), (open, open));
+    assert_eq!(
+        peer("{mtls: {mode: STRICT}, portLevelMtls: {'8080': {mode: DISABLE}}}"),
+        (open, open)
+    );
+    assert_eq!(
+        peer("{selector: {matchLabels: {app: api}}, mtls: {mode: STRICT}}"),
+        (open, open)
+    );
+}
+
+#[test]
+fn an_ingress_goes_past_the_waypoint_unless_the_service_says_otherwise() {
+    let edge = "apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: istio}
+spec: {controllerName: istio.io/gateway-controller}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: ingress}
+spec: {gatewayClassName: istio, listeners: [{name: http, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: All}}}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: web, namespace: shop}
+spec:
+  parentRefs: [{name: edge, namespace: ingress}]
+  rules: [{backendRefs: [{name: web, port: 80}]}]
+";
+    let matrix = with(edge);
+    assert_eq!(outcome(&matrix, From::Ingress), Outcome::Bypass);
+    let close = matrix.services[0]
+        .ways
+        .last()
+        .unwrap()
+        .close
+        .clone()
+        .unwrap();
+    assert!(
+        close.contains("istio.io/ingress-use-waypoint=true"),
+        "{close}"
+    );
+
+    let labelled = SHOP.replace("{name: web, namespace: shop}\nspec: {type", "{name: web, namespace: shop, labels: {istio.io/ingress-use-waypoint: 'true'}}\nspec: {type");
+    let matrix = of(&format!("{labelled}---\n{edge}"));
+    assert_eq!(outcome(&matrix, From::Ingress), Outcome::Enforced);
+
+    let foreign = edge.replace("istio.io/gateway-controller", "example.com/ingress");
+    let matrix = of(&format!("{labelled}---\n{foreign}"));
+    assert_eq!(
+        outcome(&matrix, From::Ingress),
+        Outcome::Bypass,
+        "nobody knows that it heeds the label"
+    );
+}
+
+#[test]
+fn a_pod_outside_of_the_mesh_has_nobody_who_asks() {
+    let bare = SHOP.replace(", annotations: {ambient.istio.io/redirection: enabled}", "");
+    let matrix = of(&bare);
+    assert_eq!(outcome(&matrix, From::MeshByPod), Outcome::Bypass);
+    let close = matrix.services[0].ways[1].close.clone().unwrap();
+    assert!(close.contains("istio.io/dataplane-mode=ambient"), "{close}");
+    let remedy = matrix.remedies()[0].0.to_string();
+    let after = of(&format!("{bare}---\n{remedy}"));
+    assert_eq!(
+        outcome(&after, From::MeshByPod),
+        Outcome::Bypass,
+        "no ztunnel, no policy"
+    );
+}
+
+#[test]
+fn a_service_without_a_policy_has_nothing_to_lose() {
+    let readers = SHOP.rfind("---").unwrap();
+    assert!(of(&SHOP[..readers]).services.is_empty());
+}
