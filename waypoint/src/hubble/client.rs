@@ -9,6 +9,7 @@ use http::uri::PathAndQuery;
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tonic::body::Body;
 use tonic::client::Grpc;
@@ -18,19 +19,35 @@ use tonic_prost::ProstCodec;
 
 use super::messages::{GetFlowsRequest, GetFlowsResponse};
 use crate::limits::{PING_INTERVAL, PING_TIMEOUT};
+use crate::tls::{ApiClientFiles, connect_to_api};
 
 /// A connection.
 pub struct Client(Grpc<Channel>);
 
 impl Client {
-    /// Connects to `HOST:PORT`.
+    /// Connects to `HOST:PORT`, in TLS if `tls` says how.
     ///
     /// # Errors
-    /// When nobody answers there.
-    pub async fn connect(server: &str) -> anyhow::Result<Self> {
+    /// When nobody answers there, or not the one who is meant.
+    pub async fn connect(server: &str, tls: Option<&ApiClientFiles>) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(server)
             .await
             .with_context(|| format!("connect to {server}"))?;
+        let Some(tls) = tls else {
+            return Self::over(stream, server).await;
+        };
+        let host = server.rsplit_once(':').map_or(server, |(host, _)| host);
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let stream = connect_to_api(tls, host, stream)
+            .await
+            .with_context(|| format!("speak TLS with {server}"))?;
+        Self::over(stream, server).await
+    }
+
+    async fn over<S>(stream: S, server: &str) -> anyhow::Result<Self>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(PING_INTERVAL)

@@ -145,7 +145,7 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, LoadError> {
+pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, LoadError> {
     let fail = |reason: String| LoadError::File {
         path: path.display().to_string(),
         reason,
@@ -160,7 +160,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, LoadError> 
     Ok(found)
 }
 
-fn root_store(path: &Path) -> Result<RootCertStore, LoadError> {
+pub(super) fn root_store(path: &Path) -> Result<RootCertStore, LoadError> {
     let mut store = RootCertStore::empty();
     for root in certificates(path)? {
         store.add(root).map_err(|e| LoadError::Roots {
