@@ -30,7 +30,7 @@ pub fn bounded(expression: &IdedExpr) -> Result<(), String> {
 pub fn parts(expression: &IdedExpr) -> Vec<&IdedExpr> {
     match &expression.expr {
         Expr::Unspecified | Expr::Literal(_) | Expr::Ident(_) => Vec::new(),
-        Expr::Select(select) => vec![&select.operand],
+        Expr::Select(select) => vec![&*select.operand],
         Expr::Call(call) => {
             let target = call.target.as_deref();
             target.into_iter().chain(&call.args).collect()

@@ -169,7 +169,7 @@ fn indexed(call: &CallExpr) -> Option<(&str, &str)> {
     match (call.func_name.as_str(), call.args.as_slice()) {
         (INDEX, [root, field]) => match (&root.expr, &field.expr) {
             (Expr::Ident(root), Expr::Literal(LiteralValue::String(field))) => {
-                Some((root, field.inner()))
+                Some((root.as_str(), field.inner()))
             }
             _ => None,
         },
