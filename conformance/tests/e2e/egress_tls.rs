@@ -149,7 +149,7 @@ async fn a_certificate_is_shown_and_files_are_followed() {
     // A CA that did not issue the host's certificate: in force for new connections.
     let good = fs::read(folder.join("ca.pem")).unwrap();
     let other = Issuer::new(&folder, "other");
-    fs::write(folder.join("ca.pem"), other.0.pem()).unwrap();
+    fs::write(folder.join("ca.pem"), other.pem()).unwrap();
     let files = "cairn_tls_files_total";
     lab.cairn()
         .metric_reaches(files, &["result=\"success\""], 1.0)

@@ -22,7 +22,12 @@ impl Issuer {
         issuer
     }
 
-    pub fn path(&self, name: &str, kind: &str) -> PathBuf {
+    /// Its own certificate.
+    pub fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    fn path(&self, name: &str, kind: &str) -> PathBuf {
         self.1.join(format!("{name}.{kind}"))
     }
 
