@@ -160,8 +160,9 @@ async fn the_example_for_kubernetes_scrapes_the_pods_that_say_so() {
     assert_eq!(targets, expected);
 }
 
-/// Panels that show nothing of this traffic, which has no gRPC, no dry run, no retries and no limits.
-const EMPTY_PANELS: [&str; 8] = [
+/// Panels that show nothing of this traffic, which has no failures, gRPC, dry runs, retries or limits.
+const EMPTY_PANELS: [&str; 9] = [
+    "Failed share by service",
     "Dry run: what would be denied",
     "gRPC messages",
     "Limits of destinations, share taken",
