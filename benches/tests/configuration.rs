@@ -95,7 +95,7 @@ fn nothing_is_told_where_nothing_is_to_be() {
     let snapshot = snapshot(&folder.path().join(cairn::CONFIG_FOLDER));
     assert_eq!(snapshot.diagnostics, []);
     let metrics = &snapshot.telemetry.waypoint.metrics;
-    let counted = IstioMetric::ALL.iter().filter(|metric| {
+    let counted = IstioMetric::ALL.iter().filter(|(metric, ..)| {
         let change = metrics.overrides.get(metric);
         !change.is_some_and(|change| change.disabled)
     });
