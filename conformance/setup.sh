@@ -115,7 +115,7 @@ prometheus_programs() {
 # module. Nothing of it is kept in the repository. Without Go its test is skipped, save with
 # REQUIRE_HUBBLE=1.
 hubble_client() {
-    local folder=target/hubble stamp="target/hubble/.cilium-$HUBBLE-grpcio-$GRPCIO" module
+    local folder=target/hubble stamp="target/hubble/.cilium-$HUBBLE-grpcio-$GRPCIO-peer" module
     [ -e "$stamp" ] && return
     if ! find_go; then
         if [ "${REQUIRE_HUBBLE:-}" = 1 ]; then
@@ -138,7 +138,7 @@ hubble_client() {
     rm -rf "$folder/client"
     mkdir -p "$folder/client"
     quietly "$folder/venv/bin/python" -m grpc_tools.protoc -I "$module/api/v1" \
-        --python_out="$folder/client" flow/flow.proto relay/relay.proto observer/observer.proto
+        --python_out="$folder/client" flow/flow.proto relay/relay.proto observer/observer.proto peer/peer.proto
     touch "$stamp"
 }
 

@@ -9,9 +9,10 @@ use std::path::Path;
 
 use cairn_benches::backend::Addresses;
 use cairn_benches::proxy::mesh::Mesh;
+use cairn_benches::proxy::telling::Telling;
 use cairn_benches::proxy::{Launch, Listeners, cairn, envoy};
 use cairn_config_schema::resolve::{Options, resolve};
-use cairn_config_schema::snapshot::Snapshot;
+use cairn_config_schema::snapshot::{IstioMetric, Snapshot};
 use cairn_config_schema::store::{SourceFile, Store};
 
 fn crowded_mesh() -> Mesh {
@@ -26,6 +27,7 @@ fn crowded_mesh() -> Mesh {
 fn launch(folder: &Path) -> Launch {
     Launch {
         variables: Vec::new(),
+        manifest: None,
         program: "proxy".into(),
         workers: 1,
         cpus: None,
@@ -81,6 +83,23 @@ fn cairn_serves_the_whole_mesh_and_finds_nothing_to_complain_of() {
     // Only the tunnelled workloads are reached by HBONE.
     let hbone = |ip: [u8; 4]| snapshot.workloads[&IpAddr::V4(Ipv4Addr::from(ip))].hbone;
     assert!(!hbone([127, 0, 0, 1]) && hbone([127, 0, 0, 2]) && hbone([10, 137, 0, 7]));
+}
+
+/// Else what all telemetry costs over none would be measured over something else.
+#[test]
+fn nothing_is_told_where_nothing_is_to_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut launch = launch(folder.path());
+    launch.manifest = Telling::None.manifest();
+    cairn::configure(&launch, &crowded_mesh(), &listeners()).unwrap();
+    let snapshot = snapshot(&folder.path().join(cairn::CONFIG_FOLDER));
+    assert_eq!(snapshot.diagnostics, []);
+    let metrics = &snapshot.telemetry.waypoint.metrics;
+    let counted = IstioMetric::ALL.iter().filter(|(metric, ..)| {
+        let change = metrics.overrides.get(metric);
+        !change.is_some_and(|change| change.disabled)
+    });
+    assert_eq!(counted.count(), 0, "{metrics:?}");
 }
 
 #[test]

@@ -25,14 +25,30 @@ pub fn program(name: &str) -> PathBuf {
     if own.exists() { own } else { name.into() }
 }
 
+/// The example for Kubernetes (deploy/monitoring), with a file in the place of what Prometheus would find
+/// there: pods by the labels that it gives them.
+pub fn with_pods_from(file: &Path) -> String {
+    const DISCOVERY: &str = "  kubernetes_sd_configs:\n  - role: pod\n";
+    let path = workspace::root().join("deploy/monitoring/prometheus-scrape-kubernetes.yaml");
+    let example = std::fs::read_to_string(path).expect("the example");
+    assert!(example.contains(DISCOVERY), "{example}");
+    let instead = format!("  file_sd_configs:\n  - files: [\"{}\"]\n", file.display());
+    example.replace(DISCOVERY, &instead)
+}
+
 impl Prometheus {
     /// Starts one that scrapes `target` four times a second, and waits until it answers.
     pub async fn start(target: SocketAddr, folder: &Path) -> Self {
-        let config = folder.join("prometheus.yaml");
         let text = format!(
             "global: {{scrape_interval: 250ms, scrape_timeout: 250ms}}\nscrape_configs:\n\
              - job_name: cairn\n  static_configs: [{{targets: [\"{target}\"]}}]\n"
         );
+        Self::start_with(&text, folder).await
+    }
+
+    /// The same with a configuration of its own.
+    pub async fn start_with(text: &str, folder: &Path) -> Self {
+        let config = folder.join("prometheus.yaml");
         std::fs::write(&config, text).expect("a configuration");
         let address = net::free_address(Ipv4Addr::LOCALHOST.into());
         let mut command = Command::new(program("prometheus"));
@@ -51,6 +67,19 @@ impl Prometheus {
         })
         .await;
         Self { process, address }
+    }
+
+    /// Addresses that are scraped, with their labels.
+    pub async fn targets(&self) -> Vec<(String, Value)> {
+        let url = format!("http://{}/api/v1/targets?state=active", self.address);
+        let (_, answer, _) = client::curl(&["-s", &url]).await;
+        let answer: Value = serde_json::from_str(&answer).expect("JSON");
+        let targets = answer["data"]["activeTargets"].as_array().expect("a list");
+        let one = |target: &Value| {
+            let url = target["scrapeUrl"].as_str().expect("a URL");
+            (url.to_owned(), target["labels"].clone())
+        };
+        targets.iter().map(one).collect()
     }
 
     /// The series that an instant query gives: labels and value.

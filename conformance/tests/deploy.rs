@@ -11,9 +11,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
-use cairn_conformance::prometheus::program;
+use cairn_conformance::prometheus::{program, with_pods_from};
 use cairn_conformance::workspace;
 use serde_json::Value;
 
@@ -131,22 +132,55 @@ fn every_alert_has_a_section_in_the_runbook() {
     }
 }
 
+/// Runs promtool on a file and gives what it says, good or bad.
+fn promtool(arguments: &[&str], file: &Path) -> (bool, String) {
+    let output = Command::new(program("promtool"))
+        .args(arguments)
+        .arg(file)
+        .output()
+        .expect("promtool: run conformance/setup.sh");
+    let said = [&output.stdout[..], &output.stderr].concat();
+    (output.status.success(), String::from_utf8(said).unwrap())
+}
+
 #[test]
 fn prometheus_accepts_rules_and_configuration() {
-    for (what, file) in [
-        ("rules", RULES),
-        ("config", "deploy/monitoring/prometheus-scrape.yaml"),
-    ] {
-        let output = Command::new(program("promtool"))
-            .args(["check", what])
-            .arg(workspace::root().join(file))
-            .output()
-            .expect("promtool: run conformance/setup.sh");
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(
-            output.status.success(),
-            "{file}: {said}{}",
-            String::from_utf8_lossy(&output.stdout)
-        );
+    let here = |file: &str| workspace::root().join(file);
+    let scrape = here("deploy/monitoring/prometheus-scrape.yaml");
+    for (what, file) in [("rules", here(RULES)), ("config", scrape)] {
+        let (accepted, said) = promtool(&["check", what], &file);
+        assert!(accepted, "{}: {said}", file.display());
     }
+}
+
+/// Debian's Prometheus is built without Kubernetes: a file stands for what it would find there. That the
+/// rest does what it should is tested with a real one (e2e: prometheus).
+#[test]
+fn prometheus_accepts_the_configuration_for_kubernetes() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("prometheus.yaml");
+    fs::write(&config, with_pods_from(&folder.path().join("pods.json"))).unwrap();
+    fs::write(folder.path().join("pods.json"), "[]").unwrap();
+    fs::write(folder.path().join("prometheus-rules.yaml"), text(RULES)).unwrap();
+    let (accepted, said) = promtool(&["check", "config"], &config);
+    assert!(accepted, "{said}");
+    assert!(said.contains("rules found"), "{said}");
+}
+
+/// Each alert has a case in which it fires, with its words, and they are right.
+#[test]
+fn each_alert_fires_when_it_should() {
+    const TESTS: &str = "deploy/monitoring/prometheus-rules.test.yaml";
+    let (passed, said) = promtool(&["test", "rules"], &workspace::root().join(TESTS));
+    assert!(passed, "{said}");
+    let tests: Value = serde_saphyr::from_str(&text(TESTS)).unwrap();
+    let cases = tests["tests"].as_array().unwrap().iter();
+    let fired: BTreeSet<&str> = cases
+        .flat_map(|case| case["alert_rule_test"].as_array().unwrap())
+        .filter(|case| !case["exp_alerts"].as_array().unwrap().is_empty())
+        .map(|case| case["alertname"].as_str().unwrap())
+        .collect();
+    let rules = rules();
+    let alerts: BTreeSet<&str> = rules.iter().filter_map(|r| r["alert"].as_str()).collect();
+    assert_eq!(fired, alerts);
 }

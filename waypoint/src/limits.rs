@@ -376,8 +376,8 @@ pub const FLOW_TEXT_BYTES_MAX: usize = 1_024;
 /// The most that `--flow-records` can be.
 pub const FLOW_RECORDS_MAX: usize = 1_048_576;
 
-/// What the patterns of `matches` in one expression of a Telemetry may take when compiled, which is done
-/// for every exchange. Beyond: it is no expression.
+/// What the patterns of `matches` in one expression of a Telemetry, or of a filter of flows, may take when
+/// compiled, which is done for every exchange. Beyond: it is no expression.
 pub const EXPRESSION_REGEX_BYTES_MAX: usize = 64 * 1024;
 
 /// Connections to the flow API. Beyond: they wait in the kernel's backlog until one ends.
@@ -386,8 +386,8 @@ pub const HUBBLE_CONNECTIONS_MAX: usize = 64;
 /// Calls of one connection at once, as SETTINGS_MAX_CONCURRENT_STREAMS; each may read the whole ring.
 pub const HUBBLE_CALLS_PER_CONNECTION_MAX: u32 = 32;
 
-/// Time for the first bytes of a connection to the flow API, which HTTP/2 prescribes. Beyond: it is closed;
-/// those that say nothing would keep the others out.
+/// Time for the first bytes of a connection to the flow API, which HTTP/2 prescribes, and before them for its
+/// TLS handshake. Beyond: it is closed; those that say nothing would keep the others out.
 pub const HUBBLE_PREFACE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A request to the flow API, filters included. Beyond: RESOURCE_EXHAUSTED.
@@ -400,6 +400,13 @@ pub const HUBBLE_FILTERS_MAX: usize = 64;
 /// What the regular expressions of all filters of a request may take when compiled. Beyond:
 /// INVALID_ARGUMENT.
 pub const HUBBLE_REGEX_BYTES_MAX: usize = 1024 * 1024;
+
+/// CEL expressions of all filters of a request to the flow API; each is evaluated for every flow. Beyond:
+/// INVALID_ARGUMENT.
+pub const HUBBLE_EXPRESSIONS_MAX: usize = 8;
+
+/// One CEL expression of a filter. Beyond: INVALID_ARGUMENT. As long as one of a Telemetry.
+pub const HUBBLE_EXPRESSION_BYTES_MAX: usize = 1_024;
 
 /// Records that are looked at for one client before the others' turn comes.
 pub const HUBBLE_READ_SLICE: usize = 64;

@@ -22,6 +22,9 @@ pub fn configure(
 ) -> anyhow::Result<Vec<String>> {
     let folder = launch.work_folder.join(CONFIG_FOLDER);
     write(mesh, &folder, usize::MAX)?;
+    if let Some(manifest) = launch.manifest {
+        std::fs::write(folder.join("more.yaml"), manifest).context("can not write more.yaml")?;
+    }
     let identity_folder = launch.identity_folder.to_string_lossy();
     let mut arguments = vec!["run".to_owned()];
     for (flag, value) in [

@@ -50,6 +50,8 @@ pub struct Launch {
     pub access_log: bool,
     /// More variables of its environment.
     pub variables: Vec<(String, String)>,
+    /// What Cairn's configuration holds beside the mesh.
+    pub manifest: Option<&'static str>,
     /// Folder with the waypoint's certificate.
     pub identity_folder: PathBuf,
     /// Folder for its configuration and log; must exist.

@@ -54,7 +54,7 @@ pub struct Options {
     #[arg(long, value_enum, value_delimiter = ',', default_values = ["saturated", "rate", "fresh"])]
     pub modes: Vec<Mode>,
     /// What is told of requests, in the part `telling`; ratios are to the first
-    #[arg(long, value_enum, value_delimiter = ',', default_values = ["metrics", "access-log", "traces-1", "traces-100"])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["none", "metrics", "access-log", "traces-1", "traces-100", "flows", "all-1", "all"])]
     pub tellings: Vec<Telling>,
     /// Rounds; in each, every cell is measured once for each proxy, in turn
     #[arg(long, default_value_t = 3)]

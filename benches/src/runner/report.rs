@@ -124,6 +124,9 @@ fn cells(text: &mut String, rows: &[Row]) -> std::fmt::Result {
     writeln!(text, "medians over rounds; ratio is cairn / envoy")
 }
 
+/// What all telemetry together may cost, over none.
+const ALL_ON_MAX: f64 = 1.25;
+
 /// Processor time for each way of telling of requests.
 fn told(text: &mut String, rows: &[Told]) -> std::fmt::Result {
     let mut order: Vec<(Cell, Telling)> = Vec::new();
@@ -145,7 +148,7 @@ fn told(text: &mut String, rows: &[Told]) -> std::fmt::Result {
         text,
         "\nCPU us/req of cairn, by what is told of requests; ratio to {first}"
     )?;
-    for (cell, telling) in order {
+    for &(cell, telling) in &order {
         let (found, base) = (cpu(cell, telling), cpu(cell, first));
         let ratio = found.zip(base).map(|(found, base)| found / base);
         let Cell {
@@ -159,6 +162,21 @@ fn told(text: &mut String, rows: &[Told]) -> std::fmt::Result {
             text,
             "{path:6} {exchange:9} {connections:>5} {mode:10} | {telling:10} {found:>8}{ratio:>6}"
         )?;
+    }
+    // What the goal is about (issue 6).
+    let of_all = |all: Telling| {
+        let cells = order.iter().filter(|(_, telling)| *telling == all);
+        let ratio = |cell| Some(cpu(cell, all)? / cpu(cell, Telling::None)?);
+        cells.filter_map(|(cell, _)| ratio(*cell)).reduce(f64::max)
+    };
+    for all in [Telling::All1, Telling::All] {
+        if let Some(ratio) = of_all(all) {
+            let met = if ratio <= ALL_ON_MAX { "met" } else { "missed" };
+            writeln!(
+                text,
+                "{all} / none, the highest: {ratio:.2}; goal at most {ALL_ON_MAX}: {met}"
+            )?;
+        }
     }
     Ok(())
 }

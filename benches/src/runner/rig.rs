@@ -81,6 +81,7 @@ impl Rig {
             cpus: cpus(&self.options.proxy_cpus).map(str::to_owned),
             access_log: self.options.access_log,
             variables: Vec::new(),
+            manifest: None,
             identity_folder: self.identity_folder(WAYPOINT_ACCOUNT),
             work_folder,
             upstream_tunnel_port: self.backend.tunnel.port(),

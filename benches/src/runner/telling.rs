@@ -73,7 +73,8 @@ async fn start(rig: &Rig) -> anyhow::Result<Vec<(Telling, Proxy)>> {
     for &telling in &rig.options.tellings {
         let folder = rig.work_folder(&format!("telling-{telling}"))?;
         let mut launch = rig.launch(Product::Cairn, folder);
-        launch.access_log = telling == Telling::AccessLog;
+        launch.access_log = telling.has_access_log();
+        launch.manifest = telling.manifest();
         launch.variables = telling.variables(rig.backend.plain_http);
         let proxy = Proxy::start(Product::Cairn, &launch, &mesh).await?;
         rig.verify(&proxy).await?;

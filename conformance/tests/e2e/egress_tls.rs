@@ -3,55 +3,21 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use cairn_conformance::app::App;
 use cairn_conformance::client::{self, Answer};
 use cairn_conformance::lab::{Client, Lab, Port, Reach};
 use cairn_conformance::process::{Process, until};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 use crate::egress::{client_to, entry, get};
+use crate::issuer::Issuer;
 
 const HOST: &str = "api.example.com";
 const AUTHORITY: &str = "api.example.com:80";
-
-/// Somebody who issues certificates, and files of them in a folder.
-struct Issuer(CertifiedIssuer<'static, KeyPair>, PathBuf);
-
-impl Issuer {
-    fn new(folder: &Path, name: &str) -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params
-            .distinguished_name
-            .push(rcgen::DnType::CommonName, name);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let issuer = Self(issuer, folder.to_owned());
-        fs::write(issuer.path(name, "pem"), issuer.0.pem()).unwrap();
-        issuer
-    }
-
-    fn path(&self, name: &str, kind: &str) -> PathBuf {
-        self.1.join(format!("{name}.{kind}"))
-    }
-
-    /// `NAME.pem` and `NAME.key`, a certificate for these names.
-    fn issue(&self, name: &str, names: &[&str]) {
-        let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
-        let mut params = CertificateParams::new(names).unwrap();
-        params
-            .distinguished_name
-            .push(rcgen::DnType::CommonName, name);
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.0).unwrap();
-        fs::write(self.path(name, "pem"), certificate.pem()).unwrap();
-        fs::write(self.path(name, "key"), key.serialize_pem()).unwrap();
-    }
-}
 
 /// Answers with what it saw of the connection.
 async fn nginx(folder: &Path, address: SocketAddr, listen: &str, tls: &str) -> Process {
@@ -183,7 +149,7 @@ async fn a_certificate_is_shown_and_files_are_followed() {
     // A CA that did not issue the host's certificate: in force for new connections.
     let good = fs::read(folder.join("ca.pem")).unwrap();
     let other = Issuer::new(&folder, "other");
-    fs::write(folder.join("ca.pem"), other.0.pem()).unwrap();
+    fs::write(folder.join("ca.pem"), other.pem()).unwrap();
     let files = "cairn_tls_files_total";
     lab.cairn()
         .metric_reaches(files, &["result=\"success\""], 1.0)

@@ -9,13 +9,9 @@ use cairn_conformance::process::until;
 use http::Request;
 use http_body_util::Full;
 
-const ROUTE: &str = "\
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {name: web, namespace: shop}
-spec:
-  parentRefs: [{group: \"\", kind: Service, name: web}]
-  rules:
+const ROUTE: &str = http_route!(
+    "web",
+    "\
   - matches: [{path: {value: /public}}]
     backendRefs: [{name: web, port: 80}]
   - matches: [{path: {value: /in-turn}}]
@@ -30,7 +26,8 @@ spec:
     - name: web
       port: 80
       filters: [{type: ExternalAuth, externalAuth: {protocol: GRPC, backendRef: {name: gate, port: 9000}}}]
-";
+"
+);
 
 #[tokio::test]
 async fn a_backend_has_its_own_service_asked_after_that_of_the_rule() {

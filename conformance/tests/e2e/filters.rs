@@ -7,13 +7,10 @@ use cairn_conformance::lab::{Client, Lab, Port, Reach};
 use http::Method;
 use http_body_util::Full;
 
-const ROUTES: &str = "\
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {name: web, namespace: shop}
-spec:
-  parentRefs: [{group: \"\", kind: Service, name: web}]
-  rules:
+const ROUTES: &str = concat!(
+    http_route!(
+        "web",
+        "\
   - matches: [{path: {value: /mirrored}}]
     filters:
     - {type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: x-changed, value: \"1\"}]}}
@@ -35,7 +32,10 @@ spec:
   - matches: [{path: {value: /cors}}]
     filters: [{type: CORS, cors: {allowOrigins: [\"https://a.example\"], allowMethods: [PUT]}}]
     backendRefs: [{name: web, port: 80}]
----
+"
+    ),
+    "---\n",
+    "\
 apiVersion: gateway.networking.k8s.io/v1
 kind: GRPCRoute
 metadata: {name: rpc, namespace: shop}
@@ -45,7 +45,8 @@ spec:
   - matches: [{method: {service: shop.Orders, method: Place}}]
     filters: [{type: ResponseHeaderModifier, responseHeaderModifier: {set: [{name: x-rule, value: place}]}}]
     backendRefs: [{name: rpc, port: 80}]
-";
+"
+);
 
 const DENY_PUT: &str = "\
 apiVersion: security.istio.io/v1

@@ -9,6 +9,9 @@
     clippy::indexing_slicing
 )]
 
+#[macro_use]
+mod manifests;
+
 mod change;
 mod destination_rule;
 mod dry_run;
@@ -21,6 +24,7 @@ mod ext_authz_envoy;
 mod filters;
 mod flows;
 mod ipv6;
+mod issuer;
 mod laboratory;
 mod overload;
 mod page;

@@ -10,23 +10,24 @@ use cairn_conformance::lab::{Client, Lab, Port, Reach};
 use http::Request;
 use http_body_util::Full;
 
-const FAILING: &str = "\
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {name: web, namespace: shop}
-spec:
-  parentRefs: [{group: \"\", kind: Service, name: web}]
-  rules:
+const FAILING: &str = concat!(
+    http_route!(
+        "web",
+        "\
   - retry: {attempts: 6, codes: [503], backoff: 1ms}
     backendRefs: [{name: web, port: 80}]
----
+"
+    ),
+    "---\n",
+    "\
 apiVersion: gateway.networking.x-k8s.io/v1alpha1
 kind: XBackendTrafficPolicy
 metadata: {name: web, namespace: shop}
 spec:
   targetRefs: [{group: \"\", kind: Service, name: web}]
   retryConstraint: {budget: {percent: 60, interval: 10s}, minRetryRate: {count: 20, interval: 1s}}
-";
+"
+);
 
 fn request(path: &str) -> Request<Full<Bytes>> {
     let request = Request::builder().uri(path).header("host", "web.shop");

@@ -10,15 +10,9 @@ use cairn_conformance::lab::{Lab, Port, Reach};
 use cairn_conformance::workspace;
 use serde_json::{Value, json};
 
+use crate::manifests::DENY_ADMIN;
+
 const MESH: &str = "\
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: no-admin, namespace: shop}
-spec:
-  targetRefs: [{group: \"\", kind: Service, name: web}]
-  action: DENY
-  rules: [{to: [{operation: {paths: [/admin]}}]}]
----
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
 metadata: {name: readers, namespace: shop, annotations: {istio.io/dry-run: \"true\"}}
@@ -53,6 +47,10 @@ async fn open() -> Open {
         let pod = format!("{name}-a");
         lab.pod(name, &pod, Reach::Hbone, |at| App::http(name, at))
     });
+    // Nobody asks it.
+    lab.service("idle", &[Port::new("http", 80)]);
+    lab.pod_at("idle", "idle-a", Reach::Hbone, lab.free_address());
+    lab.write("policy", DENY_ADMIN);
     lab.write("more", MESH);
     lab.start().await;
     let browser = Browser::start(lab.folder(), 1200, 800).await;
@@ -137,7 +135,46 @@ async fn flows_appear_within_two_seconds_and_can_be_filtered() {
     it.browser
         .until("!document.getElementById('flows').hidden")
         .await;
-    keep(&mut it.browser, "phone").await;
+    keep(&mut it.browser, "flows-phone").await;
+    it.browser.eval("location.hash = 'map'").await;
+    it.browser
+        .until("document.querySelectorAll('#graph path').length > 0")
+        .await;
+    keep(&mut it.browser, "map-phone").await;
+}
+
+/// An answer to what was asked before the filters changed must not be shown among what is asked now.
+#[tokio::test]
+async fn a_late_answer_is_not_shown_under_other_filters() {
+    let mut it = open().await;
+    it.browser.open(&it.page).await;
+    let client = it.lab.client("shop/viewer").await;
+    client::get(client.to("web", 80), "/fine").await;
+    let text = "document.querySelector('#flow-list').textContent";
+    it.browser.until(&format!("{text}.includes('/fine')")).await;
+    // The next question of the page leaves only when it is let go.
+    let hold = "(() => { const ask = window.fetch; window.held = []; window.answered = 0;
+        window.fetch = (...of) => held.length ? ask(...of) : new Promise((answer) => held.push(async () => {
+            const late = await ask(...of); answer(late); answered += 1; })); })()";
+    it.browser.eval(hold).await;
+    it.browser.until("held.length === 1").await;
+    client::get(client.to("web", 80), "/admin").await;
+    client::get(client.to("web", 80), "/fine").await;
+    let apply = "document.querySelector('[name=verdict]').value = 'DROPPED';
+        document.querySelector('#flow-filters button').click()";
+    it.browser.eval(apply).await;
+    let dropped = |rows: usize| {
+        format!(
+            "(() => {{ const rows = [...document.querySelectorAll('#flow-list li')];
+            return rows.length === {rows} && rows.every((row) => row.textContent.includes('DROPPED')); }})()"
+        )
+    };
+    it.browser.until(&dropped(2)).await;
+    it.browser.eval("held[0]()").await;
+    it.browser.until("answered === 1").await;
+    // The page goes on after the late answer, from where it was.
+    client::get(client.to("web", 80), "/admin").await;
+    it.browser.until(&dropped(4)).await;
 }
 
 #[tokio::test]
@@ -189,8 +226,11 @@ async fn the_map_has_who_asked_whom() {
         from("shop/viewer").all(|e| e["p99_ms"].as_f64() > Some(0.0)),
         "{map}"
     );
-    // Nobody without traffic is on it.
-    assert!(!nodes.iter().any(|node| node.contains("nobody")));
+    // Nobody without traffic is on it, though it is a service as good as the others.
+    let dump = it.lab.cairn().config_dump().await;
+    assert!(dump["services"].to_string().contains("\"idle\""));
+    assert!(!nodes.iter().any(|node| node.contains("idle")), "{nodes:?}");
+    assert!(!map.to_string().contains("idle"), "{map}");
     keep(&mut it.browser, "map").await;
 }
 
@@ -252,10 +292,16 @@ async fn explain_routes_and_policies_say_what_the_data_path_does() {
     assert_eq!(row("/no-admin")[3..6], ["0", "0", "1"], "{rows:?}");
     assert_eq!(row("/readers")[7], "would deny 1", "{rows:?}");
     keep(&mut it.browser, "policies").await;
+    let nowhere = http_route!("web-next", "  - backendRefs: [{name: nowhere, port: 80}]\n");
+    it.lab.write("nowhere", nowhere);
     it.browser.open(&format!("{}#diagnostics", it.page)).await;
     it.browser
         .until("document.querySelector('#reload').textContent.includes('last reload success')")
         .await;
+    it.browser
+        .until("document.querySelector('#diagnostic-list').textContent.includes('nowhere')")
+        .await;
+    keep(&mut it.browser, "diagnostics").await;
 }
 
 /// A web page can give its own name this machine's address: whoever asks by a name gets nothing.

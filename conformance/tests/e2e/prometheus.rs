@@ -7,19 +7,13 @@ use std::process::{Command, Stdio};
 use cairn_conformance::app::App;
 use cairn_conformance::client;
 use cairn_conformance::lab::{Lab, Port, Reach};
-use cairn_conformance::prometheus::{Prometheus, program};
+use cairn_conformance::prometheus::{Prometheus, program, with_pods_from};
+use cairn_conformance::workspace;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-const DENY_ADMIN: &str = "\
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: no-admin, namespace: shop}
-spec:
-  targetRefs: [{group: \"\", kind: Service, name: web}]
-  action: DENY
-  rules: [{to: [{operation: {paths: [/admin]}}]}]
-";
+use crate::manifests::DENY_ADMIN;
 
 /// What Kiali's graph groups requests by (specs/policies.md 3.6).
 const KIALI: &str = "source_cluster,source_workload_namespace,source_workload,source_canonical_service,\
@@ -30,17 +24,15 @@ const KIALI: &str = "source_cluster,source_workload_namespace,source_workload,so
 
 /// `web` answers, `/admin` is denied, `db` echoes; and the traffic of one round.
 async fn mix(lab: &Lab, client: &cairn_conformance::lab::Client) {
+    let closed = "istio_tcp_connections_closed_total";
+    let before = lab.cairn().metric(closed, &[]).await;
     client::get(client.to("web", 80), "/fine").await;
     client::get(client.to("web", 80), "/admin").await;
     let mut stream = TcpStream::connect(client.to("db", 5432)).await.unwrap();
     stream.write_all(b"hello").await.unwrap();
     stream.read_exact(&mut [0; 5]).await.unwrap();
     drop(stream);
-    let closed = "istio_tcp_connections_closed_total";
-    let before = lab.cairn().metric(closed, &[]).await;
-    lab.cairn()
-        .metric_reaches(closed, &[], before.max(1.0))
-        .await;
+    lab.cairn().metric_reaches(closed, &[], before + 1.0).await;
 }
 
 async fn started() -> (Lab, [App; 2]) {
@@ -100,6 +92,118 @@ async fn kialis_graph_and_the_stock_dashboards_find_their_series() {
         "sum(rate(cairn_policy_verdicts_total{outcome=\"deny\",policy=\"AuthorizationPolicy/shop/no-admin\"}[60s])) > 0",
     ] {
         prometheus.shows(query, |found| !found.is_empty()).await;
+    }
+}
+
+/// A pod as Prometheus finds it in Kubernetes: by the address of one of its ports.
+fn found(name: &str, ip: &str, annotations: &[(&str, &str)], phase: &str) -> Value {
+    let mut labels = json!({
+        "__meta_kubernetes_namespace": "shop",
+        "__meta_kubernetes_pod_name": name,
+        "__meta_kubernetes_pod_ip": ip,
+        "__meta_kubernetes_pod_phase": phase,
+    });
+    for (annotation, value) in annotations {
+        labels[format!("__meta_kubernetes_pod_annotation_prometheus_io_{annotation}")] =
+            json!(value);
+    }
+    let host = if ip.contains(':') {
+        format!("[{ip}]")
+    } else {
+        ip.to_owned()
+    };
+    json!({"targets": [format!("{host}:8080")], "labels": labels})
+}
+
+#[tokio::test]
+async fn the_example_for_kubernetes_scrapes_the_pods_that_say_so() {
+    let (lab, _apps) = started().await;
+    let (ip, port) = (lab.cairn().metrics.ip(), lab.cairn().metrics.port());
+    let port = port.to_string();
+    let scrape = [("scrape", "true"), ("port", "15020")];
+    let here = [
+        ("scrape", "true"),
+        ("port", &*port),
+        ("path", "/stats/prometheus"),
+    ];
+    let pods = json!([
+        found("waypoint-1", &ip.to_string(), &here, "Running"),
+        found("four", "192.0.2.7", &scrape, "Running"),
+        found("six", "2001:db8::7", &scrape, "Running"),
+        found("done", "192.0.2.8", &scrape, "Succeeded"),
+        found("silent", "192.0.2.9", &[("scrape", "false")], "Running"),
+        found("other", "192.0.2.10", &[], "Running"),
+    ]);
+    let folder = lab.folder();
+    let file = folder.join("pods.json");
+    std::fs::write(&file, pods.to_string()).unwrap();
+    let rules = workspace::root().join("deploy/monitoring/prometheus-rules.yaml");
+    std::fs::copy(rules, folder.join("prometheus-rules.yaml")).unwrap();
+    let often = with_pods_from(&file).replace("scrape_interval: 15s", "scrape_interval: 1s");
+    let prometheus = Prometheus::start_with(&often, folder).await;
+    let up = "up{job=\"kubernetes-pods\",namespace=\"shop\",pod=\"waypoint-1\"} == 1";
+    prometheus.shows(up, |found| found.len() == 1).await;
+    let mut targets: Vec<(String, String)> = prometheus
+        .targets()
+        .await
+        .into_iter()
+        .map(|(url, labels)| (url, labels["pod"].as_str().unwrap().to_owned()))
+        .collect();
+    targets.sort();
+    let target = |url: String, pod: &str| (url, pod.to_owned());
+    let mut expected = [
+        target(format!("http://{ip}:{port}/stats/prometheus"), "waypoint-1"),
+        target("http://192.0.2.7:15020/metrics".to_owned(), "four"),
+        target("http://[2001:db8::7]:15020/metrics".to_owned(), "six"),
+    ];
+    expected.sort();
+    assert_eq!(targets, expected);
+}
+
+/// Panels that show nothing of this traffic, which has no failures, gRPC, dry runs, retries or limits.
+const EMPTY_PANELS: [&str; 9] = [
+    "Failed share by service",
+    "Dry run: what would be denied",
+    "gRPC messages",
+    "Limits of destinations, share taken",
+    "Refused by a limit",
+    "Endpoints ejected",
+    "Retries made and held back",
+    "Tunnels and handshakes refused",
+    "Dropped: log lines, label sets",
+];
+
+#[tokio::test]
+async fn every_panel_of_our_dashboards_has_a_query_that_answers() {
+    let (lab, _apps) = started().await;
+    let client = lab.client("shop/viewer").await;
+    mix(&lab, &client).await;
+    let prometheus = Prometheus::start(lab.cairn().metrics, lab.folder()).await;
+    prometheus
+        .shows("istio_requests_total", |found| !found.is_empty())
+        .await;
+    mix(&lab, &client).await;
+    prometheus
+        .shows("sum(rate(istio_requests_total[5m])) > 0", |found| {
+            !found.is_empty()
+        })
+        .await;
+    for file in ["grafana-users", "grafana-operators"] {
+        let path = workspace::root().join(format!("deploy/monitoring/{file}.json"));
+        let dashboard: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        for panel in dashboard["panels"].as_array().unwrap() {
+            let title = panel["title"].as_str().unwrap();
+            for target in panel["targets"].as_array().unwrap() {
+                // All of them, as the dashboards begin.
+                let query = target["expr"].as_str().unwrap();
+                let query = query.replace("$service", ".*").replace("$instance", ".*");
+                match EMPTY_PANELS.contains(&title) {
+                    // It has to be understood all the same.
+                    true => drop(prometheus.query(&query).await),
+                    false => drop(prometheus.shows(&query, |found| !found.is_empty()).await),
+                }
+            }
+        }
     }
 }
 

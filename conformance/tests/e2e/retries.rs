@@ -7,13 +7,9 @@ use cairn_conformance::client::{self, Answer};
 use cairn_conformance::lab::{Client, Lab, Port, Reach};
 use http::Method;
 
-const ROUTES: &str = "\
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {name: web, namespace: shop}
-spec:
-  parentRefs: [{group: \"\", kind: Service, name: web}]
-  rules:
+const ROUTES: &str = http_route!(
+    "web",
+    "\
   - matches: [{headers: [{name: rule, value: plain}]}]
     backendRefs: [{name: web, port: 80}]
   - matches: [{headers: [{name: rule, value: hasty}]}]
@@ -26,7 +22,8 @@ spec:
     backendRefs: [{name: web, port: 80}]
   - retry: {attempts: 3, codes: [500, 503]}
     backendRefs: [{name: web, port: 80}]
-";
+"
+);
 
 async fn lab() -> (Lab, Client, App) {
     let mut lab = Lab::new();

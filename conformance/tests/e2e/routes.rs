@@ -6,13 +6,9 @@ use cairn_conformance::app::App;
 use cairn_conformance::client::{self, Connection};
 use cairn_conformance::lab::{Lab, Port, Reach};
 
-const ROUTES: &str = "\
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {name: web, namespace: shop}
-spec:
-  parentRefs: [{group: \"\", kind: Service, name: web}]
-  rules:
+const ROUTES: &str = http_route!(
+    "web",
+    "\
   - matches: [{path: {value: /v1}}]
     backendRefs: [{name: v1, port: 80}]
   - matches: [{headers: [{name: version, value: two}]}]
@@ -34,7 +30,8 @@ spec:
   - matches: [{path: {value: /mirrored}}]
     filters: [{type: RequestMirror, requestMirror: {backendRef: {name: v2, port: 80}}}]
     backendRefs: [{name: v1, port: 80}]
-";
+"
+);
 
 async fn lab() -> (Lab, [App; 2]) {
     let mut lab = Lab::new();

@@ -6,22 +6,14 @@ use cairn_conformance::client;
 use cairn_conformance::lab::{Lab, Port, Reach};
 use cairn_conformance::process;
 
+use crate::manifests::DENY_ADMIN;
+
 /// A policy on HTTP for pods: at L7 neither ztunnel nor a waypoint enforces it.
 const BY_SELECTOR: &str = "\
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
 metadata: {name: no-admin, namespace: shop}
 spec:
-  action: DENY
-  rules: [{to: [{operation: {paths: [/admin]}}]}]
-";
-
-const TARGETED: &str = "\
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: no-admin, namespace: shop}
-spec:
-  targetRefs: [{group: \"\", kind: Service, name: web}]
   action: DENY
   rules: [{to: [{operation: {paths: [/admin]}}]}]
 ";
@@ -56,7 +48,7 @@ async fn a_service_with_a_policy_that_nobody_enforces_refuses_in_strict_mode() {
     cairn.metric_reaches(METRIC, LABELS, 1.0).await;
 
     // Once it is written so that it is enforced, the service is served.
-    lab.write("policy", TARGETED);
+    lab.write("policy", DENY_ADMIN);
     process::until("the policy is enforced", async || {
         lab.cairn().metric(METRIC, LABELS).await == 0.0
     })

@@ -6,6 +6,8 @@ use cairn_conformance::lab::{Lab, Port, Reach};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
+use crate::manifests::DENY_ADMIN;
+
 /// Every label of an HTTP series (specs/istio-waypoint.md 5.1): Kiali drops a series without one.
 const LABELS: &[&str] = &[
     "reporter",
@@ -34,16 +36,6 @@ const LABELS: &[&str] = &[
     "response_flags",
     "connection_security_policy",
 ];
-
-const DENY_ADMIN: &str = "\
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: no-admin, namespace: shop}
-spec:
-  targetRefs: [{group: \"\", kind: Service, name: web}]
-  action: DENY
-  rules: [{to: [{operation: {paths: [/admin]}}]}]
-";
 
 #[tokio::test]
 async fn requests_and_denials_are_counted_and_logged() {

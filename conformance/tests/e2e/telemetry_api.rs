@@ -6,6 +6,8 @@ use cairn_conformance::client;
 use cairn_conformance::lab::{Lab, Port, Reach};
 use cairn_conformance::process;
 
+use crate::manifests::DENY_ADMIN;
+
 const MESH: &str = "\
 apiVersion: v1
 kind: ConfigMap
@@ -36,16 +38,6 @@ spec:
         source_app: {operation: REMOVE}
     - match: {metric: REQUEST_SIZE}
       disabled: true
-";
-
-const DENY_ADMIN: &str = "\
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: no-admin, namespace: shop}
-spec:
-  targetRefs: [{group: '', kind: Service, name: web}]
-  action: DENY
-  rules: [{to: [{operation: {paths: [/admin]}}]}]
 ";
 
 #[tokio::test]

@@ -8,13 +8,10 @@ use cairn_conformance::client::{self, Answer, Connection};
 use cairn_conformance::lab::{Client, Lab, Port, Reach};
 use http_body_util::Full;
 
-const ROUTES: &str = "\
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {name: web, namespace: shop}
-spec:
-  parentRefs: [{group: \"\", kind: Service, name: web}]
-  rules:
+const ROUTES: &str = concat!(
+    http_route!(
+        "web",
+        "\
   - matches: [{headers: [{name: limit, value: request}]}]
     timeouts: {request: 300ms}
     backendRefs: [{name: web, port: 80}]
@@ -22,18 +19,19 @@ spec:
     timeouts: {backendRequest: 300ms, request: 1m}
     backendRefs: [{name: web, port: 80}]
   - backendRefs: [{name: web, port: 80}]
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {name: rpc, namespace: shop}
-spec:
-  parentRefs: [{group: \"\", kind: Service, name: rpc}]
-  rules:
+"
+    ),
+    "---\n",
+    http_route!(
+        "rpc",
+        "\
   - matches: [{headers: [{name: limit, value: request}]}]
     timeouts: {request: 300ms}
     backendRefs: [{name: rpc, port: 80}]
   - backendRefs: [{name: rpc, port: 80}]
-";
+"
+    )
+);
 
 async fn lab() -> (Lab, Client, [App; 2]) {
     let mut lab = Lab::new();

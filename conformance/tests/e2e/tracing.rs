@@ -12,24 +12,15 @@ use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 
-const OBJECTS: &str = "\
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {name: web, namespace: shop}
-spec:
-  parentRefs: [{group: \"\", kind: Service, name: web}]
-  rules:
+use crate::manifests::DENY_ADMIN;
+
+const ROUTE: &str = http_route!(
+    "web",
+    "\
   - retry: {attempts: 3, codes: [503]}
     backendRefs: [{name: web, port: 80}]
----
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: no-admin, namespace: shop}
-spec:
-  targetRefs: [{group: \"\", kind: Service, name: web}]
-  action: DENY
-  rules: [{to: [{operation: {paths: [/admin]}}]}]
-";
+"
+);
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT: &str = "00f067aa0ba902b7";
@@ -47,7 +38,8 @@ impl Scene {
         let collector = Collector::start(lab.free_address()).await;
         lab.service("web", &[Port::new("http", 80)]);
         let app = lab.pod("web", "web-a", Reach::Hbone, |at| App::http("web", at));
-        lab.write("objects", OBJECTS);
+        lab.write("route", ROUTE);
+        lab.write("policy", DENY_ADMIN);
         let endpoint = format!("http://{}", collector.address);
         lab.variable("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint);
         lab.variable("OTEL_BSP_SCHEDULE_DELAY", 20);
@@ -419,7 +411,8 @@ async fn a_collector_of_the_mesh_gets_what_telemetry_says_over_hbone() {
     let app = lab.pod("web", "web-a", Reach::Hbone, |at| App::http("web", at));
     let collector = Collector::start(lab.free_address()).await;
     lab.pod_at("otel", "otel-a", Reach::Hbone, collector.address);
-    lab.write("objects", OBJECTS);
+    lab.write("route", ROUTE);
+    lab.write("policy", DENY_ADMIN);
     lab.write("collectors", MESH);
     lab.variable("OTEL_BSP_SCHEDULE_DELAY", 20);
     lab.variable("OTEL_BLRP_SCHEDULE_DELAY", 20);

@@ -17,6 +17,7 @@ use crate::hubble::{self, Redaction};
 use crate::limits::{FLOW_RECORDS, FLOW_RECORDS_MAX};
 use crate::names::Servers;
 use crate::telemetry::otlp::environment::Environment;
+use crate::tls::ApiFiles;
 use crate::{admin, log, run, telemetry};
 
 /// Serve as a waypoint, configured by files or folders of Kubernetes YAML that are watched for
@@ -122,6 +123,32 @@ pub struct Args {
     /// 127.0.0.1:4245 [default: none]
     #[arg(long, value_name = "ADDR", env = "CAIRN_HUBBLE_ADDR")]
     hubble_addr: Option<SocketAddr>,
+    /// Certificate of Hubble's API, PEM, leaf first; it is served in TLS then, and the files are re-read when
+    /// they change
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "CAIRN_HUBBLE_TLS_CERT",
+        requires = "hubble_tls_key",
+        requires = "hubble_addr"
+    )]
+    hubble_tls_cert: Option<PathBuf>,
+    /// Its key, PEM
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "CAIRN_HUBBLE_TLS_KEY",
+        requires = "hubble_tls_cert"
+    )]
+    hubble_tls_key: Option<PathBuf>,
+    /// Let in only clients of Hubble's API with a certificate that one of these has signed, PEM
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "CAIRN_HUBBLE_TLS_CLIENT_CA",
+        requires = "hubble_tls_cert"
+    )]
+    hubble_tls_client_ca: Option<PathBuf>,
     /// Exchanges whose flow records are kept; 0: none
     #[arg(long, value_name = "N", env = "CAIRN_FLOW_RECORDS", default_value_t = FLOW_RECORDS as u64, value_parser = clap::value_parser!(u64).range(..=FLOW_RECORDS_MAX as u64))]
     flow_records: u64,
@@ -281,6 +308,14 @@ fn settings(args: Args) -> anyhow::Result<run::Settings> {
         flows: hubble::Settings {
             records: usize::try_from(args.flow_records).unwrap_or(FLOW_RECORDS_MAX),
             address: args.hubble_addr,
+            tls: args
+                .hubble_tls_cert
+                .zip(args.hubble_tls_key)
+                .map(|(certificate, key)| ApiFiles {
+                    certificate,
+                    key,
+                    client_ca: args.hubble_tls_client_ca,
+                }),
             redaction: Redaction {
                 queries: args.flow_redact_query,
                 headers: args.flow_headers,

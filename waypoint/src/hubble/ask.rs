@@ -9,6 +9,9 @@ use self::values::{
 };
 use super::messages::FlowFilter;
 
+/// The filter that takes long: not for the page, whose thread serves others.
+pub const CEL_EXPRESSION: &str = "cel-expression";
+
 /// A filter by its name.
 pub struct Flag {
     /// Without dashes.
@@ -194,7 +197,7 @@ static NAMESPACES: [Flag; 3] = [
     },
 ];
 
-static REST: [Flag; 17] = [
+static REST: [Flag; 18] = [
     Flag {
         name: "verdict",
         value: "VERDICT",
@@ -296,6 +299,18 @@ static REST: [Flag; 17] = [
         value: "BOOL",
         help: "Responses: true; requests: false",
         add: both!(reply, truth),
+    },
+    Flag {
+        name: CEL_EXPRESSION,
+        value: "CEL",
+        help: "An expression is true of it: _flow.verdict == Verdict.DROPPED",
+        add: |list, text| {
+            for filter in [&mut list.source, &mut list.destination] {
+                let experimental = filter.experimental.get_or_insert_default();
+                experimental.cel_expression.push(text.to_owned());
+            }
+            Ok(())
+        },
     },
 ];
 

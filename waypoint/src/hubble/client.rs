@@ -3,6 +3,7 @@
 use anyhow::Context as _;
 use http::Uri;
 use http::uri::PathAndQuery;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tonic::client::Grpc;
 use tonic::{Status, Streaming};
@@ -10,6 +11,7 @@ use tonic_prost::ProstCodec;
 
 use super::messages::{GetFlowsRequest, GetFlowsResponse};
 use crate::grpc::Channel;
+use crate::tls::{ApiClientFiles, connect_to_api};
 
 /// Header block of an answer, for a tool that asks a server of its user's choice.
 const ANSWER_HEADER_BYTES_MAX: u32 = 16 * 1024;
@@ -18,14 +20,29 @@ const ANSWER_HEADER_BYTES_MAX: u32 = 16 * 1024;
 pub struct Client(Grpc<Channel>);
 
 impl Client {
-    /// Connects to `HOST:PORT`.
+    /// Connects to `HOST:PORT`, in TLS if `tls` says how.
     ///
     /// # Errors
-    /// When nobody answers there.
-    pub async fn connect(server: &str) -> anyhow::Result<Self> {
+    /// When nobody answers there, or not the one who is meant.
+    pub async fn connect(server: &str, tls: Option<&ApiClientFiles>) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(server)
             .await
             .with_context(|| format!("connect to {server}"))?;
+        let Some(tls) = tls else {
+            return Self::over(stream, server).await;
+        };
+        let host = server.rsplit_once(':').map_or(server, |(host, _)| host);
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let stream = connect_to_api(tls, host, stream)
+            .await
+            .with_context(|| format!("speak TLS with {server}"))?;
+        Self::over(stream, server).await
+    }
+
+    async fn over<S>(stream: S, server: &str) -> anyhow::Result<Self>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let sender = crate::grpc::connect(stream, ANSWER_HEADER_BYTES_MAX)
             .await
             .with_context(|| format!("speak HTTP/2 with {server}"))?;

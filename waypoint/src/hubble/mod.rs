@@ -3,7 +3,7 @@
 //! here is on the path of a request.
 //!
 //! [`flows`] says a record in Hubble's terms, [`filter`] decides which flows a client wants, [`reader`]
-//! walks the ring for one client, [`service`] answers the calls and [`server`] has the socket.
+//! walks the ring for one client, [`whole`] counts what is in it, [`service`] answers the calls and [`server`] has the socket.
 //! [`client`] is the other side, for `cairn observe`.
 
 pub mod ask;
@@ -18,6 +18,7 @@ pub mod redact;
 pub mod server;
 pub mod service;
 mod settings;
+pub mod whole;
 
 pub use redact::Redaction;
 pub use server::Server;

@@ -40,6 +40,8 @@ pub struct Reader {
     rewind: Option<u64>,
     ready: VecDeque<Flow>,
     lost: Lost,
+    /// Records until it is others' turn.
+    slice: usize,
 }
 
 /// What was overwritten and not yet told.
@@ -65,8 +67,14 @@ impl Reader {
             return Err(Invalid("first and follow exclude each other".into()));
         }
         let end = ring.next();
+        let filters = Filters::new(&request.whitelist, &request.blacklist)?;
         let mut reader = Self {
-            filters: Filters::new(&request.whitelist, &request.blacklist)?,
+            slice: if filters.are_slow() {
+                1
+            } else {
+                HUBBLE_READ_SLICE
+            },
+            filters,
             mask: Mask::new(request.field_mask.as_ref())?,
             since: request.since,
             until: request.until,
@@ -99,7 +107,7 @@ impl Reader {
     async fn rewind(&mut self, number: u64) {
         let mut missing = number;
         for (looked_at, at) in (self.ring.oldest()..self.end).rev().enumerate() {
-            if looked_at % HUBBLE_READ_SLICE == HUBBLE_READ_SLICE - 1 {
+            if looked_at % self.slice == self.slice - 1 {
                 tokio::task::yield_now().await;
             }
             let Read::Record(kept) = self.ring.read(at) else {
@@ -171,7 +179,7 @@ impl Reader {
                 Read::NotYet => self.at += 1,
             }
             looked_at += 1;
-            if looked_at % HUBBLE_READ_SLICE == 0 {
+            if looked_at % self.slice == 0 {
                 tokio::task::yield_now().await;
             }
         }

@@ -1,5 +1,5 @@
-//! The socket of the flow API and the thread it is served from: HTTP/2 without TLS, as the `hubble` command
-//! dials it unless told otherwise.
+//! The socket of the flow API and the thread it is served from: HTTP/2, in TLS if there is a certificate for
+//! it; without, as the `hubble` command dials it unless told otherwise.
 
 use std::convert::Infallible;
 use std::io;
@@ -11,19 +11,23 @@ use std::time::Duration;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::Observer;
 use super::flows::Teller;
+use super::service::{Observer, Place};
 use crate::limits::{
     HUBBLE_CALLS_PER_CONNECTION_MAX, HUBBLE_CONNECTIONS_MAX, HUBBLE_PREFACE_TIMEOUT, PING_INTERVAL,
     PING_TIMEOUT,
 };
 use crate::telemetry::flow::Ring;
+use crate::tls::ApiTls;
+
+/// How often the files of TLS are looked at.
+const FILES_POLL: Duration = Duration::from_secs(1);
 
 /// Bytes that every client of HTTP/2 sends first.
 const PREFACE_BYTES: usize = 24;
@@ -41,16 +45,27 @@ impl Server {
     ///
     /// # Errors
     /// When the address can not be opened (the message names it) or the thread not started.
-    pub fn start(address: SocketAddr, ring: Arc<Ring>, teller: Arc<Teller>) -> io::Result<Self> {
+    pub fn start(
+        address: SocketAddr,
+        tls: Option<ApiTls>,
+        ring: Arc<Ring>,
+        teller: Arc<Teller>,
+    ) -> io::Result<Self> {
         let explain =
             |error: io::Error| io::Error::new(error.kind(), format!("flow API {address}: {error}"));
         let listener = std::net::TcpListener::bind(address).map_err(explain)?;
         listener.set_nonblocking(true).map_err(explain)?;
         let address = listener.local_addr()?;
-        if !address.ip().is_loopback() {
+        let tls = tls.map(Arc::new);
+        let knows_its_clients = tls.as_ref().is_some_and(|tls| tls.knows_its_clients());
+        if !address.ip().is_loopback() && !knows_its_clients {
             tracing::warn!(%address, "the flow API is open to others; it shows who talks to whom, with paths");
         }
-        let observer = Observer::new(ring, teller, &address.to_string());
+        let place = Place {
+            address: reachable(address).to_string(),
+            tls: tls.clone(),
+        };
+        let observer = Observer::new(ring, teller, place);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -60,9 +75,13 @@ impl Server {
             runtime.block_on(async move {
                 match TcpListener::from_std(listener) {
                     Ok(listener) => {
-                        stopped
-                            .run_until_cancelled_owned(accept(listener, observer))
-                            .await;
+                        let serving = async {
+                            tokio::select! {
+                                () = accept(listener, observer, tls.clone()) => {}
+                                () = follow_files(tls) => {}
+                            }
+                        };
+                        stopped.run_until_cancelled_owned(serving).await;
                     }
                     Err(error) => tracing::error!(%error, "the flow API is not served"),
                 }
@@ -94,7 +113,44 @@ impl Drop for Server {
     }
 }
 
-async fn accept(listener: TcpListener, observer: Observer) {
+/// Where others reach it: an address that stands for all of them is none to dial, so the pod's is said.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    if !address.ip().is_unspecified() {
+        return address;
+    }
+    // Kubernetes' usual name for it, and Istio's.
+    let said = ["POD_IP", "INSTANCE_IP"].map(std::env::var);
+    let pod = said.into_iter().flatten().find_map(|ip| ip.parse().ok());
+    SocketAddr::new(pod.unwrap_or(address.ip()), address.port())
+}
+
+/// Looks at the files of TLS again and again: what changed is for connections to come.
+async fn follow_files(tls: Option<Arc<ApiTls>>) {
+    let Some(tls) = tls else {
+        return std::future::pending().await;
+    };
+    let mut last_error = String::new();
+    loop {
+        tokio::time::sleep(FILES_POLL).await;
+        let words = match tls.reload() {
+            Ok(changed) => {
+                if changed {
+                    tracing::info!(
+                        "the certificate of the flow API changed, in force for new connections"
+                    );
+                }
+                String::new()
+            }
+            Err(error) => error.to_string(),
+        };
+        if !words.is_empty() && words != last_error {
+            tracing::error!(error = %words, "the files of the flow API can not be loaded, the last good ones stay in force");
+        }
+        last_error = words;
+    }
+}
+
+async fn accept(listener: TcpListener, observer: Observer, tls: Option<Arc<ApiTls>>) {
     let room = Arc::new(Semaphore::new(HUBBLE_CONNECTIONS_MAX));
     loop {
         let Ok(permit) = room.clone().acquire_owned().await else {
@@ -102,7 +158,7 @@ async fn accept(listener: TcpListener, observer: Observer) {
         };
         match listener.accept().await {
             Ok((stream, peer)) => {
-                let connection = serve(stream, peer, observer.clone());
+                let connection = greet(stream, peer, observer.clone(), tls.clone());
                 tokio::spawn(async move {
                     connection.await;
                     drop(permit);
@@ -117,9 +173,24 @@ async fn accept(listener: TcpListener, observer: Observer) {
     }
 }
 
-async fn serve(mut stream: TcpStream, peer: SocketAddr, observer: Observer) {
+/// The handshake, if there is to be one, then the calls.
+async fn greet(stream: TcpStream, peer: SocketAddr, observer: Observer, tls: Option<Arc<ApiTls>>) {
     // A small message must not wait for the answer to the one before.
     let _ = stream.set_nodelay(true);
+    let Some(tls) = tls else {
+        return serve(stream, peer, observer).await;
+    };
+    match timeout(HUBBLE_PREFACE_TIMEOUT, tls.accept(stream)).await {
+        Ok(Ok(stream)) => serve(stream, peer, observer).await,
+        Ok(Err(error)) => tracing::debug!(%peer, %error, "no TLS with a client of the flow API"),
+        Err(_) => tracing::debug!(%peer, "a connection to the flow API did not begin"),
+    }
+}
+
+async fn serve<S>(mut stream: S, peer: SocketAddr, observer: Observer)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     // Pings end a connection that falls silent, but only once it speaks HTTP/2 (RFC 9113 3.4).
     let mut preface = [0; PREFACE_BYTES];
     match timeout(HUBBLE_PREFACE_TIMEOUT, stream.read_exact(&mut preface)).await {
@@ -129,8 +200,9 @@ async fn serve(mut stream: TcpStream, peer: SocketAddr, observer: Observer) {
             return;
         }
     }
-    let (reader, writer) = stream.into_split();
-    let stream = tokio::io::join((&preface[..]).chain(reader), writer);
+    let (reader, writer) = tokio::io::split(stream);
+    let begun = io::Cursor::new(preface).chain(reader);
+    let stream = tokio::io::join(begun, writer);
     let service = service_fn(move |request| {
         let observer = observer.clone();
         async move { Ok::<_, Infallible>(observer.answer(request).await) }
@@ -160,7 +232,7 @@ mod tests {
         let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
         let (_silent, (stream, peer)) = (client.unwrap(), accepted.unwrap());
         let teller = Arc::new(Teller::new(Redaction::default()));
-        let observer = Observer::new(Arc::new(Ring::new(4)), teller, "127.0.0.1:0");
+        let observer = Observer::new(Arc::new(Ring::new(4)), teller, Place::default());
         let served = timeout(Duration::from_secs(60), serve(stream, peer, observer)).await;
         assert!(served.is_ok(), "it is still open");
     }

@@ -1,14 +1,13 @@
-//! The calls of Hubble's observer API and of gRPC's health check, over any HTTP/2 connection. What a client
-//! gets to see is `reader`'s; agent and debug events are Cilium's own and not implemented.
+//! The calls of Hubble's observer API, of its peer API (which hubble-relay finds servers by) and of gRPC's
+//! health check, over any HTTP/2 connection. What a client gets to see is `reader`'s; agent and debug events are Cilium's own and not implemented.
 
-use std::collections::BTreeSet;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
-use futures::Stream;
-use futures::stream::unfold;
+use futures::stream::{once, pending, unfold};
+use futures::{FutureExt, Stream, StreamExt, TryFutureExt};
 use http::HeaderValue;
 use tonic::body::Body;
 use tonic::server::{Grpc, ServerStreamingService, UnaryService};
@@ -17,41 +16,44 @@ use tonic_prost::ProstCodec;
 
 use super::flows::Teller;
 use super::messages::{
-    Empty, GetFlowsRequest, GetFlowsResponse, GetNamespacesResponse, GetNodesResponse,
-    HealthCheckRequest, HealthCheckResponse, Namespace, Node, NodeState, ServerStatusResponse,
-    ServingStatus,
+    ChangeNotification, Empty, GetFlowsRequest, GetFlowsResponse, GetNamespacesResponse,
+    GetNodesResponse, HealthCheckRequest, HealthCheckResponse, Namespace, Node, NodeState,
+    PeerChange, PeerTls, ServerStatusResponse, ServingStatus, Tls,
 };
 use super::reader::Reader;
-use super::{API_VERSION, HEALTH_SERVICE, filter};
+use super::{API_VERSION, HEALTH_SERVICE, filter, whole};
 use crate::limits::HUBBLE_REQUEST_BYTES_MAX;
-use crate::telemetry::flow::{Read, Ring};
+use crate::telemetry::flow::Ring;
+use crate::tls::ApiTls;
 
 /// The header that tells clients which version of the API is spoken.
 const VERSION_HEADER: &str = "hubble-server-version";
-
-/// What the rate of flows is an average over.
-const RATE_SPAN: Duration = Duration::from_secs(60);
-
-/// A namespace that nothing came from or went to for this long is not listed.
-const NAMESPACE_SPAN: Duration = Duration::from_secs(3_600);
 
 /// Answers the calls.
 #[derive(Clone, Debug)]
 pub struct Observer {
     ring: Arc<Ring>,
     teller: Arc<Teller>,
-    /// Where it is served, for `GetNodes`.
-    address: Arc<str>,
+    place: Arc<Place>,
     started: Instant,
 }
 
+/// Where and how it is served, as others are told.
+#[derive(Debug, Default)]
+pub struct Place {
+    /// `HOST:PORT`.
+    pub address: String,
+    /// `None`: without.
+    pub tls: Option<Arc<ApiTls>>,
+}
+
 impl Observer {
-    /// For the records of a ring, served at an address.
-    pub fn new(ring: Arc<Ring>, teller: Arc<Teller>, address: &str) -> Self {
+    /// For the records of a ring, served at a place.
+    pub fn new(ring: Arc<Ring>, teller: Arc<Teller>, place: Place) -> Self {
         Self {
             ring,
             teller,
-            address: address.into(),
+            place: Arc::new(place),
             started: Instant::now(),
         }
     }
@@ -78,18 +80,25 @@ impl Observer {
                 grpc().server_streaming(service, request).await
             }
             "/observer.Observer/ServerStatus" => {
-                let answer = move |_: Empty| Ok(observer.status());
+                let answer = move |_: Empty| ready(Ok(observer.status()));
                 grpc().unary(Unary(answer), request).await
             }
             "/observer.Observer/GetNodes" => {
-                let answer = move |_: Empty| Ok(observer.nodes());
+                let answer = move |_: Empty| ready(Ok(observer.nodes()));
                 grpc().unary(Unary(answer), request).await
             }
             "/observer.Observer/GetNamespaces" => {
-                let answer = move |_: Empty| Ok(observer.namespaces());
+                let answer = move |_: Empty| observer.clone().namespaces().map(Ok);
                 grpc().unary(Unary(answer), request).await
             }
-            "/grpc.health.v1.Health/Check" => grpc().unary(Unary(health), request).await,
+            "/peer.Peer/Notify" => {
+                let service = Notify(observer);
+                grpc().server_streaming(service, request).await
+            }
+            "/grpc.health.v1.Health/Check" => {
+                let answer = |asked| ready(health(asked));
+                grpc().unary(Unary(answer), request).await
+            }
             _ => Status::unimplemented(format!("{method} is not served here")).into_http(),
         };
         let headers = response.headers_mut();
@@ -98,30 +107,33 @@ impl Observer {
     }
 
     fn status(&self) -> ServerStatusResponse {
-        let counts = self.counts();
+        let counts = whole::counts(&self.ring);
         ServerStatusResponse {
             num_flows: counts.kept,
             max_flows: counts.max,
             seen_flows: counts.seen,
-            uptime_ns: counts.uptime_ns,
+            uptime_ns: self.uptime_ns(),
             num_connected_nodes: Some(1),
             num_unavailable_nodes: Some(0),
             unavailable_nodes: Vec::new(),
             version: version(),
-            flows_rate: self.rate(),
+            flows_rate: whole::rate(&self.ring, SystemTime::now(), self.started.elapsed()),
         }
     }
 
     fn nodes(&self) -> GetNodesResponse {
-        let counts = self.counts();
+        let counts = whole::counts(&self.ring);
         GetNodesResponse {
             nodes: vec![Node {
                 name: self.teller.node.clone(),
                 version: version(),
-                address: self.address.to_string(),
+                address: self.place.address.clone(),
                 state: NodeState::Connected as i32,
-                tls: None,
-                uptime_ns: counts.uptime_ns,
+                tls: self.server_name().map(|server_name| Tls {
+                    enabled: true,
+                    server_name,
+                }),
+                uptime_ns: self.uptime_ns(),
                 num_flows: counts.kept,
                 max_flows: counts.max,
                 seen_flows: counts.seen,
@@ -129,27 +141,8 @@ impl Observer {
         }
     }
 
-    /// As far as the ring reaches back.
-    fn namespaces(&self) -> GetNamespacesResponse {
-        let oldest = SystemTime::now().checked_sub(NAMESPACE_SPAN);
-        let mut found = BTreeSet::new();
-        for number in self.ring.oldest()..self.ring.next() {
-            let Read::Record(kept) = self.ring.read(number) else {
-                continue;
-            };
-            let record = &kept.record;
-            let ended = record.started_at.checked_add(record.elapsed);
-            if ended < oldest {
-                continue;
-            }
-            let workload = record.endpoint.as_ref().and_then(|(_, w)| w.as_ref());
-            let names = [
-                record.peer.identity.namespace(),
-                record.service.as_ref().map(|s| &*s.key.namespace),
-                workload.map(|w| &*w.key.namespace),
-            ];
-            found.extend(names.into_iter().flatten().map(str::to_owned));
-        }
+    async fn namespaces(self) -> GetNamespacesResponse {
+        let found = whole::namespaces(&self.ring, SystemTime::now()).await;
         let namespaces = found.into_iter().map(|namespace| Namespace {
             cluster: self.teller.cluster.clone(),
             namespace,
@@ -159,54 +152,31 @@ impl Observer {
         }
     }
 
-    fn counts(&self) -> Counts {
-        let seen = self.ring.flows_seen();
-        let before = match self.ring.read(self.ring.oldest()) {
-            Read::Record(kept) => kept.flows_before,
-            Read::Overwritten | Read::NotYet => 0,
-        };
-        let uptime = self.started.elapsed().as_nanos();
-        Counts {
-            kept: seen.saturating_sub(before),
-            // Three flows an exchange; it can be more.
-            max: (self.ring.capacity() * 3).max(seen.saturating_sub(before)),
-            seen,
-            uptime_ns: u64::try_from(uptime).unwrap_or(u64::MAX),
+    /// This server as hubble-relay gets to know it. Of another cluster than `default` the name says so.
+    fn peer(&self) -> ChangeNotification {
+        let Teller { cluster, node, .. } = &*self.teller;
+        ChangeNotification {
+            name: match cluster.as_str() {
+                "" | "default" => node.clone(),
+                cluster => format!("{cluster}/{node}"),
+            },
+            address: self.place.address.clone(),
+            r#type: PeerChange::Added as i32,
+            tls: self
+                .server_name()
+                .map(|server_name| PeerTls { server_name }),
         }
     }
 
-    /// Flows a second, over the last minute or as far as the ring reaches back.
-    fn rate(&self) -> f64 {
-        let now = SystemTime::now();
-        let (mut flows, mut span) = (0, Duration::ZERO);
-        for number in (self.ring.oldest()..self.ring.next()).rev() {
-            let Read::Record(kept) = self.ring.read(number) else {
-                continue;
-            };
-            let ended = kept.record.started_at.checked_add(kept.record.elapsed);
-            let age = ended.and_then(|ended| now.duration_since(ended).ok());
-            let age = age.unwrap_or_default();
-            if age > RATE_SPAN {
-                span = RATE_SPAN;
-                break;
-            }
-            (flows, span) = (flows + kept.record.flows(), span.max(age));
-        }
-        if self.ring.oldest() == 0 {
-            span = RATE_SPAN.min(self.started.elapsed());
-        }
-        match span.as_secs_f64() {
-            seconds if seconds > 0.0 => flows as f64 / seconds,
-            _ => 0.0,
-        }
+    /// `None`: there is no TLS.
+    fn server_name(&self) -> Option<String> {
+        let tls = self.place.tls.as_ref()?;
+        Some(tls.server_name(&self.teller.node))
     }
-}
 
-struct Counts {
-    kept: u64,
-    max: u64,
-    seen: u64,
-    uptime_ns: u64,
+    fn uptime_ns(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
 }
 
 fn version() -> String {
@@ -236,9 +206,10 @@ type Answer<T> = Pin<Box<dyn Future<Output = Result<Response<T>, Status>> + Send
 /// A call with one answer.
 struct Unary<F>(F);
 
-impl<F, I, O> UnaryService<I> for Unary<F>
+impl<F, I, A, O> UnaryService<I> for Unary<F>
 where
-    F: Fn(I) -> Result<O, Status>,
+    F: Fn(I) -> A,
+    A: Future<Output = Result<O, Status>> + Send + 'static,
     O: Send + 'static,
 {
     type Response = O;
@@ -246,7 +217,7 @@ where
 
     fn call(&mut self, request: Request<I>) -> Self::Future {
         let answer = (self.0)(request.into_inner());
-        Box::pin(std::future::ready(answer.map(Response::new)))
+        Box::pin(answer.map_ok(Response::new))
     }
 }
 
@@ -271,6 +242,24 @@ impl ServerStreamingService<GetFlowsRequest> for Call {
                 Response::new(Box::pin(unfold(reader, next)) as Flows)
             })
             .map_err(|invalid| Status::invalid_argument(invalid.to_string()));
-        Box::pin(std::future::ready(answer))
+        Box::pin(ready(answer))
+    }
+}
+
+/// `peer.Peer/Notify`.
+struct Notify(Observer);
+
+type Changes = Pin<Box<dyn Stream<Item = Result<ChangeNotification, Status>> + Send>>;
+
+impl ServerStreamingService<Empty> for Notify {
+    type Response = ChangeNotification;
+    type ResponseStream = Changes;
+    type Future = Answer<Changes>;
+
+    /// This server, and then nothing more: it knows of no others.
+    fn call(&mut self, _: Request<Empty>) -> Self::Future {
+        let itself = once(ready(Ok(self.0.peer())));
+        let changes = Box::pin(itself.chain(pending())) as Changes;
+        Box::pin(ready(Ok(Response::new(changes))))
     }
 }

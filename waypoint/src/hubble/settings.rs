@@ -11,6 +11,7 @@ use super::flows::Teller;
 use super::{Redaction, Server};
 use crate::limits::FLOW_RECORDS;
 use crate::telemetry::flow;
+use crate::tls::{ApiFiles, ApiTls};
 
 /// Flow records and who may read them.
 #[derive(Clone, Debug)]
@@ -19,6 +20,8 @@ pub struct Settings {
     pub records: usize,
     /// Where Hubble's API is served; `None`: nowhere.
     pub address: Option<SocketAddr>,
+    /// In TLS with these files; `None`: without.
+    pub tls: Option<ApiFiles>,
     /// What is shown of them.
     pub redaction: Redaction,
 }
@@ -29,6 +32,7 @@ impl Default for Settings {
         Self {
             records: FLOW_RECORDS,
             address: None,
+            tls: None,
             redaction: Redaction {
                 queries: false,
                 headers: vec![USER_AGENT, HeaderName::from_static("x-request-id")],
@@ -47,13 +51,15 @@ impl Settings {
     /// Serves them, if that is asked for.
     ///
     /// # Errors
-    /// When no records are kept, or the address can not be opened.
+    /// When no records are kept, the files of TLS can not be used, or the address not be opened.
     pub fn serve(&self, teller: Arc<Teller>) -> anyhow::Result<Option<Server>> {
         let Some(address) = self.address else {
             return Ok(None);
         };
         let ring = flow::ring().context("--hubble-addr needs --flow-records above 0")?;
-        let server = Server::start(address, ring.clone(), teller);
+        let tls = self.tls.clone().map(ApiTls::load).transpose();
+        let tls = tls.context("load the certificate of the flow API")?;
+        let server = Server::start(address, tls, ring.clone(), teller);
         server.map(Some).context("open the flow API")
     }
 }

@@ -230,7 +230,8 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
-fn certificates(path: &Path) -> Result<Vec<Vec<u8>>, LoadError> {
+/// The certificates of a PEM file, DER.
+pub(super) fn certificates(path: &Path) -> Result<Vec<Vec<u8>>, LoadError> {
     let fail = |reason: String| LoadError::File {
         path: path.display().to_string(),
         reason,

@@ -2,6 +2,7 @@
 //! The only folder that knows rustls.
 
 pub mod any_peer;
+mod api;
 mod client_hello;
 pub mod handshake;
 pub mod identity;
@@ -13,6 +14,7 @@ pub mod verify;
 pub mod web;
 
 pub use any_peer::connect_to_any;
+pub use api::{ApiClientFiles, ApiFiles, ApiTls, connect_to_api};
 pub use client_hello::ClientHello;
 pub use handshake::{Acceptor, connect};
 pub use identity::{

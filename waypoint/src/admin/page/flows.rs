@@ -4,7 +4,7 @@
 use serde::Serialize;
 
 use crate::admin::state::AdminState;
-use crate::hubble::ask::{Flag, List};
+use crate::hubble::ask::{CEL_EXPRESSION, Flag, List};
 use crate::hubble::filter::Filters;
 use crate::hubble::messages::Flow;
 use crate::limits::{PAGE_FLOWS_MAX, PAGE_RECORDS_MAX};
@@ -75,7 +75,8 @@ fn asked(query: &str) -> Result<(Option<u64>, Filters), String> {
             after = Some(place);
             continue;
         }
-        let flag = Flag::named(&name).ok_or_else(|| format!("there is no filter {name:?}"))?;
+        let flag = Flag::named(&name).filter(|flag| flag.name != CEL_EXPRESSION);
+        let flag = flag.ok_or_else(|| format!("there is no filter {name:?}"))?;
         flag.add(&mut list, &value)
             .map_err(|why| format!("{name}: {why}"))?;
     }

@@ -30,6 +30,9 @@ const ACCOUNT = "k8s:io.cilium.k8s.policy.serviceaccount=";
 
 let after;
 let flowQuery = "";
+// Counts the questions: an answer to any but the last one is not shown. It may be to other filters, or
+// hold what the answer to the last one holds too.
+let flowsAsked = 0;
 
 function verdictClass(flow) {
   if (flow.verdict === "DROPPED" || flow.verdict === "ERROR") return "bad";
@@ -70,7 +73,9 @@ function flowRow(flow) {
 async function showFlows() {
   if (byId("pause").checked) return;
   const place = after === undefined ? "" : `after=${after}&`;
+  const number = ++flowsAsked;
   const answer = await askJson(`api/flows?${place}${flowQuery}`);
+  if (number !== flowsAsked) return;
   after = answer.next;
   const list = byId("flow-list");
   list.prepend(...answer.flows.map(flowRow).reverse());

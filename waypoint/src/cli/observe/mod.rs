@@ -5,6 +5,8 @@ mod filters;
 mod print;
 mod since;
 
+use std::path::PathBuf;
+
 use anyhow::Context;
 use clap::ValueEnum;
 use tonic::Code;
@@ -14,6 +16,7 @@ use self::print::Printer;
 use super::output::{self, Outcome, Paint};
 use crate::hubble::client::Client;
 use crate::hubble::messages::{GetFlowsRequest, Timestamp};
+use crate::tls::ApiClientFiles;
 
 const EXAMPLE: &str = "\
 Examples:
@@ -41,6 +44,8 @@ pub struct Args {
         default_value = "127.0.0.1:4245"
     )]
     server: String,
+    #[command(flatten)]
+    tls: Tls,
     /// Go on with flows as they come
     #[arg(short, long, conflicts_with_all = ["first", "until"])]
     follow: bool,
@@ -67,6 +72,59 @@ pub struct Args {
     print_node_name: bool,
     #[command(flatten)]
     filters: Filters,
+}
+
+/// How the server is spoken to; names and variables are those of the `hubble` command.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "TLS")]
+struct Tls {
+    /// Speak TLS with the server
+    #[arg(long, env = "HUBBLE_TLS")]
+    tls: bool,
+    /// Who signs the server's certificate, PEM [default: those whom the system trusts]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "HUBBLE_TLS_CA_CERT_FILES",
+        requires = "tls"
+    )]
+    tls_ca_cert_files: Option<PathBuf>,
+    /// Certificate to show to the server, PEM
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "HUBBLE_TLS_CLIENT_CERT_FILE",
+        requires = "tls",
+        requires = "tls_client_key_file"
+    )]
+    tls_client_cert_file: Option<PathBuf>,
+    /// Its key, PEM
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "HUBBLE_TLS_CLIENT_KEY_FILE",
+        requires = "tls_client_cert_file"
+    )]
+    tls_client_key_file: Option<PathBuf>,
+    /// The name that the server's certificate must have [default: the host of --server]
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "HUBBLE_TLS_SERVER_NAME",
+        requires = "tls"
+    )]
+    tls_server_name: Option<String>,
+}
+
+impl Tls {
+    fn files(&self) -> Option<ApiClientFiles> {
+        let chain = self.tls_client_cert_file.clone();
+        self.tls.then(|| ApiClientFiles {
+            ca: self.tls_ca_cert_files.clone(),
+            identity: chain.zip(self.tls_client_key_file.clone()),
+            server_name: self.tls_server_name.clone(),
+        })
+    }
 }
 
 /// `-o`.
@@ -97,7 +155,8 @@ pub fn observe(args: Args) -> anyhow::Result<Outcome> {
 
 async fn show(args: Args) -> anyhow::Result<Outcome> {
     let mut printer = Printer::new(args.output, args.print_node_name, Paint::for_stdout());
-    let mut client = Client::connect(&args.server)
+    let tls = args.tls.files();
+    let mut client = Client::connect(&args.server, tls.as_ref())
         .await
         .context("is `cairn run` started with --hubble-addr?")?;
     let mut flows = match client.flows(request(args)).await {

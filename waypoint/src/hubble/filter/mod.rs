@@ -1,8 +1,9 @@
 //! Which flows a client wants (specs/policies.md 3.2): fields of one filter and, values of one field or,
 //! filters of one list or, the whitelist's without the blacklist's. Each field has a small function of its
-//! own: of the ends in `ends`, of HTTP in `http`, of everything else in `rest`.
+//! own: of the ends in `ends`, of HTTP in `http`, CEL in `expression`, everything else in `rest`.
 
 mod ends;
+mod expression;
 mod http;
 mod pattern;
 mod rest;
@@ -11,6 +12,7 @@ mod selector;
 use std::borrow::Cow;
 
 use ends::{AddressSet, End, NamePrefix, Of};
+use expression::Expression;
 use pattern::Pattern;
 use selector::Selector;
 
@@ -72,6 +74,7 @@ enum Test {
     Path(regex::RegexSet),
     Url(regex::RegexSet),
     Header(Vec<HttpHeader>),
+    Expression(Vec<Expression>),
 }
 
 impl Filters {
@@ -87,11 +90,18 @@ impl Filters {
             )));
         }
         http::fit(whitelist.iter().chain(blacklist))?;
+        expression::fit(whitelist.iter().chain(blacklist))?;
         let read = |list: &[FlowFilter]| list.iter().map(filter).collect::<Result<Vec<_>, _>>();
         Ok(Self {
             wanted: read(whitelist)?,
             unwanted: read(blacklist)?,
         })
+    }
+
+    /// Whether they take so long that others should get their turn after each record.
+    pub fn are_slow(&self) -> bool {
+        let mut tests = self.wanted.iter().chain(&self.unwanted).flatten();
+        tests.any(|test| matches!(test, Test::Expression(_)))
     }
 
     /// Whether the client wants it.
@@ -108,9 +118,11 @@ fn filter(from: &FlowFilter) -> Result<Filter, Invalid> {
     rest::read(from, &mut tests)?;
     ends::read(from, &mut tests)?;
     http::read(from, &mut tests)?;
-    let expressions = from.experimental.as_ref().map(|e| &e.cel_expression);
-    if expressions.is_some_and(|expressions| !expressions.is_empty()) {
-        return Err(Invalid::new("CEL expressions are not evaluated here"));
+    let experimental = from.experimental.iter();
+    let expressions: Vec<_> = experimental.flat_map(|e| &e.cel_expression).collect();
+    if !expressions.is_empty() {
+        let read = expressions.into_iter().map(|text| Expression::read(text));
+        tests.push(Test::Expression(read.collect::<Result<_, _>>()?));
     }
     Ok(tests)
 }
@@ -147,6 +159,7 @@ impl Test {
             Self::Path(paths) => http::path(paths, flow),
             Self::Url(urls) => http::url(urls, flow),
             Self::Header(headers) => http::header(headers, flow),
+            Self::Expression(expressions) => expression::any(expressions, flow),
         }
     }
 }

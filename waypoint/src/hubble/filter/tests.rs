@@ -295,13 +295,16 @@ fn what_a_flow_is() {
     assert!(wants(of!(event_type: event(0, false)), &flow()));
     assert!(!wants(of!(event_type: event(event::L7, true)), &flow()));
     assert!(!wants(of!(dns_query: "a"), &flow()) && !wants(of!(ip_trace_id: 1_u64), &flow()));
-    // Never half a filter: what can not be evaluated is refused.
-    assert!(is_refused(FlowFilter {
+    let cel = |text: &str| FlowFilter {
         experimental: Some(Experimental {
-            cel_expression: vec!["true".into()]
+            cel_expression: vec!["false".into(), text.into()],
         }),
         ..FlowFilter::default()
-    }));
+    };
+    assert!(wants(cel("_flow.is_reply"), &flow()) == flow().is_reply.unwrap());
+    assert!(wants(cel("_flow.event_type.type == 129"), &flow()));
+    // Never half a filter: what can not be evaluated is refused.
+    assert!(is_refused(cel("_flow.nope")));
 }
 
 /// A dropped flow without a direction counts as none of a reply.

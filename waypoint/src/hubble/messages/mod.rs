@@ -8,6 +8,7 @@ mod flow;
 mod http;
 mod json;
 mod observer;
+mod peer;
 
 pub use enums::{
     DropReason, FlowType, IpVersion, L7FlowType, LostEventSource, NodeState, ServingStatus,
@@ -24,6 +25,8 @@ pub use observer::{
     HealthCheckRequest, HealthCheckResponse, LostEvent, Namespace, Node, NodeStatusEvent,
     ServerStatusResponse, Timestamp, Tls, get_flows_response,
 };
+
+pub use peer::{ChangeNotification, PeerChange, PeerTls};
 
 #[cfg(test)]
 mod tests;

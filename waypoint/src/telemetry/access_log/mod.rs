@@ -2,6 +2,7 @@
 //! a format with Envoy's operators (`template`). How lines get to stdout without holding up a worker is
 //! in `queue`.
 
+mod address;
 mod line;
 mod operator;
 mod queue;
@@ -104,5 +105,9 @@ pub fn write(seen: &Seen<'_>) {
 fn write_cairn(queue: &Queue, worker: &mut Worker, seen: &Seen<'_>) {
     let started_at = worker.time.text(seen.exchange.started_at);
     let line = Line::new(seen.exchange, started_at, seen.elapsed);
-    queue.push(&worker.lines, &line);
+    queue.push_with(&worker.lines, |to| {
+        let written = line.write(to).is_ok();
+        to.push(b'\n');
+        written
+    });
 }

@@ -6,8 +6,6 @@ use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 
-use serde::Serialize;
-
 use crate::limits::{
     ACCESS_LOG_BATCH_INTERVAL, ACCESS_LOG_FLUSH_TIMEOUT, ACCESS_LOG_QUEUE_BYTES,
     ACCESS_LOG_QUEUE_LINES,
@@ -54,16 +52,8 @@ impl Queue {
         lines
     }
 
-    /// Appends a line of JSON to a worker's buffer, or drops and counts it if the buffer is full.
-    pub fn push(&self, lines: &Lines, line: &impl Serialize) {
-        self.push_with(lines, |text| {
-            let written = serde_json::to_writer(&mut *text, line).is_ok();
-            text.push(b'\n');
-            written
-        });
-    }
-
-    /// The same with a line that `write` appends, its end included; `false` takes it back.
+    /// Appends a line to a worker's buffer, or drops and counts it if the buffer is full. `write` appends it,
+    /// its end included; `false` takes it back.
     pub fn push_with(&self, lines: &Lines, write: impl FnOnce(&mut Vec<u8>) -> bool) {
         {
             let mut batch = lock(&lines.waiting);
@@ -186,6 +176,14 @@ fn run(queue: &Queue, mut sink: Box<dyn Write + Send>) {
 mod tests {
     use super::*;
 
+    fn push(queue: &Queue, lines: &Lines, line: &impl serde::Serialize) {
+        queue.push_with(lines, |text| {
+            serde_json::to_writer(&mut *text, line).unwrap();
+            text.push(b'\n');
+            true
+        });
+    }
+
     /// Hands every write to the test.
     struct Sink(mpsc::Sender<Vec<u8>>);
 
@@ -210,7 +208,7 @@ mod tests {
                 let queue = queue.clone();
                 std::thread::spawn(move || {
                     let lines = queue.join();
-                    (0..1_000).for_each(|n| queue.push(&lines, &(worker, n)));
+                    (0..1_000).for_each(|n| push(&queue, &lines, &(worker, n)));
                 })
             })
             .collect();
@@ -233,7 +231,7 @@ mod tests {
         let _writer = Writer::start(queue.clone(), Box::new(Sink(sender))).unwrap();
         let lines = queue.join();
         for n in 0..3 {
-            queue.push(&lines, &n);
+            push(&queue, &lines, &n);
             assert_eq!(receiver.recv().unwrap(), format!("{n}\n").into_bytes());
         }
     }
@@ -243,10 +241,10 @@ mod tests {
         let queue = Queue::default();
         let lines = queue.join();
         for _ in 0..ACCESS_LOG_QUEUE_LINES {
-            queue.push(&lines, &0);
+            push(&queue, &lines, &0);
         }
         let dropped = ACCESS_LOG_DROPPED.value();
-        queue.push(&lines, &1);
+        push(&queue, &lines, &1);
         assert!(ACCESS_LOG_DROPPED.value() > dropped);
         let mut written = Vec::new();
         queue.drain(&mut Batch::default(), |text, lines| {
@@ -256,7 +254,7 @@ mod tests {
             written,
             [(2 * ACCESS_LOG_QUEUE_LINES, ACCESS_LOG_QUEUE_LINES)]
         );
-        queue.push(&lines, &2);
+        push(&queue, &lines, &2);
         queue.drain(&mut Batch::default(), |text, _| assert_eq!(text, b"2\n"));
     }
 }

@@ -3,6 +3,7 @@
 //! configured. What the attributes are is in `attributes`.
 
 mod attributes;
+pub mod bounds;
 mod looks;
 
 use std::collections::HashMap;
@@ -10,7 +11,7 @@ use std::fmt;
 use std::sync::{Arc, LazyLock};
 
 use cairn_config_schema::limits::TELEMETRY_EXPRESSION_BYTES_MAX;
-use cel::{Context, Env, Program, Value};
+use cel::{Context, Env, ParseErrors, Program, Value};
 
 use super::exchange::Seen;
 use attributes::attribute;
@@ -39,13 +40,8 @@ impl Compiled {
                 text.len()
             ));
         }
-        let program = LANGUAGE.compile(text).map_err(|errors| {
-            let first = errors.errors.first();
-            first.map_or_else(
-                || "it can not be read".to_owned(),
-                |error| format!("{} (column {})", error.msg.trim_end(), error.pos.1),
-            )
-        })?;
+        let program = LANGUAGE.compile(text).map_err(|errors| first(&errors))?;
+        bounds::bounded(program.expression())?;
         let looks = Looks::of(program.expression())?;
         Ok(Self {
             program,
@@ -83,6 +79,14 @@ impl Compiled {
         }
         self.program.execute(&context).ok()
     }
+}
+
+/// The first of the errors of a grammar, with its place.
+pub fn first(errors: &ParseErrors) -> String {
+    errors.errors.first().map_or_else(
+        || "it can not be read".to_owned(),
+        |error| format!("{} (column {})", error.msg.trim_end(), error.pos.1),
+    )
 }
 
 impl fmt::Debug for Compiled {

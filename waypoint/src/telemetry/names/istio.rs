@@ -4,62 +4,44 @@ use prometheus::proto::MetricType as MetricKind;
 
 use super::{Metric, counter, gauge, histogram};
 
+/// All labels, with those that only answers have where they belong.
+macro_rules! labels {
+    ($($answer:literal),*) => {
+        [
+            "reporter",
+            "source_workload",
+            "source_canonical_service",
+            "source_canonical_revision",
+            "source_workload_namespace",
+            "source_principal",
+            "source_app",
+            "source_version",
+            "source_cluster",
+            "destination_workload",
+            "destination_workload_namespace",
+            "destination_principal",
+            "destination_app",
+            "destination_version",
+            "destination_service",
+            "destination_canonical_service",
+            "destination_canonical_revision",
+            "destination_service_name",
+            "destination_service_namespace",
+            "destination_cluster",
+            "request_protocol",
+            $($answer,)*
+            "response_flags",
+            "connection_security_policy",
+        ]
+    };
+}
+
 /// Labels of the HTTP metrics in Istio's order. All are always present: Kiali skips a series that
 /// lacks one.
-pub const HTTP_LABELS: [&str; 25] = [
-    "reporter",
-    "source_workload",
-    "source_canonical_service",
-    "source_canonical_revision",
-    "source_workload_namespace",
-    "source_principal",
-    "source_app",
-    "source_version",
-    "source_cluster",
-    "destination_workload",
-    "destination_workload_namespace",
-    "destination_principal",
-    "destination_app",
-    "destination_version",
-    "destination_service",
-    "destination_canonical_service",
-    "destination_canonical_revision",
-    "destination_service_name",
-    "destination_service_namespace",
-    "destination_cluster",
-    "request_protocol",
-    "response_code",
-    "grpc_response_status",
-    "response_flags",
-    "connection_security_policy",
-];
+pub const HTTP_LABELS: [&str; 25] = labels!["response_code", "grpc_response_status"];
 
 /// Labels of the TCP metrics: those of HTTP without `response_code` and `grpc_response_status`.
-pub const TCP_LABELS: [&str; 23] = [
-    "reporter",
-    "source_workload",
-    "source_canonical_service",
-    "source_canonical_revision",
-    "source_workload_namespace",
-    "source_principal",
-    "source_app",
-    "source_version",
-    "source_cluster",
-    "destination_workload",
-    "destination_workload_namespace",
-    "destination_principal",
-    "destination_app",
-    "destination_version",
-    "destination_service",
-    "destination_canonical_service",
-    "destination_canonical_revision",
-    "destination_service_name",
-    "destination_service_namespace",
-    "destination_cluster",
-    "request_protocol",
-    "response_flags",
-    "connection_security_policy",
-];
+pub const TCP_LABELS: [&str; 23] = labels![];
 
 /// Upper bounds of every histogram, in milliseconds or bytes: Envoy's defaults. `+Inf` follows.
 pub const BUCKETS: [f64; 19] = [
