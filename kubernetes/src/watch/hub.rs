@@ -32,6 +32,8 @@ struct State {
     named: BTreeMap<Arc<str>, Vec<Collection>>,
     /// Something may be told: all was listed once, or was there from the start.
     complete: bool,
+    /// Everything was listed, as of the last time that somebody said something.
+    synced: bool,
     discovery: Option<Refusal>,
     /// Since when the server can not be reached.
     outage: Option<Instant>,
@@ -61,6 +63,7 @@ impl Hub {
                 health: health.collect(),
                 named: BTreeMap::new(),
                 complete: false,
+                synced: false,
                 discovery: None,
                 outage: None,
             }),
@@ -118,7 +121,10 @@ impl Hub {
         let all = state.health.values().all(|s| s.connected || s.absent);
         if all && let Some(since) = state.outage.take() {
             let away_s = since.elapsed().as_secs();
-            tracing::info!(away_s, "the API server is back, and all that was missed was read");
+            tracing::info!(
+                away_s,
+                "the API server is back, and all that was missed was read"
+            );
         }
     }
 
@@ -138,9 +144,10 @@ impl Hub {
         note(standing);
         let is_news = !changes.is_empty();
         self.take(&mut state, changes);
-        let was_complete = state.complete;
-        state.complete |= state.health.values().all(|s| s.synced);
-        let tells = state.complete && (is_news || !was_complete);
+        let was_synced = state.synced;
+        state.synced = state.health.values().all(|s| s.synced);
+        state.complete |= state.synced;
+        let tells = state.complete && (is_news || state.synced && !was_synced);
         drop(state);
         if tells {
             self.tell();
@@ -214,8 +221,8 @@ impl Hub {
         match reason {
             Reason::Unreachable => self.unreachable(&mut state, &message),
             _ if is_known => {}
-            Reason::Expired => {
-                tracing::debug!(kind = %kind.title(), "the watch expired, listing again");
+            Reason::Expired | Reason::Broken => {
+                tracing::debug!(kind = %kind.title(), "the watch ended: {message}");
             }
             Reason::Forbidden => {
                 let resource = kind.resource();
@@ -232,7 +239,9 @@ impl Hub {
             state.outage = Some(Instant::now());
             match state.complete {
                 true => {
-                    tracing::warn!("the API server can not be reached: {message}; the last good state stays in force");
+                    tracing::warn!(
+                        "the API server can not be reached: {message}; the last good state stays in force"
+                    );
                 }
                 false => tracing::warn!("the API server can not be reached: {message}"),
             }
@@ -285,7 +294,10 @@ impl Hub {
     /// What has not been listed yet, and why.
     pub fn waiting(&self) -> Vec<String> {
         let state = self.state();
-        let discovery = state.discovery.iter().map(|r| format!("the kinds there are: {r}"));
+        let discovery = state
+            .discovery
+            .iter()
+            .map(|r| format!("the kinds there are: {r}"));
         let lists = state.health.iter().filter(|(_, s)| !s.synced);
         let lists = lists.filter_map(|(collection, standing)| {
             let kind = collection.kind.0.title();

@@ -16,10 +16,10 @@ use crate::hubble::{self, Redaction};
 use crate::limits::{FLOW_RECORDS, FLOW_RECORDS_MAX};
 use crate::names::Servers;
 use crate::telemetry::otlp::environment::Environment;
-use crate::{admin, log, run, telemetry};
+use crate::{admin, log, run, source, telemetry};
 
-/// Serve as a waypoint, configured by files or folders of Kubernetes YAML that are watched for
-/// changes.
+/// Serve as a waypoint, configured by files or folders of Kubernetes YAML or by the API server, both
+/// watched for changes.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  cairn pki ./pki --identity shop/waypoint\n  \
@@ -29,8 +29,17 @@ use crate::{admin, log, run, telemetry};
 )]
 pub struct Args {
     /// Files and folders of Kubernetes YAML or JSON
-    #[arg(long, required = true, num_args = 1.., value_name = "PATH", env = "CAIRN_CONFIG", value_delimiter = ',')]
+    #[arg(long, required_unless_present = "kube", num_args = 1.., value_name = "PATH", env = "CAIRN_CONFIG", value_delimiter = ',')]
     config: Vec<PathBuf>,
+    /// Take the configuration from the API server; files of --config count besides
+    #[arg(long, env = "CAIRN_KUBE")]
+    kube: bool,
+    #[command(flatten)]
+    access: super::access::Args,
+    /// Folder in which what the API server said last is kept, so that this waypoint can start while the server
+    /// is away [default: none]
+    #[arg(long, value_name = "DIR", env = "CAIRN_STATE_DIR", requires = "kube")]
+    state_dir: Option<PathBuf>,
     /// The Gateway to serve; not needed when there is only one of a waypoint class
     #[arg(long, value_name = "NS/NAME", env = "CAIRN_GATEWAY", value_parser = object_key)]
     gateway: Option<ObjectKey>,
@@ -251,9 +260,15 @@ pub(super) fn serve(
 
 fn settings(args: Args) -> anyhow::Result<run::Settings> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let kube = args.kube.then(|| source::kube::Settings {
+        access: args.access.into(),
+        state_dir: args.state_dir,
+    });
+    let of_pod = || kube.as_ref().and_then(|_| gateway_of_pod());
     Ok(run::Settings {
         config: args.config,
-        gateway: args.gateway,
+        gateway: args.gateway.or_else(of_pod),
+        kube,
         identity_dir: args.identity_dir,
         hbone_addr: args.hbone_addr,
         addresses: admin::Addresses {
@@ -290,6 +305,14 @@ fn settings(args: Args) -> anyhow::Result<run::Settings> {
         },
         set_log_filter: log::set_filter,
     })
+}
+
+/// The Gateway that a pod is made for, as the downward API tells it: its own namespace, and its label
+/// `gateway.networking.k8s.io/gateway-name` in `GATEWAY_NAME`.
+fn gateway_of_pod() -> Option<ObjectKey> {
+    let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let (namespace, name) = (variable("POD_NAMESPACE")?, variable("GATEWAY_NAME")?);
+    Some(ObjectKey::new(namespace, name))
 }
 
 /// Ten thousand streams need more descriptors than a shell's usual 1,024.

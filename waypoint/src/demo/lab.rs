@@ -141,6 +141,7 @@ impl Lab {
         fs::write(config.join("tokens.yaml"), tokens)?;
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let waypoint = run::start(run::Settings {
+            kube: None,
             config: vec![config],
             gateway: None,
             identity_dir: folder.0.join("pki/shop/waypoint"),
