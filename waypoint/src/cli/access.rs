@@ -6,8 +6,8 @@ use cairn_kubernetes::client::Access;
 
 /// Which API server, and as whom.
 #[derive(Clone, Debug, Default, clap::Args)]
-// Clap would call it `Args`, as it calls those of the command that these are part of.
-#[group(id = "access")]
+// Its own name would be that of the group that the command's arguments are.
+#[group(skip)]
 pub struct Args {
     /// Kubeconfig that says where the API server is [default: the pod's own service account, then
     /// ~/.kube/config]
