@@ -246,7 +246,11 @@ fn every_key_of_the_access_log_is_explained() {
 #[test]
 fn every_limit_has_its_value() {
     let page = text("docs/operations.md");
-    for file in ["waypoint/src/limits.rs", "config-schema/src/limits.rs"] {
+    for file in [
+        "waypoint/src/limits.rs",
+        "config-schema/src/limits.rs",
+        "kubernetes/src/limits.rs",
+    ] {
         for constant in between(&text(file), "pub const ", ";") {
             let (name, value) = constant.split_once(": ").unwrap();
             let value = value

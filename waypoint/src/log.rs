@@ -17,8 +17,8 @@ pub use queue::Writer;
 pub use seldom::Seldom;
 
 /// What is logged unless `CAIRN_LOG` says otherwise. The engine's own errors repeat what the access
-/// log tells of every request.
-const DEFAULT: &str = "info,pingora_core=off,pingora_proxy=off";
+/// log tells of every request, and those of the API server's client what its user says once.
+const DEFAULT: &str = "info,pingora_core=off,pingora_proxy=off,kube_client=off";
 
 static FILTER: OnceLock<Handle<EnvFilter, Registry>> = OnceLock::new();
 

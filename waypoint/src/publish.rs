@@ -81,6 +81,24 @@ impl Publisher {
     pub fn publish(&mut self, files: &[SourceFile], noticed: Instant) {
         let files: Vec<_> = files.iter().map(as_stored).collect();
         let update = self.store.update(&files);
+        self.put_in_force(update, noticed);
+    }
+
+    /// Takes files that are new or may differ and paths of those that are gone, all others being as they
+    /// were, and puts the whole in force.
+    pub fn change(&mut self, files: &[SourceFile], gone: &[Arc<str>], noticed: Instant) {
+        let files: Vec<_> = files.iter().map(as_stored).collect();
+        let update = self.store.change(&files, gone);
+        self.put_in_force(update, noticed);
+    }
+
+    /// The same, but puts nothing in force yet: something else is to come first.
+    pub fn take(&mut self, files: &[SourceFile], gone: &[Arc<str>]) {
+        let files: Vec<_> = files.iter().map(as_stored).collect();
+        self.store.change(&files, gone);
+    }
+
+    fn put_in_force(&mut self, update: store::Update, noticed: Instant) {
         self.options.version += 1;
         let mut snapshot = resolve::resolve(&update.resources, &self.options);
         snapshot.diagnostics.extend(update.diagnostics);

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -42,6 +42,8 @@ use crate::worker::{self, Worker};
 pub struct Settings {
     /// Files and folders of Kubernetes YAML.
     pub config: Vec<PathBuf>,
+    /// The API server, whose objects count besides those of files; `None`: there are files alone.
+    pub kube: Option<source::kube::Settings>,
     /// The Gateway to serve; `None`: the only one there is.
     pub gateway: Option<ObjectKey>,
     /// Where the identity comes from.
@@ -95,9 +97,15 @@ pub struct Running {
     drain_deadline: Duration,
     reload: Arc<Notify>,
     stop: Arc<Notify>,
-    watch: source::Watch,
+    sources: Sources,
     workers: Vec<WorkerThread>,
     _exports: Option<Exports>,
+}
+
+/// What the configuration is followed by.
+struct Sources {
+    files: source::Watch,
+    _kube: Option<source::kube::Following>,
 }
 
 /// A worker as the rest of the process sees it.
@@ -117,7 +125,7 @@ pub fn start(settings: Settings) -> anyhow::Result<Running> {
     // Before anything is compiled, for it says how requests are traced by default.
     otlp::prepare(&settings.otel);
     let in_force = InForce::default();
-    let watch = follow(&settings, &in_force)?;
+    let sources = follow(&settings, &in_force)?;
     let (in_flight, drain) = (Arc::<InFlight>::default(), Drain::default());
     let (stop, reload) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (admin, hubble) = serve_operators(&settings, &in_force, &stop)?;
@@ -188,24 +196,24 @@ pub fn start(settings: Settings) -> anyhow::Result<Running> {
         drain_deadline: settings.drain,
         reload,
         stop,
-        watch,
+        sources,
         workers,
         _exports: exports,
     })
 }
 
 /// Starts what follows the configuration and what it names.
-fn follow(settings: &Settings, in_force: &InForce) -> anyhow::Result<source::Watch> {
+fn follow(settings: &Settings, in_force: &InForce) -> anyhow::Result<Sources> {
     counters::TUNNEL_REFUSED.preset(Refusal::ALL.map(Refusal::as_str));
     counters::HANDSHAKE_FAILED.preset(accept::FAILURES);
     counters::CLOSED_BY_POLICY.preset(["tcp", "upgraded", "tunnel"]);
     proxy::preset_metrics();
-    let watch = follow_config(settings, in_force)?;
+    let sources = follow_config(settings, in_force)?;
     follow_keys(settings, in_force)?;
     follow_names(settings, in_force)?;
     outliers::start(in_force.runtime.clone()).context("start outlier detection")?;
     throttle::start(in_force.runtime.clone()).context("start the sweep of rate limits")?;
-    Ok(watch)
+    Ok(sources)
 }
 
 impl Running {
@@ -241,7 +249,7 @@ impl Running {
 
     /// Reads configuration and certificates again, as SIGHUP does.
     pub fn reload(&self) {
-        self.watch.look();
+        self.sources.files.look();
         self.reload.notify_waiters();
     }
 
@@ -344,7 +352,7 @@ fn spawn_worker(index: usize, parts: worker::Parts) -> anyhow::Result<JoinHandle
     Ok(thread)
 }
 
-fn follow_config(settings: &Settings, in_force: &InForce) -> anyhow::Result<source::Watch> {
+fn follow_config(settings: &Settings, in_force: &InForce) -> anyhow::Result<Sources> {
     let options = Options {
         gateway: settings.gateway.clone(),
         trust_domain: settings.trust_domain.clone(),
@@ -360,10 +368,34 @@ fn follow_config(settings: &Settings, in_force: &InForce) -> anyhow::Result<sour
     let mut files = source::Files::new(settings.config.clone());
     let noticed = Instant::now();
     files.refresh();
-    publisher.publish(files.sources(), noticed);
-    files
-        .watch(move |sources| publisher.publish(sources, Instant::now()))
-        .context("watch the configuration")
+    let Some(kube) = settings.kube.clone() else {
+        publisher.publish(files.sources(), noticed);
+        let files = files
+            .watch(move |sources| publisher.publish(sources, Instant::now()))
+            .context("watch the configuration")?;
+        return Ok(Sources { files, _kube: None });
+    };
+    let mut beside = source::Beside::default();
+    let gone = beside.gone(files.sources());
+    publisher.take(files.sources(), &gone);
+    let publisher = Arc::new(Mutex::new(publisher));
+    let readiness = in_force.readiness.clone();
+    let gateway = settings.gateway.clone();
+    let following = source::kube::follow(kube, gateway, publisher.clone(), readiness.clone())
+        .context("follow the API server")?;
+    let files = files.watch(move |sources| {
+        let gone = beside.gone(sources);
+        let mut publisher = publisher.lock().unwrap_or_else(PoisonError::into_inner);
+        // Without the objects of the API server these would be half a configuration.
+        match readiness.reasons().contains(&NotReady::NotSynced) {
+            true => publisher.take(sources, &gone),
+            false => publisher.change(sources, &gone, Instant::now()),
+        }
+    });
+    Ok(Sources {
+        files: files.context("watch the configuration")?,
+        _kube: Some(following),
+    })
 }
 
 /// Fetches the keys that the configuration in force names, from now on.

@@ -55,7 +55,7 @@ impl Store {
 impl Assembly {
     /// Everything the documents of a file say.
     fn file(&mut self, path: &Arc<str>, state: &FileState) {
-        let once = Arc::new(Places::from([(path.clone(), 1)]));
+        let once = Arc::new(Places::once(path.clone()));
         let mut kinds = FxHashSet::default();
         let mut is_damaged = state.unreadable.is_some();
         for document in &state.documents {

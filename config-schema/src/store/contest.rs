@@ -36,9 +36,7 @@ impl Defined {
 
     /// Takes a further definition in; says what is wrong with it.
     pub fn add(&mut self, again: &Item, file: &Arc<str>) -> Option<&'static str> {
-        *Arc::make_mut(&mut self.places)
-            .entry(file.clone())
-            .or_default() += 1;
+        Arc::make_mut(&mut self.places).set(file, |count| count + 1);
         if let (Item::Good(one), Item::Good(other)) = (&self.item, again)
             && one.says_the_same_as(other)
         {

@@ -7,6 +7,7 @@
 )]
 
 mod cache;
+mod changes;
 mod contests;
 mod damaged_lists;
 mod duplicates;

@@ -16,3 +16,4 @@ mod control_plane;
 mod node;
 mod people;
 mod rbac;
+mod watch;

@@ -203,7 +203,7 @@ impl Api for Remote {
         let events = body.lines().filter_map(async |line| match line {
             Ok(line) if line.trim().is_empty() => None,
             Ok(line) => Some(event(&line)),
-            Err(error) => Some(Err(Refusal::unreachable(&error))),
+            Err(error) => Some(Err(Refusal::broken(&error))),
         });
         Ok(events.boxed())
     }
@@ -217,7 +217,7 @@ fn event(line: &str) -> Result<Event, Refusal> {
         Ok(WatchEvent::Bookmark(mark)) => Ok(Event::Bookmark(mark.metadata.resource_version)),
         Ok(WatchEvent::Error(status)) => Err(Refusal::from(&*status)),
         // A connection that breaks leaves half a line.
-        Err(error) if error.is_eof() => Err(Refusal::unreachable(&error)),
+        Err(error) if error.is_eof() => Err(Refusal::broken(&error)),
         Err(error) => Err(Refusal::malformed(error.to_string())),
     }
 }

@@ -26,8 +26,11 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Served {
     /// Looks that succeeded; 0: nothing is known yet.
     pub round: u64,
-    versions: FxHashMap<(&'static str, &'static str), &'static str>,
+    versions: Versions,
 }
+
+/// Versions by group and plural.
+type Versions = FxHashMap<(&'static str, &'static str), &'static str>;
 
 impl Served {
     /// The best version of a kind that is served. Kinds of the core are always there.
@@ -80,8 +83,9 @@ pub(super) async fn follow(
     wanted: Arc<Notify>,
 ) {
     let mut backoff = Backoff::default();
+    let mut known = None;
     loop {
-        match look(&client).await {
+        match look(&client, known.take()).await {
             Ok(versions) => {
                 backoff.reset();
                 hub.discovered();
@@ -91,10 +95,12 @@ pub(super) async fn follow(
                 });
                 let is_complete = served.borrow().is_complete();
                 tokio::time::sleep(PAUSE).await;
-                tokio::select! {
-                    () = wanted.notified() => {}
-                    () = tokio::time::sleep(POLL), if !is_complete => {}
-                }
+                known = tokio::select! {
+                    () = wanted.notified() => None,
+                    () = tokio::time::sleep(POLL), if !is_complete => {
+                        Some(served.borrow().versions.clone())
+                    }
+                };
             }
             Err(refusal) => {
                 hub.not_discovered(refusal);
@@ -114,12 +120,14 @@ async fn get<T: serde::de::DeserializeOwned>(client: &Client, path: &str) -> Res
     serde_json::from_str(&text).map_err(|e| Refusal::malformed(format!("{path}: {e}")))
 }
 
-async fn look(
-    client: &Client,
-) -> Result<FxHashMap<(&'static str, &'static str), &'static str>, Refusal> {
+/// Looks at what is served: everything, or what is missing from what is known.
+async fn look(client: &Client, known: Option<Versions>) -> Result<Versions, Refusal> {
     let groups: Groups = get(client, "/apis").await?;
-    let mut versions = FxHashMap::default();
-    let ours: BTreeSet<&'static str> = WATCHED.iter().map(|kind| kind.group).collect();
+    let mut versions = known.unwrap_or_default();
+    let missing = WATCHED
+        .iter()
+        .filter(|kind| !versions.contains_key(&(kind.group, kind.plural)));
+    let ours: BTreeSet<&'static str> = missing.map(|kind| kind.group).collect();
     for group in groups.groups {
         let Some(name) = ours.get(&*group.name).filter(|name| !name.is_empty()) else {
             continue;
@@ -151,11 +159,7 @@ async fn look(
 }
 
 /// Notes that a version is served, unless a better one is.
-fn better(
-    versions: &mut FxHashMap<(&'static str, &'static str), &'static str>,
-    kind: &'static WatchedKind,
-    rank: usize,
-) {
+fn better(versions: &mut Versions, kind: &'static WatchedKind, rank: usize) {
     let Some(version) = kind.versions.get(rank) else {
         return;
     };

@@ -32,6 +32,8 @@ struct State {
     named: BTreeMap<Arc<str>, Vec<Collection>>,
     /// Something may be told: all was listed once, or was there from the start.
     complete: bool,
+    /// Everything was listed, as of the last time that somebody said something.
+    synced: bool,
     discovery: Option<Refusal>,
     /// Since when the server can not be reached.
     outage: Option<Instant>,
@@ -61,6 +63,7 @@ impl Hub {
                 health: health.collect(),
                 named: BTreeMap::new(),
                 complete: false,
+                synced: false,
                 discovery: None,
                 outage: None,
             }),
@@ -141,9 +144,10 @@ impl Hub {
         note(standing);
         let is_news = !changes.is_empty();
         self.take(&mut state, changes);
-        let was_complete = state.complete;
-        state.complete |= state.health.values().all(|s| s.synced);
-        let tells = state.complete && (is_news || !was_complete);
+        let was_synced = state.synced;
+        state.synced = state.health.values().all(|s| s.synced);
+        state.complete |= state.synced;
+        let tells = state.complete && (is_news || state.synced && !was_synced);
         drop(state);
         if tells {
             self.tell();
@@ -217,8 +221,8 @@ impl Hub {
         match reason {
             Reason::Unreachable => self.unreachable(&mut state, &message),
             _ if is_known => {}
-            Reason::Expired => {
-                tracing::debug!(kind = %kind.title(), "the watch expired, listing again");
+            Reason::Expired | Reason::Broken => {
+                tracing::debug!(kind = %kind.title(), "the watch ended: {message}");
             }
             Reason::Forbidden => {
                 let resource = kind.resource();

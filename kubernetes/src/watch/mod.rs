@@ -13,17 +13,19 @@ mod refusal;
 mod stored;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cairn_config_schema::origin::ObjectKey;
 use kube_client::Client;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 pub use refusal::{Reason, Refusal};
 pub use stored::{Differences, State, Stored};
 
+use crate::limits::PAGES_AT_ONCE;
 use api::{Collection, Remote};
 use discovery::Served;
 use hub::Hub;
@@ -150,6 +152,7 @@ impl Watch {
             },
             served: receiver,
             look,
+            turns: Arc::new(Semaphore::new(PAGES_AT_ONCE)),
             known,
         };
         let tasks = [
@@ -202,6 +205,7 @@ struct Staff {
     detail: Detail,
     served: watch::Receiver<Served>,
     look: Arc<Notify>,
+    turns: Arc<Semaphore>,
     /// What is known from earlier.
     known: Vec<(Arc<str>, Arc<str>)>,
 }
@@ -232,12 +236,13 @@ impl Staff {
                 self.hub.forget(&collection, paths);
             }
             for collection in wanted {
-                if !named.contains_key(&collection) {
+                if let Entry::Vacant(entry) = named.entry(collection) {
+                    let collection = entry.key();
                     let earlier = from_earlier.iter().flatten();
                     let earlier = earlier.filter(|(path, _)| collection.has(path));
                     let mirror = Mirror::knowing(earlier.map(|(path, text)| (path, &**text)));
-                    let task = all.spawn(self.reflector(collection.clone(), mirror).run());
-                    named.insert(collection, task);
+                    let reflector = self.reflector(collection.clone(), mirror);
+                    entry.insert(all.spawn(reflector.run()));
                 }
             }
             // What is named from now on is fetched; only the first round knows things from earlier.
@@ -258,6 +263,7 @@ impl Staff {
             hub: self.hub.clone(),
             served: self.served.clone(),
             look: self.look.clone(),
+            turns: self.turns.clone(),
         }
     }
 }

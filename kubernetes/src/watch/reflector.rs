@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
 use super::api::{Api, Collection, Event, WATCH_S};
@@ -19,6 +19,9 @@ use super::refusal::{Reason, Refusal};
 
 /// A watch that says nothing for this long beyond its end is a connection that is dead.
 const IDLE: Duration = Duration::from_secs(WATCH_S as u64 + 15);
+
+/// How long a page, or the beginning of a watch, may take.
+const ANSWER: Duration = Duration::from_secs(60);
 
 /// Looks by which a kind must be found missing before its objects are taken to be gone with it: a server that
 /// starts may not have all of its kinds yet.
@@ -34,6 +37,8 @@ pub(super) struct Reflector<A> {
     pub served: watch::Receiver<Served>,
     /// Asks for a look at what is served.
     pub look: Arc<Notify>,
+    /// Turns for pages, shared by all reflectors.
+    pub turns: Arc<Semaphore>,
 }
 
 /// Why a watch ended.
@@ -116,7 +121,7 @@ impl<A: Api> Reflector<A> {
             backoff.reset();
             loop {
                 let began = Instant::now();
-                let ended = match self.api.watch(version, &from).await {
+                let ended = match in_time(self.api.watch(version, &from)).await {
                     Ok(events) => {
                         self.hub.connected(&self.collection);
                         self.watch(version, events, &mut from, &mut backoff).await
@@ -149,7 +154,9 @@ impl<A: Api> Reflector<A> {
         let (mut token, mut whole) = (None, false);
         let mut listed = Vec::new();
         loop {
-            let page = match self.api.list(version, token.take(), whole).await {
+            // Until the page is read, for it is largest then.
+            let _turn = self.turns.acquire().await;
+            let page = match in_time(self.api.list(version, token.take(), whole)).await {
                 // The pages took longer than the server keeps them: all at once, then.
                 Err(refusal) if refusal.reason == Reason::Expired && !whole => {
                     whole = true;
@@ -215,3 +222,17 @@ impl<A: Api> Reflector<A> {
         }
     }
 }
+
+/// An answer that does not come is one that failed.
+async fn in_time<T>(answer: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
+    match tokio::time::timeout(ANSWER, answer).await {
+        Ok(answer) => answer,
+        Err(_) => Err(Refusal {
+            reason: Reason::Unreachable,
+            message: format!("no answer within {} s", ANSWER.as_secs()),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests;

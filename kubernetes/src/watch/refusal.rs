@@ -7,8 +7,10 @@ use kube_core::response::Status;
 /// A class of refusals; a label of metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
-    /// No answer: no connection, or one that broke.
+    /// No answer, for there is no connection.
     Unreachable,
+    /// A watch that broke off; it is begun anew where it stood.
+    Broken,
     /// 401: it does not know us.
     Unauthorized,
     /// 403: we may not.
@@ -25,8 +27,9 @@ pub enum Reason {
 
 impl Reason {
     /// All, for metrics that show what has not happened yet.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Unreachable,
+        Self::Broken,
         Self::Unauthorized,
         Self::Forbidden,
         Self::Absent,
@@ -39,6 +42,7 @@ impl Reason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Unreachable => "unreachable",
+            Self::Broken => "broken",
             Self::Unauthorized => "unauthorized",
             Self::Forbidden => "forbidden",
             Self::Absent => "absent",
@@ -70,6 +74,14 @@ impl Refusal {
         Self {
             reason: Reason::Malformed,
             message: message.into(),
+        }
+    }
+
+    /// A watch broke off.
+    pub fn broken(error: &dyn std::error::Error) -> Self {
+        Self {
+            reason: Reason::Broken,
+            ..Self::unreachable(error)
         }
     }
 

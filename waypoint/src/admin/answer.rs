@@ -231,7 +231,7 @@ fn metrics(asked: &Asked<'_>) -> Response<Body> {
 }
 
 fn ready(asked: &Asked<'_>) -> Response<Body> {
-    let reasons = asked.state.readiness.reasons();
+    let reasons = asked.state.readiness.told();
     if reasons.is_empty() {
         return text(StatusCode::OK, "ready\n".to_owned());
     }

@@ -1,6 +1,7 @@
 //! Whether the waypoint should be given traffic, and why not. Who decides that is elsewhere.
 
 use std::fmt;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 /// A reason for not being ready.
@@ -18,6 +19,8 @@ pub enum NotReady {
     NotListening,
     /// It is shutting down.
     Draining,
+    /// Not everything that the API server has is known yet; [`Readiness::told`] says what is missing.
+    NotSynced,
 }
 
 impl NotReady {
@@ -28,6 +31,7 @@ impl NotReady {
         Self::IdentityExpired,
         Self::NotListening,
         Self::Draining,
+        Self::NotSynced,
     ];
 
     fn bit(self) -> u8 {
@@ -44,32 +48,51 @@ impl fmt::Display for NotReady {
             Self::IdentityExpired => "the certificate has expired",
             Self::NotListening => "the tunnel port is not open yet",
             Self::Draining => "draining",
+            Self::NotSynced => "not everything that the API server has is known yet",
         })
     }
 }
 
 /// Readiness, shared by those who know a part of it and those who are asked.
-#[derive(Debug)]
-pub struct Readiness(AtomicU8);
+pub struct Readiness {
+    bits: AtomicU8,
+    missing: OnceLock<Missing>,
+}
+
+/// Says what is not known yet, one thing a line.
+type Missing = Box<dyn Fn() -> Vec<String> + Send + Sync>;
+
+impl fmt::Debug for Readiness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Readiness").field(&self.reasons()).finish()
+    }
+}
 
 impl Default for Readiness {
-    /// Not ready for every reason of a process that has just started.
+    /// Not ready for every reason of a process that has just started and that needs no API server.
     fn default() -> Self {
-        let later = [NotReady::IdentityExpired, NotReady::Draining];
+        let later = [
+            NotReady::IdentityExpired,
+            NotReady::Draining,
+            NotReady::NotSynced,
+        ];
         let at_start = NotReady::ALL.into_iter().filter(|r| !later.contains(r));
-        Self(AtomicU8::new(at_start.fold(0, |bits, r| bits | r.bit())))
+        Self {
+            bits: AtomicU8::new(at_start.fold(0, |bits, r| bits | r.bit())),
+            missing: OnceLock::new(),
+        }
     }
 }
 
 impl Readiness {
     /// The reason holds.
     pub fn add(&self, reason: NotReady) {
-        self.0.fetch_or(reason.bit(), Ordering::AcqRel);
+        self.bits.fetch_or(reason.bit(), Ordering::AcqRel);
     }
 
     /// The reason no longer holds.
     pub fn remove(&self, reason: NotReady) {
-        self.0.fetch_and(!reason.bit(), Ordering::AcqRel);
+        self.bits.fetch_and(!reason.bit(), Ordering::AcqRel);
     }
 
     /// The reason holds, or does not.
@@ -83,9 +106,31 @@ impl Readiness {
 
     /// All reasons that hold; empty: ready.
     pub fn reasons(&self) -> Vec<NotReady> {
-        let bits = self.0.load(Ordering::Acquire);
+        let bits = self.bits.load(Ordering::Acquire);
         let holds = |r: &NotReady| bits & r.bit() != 0;
         NotReady::ALL.into_iter().filter(holds).collect()
+    }
+
+    /// Has what is missing while [`NotReady::NotSynced`] holds told by this; the first one counts.
+    pub fn tell_missing(&self, missing: impl Fn() -> Vec<String> + Send + Sync + 'static) {
+        // Set already: there is one source of objects in a process.
+        let _ = self.missing.set(Box::new(missing));
+    }
+
+    /// All reasons in words.
+    pub fn told(&self) -> Vec<String> {
+        let in_words = |reason: NotReady| match (reason, self.missing.get()) {
+            (NotReady::NotSynced, Some(missing)) => {
+                let missing = missing();
+                let list = missing.iter().map(|one| format!("{reason}: {one}"));
+                match missing.is_empty() {
+                    true => vec![reason.to_string()],
+                    false => list.collect(),
+                }
+            }
+            _ => vec![reason.to_string()],
+        };
+        self.reasons().into_iter().flat_map(in_words).collect()
     }
 }
 
@@ -118,5 +163,25 @@ mod tests {
             readiness.reasons(),
             [NotReady::NoGateway, NotReady::Draining]
         );
+    }
+
+    #[test]
+    fn what_the_api_server_did_not_give_is_told_kind_by_kind() {
+        let readiness = Readiness::default();
+        for reason in readiness.reasons() {
+            readiness.remove(reason);
+        }
+        readiness.add(NotReady::NotSynced);
+        assert_eq!(
+            readiness.told(),
+            ["not everything that the API server has is known yet"]
+        );
+        readiness.tell_missing(|| vec!["Pod: pods is forbidden".to_owned()]);
+        assert_eq!(
+            readiness.told(),
+            ["not everything that the API server has is known yet: Pod: pods is forbidden"]
+        );
+        readiness.remove(NotReady::NotSynced);
+        assert_eq!(readiness.told(), [""; 0]);
     }
 }

@@ -18,10 +18,10 @@ use crate::limits::{FLOW_RECORDS, FLOW_RECORDS_MAX};
 use crate::names::Servers;
 use crate::telemetry::otlp::environment::Environment;
 use crate::tls::ApiFiles;
-use crate::{admin, log, run, telemetry};
+use crate::{admin, log, run, source, telemetry};
 
-/// Serve as a waypoint, configured by files or folders of Kubernetes YAML that are watched for
-/// changes.
+/// Serve as a waypoint, configured by files or folders of Kubernetes YAML or by the API server, both
+/// watched for changes.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  cairn pki ./pki --identity shop/waypoint\n  \
@@ -31,8 +31,17 @@ use crate::{admin, log, run, telemetry};
 )]
 pub struct Args {
     /// Files and folders of Kubernetes YAML or JSON
-    #[arg(long, required = true, num_args = 1.., value_name = "PATH", env = "CAIRN_CONFIG", value_delimiter = ',')]
+    #[arg(long, required_unless_present = "kube", num_args = 1.., value_name = "PATH", env = "CAIRN_CONFIG", value_delimiter = ',')]
     config: Vec<PathBuf>,
+    /// Take the configuration from the API server; files of --config count besides
+    #[arg(long, env = "CAIRN_KUBE")]
+    kube: bool,
+    #[command(flatten)]
+    access: super::access::Args,
+    /// Folder in which what the API server said last is kept, so that this waypoint can start while the server
+    /// is away [default: none]
+    #[arg(long, value_name = "DIR", env = "CAIRN_STATE_DIR", requires = "kube")]
+    state_dir: Option<PathBuf>,
     /// The Gateway to serve; not needed when there is only one of a waypoint class
     #[arg(long, value_name = "NS/NAME", env = "CAIRN_GATEWAY", value_parser = object_key)]
     gateway: Option<ObjectKey>,
@@ -277,10 +286,16 @@ fn settings(args: Args) -> anyhow::Result<run::Settings> {
     let trust_domain = args
         .trust_domain
         .or_else(|| std::env::var("TRUST_DOMAIN").ok());
+    let kube = args.kube.then(|| source::kube::Settings {
+        access: args.access.into(),
+        state_dir: args.state_dir,
+    });
+    let of_pod = || kube.as_ref().and_then(|_| gateway_of_pod());
     let around = Surroundings::of_process();
     Ok(run::Settings {
         config: args.config,
-        gateway: args.gateway,
+        gateway: args.gateway.or_else(of_pod),
+        kube,
         identity: args.identity.source(&around)?,
         expected: identity::expected(trust_domain.clone(), &around),
         hbone_addr: args.hbone_addr,
@@ -323,6 +338,14 @@ fn settings(args: Args) -> anyhow::Result<run::Settings> {
         },
         set_log_filter: log::set_filter,
     })
+}
+
+/// The Gateway that a pod is made for, as the downward API tells it: its own namespace, and its label
+/// `gateway.networking.k8s.io/gateway-name` in `GATEWAY_NAME`.
+fn gateway_of_pod() -> Option<ObjectKey> {
+    let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let (namespace, name) = (variable("POD_NAMESPACE")?, variable("GATEWAY_NAME")?);
+    Some(ObjectKey::new(namespace, name))
 }
 
 /// Ten thousand streams need more descriptors than a shell's usual 1,024.

@@ -142,6 +142,7 @@ impl Lab {
         fs::write(config.join("tokens.yaml"), tokens)?;
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let waypoint = run::start(run::Settings {
+            kube: None,
             config: vec![config],
             gateway: None,
             identity: identity::Source::Files(IdentityFiles {

@@ -228,7 +228,9 @@ pub fn families() -> Vec<MetricFamily> {
         &OTLP_FAILED,
     ];
     let own = instruments.iter().filter_map(|i| i.family());
-    own.chain(super::node::families()).collect()
+    own.chain(super::node::families())
+        .chain(super::kubernetes::families())
+        .collect()
 }
 
 /// `istio_build` and `cairn_build_info`.

@@ -22,6 +22,7 @@ mod finish;
 pub(crate) mod fixtures;
 pub mod flow;
 pub mod instruments;
+pub mod kubernetes;
 pub mod labels;
 pub mod metrics;
 pub mod names;

@@ -3,12 +3,14 @@
 
 mod destinations;
 mod istio;
+mod kubernetes;
 mod node;
 mod own;
 mod policy;
 
 pub use destinations::*;
 pub use istio::*;
+pub use kubernetes::*;
 pub use node::*;
 pub use own::*;
 pub use policy::*;

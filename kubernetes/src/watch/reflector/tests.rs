@@ -1,0 +1,298 @@
+//! A reflector against an API server that answers by a script.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt, stream};
+use serde_json::{Value, json};
+use tokio::sync::{Notify, Semaphore, watch};
+
+use super::Reflector;
+use crate::kinds::watched_kind;
+use crate::watch::api::{Api, Collection, Event, KindRef, Page};
+use crate::watch::discovery::Served;
+use crate::watch::hub::Hub;
+use crate::watch::mirror::Mirror;
+use crate::watch::reduce::Detail;
+use crate::watch::refusal::{Reason, Refusal};
+
+/// What it answers, in order; when there is no more, it does not answer.
+#[derive(Default)]
+struct Script {
+    lists: VecDeque<Result<Page, Refusal>>,
+    watches: VecDeque<Result<Vec<Result<Event, Refusal>>, Refusal>>,
+    asked: Vec<String>,
+}
+
+#[derive(Clone, Default)]
+struct Scripted(Arc<Mutex<Script>>);
+
+impl Api for Scripted {
+    async fn list(
+        &self,
+        _: &'static str,
+        token: Option<String>,
+        whole: bool,
+    ) -> Result<Page, Refusal> {
+        let answer = {
+            let mut script = self.0.lock().unwrap();
+            let page = token.unwrap_or_else(|| if whole { "whole" } else { "first" }.to_owned());
+            script.asked.push(format!("list {page}"));
+            script.lists.pop_front()
+        };
+        match answer {
+            Some(answer) => answer,
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn watch(
+        &self,
+        _: &'static str,
+        from: &str,
+    ) -> Result<BoxStream<'static, Result<Event, Refusal>>, Refusal> {
+        let (answer, is_last) = {
+            let mut script = self.0.lock().unwrap();
+            script.asked.push(format!("watch {from}"));
+            let answer = script.watches.pop_front();
+            (answer, script.watches.is_empty())
+        };
+        let events = match answer {
+            Some(answer) => stream::iter(answer?).boxed(),
+            None => stream::empty().boxed(),
+        };
+        // The last watch stays open.
+        Ok(match is_last {
+            true => events.chain(stream::pending()).boxed(),
+            false => events,
+        })
+    }
+}
+
+fn pod(name: &str, version: &str, ip: &str) -> Value {
+    json!({
+        "metadata": {"name": name, "namespace": "shop", "resourceVersion": version},
+        "status": {"podIP": ip},
+    })
+}
+
+fn page(items: Vec<Value>, version: &str, next: Option<&str>) -> Result<Page, Refusal> {
+    Ok(Page {
+        items,
+        version: version.to_owned(),
+        next: next.map(str::to_owned),
+    })
+}
+
+fn refused<T>(reason: Reason) -> Result<T, Refusal> {
+    Err(Refusal {
+        reason,
+        message: reason.as_str().to_owned(),
+    })
+}
+
+/// A reflector of Pods that follows a script, and what it was told of so far, by the names of pods.
+struct Following {
+    api: Scripted,
+    hub: Arc<Hub>,
+    known: std::collections::BTreeMap<String, String>,
+}
+
+impl Following {
+    fn start(script: Script) -> Self {
+        let collection = Collection {
+            kind: KindRef(watched_kind("Pod").unwrap()),
+            namespace: None,
+            name: None,
+        };
+        let api = Scripted(Arc::new(Mutex::new(script)));
+        let hub = Arc::new(Hub::new([collection.clone()], false));
+        let reflector = Reflector {
+            api: api.clone(),
+            collection,
+            detail: Detail::Needed,
+            mirror: Mirror::default(),
+            hub: hub.clone(),
+            // Pods are of the core, which is always served.
+            served: watch::Sender::new(Served::default()).subscribe(),
+            look: Arc::new(Notify::new()),
+            turns: Arc::new(Semaphore::new(1)),
+        };
+        tokio::spawn(reflector.run());
+        Self {
+            api,
+            hub,
+            known: Default::default(),
+        }
+    }
+
+    /// Waits until these pods are there with these addresses.
+    async fn until(&mut self, expected: &[(&str, &str)]) {
+        let expected: Vec<_> = expected
+            .iter()
+            .map(|(name, ip)| ((*name).to_owned(), (*ip).to_owned()))
+            .collect();
+        let mut news = self.hub.news.subscribe();
+        loop {
+            for change in self.hub.changes().objects {
+                let name = change.path.rsplit('/').next().unwrap().to_owned();
+                match change.text {
+                    Some(text) => {
+                        let object: Value = serde_json::from_str(&text).unwrap();
+                        let ip = object["status"]["podIP"].as_str().unwrap().to_owned();
+                        self.known.insert(name, ip);
+                    }
+                    None => drop(self.known.remove(&name)),
+                }
+            }
+            if self
+                .known
+                .iter()
+                .map(|(n, ip)| (n.clone(), ip.clone()))
+                .eq(expected.clone())
+            {
+                return;
+            }
+            news.changed().await.unwrap();
+        }
+    }
+
+    fn asked(&self) -> Vec<String> {
+        self.api.0.lock().unwrap().asked.clone()
+    }
+}
+
+#[tokio::test]
+async fn it_lists_in_pages_and_watches_from_there() {
+    let mut following = Following::start(Script {
+        lists: [
+            page(vec![pod("a", "1", "10.0.0.1")], "7", Some("next")),
+            page(vec![pod("b", "2", "10.0.0.2")], "7", None),
+        ]
+        .into(),
+        watches: [Ok(vec![
+            Ok(Event::Put(pod("c", "8", "10.0.0.3"))),
+            Ok(Event::Deleted(pod("a", "9", "10.0.0.1"))),
+        ])]
+        .into(),
+        ..Script::default()
+    });
+    following
+        .until(&[("b", "10.0.0.2"), ("c", "10.0.0.3")])
+        .await;
+    assert_eq!(following.asked(), ["list first", "list next", "watch 7"]);
+    assert!(following.hub.synced());
+}
+
+/// Nothing of a list counts before its last page is there: half of it would look like deletions.
+#[tokio::test]
+async fn a_list_whose_pages_expire_is_taken_as_a_whole() {
+    let mut following = Following::start(Script {
+        lists: [
+            page(vec![pod("a", "1", "10.0.0.1")], "7", Some("next")),
+            refused(Reason::Expired),
+            page(vec![pod("b", "2", "10.0.0.2")], "9", None),
+        ]
+        .into(),
+        ..Script::default()
+    });
+    following.until(&[("b", "10.0.0.2")]).await;
+    assert_eq!(
+        following.asked()[..3],
+        ["list first", "list next", "list whole"]
+    );
+}
+
+/// A watch that ends goes on where it was: at the last event or bookmark.
+#[tokio::test]
+async fn a_watch_that_ends_or_breaks_goes_on_where_it_stood() {
+    let mut following = Following::start(Script {
+        lists: [page(vec![], "1", None)].into(),
+        watches: [
+            Ok(vec![Ok(Event::Put(pod("a", "2", "10.0.0.1")))]),
+            refused(Reason::Unreachable),
+            Ok(vec![
+                Ok(Event::Bookmark("5".to_owned())),
+                refused(Reason::Unreachable),
+            ]),
+            Ok(vec![Ok(Event::Put(pod("a", "6", "10.0.0.9")))]),
+        ]
+        .into(),
+        ..Script::default()
+    });
+    following.until(&[("a", "10.0.0.9")]).await;
+    assert_eq!(
+        following.asked(),
+        ["list first", "watch 1", "watch 2", "watch 2", "watch 5"]
+    );
+}
+
+/// 410: what is there stays until the new list is, and then what is missing from it is gone.
+#[tokio::test]
+async fn a_version_that_expired_is_listed_again_without_withdrawing_anything_before() {
+    let mut following = Following::start(Script {
+        lists: [
+            page(
+                vec![pod("a", "1", "10.0.0.1"), pod("b", "1", "10.0.0.2")],
+                "1",
+                None,
+            ),
+            refused(Reason::Trouble),
+            page(vec![pod("b", "3", "10.0.0.2")], "9", None),
+        ]
+        .into(),
+        watches: [Ok(vec![refused(Reason::Expired)]), Ok(vec![])].into(),
+        ..Script::default()
+    });
+    following
+        .until(&[("a", "10.0.0.1"), ("b", "10.0.0.2")])
+        .await;
+    following.until(&[("b", "10.0.0.2")]).await;
+    assert_eq!(
+        following.asked()[..4],
+        ["list first", "watch 1", "list first", "list first"]
+    );
+    let health = following.hub.health();
+    assert_eq!(health[0].relists, 1);
+    assert_eq!(health[0].errors[&Reason::Expired], 1);
+    assert_eq!(health[0].errors[&Reason::Trouble], 1);
+}
+
+/// A policy that may not be read is not a policy that is not there.
+#[tokio::test]
+async fn what_may_not_be_listed_is_waited_for_and_said() {
+    let following = Following::start(Script {
+        lists: [refused(Reason::Forbidden)].into(),
+        ..Script::default()
+    });
+    while following.hub.health()[0].errors[&Reason::Forbidden] == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!following.hub.synced());
+    assert_eq!(following.hub.waiting(), ["Pod: forbidden"]);
+    assert!(following.hub.changes().objects.is_empty());
+    let mut news = following.hub.news.subscribe();
+    assert!(news.changed().now_or_never().is_none(), "nothing to tell");
+}
+
+/// What others write into a status makes no news.
+#[tokio::test]
+async fn an_object_that_says_the_same_is_no_news() {
+    let mut noted = pod("a", "2", "10.0.0.1");
+    noted["status"]["conditions"] = json!([{"type": "Ready"}]);
+    let mut following = Following::start(Script {
+        lists: [page(vec![pod("a", "1", "10.0.0.1")], "1", None)].into(),
+        watches: [Ok(vec![
+            Ok(Event::Put(noted)),
+            Ok(Event::Put(pod("b", "3", "10.0.0.2"))),
+        ])]
+        .into(),
+        ..Script::default()
+    });
+    following.until(&[("a", "10.0.0.1")]).await;
+    following
+        .until(&[("a", "10.0.0.1"), ("b", "10.0.0.2")])
+        .await;
+    assert_eq!(*following.hub.news.borrow(), 2, "the list, and b");
+}
