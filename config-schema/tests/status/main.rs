@@ -35,7 +35,7 @@ const REASONS: [&str; 24] = [
     "UnsupportedProtocol",
     "UnsupportedValue",
     // Types, so that none is lost.
-    "\"WaypointAccepted\"",
+    "\"cairn.dev/WaypointAccepted\"",
     "\"Accepted\"",
     "\"ResolvedRefs\"",
     "\"PartiallyInvalid\"",
