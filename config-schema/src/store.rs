@@ -1,5 +1,5 @@
 //! What is in force across reloads: which documents changed, what a broken one leaves in force.
-//! Given all files each time; never reads one itself.
+//! Given all files each time, or those that changed; never reads one itself.
 
 mod assemble;
 mod contest;
@@ -69,7 +69,7 @@ impl Store {
     /// so are its objects.
     pub fn update(&mut self, files: &[SourceFile<'_>]) -> Update {
         let mut before = std::mem::take(&mut self.files);
-        let mut order: Vec<&Arc<str>> = Vec::with_capacity(files.len());
+        let mut order: Vec<Arc<str>> = Vec::with_capacity(files.len());
         let mut changed = false;
         for file in files {
             if self.files.contains_key(&file.path) {
@@ -79,10 +79,31 @@ impl Store {
             let (state, is_new) = self.file(file, old);
             changed |= is_new;
             self.files.insert(file.path.clone(), state);
-            order.push(&file.path);
+            order.push(file.path.clone());
         }
         changed |= !before.is_empty();
-        let (resources, diagnostics) = self.assemble(&order);
+        self.assembled(&order, changed)
+    }
+
+    /// Takes files that are new or may differ, and the paths of those that are gone; every other file
+    /// is as it was. For sources that know what changed, of which each object is a file.
+    pub fn change(&mut self, files: &[SourceFile<'_>], gone: &[Arc<str>]) -> Update {
+        let mut changed = false;
+        for path in gone {
+            changed |= self.files.remove(path).is_some();
+        }
+        for file in files {
+            let old = self.files.remove(&file.path);
+            let (state, is_new) = self.file(file, old);
+            changed |= is_new;
+            self.files.insert(file.path.clone(), state);
+        }
+        let order: Vec<Arc<str>> = self.files.keys().cloned().collect();
+        self.assembled(&order, changed)
+    }
+
+    fn assembled(&mut self, order: &[Arc<str>], changed: bool) -> Update {
+        let (resources, diagnostics) = self.assemble(order);
         if changed {
             self.names.sweep();
         }

@@ -1,2 +1,7 @@
 //! Cairn on Kubernetes: what is watched, what the controller makes and writes, what people ask. Knows
 //! the API server; serves no traffic and decides nothing about it.
+
+pub mod client;
+pub mod kinds;
+pub mod limits;
+pub mod watch;

@@ -162,6 +162,29 @@ const NOT_READ: [(&str, &str); 25] = [
     ("", "PodStatusResult"),
 ];
 
+/// A kind that is read, as the API has it.
+#[derive(Clone, Copy, Debug)]
+pub struct KindRead {
+    /// API group, empty for core.
+    pub group: &'static str,
+    /// Versions that are read, the best first.
+    pub versions: &'static [&'static str],
+    /// The kind.
+    pub kind: Kind,
+    /// Whether its objects live in namespaces.
+    pub namespaced: bool,
+}
+
+/// Every kind that is read, for who has to ask for objects of each.
+pub fn kinds_read() -> impl Iterator<Item = KindRead> {
+    READ.iter().map(|(group, versions, kind)| KindRead {
+        group,
+        versions,
+        kind: *kind,
+        namespaced: is_namespaced(*kind),
+    })
+}
+
 /// Sorts an object by its apiVersion and kind.
 pub(crate) fn classify(api_version: &str, kind: &str) -> Class {
     let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));

@@ -32,6 +32,7 @@ use crate::diagnostics::{Diagnostic, Location};
 use crate::origin::Origin;
 use crate::resources::{AnyObject, Broken};
 
+pub use catalog::{KindRead, kinds_read};
 pub use pods::{NodePod, node_pods};
 
 pub(crate) use list::{CutList, cut_list};

@@ -27,9 +27,9 @@ struct Assembly {
 }
 
 impl Store {
-    pub(super) fn assemble(&mut self, order: &[&Arc<str>]) -> (Resources, Vec<Diagnostic>) {
+    pub(super) fn assemble(&mut self, order: &[Arc<str>]) -> (Resources, Vec<Diagnostic>) {
         let mut assembly = Assembly {
-            files: order.iter().map(|path| Arc::clone(path)).collect(),
+            files: order.iter().cloned().collect(),
             now: FxHashMap::with_capacity_and_hasher(self.known.len(), Default::default()),
             before: std::mem::take(&mut self.known),
             damaged: FxHashMap::default(),
@@ -37,13 +37,13 @@ impl Store {
             diagnostics: Vec::new(),
         };
         for path in order {
-            if let Some(state) = self.files.get(*path) {
+            if let Some(state) = self.files.get(path) {
                 assembly.file(path, state);
             }
         }
         let decisions = assembly.decide();
         for path in order {
-            if let Some(state) = self.files.get_mut(*path) {
+            if let Some(state) = self.files.get_mut(path) {
                 assembly.unreadable_parts(path, state);
             }
         }

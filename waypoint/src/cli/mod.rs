@@ -1,5 +1,6 @@
 //! The command line: which commands there are, and how they end. Each command has a file of its own.
 
+mod access;
 mod check;
 mod configuration;
 mod demo;

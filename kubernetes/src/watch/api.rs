@@ -1,0 +1,223 @@
+//! One collection of the API server: its pages, and its changes from a version on. Remembers nothing.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use futures::io::AsyncBufReadExt;
+use futures::stream::{BoxStream, StreamExt};
+use kube_client::Client;
+use kube_core::WatchEvent;
+use kube_core::params::{ListParams, WatchParams};
+use kube_core::request::Request;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::refusal::Refusal;
+use crate::kinds::WatchedKind;
+use crate::limits::PAGE_OBJECTS;
+
+/// How long one watch lasts, in seconds; the API server takes no longer ones than 300 or so.
+pub(super) const WATCH_S: u32 = 280;
+
+/// The objects that one reflector follows.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Collection {
+    /// Index into `kinds::WATCHED`, by which they are sorted.
+    pub kind: KindRef,
+    /// Those of a namespace; `None`: of all.
+    pub namespace: Option<Arc<str>>,
+    /// That of a name; `None`: all.
+    pub name: Option<Arc<str>>,
+}
+
+impl Collection {
+    /// Whether the object of this path is one of it.
+    pub fn has(&self, path: &str) -> bool {
+        let kind = self.kind.0.title();
+        let Some(rest) = path.strip_prefix("kubernetes:") else {
+            return false;
+        };
+        let Some(rest) = rest.strip_prefix(&*kind).and_then(|r| r.strip_prefix('/')) else {
+            return false;
+        };
+        let (namespace, name) = rest.split_once('/').unwrap_or(("", rest));
+        self.namespace.as_deref().is_none_or(|n| n == namespace)
+            && self.name.as_deref().is_none_or(|n| n == name)
+    }
+
+    /// The path of its only object, if it is one of a name and a namespace.
+    pub fn path(&self) -> Option<Arc<str>> {
+        let (namespace, name) = (self.namespace.as_ref()?, self.name.as_ref()?);
+        Some(self.kind.0.path(namespace, name).into())
+    }
+}
+
+/// A watched kind, compared by its group and name.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct KindRef(pub &'static WatchedKind);
+
+impl KindRef {
+    fn id(&self) -> (&'static str, &'static str) {
+        (self.0.group, self.0.plural)
+    }
+}
+
+impl PartialEq for KindRef {
+    fn eq(&self, other: &Self) -> bool {
+        self.id() == other.id()
+    }
+}
+
+impl Eq for KindRef {}
+
+impl PartialOrd for KindRef {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for KindRef {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.id().cmp(&other.id())
+    }
+}
+
+/// One page of a list.
+#[derive(Debug, Default)]
+pub(super) struct Page {
+    /// The objects.
+    pub items: Vec<Value>,
+    /// Version of the list, from which to watch.
+    pub version: String,
+    /// Token of the next page.
+    pub next: Option<String>,
+}
+
+/// One thing that a watch tells.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Event {
+    /// New or changed.
+    Put(Value),
+    /// Deleted, as it was last.
+    Deleted(Value),
+    /// Nothing happened up to this version.
+    Bookmark(String),
+}
+
+/// What a reflector asks.
+pub(super) trait Api: Send + Sync + 'static {
+    /// One page, the first without a token. Not in pages when `whole`.
+    fn list(
+        &self,
+        version: &'static str,
+        token: Option<String>,
+        whole: bool,
+    ) -> impl Future<Output = Result<Page, Refusal>> + Send;
+
+    /// What happened after `from`. Ends when the server ends it.
+    fn watch(
+        &self,
+        version: &'static str,
+        from: &str,
+    ) -> impl Future<Output = Result<BoxStream<'static, Result<Event, Refusal>>, Refusal>> + Send;
+}
+
+/// A collection of a real API server.
+pub(super) struct Remote {
+    pub client: Client,
+    pub collection: Collection,
+}
+
+#[derive(Deserialize)]
+struct List {
+    #[serde(default)]
+    metadata: ListMeta,
+    #[serde(default)]
+    items: Option<Vec<Value>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ListMeta {
+    resource_version: String,
+    #[serde(rename = "continue")]
+    next: Option<String>,
+}
+
+impl Remote {
+    fn request(&self, version: &str) -> Request {
+        let Collection {
+            kind, namespace, ..
+        } = &self.collection;
+        Request::new(kind.0.url(version, namespace.as_deref()))
+    }
+
+    fn fields(&self) -> Option<String> {
+        let name = self.collection.name.as_ref()?;
+        Some(format!("metadata.name={name}"))
+    }
+}
+
+impl Api for Remote {
+    async fn list(
+        &self,
+        version: &'static str,
+        token: Option<String>,
+        whole: bool,
+    ) -> Result<Page, Refusal> {
+        let params = ListParams {
+            field_selector: self.fields(),
+            limit: (!whole).then_some(PAGE_OBJECTS),
+            continue_token: token,
+            ..ListParams::default()
+        };
+        let request = self.request(version).list(&params);
+        let request = request.map_err(|e| Refusal::malformed(e.to_string()))?;
+        let text = self.client.request_text(request).await?;
+        let list: List =
+            serde_json::from_str(&text).map_err(|e| Refusal::malformed(e.to_string()))?;
+        if list.metadata.resource_version.is_empty() {
+            return Err(Refusal::malformed("a list without a resourceVersion"));
+        }
+        Ok(Page {
+            items: list.items.unwrap_or_default(),
+            version: list.metadata.resource_version,
+            next: list.metadata.next.filter(|token| !token.is_empty()),
+        })
+    }
+
+    async fn watch(
+        &self,
+        version: &'static str,
+        from: &str,
+    ) -> Result<BoxStream<'static, Result<Event, Refusal>>, Refusal> {
+        let params = WatchParams {
+            field_selector: self.fields(),
+            timeout: Some(WATCH_S),
+            bookmarks: true,
+            ..WatchParams::default()
+        };
+        let request = self.request(version).watch(&params, from);
+        let request = request.map_err(|e| Refusal::malformed(e.to_string()))?;
+        let body = self.client.request_stream(request).await?;
+        let events = body.lines().filter_map(async |line| match line {
+            Ok(line) if line.trim().is_empty() => None,
+            Ok(line) => Some(event(&line)),
+            Err(error) => Some(Err(Refusal::unreachable(&error))),
+        });
+        Ok(events.boxed())
+    }
+}
+
+/// Reads one line of a watch.
+fn event(line: &str) -> Result<Event, Refusal> {
+    match serde_json::from_str::<WatchEvent<Value>>(line) {
+        Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) => Ok(Event::Put(object)),
+        Ok(WatchEvent::Deleted(object)) => Ok(Event::Deleted(object)),
+        Ok(WatchEvent::Bookmark(mark)) => Ok(Event::Bookmark(mark.metadata.resource_version)),
+        Ok(WatchEvent::Error(status)) => Err(Refusal::from(&*status)),
+        // A connection that breaks leaves half a line.
+        Err(error) if error.is_eof() => Err(Refusal::unreachable(&error)),
+        Err(error) => Err(Refusal::malformed(error.to_string())),
+    }
+}

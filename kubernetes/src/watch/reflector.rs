@@ -1,0 +1,215 @@
+//! Follows one collection: lists it, watches it from there, lists it again when the server no longer knows the
+//! version. While it can not be followed, what was there stays. Knows nothing of other collections.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use super::api::{Api, Collection, Event, WATCH_S};
+use super::backoff::Backoff;
+use super::discovery::Served;
+use super::hub::Hub;
+use super::mirror::Mirror;
+use super::reduce::{self, Detail, reduce};
+use super::refusal::{Reason, Refusal};
+
+/// A watch that says nothing for this long beyond its end is a connection that is dead.
+const IDLE: Duration = Duration::from_secs(WATCH_S as u64 + 15);
+
+/// Looks by which a kind must be found missing before its objects are taken to be gone with it: a server that
+/// starts may not have all of its kinds yet.
+const MISSING_LOOKS: u32 = 3;
+
+/// One collection being followed.
+pub(super) struct Reflector<A> {
+    pub api: A,
+    pub collection: Collection,
+    pub detail: Detail,
+    pub mirror: Mirror,
+    pub hub: Arc<Hub>,
+    pub served: watch::Receiver<Served>,
+    /// Asks for a look at what is served.
+    pub look: Arc<Notify>,
+}
+
+/// Why a watch ended.
+enum Ended {
+    /// By the server, as watches do.
+    Regularly,
+    /// By a failure: what to wait for.
+    Refused(Refusal),
+}
+
+impl<A: Api> Reflector<A> {
+    /// Follows until it is dropped.
+    pub async fn run(mut self) {
+        let mut not_before = 1;
+        loop {
+            let version = self.version(not_before).await;
+            self.follow(version).await;
+            // Listing said that there is no such kind, whatever the last look said.
+            not_before = self.served.borrow().round + 1;
+            self.look.notify_one();
+        }
+    }
+
+    /// The version in which the kind is served, by a look of this round or a later one.
+    async fn version(&mut self, not_before: u64) -> &'static str {
+        let mut missing = 0;
+        loop {
+            let (round, version) = {
+                let served = self.served.borrow_and_update();
+                (served.round, served.version(self.collection.kind.0))
+            };
+            let is_core = self.collection.kind.0.group.is_empty();
+            match version {
+                Some(version) if round >= not_before || is_core => return version,
+                None if round >= not_before => {
+                    missing += 1;
+                    self.absent(missing);
+                }
+                _ => {}
+            }
+            if self.served.changed().await.is_err() {
+                // Nobody looks any more: the process is about to end.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// There is no such kind, by so many looks in a row.
+    fn absent(&mut self, looks: u32) {
+        let had = self.mirror.len();
+        if had == 0 {
+            self.hub.absent(&self.collection);
+        } else if looks >= MISSING_LOOKS {
+            let kind = self.collection.kind.0.title();
+            tracing::warn!(%kind, objects = had, "the API server has no such kind any more: its objects are withdrawn");
+            let changes = self.mirror.replace(Vec::new());
+            self.hub.push(&self.collection, changes, 0);
+            self.hub.absent(&self.collection);
+        } else {
+            let message = format!("the API server has no such kind now; its {had} objects stay");
+            let reason = Reason::Absent;
+            self.hub.failed(&self.collection, Refusal { reason, message });
+        }
+    }
+
+    /// Lists and watches until there is no such kind.
+    async fn follow(&mut self, version: &'static str) {
+        let mut backoff = Backoff::default();
+        loop {
+            let mut from = match self.list(version).await {
+                Ok(from) => from,
+                Err(refusal) if refusal.reason == Reason::Absent => return,
+                Err(refusal) => {
+                    self.hub.failed(&self.collection, refusal);
+                    tokio::time::sleep(backoff.next(fastrand::f64())).await;
+                    continue;
+                }
+            };
+            backoff.reset();
+            loop {
+                let began = Instant::now();
+                let ended = match self.api.watch(version, &from).await {
+                    Ok(events) => {
+                        self.hub.connected(&self.collection);
+                        self.watch(version, events, &mut from, &mut backoff).await
+                    }
+                    Err(refusal) => Ended::Refused(refusal),
+                };
+                match ended {
+                    Ended::Refused(refusal) if refusal.reason == Reason::Absent => return,
+                    Ended::Refused(refusal) if refusal.reason == Reason::Expired => {
+                        self.hub.failed(&self.collection, refusal);
+                        break;
+                    }
+                    Ended::Refused(refusal) => {
+                        self.hub.failed(&self.collection, refusal);
+                        tokio::time::sleep(backoff.next(fastrand::f64())).await;
+                    }
+                    // A server that ends each watch at once must not be asked in a circle.
+                    Ended::Regularly if began.elapsed() < Duration::from_secs(1) => {
+                        tokio::time::sleep(backoff.next(fastrand::f64())).await;
+                    }
+                    Ended::Regularly => {}
+                }
+            }
+        }
+    }
+
+    /// Lists all, page by page; takes it only when it is whole. Gives the version to watch from.
+    async fn list(&mut self, version: &'static str) -> Result<String, Refusal> {
+        let kind = self.collection.kind.0;
+        let (mut token, mut whole) = (None, false);
+        let mut listed = Vec::new();
+        loop {
+            let page = match self.api.list(version, token.take(), whole).await {
+                // The pages took longer than the server keeps them: all at once, then.
+                Err(refusal) if refusal.reason == Reason::Expired && !whole => {
+                    whole = true;
+                    listed.clear();
+                    continue;
+                }
+                page => page?,
+            };
+            for object in page.items {
+                listed.push(reduce(kind, version, object, self.detail)?);
+            }
+            if page.next.is_some() {
+                token = page.next;
+                continue;
+            }
+            let changes = self.mirror.replace(listed);
+            self.hub.listed(&self.collection, changes, self.mirror.len());
+            return Ok(page.version);
+        }
+    }
+
+    /// Takes what a watch tells until it ends.
+    async fn watch(
+        &mut self,
+        version: &'static str,
+        mut events: BoxStream<'static, Result<Event, Refusal>>,
+        from: &mut String,
+        backoff: &mut Backoff,
+    ) -> Ended {
+        let kind = self.collection.kind.0;
+        loop {
+            let event = match tokio::time::timeout(IDLE, events.next()).await {
+                Ok(Some(Ok(event))) => event,
+                Ok(Some(Err(refusal))) => return Ended::Refused(refusal),
+                Ok(None) | Err(_) => return Ended::Regularly,
+            };
+            backoff.reset();
+            let stands_at = match &event {
+                Event::Put(object) | Event::Deleted(object) => {
+                    reduce::version(object).map(str::to_owned)
+                }
+                Event::Bookmark(at) => Some(at.clone()),
+            };
+            let change = match event {
+                Event::Put(object) => match reduce(kind, version, object, self.detail) {
+                    Ok(object) => self.mirror.put(object),
+                    Err(refusal) => return Ended::Refused(refusal),
+                },
+                Event::Deleted(object) => match reduce::path(kind, &object) {
+                    Ok(path) => self.mirror.delete(&path),
+                    Err(refusal) => return Ended::Refused(refusal),
+                },
+                Event::Bookmark(_) => None,
+            };
+            // After the event was taken, so that one that can not be read is asked for again.
+            if let Some(at) = stands_at.filter(|at| !at.is_empty()) {
+                *from = at;
+            }
+            let objects = self.mirror.len();
+            self.hub
+                .push(&self.collection, change.into_iter().collect(), objects);
+        }
+    }
+}
