@@ -88,7 +88,7 @@ fn camel(field: &str) -> String {
 
 #[test]
 fn every_metric_is_explained() {
-    let files = ["istio", "own", "destinations", "policy", "node"];
+    let files = ["istio", "own", "destinations", "policy", "node", "controller"];
     let code = files.map(|file| text(&format!("waypoint/src/telemetry/names/{file}.rs")));
     let code = code.concat();
     let names = ["\"istio_", "\"cairn_", "\"hubble_"]
@@ -167,7 +167,7 @@ fn every_lint_has_an_example_and_a_golden_case() {
 #[test]
 fn every_flag_and_variable_is_explained() {
     let commands = [
-        "demo", "run", "check", "explain", "diff", "request", "pki", "node",
+        "demo", "run", "check", "explain", "diff", "request", "pki", "node", "controller",
     ];
     let of_node = ["node status", "node connections", "node detach"];
     for command in commands.into_iter().chain(of_node) {
@@ -245,7 +245,11 @@ fn every_key_of_the_access_log_is_explained() {
 #[test]
 fn every_limit_has_its_value() {
     let page = text("docs/operations.md");
-    for file in ["waypoint/src/limits.rs", "config-schema/src/limits.rs"] {
+    for file in [
+        "waypoint/src/limits.rs",
+        "config-schema/src/limits.rs",
+        "kubernetes/src/limits.rs",
+    ] {
         for constant in between(&text(file), "pub const ", ";") {
             let (name, value) = constant.split_once(": ").unwrap();
             let value = value

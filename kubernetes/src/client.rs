@@ -19,7 +19,9 @@ pub struct Access {
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The kubeconfig that was named, or the user's, can not be used.
-    #[error("can not use the kubeconfig {file}: {reason}; mend it, or name another with --kubeconfig and --context")]
+    #[error(
+        "can not use the kubeconfig {file}: {reason}; mend it, or name another with --kubeconfig and --context"
+    )]
     Kubeconfig {
         /// The file.
         file: String,

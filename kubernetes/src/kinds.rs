@@ -153,7 +153,14 @@ mod tests {
     #[test]
     fn every_kind_that_is_read_is_watched_and_no_other() {
         let mut read: Vec<_> = kinds_read()
-            .map(|k| (k.group, k.versions.to_vec(), k.kind.as_str().to_owned(), k.namespaced))
+            .map(|k| {
+                (
+                    k.group,
+                    k.versions.to_vec(),
+                    k.kind.as_str().to_owned(),
+                    k.namespaced,
+                )
+            })
             .collect();
         let mut watched: Vec<_> = WATCHED
             .iter()

@@ -2,6 +2,7 @@
 //! the API server; serves no traffic and decides nothing about it.
 
 pub mod client;
+pub mod controller;
 pub mod kinds;
 pub mod limits;
 pub mod watch;

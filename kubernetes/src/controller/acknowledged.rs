@@ -54,8 +54,11 @@ fn ready(pod: &str, gateway: &ObjectKey) -> Option<ReadyPod> {
     if !is_its || pod.pointer("/metadata/deletionTimestamp").is_some() {
         return None;
     }
-    let conditions = pod.pointer("/status/conditions").and_then(Value::as_array)?;
-    let is_ready = |c: &&Value| text(c, "/type") == Some("Ready") && text(c, "/status") == Some("True");
+    let conditions = pod
+        .pointer("/status/conditions")
+        .and_then(Value::as_array)?;
+    let is_ready =
+        |c: &&Value| text(c, "/type") == Some("Ready") && text(c, "/status") == Some("True");
     conditions.iter().find(is_ready)?;
     let ip: IpAddr = text(&pod, "/status/podIP")?.parse().ok()?;
     Some(ReadyPod {
@@ -99,22 +102,29 @@ async fn ask(address: SocketAddr) -> Result<Answer, String> {
         if status != http::StatusCode::OK {
             return Err(format!("it answered {status}"));
         }
-        let body = Limited::new(response.into_body(), ACKNOWLEDGED_BYTES_MAX).collect().await;
+        let body = Limited::new(response.into_body(), ACKNOWLEDGED_BYTES_MAX)
+            .collect()
+            .await;
         let body = body.map_err(|error| said("half an answer from", &error))?;
         serde_json::from_slice(&body.to_bytes()).map_err(|error| said("no sense from", &error))
     };
-    // The connection is driven by whoever uses it, and ends with the answer.
+    // The connection is driven by whoever uses it; when it ends, the exchange knows by itself whether it has all.
+    let driven = async {
+        let _ = connection.await;
+        std::future::pending::<()>().await;
+    };
     tokio::select! {
         answer = exchange => answer,
-        ended = connection => Err(match ended {
-            Ok(()) => "it closed the connection".to_owned(),
-            Err(error) => broke(error),
-        }),
+        () = driven => Err("it closed the connection".to_owned()),
     }
 }
 
 /// Why a pod does not serve this generation of its Gateway. `None`: it does.
-pub fn behind(answer: &Result<Answer, String>, gateway: &ObjectKey, generation: i64) -> Option<String> {
+pub fn behind(
+    answer: &Result<Answer, String>,
+    gateway: &ObjectKey,
+    generation: i64,
+) -> Option<String> {
     let answer = match answer {
         Ok(answer) => answer,
         Err(why) => return Some(why.clone()),
@@ -180,7 +190,10 @@ mod tests {
             (with(here, Some(3)), Some("it has generation 3")),
             (with(None, Some(4)), Some("it refuses every tunnel")),
             (with(None, None), Some("it does not know the Gateway yet")),
-            (Err("it gave no answer within 2 s".to_owned()), Some("it gave no answer within 2 s")),
+            (
+                Err("it gave no answer within 2 s".to_owned()),
+                Some("it gave no answer within 2 s"),
+            ),
         ] {
             assert_eq!(behind(&answer, &key, 4).as_deref(), expected, "{answer:?}");
         }
@@ -201,10 +214,14 @@ mod tests {
             });
             address
         };
-        let good = "HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\n{\"gateway\":\"s/w\",\"objects\":{\"Gateway/s/w\":3}}    ";
+        let good = "HTTP/1.1 200 OK\r\ncontent-length: 45\r\n\r\n{\"gateway\":\"s/w\",\"objects\":{\"Gateway/s/w\":3}}";
         let bad = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n";
         let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let addresses = [serve(good).await, serve(bad).await, gone.local_addr().unwrap()];
+        let addresses = [
+            serve(good).await,
+            serve(bad).await,
+            gone.local_addr().unwrap(),
+        ];
         drop(gone);
         let pods: Vec<_> = addresses
             .into_iter()

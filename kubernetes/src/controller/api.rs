@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use kube_client::Client;
-use kube_core::params::{DeleteParams, ListParams, Patch, PatchParams, Preconditions, ValidationDirective};
+use kube_core::params::{
+    DeleteParams, ListParams, Patch, PatchParams, Preconditions, ValidationDirective,
+};
 use kube_core::request::Request;
 use serde_json::Value;
 
@@ -145,7 +147,12 @@ impl Api {
     ///
     /// # Errors
     /// As `get`; 409 if somebody else has written since.
-    pub async fn replace(&self, place: &Place, name: &str, object: &Value) -> Result<Value, Failure> {
+    pub async fn replace(
+        &self,
+        place: &Place,
+        name: &str,
+        object: &Value,
+    ) -> Result<Value, Failure> {
         let body = serde_json::to_vec(object).unwrap_or_default();
         self.write(Request::new(&place.url).replace(name, &Default::default(), body))
             .await

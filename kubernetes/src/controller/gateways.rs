@@ -93,7 +93,10 @@ impl Managed {
 
     /// Name, port and protocol of each listener.
     pub fn listeners(&self) -> Vec<(String, u16, String)> {
-        let listeners = self.object.pointer("/spec/listeners").and_then(Value::as_array);
+        let listeners = self
+            .object
+            .pointer("/spec/listeners")
+            .and_then(Value::as_array);
         let read = |listener: &Value| {
             let port = listener.get("port")?.as_u64()?;
             Some((
@@ -132,7 +135,9 @@ pub fn with_prefix(
 ) -> impl Iterator<Item = (&std::sync::Arc<str>, &std::sync::Arc<str>)> {
     let from = std::ops::Bound::Included(prefix.as_str());
     let all = objects.range::<str, _>((from, std::ops::Bound::Unbounded));
-    let all: Vec<_> = all.take_while(|(path, _)| path.starts_with(&prefix)).collect();
+    let all: Vec<_> = all
+        .take_while(|(path, _)| path.starts_with(&prefix))
+        .collect();
     all.into_iter()
 }
 
@@ -194,9 +199,7 @@ pub(super) mod tests {
     /// specs/istio-waypoint.md 1.7, TestOtherRevisionIgnored.
     #[test]
     fn one_of_another_revision_is_left_alone_by_its_own_label_or_that_of_its_namespace() {
-        let namespace = |revision: &str| {
-            json!({"kind": "Namespace", "metadata": {"name": "shop", "labels": {REVISION: revision}}})
-        };
+        let namespace = |revision: &str| json!({"kind": "Namespace", "metadata": {"name": "shop", "labels": {REVISION: revision}}});
         let mut all = vec![
             class("mine", CONTROLLER),
             gateway("plain", "mine", json!({})),

@@ -45,8 +45,8 @@ impl Overlays {
                 return Err(format!("{from}: unknown key '{key}'; there are {keys}"));
             };
             let text = text.as_str().unwrap_or_default();
-            let overlay: Value = serde_saphyr::from_str(text)
-                .map_err(|error| format!("{from}: {key}: {error}"))?;
+            let overlay: Value =
+                serde_saphyr::from_str(text).map_err(|error| format!("{from}: {key}: {error}"))?;
             match overlay {
                 Value::Null => {}
                 Value::Object(_) => drop(of.insert(kind, overlay)),
@@ -78,7 +78,10 @@ pub fn apply(object: &mut Value, overlay: &Value) -> Result<(), String> {
     }
     for (pointer, place) in [
         ("/metadata/labels", "metadata.labels"),
-        ("/spec/template/metadata/labels", "spec.template.metadata.labels"),
+        (
+            "/spec/template/metadata/labels",
+            "spec.template.metadata.labels",
+        ),
     ] {
         for key in [GATEWAY_NAME, MANAGED] {
             let label = |of: &Value| of.pointer(pointer).and_then(|l| l.get(key)).cloned();
@@ -142,7 +145,9 @@ fn merge(into: &mut Value, patch: &Value, path: &str, depth: usize) -> Result<()
         match value {
             Value::Null => drop(fields.remove(key)),
             Value::Array(items) => {
-                let into = fields.entry(key.clone()).or_insert_with(|| Value::Array(vec![]));
+                let into = fields
+                    .entry(key.clone())
+                    .or_insert_with(|| Value::Array(vec![]));
                 merge_list(into, items, key, &path, depth + 1)?;
             }
             value if deletes(value) => drop(fields.remove(key)),
@@ -159,8 +164,14 @@ fn merge(into: &mut Value, patch: &Value, path: &str, depth: usize) -> Result<()
 /// (`x-kubernetes-patch-merge-key`). `None`: the list is replaced.
 fn merge_key(list: &str, items: &[Value], there: &[Value]) -> Option<&'static str> {
     match list {
-        "containers" | "initContainers" | "ephemeralContainers" | "volumes" | "env"
-        | "imagePullSecrets" | "secrets" | "resourceClaims" => Some("name"),
+        "containers"
+        | "initContainers"
+        | "ephemeralContainers"
+        | "volumes"
+        | "env"
+        | "imagePullSecrets"
+        | "secrets"
+        | "resourceClaims" => Some("name"),
         "volumeMounts" => Some("mountPath"),
         "volumeDevices" => Some("devicePath"),
         "hostAliases" => Some("ip"),
@@ -248,13 +259,28 @@ mod tests {
     fn lists_are_merged_by_the_key_that_kubernetes_declares_for_them() {
         let container = |more: Value| {
             let mut container = json!({"name": "waypoint"});
-            container.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            container
+                .as_object_mut()
+                .unwrap()
+                .extend(more.as_object().unwrap().clone());
             json!({"spec": {"containers": [container]}})
         };
         for (overlay, place, expected) in [
-            (container(json!({"image": "mine"})), "/spec/containers/0/image", json!("mine")),
-            (container(json!({"image": "mine"})), "/spec/containers/0/args", json!(["run", "--kube"])),
-            (container(json!({"args": ["x"]})), "/spec/containers/0/args", json!(["x"])),
+            (
+                container(json!({"image": "mine"})),
+                "/spec/containers/0/image",
+                json!("mine"),
+            ),
+            (
+                container(json!({"image": "mine"})),
+                "/spec/containers/0/args",
+                json!(["run", "--kube"]),
+            ),
+            (
+                container(json!({"args": ["x"]})),
+                "/spec/containers/0/args",
+                json!(["x"]),
+            ),
             (
                 container(json!({"env": [{"name": "B", "value": "2"}]})),
                 "/spec/containers/0/env",
@@ -280,27 +306,56 @@ mod tests {
                 "/spec/tolerations",
                 json!([{"key": "new"}]),
             ),
-            (json!({"spec": {"nodeSelector": {"a": "b"}}}), "/spec/nodeSelector", json!({"a": "b"})),
+            (
+                json!({"spec": {"nodeSelector": {"a": "b"}}}),
+                "/spec/nodeSelector",
+                json!({"a": "b"}),
+            ),
             (
                 json!({"spec": {"containers": [{"$patch": "replace"}, {"name": "only"}]}}),
                 "/spec/containers",
                 json!([{"name": "only"}]),
             ),
         ] {
-            assert_eq!(applied(overlay.clone()).pointer(place), Some(&expected), "{overlay}");
+            assert_eq!(
+                applied(overlay.clone()).pointer(place),
+                Some(&expected),
+                "{overlay}"
+            );
         }
-        assert_eq!(applied(json!({"spec": {"tolerations": null}})).pointer("/spec/tolerations"), None);
+        assert_eq!(
+            applied(json!({"spec": {"tolerations": null}})).pointer("/spec/tolerations"),
+            None
+        );
     }
 
     #[test]
     fn what_identifies_an_object_stays_and_what_is_not_known_is_refused() {
         for (overlay, said) in [
-            (json!({"metadata": {"name": "x"}}), "metadata.name can not be overlaid"),
-            (json!({"spec": {"selector": null}}), "spec.selector can not be overlaid"),
-            (json!({"metadata": {"labels": {MANAGED: "y"}}}), "can not be overlaid"),
-            (json!({"metadata": {"$patch": "replace"}}), "metadata.name can not be overlaid"),
-            (json!({"spec": {"containers": [{"image": "x"}]}}), "has no `name`"),
-            (json!({"spec": {"$retainKeys": ["x"]}}), "directive is not supported"),
+            (
+                json!({"metadata": {"name": "x"}}),
+                "metadata.name can not be overlaid",
+            ),
+            (
+                json!({"spec": {"selector": null}}),
+                "spec.selector can not be overlaid",
+            ),
+            (
+                json!({"metadata": {"labels": {MANAGED: "y"}}}),
+                "can not be overlaid",
+            ),
+            (
+                json!({"metadata": {"$patch": "replace"}}),
+                "metadata.name can not be overlaid",
+            ),
+            (
+                json!({"spec": {"containers": [{"image": "x"}]}}),
+                "has no `name`",
+            ),
+            (
+                json!({"spec": {"$retainKeys": ["x"]}}),
+                "directive is not supported",
+            ),
         ] {
             let why = apply(&mut pod(), &overlay).unwrap_err();
             assert!(why.contains(said), "{overlay}: {why}");
@@ -316,7 +371,10 @@ mod tests {
             Overlays::read("ConfigMap shop/o".to_owned(), data.as_object().unwrap())
         };
         let overlays = read("deployment", "spec: {replicas: 3}").unwrap();
-        assert_eq!(overlays.of[&MadeKind::Deployment], json!({"spec": {"replicas": 3}}));
+        assert_eq!(
+            overlays.of[&MadeKind::Deployment],
+            json!({"spec": {"replicas": 3}})
+        );
         for (key, text, said) in [
             ("deploymnt", "{}", "unknown key 'deploymnt'"),
             ("service", "[1]", "an object was expected"),
@@ -329,7 +387,10 @@ mod tests {
     }
 
     fn values() -> impl Strategy<Value = Value> {
-        let leaf = prop_oneof![any::<bool>().prop_map(Value::from), "[a-c]{1,2}".prop_map(Value::from)];
+        let leaf = prop_oneof![
+            any::<bool>().prop_map(Value::from),
+            "[a-c]{1,2}".prop_map(Value::from)
+        ];
         leaf.prop_recursive(4, 24, 4, |inner| {
             let item = ("[a-c]", inner.clone()).prop_map(|(n, v)| json!({"name": n, "v": v}));
             prop_oneof![

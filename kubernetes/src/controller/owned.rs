@@ -71,7 +71,8 @@ impl Owned {
             let mut uids = owners.filter_map(|owner| owner.get("uid").and_then(Value::as_str));
             uids.any(|owner| owner == uid)
         });
-        its.map(|(key, object)| (key.clone(), object.clone())).collect()
+        its.map(|(key, object)| (key.clone(), object.clone()))
+            .collect()
     }
 
     /// Follows one kind for as long as it is polled.
@@ -129,7 +130,10 @@ fn taken(kind: MadeKind, object: &DynamicObject) -> Option<(OwnedKey, ObjectKey,
     let gateway = ObjectKey::new(&*namespace, gateway.as_str());
     let key = (kind, ObjectKey::new(&*namespace, object.name_any()));
     let mut object = serde_json::to_value(object).ok()?;
-    if let Some(metadata) = object.pointer_mut("/metadata").and_then(Value::as_object_mut) {
+    if let Some(metadata) = object
+        .pointer_mut("/metadata")
+        .and_then(Value::as_object_mut)
+    {
         metadata.remove("managedFields");
     }
     Some((key, gateway, object))

@@ -29,11 +29,7 @@ impl From<Failure> for Unusable {
 ///
 /// # Errors
 /// When any of them is missing, broken or can not be read.
-pub async fn overlays(
-    api: &Api,
-    gateway: &Managed,
-    root: &str,
-) -> Result<Vec<Overlays>, Unusable> {
+pub async fn overlays(api: &Api, gateway: &Managed, root: &str) -> Result<Vec<Overlays>, Unusable> {
     let mut overlays = Vec::new();
     let place = Place::new("", "v1", "configmaps", Some(root));
     let labels = format!("{DEFAULTS_FOR_CLASS}={}", gateway.class);

@@ -91,7 +91,11 @@ impl<K: Ord + Clone> Queue<K> {
             Done::Failed => {
                 let doubled = FIRST.saturating_mul(1 << entry.failures.min(16));
                 entry.failures = entry.failures.saturating_add(1);
-                Some(now + doubled.min(LONGEST).mul_f64(0.5 + chance.clamp(0.0, 1.0) / 2.0))
+                Some(
+                    now + doubled
+                        .min(LONGEST)
+                        .mul_f64(0.5 + chance.clamp(0.0, 1.0) / 2.0),
+                )
             }
         };
         entry.due = match (entry.due, later) {

@@ -20,7 +20,9 @@ impl Backoff {
     pub fn next(&mut self, chance: f64) -> Duration {
         let doubled = FIRST.saturating_mul(1 << self.failures.min(10));
         self.failures = self.failures.saturating_add(1);
-        doubled.min(LONGEST).mul_f64(0.5 + chance.clamp(0.0, 1.0) / 2.0)
+        doubled
+            .min(LONGEST)
+            .mul_f64(0.5 + chance.clamp(0.0, 1.0) / 2.0)
     }
 
     /// Something went well.

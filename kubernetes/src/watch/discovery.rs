@@ -159,7 +159,9 @@ fn better(
     let Some(version) = kind.versions.get(rank) else {
         return;
     };
-    let known = versions.entry((kind.group, kind.plural)).or_insert(*version);
+    let known = versions
+        .entry((kind.group, kind.plural))
+        .or_insert(*version);
     let known_rank = kind.versions.iter().position(|v| v == known);
     if known_rank.is_none_or(|known| rank < known) {
         *known = *version;

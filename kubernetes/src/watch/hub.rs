@@ -118,7 +118,10 @@ impl Hub {
         let all = state.health.values().all(|s| s.connected || s.absent);
         if all && let Some(since) = state.outage.take() {
             let away_s = since.elapsed().as_secs();
-            tracing::info!(away_s, "the API server is back, and all that was missed was read");
+            tracing::info!(
+                away_s,
+                "the API server is back, and all that was missed was read"
+            );
         }
     }
 
@@ -232,7 +235,9 @@ impl Hub {
             state.outage = Some(Instant::now());
             match state.complete {
                 true => {
-                    tracing::warn!("the API server can not be reached: {message}; the last good state stays in force");
+                    tracing::warn!(
+                        "the API server can not be reached: {message}; the last good state stays in force"
+                    );
                 }
                 false => tracing::warn!("the API server can not be reached: {message}"),
             }
@@ -285,7 +290,10 @@ impl Hub {
     /// What has not been listed yet, and why.
     pub fn waiting(&self) -> Vec<String> {
         let state = self.state();
-        let discovery = state.discovery.iter().map(|r| format!("the kinds there are: {r}"));
+        let discovery = state
+            .discovery
+            .iter()
+            .map(|r| format!("the kinds there are: {r}"));
         let lists = state.health.iter().filter(|(_, s)| !s.synced);
         let lists = lists.filter_map(|(collection, standing)| {
             let kind = collection.kind.0.title();

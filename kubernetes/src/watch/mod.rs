@@ -134,12 +134,7 @@ impl Watch {
         Self::begin(client, &what, false, known)
     }
 
-    fn begin(
-        client: Client,
-        what: &Wanted,
-        keeps: bool,
-        known: Vec<(Arc<str>, Arc<str>)>,
-    ) -> Self {
+    fn begin(client: Client, what: &Wanted, keeps: bool, known: Vec<(Arc<str>, Arc<str>)>) -> Self {
         let first = named::from_the_start();
         let hub = Arc::new(Hub::new(first.iter().cloned(), keeps));
         let news = hub.news.subscribe();

@@ -51,7 +51,9 @@ pub(super) fn path(kind: &WatchedKind, object: &Value) -> Result<Arc<str>, Refus
         let message = format!("a {} without a name", kind.title());
         return Err(Refusal::malformed(message));
     };
-    Ok(kind.path(text("namespace").unwrap_or_default(), name).into())
+    Ok(kind
+        .path(text("namespace").unwrap_or_default(), name)
+        .into())
 }
 
 /// The text of an object. Items of lists do not say what they are, so `version` is written into it.
@@ -248,9 +250,15 @@ mod tests {
     #[test]
     fn what_is_read_of_a_status_stays() {
         let with = |status: Value| json!({"metadata": {"name": "x"}, "status": status});
-        let gateway = reduced("Gateway", with(json!({"conditions": [1], "addresses": [2]})));
+        let gateway = reduced(
+            "Gateway",
+            with(json!({"conditions": [1], "addresses": [2]})),
+        );
         assert_eq!(gateway["status"], json!({"conditions": [1]}));
-        let entry = reduced("ServiceEntry", with(json!({"addresses": [1], "conditions": [2]})));
+        let entry = reduced(
+            "ServiceEntry",
+            with(json!({"addresses": [1], "conditions": [2]})),
+        );
         assert_eq!(entry["status"], json!({"addresses": [1]}));
     }
 

@@ -95,7 +95,8 @@ impl<A: Api> Reflector<A> {
         } else {
             let message = format!("the API server has no such kind now; its {had} objects stay");
             let reason = Reason::Absent;
-            self.hub.failed(&self.collection, Refusal { reason, message });
+            self.hub
+                .failed(&self.collection, Refusal { reason, message });
         }
     }
 
@@ -165,7 +166,8 @@ impl<A: Api> Reflector<A> {
                 continue;
             }
             let changes = self.mirror.replace(listed);
-            self.hub.listed(&self.collection, changes, self.mirror.len());
+            self.hub
+                .listed(&self.collection, changes, self.mirror.len());
             return Ok(page.version);
         }
     }

@@ -165,7 +165,10 @@ impl Writer {
     fn end(mut self) -> io::Result<()> {
         let end = format!("end {} {:016x}", self.objects, self.hash.digest());
         self.line(&[&end])?;
-        self.file.into_inner().map_err(|e| e.into_error())?.sync_all()
+        self.file
+            .into_inner()
+            .map_err(|e| e.into_error())?
+            .sync_all()
     }
 }
 
@@ -234,7 +237,9 @@ mod tests {
     fn texts(stored: &Stored) -> Vec<(String, String)> {
         let state = stored.load().unwrap().unwrap();
         let pairs = state.objects.iter();
-        pairs.map(|(path, text)| (path.to_string(), text.to_string())).collect()
+        pairs
+            .map(|(path, text)| (path.to_string(), text.to_string()))
+            .collect()
     }
 
     #[test]
@@ -243,7 +248,10 @@ mod tests {
         let stored = Stored::open(dir.path().join("state")).unwrap();
         assert!(stored.load().unwrap().is_none());
         stored
-            .save(&differences(&[("a", Some("{}")), ("b", Some("{\"x\":1}"))]), true)
+            .save(
+                &differences(&[("a", Some("{}")), ("b", Some("{\"x\":1}"))]),
+                true,
+            )
             .unwrap();
         assert_eq!(
             texts(&stored),
@@ -273,7 +281,11 @@ mod tests {
         }
         // Nor is it built upon.
         fs::write(stored.path(), &whole[..whole.len() - 1]).unwrap();
-        assert!(stored.save(&differences(&[("c", Some("{}"))]), false).is_err());
+        assert!(
+            stored
+                .save(&differences(&[("c", Some("{}"))]), false)
+                .is_err()
+        );
     }
 
     proptest! {

@@ -120,7 +120,13 @@ impl Lease {
     }
 
     /// As an object, in place of `over`.
-    pub fn object(&self, namespace: &str, name: &str, over: Option<&Self>, now: Timestamp) -> Value {
+    pub fn object(
+        &self,
+        namespace: &str,
+        name: &str,
+        over: Option<&Self>,
+        now: Timestamp,
+    ) -> Value {
         // Six digits, as the API writes them.
         let now = format!("{now:.6}");
         let acquired = match self.acquired.as_str() {

@@ -66,7 +66,11 @@ impl Store for Remote {
         let place = self.place();
         match over {
             None => self.api.create(&place, &object).await.map(drop),
-            Some(_) => self.api.replace(&place, &self.name, &object).await.map(drop),
+            Some(_) => self
+                .api
+                .replace(&place, &self.name, &object)
+                .await
+                .map(drop),
         }
     }
 }
@@ -130,7 +134,9 @@ async fn attempt<S: Store>(store: &S, candidate: &mut Candidate) -> Result<Step,
         code: 0,
         message: "no answer in time".to_owned(),
     };
-    let there = timeout(REQUEST_TIMEOUT, store.read()).await.map_err(no_answer)??;
+    let there = timeout(REQUEST_TIMEOUT, store.read())
+        .await
+        .map_err(no_answer)??;
     let Some(lease) = candidate.bid(there.as_ref(), Instant::now()) else {
         return Ok(Step::Wait);
     };

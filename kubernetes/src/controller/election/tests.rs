@@ -71,7 +71,10 @@ async fn of_two_one_leads_and_the_other_does_when_it_has_gone_silent() {
     acquire(&memory, &mut b).await;
     let waited = began.elapsed();
     assert_eq!((memory.holder().as_str(), memory.transitions()), ("b", 1));
-    assert!(waited >= LEASE_DURATION && waited < LEASE_DURATION + 2 * RETRY, "{waited:?}");
+    assert!(
+        waited >= LEASE_DURATION && waited < LEASE_DURATION + 2 * RETRY,
+        "{waited:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -108,7 +111,10 @@ async fn who_sees_anothers_name_stops_at_once() {
     (stolen.holder, stolen.version) = ("b".to_owned(), "9".to_owned());
     *memory.lease.lock().unwrap() = Some(stolen);
     let began = Instant::now();
-    assert_eq!(keep(&memory, &mut a).await, "another controller has the lease");
+    assert_eq!(
+        keep(&memory, &mut a).await,
+        "another controller has the lease"
+    );
     assert!(began.elapsed() <= RETRY);
 }
 

@@ -84,9 +84,12 @@ impl MadeKind {
                 "HorizontalPodAutoscaler",
                 "horizontalpodautoscalers",
             ),
-            Self::PodDisruptionBudget => {
-                ("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets")
-            }
+            Self::PodDisruptionBudget => (
+                "policy",
+                "v1",
+                "PodDisruptionBudget",
+                "poddisruptionbudgets",
+            ),
         }
     }
 
@@ -242,11 +245,7 @@ impl Parts<'_> {
 }
 
 /// Labels of everything that is made.
-fn labels(
-    gateway: &Managed,
-    names: &Names,
-    settings: &PodSettings,
-) -> BTreeMap<String, String> {
+fn labels(gateway: &Managed, names: &Names, settings: &PodSettings) -> BTreeMap<String, String> {
     let mut labels = own_and_infrastructure(gateway, "labels");
     let ours = [
         (MANAGED, MANAGED_BY),
@@ -270,11 +269,18 @@ fn labels(
 fn own_and_infrastructure(gateway: &Managed, which: &str) -> BTreeMap<String, String> {
     let from = match gateway.object.pointer("/spec/infrastructure") {
         Some(infrastructure) => infrastructure.get(which),
-        None => gateway.object.pointer("/metadata").and_then(|m| m.get(which)),
+        None => gateway
+            .object
+            .pointer("/metadata")
+            .and_then(|m| m.get(which)),
     };
     let given = from.and_then(Value::as_object).cloned().unwrap_or_default();
     let is_copied = |key: &str| {
-        let not = [GATEWAY_PREFIX, "gateway.istio.io/", "kubectl.kubernetes.io/"];
+        let not = [
+            GATEWAY_PREFIX,
+            "gateway.istio.io/",
+            "kubectl.kubernetes.io/",
+        ];
         !not.iter().any(|prefix| key.starts_with(prefix))
     };
     let texts = given.into_iter().filter(|(key, _)| is_copied(key));
@@ -342,5 +348,10 @@ fn check(kind: MadeKind, object: &Value) -> Result<(), String> {
         MadeKind::HorizontalPodAutoscaler => HorizontalPodAutoscaler::deserialize(object).map(drop),
         MadeKind::PodDisruptionBudget => PodDisruptionBudget::deserialize(object).map(drop),
     };
-    read.map_err(|error| format!("with its overlays {} is no {kind:?}: {error}", kind.overlay_key()))
+    read.map_err(|error| {
+        format!(
+            "with its overlays {} is no {kind:?}: {error}",
+            kind.overlay_key()
+        )
+    })
 }

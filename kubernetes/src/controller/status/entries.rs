@@ -37,7 +37,13 @@ pub fn patch(current: Option<&Value>, desired: &Desired, own: Own<'_>, now: &str
     for (list, reference) in [("parents", "parentRef"), ("ancestors", "ancestorRef")] {
         let wanted = desired.entries.get(list).and_then(Value::as_array);
         let there = items(current, list);
-        let merged = entries(there, wanted.map_or(&[], Vec::as_slice), reference, own.removes, now);
+        let merged = entries(
+            there,
+            wanted.map_or(&[], Vec::as_slice),
+            reference,
+            own.removes,
+            now,
+        );
         if !same(there, &merged) {
             changes.insert(list.to_owned(), Value::Array(merged));
         }
@@ -191,7 +197,9 @@ fn conditions(there: &[Value], wanted: &[Value], ours: &[&str], now: &str) -> Ve
 fn condition(wanted: &Value, old: Option<&Value>, now: &str) -> Value {
     let mut condition = wanted.clone();
     let unchanged = old.filter(|old| old.get("status") == wanted.get("status"));
-    let since = unchanged.and_then(|old| old.get("lastTransitionTime")).cloned();
+    let since = unchanged
+        .and_then(|old| old.get("lastTransitionTime"))
+        .cloned();
     if let Some(fields) = condition.as_object_mut() {
         if let Some(Value::String(message)) = fields.get_mut("message") {
             shorten(message);
@@ -231,7 +239,9 @@ mod tests {
                 "conditions": [condition]})
         });
         Desired {
-            entries: [("parents".to_owned(), parents.collect())].into_iter().collect(),
+            entries: [("parents".to_owned(), parents.collect())]
+                .into_iter()
+                .collect(),
             ..Desired::default()
         }
     }
@@ -264,10 +274,23 @@ mod tests {
     #[test]
     fn the_time_of_change_is_that_of_the_status_and_not_of_the_words() {
         let first = patch(None, &route(&[("web", accepted("True", "a"))]), OWN, "T1").unwrap();
-        let time = |status: &Value| status["parents"][0]["conditions"][0]["lastTransitionTime"].clone();
-        let words = patch(Some(&first), &route(&[("web", accepted("True", "b"))]), OWN, "T2").unwrap();
+        let time =
+            |status: &Value| status["parents"][0]["conditions"][0]["lastTransitionTime"].clone();
+        let words = patch(
+            Some(&first),
+            &route(&[("web", accepted("True", "b"))]),
+            OWN,
+            "T2",
+        )
+        .unwrap();
         assert_eq!(time(&words), "T1");
-        let other = patch(Some(&words), &route(&[("web", accepted("False", "b"))]), OWN, "T3").unwrap();
+        let other = patch(
+            Some(&words),
+            &route(&[("web", accepted("False", "b"))]),
+            OWN,
+            "T3",
+        )
+        .unwrap();
         assert_eq!(time(&other), "T3");
     }
 
@@ -294,7 +317,9 @@ mod tests {
     fn a_condition_on_a_service_goes_when_no_waypoint_is_asked_for_any_more() {
         let others = json!({"type": "istio.io/WaypointBound", "status": "True"});
         let desired = Desired {
-            conditions: vec![json!({"type": "cairn.dev/WaypointBound", "status": "True", "reason": "WaypointAccepted"})],
+            conditions: vec![
+                json!({"type": "cairn.dev/WaypointBound", "status": "True", "reason": "WaypointAccepted"}),
+            ],
             ..Desired::default()
         };
         let current = json!({"loadBalancer": {}, "conditions": [others]});
@@ -320,7 +345,9 @@ mod tests {
     fn a_message_fits_into_the_field() {
         let desired = route(&[("web", accepted("False", &"ä".repeat(40_000)))]);
         let status = patch(None, &desired, OWN, "T1").unwrap();
-        let message = status["parents"][0]["conditions"][0]["message"].as_str().unwrap();
+        let message = status["parents"][0]["conditions"][0]["message"]
+            .as_str()
+            .unwrap();
         assert!(message.len() <= MESSAGE_BYTES_MAX + 3, "{}", message.len());
         assert_eq!(patch(Some(&status), &desired, OWN, "T2"), None);
     }

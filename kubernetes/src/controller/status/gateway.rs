@@ -89,7 +89,9 @@ fn programmed(gateway: &Managed, seen: &Seen) -> (bool, &'static str, String) {
     if seen.ready == 0 {
         let message = match has_addresses(gateway) {
             true => "no replica is ready: clients are refused",
-            false => "no replica is ready yet: traffic goes to services directly, past every policy of a waypoint",
+            false => {
+                "no replica is ready yet: traffic goes to services directly, past every policy of a waypoint"
+            }
         };
         let reason = match has_addresses(gateway) {
             true => "NoResources",
@@ -135,7 +137,9 @@ fn listeners(status: &Status, programmed: &Condition) -> Value {
 
 fn has_addresses(gateway: &Managed) -> bool {
     let addresses = gateway.object.pointer("/status/addresses");
-    addresses.and_then(Value::as_array).is_some_and(|all| !all.is_empty())
+    addresses
+        .and_then(Value::as_array)
+        .is_some_and(|all| !all.is_empty())
 }
 
 /// The hostname first, by which ztunnels spread connections over the pods. Only once a pod is ready, and never taken
@@ -147,7 +151,10 @@ fn addresses(gateway: &Managed, seen: &Seen, cluster_domain: &str) -> Option<Val
     let (name, ips) = seen.service.as_ref().filter(|_| seen.ready > 0)?;
     let hostname = format!("{name}.{}.svc.{cluster_domain}", gateway.key.namespace);
     let mut addresses = vec![json!({"type": "Hostname", "value": hostname})];
-    addresses.extend(ips.iter().map(|ip| json!({"type": "IPAddress", "value": ip})));
+    addresses.extend(
+        ips.iter()
+            .map(|ip| json!({"type": "IPAddress", "value": ip})),
+    );
     Some(Value::Array(addresses))
 }
 
@@ -192,7 +199,12 @@ mod tests {
 
     #[test]
     fn addresses_are_hostname_then_ip_once_a_pod_is_ready() {
-        let all = desired(&managed(json!({})), Some(&resolved()), &running(), "cluster.local");
+        let all = desired(
+            &managed(json!({})),
+            Some(&resolved()),
+            &running(),
+            "cluster.local",
+        );
         assert_eq!(
             all.whole["addresses"],
             json!([
@@ -209,7 +221,10 @@ mod tests {
             ready: 0,
             ..running()
         };
-        for status in [json!({}), json!({"addresses": [{"type": "Hostname", "value": "x"}]})] {
+        for status in [
+            json!({}),
+            json!({"addresses": [{"type": "Hostname", "value": "x"}]}),
+        ] {
             let all = desired(&managed(status), Some(&resolved()), &none, "cluster.local");
             assert_eq!(all.whole.get("addresses"), None);
         }
@@ -224,34 +239,57 @@ mod tests {
         };
         let (status, reason, message) = programmed_of(&behind, json!({}));
         assert_eq!((&*status, &*reason), ("False", "Pending"));
-        assert!(message.contains("waypoint-1: it has generation 1"), "{message}");
+        assert!(
+            message.contains("waypoint-1: it has generation 1"),
+            "{message}"
+        );
     }
 
     /// Each row: what was seen, the reason, and words of the message.
     #[test]
     fn why_it_is_not_programmed_is_told() {
         let rows = [
-            (Seen { ready: 0, ..running() }, json!({}), "AddressNotAssigned", "directly"),
             (
-                Seen { ready: 0, ..running() },
+                Seen {
+                    ready: 0,
+                    ..running()
+                },
+                json!({}),
+                "AddressNotAssigned",
+                "directly",
+            ),
+            (
+                Seen {
+                    ready: 0,
+                    ..running()
+                },
                 json!({"addresses": [{"value": "x"}]}),
                 "NoResources",
                 "refused",
             ),
             (
-                Seen { clashes: vec!["Service shop/waypoint".to_owned()], ..running() },
+                Seen {
+                    clashes: vec!["Service shop/waypoint".to_owned()],
+                    ..running()
+                },
                 json!({}),
                 "NameTaken",
                 "name-override",
             ),
             (
-                Seen { failure: Some("Service: refused".to_owned()), ..running() },
+                Seen {
+                    failure: Some("Service: refused".to_owned()),
+                    ..running()
+                },
                 json!({}),
                 "Pending",
                 "Service: refused",
             ),
             (
-                Seen { parameters: Some("bad".to_owned()), ..running() },
+                Seen {
+                    parameters: Some("bad".to_owned()),
+                    ..running()
+                },
                 json!({}),
                 "Invalid",
                 "what runs stays",
@@ -270,7 +308,12 @@ mod tests {
             parameters: Some("ConfigMap shop/o: service: no".to_owned()),
             ..running()
         };
-        let all = desired(&managed(json!({})), Some(&resolved()), &seen, "cluster.local");
+        let all = desired(
+            &managed(json!({})),
+            Some(&resolved()),
+            &seen,
+            "cluster.local",
+        );
         assert_eq!(all.conditions[0]["reason"], "InvalidParameters");
         assert_eq!(all.conditions[0]["status"], "False");
     }

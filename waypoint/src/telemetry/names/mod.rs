@@ -1,12 +1,14 @@
 //! Every metric: its name, help text and labels. Values live elsewhere, so that this folder can be read
 //! as the reference of what a scrape gives.
 
+mod controller;
 mod destinations;
 mod istio;
 mod node;
 mod own;
 mod policy;
 
+pub use controller::*;
 pub use destinations::*;
 pub use istio::*;
 pub use node::*;
