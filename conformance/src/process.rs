@@ -12,6 +12,14 @@ pub const READY_DEADLINE: Duration = Duration::from_secs(60);
 /// How often a state is looked at that sends no event.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
+/// A command for a program that the kernel kills when the thread that starts it ends, so that none outlives
+/// a test process that is killed.
+pub fn tied(program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command
+}
+
 /// A running child.
 #[derive(Debug)]
 pub struct Process {

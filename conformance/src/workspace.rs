@@ -63,6 +63,25 @@ pub fn hubble_client() -> Option<(PathBuf, PathBuf)> {
         .then(|| (folder.join("venv/bin/python"), client))
 }
 
+/// The Kubernetes control plane as one program, or why there is none.
+pub fn control_plane() -> Result<PathBuf, String> {
+    let program = root().join("target/kube/cluster");
+    match program.exists() {
+        true => Ok(program),
+        false => Err("there is no target/kube/cluster: `make setup` makes it".to_owned()),
+    }
+}
+
+/// Definitions of the kinds of the Gateway API, Istio and Cilium.
+pub fn definitions() -> PathBuf {
+    installed(root().join("target/kube/crds"))
+}
+
+/// kubectl, of the control plane's version.
+pub fn kubectl() -> PathBuf {
+    installed(root().join("target/kube/venv/bin/kubectl"))
+}
+
 fn installed(path: PathBuf) -> PathBuf {
     assert!(
         path.exists(),

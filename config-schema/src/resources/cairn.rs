@@ -2,7 +2,8 @@
 //! (cairn.dev/v1alpha1). Its JSON schema and CRD are made from these types (issue 3, item 7).
 
 use kube::CustomResource;
-use schemars::JsonSchema;
+use schemars::transform::RecursiveTransform;
+use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
 use super::TargetRef;
@@ -21,6 +22,8 @@ use super::TargetRef;
     doc = "How much traffic is let through: rate limits, and how many requests at once"
 )]
 #[serde(rename_all = "camelCase", default)]
+// An API server would write Rust's defaults into the object, and refuses a definition whose own rules they break.
+#[schemars(transform = RecursiveTransform(|schema: &mut Schema| { schema.remove("default"); }))]
 pub struct TrafficPolicySpec {
     /// What it is for: Services, Gateways, HTTPRoutes and GRPCRoutes of its own namespace.
     #[schemars(length(min = 1, max = 16))]

@@ -6,7 +6,7 @@ mod remains;
 
 use std::cell::Cell;
 use std::fs;
-use std::io::Write;
+use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
@@ -15,6 +15,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use cairn_conformance::skip::skipped;
 use cairn_kernel_redirect::{
     EnrolledPod, Place, Redirect, RedirectError, cgroup2_root, host_key, netns_cookie,
     route_host_slots, route_ipv6_slots,
@@ -67,16 +68,8 @@ impl Lab {
     pub fn new() -> Option<Self> {
         match Self::make() {
             Ok(lab) => Some(lab),
-            Err(why) if std::env::var_os("REQUIRE_BPF").is_some_and(|v| v == "1") => {
-                panic!("REQUIRE_BPF=1, but the kernel tests can not run here: {why}")
-            }
             Err(why) => {
-                // Not captured by the test harness, so that a skip is never overlooked.
-                let _ = writeln!(
-                    std::io::stderr(),
-                    "SKIPPED {}: the kernel tests can not run here: {why}",
-                    std::thread::current().name().unwrap_or("a kernel test")
-                );
+                skipped("the kernel tests", &why, "REQUIRE_BPF");
                 None
             }
         }
