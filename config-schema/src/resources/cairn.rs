@@ -40,6 +40,7 @@ pub struct TrafficPolicySpec {
 /// What the controller says of it.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(transform = RecursiveTransform(|schema: &mut Schema| { schema.remove("default"); }))]
 pub struct TrafficPolicyStatus {
     /// `cairn.dev/WaypointAccepted`: whether waypoints enforce it.
     #[schemars(length(max = 8))]

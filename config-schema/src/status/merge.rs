@@ -35,28 +35,22 @@ pub fn merge(of_waypoints: impl IntoIterator<Item = Vec<ObjectStatus>>) -> Vec<O
 impl Status {
     fn add(&mut self, other: Status) {
         for entry in other.parents {
-            let own = self.parents.iter_mut();
-            let same = own
-                .into_iter()
-                .find(|own| own.parent_ref == entry.parent_ref);
-            match same {
+            let mut own = self.parents.iter_mut();
+            match own.find(|own| own.parent_ref == entry.parent_ref) {
                 Some(own) => own.take_if_worse(entry),
                 None => self.parents.push(entry),
             }
         }
         for entry in other.ancestors {
-            let own = self.ancestors.iter_mut();
-            let same = own
-                .into_iter()
-                .find(|own| own.ancestor_ref == entry.ancestor_ref);
-            match same {
+            let mut own = self.ancestors.iter_mut();
+            match own.find(|own| own.ancestor_ref == entry.ancestor_ref) {
                 Some(own) => own.take_if_worse(entry),
                 None => self.ancestors.push(entry),
             }
         }
         for condition in other.conditions {
-            let own = self.conditions.iter_mut();
-            match own.into_iter().find(|own| own.kind == condition.kind) {
+            let mut own = self.conditions.iter_mut();
+            match own.find(|own| own.kind == condition.kind) {
                 Some(own) => own.join(condition),
                 None => self.conditions.push(condition),
             }

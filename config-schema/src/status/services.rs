@@ -123,8 +123,8 @@ fn refusal<'a>(service: &Service, reason: &str, facts: &Facts<'a>) -> Option<&'a
         key: ObjectKey::new("", &*service.origin.key.namespace),
     };
     let own = facts.of(&service.origin).iter();
-    let all = own.chain(facts.of(&namespace)).copied();
-    all.into_iter().find(|finding| finding.message == reason)
+    let mut all = own.chain(facts.of(&namespace)).copied();
+    all.find(|finding| finding.message == reason)
 }
 
 fn is_about_export(finding: Option<&Diagnostic>) -> bool {

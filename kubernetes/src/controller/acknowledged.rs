@@ -69,10 +69,10 @@ fn ready(pod: &str, gateway: &ObjectKey) -> Option<ReadyPod> {
 
 /// Asks all of them at once, some at a time; in their order.
 pub async fn ask_all(pods: &[ReadyPod]) -> Vec<(String, Result<Answer, String>)> {
-    let asked = pods.iter().map(|pod| async {
+    let asked = pods.to_vec().into_iter().map(|pod| async move {
         let answer = timeout(ACKNOWLEDGED_TIMEOUT, ask(pod.address)).await;
         let answer = answer.unwrap_or_else(|_| Err(no_answer(ACKNOWLEDGED_TIMEOUT)));
-        (pod.name.clone(), answer)
+        (pod.name, answer)
     });
     futures::stream::iter(asked)
         .buffered(PODS_ASKED_AT_ONCE)

@@ -221,7 +221,8 @@ impl Failure {
 
     /// The object as it was sent is the fault: to send it again is no use.
     pub fn is_ours(&self) -> bool {
-        matches!(self.code, 400 | 422)
+        // A field that there is not is an error of the server's own, says the server.
+        matches!(self.code, 400 | 422) || self.message.contains("field not declared in schema")
     }
 }
 

@@ -17,7 +17,7 @@ mod status;
 mod tasks;
 mod world;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -200,6 +200,7 @@ async fn lead(api: Api, settings: Arc<Settings>, standing: &Standing) {
         reader: Some(Reader::new(options, settings.revision.clone())),
         queue: Queue::default(),
         prints: BTreeMap::new(),
+        accounts: None,
     };
     desk.run(watch, news).await;
 }
@@ -213,6 +214,8 @@ struct Desk<'a> {
     queue: Queue<Task>,
     /// Fingerprints of Gateways as they were last looked at.
     prints: BTreeMap<ObjectKey, u64>,
+    /// Accounts of waypoints, as they were last bound. `None`: whoever led before has bound them.
+    accounts: Option<BTreeSet<ObjectKey>>,
 }
 
 impl Desk<'_> {
@@ -295,8 +298,10 @@ impl Desk<'_> {
                 self.queue.add(Task::Gateway(key.clone()), now);
             }
         }
-        if !prints.keys().eq(self.prints.keys()) || self.prints.is_empty() {
+        let accounts = Some(world.accounts());
+        if accounts != self.accounts {
             self.queue.add(Task::Role, now);
+            self.accounts = accounts;
         }
         self.prints = prints;
         let mut last = self

@@ -38,8 +38,8 @@ impl Overlays {
     pub fn read(from: String, data: &Map<String, Value>) -> Result<Self, String> {
         let mut of = BTreeMap::new();
         for (key, text) in data {
-            let known = MadeKind::ALL.into_iter();
-            let kind = known.into_iter().find(|kind| kind.overlay_key() == key);
+            let mut known = MadeKind::ALL.into_iter();
+            let kind = known.find(|kind| kind.overlay_key() == key);
             let Some(kind) = kind else {
                 let keys = MadeKind::ALL.map(MadeKind::overlay_key).join(", ");
                 return Err(format!("{from}: unknown key '{key}'; there are {keys}"));

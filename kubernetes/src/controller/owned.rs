@@ -2,17 +2,16 @@
 //! may be an overlay. Changes nothing.
 
 use std::collections::BTreeMap;
-use std::fmt::Debug;
 use std::sync::{Mutex, PoisonError};
 
 use cairn_config_schema::origin::ObjectKey;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube_client::{Api, Client};
-use kube_core::discovery::ApiResource;
-use kube_core::{DynamicObject, GroupVersionKind, ResourceExt};
+
+use kube_core::{ApiResource, DynamicObject, GroupVersionKind, PartialObjectMeta, ResourceExt};
 use kube_runtime::watcher::{Config, Event};
-use kube_runtime::{WatchStreamExt, metadata_watcher, watcher};
+use kube_runtime::{WatchStreamExt, watcher};
 use serde_json::Value;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -141,8 +140,8 @@ fn taken(kind: MadeKind, object: &DynamicObject) -> Option<(OwnedKey, ObjectKey,
 
 /// Tells of ConfigMaps that change, without their contents.
 pub async fn follow_config_maps(client: Client, news: UnboundedSender<News>) {
-    let api: Api<ConfigMap> = Api::all(client);
-    let mut events = std::pin::pin!(metadata_watcher(api, Config::default()).default_backoff());
+    let api: Api<PartialObjectMeta<ConfigMap>> = Api::all(client);
+    let mut events = std::pin::pin!(watcher(api, Config::default()).default_backoff());
     while let Some(event) = events.next().await {
         match event {
             Ok(Event::Apply(map) | Event::InitApply(map) | Event::Delete(map)) => {

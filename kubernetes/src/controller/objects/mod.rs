@@ -175,7 +175,8 @@ pub fn make(
         };
         let mut object = parts.object(kind, name, body);
         for overlays in overlays {
-            if let Some(overlay) = overlays.of.get(&kind) {
+            // A class's wish that there be none, which the Gateway has overruled.
+            if let Some(overlay) = overlays.of.get(&kind).filter(|o| !overlay::deletes(o)) {
                 let said = |why| format!("{}: {}: {why}", overlays.from, kind.overlay_key());
                 overlay::apply(&mut object, overlay).map_err(said)?;
             }
@@ -230,10 +231,13 @@ impl Parts<'_> {
         });
         if let (Some(object), Value::Object(body)) = (object.as_object_mut(), body) {
             for (key, value) in body {
-                match (object.get_mut(&key), value) {
-                    (Some(Value::Object(into)), Value::Object(from)) => into.extend(from),
-                    (_, value) => drop(object.insert(key, value)),
+                if let (Some(Value::Object(into)), Value::Object(from)) =
+                    (object.get_mut(&key), &value)
+                {
+                    into.extend(from.clone());
+                    continue;
                 }
+                object.insert(key, value);
             }
         }
         object

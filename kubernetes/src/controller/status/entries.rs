@@ -24,7 +24,7 @@ pub struct Desired {
 pub struct Own<'a> {
     /// Types of conditions.
     pub conditions: &'a [&'a str],
-    /// Entries that are not desired are taken away.
+    /// Entries and conditions that are not desired are taken away.
     pub removes: bool,
 }
 
@@ -49,7 +49,7 @@ pub fn patch(current: Option<&Value>, desired: &Desired, own: Own<'_>, now: &str
         }
     }
     let there = items(current, "conditions");
-    let merged = conditions(there, &desired.conditions, own.conditions, now);
+    let merged = conditions(there, &desired.conditions, own.conditions, own.removes, now);
     if !same(there, &merged) {
         changes.insert("conditions".to_owned(), Value::Array(merged));
     }
@@ -133,7 +133,7 @@ fn entry_of(wanted: &Value, there: Option<&Value>, reference: &str, now: &str) -
     json!({
         reference: reference_kept.unwrap_or(Value::Null),
         "controllerName": CONTROLLER,
-        "conditions": conditions(&old, new, &kinds, now),
+        "conditions": conditions(&old, new, &kinds, true, now),
     })
 }
 
@@ -161,7 +161,7 @@ fn listeners(there: &[Value], wanted: &Value, now: &str) -> Value {
         let old = old.map_or(&[][..], |old| items(old, "conditions"));
         let new = items(&listener, "conditions");
         let kinds: Vec<&str> = new.iter().filter_map(kind).collect();
-        let merged = conditions(old, new, &kinds, now);
+        let merged = conditions(old, new, &kinds, true, now);
         if let Some(fields) = listener.as_object_mut() {
             fields.insert("conditions".to_owned(), Value::Array(merged));
         }
@@ -171,7 +171,13 @@ fn listeners(there: &[Value], wanted: &Value, now: &str) -> Value {
 }
 
 /// Conditions of types that are ours as wanted, all others as they are.
-fn conditions(there: &[Value], wanted: &[Value], ours: &[&str], now: &str) -> Vec<Value> {
+fn conditions(
+    there: &[Value],
+    wanted: &[Value],
+    ours: &[&str],
+    removes: bool,
+    now: &str,
+) -> Vec<Value> {
     let mut merged = Vec::new();
     let mut told: Vec<&str> = Vec::new();
     for old in there {
@@ -179,10 +185,15 @@ fn conditions(there: &[Value], wanted: &[Value], ours: &[&str], now: &str) -> Ve
             merged.push(old.clone());
             continue;
         };
-        let wanted = wanted.iter().find(|wanted| kind(wanted) == Some(own));
-        if let Some(wanted) = wanted.filter(|_| !told.contains(&own)) {
-            merged.push(condition(wanted, Some(old), now));
-            told.push(own);
+        match wanted.iter().find(|wanted| kind(wanted) == Some(own)) {
+            Some(wanted) if !told.contains(&own) => {
+                merged.push(condition(wanted, Some(old), now));
+                told.push(own);
+            }
+            // Twice the same, which only an accident can make.
+            Some(_) => {}
+            None if removes => {}
+            None => merged.push(old.clone()),
         }
     }
     for wanted in wanted {
@@ -212,8 +223,8 @@ fn condition(wanted: &Value, old: Option<&Value>, now: &str) -> Value {
 
 fn shorten(message: &mut String) {
     if message.len() > MESSAGE_BYTES_MAX {
-        let end = (0..=MESSAGE_BYTES_MAX).rev();
-        let end = end.into_iter().find(|at| message.is_char_boundary(*at));
+        let mut ends = (0..=MESSAGE_BYTES_MAX).rev();
+        let end = ends.find(|at| message.is_char_boundary(*at));
         message.truncate(end.unwrap_or(0));
         message.push_str("...");
     }
