@@ -49,7 +49,8 @@ impl Controller {
     }
 
     async fn writes(&self) -> f64 {
-        let name = |outcome: &str| format!("cairn_controller_writes_total{{outcome=\"{outcome}\"}}");
+        let name =
+            |outcome: &str| format!("cairn_controller_writes_total{{outcome=\"{outcome}\"}}");
         self.metric(&name("done")).await
             + self.metric(&name("conflict")).await
             + self.metric(&name("failed")).await
@@ -84,7 +85,10 @@ async fn replica(address: std::net::IpAddr, gateway: String) -> Arc<AtomicI64> {
             let _ = stream.read(&mut head).await;
             let objects = json!({format!("Gateway/{gateway}"): serves.load(Ordering::SeqCst)});
             let body = json!({"gateway": gateway, "objects": objects}).to_string();
-            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+            let head = format!(
+                "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+                body.len()
+            );
             let _ = stream.write_all((head + &body).as_bytes()).await;
         }
     });
@@ -121,7 +125,8 @@ impl Shop<'_> {
 
     async fn until_gateway(&self, what: &str, is_right: impl Fn(&Value) -> bool) -> Value {
         let api = &self.cluster.api;
-        api.until(&self.gateways(), "waypoint", what, is_right).await
+        api.until(&self.gateways(), "waypoint", what, is_right)
+            .await
     }
 
     /// Gateway, Service and route, as a user has them.
@@ -155,10 +160,14 @@ spec:
         let api = &self.cluster.api;
         let deployments = self.all("apps/v1", "deployments");
         let has_pods = |d: &Value| d["status"]["replicas"] == json!(1);
-        api.until(&deployments, "waypoint", "has a pod", has_pods).await;
+        api.until(&deployments, "waypoint", "has a pod", has_pods)
+            .await;
         let pods = self.all("v1", "pods");
         let list = api.get(&pods).await.unwrap();
-        let name = list["items"][0]["metadata"]["name"].as_str().unwrap().to_owned();
+        let name = list["items"][0]["metadata"]["name"]
+            .as_str()
+            .unwrap()
+            .to_owned();
         let address = self.cluster.pod_address();
         let generation = replica(address, format!("{}/waypoint", self.namespace)).await;
         let status = json!({"status": {
@@ -186,7 +195,10 @@ async fn a_gateway_from_its_class_to_its_deletion() {
     let is_accepted = |class: &Value| {
         is(class, "Accepted", "True", "Accepted") && class["status"]["supportedFeatures"].is_array()
     };
-    cluster.api.until(&classes, "cairn-waypoint", "is accepted", is_accepted).await;
+    cluster
+        .api
+        .until(&classes, "cairn-waypoint", "is accepted", is_accepted)
+        .await;
 
     let namespace = cluster.namespace("shop").await;
     let shop = Shop {
@@ -206,20 +218,38 @@ async fn a_gateway_from_its_class_to_its_deletion() {
     let back = json!({"metadata": {"labels": {"istio.io/use-waypoint": "none"}}});
     let services = shop.all("v1", "services");
     cluster.api.patch(&format!("{services}/web"), &back).await;
-    let is_free = |service: &Value| condition(service, "/status/conditions", "cairn.dev/WaypointBound").is_null();
-    cluster.api.until(&services, "web", "has no condition any more", is_free).await;
+    let is_free = |service: &Value| {
+        condition(service, "/status/conditions", "cairn.dev/WaypointBound").is_null()
+    };
+    cluster
+        .api
+        .until(&services, "web", "has no condition any more", is_free)
+        .await;
 
-    cluster.api.delete(&format!("{}/waypoint", shop.gateways())).await;
+    cluster
+        .api
+        .delete(&format!("{}/waypoint", shop.gateways()))
+        .await;
     for (api_version, plural) in MADE {
-        cluster.api.until_gone(&shop.all(api_version, plural), "waypoint").await;
+        cluster
+            .api
+            .until_gone(&shop.all(api_version, plural), "waypoint")
+            .await;
     }
     // SIGTERM gives the lease back.
     let mut second = second.process;
     second.signal("TERM");
     assert!(second.wait(Duration::from_secs(10)).await.success());
     let leases = collection("coordination.k8s.io/v1", "default", "leases");
-    let lease = cluster.api.get(&format!("{leases}/cairn-controller")).await.unwrap();
-    assert_eq!(lease["spec"]["holderIdentity"].as_str().unwrap_or_default(), "");
+    let lease = cluster
+        .api
+        .get(&format!("{leases}/cairn-controller"))
+        .await
+        .unwrap();
+    assert_eq!(
+        lease["spec"]["holderIdentity"].as_str().unwrap_or_default(),
+        ""
+    );
 }
 
 const MADE: [(&str, &str); 5] = [
@@ -247,41 +277,63 @@ roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cairn-wa
 async fn made(shop: &Shop<'_>) {
     for (api_version, plural) in MADE {
         let is_ours = |object: &Value| {
-            object["metadata"]["labels"]["gateway.istio.io/managed"] == "cairn.dev-waypoint-controller"
+            object["metadata"]["labels"]["gateway.istio.io/managed"]
+                == "cairn.dev-waypoint-controller"
                 && object["metadata"]["ownerReferences"][0]["kind"] == "Gateway"
         };
         let api = &shop.cluster.api;
-        api.until(&shop.all(api_version, plural), "waypoint", "is made", is_ours).await;
+        api.until(
+            &shop.all(api_version, plural),
+            "waypoint",
+            "is made",
+            is_ours,
+        )
+        .await;
     }
     let bindings = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
-    let account = json!({"kind": "ServiceAccount", "name": "waypoint", "namespace": shop.namespace});
+    let account =
+        json!({"kind": "ServiceAccount", "name": "waypoint", "namespace": shop.namespace});
     let has_account = |binding: &Value| binding["subjects"] == json!([account]);
     let api = &shop.cluster.api;
-    api.until(bindings, "cairn-waypoint", "has the account", has_account).await;
+    api.until(bindings, "cairn-waypoint", "has the account", has_account)
+        .await;
 }
 
 /// No address before a pod is ready; Programmed once it has acknowledged the generation.
 async fn acknowledged(shop: &Shop<'_>) {
     let gateway = shop
-        .until_gateway("waits for a pod", |g| is(g, "Programmed", "False", "AddressNotAssigned"))
+        .until_gateway("waits for a pod", |g| {
+            is(g, "Programmed", "False", "AddressNotAssigned")
+        })
         .await;
     assert!(gateway["status"]["addresses"].is_null(), "{gateway:#}");
     let (pod, generation) = shop.ready_pod().await;
     let names_the_pod = |gateway: &Value| {
         let programmed = condition(gateway, "/status/conditions", "Programmed");
         let message = programmed["message"].as_str().unwrap_or_default();
-        programmed["reason"] == "Pending" && message.contains(&pod) && message.contains("generation 0")
+        programmed["reason"] == "Pending"
+            && message.contains(&pod)
+            && message.contains("generation 0")
     };
-    shop.until_gateway("waits for the pod's word", names_the_pod).await;
+    shop.until_gateway("waits for the pod's word", names_the_pod)
+        .await;
     generation.store(i64::MAX, Ordering::SeqCst);
     let gateway = shop
-        .until_gateway("is programmed", |g| is(g, "Programmed", "True", "Programmed"))
+        .until_gateway("is programmed", |g| {
+            is(g, "Programmed", "True", "Programmed")
+        })
         .await;
     let hostname = format!("waypoint.{}.svc.cluster.local", shop.namespace);
-    assert_eq!(gateway["status"]["addresses"][0], json!({"type": "Hostname", "value": hostname}));
+    assert_eq!(
+        gateway["status"]["addresses"][0],
+        json!({"type": "Hostname", "value": hostname})
+    );
     assert_eq!(gateway["status"]["addresses"][1]["type"], "IPAddress");
     let listener = &gateway["status"]["listeners"][0];
-    assert_eq!((&listener["name"], &listener["supportedKinds"]), (&json!("mesh"), &json!([])));
+    assert_eq!(
+        (&listener["name"], &listener["supportedKinds"]),
+        (&json!("mesh"), &json!([]))
+    );
 }
 
 /// Service and route are told; what another controller wrote stays, and a change is seen.
@@ -292,8 +344,13 @@ async fn told(shop: &Shop<'_>) {
     api.until(&services, "web", "is bound", is_bound).await;
     let routes = shop.all(GATEWAY_API, "httproutes");
     let ours = |route: &Value| {
-        let parents = route["status"]["parents"].as_array().cloned().unwrap_or_default();
-        parents.into_iter().find(|parent| parent["controllerName"] == CONTROLLER)
+        let parents = route["status"]["parents"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        parents
+            .into_iter()
+            .find(|parent| parent["controllerName"] == CONTROLLER)
     };
     let with = |route: &Value, kind: &str, status: &str, reason: &str| {
         let parent = ours(route).unwrap_or_default();
@@ -303,7 +360,9 @@ async fn told(shop: &Shop<'_>) {
             && condition["observedGeneration"] == route["metadata"]["generation"]
     };
     let route = api
-        .until(&routes, "web", "is accepted", |r| with(r, "Accepted", "True", "Accepted"))
+        .until(&routes, "web", "is accepted", |r| {
+            with(r, "Accepted", "True", "Accepted")
+        })
         .await;
     assert_eq!(ours(&route).unwrap()["parentRef"]["port"], 80);
     let others = json!({"parentRef": {"name": "edge"}, "controllerName": "other.example/x", "conditions": [
@@ -313,12 +372,17 @@ async fn told(shop: &Shop<'_>) {
     let broken = json!({"spec": {"rules": [{"backendRefs": [{"name": "gone", "port": 80}]}]}});
     api.patch(&format!("{routes}/web"), &broken).await;
     let route = api
-        .until(&routes, "web", "has lost its backend", |r| with(r, "ResolvedRefs", "False", "BackendNotFound"))
+        .until(&routes, "web", "has lost its backend", |r| {
+            with(r, "ResolvedRefs", "False", "BackendNotFound")
+        })
         .await;
     let parents = route["status"]["parents"].as_array().unwrap();
     assert_eq!(parents.len(), 2);
     assert_eq!(parents[0]["controllerName"], "other.example/x");
-    assert_eq!(parents[0]["conditions"][0]["lastTransitionTime"], "2026-01-01T00:00:00Z");
+    assert_eq!(
+        parents[0]["conditions"][0]["lastTransitionTime"],
+        "2026-01-01T00:00:00Z"
+    );
 }
 
 /// No churn: states of the cluster come and go, and nothing is written.
@@ -337,14 +401,19 @@ async fn quiet(shop: &Shop<'_>, controller: &Controller) {
     }
     until("nothing is left to do", async || is_idle().await == 0.0).await;
     assert!(reads().await >= from + 10.0);
-    assert_eq!(controller.writes().await, writes, "written though nothing changed");
+    assert_eq!(
+        controller.writes().await,
+        writes,
+        "written though nothing changed"
+    );
 }
 
 /// A broken overlay changes nothing that runs; mended, it is applied; what somebody else has changed is set back.
 async fn overlaid(shop: &Shop<'_>) {
     let api = &shop.cluster.api;
     let parameters = json!({"spec": {"infrastructure": {"parametersRef": {"group": "", "kind": "ConfigMap", "name": "more"}}}});
-    api.patch(&format!("{}/waypoint", shop.gateways()), &parameters).await;
+    api.patch(&format!("{}/waypoint", shop.gateways()), &parameters)
+        .await;
     let is_invalid = |words: &'static str| {
         move |gateway: &Value| {
             let accepted = condition(gateway, "/status/conditions", "Accepted");
@@ -352,21 +421,33 @@ async fn overlaid(shop: &Shop<'_>) {
             accepted["reason"] == "InvalidParameters" && message.contains(words)
         }
     };
-    shop.until_gateway("misses its ConfigMap", is_invalid("there is no ConfigMap")).await;
+    shop.until_gateway("misses its ConfigMap", is_invalid("there is no ConfigMap"))
+        .await;
     let maps = shop.all("v1", "configmaps");
     let map = |service: &str| json!({"metadata": {"name": "more"}, "data": {"service": service}});
     api.create(&maps, &map("{spec: {selector: {a: b}}}")).await;
-    shop.until_gateway("refuses the overlay", is_invalid("spec.selector can not be overlaid")).await;
+    shop.until_gateway(
+        "refuses the overlay",
+        is_invalid("spec.selector can not be overlaid"),
+    )
+    .await;
     // Not known to the API, which is asked to be strict.
-    api.patch(&format!("{maps}/more"), &map("{spec: {colour: blue}}")).await;
-    shop.until_gateway("refuses the field", is_invalid("colour")).await;
+    api.patch(&format!("{maps}/more"), &map("{spec: {colour: blue}}"))
+        .await;
+    shop.until_gateway("refuses the field", is_invalid("colour"))
+        .await;
     let good = map("{spec: {sessionAffinity: ClientIP}}");
     api.patch(&format!("{maps}/more"), &good).await;
     let services = shop.all("v1", "services");
     let has_affinity = |service: &Value| service["spec"]["sessionAffinity"] == "ClientIP";
-    api.until(&services, "waypoint", "has the overlay", has_affinity).await;
-    shop.until_gateway("is programmed again", |g| is(g, "Programmed", "True", "Programmed")).await;
+    api.until(&services, "waypoint", "has the overlay", has_affinity)
+        .await;
+    shop.until_gateway("is programmed again", |g| {
+        is(g, "Programmed", "True", "Programmed")
+    })
+    .await;
     let theirs = json!({"spec": {"sessionAffinity": "None"}});
     api.patch(&format!("{services}/waypoint"), &theirs).await;
-    api.until(&services, "waypoint", "is set back", has_affinity).await;
+    api.until(&services, "waypoint", "is set back", has_affinity)
+        .await;
 }

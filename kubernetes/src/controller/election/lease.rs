@@ -138,7 +138,8 @@ impl Lease {
             "kind": "Lease",
             "metadata": {"name": name, "namespace": namespace},
             "spec": {
-                "holderIdentity": self.holder,
+                // Nobody is no name, rather than an empty one.
+                "holderIdentity": (!self.holder.is_empty()).then_some(&self.holder),
                 "leaseDurationSeconds": self.duration_s,
                 "acquireTime": acquired,
                 "renewTime": now,
