@@ -26,7 +26,14 @@ fn text(path: &str) -> String {
 /// Names of all metrics in the code, those of the process among them.
 fn names() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
-    for file in ["istio", "own", "destinations", "policy", "node"] {
+    for file in [
+        "istio",
+        "own",
+        "destinations",
+        "policy",
+        "node",
+        "controller",
+    ] {
         let code = text(&format!("waypoint/src/telemetry/names/{file}.rs"));
         let quoted = code.split('"').skip(1).step_by(2);
         let is_metric = |word: &&str| {

@@ -88,7 +88,14 @@ fn camel(field: &str) -> String {
 
 #[test]
 fn every_metric_is_explained() {
-    let files = ["istio", "own", "destinations", "policy", "node"];
+    let files = [
+        "istio",
+        "own",
+        "destinations",
+        "policy",
+        "node",
+        "controller",
+    ];
     let code = files.map(|file| text(&format!("waypoint/src/telemetry/names/{file}.rs")));
     let code = code.concat();
     let names = ["\"istio_", "\"cairn_", "\"hubble_"]
@@ -167,8 +174,20 @@ fn every_lint_has_an_example_and_a_golden_case() {
 #[test]
 fn every_flag_and_variable_is_explained() {
     let commands = [
-        "demo", "run", "check", "explain", "diff", "request", "pki", "node", "attach", "detach",
-        "status", "doctor",
+        "demo",
+        "run",
+        "check",
+        "explain",
+        "diff",
+        "request",
+        "pki",
+        "node",
+        "controller",
+        "attach",
+        "detach",
+        "status",
+        "doctor",
+        "translate",
     ];
     let of_node = ["node status", "node connections", "node detach"];
     for command in commands.into_iter().chain(of_node) {

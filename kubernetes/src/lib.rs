@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod detach;
 pub mod doctor;
 pub mod enrolment;
+pub mod controller;
 pub mod kinds;
 pub mod limits;
 pub mod objects;

@@ -1,5 +1,7 @@
 //! Limits on what is taken from the API server, each with its reason.
 
+use std::time::Duration;
+
 /// Objects of one page of a list: what `kubectl` asks for as well. A page of Pods is a few megabytes.
 pub const PAGE_OBJECTS: u32 = 500;
 
@@ -10,3 +12,17 @@ pub const PAGES_AT_ONCE: usize = 4;
 /// Size in bytes of the state that is stored for the next start. A hundred thousand Pods have 50 MiB.
 /// Beyond: nothing is stored, and the log says so.
 pub const STATE_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// Size in bytes of what a waypoint answers to `/acknowledged`: its 20,000 objects with long names. Beyond: it counts
+/// as no answer.
+pub const ACKNOWLEDGED_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// How long a waypoint may take to acknowledge; a ready one answers within milliseconds.
+pub const ACKNOWLEDGED_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Pods of one Gateway that are asked at the same time. Beyond: they wait their turn.
+pub const PODS_ASKED_AT_ONCE: usize = 32;
+
+/// Gateways and statuses that the controller sees to at the same time. Beyond: they wait in its queue, which holds no
+/// more than there are objects.
+pub const TASKS_AT_ONCE: usize = 16;

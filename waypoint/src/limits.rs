@@ -214,6 +214,10 @@ pub const ADMIN_HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 /// readiness probes out for ever.
 pub const ADMIN_CONNECTION_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// Objects that `/acknowledged` lists. Beyond: they are counted in `left_out`, and the controller says of them that
+/// it does not know. About 60 bytes each in the answer, and less in memory.
+pub const ACKNOWLEDGED_OBJECTS_MAX: usize = 20_000;
+
 /// Size of one answer of a server of keys, in bytes. Beyond: the fetch fails.
 pub const JWKS_BYTES_MAX: usize = 1024 * 1024;
 

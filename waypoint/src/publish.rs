@@ -13,7 +13,7 @@ use cairn_config_schema::snapshot::{Mesh, Snapshot};
 use cairn_config_schema::store::{self, Store};
 use tokio::sync::watch;
 
-use crate::admin::{NotReady, Readiness, Reload};
+use crate::admin::{Acknowledged, NotReady, Readiness, Reload};
 use crate::jwks::Jwks;
 use crate::names::Names;
 use crate::runtime::Runtime;
@@ -38,6 +38,8 @@ pub struct InForce {
     pub originations: Arc<Originations>,
     /// For `/config_dump`.
     pub last_reload: Arc<ArcSwapOption<Reload>>,
+    /// For `/acknowledged`.
+    pub acknowledged: Arc<ArcSwapOption<Acknowledged>>,
     /// Version of the snapshot in force, for those who follow it.
     pub version: Arc<watch::Sender<u64>>,
 }
@@ -52,6 +54,7 @@ impl Default for InForce {
             names: Arc::default(),
             originations: Arc::default(),
             last_reload: Arc::default(),
+            acknowledged: Arc::default(),
             version: Arc::new(watch::Sender::new(0)),
         }
     }
@@ -115,6 +118,10 @@ impl Publisher {
         self.in_force.mesh.store(Arc::new(snapshot.mesh.clone()));
         self.in_force.runtime.store(Arc::new(runtime));
         drop(names);
+        let acknowledged = Acknowledged::of(&update.resources, &snapshot);
+        self.in_force
+            .acknowledged
+            .store(Some(Arc::new(acknowledged)));
         self.in_force.version.send_replace(snapshot.version);
         self.tell(&snapshot, noticed);
     }

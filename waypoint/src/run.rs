@@ -475,6 +475,7 @@ fn admin_state(
             (snapshot.version > 0).then_some(snapshot)
         }),
         last_reload: in_force.last_reload.clone(),
+        acknowledged: in_force.acknowledged.clone(),
         jwks: in_force.jwks.clone(),
         live_cluster: Box::new(move |key| live.load().cluster(key).cloned()),
         limiters: Box::new(move || limited.load().limiters().iter().cloned().collect()),

@@ -145,7 +145,7 @@ pub fn resolve_with_statuses(
     options: &Options,
 ) -> (Snapshot, Vec<ObjectStatus>) {
     let (mut snapshot, mut findings) = resolved(resources, options);
-    let statuses = status::statuses(resources, &snapshot, &findings);
+    let statuses = status::statuses(resources, &snapshot, &findings, options.gateway.as_ref());
     worst_first(&mut findings);
     snapshot.diagnostics = findings;
     (snapshot, statuses)

@@ -18,6 +18,7 @@ use super::TargetRef;
     plural = "trafficpolicies",
     namespaced,
     category = "cairn",
+    status = "TrafficPolicyStatus",
     doc = "How much traffic is let through: rate limits, and how many requests at once"
 )]
 #[serde(rename_all = "camelCase", default)]
@@ -34,6 +35,35 @@ pub struct TrafficPolicySpec {
     pub global_rate_limit: Option<GlobalRateLimit>,
     /// Requests at once.
     pub concurrency: Option<Concurrency>,
+}
+
+/// What the controller says of it.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(transform = RecursiveTransform(|schema: &mut Schema| { schema.remove("default"); }))]
+pub struct TrafficPolicyStatus {
+    /// `cairn.dev/WaypointAccepted`: whether waypoints enforce it.
+    #[schemars(length(max = 8))]
+    pub conditions: Vec<PolicyCondition>,
+}
+
+/// A condition, as in every kind of Kubernetes.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PolicyCondition {
+    /// Its name.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// `True`, `False` or `Unknown`.
+    pub status: String,
+    /// One word.
+    pub reason: String,
+    /// Sentences.
+    pub message: String,
+    /// Generation of the policy that was looked at.
+    pub observed_generation: Option<i64>,
+    /// When `status` last changed, RFC 3339.
+    pub last_transition_time: String,
 }
 
 /// A target, in the policy's own namespace.

@@ -22,12 +22,15 @@ pub(super) fn statuses(facts: &Facts<'_>) -> Vec<(Origin, Status)> {
             found.push((class.origin.clone(), status));
         }
     }
-    if let Some(waypoint) = &facts.snapshot.waypoint {
-        let gateway = facts.resources.gateways.get(&waypoint.origin.key);
-        if let Some(gateway) = gateway.and_then(Loaded::object) {
-            let blocked = waypoint.blocked.as_deref();
-            found.push((gateway.origin.clone(), of_gateway(gateway, blocked, facts)));
-        }
+    let gateway = facts
+        .gateway
+        .and_then(|key| facts.resources.gateways.get(key));
+    if let Some(gateway) = gateway.and_then(Loaded::object) {
+        let blocked = match &facts.snapshot.waypoint {
+            Some(waypoint) => waypoint.blocked.as_deref(),
+            None => Some("it has no listener of protocol HBONE"),
+        };
+        found.push((gateway.origin.clone(), of_gateway(gateway, blocked, facts)));
     }
     found
 }

@@ -3,8 +3,10 @@
 //! transition times nor what others wrote there.
 
 mod gateways;
+mod merge;
 mod policies;
 mod routes;
+mod services;
 
 use std::collections::BTreeMap;
 
@@ -12,18 +14,31 @@ use rustc_hash::FxHashMap;
 use serde::Serialize;
 use serde_json::Value;
 
+pub use merge::{is_ours, merge};
+
 use crate::diagnostics::Diagnostic;
-use crate::origin::Origin;
+use crate::origin::{Kind, ObjectKey, Origin};
 use crate::resources::Resources;
 use crate::snapshot::Snapshot;
 
 /// `controllerName` of everything that is ours.
 pub const CONTROLLER: &str = "cairn.dev/waypoint-controller";
 
+/// On Services and ServiceEntries: who serves them, or why not. Not `istio.io/WaypointBound`, and below not
+/// `WaypointAccepted`: where istiod runs it writes these for waypoints of every class, as it sees them, and two
+/// writers of one condition would change it for ever (specs/istio-waypoint.md 1.4).
+pub const BOUND: &str = "cairn.dev/WaypointBound";
+
+/// On Istio's policies and ours: whether a waypoint enforces them.
+pub const POLICY_ACCEPTED: &str = "cairn.dev/WaypointAccepted";
+
 /// One object and the status it gets.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ObjectStatus {
-    /// Kind of the object.
+    /// Kind of the object, by which it is told from others of the same name.
+    #[serde(skip)]
+    pub object: Kind,
+    /// Kind of the object, as written.
     pub kind: &'static str,
     /// Its namespace; absent when cluster-scoped.
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -115,15 +130,18 @@ type ByObject<'f> = FxHashMap<&'f Origin, Vec<&'f Diagnostic>>;
 struct Facts<'a> {
     resources: &'a Resources,
     snapshot: &'a Snapshot,
+    /// The Gateway that is or was to be served.
+    gateway: Option<&'a ObjectKey>,
     findings: ByObject<'a>,
 }
 
 /// The status of every object that is ours to judge, sorted by kind, namespace and name. `findings` are all
-/// there are, before any are left out for their number.
+/// there are, before any are left out for their number; `wanted` is the Gateway that was asked for.
 pub fn statuses(
     resources: &Resources,
     snapshot: &Snapshot,
     findings: &[Diagnostic],
+    wanted: Option<&ObjectKey>,
 ) -> Vec<ObjectStatus> {
     let mut by_object = ByObject::default();
     for finding in findings {
@@ -131,24 +149,30 @@ pub fn statuses(
             by_object.entry(object).or_default().push(finding);
         }
     }
+    let served = snapshot.waypoint.as_ref();
     let facts = Facts {
         resources,
         snapshot,
+        gateway: served.map(|waypoint| &waypoint.origin.key).or(wanted),
         findings: by_object,
     };
     let mut all = BTreeMap::new();
     let found = gateways::statuses(&facts);
     let found = found.into_iter().chain(routes::statuses(&facts));
+    let found = found.chain(services::statuses(&facts));
     for (origin, status) in found.chain(policies::statuses(&facts)) {
-        let key = (origin.kind.bare(), origin.key.clone());
+        let key = (origin.kind.bare(), origin.key, origin.kind);
         all.insert(key, status);
     }
-    let named = all.into_iter().map(|((kind, key), status)| ObjectStatus {
-        kind,
-        namespace: (&*key.namespace).into(),
-        name: (&*key.name).into(),
-        status,
-    });
+    let named = all
+        .into_iter()
+        .map(|((kind, key, object), status)| ObjectStatus {
+            object,
+            kind,
+            namespace: (&*key.namespace).into(),
+            name: (&*key.name).into(),
+            status,
+        });
     named.collect()
 }
 
@@ -173,7 +197,8 @@ impl<'a> Facts<'a> {
 }
 
 impl Condition {
-    fn new(
+    /// One that holds, or does not.
+    pub fn new(
         kind: &'static str,
         holds: bool,
         reason: &'static str,

@@ -1,9 +1,9 @@
-//! Status of policies: `WaypointAccepted` of Istio's, all targets in one condition (specs/istio-waypoint.md 1.4); one
-//! ancestor for each target of the Gateway API's.
+//! Status of policies: one condition for all targets of Istio's and ours (specs/istio-waypoint.md 1.4); one ancestor
+//! for each target of the Gateway API's.
 
 use serde_json::json;
 
-use super::{AncestorStatus, CONTROLLER, Condition, Facts, Status, sentences};
+use super::{AncestorStatus, CONTROLLER, Condition, Facts, POLICY_ACCEPTED, Status, sentences};
 use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::origin::Origin;
 use crate::resources::gateway_api::BackendTlsPolicySpec;
@@ -18,7 +18,12 @@ pub(super) fn statuses(facts: &Facts<'_>) -> Vec<(Origin, Status)> {
         .filter_map(Loaded::object)
     {
         let (one, several) = (&object.spec.target_ref, &object.spec.target_refs);
-        found.extend(of_istio(object, one.as_ref(), several.as_deref(), facts));
+        found.extend(in_one_condition(
+            object,
+            one.as_ref(),
+            several.as_deref(),
+            facts,
+        ));
     }
     for object in resources
         .request_authentications
@@ -26,7 +31,25 @@ pub(super) fn statuses(facts: &Facts<'_>) -> Vec<(Origin, Status)> {
         .filter_map(Loaded::object)
     {
         let (one, several) = (&object.spec.target_ref, &object.spec.target_refs);
-        found.extend(of_istio(object, one.as_ref(), several.as_deref(), facts));
+        found.extend(in_one_condition(
+            object,
+            one.as_ref(),
+            several.as_deref(),
+            facts,
+        ));
+    }
+    for object in resources
+        .traffic_policies
+        .values()
+        .filter_map(Loaded::object)
+    {
+        let targets: Vec<TargetRef> = object
+            .spec
+            .target_refs
+            .iter()
+            .map(TargetRef::from)
+            .collect();
+        found.extend(in_one_condition(object, None, Some(&targets), facts));
     }
     for object in resources
         .backend_traffic_policies
@@ -126,8 +149,8 @@ fn backend_tls(
     (!status.ancestors.is_empty()).then(|| (origin.clone(), status))
 }
 
-/// `None`: it is not for a waypoint, or for another one.
-fn of_istio<T>(
+/// All targets in one condition. `None`: it is not for a waypoint, or for another one.
+fn in_one_condition<T>(
     object: &Object<T>,
     one: Option<&TargetRef>,
     several: Option<&[TargetRef]>,
@@ -174,7 +197,7 @@ fn of_istio<T>(
     let generation = object.meta.generation;
     let status = Status {
         conditions: vec![Condition::new(
-            "WaypointAccepted",
+            POLICY_ACCEPTED,
             holds,
             reason,
             message,

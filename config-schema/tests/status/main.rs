@@ -13,9 +13,10 @@ use cairn_config_schema::store::{SourceFile, Store};
 use serde_json::Value;
 
 /// Reasons that a route, a policy or a Gateway can be given, each in one of the files.
-const REASONS: [&str; 24] = [
+const REASONS: [&str; 30] = [
     "Accepted",
     "AncestorNotBound",
+    "AttachmentDenied",
     "BackendNotFound",
     "Conflicted",
     "IncompatibleFilters",
@@ -24,6 +25,7 @@ const REASONS: [&str; 24] = [
     "InvalidKind",
     "NoConflicts",
     "NoMatchingParent",
+    "NoVirtualIP",
     "NoValidCACertificate",
     "NotAllowedByListeners",
     "PartiallyInvalid",
@@ -33,12 +35,16 @@ const REASONS: [&str; 24] = [
     "ResolvedRefs",
     "TargetNotFound",
     "UnsupportedProtocol",
+    "UnsupportedTrafficType",
     "UnsupportedValue",
+    "WaypointAccepted",
+    "WaypointIsNotReady",
     // Types, so that none is lost.
-    "\"WaypointAccepted\"",
+    "\"cairn.dev/WaypointAccepted\"",
     "\"Accepted\"",
     "\"ResolvedRefs\"",
     "\"PartiallyInvalid\"",
+    "\"cairn.dev/WaypointBound\"",
 ];
 
 fn cases() -> PathBuf {
@@ -60,13 +66,15 @@ fn statuses(name: &str, text: &str) -> Value {
     );
     let (_, statuses) = resolve_with_statuses(&update.resources, &Options::default());
     let statuses = serde_json::to_value(statuses).unwrap();
-    // What the base has itself is in the case `gateway`.
+    // What the base has itself is in the cases `gateway`, and `services` and `for-workloads`.
+    let of_services = ["services", "for-workloads"].contains(&name);
     let Value::Array(all) = statuses else {
         panic!("a list")
     };
     let own = all
         .into_iter()
-        .filter(|s| name == "gateway" || s["kind"] != "Gateway");
+        .filter(|s| name == "gateway" || s["kind"] != "Gateway")
+        .filter(|s| of_services || s["kind"] != "Service");
     Value::Array(own.collect())
 }
 

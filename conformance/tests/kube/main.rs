@@ -17,3 +17,4 @@ mod node;
 mod people;
 mod rbac;
 mod watch;
+mod controller;

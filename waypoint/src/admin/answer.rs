@@ -41,7 +41,7 @@ struct Asked<'a> {
 
 const EVERYWHERE: &[Surface] = &[Surface::Metrics, Surface::Ready, Surface::Admin];
 
-static PAGES: [Page; 14] = [
+static PAGES: [Page; 15] = [
     Page {
         paths: &["/metrics", "/stats/prometheus"],
         surfaces: &[Surface::Metrics, Surface::Admin],
@@ -55,6 +55,13 @@ static PAGES: [Page; 14] = [
         acts: false,
         help: "200 when ready, else 503 and the reasons",
         answer: ready,
+    },
+    Page {
+        paths: &["/acknowledged"],
+        surfaces: EVERYWHERE,
+        acts: false,
+        help: "which generation of each object is in force, as JSON; 503 before the first",
+        answer: acknowledged,
     },
     Page {
         paths: &["/config_dump"],
@@ -241,6 +248,16 @@ fn ready(asked: &Asked<'_>) -> Response<Body> {
         let _ = writeln!(page, "{reason}");
     }
     text(StatusCode::SERVICE_UNAVAILABLE, page)
+}
+
+fn acknowledged(asked: &Asked<'_>) -> Response<Body> {
+    match &*asked.state.acknowledged.load() {
+        Some(acknowledged) => json(acknowledged.render()),
+        None => {
+            let why = "no configuration yet\n".to_owned();
+            text(StatusCode::SERVICE_UNAVAILABLE, why)
+        }
+    }
 }
 
 fn logging(asked: &Asked<'_>) -> Response<Body> {

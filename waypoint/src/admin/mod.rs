@@ -4,6 +4,7 @@
 //! Three addresses, as Istio's (specs/istio-waypoint.md 1.6): metrics (15020), readiness (15021) and
 //! admin (15000, loopback). What each serves is the table in `answer`.
 
+mod acknowledged;
 mod answer;
 mod clusters;
 mod config_dump;
@@ -13,6 +14,7 @@ mod readiness;
 mod server;
 mod state;
 
+pub use acknowledged::Acknowledged;
 pub use answer::scrape;
 pub use readiness::{NotReady, Readiness};
 pub use server::{Addresses, Server, Surface};

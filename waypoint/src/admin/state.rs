@@ -8,6 +8,7 @@ use arc_swap::ArcSwapOption;
 use cairn_config_schema::snapshot::{ClusterKey, Snapshot};
 use cairn_routing::Cluster;
 
+use super::acknowledged::Acknowledged;
 use super::readiness::Readiness;
 use crate::explain::{Question, Report};
 use crate::hubble::flows::Teller;
@@ -48,6 +49,8 @@ pub struct AdminState {
     pub snapshot: Box<dyn Fn() -> Option<Arc<Snapshot>> + Send + Sync>,
     /// The last reload; written by whoever publishes.
     pub last_reload: Arc<ArcSwapOption<Reload>>,
+    /// Asked by `/acknowledged`; written by whoever publishes.
+    pub acknowledged: Arc<ArcSwapOption<Acknowledged>>,
     /// Keys that verify tokens, for `/config_dump` and `/metrics`.
     pub jwks: Arc<Jwks>,
     /// Asked by `/clusters`, `/config_dump` and `/metrics`.

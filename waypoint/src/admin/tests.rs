@@ -42,6 +42,7 @@ fn state() -> AdminState {
         readiness: Arc::default(),
         snapshot: Box::new(move || Some(snapshot.clone())),
         last_reload: Arc::default(),
+        acknowledged: Arc::default(),
         jwks: Arc::default(),
         live_cluster: Box::new(|key| (key.port == 80).then(|| busy_cluster(key))),
         limiters: Box::new(Vec::new),
@@ -449,4 +450,50 @@ fn the_admin_address_answers_to_no_other_name() {
         assert_eq!(asked(Surface::Admin, host), 421, "{host}");
     }
     assert_eq!(asked(Surface::Metrics, "cairn.shop.svc"), 200);
+}
+
+/// specs/istio-waypoint.md 1.4: what the controller asks before it says Programmed.
+#[test]
+fn it_acknowledges_the_generations_in_force() {
+    use cairn_config_schema::resolve::{Options, resolve};
+    use cairn_config_schema::store::{SourceFile, Store};
+    let state = Arc::new(state());
+    let before = ask(&state, Surface::Ready, "GET", "/acknowledged");
+    assert_eq!(before.status, StatusCode::SERVICE_UNAVAILABLE);
+    let text = r#"
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: waypoint, namespace: shop, generation: 3}
+spec: {gatewayClassName: cairn-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: r, namespace: shop, generation: 7}
+spec: {parentRefs: [{group: "", kind: Service, name: web}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: from-a-file, namespace: shop}
+spec: {parentRefs: [{group: "", kind: Service, name: web}]}
+"#;
+    let file = SourceFile {
+        path: "all.yaml".into(),
+        content: Ok(text.as_bytes().into()),
+    };
+    let resources = Store::default().update(&[file]).resources;
+    let options = Options {
+        version: 5,
+        ..Options::default()
+    };
+    let acknowledged = Acknowledged::of(&resources, &resolve(&resources, &options));
+    state.acknowledged.store(Some(Arc::new(acknowledged)));
+    assert_eq!(
+        ask(&state, Surface::Ready, "GET", "/acknowledged").json(),
+        serde_json::json!({
+            "snapshot": 5,
+            "gateway": "shop/waypoint",
+            "objects": {"Gateway/shop/waypoint": 3, "HTTPRoute/shop/r": 7},
+            "left_out": 0
+        })
+    );
 }

@@ -1,6 +1,7 @@
 //! Every metric: its name, help text and labels. Values live elsewhere, so that this folder can be read
 //! as the reference of what a scrape gives.
 
+mod controller;
 mod destinations;
 mod istio;
 mod kubernetes;
@@ -8,6 +9,7 @@ mod node;
 mod own;
 mod policy;
 
+pub use controller::*;
 pub use destinations::*;
 pub use istio::*;
 pub use kubernetes::*;

@@ -1,0 +1,226 @@
+//! What there is, and what is to be said of it: the same parser and resolver that waypoints use, once for each of our
+//! Gateways. Writes nothing.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use cairn_config_schema::origin::{Kind, ObjectKey};
+use cairn_config_schema::resolve::{Options, resolve_with_statuses};
+use cairn_config_schema::status::{self, BOUND, POLICY_ACCEPTED, Status};
+use cairn_config_schema::store::{SourceFile, Store};
+use rustc_hash::{FxHashMap, FxHasher};
+use serde_json::{Value, json};
+
+use super::class;
+use super::gateways::{self, Found, text, with_prefix};
+use super::objects::MANAGED_BY;
+use super::status::entries::{Desired, Own, patch};
+use crate::kinds::watched_kind;
+use crate::watch::Objects;
+
+/// Kinds whose status is written, but for Gateways, of which more is to be said.
+pub const WITH_STATUS: [Kind; 12] = [
+    Kind::GatewayClass,
+    Kind::HTTPRoute,
+    Kind::GRPCRoute,
+    Kind::TLSRoute,
+    Kind::TCPRoute,
+    Kind::BackendTLSPolicy,
+    Kind::XBackendTrafficPolicy,
+    Kind::AuthorizationPolicy,
+    Kind::RequestAuthentication,
+    Kind::TrafficPolicy,
+    Kind::Service,
+    Kind::ServiceEntry,
+];
+
+/// In every entry of ours, by its `controllerName` or the type of its condition.
+const OUR_MARK: &str = "cairn.dev/";
+
+/// One state of the cluster.
+#[derive(Debug, Default)]
+pub struct World {
+    /// All objects.
+    pub objects: Arc<Objects>,
+    /// Gateways.
+    pub found: Found,
+    /// What their statuses are to say, by path; objects that have none are not to be spoken of.
+    statuses: FxHashMap<String, Status>,
+    /// Paths of objects whose status says something else.
+    pub outdated: Vec<Arc<str>>,
+}
+
+/// Reads states of the cluster, one after the other.
+#[derive(Debug)]
+pub struct Reader {
+    store: Store,
+    /// What waypoints are resolved with.
+    options: Options,
+    revision: String,
+    /// What was compared, and was as it is to be: text and status.
+    settled: FxHashMap<Arc<str>, (Arc<str>, Option<Status>)>,
+    version: u64,
+}
+
+impl Reader {
+    /// A reader that has read nothing.
+    pub fn new(options: Options, revision: String) -> Self {
+        Self {
+            store: Store::default(),
+            options,
+            revision,
+            settled: FxHashMap::default(),
+            version: 0,
+        }
+    }
+
+    /// Reads one.
+    pub fn read(&mut self, objects: Arc<Objects>) -> World {
+        self.version += 1;
+        let files = objects.iter().map(|(path, text)| SourceFile {
+            path: path.clone(),
+            content: Ok(Cow::Borrowed(text.as_bytes())),
+        });
+        let files: Vec<SourceFile<'_>> = files.collect();
+        let resources = self.store.update(&files).resources;
+        drop(files);
+        let found = gateways::find(&objects, &self.revision);
+        // Without a Gateway of ours there are classes to accept, and Services that ask for a Gateway that is not there.
+        let nobody = [ObjectKey::new("", "")];
+        let keys: Vec<&ObjectKey> = match found.managed.is_empty() {
+            true => nobody.iter().collect(),
+            false => found.managed.keys().collect(),
+        };
+        let of_each = keys.into_iter().map(|key| {
+            let options = Options {
+                gateway: Some(key.clone()),
+                version: self.version,
+                ..self.options.clone()
+            };
+            resolve_with_statuses(&resources, &options).1
+        });
+        let merged = status::merge(of_each);
+        let by_path = merged.into_iter().filter_map(|of| {
+            let kind = watched_kind(of.object.as_str())?;
+            Some((kind.path(&of.namespace, &of.name), of.status))
+        });
+        let mut world = World {
+            statuses: by_path.collect(),
+            objects,
+            found,
+            outdated: Vec::new(),
+        };
+        world.outdated = self.outdated(&world);
+        world
+    }
+
+    /// Compares what changed since the last time.
+    fn outdated(&mut self, world: &World) -> Vec<Arc<str>> {
+        let mut outdated = Vec::new();
+        let mut settled = FxHashMap::default();
+        for kind in WITH_STATUS {
+            for (path, text) in with_prefix(&world.objects, format!("kubernetes:{kind}/")) {
+                let wanted = world.statuses.get(&**path);
+                if wanted.is_none() && !text.contains(OUR_MARK) {
+                    continue;
+                }
+                let before = self.settled.get(path);
+                let same = |(seen, status): &&(Arc<str>, Option<Status>)| {
+                    Arc::ptr_eq(seen, text) && status.as_ref() == wanted
+                };
+                if before.filter(same).is_none() && world.patch(path, "").is_some() {
+                    outdated.push(path.clone());
+                } else {
+                    settled.insert(path.clone(), (text.clone(), wanted.cloned()));
+                }
+            }
+        }
+        self.settled = settled;
+        outdated
+    }
+}
+
+impl World {
+    /// What the resolver says of a Gateway.
+    pub fn of_gateway(&self, key: &ObjectKey) -> Option<&Status> {
+        self.statuses.get(&format!("kubernetes:Gateway/{key}"))
+    }
+
+    /// An object and the patch for its status. `None`: there is nothing to write.
+    pub fn patch(&self, path: &str, now: &str) -> Option<(Value, Value)> {
+        let object: Value = serde_json::from_str(self.objects.get(path)?).ok()?;
+        let kind = text(&object, "/kind")?;
+        let wanted = self.statuses.get(path);
+        let conditions: &[&str] = match kind {
+            "Service" | "ServiceEntry" => &[BOUND],
+            // Those of other controllers' classes are not ours to take away.
+            "GatewayClass" if wanted.is_some() => &["Accepted"],
+            "GatewayClass" => return None,
+            _ => &[POLICY_ACCEPTED],
+        };
+        let own = Own {
+            conditions,
+            // Entries do not say of which revision's controller they are.
+            removes: self.found.of_other_revisions.is_empty(),
+        };
+        let mut desired = wanted.map(desired).unwrap_or_default();
+        if kind == "GatewayClass" {
+            desired
+                .whole
+                .insert("supportedFeatures".to_owned(), class::features());
+        }
+        let changes = patch(object.get("status"), &desired, own, now)?;
+        let version = object.pointer("/metadata/resourceVersion").cloned();
+        let patch = json!({"metadata": {"resourceVersion": version}, "status": changes});
+        Some((object, patch))
+    }
+
+    /// Changes when anything does that a Gateway's objects or status depend on.
+    pub fn fingerprint(&self, key: &ObjectKey) -> u64 {
+        let mut hasher = FxHasher::default();
+        self.objects
+            .get(&*format!("kubernetes:Gateway/{key}"))
+            .hash(&mut hasher);
+        let pods = with_prefix(&self.objects, format!("kubernetes:Pod/{}/", key.namespace));
+        for (_, pod) in pods.filter(|(_, pod)| pod.contains(MANAGED_BY)) {
+            pod.hash(&mut hasher);
+        }
+        let status = self.of_gateway(key).map(|status| json!(status).to_string());
+        status.hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// Accounts of all our waypoints.
+    pub fn accounts(&self) -> BTreeSet<ObjectKey> {
+        let accounts = self.found.managed.values().map(|gateway| {
+            let names = super::objects::Names::of(gateway);
+            ObjectKey::new(&*gateway.key.namespace, names.service_account.as_str())
+        });
+        accounts.collect()
+    }
+
+    /// Gateways with the fingerprints they have now.
+    pub fn fingerprints(&self) -> BTreeMap<ObjectKey, u64> {
+        let keys = self.found.managed.keys();
+        keys.map(|key| (key.clone(), self.fingerprint(key)))
+            .collect()
+    }
+}
+
+fn desired(status: &Status) -> Desired {
+    let mut desired = Desired::default();
+    for (list, entries) in [
+        ("parents", json!(status.parents)),
+        ("ancestors", json!(status.ancestors)),
+    ] {
+        desired.entries.insert(list.to_owned(), entries);
+    }
+    desired.conditions = status.conditions.iter().map(|c| json!(c)).collect();
+    desired
+}
+
+#[cfg(test)]
+#[path = "world_tests.rs"]
+mod tests;

@@ -1,0 +1,130 @@
+//! States of a cluster, and what the controller has to write about them.
+
+use super::*;
+use crate::controller::gateways::tests::{class, gateway, objects};
+use cairn_config_schema::status::CONTROLLER;
+
+fn typed(api: &str, mut object: Value) -> Value {
+    object["apiVersion"] = json!(api);
+    object
+}
+
+fn cluster(more: &[Value]) -> Vec<Value> {
+    let gateway_api = "gateway.networking.k8s.io/v1";
+    let mut all = vec![
+        typed(gateway_api, class("mine", CONTROLLER)),
+        typed(gateway_api, class("theirs", "other.example/x")),
+        typed(gateway_api, gateway("waypoint", "mine", json!({}))),
+        json!({"apiVersion": "v1", "kind": "Namespace",
+            "metadata": {"name": "shop", "labels": {"istio.io/use-waypoint": "waypoint"}}}),
+        json!({"apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": "web", "namespace": "shop", "resourceVersion": "7"},
+            "spec": {"clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"], "ports": [{"name": "http", "port": 80}]},
+            "status": {"loadBalancer": {}}}),
+        json!({"apiVersion": gateway_api, "kind": "HTTPRoute",
+            "metadata": {"name": "r", "namespace": "shop", "generation": 3, "resourceVersion": "8"},
+            "spec": {"parentRefs": [{"group": "", "kind": "Service", "name": "web"}],
+                "rules": [{"backendRefs": [{"name": "web", "port": 80}]}]}}),
+    ];
+    all.extend_from_slice(more);
+    all
+}
+
+fn reader() -> Reader {
+    Reader::new(Options::default(), "default".to_owned())
+}
+
+/// Writes every status as the API server would keep it, and says which were written.
+fn write(all: &mut [Value], world: &World) -> Vec<String> {
+    let mut written = Vec::new();
+    for path in &world.outdated {
+        let (object, patch) = world.patch(path, "2026-11-22T04:00:00Z").unwrap();
+        let same = |one: &&mut Value| {
+            one["kind"] == object["kind"] && one["metadata"]["name"] == object["metadata"]["name"]
+        };
+        let one = all.iter_mut().find(same).unwrap();
+        let status = patch["status"].as_object().unwrap().clone();
+        if !one["status"].is_object() {
+            one["status"] = json!({});
+        }
+        one["status"].as_object_mut().unwrap().extend(status);
+        written.push(path.trim_start_matches("kubernetes:").to_owned());
+    }
+    written
+}
+
+#[test]
+fn what_is_written_once_is_not_written_again() {
+    let mut all = cluster(&[]);
+    let mut reader = reader();
+    let world = reader.read(Arc::new(objects(&all)));
+    let written = write(&mut all, &world);
+    assert_eq!(
+        written,
+        ["GatewayClass/mine", "HTTPRoute/shop/r", "Service/shop/web"]
+    );
+    for _ in 0..3 {
+        let world = reader.read(Arc::new(objects(&all)));
+        assert_eq!(world.outdated, [], "nothing has changed");
+    }
+    // The others' class is as it was.
+    assert!(all[1].get("status").is_none());
+}
+
+#[test]
+fn a_service_that_opts_out_loses_its_condition_and_a_route_its_entry() {
+    let mut all = cluster(&[]);
+    let mut reader = reader();
+    let world = reader.read(Arc::new(objects(&all)));
+    write(&mut all, &world);
+    assert_eq!(all[4]["status"]["conditions"][0]["type"], BOUND);
+    all[4]["metadata"]["labels"] = json!({"istio.io/use-waypoint": "none"});
+    let world = reader.read(Arc::new(objects(&all)));
+    let written = write(&mut all, &world);
+    assert_eq!(written, ["HTTPRoute/shop/r", "Service/shop/web"]);
+    assert_eq!(
+        all[4]["status"],
+        json!({"loadBalancer": {}, "conditions": []})
+    );
+    assert_eq!(all[5]["status"]["parents"], json!([]));
+}
+
+#[test]
+fn a_service_that_asks_for_a_gateway_that_is_not_there_is_told_so() {
+    let lost = json!({"apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "lost", "namespace": "shop", "labels": {"istio.io/use-waypoint": "gone"}},
+        "spec": {"clusterIP": "10.0.0.2", "clusterIPs": ["10.0.0.2"], "ports": [{"name": "http", "port": 80}]}});
+    let all = cluster(&[lost]);
+    let world = reader().read(Arc::new(objects(&all)));
+    let (_, patch) = world.patch("kubernetes:Service/shop/lost", "T").unwrap();
+    let condition = &patch["status"]["conditions"][0];
+    assert_eq!(
+        (&condition["status"], &condition["reason"]),
+        (&json!("False"), &json!("WaypointIsNotReady"))
+    );
+    let message = condition["message"].as_str().unwrap();
+    assert!(
+        message.contains("there is no Gateway shop/gone"),
+        "{message}"
+    );
+}
+
+/// A pod of another namespace, or without our label, changes nothing for the Gateway.
+#[test]
+fn a_gateway_is_looked_at_again_when_something_of_it_changes() {
+    let pod = |namespace: &str, ready: &str| {
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": namespace,
+            "labels": {"gateway.istio.io/managed": MANAGED_BY}}, "status": {"phase": ready}})
+    };
+    let key = ObjectKey::new("shop", "waypoint");
+    let print = |more: &[Value]| {
+        reader()
+            .read(Arc::new(objects(&cluster(more))))
+            .fingerprint(&key)
+    };
+    assert_eq!(print(&[]), print(&[pod("other", "Running")]));
+    assert_ne!(
+        print(&[pod("shop", "Pending")]),
+        print(&[pod("shop", "Running")])
+    );
+}

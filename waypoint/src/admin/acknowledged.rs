@@ -1,0 +1,88 @@
+//! Which generation of each object is in force here, for the controller: a Gateway is Programmed once every ready
+//! replica has acknowledged it (specs/istio-waypoint.md 1.4). Names and numbers only: the port is open to the cluster.
+
+use std::collections::BTreeMap;
+
+use cairn_config_schema::origin::{ObjectKey, Origin};
+use cairn_config_schema::resources::{Loaded, Resources};
+use cairn_config_schema::snapshot::Snapshot;
+use serde::Serialize;
+
+use crate::limits::ACKNOWLEDGED_OBJECTS_MAX;
+
+/// What `/acknowledged` answers.
+#[derive(Debug, Default, Serialize)]
+pub struct Acknowledged {
+    /// The snapshot in force.
+    snapshot: u64,
+    /// The Gateway that is served, and not only known; absent when every tunnel is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gateway: Option<String>,
+    /// Generations by `Kind/namespace/name`: of the text in force, which may be older than the present one. What
+    /// comes from files has none.
+    #[serde(serialize_with = "by_text")]
+    objects: Vec<(Origin, i64)>,
+    /// Objects beyond the limit.
+    left_out: usize,
+}
+
+impl Acknowledged {
+    /// Of a snapshot and what it was resolved from.
+    pub fn of(resources: &Resources, snapshot: &Snapshot) -> Self {
+        let serves = snapshot.waypoint.as_ref().filter(|w| w.blocked.is_none());
+        let mut all = Listed::default();
+        // First, so that it is never among those left out.
+        if let Some(waypoint) = &snapshot.waypoint {
+            let key = &waypoint.origin.key;
+            all.add(resources.gateways.get(key).into_iter());
+        }
+        all.add_map(&resources.http_routes);
+        all.add_map(&resources.grpc_routes);
+        all.add_map(&resources.tls_routes);
+        all.add_map(&resources.tcp_routes);
+        all.add_map(&resources.authorization_policies);
+        all.add_map(&resources.request_authentications);
+        all.add_map(&resources.traffic_policies);
+        all.add_map(&resources.backend_traffic_policies);
+        all.add_map(&resources.backend_tls_policies);
+        Self {
+            snapshot: snapshot.version,
+            gateway: serves.map(|waypoint| waypoint.origin.key.to_string()),
+            objects: all.objects,
+            left_out: all.left_out,
+        }
+    }
+
+    pub(super) fn render(&self) -> Result<Vec<u8>, serde_json::Error> {
+        serde_json::to_vec(self)
+    }
+}
+
+#[derive(Default)]
+struct Listed {
+    objects: Vec<(Origin, i64)>,
+    left_out: usize,
+}
+
+impl Listed {
+    fn add_map<T>(&mut self, objects: &BTreeMap<ObjectKey, Loaded<T>>) {
+        self.add(objects.values());
+    }
+
+    fn add<'a, T: 'a>(&mut self, objects: impl Iterator<Item = &'a Loaded<T>>) {
+        for object in objects.filter_map(Loaded::object) {
+            let Some(generation) = object.meta.generation else {
+                continue;
+            };
+            if self.objects.len() < ACKNOWLEDGED_OBJECTS_MAX {
+                self.objects.push((object.origin.clone(), generation));
+            } else {
+                self.left_out += 1;
+            }
+        }
+    }
+}
+
+fn by_text<S: serde::Serializer>(objects: &[(Origin, i64)], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map(objects.iter().map(|(origin, n)| (origin.to_string(), n)))
+}
