@@ -33,6 +33,7 @@ pub mod source;
 pub mod telemetry;
 pub mod throttle;
 pub mod tls;
+pub mod translate;
 pub mod tunnel_stream;
 pub mod upstream;
 pub mod worker;

@@ -141,12 +141,17 @@ pub(super) fn service(
     let traffic_distribution = conversion.traffic_distribution(distribution);
     let is_none = |ip: &String| ip == "None";
     let ports = spec.ports.unwrap_or_default();
+    let selector = spec.selector.unwrap_or_default();
+    let selector = selector
+        .iter()
+        .map(|(key, value)| (conversion.names.share(key), conversion.names.share(value)))
+        .collect();
     Some(ServiceSpec {
         headless: spec.cluster_ip.iter().any(is_none)
             || spec.cluster_ips.iter().flatten().any(is_none),
         cluster_ips,
         external_name: spec.type_.as_deref() == Some("ExternalName"),
-        has_selector: spec.selector.is_some_and(|s| !s.is_empty()),
+        selector,
         ports: ports
             .iter()
             .enumerate()

@@ -44,7 +44,7 @@ pub(super) fn resolve(
         let own = slices
             .get(&(&*key.namespace, &*key.name))
             .map_or(&[][..], Vec::as_slice);
-        if own.is_empty() && object.spec.has_selector && !object.spec.external_name {
+        if own.is_empty() && object.spec.has_selector() && !object.spec.external_name {
             let finding = Diagnostic::warning(
                 Code::NoEndpoints,
                 format!("Service {key} has a selector but no EndpointSlice"),

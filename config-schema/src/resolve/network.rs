@@ -187,7 +187,7 @@ fn nameless(
     findings: &mut Findings,
 ) -> Option<NetworkSubject> {
     let service = resources.services.get(&key.service)?.object()?;
-    if !service.spec.has_selector {
+    if !service.spec.has_selector() {
         return None;
     }
     let namespace = resources.namespaces.values().filter_map(Loaded::object);

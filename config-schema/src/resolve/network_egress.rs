@@ -237,7 +237,7 @@ impl Destinations<'_> {
         let service = self.resources.services.get(&key.service);
         let has_selector = service.is_some_and(|loaded| {
             let service = loaded.object();
-            service.is_none_or(|service| service.spec.has_selector)
+            service.is_none_or(|service| service.spec.has_selector())
         });
         Destination {
             address: DestinationAddress::At(address),

@@ -25,8 +25,9 @@ pub struct ServiceSpec {
     pub headless: bool,
     /// `type: ExternalName`.
     pub external_name: bool,
-    /// Whether there is a selector. Without one the endpoints are somebody else's business.
-    pub has_selector: bool,
+    /// Labels that its pods have. Empty: there is no selector, and the endpoints are somebody else's
+    /// business.
+    pub selector: Box<[(Arc<str>, Arc<str>)]>,
     /// TCP ports; UDP and SCTP ones are left out.
     pub ports: Vec<ServicePort>,
     /// `publishNotReadyAddresses`.
@@ -35,6 +36,13 @@ pub struct ServiceSpec {
     pub internal_traffic_policy_local: bool,
     /// `trafficDistribution` prefers what is close, of the same node first if true.
     pub traffic_distribution: Option<bool>,
+}
+
+impl ServiceSpec {
+    /// Whether Kubernetes itself finds the endpoints.
+    pub fn has_selector(&self) -> bool {
+        !self.selector.is_empty()
+    }
 }
 
 /// One TCP port of a Service.

@@ -30,6 +30,22 @@ pub struct Choice {
     locality: Option<String>,
 }
 
+impl Choice {
+    /// How to resolve for it.
+    pub fn options(&self) -> Options {
+        Options {
+            gateway: self.gateway.clone(),
+            trust_domain: self.trust_domain.clone(),
+            cluster_domain: self.cluster_domain.clone(),
+            locality: self.locality.as_deref().map(Locality::parse),
+            node: std::env::var("NODE_NAME").ok(),
+            strict: false,
+            access_log_format: None,
+            version: 1,
+        }
+    }
+}
+
 /// What the files hold, and what it means.
 pub struct Loaded {
     /// Objects.
@@ -74,14 +90,8 @@ pub fn load_strictly(paths: &[PathBuf], choice: &Choice, strict: bool) -> Loaded
         .collect();
     let update = Store::default().update(&sources);
     let options = Options {
-        gateway: choice.gateway.clone(),
-        trust_domain: choice.trust_domain.clone(),
-        cluster_domain: choice.cluster_domain.clone(),
-        locality: choice.locality.as_deref().map(Locality::parse),
-        node: std::env::var("NODE_NAME").ok(),
         strict,
-        access_log_format: None,
-        version: 1,
+        ..choice.options()
     };
     let (mut snapshot, statuses) = resolve::resolve_with_statuses(&update.resources, &options);
     snapshot.diagnostics.extend(update.diagnostics);

@@ -57,8 +57,14 @@ impl Paint {
     /// On when stdout is a terminal and `NO_COLOR` (no-color.org) is unset.
     pub fn for_stdout() -> Self {
         Self {
-            on: io::stdout().is_terminal()
-                && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
+            on: io::stdout().is_terminal() && colours_are_wanted(),
+        }
+    }
+
+    /// On when stderr is a terminal and `NO_COLOR` is unset.
+    pub fn for_stderr() -> Self {
+        Self {
+            on: io::stderr().is_terminal() && colours_are_wanted(),
         }
     }
 
@@ -100,6 +106,10 @@ impl Paint {
             text.to_string()
         }
     }
+}
+
+fn colours_are_wanted() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
 }
 
 /// Writes to stdout. A reader who has gone (`cairn check | head`) is no error.
