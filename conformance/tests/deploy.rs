@@ -131,6 +131,21 @@ fn every_alert_has_a_section_in_the_runbook() {
     }
 }
 
+/// Among them: the first denials of a rule are a rise, though there was no series to compare them with.
+#[test]
+fn alerts_fire_when_they_should_and_not_before() {
+    let output = Command::new(program("promtool"))
+        .args(["test", "rules"])
+        .arg(workspace::root().join("deploy/monitoring/prometheus-rules-test.yaml"))
+        .output()
+        .expect("promtool: run conformance/setup.sh");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success() && said.contains("SUCCESS"),
+        "{said}"
+    );
+}
+
 #[test]
 fn prometheus_accepts_rules_and_configuration() {
     for (what, file) in [

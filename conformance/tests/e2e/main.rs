@@ -10,6 +10,7 @@
 )]
 
 mod change;
+mod collectors;
 mod destination_rule;
 mod dry_run;
 mod egress;
@@ -31,6 +32,7 @@ mod protocols;
 mod rate_limit;
 mod retries;
 mod routes;
+mod scrape;
 mod sessions;
 mod streams;
 mod strict;
