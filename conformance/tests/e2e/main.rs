@@ -27,6 +27,7 @@ mod overload;
 mod page;
 mod places;
 mod policy;
+mod profile;
 mod prometheus;
 mod protocols;
 mod rate_limit;

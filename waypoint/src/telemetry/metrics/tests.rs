@@ -249,9 +249,9 @@ proptest! {
 fn held(registry: &Registry) -> [usize; 4] {
     [
         registry.http.rows(0, 100).0.len(),
-        registry.sources.len(),
-        registry.destinations.len(),
-        registry.services.len(),
+        registry.sources.count(),
+        registry.destinations.count(),
+        registry.services.count(),
     ]
 }
 
