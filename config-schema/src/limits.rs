@@ -65,6 +65,14 @@ pub const TELEMETRY_EXPRESSION_BYTES_MAX: usize = 1024;
 /// Labels that one override of a Telemetry changes; each makes more series.
 pub const METRIC_TAGS_MAX: usize = 16;
 
+/// Shortest `reportingInterval` of a Telemetry, in milliseconds. Below: an error, and as without it. Each
+/// open TCP stream counts its bytes so often.
+pub const REPORT_INTERVAL_MIN_MS: u64 = 100;
+
+/// Longest `reportingInterval` of a Telemetry, in milliseconds. Beyond: an error, and as without it. Idle streams are
+/// noticed as often.
+pub const REPORT_INTERVAL_MAX_MS: u64 = 3_600_000;
+
 /// Tags of spans that one Telemetry adds; each is in every span.
 pub const SPAN_TAGS_MAX: usize = 32;
 

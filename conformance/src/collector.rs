@@ -2,6 +2,7 @@
 //! told to stall, to answer nonsense, to be busy, or to go away.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -30,7 +31,11 @@ use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use opentelemetry_proto::tonic::metrics::v1::Metric;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
-use tokio::net::{TcpListener, TcpStream};
+use rustls::ServerConfig;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 use tonic::codegen::Service;
 use tonic_prost::ProstCodec;
 
@@ -87,13 +92,44 @@ pub struct Got {
 impl Collector {
     /// Starts on an address.
     pub async fn start(address: SocketAddr) -> Self {
+        Self::start_with(address, None).await
+    }
+
+    /// The same behind TLS, with this certificate and its key.
+    pub async fn start_tls(
+        address: SocketAddr,
+        certificate: CertificateDer<'static>,
+        key: PrivateKeyDer<'static>,
+    ) -> Self {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .expect("a version")
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)
+            .expect("a certificate");
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Self::start_with(address, Some(TlsAcceptor::from(Arc::new(config)))).await
+    }
+
+    async fn start_with(address: SocketAddr, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind(address).await.expect("an address");
         let address = listener.local_addr().expect("an address");
         let state = Arc::<State>::default();
         let shared = state.clone();
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, shared.clone()));
+                let (shared, tls) = (shared.clone(), tls.clone());
+                tokio::spawn(async move {
+                    let _ = stream.set_nodelay(true);
+                    let Some(tls) = tls else {
+                        return serve(stream, shared).await;
+                    };
+                    // Who does not trust the certificate goes away.
+                    if let Ok(stream) = tls.accept(stream).await {
+                        serve(stream, shared).await;
+                    }
+                });
             }
         });
         Self {
@@ -180,8 +216,7 @@ impl State {
     }
 }
 
-async fn serve(stream: TcpStream, state: Arc<State>) {
-    let _ = stream.set_nodelay(true);
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, state: Arc<State>) {
     let service = service_fn(move |request: Request<Incoming>| {
         let state = state.clone();
         async move { Ok::<_, std::convert::Infallible>(answer(request, state).await) }
@@ -223,10 +258,18 @@ fn of(status: StatusCode, body: Bytes) -> Response<AnyBody> {
 
 async fn over_http(request: Request<Incoming>, state: &State) -> Response<AnyBody> {
     let path = request.uri().path().to_owned();
+    let is_gzip = (request.headers().get("content-encoding")).is_some_and(|v| v == "gzip");
     let Ok(body) = request.into_body().collect().await else {
         return full(StatusCode::BAD_REQUEST, b"cut off");
     };
-    let body = body.to_bytes();
+    let mut body = body.to_bytes();
+    if is_gzip {
+        let mut plain = Vec::new();
+        match flate2::read::GzDecoder::new(&*body).read_to_end(&mut plain) {
+            Ok(_) => body = plain.into(),
+            Err(_) => return full(StatusCode::BAD_REQUEST, b"not gzip"),
+        }
+    }
     let answer = match &*path {
         "/v1/traces" => ExportTraceServiceRequest::decode(body).map(|request| {
             state.spans(request);
@@ -299,7 +342,9 @@ where
         keep,
         answer,
     };
-    tonic::server::Grpc::new(codec).unary(taking, request).await
+    let mut server =
+        tonic::server::Grpc::new(codec).accept_compressed(tonic::codec::CompressionEncoding::Gzip);
+    server.unary(taking, request).await
 }
 
 /// One method.

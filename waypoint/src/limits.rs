@@ -173,6 +173,19 @@ pub const POLICY_RECORDS_PER_LINE_MAX: usize = 32;
 /// Label sets of one metric. Beyond: counted into one series whose labels are `other`.
 pub const METRIC_SERIES_MAX: usize = 10_000;
 
+/// Minutes after which a label set in which nothing is counted is forgotten, unless `--metrics-idle-minutes` says
+/// otherwise; at least that, and up to two minutes more. `increase()` over longer times would miss what comes less often.
+pub const METRIC_IDLE_MINUTES: u32 = 360;
+
+/// The most that `--metrics-idle-minutes` can be: a month.
+pub const METRIC_IDLE_MINUTES_MAX: u32 = 43_200;
+
+/// How often idle label sets are looked for, at most; a thread lets go of all its own as often.
+pub const METRIC_STEP_MIN: Duration = Duration::from_secs(5);
+
+/// How often idle label sets are looked for, at least.
+pub const METRIC_STEP_MAX: Duration = Duration::from_secs(60);
+
 /// Clients whose names come from baggage, as label sets. Any client can make up a new name in every
 /// stream; beyond, its names are `unknown` and only namespace and principal tell it apart.
 pub const METRIC_BAGGAGE_CLIENTS_MAX: usize = 1_000;
@@ -209,6 +222,9 @@ pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 
 /// Time for the head of a request to the admin endpoints, and for idling between two.
 pub const ADMIN_HEADER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The longest CPU profile; what is noted is bounded by the stacks there are. Longer ones are refused.
+pub const PROFILE_SECONDS_MAX: Duration = Duration::from_secs(60);
 
 /// How long a connection to the admin endpoints may last: a reader that stalls must not keep
 /// readiness probes out for ever.
@@ -342,6 +358,10 @@ pub const OTLP_BATCH_RECORDS_MAX: usize = 8_192;
 /// Bytes of all exchanges that wait for OpenTelemetry collectors, whatever the number; clients choose how
 /// long paths are. Beyond: dropped and counted.
 pub const OTLP_QUEUE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Bytes of the records in one message to a collector; gRPC receivers take 4 MiB. Beyond: the rest goes in another
+/// one, and only a record that is longer alone is sent as it is.
+pub const OTLP_MESSAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// How long the exporting thread lets exchanges gather before it looks again: workers wake it no oftener.
 pub const OTLP_GATHER_INTERVAL: Duration = Duration::from_millis(20);

@@ -76,6 +76,8 @@ pub struct Settings {
     pub dns_allow_local: bool,
     /// A denial says why in its body.
     pub explain_denials: bool,
+    /// Series of metrics are forgotten when nothing is counted in them for so long; `None`: never.
+    pub metrics_idle: Option<Duration>,
     /// How long requests in flight may take to finish once the process is told to stop.
     pub drain: Duration,
     /// What the variables OTEL_* say.
@@ -169,6 +171,7 @@ pub fn start(settings: Settings) -> anyhow::Result<Running> {
             jwks: in_force.jwks.clone(),
             names: in_force.names.clone(),
             explain_denials: settings.explain_denials,
+            metrics_idle: settings.metrics_idle,
             acceptor: Acceptor::new(&identity, in_force.mesh.clone())?,
             listener,
             version: in_force.version.subscribe(),
@@ -484,5 +487,6 @@ fn admin_state(
         set_log_filter: Box::new(settings.set_log_filter),
         quit: Box::new(move || stop.notify_one()),
         registry: telemetry::metrics::registry().clone(),
+        metrics_idle: settings.metrics_idle,
     }
 }

@@ -2,6 +2,7 @@
 //! Workers share the configuration and nothing that changes with a request.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
@@ -63,6 +64,8 @@ pub struct Parts {
     pub names: Arc<Names>,
     /// A denial says why in its body.
     pub explain_denials: bool,
+    /// Series are forgotten when nothing is counted in them for so long; `None`: never.
+    pub metrics_idle: Option<Duration>,
     /// TLS for clients.
     pub acceptor: Acceptor,
     /// The worker's own socket.
@@ -108,6 +111,11 @@ impl Worker {
             parts.beat.keep(),
             recheck::follow(&worker, parts.version),
             sweep(&worker),
+            async {
+                if let Some(idle) = parts.metrics_idle {
+                    telemetry::metrics::let_go(idle).await;
+                }
+            },
         );
         Ok(())
     }

@@ -299,6 +299,7 @@ fn metrics(levels: &[&Level], providers: &TelemetryProviders) -> MetricSettings 
     }
     let mut is_ours = true;
     for level in levels.iter().flat_map(|level| &level.metrics) {
+        settings.report_interval_ms = level.report_interval_ms.or(settings.report_interval_ms);
         if !level.providers.is_empty() {
             is_ours = level
                 .providers

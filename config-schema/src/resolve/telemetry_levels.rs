@@ -6,7 +6,11 @@ use std::sync::Arc;
 use super::Findings;
 use super::telemetry_providers::TelemetryProviders;
 use crate::diagnostics::{Code, Diagnostic};
-use crate::limits::{METRIC_TAGS_MAX, SPAN_TAGS_MAX, TELEMETRY_EXPRESSION_BYTES_MAX};
+use crate::duration::go_ms;
+use crate::limits::{
+    METRIC_TAGS_MAX, REPORT_INTERVAL_MAX_MS, REPORT_INTERVAL_MIN_MS, SPAN_TAGS_MAX,
+    TELEMETRY_EXPRESSION_BYTES_MAX,
+};
 use crate::origin::Origin;
 use crate::resources::Object;
 use crate::resources::telemetry::{
@@ -50,6 +54,7 @@ pub(super) struct MetricLevel {
     /// Empty: those of the level above.
     pub providers: Vec<Arc<str>>,
     pub overrides: Vec<MetricChange>,
+    pub report_interval_ms: Option<u64>,
 }
 
 /// One override.
@@ -259,12 +264,7 @@ impl Reading<'_> {
     }
 
     fn metrics(&mut self, item: &MetricsSpec, path: &str) -> MetricLevel {
-        if item.reporting_interval.is_some() {
-            let message = "reportingInterval is not supported yet";
-            let finding = Diagnostic::warning(Code::Unsupported, message)
-                .with_effect("bytes of TCP streams are counted every 5 seconds");
-            self.say(finding, &format!("{path}.reportingInterval"));
-        }
+        let report_interval_ms = self.report_interval(item.reporting_interval.as_deref(), path);
         let names = self.names(item.providers.as_deref(), path);
         for (at, name) in names.iter().enumerate() {
             if let Some(reason) = self.providers.no_metrics(name) {
@@ -278,7 +278,21 @@ impl Reading<'_> {
         MetricLevel {
             providers: names,
             overrides,
+            report_interval_ms,
         }
+    }
+
+    fn report_interval(&mut self, written: Option<&str>, path: &str) -> Option<u64> {
+        let text = written.filter(|text| !text.is_empty())?;
+        let bounds = REPORT_INTERVAL_MIN_MS..=REPORT_INTERVAL_MAX_MS;
+        let ms = go_ms(text).filter(|ms| bounds.contains(ms));
+        if ms.is_none() {
+            let message = format!("`{text}` is no duration from 100 ms to an hour");
+            let finding = Diagnostic::error(Code::BadValue, message)
+                .with_effect("bytes of TCP streams are counted as often as without it");
+            self.say(finding, &format!("{path}.reportingInterval"));
+        }
+        ms
     }
 
     fn change(&mut self, written: &MetricOverrideSpec, path: &str) -> Option<MetricChange> {

@@ -215,11 +215,7 @@ impl Reading<'_> {
             Some("JSON") => match written {
                 None => LogFormat::Cairn,
                 Some(text) => match serde_json::from_str::<Value>(text) {
-                    Ok(template @ Value::Object(_)) => LogFormat::Json(Arc::new(WrittenFormat {
-                        template,
-                        omits_empty: false,
-                        at: Some(at),
-                    })),
+                    Ok(template @ Value::Object(_)) => self.stdout_json(template, at, false),
                     _ => {
                         let message =
                             "accessLogEncoding is JSON, and accessLogFormat is no JSON object";
@@ -231,8 +227,8 @@ impl Reading<'_> {
                 },
             },
             None | Some("" | "TEXT") => match written {
-                Some(text) => self.text(text, at, false),
-                None if asked => self.text(ISTIO_TEXT, at, false),
+                Some(text) => self.stdout_text(text, at, false),
+                None if asked => self.stdout_text(ISTIO_TEXT, at, false),
                 None => LogFormat::Cairn,
             },
             Some(other) => {
@@ -255,17 +251,40 @@ impl Reading<'_> {
         }
     }
 
-    fn text(&mut self, text: &str, at: WrittenAt, omits_empty: bool) -> LogFormat {
-        if text.len() > LOG_FORMAT_BYTES_MAX {
-            let message = format!("a format has at most {LOG_FORMAT_BYTES_MAX} bytes");
-            let finding = Diagnostic::error(Code::LimitExceeded, message)
-                .with_effect("lines are in Cairn's JSON");
+    fn stdout_text(&mut self, text: &str, at: WrittenAt, omits_empty: bool) -> LogFormat {
+        let effect = "lines are in Cairn's JSON";
+        let format = self.format(text.into(), at, omits_empty, effect);
+        format.map_or(LogFormat::Cairn, LogFormat::Text)
+    }
+
+    fn stdout_json(&mut self, template: Value, at: WrittenAt, omits_empty: bool) -> LogFormat {
+        let effect = "lines are in Cairn's JSON";
+        let format = self.format(template, at, omits_empty, effect);
+        format.map_or(LogFormat::Cairn, LogFormat::Json)
+    }
+
+    /// A format as written; `None` if it is too long, which is told with its effect.
+    fn format(
+        &mut self,
+        template: Value,
+        at: WrittenAt,
+        omits_empty: bool,
+        effect: &str,
+    ) -> Option<Arc<WrittenFormat>> {
+        let bytes = match &template {
+            Value::String(text) => text.len(),
+            other => other.to_string().len(),
+        };
+        if bytes > LOG_FORMAT_BYTES_MAX {
+            let message =
+                format!("a format has at most {LOG_FORMAT_BYTES_MAX} bytes, this one {bytes}");
+            let finding = Diagnostic::error(Code::LimitExceeded, message).with_effect(effect);
             let path = at.path.clone();
             self.say(finding, &path);
-            return LogFormat::Cairn;
+            return None;
         }
-        LogFormat::Text(Arc::new(WrittenFormat {
-            template: text.into(),
+        Some(Arc::new(WrittenFormat {
+            template,
             omits_empty,
             at: Some(at),
         }))
@@ -393,13 +412,12 @@ impl Reading<'_> {
         let (text, labels) = parts(spec.log_format.as_ref());
         let at_text = self.at(&format!("{path}.logFormat.text"));
         let format = match (text, labels) {
-            (Some(text), _) => self.text(text, at_text, omits_empty),
-            (None, Some(labels)) => LogFormat::Json(Arc::new(WrittenFormat {
-                template: Value::Object(labels.clone()),
-                omits_empty,
-                at: Some(self.at(&format!("{path}.logFormat.labels"))),
-            })),
-            (None, None) => self.text(ISTIO_TEXT, at_text, omits_empty),
+            (Some(text), _) => self.stdout_text(text, at_text, omits_empty),
+            (None, Some(labels)) => {
+                let at = self.at(&format!("{path}.logFormat.labels"));
+                self.stdout_json(Value::Object(labels.clone()), at, omits_empty)
+            }
+            (None, None) => self.stdout_text(ISTIO_TEXT, at_text, omits_empty),
         };
         TelemetryProvider::Log(LogSink::Stdout(format))
     }
@@ -413,6 +431,7 @@ impl Reading<'_> {
         let path = format!("{path}.envoyOtelAls");
         let cluster = self.cluster(name, &spec.service, spec.port, &path)?;
         let (text, labels) = parts(spec.log_format.as_ref());
+        let (text, labels) = self.otel_formats(text, labels, &format!("{path}.logFormat"));
         let log_name = spec.log_name.as_deref().unwrap_or("otel_envoy_accesslog");
         Ok(TelemetryProvider::Log(LogSink::Collector(Arc::new(
             OtelLog {
@@ -425,10 +444,40 @@ impl Reading<'_> {
                     tag_bytes_max: TAG_BYTES_DEFAULT,
                 },
                 log_name: log_name.into(),
-                text: text.map(Arc::from),
-                labels: Arc::new(labels.cloned().unwrap_or_default()),
+                text,
+                labels,
             },
         ))))
+    }
+
+    /// Body and attributes of a record; what is too long is as if it were not written.
+    fn otel_formats(
+        &mut self,
+        text: Option<&str>,
+        labels: Option<&serde_json::Map<String, Value>>,
+        path: &str,
+    ) -> (Arc<WrittenFormat>, Arc<WrittenFormat>) {
+        let unwritten = |template, omits_empty| {
+            Arc::new(WrittenFormat {
+                template,
+                omits_empty,
+                at: None,
+            })
+        };
+        let text = text.and_then(|text| {
+            let at = self.at(&format!("{path}.text"));
+            // A record is no line.
+            let text = text.trim_end_matches('\n');
+            self.format(text.into(), at, false, "the body is Istio's text")
+        });
+        let labels = labels.and_then(|labels| {
+            let at = self.at(&format!("{path}.labels"));
+            let labels = Value::Object(labels.clone());
+            self.format(labels, at, true, "records have no attributes")
+        });
+        let usual = || unwritten(ISTIO_TEXT.trim_end_matches('\n').into(), false);
+        let none = || unwritten(Value::Object(serde_json::Map::new()), true);
+        (text.unwrap_or_else(usual), labels.unwrap_or_else(none))
     }
 }
 

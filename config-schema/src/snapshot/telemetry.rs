@@ -176,10 +176,10 @@ pub struct OtelLog {
     pub collector: Collector,
     /// `logName`.
     pub log_name: Arc<str>,
-    /// The body of a record. `None`: Istio's text.
-    pub text: Option<Arc<str>>,
-    /// Its attributes.
-    pub labels: Arc<serde_json::Map<String, serde_json::Value>>,
+    /// The body of a record.
+    pub text: Arc<WrittenFormat>,
+    /// Its attributes: a JSON object.
+    pub labels: Arc<WrittenFormat>,
 }
 
 /// What a line looks like. Command operators in it are read where lines are written.
@@ -225,6 +225,8 @@ pub struct MetricSettings {
     pub enabled: bool,
     /// What is other than usual.
     pub overrides: BTreeMap<IstioMetric, MetricOverride>,
+    /// How often bytes of open TCP streams are counted, in milliseconds; `None`: as usual.
+    pub report_interval_ms: Option<u64>,
 }
 
 impl Default for MetricSettings {
@@ -232,6 +234,7 @@ impl Default for MetricSettings {
         Self {
             enabled: true,
             overrides: BTreeMap::new(),
+            report_interval_ms: None,
         }
     }
 }

@@ -352,3 +352,75 @@ fn default_providers_hold_where_no_telemetry_says() {
     assert!(matches!(&settings.tracing.to, TraceTarget::Collector(_)));
     assert_eq!(names(&settings.access_log), ["lines"]);
 }
+
+/// specs/istio-waypoint.md 5.1: the narrower one counts, and what is no time counts for nothing.
+#[test]
+fn the_reporting_interval_is_that_of_the_narrowest_level_that_says_one() {
+    let of_root = telemetry("istio-system", "all", "metrics: [{reportingInterval: 30s}]");
+    let of_service = |interval: &str| {
+        let spec = format!("{ON_WEB}metrics: [{{reportingInterval: {interval}}}]");
+        telemetry("shop", "web", &spec)
+    };
+    let interval = |objects: &[&str]| {
+        let snapshot = with(objects);
+        of(&snapshot, "shop/web").metrics.report_interval_ms
+    };
+    assert_eq!(interval(&[]), None);
+    assert_eq!(interval(&[&of_root]), Some(30_000));
+    assert_eq!(interval(&[&of_root, &of_service("500ms")]), Some(500));
+    for wrong in ["50ms", "2h", "soon", "-1s"] {
+        let of_service = of_service(wrong);
+        let snapshot = with(&[&of_root, &of_service]);
+        let found = of(&snapshot, "shop/web").metrics.report_interval_ms;
+        assert_eq!(found, Some(30_000), "{wrong}");
+        let told = snapshot.diagnostics.iter().any(|d| {
+            d.path == "spec.metrics[0].reportingInterval"
+                && d.message.contains("no duration from 100 ms to an hour")
+        });
+        assert!(told, "{wrong}: {:?}", snapshot.diagnostics);
+    }
+}
+
+#[test]
+fn a_collectors_format_that_is_too_long_is_told_and_not_used() {
+    let long = "x".repeat(20_000);
+    let mesh = mesh_config(
+        "istio-system",
+        &format!(
+            "extensionProviders:
+- name: logs
+  envoyOtelAls:
+    service: otel.observability.svc.cluster.local
+    port: 4317
+    logFormat: {{text: '{long}', labels: {{a: '{long}'}}}}"
+        ),
+    );
+    let named = telemetry(
+        "shop",
+        "web",
+        &format!("{ON_WEB}accessLogging: [{{providers: [{{name: logs}}]}}]"),
+    );
+    let snapshot = shop_with(&[COLLECTOR, &mesh, &named]);
+    let LogSink::Collector(log) = &of(&snapshot, "shop/web").access_log[0].sink else {
+        panic!("no collector");
+    };
+    assert!(
+        log.text
+            .template
+            .as_str()
+            .unwrap()
+            .starts_with("[%START_TIME%]")
+    );
+    assert_eq!(log.labels.template, serde_json::json!({}));
+    for (path, effect) in [
+        ("logFormat.text", "the body is Istio's text"),
+        ("logFormat.labels", "records have no attributes"),
+    ] {
+        let path = format!("data.mesh.extensionProviders[0].envoyOtelAls.{path}");
+        let told = snapshot
+            .diagnostics
+            .iter()
+            .any(|d| d.path == path && d.effect.as_deref() == Some(effect));
+        assert!(told, "{path}: {:?}", snapshot.diagnostics);
+    }
+}

@@ -13,6 +13,7 @@
 mod manifests;
 
 mod change;
+mod collectors;
 mod destination_rule;
 mod dry_run;
 mod egress;
@@ -30,11 +31,13 @@ mod overload;
 mod page;
 mod places;
 mod policy;
+mod profile;
 mod prometheus;
 mod protocols;
 mod rate_limit;
 mod retries;
 mod routes;
+mod scrape;
 mod sessions;
 mod streams;
 mod strict;

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use futures::stream;
 use http::header::{ALLOW, CONTENT_TYPE, HOST, ORIGIN};
 use http::uri::Authority;
@@ -16,7 +17,7 @@ use hyper::body::Frame;
 
 use super::server::Surface;
 use super::state::AdminState;
-use super::{clusters, config_dump, limits, page};
+use super::{clusters, config_dump, limits, page, profile};
 use crate::telemetry::exposition::{self, Exposition};
 
 /// The body of an answer.
@@ -29,7 +30,35 @@ struct Page {
     /// Changes something, so POST only.
     acts: bool,
     help: &'static str,
-    answer: fn(&Asked<'_>) -> Response<Body>,
+    answer: How,
+}
+
+/// How a page is made.
+enum How {
+    /// At once, on the thread of all pages.
+    Now(fn(&Asked<'_>) -> Response<Body>),
+    /// Perhaps on a thread of its own.
+    Later(fn(&Asked<'_>) -> Answered),
+}
+
+use How::{Later, Now};
+
+/// An answer, or what ends in one; dropped, it is not needed any more.
+pub enum Answered {
+    /// The answer.
+    Now(Response<Body>),
+    /// It takes a while.
+    Later(BoxFuture<'static, Response<Body>>),
+}
+
+impl Answered {
+    /// The answer, whenever it is there.
+    pub async fn response(self) -> Response<Body> {
+        match self {
+            Self::Now(response) => response,
+            Self::Later(working) => working.await,
+        }
+    }
 }
 
 /// What is asked, of whom.
@@ -41,111 +70,125 @@ struct Asked<'a> {
 
 const EVERYWHERE: &[Surface] = &[Surface::Metrics, Surface::Ready, Surface::Admin];
 
-static PAGES: [Page; 15] = [
+static PAGES: [Page; 17] = [
     Page {
         paths: &["/metrics", "/stats/prometheus"],
         surfaces: &[Surface::Metrics, Surface::Admin],
         acts: false,
         help: "metrics in the Prometheus text format",
-        answer: metrics,
+        answer: Now(metrics),
     },
     Page {
         paths: &["/healthz/ready"],
         surfaces: EVERYWHERE,
         acts: false,
         help: "200 when ready, else 503 and the reasons",
-        answer: ready,
+        answer: Now(ready),
     },
     Page {
         paths: &["/acknowledged"],
         surfaces: EVERYWHERE,
         acts: false,
         help: "which generation of each object is in force, as JSON; 503 before the first",
-        answer: acknowledged,
+        answer: Now(acknowledged),
     },
     Page {
         paths: &["/config_dump"],
         surfaces: &[Surface::Admin],
         acts: false,
         help: "the configuration in force, its diagnostics and the last reload, as JSON",
-        answer: |asked| json(config_dump::render(asked.state)),
+        answer: Now(|asked| json(config_dump::render(asked.state))),
     },
     Page {
         paths: &["/clusters"],
         surfaces: &[Surface::Admin],
         acts: false,
         help: "endpoints of every service port with their active requests, as JSON",
-        answer: |asked| json(clusters::render(asked.state)),
+        answer: Now(|asked| json(clusters::render(asked.state))),
     },
     Page {
         paths: &["/logging"],
         surfaces: &[Surface::Admin],
         acts: true,
         help: "?level=FILTER sets the filter of the log on stderr: info, debug, cairn=debug,h2=warn",
-        answer: logging,
+        answer: Now(logging),
+    },
+    Page {
+        paths: &["/debug/pprof/profile"],
+        surfaces: &[Surface::Admin],
+        acts: false,
+        help: "?seconds=N where the process spends its time, for `go tool pprof`; one at a time",
+        answer: Later(|asked| profile::cpu(asked.query)),
+    },
+    Page {
+        paths: &["/debug/pprof/heap"],
+        surfaces: &[Surface::Admin],
+        acts: false,
+        help: "who holds memory, as far as it is counted, for `go tool pprof`",
+        answer: Now(|asked| profile::memory(asked.state)),
     },
     Page {
         paths: &["/quitquitquit"],
         surfaces: &[Surface::Admin],
         acts: true,
         help: "drains and exits, as SIGTERM does",
-        answer: quit,
+        answer: Now(quit),
     },
     Page {
         paths: &["/"],
         surfaces: &[Surface::Admin],
         acts: false,
         help: "a page to look at: live flows, a map, routes, policies, explain, diagnostics",
-        answer: |_| page::index(),
+        answer: Now(|_| page::index()),
     },
     Page {
         paths: &["/page.css"],
         surfaces: &[Surface::Admin],
         acts: false,
         help: "part of the page",
-        answer: |_| page::style(),
+        answer: Now(|_| page::style()),
     },
     Page {
         paths: &["/page.js"],
         surfaces: &[Surface::Admin],
         acts: false,
         help: "part of the page",
-        answer: |_| page::script(),
+        answer: Now(|_| page::script()),
     },
     Page {
         paths: &["/map.js"],
         surfaces: &[Surface::Admin],
         acts: false,
         help: "part of the page",
-        answer: |_| page::map_script(),
+        answer: Now(|_| page::map_script()),
     },
     Page {
         paths: &["/api/flows"],
         surfaces: &[Surface::Admin],
         acts: false,
         help: "?after=PLACE&pod=...&verdict=... flow records, by the filters of `cairn observe`, as JSON",
-        answer: |asked| json_or_why(page::flows(asked.state, asked.query)),
+        answer: Now(|asked| json_or_why(page::flows(asked.state, asked.query))),
     },
     Page {
         paths: &["/api/map"],
         surfaces: &[Surface::Admin],
         acts: false,
         help: "who asked which service over the last minute, with rates, errors and latencies, as JSON",
-        answer: |asked| json(page::map(asked.state)),
+        answer: Now(|asked| json(page::map(asked.state))),
     },
     Page {
         paths: &["/api/explain"],
         surfaces: &[Surface::Admin],
         acts: false,
         help: "?from=ID&to=HOST:PORT&method=M&path=P&header=NAME: VALUE what would become of a request, as JSON",
-        answer: |asked| json_or_why(page::explain(asked.state, asked.query)),
+        answer: Now(|asked| json_or_why(page::explain(asked.state, asked.query))),
     },
     Page {
         paths: &["/help", "/"],
         surfaces: EVERYWHERE,
         acts: false,
         help: "this list",
-        answer: |asked| text(StatusCode::OK, index(asked.surface)),
+        answer: Now(|asked| text(StatusCode::OK, index(asked.surface))),
     },
 ];
 
@@ -155,11 +198,34 @@ pub fn answer<B>(
     surface: Surface,
     loopback: bool,
     state: &Arc<AdminState>,
-) -> Response<Body> {
+) -> Answered {
+    match page(request, surface, loopback) {
+        Err(refused) => Answered::Now(refused),
+        Ok(page) => {
+            let query = request.uri().query().unwrap_or_default();
+            let asked = Asked {
+                state,
+                surface,
+                query,
+            };
+            match page.answer {
+                Now(answer) => Answered::Now(answer(&asked)),
+                Later(answer) => answer(&asked),
+            }
+        }
+    }
+}
+
+/// The page that is asked for, or why there is none for who asks.
+fn page<B>(
+    request: &Request<B>,
+    surface: Surface,
+    loopback: bool,
+) -> Result<&'static Page, Response<Body>> {
     if surface == Surface::Admin && !is_for_us(request) {
         let why =
             "only for localhost and addresses as Host: another name may be a web page's trick\n";
-        return text(StatusCode::MISDIRECTED_REQUEST, why.to_owned());
+        return Err(text(StatusCode::MISDIRECTED_REQUEST, why.to_owned()));
     }
     let path = request.uri().path();
     let page = PAGES
@@ -167,10 +233,10 @@ pub fn answer<B>(
         .find(|p| p.paths.contains(&path) && p.surfaces.contains(&surface));
     let Some(page) = page else {
         let served = index(surface);
-        return text(
+        return Err(text(
             StatusCode::NOT_FOUND,
             format!("no such page; there are:\n{served}"),
-        );
+        ));
     };
     let allowed: &[Method] = if page.acts {
         &[Method::POST]
@@ -186,20 +252,15 @@ pub fn answer<B>(
         response
             .headers_mut()
             .insert(ALLOW, HeaderValue::from_static(allow));
-        return response;
+        return Err(response);
     }
     // The admin address may have been opened to others for its dumps, and a web page may make its
     // reader's browser post here: neither may act.
     if page.acts && (!loopback || request.headers().contains_key(ORIGIN)) {
         let why = "only for this machine, and not for web pages\n";
-        return text(StatusCode::FORBIDDEN, why.to_owned());
+        return Err(text(StatusCode::FORBIDDEN, why.to_owned()));
     }
-    let query = request.uri().query().unwrap_or_default();
-    (page.answer)(&Asked {
-        state,
-        surface,
-        query,
-    })
+    Ok(page)
 }
 
 /// All metrics there are.
@@ -290,7 +351,7 @@ fn index(surface: Surface) -> String {
     list
 }
 
-fn text(status: StatusCode, text: String) -> Response<Body> {
+pub(super) fn text(status: StatusCode, text: String) -> Response<Body> {
     typed(
         status,
         "text/plain; charset=utf-8",
@@ -322,7 +383,7 @@ fn json_or_why(rendered: Result<Vec<u8>, String>) -> Response<Body> {
     }
 }
 
-fn typed(status: StatusCode, content_type: &'static str, body: Body) -> Response<Body> {
+pub(super) fn typed(status: StatusCode, content_type: &'static str, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     let content_type = HeaderValue::from_static(content_type);

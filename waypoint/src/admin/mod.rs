@@ -10,6 +10,7 @@ mod clusters;
 mod config_dump;
 mod limits;
 mod page;
+mod profile;
 mod readiness;
 mod server;
 mod state;

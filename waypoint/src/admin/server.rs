@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::answer::answer;
 use super::state::AdminState;
 use crate::limits::{ADMIN_CONNECTION_TIMEOUT, ADMIN_CONNECTIONS_MAX, ADMIN_HEADER_TIMEOUT};
+use crate::telemetry::metrics::forget_idle;
 
 /// Which of the addresses a request came in at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,6 +133,9 @@ async fn serve_all(
             Err(error) => tracing::error!(?surface, %error, "an admin address is not served"),
         }
     }
+    if let Some(idle) = state.metrics_idle {
+        tokio::spawn(forget_idle(state.registry.clone(), idle));
+    }
     stop.cancelled().await;
 }
 
@@ -163,7 +167,7 @@ async fn serve(surface: Surface, stream: TcpStream, peer: SocketAddr, state: Arc
     let loopback = peer.ip().to_canonical().is_loopback();
     let service = service_fn(|request| {
         let response = answer(&request, surface, loopback, &state);
-        async move { Ok::<_, Infallible>(response) }
+        async move { Ok::<_, Infallible>(response.response().await) }
     });
     let outcome = http1::Builder::new()
         .timer(TokioTimer::new())

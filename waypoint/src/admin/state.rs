@@ -67,6 +67,8 @@ pub struct AdminState {
     pub quit: Box<dyn Fn() + Send + Sync>,
     /// What a scrape reads: [`crate::telemetry::metrics::registry`].
     pub registry: Arc<Registry>,
+    /// Its series are forgotten when nothing is counted in them for so long; `None`: never.
+    pub metrics_idle: Option<Duration>,
 }
 
 impl fmt::Debug for AdminState {

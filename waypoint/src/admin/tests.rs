@@ -17,7 +17,7 @@ use cairn_routing::{AnswerKind, Cluster, Limited};
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
 
-use super::answer::{Body, answer};
+use super::answer::{Answered, Body, answer};
 use super::*;
 use crate::clock::now_ms;
 use crate::telemetry::series::Registry;
@@ -36,7 +36,7 @@ impl Seen {
     }
 }
 
-fn state() -> AdminState {
+pub(super) fn state() -> AdminState {
     let snapshot = Arc::new(snapshot());
     AdminState {
         readiness: Arc::default(),
@@ -54,6 +54,7 @@ fn state() -> AdminState {
         }),
         quit: Box::new(|| {}),
         registry: Arc::new(Registry::new(10, "Kubernetes")),
+        metrics_idle: None,
     }
 }
 
@@ -163,7 +164,14 @@ fn ask(state: &Arc<AdminState>, surface: Surface, method: &str, target: &str) ->
         .uri(target)
         .body(())
         .unwrap();
-    seen(answer(&request, surface, true, state))
+    seen(now(answer(&request, surface, true, state)))
+}
+
+fn now(answered: Answered) -> http::Response<Body> {
+    match answered {
+        Answered::Now(response) => response,
+        Answered::Later(_) => panic!("no page of these takes a while"),
+    }
 }
 
 fn seen(response: http::Response<Body>) -> Seen {
@@ -363,17 +371,13 @@ fn only_this_machine_may_stop_the_process_and_no_web_page() {
         };
         builder.body(()).unwrap()
     };
-    let from_afar = answer(&request(None), Surface::Admin, false, &state);
+    let from_afar = now(answer(&request(None), Surface::Admin, false, &state));
     assert_eq!(from_afar.status(), StatusCode::FORBIDDEN);
-    let web_page = answer(
-        &request(Some("https://example.com")),
-        Surface::Admin,
-        true,
-        &state,
-    );
+    let web_page = request(Some("https://example.com"));
+    let web_page = now(answer(&web_page, Surface::Admin, true, &state));
     assert_eq!(web_page.status(), StatusCode::FORBIDDEN);
     assert!(!quit.load(Ordering::SeqCst));
-    let here = answer(&request(None), Surface::Admin, true, &state);
+    let here = now(answer(&request(None), Surface::Admin, true, &state));
     assert_eq!(here.status(), StatusCode::OK);
     assert!(quit.load(Ordering::SeqCst));
 }
@@ -429,7 +433,7 @@ fn the_admin_address_answers_to_no_other_name() {
     let state = Arc::new(state());
     let asked = |surface, host: &str| {
         let request = Request::get("/help").header("host", host).body(()).unwrap();
-        answer(&request, surface, true, &state).status()
+        now(answer(&request, surface, true, &state)).status()
     };
     for host in [
         "localhost",

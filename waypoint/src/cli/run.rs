@@ -14,7 +14,7 @@ use http::HeaderName;
 use super::Outcome;
 use super::identity::{self, IdentityArgs, Surroundings};
 use crate::hubble::{self, Redaction};
-use crate::limits::{FLOW_RECORDS, FLOW_RECORDS_MAX};
+use crate::limits::{FLOW_RECORDS, FLOW_RECORDS_MAX, METRIC_IDLE_MINUTES, METRIC_IDLE_MINUTES_MAX};
 use crate::names::Servers;
 use crate::telemetry::otlp::environment::Environment;
 use crate::tls::ApiFiles;
@@ -120,6 +120,9 @@ pub struct Args {
     /// Say in the body of a denial which policy and rule decided, or which rule came nearest; for labs
     #[arg(long, env = "CAIRN_EXPLAIN_DENIALS")]
     explain_denials: bool,
+    /// Minutes after which a series of metrics is forgotten in which nothing was counted; 0: never
+    #[arg(long, value_name = "MINUTES", env = "CAIRN_METRICS_IDLE_MINUTES", default_value_t = METRIC_IDLE_MINUTES, value_parser = clap::value_parser!(u32).range(..=i64::from(METRIC_IDLE_MINUTES_MAX)))]
+    metrics_idle_minutes: u32,
     /// How long requests in flight may take once the process is told to stop
     #[arg(
         long,
@@ -318,6 +321,8 @@ fn settings(args: Args) -> anyhow::Result<run::Settings> {
         },
         dns_allow_local: args.dns_allow_local,
         explain_denials: args.explain_denials,
+        metrics_idle: (args.metrics_idle_minutes > 0)
+            .then(|| Duration::from_secs(u64::from(args.metrics_idle_minutes) * 60)),
         drain: Duration::from_secs(args.drain_seconds),
         otel: Environment::read()?,
         flows: hubble::Settings {

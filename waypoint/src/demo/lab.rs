@@ -166,6 +166,7 @@ impl Lab {
             dns_servers: Servers::System,
             dns_allow_local: true,
             explain_denials: false,
+            metrics_idle: None,
             // What the tour prints is all there is of it.
             otel: Environment {
                 disabled: true,

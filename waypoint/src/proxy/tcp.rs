@@ -152,7 +152,10 @@ async fn watch(
     received: &AtomicU64,
     sent: &AtomicU64,
 ) -> Ended {
-    let mut report = tokio::time::interval(TCP_REPORT_INTERVAL);
+    let settings = exchange.settings.as_ref();
+    let mut report = tokio::time::interval(
+        settings.map_or(TCP_REPORT_INTERVAL, |settings| settings.report_interval()),
+    );
     let mut last = (0, 0);
     let mut moved = Instant::now();
     loop {

@@ -18,6 +18,7 @@ use crate::recheck::{Kept, KeptStream, Registered, tcp_denial};
 use crate::runtime::{Runtime, Target};
 use crate::telemetry;
 use crate::telemetry::exchange::{Exchange, StreamOrigin};
+use crate::telemetry::trace::Trace;
 use crate::tls::Alpn;
 use crate::upstream::{Carrier, Reach};
 use crate::worker::Worker;
@@ -57,8 +58,7 @@ pub fn refuse_early(
     }
     let runtime = worker.runtime.load();
     let mut exchange = begin(origin, &runtime);
-    exchange.service.clone_from(&target.service);
-    exchange.settings = target.telemetry.unusual();
+    know(&mut exchange, target);
     Err(denied(exchange, target, &view, verdict))
 }
 
@@ -84,8 +84,7 @@ pub(super) async fn open(
             return Err(refused(exchange, Outcome::NotServed, refusal));
         }
     };
-    exchange.service.clone_from(&target.service);
-    exchange.settings = target.telemetry.unusual();
+    know(&mut exchange, &target);
     let found = target.chain.route_stream(&view(origin, None), &server_name);
     if let FoundStream::Rule(rule) = &found {
         exchange.stream_rule = Some(rule.clone());
@@ -123,6 +122,14 @@ fn begin(origin: &Arc<StreamOrigin>, runtime: &Runtime) -> Exchange {
     exchange.source = runtime.source(origin);
     exchange.settings = runtime.telemetry.of_service(None).unusual();
     exchange
+}
+
+/// Notes what is known once it is found what was dialled.
+fn know(exchange: &mut Exchange, target: &Target) {
+    exchange.service.clone_from(&target.service);
+    exchange.settings = target.telemetry.unusual();
+    let tracing = target.telemetry.tracing.as_ref();
+    exchange.trace = Trace::of_stream(tracing, || fastrand::u64(..));
 }
 
 fn view<'r>(origin: &'r StreamOrigin, found: Option<&'r FoundStream>) -> StreamView<'r> {

@@ -8,7 +8,7 @@ use rustc_hash::FxHashMap;
 
 use super::changes::{Changes, LabelSet};
 use super::labels::OTHER;
-use super::series::{ChangedSeries, Registry, Table};
+use super::series::{ChangedSeries, Registry, Table, own};
 
 /// Label sets by metric, base label set, settings and values of expressions.
 type Remembered =
@@ -74,12 +74,7 @@ impl ChangedCounts {
             .iter()
             .map(|(name, _)| (name.clone(), OTHER.into()))
             .collect();
-        let join = |counts: &mut Vec<Arc<ChangedSeries>>| {
-            let series = Arc::new(ChangedSeries::default());
-            counts.push(series.clone());
-            series
-        };
-        if let Some(series) = table.enter(labels.clone(), other.clone(), join) {
+        if let Some(series) = table.enter(labels.clone(), other.clone(), own) {
             self.by_labels.insert((at, labels), series.clone());
             return series;
         }
@@ -88,7 +83,7 @@ impl ChangedCounts {
             return series.clone();
         }
         let series = table
-            .enter(other.clone(), other.clone(), join)
+            .enter(other.clone(), other.clone(), own)
             .unwrap_or_default();
         self.by_labels.insert((at, other), series.clone());
         series

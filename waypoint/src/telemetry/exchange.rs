@@ -167,7 +167,7 @@ pub struct Exchange {
     pub bytes_sent: u64,
     /// Version of the snapshot that decided.
     pub snapshot: u64,
-    /// Its place in a trace; HTTP only.
+    /// Its place in a trace.
     pub trace: Trace,
     /// What is told of it, if that is other than usual.
     pub settings: Option<Arc<Settings>>,

@@ -33,7 +33,7 @@ const ROWS_PER_PIECE: usize = 32;
 pub struct Exposition {
     registry: Arc<Registry>,
     families: &'static [Family],
-    row: usize,
+    row: u64,
     /// The metric whose comment lines are written.
     begun: &'static str,
     own: Vec<MetricFamily>,
@@ -144,42 +144,45 @@ impl Exposition {
         }
     }
 
-    /// The next rows of a family; `None` after its last.
-    fn samples(&self, of: &Family) -> Option<Vec<proto::Metric>> {
-        fn some<K, S>(rows: Vec<Row<K, S>>) -> Option<Vec<Row<K, S>>> {
-            (!rows.is_empty()).then_some(rows)
+    /// The next rows of a family, and where it goes on; `None` after its last.
+    fn samples(&self, of: &Family) -> Option<(Vec<proto::Metric>, u64)> {
+        type Rows<K, S> = (Vec<Row<K, S>>, u64);
+        fn some<K, S>((rows, next): Rows<K, S>) -> Option<Rows<K, S>> {
+            (!rows.is_empty()).then_some((rows, next))
         }
         let (from, count) = (self.row, ROWS_PER_PIECE);
         match of {
             Family::Http(metric, value) => {
-                let rows = some(self.registry.http.rows(from, count))?;
+                let (rows, next) = some(self.registry.http.rows(from, count))?;
                 let samples = rows
                     .iter()
                     .filter_map(|row| self.http_sample(metric, value, row));
-                Some(samples.collect())
+                Some((samples.collect(), next))
             }
             Family::Tcp(metric, value) => {
-                let rows = some(self.registry.tcp.rows(from, count))?;
+                let (rows, next) = some(self.registry.tcp.rows(from, count))?;
                 let samples = rows
                     .iter()
                     .filter_map(|row| self.tcp_sample(metric, *value, row));
-                Some(samples.collect())
+                Some((samples.collect(), next))
             }
             Family::Changed(metric, of, unit) => {
-                let rows = some(self.registry.changed.get(*of as usize)?.rows(from, count))?;
+                let (rows, next) =
+                    some(self.registry.changed.get(*of as usize)?.rows(from, count))?;
                 let samples = rows.iter().map(|row| changed_sample(metric, *unit, row));
-                Some(samples.collect())
+                Some((samples.collect(), next))
             }
             Family::Hubble(metric) => {
-                let rows = some(self.registry.hubble.rows(from, count))?;
+                let (rows, next) = some(self.registry.hubble.rows(from, count))?;
                 let samples = rows
                     .iter()
                     .filter_map(|row| self.hubble_sample(metric, row));
-                Some(samples.collect())
+                Some((samples.collect(), next))
             }
             Family::Policy(metric, table) => {
-                let rows = some(table(&self.registry).rows(from, count))?;
-                Some(rows.iter().map(|row| policy_sample(metric, row)).collect())
+                let (rows, next) = some(table(&self.registry).rows(from, count))?;
+                let samples = rows.iter().map(|row| policy_sample(metric, row));
+                Some((samples.collect(), next))
             }
         }
     }
@@ -273,12 +276,12 @@ impl Exposition {
             return Some((std::mem::take(&mut self.own), false));
         }
         while let Some((first, rest)) = self.families.split_first() {
-            let Some(samples) = self.samples(first) else {
+            let Some((samples, next)) = self.samples(first) else {
                 self.families = rest;
                 self.row = 0;
                 continue;
             };
-            self.row += ROWS_PER_PIECE;
+            self.row = next;
             if samples.is_empty() {
                 continue;
             }
@@ -342,7 +345,15 @@ fn registry_families(registry: &Registry) -> Vec<MetricFamily> {
             dry_run.push(sample(&names::DRY_RUN_VERDICTS, &labels, count as f64));
         }
     }
+    let sizes = registry.sizes().into_iter();
+    let sizes = sizes.map(|size| sample(&names::SERIES, &[size.table], size.objects as f64));
+    let expired = registry.expired.value() as f64;
     vec![
+        family(&names::SERIES, sizes.collect()),
+        family(
+            &names::SERIES_EXPIRED,
+            vec![sample(&names::SERIES_EXPIRED, &[], expired)],
+        ),
         family(
             &names::SERIES_OVERFLOW,
             vec![

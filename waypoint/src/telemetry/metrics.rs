@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::sync::{Arc, LazyLock, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cairn_config_schema::snapshot::{IstioMetric, Service, Workload};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -18,10 +18,12 @@ use super::labels::{
 use super::names::{HTTP_LABELS, HUBBLE_BUCKETS, TCP_LABELS};
 use super::policies::PolicyCounts;
 use super::series::{
-    ChangedSeries, Histogram, HttpKey, HttpSeries, HubbleKey, HubbleSeries, Registry, TcpKey,
-    UNKNOWN_ID,
+    ChangedSeries, Held, Histogram, HttpKey, HttpSeries, HubbleKey, HubbleSeries, Registry, TcpKey,
+    UNKNOWN_ID, own,
 };
-use crate::limits::{METRIC_BAGGAGE_CLIENTS_MAX, METRIC_SERIES_MAX};
+use crate::limits::{
+    METRIC_BAGGAGE_CLIENTS_MAX, METRIC_SERIES_MAX, METRIC_STEP_MAX, METRIC_STEP_MIN,
+};
 
 /// Objects a thread remembers the label sets of. Beyond, it starts over: nothing is lost, for
 /// counts are kept by label set.
@@ -45,6 +47,29 @@ thread_local! {
 pub fn set_cluster(name: &str) {
     // A second call would make labels change under way; the first one stays.
     let _ = CLUSTER.set(name.to_owned());
+}
+
+/// How often a thread lets go of its series, and how often idle ones are looked for, when they are forgotten after
+/// `idle`.
+fn step(idle: Duration) -> Duration {
+    (idle / 4).clamp(METRIC_STEP_MIN, METRIC_STEP_MAX)
+}
+
+/// Lets go of this thread's series again and again, so that [`forget_idle`] can forget those that are idle; never
+/// ends. To be run on each thread that counts exchanges.
+pub async fn let_go(idle: Duration) {
+    loop {
+        tokio::time::sleep(step(idle)).await;
+        with_shard(Shard::let_go);
+    }
+}
+
+/// Forgets series in which nothing was counted for `idle`; never ends. To be run once.
+pub async fn forget_idle(registry: Arc<Registry>, idle: Duration) {
+    loop {
+        tokio::time::sleep(step(idle)).await;
+        registry.forget(Instant::now(), idle);
+    }
 }
 
 /// The registry of this process.
@@ -102,9 +127,9 @@ pub struct Shard {
     other: Option<Arc<HttpSeries>>,
     /// Label sets known to belong there.
     overflowed: FxHashSet<HttpKey>,
-    sources: FxHashMap<(usize, usize), (u32, Client)>,
-    destinations: FxHashMap<usize, (u32, Arc<Workload>)>,
-    services: FxHashMap<usize, (u32, Arc<Service>)>,
+    sources: FxHashMap<(usize, usize), (Held<SourceLabels>, Client)>,
+    destinations: FxHashMap<usize, (Held<DestinationLabels>, Arc<Workload>)>,
+    services: FxHashMap<usize, (Held<ServiceLabels>, Arc<Service>)>,
     snapshot: u64,
 }
 
@@ -305,18 +330,13 @@ impl Shard {
             Some(series) => series,
             None => {
                 let table = &self.registry.hubble;
-                let join = |counts: &mut Vec<Arc<HubbleSeries>>| {
-                    let series = Arc::new(HubbleSeries::default());
-                    counts.push(series.clone());
-                    series
-                };
-                let entered = table.enter(key, HubbleKey::OTHER, join);
+                let entered = table.enter(key, HubbleKey::OTHER, own);
                 let (key, series) = match entered {
                     Some(series) => (key, series),
                     None => {
-                        let own = self.hubble.get(&HubbleKey::OTHER).cloned();
+                        let kept = self.hubble.get(&HubbleKey::OTHER).cloned();
                         let other = HubbleKey::OTHER;
-                        let joined = own.or_else(|| table.enter(other, other, join));
+                        let joined = kept.or_else(|| table.enter(other, other, own));
                         (HubbleKey::OTHER, joined.unwrap_or_default())
                     }
                 };
@@ -357,22 +377,16 @@ impl Shard {
     /// The series of a label set this thread has not counted before, and whether it is `other`.
     fn http_series(&mut self, key: HttpKey) -> (&HttpSeries, bool) {
         let table = &self.registry.http;
-        let join = |counts: &mut Vec<Arc<HttpSeries>>| {
-            let series = Arc::new(HttpSeries::default());
-            counts.push(series.clone());
-            series
-        };
         if !self.overflowed.contains(&key) {
-            if let Some(series) = table.enter(key, HttpKey::OTHER, join) {
+            if let Some(series) = table.enter(key, HttpKey::OTHER, own) {
                 return (self.http.entry(key).or_insert(series), false);
             }
-            // No room, and there never will be: the table does not shrink. Remembering it spares
-            // the lock next time.
+            // No room, until this thread lets go the next time. Remembering it spares the lock till then.
             if self.overflowed.len() < table.max() {
                 self.overflowed.insert(key);
             }
         }
-        let join_other = || table.enter(HttpKey::OTHER, HttpKey::OTHER, join);
+        let join_other = || table.enter(HttpKey::OTHER, HttpKey::OTHER, own);
         // It can not be missing: `other` always has room.
         let other = || join_other().unwrap_or_default();
         (self.other.get_or_insert_with(other), true)
@@ -385,18 +399,19 @@ impl Shard {
             Some(workload) => (address(&origin.peer), address(workload)),
             None => (address(origin), 0),
         };
-        if let Some((id, _)) = self.sources.get(&key) {
-            return *id;
+        if let Some((held, _)) = self.sources.get(&key) {
+            return held.id;
         }
-        let (labels, held) = match workload {
+        let (labels, client) = match workload {
             Some(workload) => (
                 SourceLabels::of_workload(&origin.peer.identity, workload, &self.registry.cluster),
                 Client::Known(origin.peer.clone(), workload.clone()),
             ),
             None => (self.baggage_labels(origin), Client::Stream(origin.clone())),
         };
-        let id = self.registry.sources.id(labels);
-        self.sources.insert(key, (id, held));
+        let held = self.registry.sources.id(labels);
+        let id = held.id;
+        self.sources.insert(key, (held, client));
         id
     }
 
@@ -427,13 +442,14 @@ impl Shard {
         let Some(workload) = endpoint.and_then(|e| e.workload.as_ref()) else {
             return UNKNOWN_ID;
         };
-        if let Some((id, _)) = self.destinations.get(&address(workload)) {
-            return *id;
+        if let Some((held, _)) = self.destinations.get(&address(workload)) {
+            return held.id;
         }
         let labels = DestinationLabels::of_workload(workload, &self.registry.cluster);
-        let id = self.registry.destinations.id(labels);
+        let held = self.registry.destinations.id(labels);
+        let id = held.id;
         self.destinations
-            .insert(address(workload), (id, workload.clone()));
+            .insert(address(workload), (held, workload.clone()));
         id
     }
 
@@ -441,15 +457,14 @@ impl Shard {
         let Some(service) = &exchange.service else {
             return UNKNOWN_ID;
         };
-        if let Some((id, _)) = self.services.get(&address(service)) {
-            return *id;
+        if let Some((held, _)) = self.services.get(&address(service)) {
+            return held.id;
         }
-        let id = self
-            .registry
-            .services
-            .id(ServiceLabels::of_service(service));
+        let labels = ServiceLabels::of_service(service);
+        let held = self.registry.services.id(labels);
+        let id = held.id;
         self.services
-            .insert(address(service), (id, service.clone()));
+            .insert(address(service), (held, service.clone()));
         id
     }
 
@@ -467,6 +482,21 @@ impl Shard {
             self.services.clear();
         }
         self.snapshot = self.snapshot.max(snapshot);
+    }
+
+    /// Lets go of all series and label sets, so that those that nobody counts in any more can be forgotten
+    /// ([`Registry::forget`]); the others are found again with the next request, under a lock each. Counts are
+    /// not touched.
+    pub fn let_go(&mut self) {
+        // New maps, for empty ones would keep their memory.
+        self.http = FxHashMap::default();
+        self.hubble = FxHashMap::default();
+        self.changed = ChangedCounts::default();
+        self.other = None;
+        self.overflowed = FxHashSet::default();
+        self.sources = FxHashMap::default();
+        self.destinations = FxHashMap::default();
+        self.services = FxHashMap::default();
     }
 }
 

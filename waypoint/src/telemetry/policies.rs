@@ -7,7 +7,7 @@ use cairn_authz::Verdict;
 use cairn_config_schema::origin::Origin;
 use rustc_hash::FxHashMap;
 
-use super::series::{DryRunVerdicts, PolicyKey, PolicyName, Registry, Table, Tally};
+use super::series::{DryRunVerdicts, PolicyKey, PolicyName, Registry, Table, Tally, own};
 
 /// What one thread counts of policies.
 pub struct PolicyCounts {
@@ -73,32 +73,28 @@ fn key(policy: Option<&Origin>, rule: Option<usize>, outcome: &'static str) -> P
 /// Label sets come from the configuration, so that there are few of them; beyond the limit of the
 /// table they are remembered as parts of `other`.
 fn add(
-    own: &mut FxHashMap<PolicyKey, Arc<Tally>>,
+    kept: &mut FxHashMap<PolicyKey, Arc<Tally>>,
     table: &Table<PolicyKey, Tally>,
     key: PolicyKey,
 ) {
-    if let Some(count) = own.get(&key) {
+    if let Some(count) = kept.get(&key) {
         count.add(1);
         return;
     }
-    let join = |counts: &mut Vec<Arc<Tally>>| {
-        let count = Arc::new(Tally::default());
-        counts.push(count.clone());
-        count
-    };
-    let count = match table.enter(key.clone(), PolicyKey::OTHER, join) {
+    let count = match table.enter(key.clone(), PolicyKey::OTHER, own) {
         Some(count) => count,
         None => {
-            let other = own.get(&PolicyKey::OTHER).cloned();
-            let other = other.or_else(|| table.enter(PolicyKey::OTHER, PolicyKey::OTHER, join));
+            let other = kept.get(&PolicyKey::OTHER).cloned();
+            let other = other.or_else(|| table.enter(PolicyKey::OTHER, PolicyKey::OTHER, own));
             let other = other.unwrap_or_default();
-            own.entry(PolicyKey::OTHER).or_insert_with(|| other.clone());
+            kept.entry(PolicyKey::OTHER)
+                .or_insert_with(|| other.clone());
             other
         }
     };
     count.add(1);
     // What is remembered is bounded, too; beyond, the table is asked each time.
-    if own.len() < table.max().saturating_mul(2) {
-        own.insert(key, count);
+    if kept.len() < table.max().saturating_mul(2) {
+        kept.insert(key, count);
     }
 }

@@ -1,12 +1,14 @@
 //! Series of Istio's metrics in numbers: what identifies one, what it counts, and the registry of
 //! all of them. Which exchange belongs to which series is decided in `metrics`, their text in
-//! `exposition`.
+//! `exposition`; how they are kept and forgotten is in `table`.
 
-use std::hash::Hash;
+mod table;
+
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashSet;
 
 use cairn_config_schema::origin::Origin;
 use cairn_config_schema::snapshot::IstioMetric;
@@ -15,6 +17,7 @@ use super::changes::LabelSet;
 use super::instruments::Gauge;
 use super::labels::{DestinationLabels, OTHER, ServiceLabels, SourceLabels, UNKNOWN};
 use super::names::{self, BUCKETS};
+pub use table::{Held, Labels, Row, Table, own};
 
 /// A counter that only one thread writes and any thread reads: adding is a load and a store, not a
 /// locked instruction.
@@ -200,117 +203,6 @@ impl TcpKey {
     };
 }
 
-/// Label sets by number, equal ones once. Never forgets one, for a series may name it.
-#[derive(Debug)]
-pub struct Labels<T> {
-    known: Mutex<Known<T>>,
-    max: usize,
-}
-
-#[derive(Debug)]
-struct Known<T> {
-    ids: FxHashMap<Arc<T>, u32>,
-    values: Vec<Arc<T>>,
-}
-
-impl<T: Hash + Eq> Labels<T> {
-    fn new(unknown: T, other: T, max: usize) -> Self {
-        let labels = Self {
-            known: Mutex::new(Known {
-                ids: FxHashMap::default(),
-                values: Vec::new(),
-            }),
-            max: max.saturating_add(2),
-        };
-        labels.id(unknown);
-        labels.id(other);
-        labels
-    }
-
-    /// The number of a label set; [`OTHER_ID`] beyond the limit.
-    pub fn id(&self, labels: T) -> u32 {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(id) = known.ids.get(&labels) {
-            return *id;
-        }
-        let id = match u32::try_from(known.values.len()) {
-            Ok(id) if known.values.len() < self.max => id,
-            _ => return OTHER_ID,
-        };
-        let labels = Arc::new(labels);
-        known.values.push(labels.clone());
-        known.ids.insert(labels, id);
-        id
-    }
-
-    /// The label set of a number that [`Self::id`] gave.
-    pub fn get(&self, id: u32) -> Option<Arc<T>> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.values.get(id as usize).cloned()
-    }
-}
-
-/// Series of one kind, in the order they appeared, so that a scrape can walk them in pieces.
-#[derive(Debug)]
-pub struct Table<K, S> {
-    rows: Mutex<Rows<K, S>>,
-    max: usize,
-}
-
-/// A label set and the counts of each thread that has met it.
-pub type Row<K, S> = (K, Vec<Arc<S>>);
-
-#[derive(Debug)]
-struct Rows<K, S> {
-    index: FxHashMap<K, usize>,
-    rows: Vec<Row<K, S>>,
-}
-
-impl<K: Hash + Eq + Clone, S> Table<K, S> {
-    fn new(max: usize) -> Self {
-        Self {
-            rows: Mutex::new(Rows {
-                index: FxHashMap::default(),
-                rows: Vec::new(),
-            }),
-            max,
-        }
-    }
-
-    /// Label sets it has room for, `other` not counted.
-    pub fn max(&self) -> usize {
-        self.max
-    }
-
-    /// Gives `found` the list of the threads' counts for a label set, which is empty for a new one.
-    /// `None` when there are too many label sets for a new one; `other` always has room.
-    pub fn enter<R>(
-        &self,
-        key: K,
-        other: K,
-        found: impl FnOnce(&mut Vec<Arc<S>>) -> R,
-    ) -> Option<R> {
-        let mut table = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
-        let Rows { index, rows } = &mut *table;
-        let at = match index.get(&key) {
-            Some(at) => *at,
-            None if rows.len() < self.max || key == other => {
-                rows.push((key.clone(), Vec::new()));
-                index.insert(key, rows.len() - 1);
-                rows.len() - 1
-            }
-            None => return None,
-        };
-        rows.get_mut(at).map(|(_, counts)| found(counts))
-    }
-
-    /// Up to `count` rows from `start` on; empty after the last.
-    pub fn rows(&self, start: usize, count: usize) -> Vec<Row<K, S>> {
-        let table = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
-        table.rows.iter().skip(start).take(count).cloned().collect()
-    }
-}
-
 /// What the dry run would have answered, as one thread counts it.
 #[derive(Debug, Default)]
 pub struct DryRunVerdicts {
@@ -349,8 +241,8 @@ impl PolicyKey {
     };
 }
 
-/// Every series of one process. Series and label sets are never dropped: a counter that vanished
-/// and came back would have gone backwards.
+/// Every series of one process. Those of exchanges are forgotten when nothing was counted in them for long
+/// ([`Self::forget`]); those of policies stay, for a denial that happens once a week is to be seen as an increase.
 pub struct Registry {
     /// Clients.
     pub sources: Labels<SourceLabels>,
@@ -376,12 +268,25 @@ pub struct Registry {
     pub dry_run_verdicts: Mutex<Vec<Arc<DryRunVerdicts>>>,
     /// Exchanges that went to the series `other`.
     pub overflow: Gauge,
+    /// Label sets that were forgotten.
+    pub expired: Gauge,
     /// Clients whose baggage was not taken.
     pub baggage_overflow: Gauge,
     /// Label sets of clients that come from baggage.
     pub baggage_clients: Mutex<FxHashSet<SourceLabels>>,
     /// Labels `source_cluster` and `destination_cluster` of workloads that we know.
     pub cluster: Arc<str>,
+}
+
+/// How much there is of one kind of series.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// Which kind.
+    pub table: &'static str,
+    /// Label sets.
+    pub objects: usize,
+    /// Of their counts, in all threads.
+    pub bytes: usize,
 }
 
 impl Registry {
@@ -423,9 +328,71 @@ impl Registry {
             audit: Table::new(series_max),
             dry_run_verdicts: Mutex::default(),
             overflow: Gauge::new(&names::SERIES_OVERFLOW),
+            expired: Gauge::new(&names::SERIES_EXPIRED),
             baggage_overflow: Gauge::new(&names::SERIES_OVERFLOW),
             baggage_clients: Mutex::default(),
             cluster: cluster.into(),
+        }
+    }
+
+    /// How much there is of each kind.
+    pub fn sizes(&self) -> Vec<Size> {
+        let policies = [self.verdicts.size(), self.dry_run.size(), self.audit.size()];
+        let changed = self.changed.iter().map(Table::size);
+        let of = |table, (objects, bytes)| Size {
+            table,
+            objects,
+            bytes,
+        };
+        let sum = |a: (usize, usize), b: (usize, usize)| (a.0 + b.0, a.1 + b.1);
+        vec![
+            of("http", self.http.size()),
+            of("tcp", self.tcp.size()),
+            of("hubble", self.hubble.size()),
+            of("changed", changed.fold((0, 0), sum)),
+            of("policy", policies.into_iter().fold((0, 0), sum)),
+        ]
+    }
+
+    /// Forgets the series of exchanges in which no thread counted anything for `idle`, as Prometheus' clients
+    /// may: one that comes back begins at 0. Then the labels that no series has any more.
+    ///
+    /// To be called from time to time, and never at once from two threads. A thread holds the series it
+    /// counted in until it lets go of them ([`super::metrics::Shard::let_go`]).
+    pub fn forget(&self, now: Instant, idle: Duration) {
+        let mut gone = self.http.forget(now, idle).len();
+        gone += self.tcp.forget(now, idle).len();
+        gone += self.hubble.forget(now, idle).len();
+        let changed = self.changed.iter();
+        gone += changed.map(|t| t.forget(now, idle).len()).sum::<usize>();
+        self.expired.add(i64::try_from(gone).unwrap_or(i64::MAX));
+        self.forget_labels();
+    }
+
+    fn forget_labels(&self) {
+        let mut used: [FxHashSet<u32>; 3] = Default::default();
+        let [sources, destinations, services] = &mut used;
+        self.http.each(|key, _| {
+            sources.insert(key.source);
+            destinations.insert(key.destination);
+            services.insert(key.service);
+        });
+        self.tcp.each(|key, _| {
+            sources.insert(key.source);
+            destinations.insert(key.destination);
+            services.insert(key.service);
+        });
+        self.hubble.each(|key, _| {
+            sources.insert(key.source);
+            destinations.insert(key.destination);
+        });
+        let clients = self.sources.forget(sources);
+        self.destinations.forget(destinations);
+        self.services.forget(services);
+        let of_baggage = &self.baggage_clients;
+        let mut of_baggage = of_baggage.lock().unwrap_or_else(PoisonError::into_inner);
+        for client in clients {
+            of_baggage.remove(&*client);
         }
     }
 }
@@ -454,15 +421,5 @@ mod tests {
         assert_eq!(total.counts[at(3_600_000.0)], 1);
         assert_eq!(total.counts[BUCKETS.len()], 1);
         assert_eq!(total.sum, 5);
-    }
-
-    #[test]
-    fn equal_label_sets_have_one_number_and_too_many_are_other() {
-        let labels = Labels::new("unknown", "other", 1);
-        let first = labels.id("a");
-        assert_eq!(labels.id("a"), first);
-        assert_eq!(labels.id("b"), OTHER_ID);
-        assert_eq!(labels.id("unknown"), UNKNOWN_ID);
-        assert_eq!(labels.get(first).as_deref(), Some(&"a"));
     }
 }

@@ -2,12 +2,13 @@
 //! they say is resolved in `cairn-config-schema`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cairn_config_schema::diagnostics::{Code, Diagnostic};
 use cairn_config_schema::origin::ObjectKey;
 use cairn_config_schema::snapshot::{
-    AccessLog, Expression, ISTIO_TEXT, LogFormat, LogSink, OtelLog, Snapshot, TagChange, Telemetry,
-    TelemetrySettings, WrittenAt, WrittenFormat,
+    AccessLog, Expression, LogFormat, LogSink, OtelLog, Snapshot, TagChange, Telemetry,
+    TelemetrySettings, WrittenAt,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -16,6 +17,7 @@ use super::changes::Changes;
 use super::expression::Compiled;
 use super::trace::settings::Tracing;
 use super::trace::{self, compile};
+use crate::limits::TCP_REPORT_INTERVAL;
 
 /// Settings of one service, or of everything without its own.
 #[derive(Debug, Default)]
@@ -55,26 +57,18 @@ pub struct Collected {
     pub filter: Option<Compiled>,
 }
 
+/// Body and attributes of a collector's records.
+fn formats(log: &OtelLog) -> [LogFormat; 2] {
+    let (text, labels) = (log.text.clone(), log.labels.clone());
+    [LogFormat::Text(text), LogFormat::Json(labels)]
+}
+
 impl Collected {
     fn compile(log: &AccessLog) -> Option<Self> {
         let LogSink::Collector(to) = &log.sink else {
             return None;
         };
-        let written = |template, omits_empty| {
-            Arc::new(WrittenFormat {
-                template,
-                omits_empty,
-                at: None,
-            })
-        };
-        let text = to
-            .text
-            .as_deref()
-            .unwrap_or(ISTIO_TEXT)
-            .trim_end_matches('\n');
-        let text = LogFormat::Text(written(text.into(), false));
-        let labels = serde_json::Value::Object(to.labels.as_ref().clone());
-        let labels = LogFormat::Json(written(labels, true));
+        let [text, labels] = formats(to);
         let filter = log.filter.as_ref();
         Some(Self {
             to: to.clone(),
@@ -115,6 +109,12 @@ impl Settings {
             is_unusual: **resolved != TelemetrySettings::default(),
             resolved: resolved.clone(),
         }
+    }
+
+    /// How often bytes of open TCP streams are counted (specs/istio-waypoint.md 5.1).
+    pub fn report_interval(&self) -> Duration {
+        let said = self.resolved.metrics.report_interval_ms;
+        said.map_or(TCP_REPORT_INTERVAL, Duration::from_millis)
     }
 
     /// Itself, if it says anything that is not as by default: most exchanges carry none.
@@ -163,8 +163,11 @@ pub fn faults(snapshot: &Snapshot) -> Vec<Diagnostic> {
     let telemetry = &snapshot.telemetry;
     for settings in std::iter::once(&telemetry.waypoint).chain(telemetry.services.values()) {
         for log in &settings.access_log {
-            if let LogSink::Stdout(format) = &log.sink {
-                of_format(format, &mut seen, &mut found);
+            match &log.sink {
+                LogSink::Stdout(format) => of_format(format, &mut seen, &mut found),
+                LogSink::Collector(to) => formats(to)
+                    .iter()
+                    .for_each(|format| of_format(format, &mut seen, &mut found)),
             }
             if let Some(filter) = &log.filter {
                 let effect = "the access log has every request";
@@ -223,5 +226,69 @@ fn marked(message: String, effect: &str, at: Option<&WrittenAt>) -> Diagnostic {
             .at(at.location.clone())
             .of((*at.origin).clone(), &*at.path),
         None => finding,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cairn_config_schema::origin::{Kind, Origin};
+    use cairn_config_schema::snapshot::{ClusterKey, Collector, OtlpProtocol, WrittenFormat};
+
+    use super::*;
+
+    fn written(template: serde_json::Value, path: &str) -> Arc<WrittenFormat> {
+        let key = ObjectKey::new("istio-system", "istio");
+        let origin = Origin {
+            kind: Kind::ConfigMap,
+            key,
+        };
+        Arc::new(WrittenFormat {
+            template,
+            omits_empty: false,
+            at: Some(WrittenAt {
+                origin: Arc::new(origin),
+                path: path.into(),
+                location: None,
+            }),
+        })
+    }
+
+    /// specs/istio-waypoint.md 5.5: formats of `envoyOtelAls` have the same operators as those of files.
+    #[test]
+    fn what_is_wrong_in_a_collectors_format_is_told_once_with_its_place() {
+        let log = OtelLog {
+            collector: Collector {
+                name: "logs".into(),
+                cluster: ClusterKey::new(ObjectKey::new("shop", "otel"), 4317),
+                protocol: OtlpProtocol::Grpc,
+                timeout_ms: 1_000,
+                headers: vec![],
+                tag_bytes_max: 256,
+            },
+            log_name: "shop".into(),
+            text: written("%NO_SUCH% %PROTOCOL%".into(), "logFormat.text"),
+            labels: written(
+                serde_json::json!({"a": "%PROTOCOL%", "b": "%NEITHER(x)%"}),
+                "logFormat.labels",
+            ),
+        };
+        let log = AccessLog {
+            provider: "logs".into(),
+            sink: LogSink::Collector(Arc::new(log)),
+            filter: None,
+        };
+        let settings = Arc::new(TelemetrySettings {
+            access_log: vec![log],
+            ..TelemetrySettings::default()
+        });
+        let mut snapshot = Snapshot::default();
+        snapshot.telemetry.waypoint = settings.clone();
+        let twice = ObjectKey::new("shop", "web");
+        snapshot.telemetry.services.insert(twice, settings);
+        let found = faults(&snapshot);
+        let places: Vec<_> = found.iter().map(|d| &*d.path).collect();
+        assert_eq!(places, ["logFormat.text", "logFormat.labels"]);
+        assert!(found[0].message.contains("NO_SUCH"), "{found:?}");
+        assert!(found[1].message.contains("NEITHER"), "{found:?}");
     }
 }

@@ -48,6 +48,7 @@ fn with(overrides: &[Override<'_>], exchange: Exchange) -> Exchange {
         metrics: MetricSettings {
             enabled: true,
             overrides: overrides.collect(),
+            report_interval_ms: None,
         },
         ..TelemetrySettings::default()
     };

@@ -92,6 +92,17 @@ pub struct Record {
 }
 
 impl Record {
+    /// Bytes of the texts that nobody else holds.
+    pub fn text_bytes(&self) -> usize {
+        let http = self.http.as_ref().map_or(0, |http| {
+            let headers = [&http.user_agent, &http.request_id, &http.forwarded_for];
+            let headers = headers.into_iter().flatten();
+            let headers: usize = headers.map(HeaderValue::len).sum();
+            http.path.len() + http.authority.len() + headers
+        });
+        http + self.reason.as_ref().map_or(0, String::len)
+    }
+
     /// Of an exchange that ended; `was_open`: it is a TCP stream whose opening was recorded. What others
     /// need of it as well (`stays`) is copied, else moved.
     pub fn ended(exchange: &mut Exchange, elapsed: Duration, was_open: bool, stays: bool) -> Self {

@@ -104,6 +104,13 @@ impl Ring {
         self.slots.len() as u64
     }
 
+    /// Records that are kept, and about how many bytes they are.
+    pub fn size(&self) -> (usize, usize) {
+        let kept = self.slots.iter().filter_map(|slot| slot.load_full());
+        let size = |kept: Arc<Kept>| size_of::<Kept>() + kept.record.text_bytes();
+        kept.fold((0, 0), |(n, bytes), kept| (n + 1, bytes + size(kept)))
+    }
+
     /// Flows of all records since the start.
     pub fn flows_seen(&self) -> u64 {
         self.flows.load(Ordering::Relaxed)

@@ -37,6 +37,8 @@ struct Request {
     bytes: u64,
     /// The configuration changes before it: every object is a new one.
     reload: bool,
+    /// This thread lets go of all its series before it, and somebody looks for idle ones.
+    lets_go: Option<usize>,
 }
 
 prop_compose! {
@@ -47,8 +49,9 @@ prop_compose! {
         micros in 0..8_000_000_000u64,
         bytes in 0..10_000_000u64,
         reload in proptest::bool::weighted(0.2),
+        lets_go in proptest::option::weighted(0.3, 0..3usize),
     ) -> Request {
-        Request { thread, client, source, baggage, endpoint, service, status, grpc, flags, micros, bytes, reload }
+        Request { lets_go, thread, client, source, baggage, endpoint, service, status, grpc, flags, micros, bytes, reload }
     }
 }
 
@@ -216,6 +219,11 @@ proptest! {
             if request.reload {
                 world = World::new(world.version + 1);
             }
+            if let Some(thread) = request.lets_go {
+                shards[thread].let_go();
+                // Less than a second passes in this test.
+                registry.forget(Instant::now(), Duration::from_secs(3_600));
+            }
             let elapsed = Duration::from_micros(request.micros);
             shards[request.thread].record(&world.exchange(request), elapsed);
             plain.record(request);
@@ -235,6 +243,80 @@ proptest! {
             prop_assert!(close, "{} is {}, not {}", series, counted[series], value);
         }
     }
+}
+
+/// What a registry holds of label sets and labels, `unknown` and `other` among the latter.
+fn held(registry: &Registry) -> [usize; 4] {
+    [
+        registry.http.rows(0, 100).0.len(),
+        registry.sources.count(),
+        registry.destinations.count(),
+        registry.services.count(),
+    ]
+}
+
+#[test]
+fn an_idle_label_set_goes_with_its_labels_and_one_in_use_keeps_its_count() {
+    let registry = Arc::new(Registry::new(100, "Kubernetes"));
+    let mut shards = [Shard::new(registry.clone()), Shard::new(registry.clone())];
+    let (began, idle) = (Instant::now(), Duration::from_secs(60));
+    let at = |seconds| began + Duration::from_secs(seconds);
+    let client = |name: &str, baggage| {
+        let mut exchange = fixtures::http();
+        exchange.source = None;
+        exchange.origin = fixtures::origin(name, baggage);
+        exchange
+    };
+    let (gone, stays) = (client("gone", BAGGAGE[1]), client("stays", None));
+    for shard in &mut shards {
+        shard.record(&gone, Duration::ZERO);
+        shard.record(&stays, Duration::ZERO);
+    }
+    assert_eq!(held(&registry), [2, 4, 3, 3]);
+    for minute in 0..10 {
+        // One thread does not look at its series for a while, and they are as good as in use.
+        shards[0].let_go();
+        shards[0].record(&stays, Duration::ZERO);
+        registry.forget(at(minute * 60), idle);
+    }
+    assert_eq!(held(&registry), [2, 4, 3, 3], "the other thread holds it");
+    for minute in 10..14 {
+        shards.iter_mut().for_each(Shard::let_go);
+        shards[1].record(&stays, Duration::ZERO);
+        registry.forget(at(minute * 60), idle);
+    }
+    assert_eq!(held(&registry), [1, 3, 3, 3]);
+    assert_eq!(registry.expired.value(), 2, "Hubble's, too");
+    assert!(registry.baggage_clients.lock().unwrap().is_empty());
+    let requests = |registry: &Arc<Registry>| -> Vec<f64> {
+        let counted = scrape(registry).into_iter();
+        let requests = counted.filter(|(s, _)| s.starts_with("istio_requests_total"));
+        requests.map(|(_, n)| n).collect()
+    };
+    assert_eq!(requests(&registry), [16.0], "2, then 10, then 4");
+    shards[0].record(&gone, Duration::ZERO);
+    assert_eq!(requests(&registry), [1.0, 16.0], "it begins anew");
+}
+
+#[test]
+fn the_label_sets_that_did_not_fit_get_a_series_once_there_is_room() {
+    let registry = Arc::new(Registry::new(1, "Kubernetes"));
+    let mut shard = Shard::new(registry.clone());
+    let status = |code: u16| {
+        let mut exchange = fixtures::http();
+        exchange.http.as_mut().unwrap().status = StatusCode::from_u16(code).ok();
+        exchange
+    };
+    shard.record(&status(200), Duration::ZERO);
+    shard.record(&status(201), Duration::ZERO);
+    assert_eq!(registry.overflow.value(), 1);
+    shard.let_go();
+    let began = Instant::now();
+    for second in 0..2 {
+        registry.forget(began + Duration::from_secs(second), Duration::from_secs(1));
+    }
+    shard.record(&status(201), Duration::ZERO);
+    assert_eq!(registry.overflow.value(), 1, "it has one of its own");
 }
 
 #[test]
@@ -268,7 +350,7 @@ fn too_many_label_sets_share_one_series_and_nothing_is_lost() {
         // 202, 203 and 204 do not fit, and of those no more than the limit is remembered.
         assert_eq!((shard.http.len(), shard.overflowed.len()), (2, 2));
     }
-    let rows = registry.http.rows(2, 1);
+    let (rows, _) = registry.http.rows(2, 1);
     assert_eq!(rows[0].1.len(), 2, "one part of `other` per thread");
 }
 

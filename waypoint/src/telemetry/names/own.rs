@@ -82,6 +82,18 @@ pub const SERIES_OVERFLOW: Metric = counter(
     "Exchanges counted in the series `other` (cause series), and clients whose names in baggage were not taken (cause baggage), because there are too many label sets",
     &["cause"],
 );
+/// Label sets there are.
+pub const SERIES: Metric = gauge(
+    "cairn_metric_series",
+    "Label sets of metrics that are kept, by the table they are in; each is several series",
+    &["table"],
+);
+/// Label sets forgotten.
+pub const SERIES_EXPIRED: Metric = counter(
+    "cairn_metric_series_expired_total",
+    "Label sets of metrics that were forgotten because nothing was counted in them for long",
+    &[],
+);
 /// Reloads.
 pub const RELOADS: Metric = counter(
     "cairn_config_reloads_total",

@@ -59,6 +59,25 @@ pub(super) fn request<'t>(
     attributes.known("user_agent.original", agent);
 }
 
+/// Who dialled what over TCP, and how much was said.
+pub(super) fn stream(attributes: &mut Attributes, exchange: &Exchange) {
+    let (peer, dialled) = (&exchange.origin.peer, exchange.origin.destination);
+    attributes.text("network.transport", "tcp");
+    let host = exchange.service.as_ref().map(|s| s.hostname.to_string());
+    let host = host.unwrap_or_else(|| dialled.ip().to_string());
+    attributes.text("server.address", host);
+    attributes.number("server.port", dialled.port());
+    attributes.text("client.address", peer.address.ip().to_string());
+    attributes.number("client.port", peer.address.port());
+    let name = exchange.server_name.as_deref();
+    attributes.known("tls.client.server_name", name);
+    if let Some(endpoint) = &exchange.endpoint {
+        attributes.text("cairn.endpoint", endpoint.address.to_string());
+    }
+    attributes.number("cairn.bytes_received", exchange.bytes_received);
+    attributes.number("cairn.bytes_sent", exchange.bytes_sent);
+}
+
 /// Which method of which service was called, and how it went.
 pub(super) fn grpc(attributes: &mut Attributes, http: &HttpExchange) {
     attributes.text("rpc.system", "grpc");

@@ -93,6 +93,8 @@ pub struct Destination {
     pub timeout: Duration,
     /// For TLS.
     pub trust: Trust,
+    /// Messages are compressed.
+    pub gzip: bool,
 }
 
 /// Without its headers, which may be secrets.
@@ -133,6 +135,7 @@ impl Destination {
             headers: collector.headers.iter().filter_map(header).collect(),
             timeout: Duration::from_millis(collector.timeout_ms),
             trust: Trust::default(),
+            gzip: false,
         }
     }
 
@@ -187,6 +190,7 @@ impl Destination {
             headers: Vec::new(),
             timeout: Duration::from_secs(10),
             trust: Trust::default(),
+            gzip: false,
         })
     }
 }

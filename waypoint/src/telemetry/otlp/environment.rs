@@ -317,7 +317,7 @@ impl Reading<'_> {
             None => self.millis("OTEL_EXPORTER_OTLP_TIMEOUT"),
         };
         destination.timeout = timeout.unwrap_or(destination.timeout);
-        self.compression(signal);
+        destination.gzip = self.gzip(signal);
         Ok(Some(destination))
     }
 
@@ -344,6 +344,11 @@ impl Reading<'_> {
         match &*value {
             "grpc" => Protocol::Grpc,
             "http/protobuf" => Protocol::Http,
+            "http/json" => {
+                let warning = "http/json is not supported; http/protobuf is sent, which receivers of OTLP over HTTP take at the same address";
+                self.warnings.push(format!("{name}: {warning}"));
+                Protocol::Http
+            }
             other => {
                 self.warn(&name, other, "grpc or http/protobuf");
                 Protocol::Http
@@ -351,12 +356,14 @@ impl Reading<'_> {
         }
     }
 
-    fn compression(&mut self, signal: Signal) {
-        if let Some((name, value)) = self.either(signal, "COMPRESSION")
-            && value != "none"
-        {
-            self.warn(&name, &value, "none, the only one there is");
+    fn gzip(&mut self, signal: Signal) -> bool {
+        let Some((name, value)) = self.either(signal, "COMPRESSION") else {
+            return false;
+        };
+        if !matches!(&*value, "gzip" | "none") {
+            self.warn(&name, &value, "gzip or none");
         }
+        value == "gzip"
     }
 
     fn headers(&self, signal: Signal) -> Result<Vec<(HeaderName, HeaderValue)>, Unusable> {

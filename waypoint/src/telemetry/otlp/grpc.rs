@@ -10,7 +10,7 @@ use hyper::client::conn::http2::SendRequest;
 use prost::Message;
 use tonic::body::Body;
 use tonic::client::Grpc;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
@@ -38,6 +38,9 @@ pub(super) async fn export(
         .map_err(|e| Failure::Final(e.to_string()))?;
     let mut client =
         Grpc::with_origin(Channel(sender), origin).max_decoding_message_size(OTLP_ANSWER_BYTES_MAX);
+    if to.gzip {
+        client = client.send_compressed(CompressionEncoding::Gzip);
+    }
     let headers = to.headers.iter().cloned().collect();
     let metadata = MetadataMap::from_headers(headers);
     let mut request = tonic::Request::from_parts(metadata, tonic::Extensions::default(), message);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use prost::Message;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::JoinHandle;
@@ -14,6 +15,7 @@ use super::export::Exporter;
 use super::process::Process;
 use super::queue::Ended;
 use super::{logs, spans};
+use crate::limits::OTLP_MESSAGE_BYTES_MAX;
 use crate::telemetry::counters;
 use crate::telemetry::trace::settings::Receiver;
 
@@ -71,30 +73,133 @@ async fn run(
 ) {
     let mut batch = Vec::new();
     while let Some(first) = queue.recv().await {
+        let mut bytes = first.bytes();
         batch.push(first);
         let until = Instant::now() + batching.delay;
-        while batch.len() < batching.batch_max {
+        while batch.len() < batching.batch_max && bytes < OTLP_MESSAGE_BYTES_MAX {
             match timeout_at(until, queue.recv()).await {
-                Ok(Some(ended)) => batch.push(ended),
+                Ok(Some(ended)) => {
+                    bytes += ended.bytes();
+                    batch.push(ended);
+                }
                 Ok(None) | Err(_) => break,
             }
         }
-        let (message, records) = encode(signal, &receiver, &batch, &process);
+        let messages = encode(signal, &receiver, &batch, &process);
         // The exchanges are not held while the receiver takes its time.
         batch.clear();
-        exporter.export(message, records).await;
+        for (message, records) in messages {
+            exporter.export(message, records).await;
+        }
     }
 }
 
-/// The message of a batch, and how many records it has.
+/// A message, and how many records it has.
+pub(super) type Encoded = (Bytes, u64);
+
+/// The messages of a batch: one, unless its records are longer than they seemed.
 fn encode(
     signal: Signal,
     receiver: &Receiver,
     batch: &[Arc<Ended>],
     process: &Process,
-) -> (Bytes, u64) {
+) -> Vec<Encoded> {
     match signal {
         Signal::Traces => spans::encode(batch, process),
         Signal::Logs | Signal::Metrics => logs::encode(batch, process, receiver),
+    }
+}
+
+/// Records as one message or several of at most [`OTLP_MESSAGE_BYTES_MAX`]; one that is longer alone is a
+/// message of its own.
+pub(super) fn messages<T: Message>(
+    records: Vec<T>,
+    message: impl Fn(Vec<T>) -> Bytes,
+) -> Vec<Encoded> {
+    let (mut all, mut piece, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for record in records {
+        let len = record.encoded_len();
+        if !piece.is_empty() && bytes + len > OTLP_MESSAGE_BYTES_MAX {
+            let full: Vec<T> = std::mem::take(&mut piece);
+            let count = full.len() as u64;
+            all.push((message(full), count));
+            bytes = 0;
+        }
+        bytes += len;
+        piece.push(record);
+    }
+    if !piece.is_empty() {
+        let count = piece.len() as u64;
+        all.push((message(piece), count));
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+    use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+
+    use super::super::{fixtures, queue};
+    use super::*;
+
+    /// What a gRPC receiver takes unless it is told otherwise.
+    const GRPC_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+    /// Exchanges with paths as long as clients may make them.
+    fn long(count: usize) -> Vec<Arc<Ended>> {
+        let (outlet, mut records) = queue::Outlet::new(count, true);
+        let one = |_| {
+            let mut exchange = fixtures::sampled();
+            exchange.http.as_mut().unwrap().path = format!("/{}", "x".repeat(60_000));
+            outlet.take(exchange, Duration::ZERO, vec![]);
+            records.try_recv().unwrap()
+        };
+        (0..count).map(one).collect()
+    }
+
+    #[test]
+    fn a_batch_of_long_paths_becomes_messages_that_receivers_take() {
+        let batch = long(200);
+        let process = Process::default();
+        for signal in [Signal::Traces, Signal::Logs] {
+            let messages = encode(signal, &Receiver::Environment, &batch, &process);
+            assert!(messages.len() > 3, "{}", messages.len());
+            let mut found = 0;
+            for (message, records) in &messages {
+                assert!(message.len() < GRPC_MESSAGE_BYTES_MAX, "{}", message.len());
+                let held = match signal {
+                    Signal::Traces => {
+                        let read = ExportTraceServiceRequest::decode(message.clone()).unwrap();
+                        read.resource_spans[0].scope_spans[0].spans.len()
+                    }
+                    _ => {
+                        let read = ExportLogsServiceRequest::decode(message.clone()).unwrap();
+                        read.resource_logs[0].scope_logs[0].log_records.len()
+                    }
+                };
+                assert_eq!(held as u64, *records);
+                found += held;
+            }
+            assert_eq!(found, 200, "each record is in one message");
+        }
+    }
+
+    #[test]
+    fn short_records_are_one_message_and_none_is_no_message() {
+        let process = Process::default();
+        let (outlet, mut records) = queue::Outlet::new(2, true);
+        outlet.take(fixtures::sampled(), Duration::ZERO, vec![]);
+        outlet.take(crate::telemetry::fixtures::http(), Duration::ZERO, vec![]);
+        let batch = [records.try_recv().unwrap(), records.try_recv().unwrap()];
+        let of = |signal, batch: &[Arc<Ended>]| {
+            let messages = encode(signal, &Receiver::Environment, batch, &process);
+            messages.iter().map(|(_, n)| *n).collect::<Vec<_>>()
+        };
+        assert_eq!(of(Signal::Logs, &batch), [2]);
+        assert_eq!(of(Signal::Traces, &batch), [1]);
+        assert!(of(Signal::Traces, &batch[1..]).is_empty(), "not sampled");
     }
 }

@@ -9,9 +9,11 @@ use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::AnyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs, SeverityNumber};
+use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
 
 use super::attributes::{self, Attributes};
+use super::lane::{Encoded, messages};
 use super::process::Process;
 use super::queue::Ended;
 use super::spans::nanos;
@@ -65,8 +67,8 @@ pub fn lines(seen: &Seen<'_>) -> Vec<Line> {
     logs.map(line).collect()
 }
 
-/// The message of a batch, and how many records it has.
-pub(super) fn encode(batch: &[Arc<Ended>], process: &Process, receiver: &Receiver) -> (Bytes, u64) {
+/// The messages of a batch, and how many records each has.
+pub(super) fn encode(batch: &[Arc<Ended>], process: &Process, receiver: &Receiver) -> Vec<Encoded> {
     let mut resource = process.resource.clone();
     let records: Vec<_> = match receiver {
         Receiver::Log(log) => {
@@ -83,10 +85,13 @@ pub(super) fn encode(batch: &[Arc<Ended>], process: &Process, receiver: &Receive
             batch.iter().map(|ended| record(ended)).collect()
         }
     };
-    let count = records.len() as u64;
+    messages(records, |records| message(records, &resource, process))
+}
+
+fn message(records: Vec<LogRecord>, resource: &Resource, process: &Process) -> Bytes {
     let request = ExportLogsServiceRequest {
         resource_logs: vec![ResourceLogs {
-            resource: Some(resource),
+            resource: Some(resource.clone()),
             scope_logs: vec![ScopeLogs {
                 scope: Some(process.scope.clone()),
                 log_records: records,
@@ -95,7 +100,7 @@ pub(super) fn encode(batch: &[Arc<Ended>], process: &Process, receiver: &Receive
             ..ResourceLogs::default()
         }],
     };
-    (request.encode_to_vec().into(), count)
+    request.encode_to_vec().into()
 }
 
 fn record(ended: &Ended) -> LogRecord {
@@ -166,13 +171,15 @@ mod tests {
     fn read(exchange: Exchange) -> LogRecord {
         let (outlet, mut queue) = queue::Outlet::new(1, true);
         outlet.take(exchange, Duration::from_millis(7), vec![]);
-        let (message, count) = encode(
+        let messages = encode(
             &[queue.try_recv().unwrap()],
             &Process::default(),
             &Receiver::Environment,
         );
-        assert_eq!(count, 1);
-        let mut request = ExportLogsServiceRequest::decode(message).unwrap();
+        let [(message, 1)] = &messages[..] else {
+            panic!("one record in one message")
+        };
+        let mut request = ExportLogsServiceRequest::decode(message.clone()).unwrap();
         request
             .resource_logs
             .remove(0)

@@ -27,5 +27,5 @@ mod thread;
 mod transport;
 
 pub use logs::{Line, lines};
-pub use queue::{Ended, take, wants};
+pub use queue::{Ended, take, waiting, wants};
 pub use thread::{Exports, Parts, prepare, start};

@@ -23,13 +23,18 @@ pub struct Ended {
     pub elapsed: Duration,
     /// What collectors of access logs are told of it.
     pub lines: Vec<Line>,
-    _room: Room,
+    room: Room,
 }
 
 impl Ended {
     /// Wall clock at its end.
     pub fn ended_at(&self) -> SystemTime {
         self.exchange.started_at + self.elapsed
+    }
+
+    /// About how many bytes it is, here and encoded.
+    pub(super) fn bytes(&self) -> usize {
+        self.room.bytes
     }
 }
 
@@ -65,6 +70,14 @@ pub fn take(exchange: Exchange, elapsed: Duration, lines: Vec<Line>) {
     if let Some(outlet) = OUTLET.get() {
         outlet.take(exchange, elapsed, lines);
     }
+}
+
+/// Exchanges that wait for collectors, and about how many bytes they are.
+pub fn waiting() -> (usize, usize) {
+    OUTLET.get().map_or((0, 0), |outlet| {
+        let waiting = outlet.records.max_capacity() - outlet.records.capacity();
+        (waiting, outlet.bytes.load(Relaxed))
+    })
 }
 
 /// Opens the way for exchanges, for the rest of the process. `None` when it is open already.
@@ -107,7 +120,7 @@ impl Outlet {
             exchange,
             elapsed,
             lines,
-            _room: room,
+            room,
         }));
     }
 

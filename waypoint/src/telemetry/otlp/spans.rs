@@ -16,6 +16,7 @@ use prost::Message;
 
 use super::attributes::Attributes;
 use super::conventions::{self, method, peer, request_method, route, upstream_cluster, verdict};
+use super::lane::{Encoded, messages};
 use super::process::Process;
 use super::queue::Ended;
 use crate::telemetry::exchange::{Exchange, HttpExchange};
@@ -26,10 +27,13 @@ use crate::telemetry::trace::settings::{Receiver, Tag, TagValue};
 /// The sampled bit of a span's flags.
 const SAMPLED: u32 = 1;
 
-/// The message of a batch, and how many spans it has.
-pub(super) fn encode(batch: &[Arc<Ended>], process: &Process) -> (Bytes, u64) {
+/// The messages of a batch, and how many spans each has.
+pub(super) fn encode(batch: &[Arc<Ended>], process: &Process) -> Vec<Encoded> {
     let spans: Vec<Span> = batch.iter().flat_map(|e| of(e, process)).collect();
-    let count = spans.len() as u64;
+    messages(spans, |spans| message(spans, process))
+}
+
+fn message(spans: Vec<Span>, process: &Process) -> Bytes {
     let request = ExportTraceServiceRequest {
         resource_spans: vec![ResourceSpans {
             resource: Some(process.resource.clone()),
@@ -41,41 +45,43 @@ pub(super) fn encode(batch: &[Arc<Ended>], process: &Process) -> (Bytes, u64) {
             ..ResourceSpans::default()
         }],
     };
-    (request.encode_to_vec().into(), count)
+    request.encode_to_vec().into()
 }
 
-/// The spans of one request, its own first; none for one that was not sampled.
+/// The spans of one request, its own first, or the one of a TCP stream; none for what was not sampled.
 fn of(ended: &Ended, process: &Process) -> Vec<Span> {
     let exchange = &ended.exchange;
-    let (Some(recording), Some(http)) = (exchange.trace.recording(), &exchange.http) else {
+    let Some(recording) = exchange.trace.recording() else {
         return Vec::new();
     };
     let spanned = Spanned {
         ended,
         exchange,
-        http,
         recording,
         process,
     };
+    let Some(http) = &exchange.http else {
+        return vec![spanned.stream()];
+    };
     let attempts = recording.attempts.iter().zip(0_u32..);
-    let attempts = attempts.map(|(attempt, number)| spanned.attempt(attempt, number));
-    std::iter::once(spanned.server()).chain(attempts).collect()
+    let attempts = attempts.map(|(attempt, number)| spanned.attempt(http, attempt, number));
+    let server = spanned.server(http);
+    std::iter::once(server).chain(attempts).collect()
 }
 
-/// One request that becomes spans.
+/// One request or TCP stream that becomes spans.
 struct Spanned<'a> {
     ended: &'a Ended,
     exchange: &'a Exchange,
-    http: &'a HttpExchange,
     recording: &'a Recording,
     process: &'a Process,
 }
 
 impl Spanned<'_> {
-    fn server(&self) -> Span {
-        let status = self.http.status.map_or(0, |status| status.as_u16());
+    fn server(&self, http: &HttpExchange) -> Span {
+        let status = http.status.map_or(0, |status| status.as_u16());
         let route = route(self.exchange);
-        let method = method(&self.http.method);
+        let method = method(&http.method);
         let name = match &route {
             Some(route) => format!("{} {route}", method.unwrap_or("HTTP")),
             None => method.unwrap_or("HTTP").to_owned(),
@@ -87,7 +93,7 @@ impl Spanned<'_> {
             parent_span_id: parent.map(bytes_of).unwrap_or_default(),
             kind: SpanKind::Server as i32,
             end_time_unix_nano: nanos(self.ended.ended_at()),
-            attributes: self.server_attributes(route, status),
+            attributes: self.server_attributes(http, route, status),
             events: self
                 .recording
                 .events
@@ -100,14 +106,45 @@ impl Spanned<'_> {
         }
     }
 
-    fn attempt(&self, attempt: &Attempt, number: u32) -> Span {
-        let method = method(&self.http.method).unwrap_or("HTTP");
+    /// Of a TCP stream, from its opening to its end. Nobody tells it of a trace, so that it begins one.
+    fn stream(&self) -> Span {
+        let exchange = self.exchange;
+        let own = exchange.trace.span().map_or(0, |span| span.get());
+        let mut attributes = Attributes::default();
+        conventions::stream(&mut attributes, exchange);
+        attributes.text("component", "proxy");
+        attributes.text("response_flags", flags(exchange));
+        attributes.known("upstream_cluster", upstream_cluster(exchange));
+        if self.recording.tracing.istio_tags {
+            self.istio_tags(&mut attributes);
+        }
+        self.cairn_attributes(&mut attributes);
+        self.tags(&mut attributes);
+        let failed = !exchange.flags.is_empty();
+        if failed {
+            attributes.text("error.type", exchange.flags);
+        }
+        let name = exchange.service.as_ref().map_or_else(
+            || "TCP".to_owned(),
+            |service| format!("TCP {}:{}", service.hostname, exchange.service_port),
+        );
+        Span {
+            kind: SpanKind::Server as i32,
+            end_time_unix_nano: nanos(self.ended.ended_at()),
+            attributes: attributes.take(),
+            status: self.status(failed, exchange.reason.as_deref()),
+            ..self.span(own, name, exchange.started_at)
+        }
+    }
+
+    fn attempt(&self, http: &HttpExchange, attempt: &Attempt, number: u32) -> Span {
+        let method = method(&http.method).unwrap_or("HTTP");
         let server = self.exchange.trace.span().map_or(0, |span| span.get());
         let ended = attempt
             .ended
             .map_or(self.ended.ended_at(), |at| self.at(at));
         let mut attributes = Attributes::default();
-        request_method(&mut attributes, &self.http.method);
+        request_method(&mut attributes, &http.method);
         let address = attempt.endpoint.address;
         attributes.text("server.address", address.ip().to_string());
         attributes.number("server.port", address.port());
@@ -182,8 +219,13 @@ impl Spanned<'_> {
         self.exchange.started_at + moment.saturating_duration_since(self.exchange.started)
     }
 
-    fn server_attributes(&self, route: Option<String>, status: u16) -> Vec<KeyValue> {
-        let (exchange, http) = (self.exchange, self.http);
+    fn server_attributes(
+        &self,
+        http: &HttpExchange,
+        route: Option<String>,
+        status: u16,
+    ) -> Vec<KeyValue> {
+        let exchange = self.exchange;
         let mut attributes = Attributes::default();
         conventions::request(&mut attributes, exchange, http, |text| self.cut(text));
         attributes.known("http.route", route);
@@ -204,12 +246,7 @@ impl Spanned<'_> {
         attributes.text("component", "proxy");
         let id = http.request_id.as_ref().and_then(|id| id.to_str().ok());
         attributes.known("guid:x-request-id", id);
-        let flags = if exchange.flags.is_empty() {
-            "-"
-        } else {
-            exchange.flags
-        };
-        attributes.text("response_flags", flags);
+        attributes.text("response_flags", flags(exchange));
         attributes.known("upstream_cluster", upstream_cluster(self.exchange));
         if self.recording.tracing.istio_tags {
             self.istio_tags(&mut attributes);
@@ -304,6 +341,14 @@ impl Spanned<'_> {
             attributes: attributes.take(),
             ..span::Event::default()
         }
+    }
+}
+
+/// Envoy's flags as it writes them.
+fn flags(exchange: &Exchange) -> &'static str {
+    match exchange.flags {
+        "" => "-",
+        flags => flags,
     }
 }
 

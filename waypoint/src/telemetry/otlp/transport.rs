@@ -1,7 +1,7 @@
 //! A connection to one receiver, and one export over it. Every answer is bounded in size and time.
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +9,9 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use cairn_config_schema::snapshot::ClusterKey;
 use cairn_routing::Choice;
-use http::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, RETRY_AFTER};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::{http1, http2};
@@ -246,6 +248,11 @@ fn request(to: &Destination, message: Bytes) -> Result<Request<Full<Bytes>>, htt
         false => format!("{}:{}", to.host, to.port),
     };
     let path = if to.path.is_empty() { "/" } else { &to.path };
+    let message = if to.gzip {
+        compressed(&message)
+    } else {
+        message
+    };
     let mut request = Request::post(path).body(Full::new(message))?;
     let headers = request.headers_mut();
     headers.extend(
@@ -259,7 +266,17 @@ fn request(to: &Destination, message: Bytes) -> Result<Request<Full<Bytes>>, htt
         CONTENT_TYPE,
         HeaderValue::from_static("application/x-protobuf"),
     );
+    if to.gzip {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
     Ok(request)
+}
+
+fn compressed(message: &[u8]) -> Bytes {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    // Writing to memory can not fail.
+    let written = encoder.write_all(message).and_then(|()| encoder.finish());
+    written.unwrap_or_default().into()
 }
 
 /// A pause in seconds; dates are not for machines that talk every few seconds.

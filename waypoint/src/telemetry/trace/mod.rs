@@ -105,6 +105,13 @@ impl Trace {
         }
     }
 
+    /// Decides whether a TCP stream is sampled: nobody tells of its trace, so that it begins one, and one that is not
+    /// sampled has none.
+    pub fn of_stream(tracing: Option<&Arc<Tracing>>, random: impl FnMut() -> u64) -> Self {
+        let begun = tracing.map(|tracing| Self::begin(&HeaderMap::new(), tracing, random));
+        begun.filter(Self::is_recorded).unwrap_or_default()
+    }
+
     /// The trace id: the client's, or the one that was made here.
     pub fn id(&self) -> Option<TraceId> {
         self.id

@@ -110,6 +110,29 @@ fn headers_and_attributes_are_percent_decoded() {
 }
 
 #[test]
+fn messages_are_compressed_if_asked_for_and_json_is_told_that_it_is_not_there() {
+    let to = |more: &[(&str, &str)]| {
+        let mut variables = vec![(ALL, "http://c:1")];
+        variables.extend(more);
+        let read = of(&variables).unwrap();
+        (read.traces.unwrap(), read.warnings)
+    };
+    let compression = "OTEL_EXPORTER_OTLP_COMPRESSION";
+    assert!(to(&[(compression, "gzip")]).0.gzip);
+    assert!(!to(&[(compression, "none")]).0.gzip);
+    let own = ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "none");
+    assert!(!to(&[(compression, "gzip"), own]).0.gzip);
+    let (unknown, warnings) = to(&[(compression, "zstd")]);
+    assert!(!unknown.gzip && warnings[0].contains("'zstd' is not gzip or none"));
+    let (json, warnings) = to(&[("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")]);
+    assert_eq!(json.protocol, Protocol::Http);
+    assert!(
+        warnings[0].contains("http/json is not supported"),
+        "{warnings:?}"
+    );
+}
+
+#[test]
 fn what_would_send_data_elsewhere_or_in_the_clear_keeps_it_from_starting() {
     for (variable, value) in [
         (ALL, "ftp://c"),

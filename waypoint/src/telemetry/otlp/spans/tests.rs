@@ -8,6 +8,8 @@ use super::super::process::Names;
 use super::super::{fixtures, queue};
 use super::*;
 use crate::telemetry::fixtures as exchanges;
+use crate::telemetry::trace::Trace;
+use crate::telemetry::trace::sampler::Sampler;
 
 fn spans(exchange: Exchange) -> Vec<Span> {
     let (outlet, mut records) = queue::Outlet::new(1, false);
@@ -19,10 +21,13 @@ fn spans(exchange: Exchange) -> Vec<Span> {
         ..Names::default()
     };
     let process = Process::new(&names, &Default::default());
-    let (message, count) = encode(&[records.try_recv().unwrap()], &process);
-    let mut request = ExportTraceServiceRequest::decode(message).unwrap();
+    let messages = encode(&[records.try_recv().unwrap()], &process);
+    let [(message, count)] = &messages[..] else {
+        panic!("one message")
+    };
+    let mut request = ExportTraceServiceRequest::decode(message.clone()).unwrap();
     let spans = request.resource_spans.remove(0).scope_spans.remove(0).spans;
-    assert_eq!(spans.len() as u64, count);
+    assert_eq!(spans.len() as u64, *count);
     spans
 }
 
@@ -54,6 +59,41 @@ fn retried() -> Exchange {
     });
     exchange.attempts = 2;
     exchange
+}
+
+#[test]
+fn a_sampled_tcp_stream_has_a_span_with_its_bytes_and_verdict_and_others_have_none() {
+    let mut exchange = exchanges::tcp();
+    let tracing = fixtures::tracing(vec![]);
+    exchange.trace = Trace::of_stream(Some(&tracing), || 7);
+    let [span] = &spans(exchange)[..] else {
+        panic!("one span")
+    };
+    assert_eq!(span.name, "TCP httpbin.default.svc.cluster.local:8000");
+    assert_eq!(span.kind, SpanKind::Server as i32);
+    assert!(span.parent_span_id.is_empty());
+    assert_eq!(
+        span.end_time_unix_nano - span.start_time_unix_nano,
+        12_000_000
+    );
+    for (key, value) in [
+        ("network.transport", "tcp"),
+        ("cairn.bytes_received", "10"),
+        ("cairn.bytes_sent", "20"),
+        ("cairn.verdict", "allow"),
+        ("cairn.endpoint", "10.0.0.9:8080"),
+        ("istio.destination_workload", "httpbin"),
+        ("client.address", "10.0.0.7"),
+    ] {
+        assert_eq!(text(span, key), value, "{key}");
+    }
+    assert!(span.status.is_none());
+
+    let mut never = Arc::into_inner(fixtures::tracing(vec![])).unwrap();
+    never.sampler = Sampler::parent_or(0.0);
+    let unsampled = Trace::of_stream(Some(&Arc::new(never)), || 7);
+    assert!(!unsampled.is_recorded() && unsampled.id().is_none());
+    assert!(Trace::of_stream(None, || 7).id().is_none());
 }
 
 #[test]
