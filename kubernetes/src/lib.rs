@@ -4,10 +4,10 @@
 pub mod attach;
 pub mod client;
 pub mod cluster;
+pub mod controller;
 pub mod detach;
 pub mod doctor;
 pub mod enrolment;
-pub mod controller;
 pub mod kinds;
 pub mod limits;
 pub mod objects;

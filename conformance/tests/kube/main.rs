@@ -13,8 +13,8 @@
 
 mod chart;
 mod control_plane;
+mod controller;
 mod node;
 mod people;
 mod rbac;
 mod watch;
-mod controller;

@@ -148,7 +148,10 @@ fn certified(chain: &Path, key: &Path) -> Result<Arc<CertifiedKey>, LoadError> {
         path: path(),
         reason: error.to_string(),
     })?;
-    let chain = certificates(chain)?.into_iter().map(CertificateDer::from).collect();
+    let chain = certificates(chain)?
+        .into_iter()
+        .map(CertificateDer::from)
+        .collect();
     let certified = CertifiedKey::from_der(chain, parsed, &provider());
     certified.map(Arc::new).map_err(|source| LoadError::Key {
         path: path(),
