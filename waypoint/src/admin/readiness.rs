@@ -24,7 +24,7 @@ pub enum NotReady {
 }
 
 impl NotReady {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::NoConfiguration,
         Self::NoGateway,
         Self::NoIdentity,
