@@ -6,6 +6,7 @@ cd "$(dirname "$0")/.."
 
 ENVOY=1.40.0
 GRPCIO=1.76.0
+HUBBLE=v1.19.4
 
 say() { echo "setup: $*" >&2; }
 
@@ -42,6 +43,7 @@ debian_packages() {
     command -v ip >/dev/null || missing+=(iproute2)
     command -v nsenter >/dev/null || missing+=(util-linux)
     command -v pgrep >/dev/null || missing+=(procps)
+    command -v chromium >/dev/null || missing+=(chromium fonts-dejavu-core)
     command -v nginx >/dev/null || missing+=(nginx-light)
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
     [ ${#missing[@]} = 0 ] && return
@@ -82,6 +84,47 @@ virtual_environment() {
     touch "$stamp"
 }
 
+# Prometheus and its promtool, as programs of the tests: unpacked, so that nothing is started as a service.
+prometheus_programs() {
+    local to=target/prometheus
+    [ -x "$to/usr/bin/promtool" ] || command -v promtool >/dev/null && return
+    say "unpacking Debian's Prometheus into $to"
+    mkdir -p "$to"
+    (cd "$to" && quietly apt-get download prometheus && dpkg-deb -x prometheus_*.deb . && rm -f prometheus_*.deb)
+}
+
+# A client of Hubble's observer API, generated from its public protocol definition, which is in Cilium's Go
+# module. Nothing of it is kept in the repository. Without Go its test is skipped, save with
+# REQUIRE_HUBBLE=1.
+hubble_client() {
+    local folder=target/hubble stamp="target/hubble/.cilium-$HUBBLE-grpcio-$GRPCIO" module
+    [ -e "$stamp" ] && return
+    if ! command -v go >/dev/null; then
+        if [ "${REQUIRE_HUBBLE:-}" = 1 ]; then
+            say "needs Go, to download Hubble's protocol definition"
+            exit 1
+        fi
+        say "no Go: Hubble's API is not tested with a generated client"
+        return
+    fi
+    say "generating a client of Hubble's API $HUBBLE into $folder"
+    mkdir -p "$folder"
+    quietly python3 -m venv --clear "$folder/venv"
+    quietly "$folder/venv/bin/pip" install --disable-pip-version-check --only-binary :all: \
+        "grpcio==$GRPCIO" "grpcio-tools==$GRPCIO"
+    module="$(cd "$folder" && GOFLAGS=-mod=mod go mod download -json \
+        "github.com/cilium/cilium@$HUBBLE" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')"
+    if [ ! -d "$module/api/v1" ]; then
+        say "failed: go mod download github.com/cilium/cilium@$HUBBLE"
+        exit 1
+    fi
+    rm -rf "$folder/client"
+    mkdir -p "$folder/client"
+    quietly "$folder/venv/bin/python" -m grpc_tools.protoc -I "$module/api/v1" \
+        --python_out="$folder/client" flow/flow.proto relay/relay.proto observer/observer.proto
+    touch "$stamp"
+}
+
 rust_components() {
     cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 && return
     say "adding rustfmt and clippy"
@@ -91,4 +134,6 @@ rust_components() {
 rust_components
 debian_packages
 bpf_compiler
+prometheus_programs
 virtual_environment
+hubble_client

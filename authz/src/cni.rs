@@ -1,12 +1,14 @@
-//! What the CNI of the cluster makes of Kubernetes' NetworkPolicies (specs/policies.md 2.3), for
-//! `explain` and lints. A waypoint enforces none of it.
+//! What the CNI of the cluster makes of a connection: of Kubernetes' NetworkPolicies (specs/policies.md
+//! 2.3) here, of those of Cilium and Calico in `network::cni`. For `explain` and lints; a waypoint
+//! enforces none of it.
 
 use std::net::IpAddr;
 
 use cairn_config_schema::origin::Origin;
 pub use cairn_config_schema::snapshot::Direction;
 use cairn_config_schema::snapshot::{
-    KubeNetworkPolicy, KubePeer, KubePort, KubeRule, LabelView, PortSet, Transport, Truth, Workload,
+    KubeNetworkPolicy, KubePeer, KubePort, KubeRule, LabelView, PortSet, Selecting, Transport,
+    Truth, Workload,
 };
 
 /// One end of a connection, as far as it is known.
@@ -20,6 +22,8 @@ pub struct End<'a> {
     pub named_ports: Option<&'a [(std::sync::Arc<str>, u16)]>,
     /// In the network of its node: then what holds for it is up to the CNI.
     pub host_network: bool,
+    /// The pod.
+    pub workload: Option<&'a Workload>,
 }
 
 impl<'a> End<'a> {
@@ -35,6 +39,7 @@ impl<'a> End<'a> {
             addresses: &workload.addresses,
             named_ports: Some(&workload.named_ports),
             host_network: workload.host_network,
+            workload: Some(workload),
         }
     }
 }
@@ -111,6 +116,12 @@ impl Connection<'_> {
             }
         }
         speaking.passage()
+    }
+
+    /// What the policies of Cilium and Calico make of it at one end, as a CNI sees it: without what is
+    /// inside of a tunnel.
+    pub fn passage_of_network(&self, policies: &[Selecting], direction: Direction) -> Passage {
+        crate::network::cni::passage(self, policies, direction)
     }
 
     fn matches(&self, rule: &KubeRule, policy: &KubeNetworkPolicy, other: &End<'_>) -> Truth {

@@ -25,6 +25,7 @@ fn crowded_mesh() -> Mesh {
 
 fn launch(folder: &Path) -> Launch {
     Launch {
+        variables: Vec::new(),
         program: "proxy".into(),
         workers: 1,
         cpus: None,

@@ -57,3 +57,23 @@ pub const DIRECT_RESPONSE_BYTES_MAX: usize = 1024 * 1024;
 /// Longest delay that a route may inject, in milliseconds. Beyond: the rule answers 500. A delayed
 /// request holds its place and its memory; nobody waits longer than an hour.
 pub const FAULT_DELAY_MAX_MS: u64 = 3_600_000;
+
+/// Size in bytes of one CEL expression of a Telemetry; a longer one is no expression for a metric or
+/// a filter any more, and it would be evaluated for every request.
+pub const TELEMETRY_EXPRESSION_BYTES_MAX: usize = 1024;
+
+/// Labels that one override of a Telemetry changes; each makes more series.
+pub const METRIC_TAGS_MAX: usize = 16;
+
+/// Tags of spans that one Telemetry adds; each is in every span.
+pub const SPAN_TAGS_MAX: usize = 32;
+
+/// Size in bytes of a format of access logs; a line is longer still.
+pub const LOG_FORMAT_BYTES_MAX: usize = 16 * 1024;
+
+/// How long an export to a collector may take when its provider does not say, in milliseconds: the
+/// default of OpenTelemetry's exporters.
+pub const COLLECTOR_TIMEOUT_DEFAULT_MS: u64 = 10_000;
+
+/// Length of the value of a tag when its provider does not say (`maxTagLength`): Istio's default.
+pub const TAG_BYTES_DEFAULT: u32 = 256;

@@ -60,8 +60,11 @@ pub enum Kind {
     #[serde(rename = "ConfigMap")]
     CaBundle,
     TrafficPolicy,
+    Telemetry,
     CiliumNetworkPolicy,
     CiliumClusterwideNetworkPolicy,
+    CiliumEnvoyConfig,
+    CiliumClusterwideEnvoyConfig,
     /// Calico's.
     NetworkPolicy,
     /// That of Kubernetes itself; its name has the group, for Calico's has the same kind.
@@ -107,8 +110,11 @@ impl Kind {
             Kind::BackendTLSPolicy => "BackendTLSPolicy",
             Kind::WorkloadEntry => "WorkloadEntry",
             Kind::TrafficPolicy => "TrafficPolicy",
+            Kind::Telemetry => "Telemetry",
             Kind::CiliumNetworkPolicy => "CiliumNetworkPolicy",
             Kind::CiliumClusterwideNetworkPolicy => "CiliumClusterwideNetworkPolicy",
+            Kind::CiliumEnvoyConfig => "CiliumEnvoyConfig",
+            Kind::CiliumClusterwideEnvoyConfig => "CiliumClusterwideEnvoyConfig",
             Kind::NetworkPolicy => "NetworkPolicy",
             Kind::KubeNetworkPolicy => "NetworkPolicy.networking.k8s.io",
             Kind::GlobalNetworkPolicy => "GlobalNetworkPolicy",

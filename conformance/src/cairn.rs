@@ -27,17 +27,19 @@ pub struct Cairn {
 }
 
 impl Cairn {
-    /// Starts `cairn run` on `ip` and waits until it says that it is ready.
+    /// Starts `cairn run` on `ip`, with more variables, and waits until it says that it is ready.
     pub async fn start(
         ip: IpAddr,
         config: &Path,
         identity: &Path,
         upstream_hbone_port: u16,
-        more: &[&str],
+        (more, variables): (&[&str], &[(String, String)]),
         logs: &Path,
     ) -> Self {
-        let mut started =
-            Self::start_unready(ip, config, identity, upstream_hbone_port, more, logs).await;
+        let mut command = Command::new(workspace::cairn());
+        command.envs(variables.iter().cloned());
+        let options = (config, identity, upstream_hbone_port, more);
+        let mut started = Self::spawn(command, ip, options, logs).await;
         let ready = started.ready;
         started
             .process
@@ -55,8 +57,18 @@ impl Cairn {
         more: &[&str],
         logs: &Path,
     ) -> Self {
+        let command = Command::new(workspace::cairn());
+        let options = (config, identity, upstream_hbone_port, more);
+        Self::spawn(command, ip, options, logs).await
+    }
+
+    async fn spawn(
+        mut command: Command,
+        ip: IpAddr,
+        (config, identity, upstream_hbone_port, more): (&Path, &Path, u16, &[&str]),
+        logs: &Path,
+    ) -> Self {
         let [hbone, metrics, ready, admin] = [(); 4].map(|()| free_address(ip));
-        let mut command = Command::new(workspace::cairn());
         command
             .arg("run")
             .arg("--config")
@@ -113,8 +125,20 @@ impl Cairn {
 
     /// `/config_dump`.
     pub async fn config_dump(&self) -> Value {
-        let answer = client::get(self.admin, "/config_dump").await;
+        let answer = client::get_as("localhost", self.admin, "/config_dump").await;
         serde_json::from_slice(answer.body()).expect("JSON")
+    }
+
+    /// Waits until a page of the admin address, as JSON, is as it should be, and returns it.
+    pub async fn admin_shows(&self, path: &str, is_right: impl Fn(&Value) -> bool) -> Value {
+        let mut found = Value::Null;
+        process::until(&format!("{path} shows it"), async || {
+            let answer = client::get_as("localhost", self.admin, path).await;
+            found = serde_json::from_slice(answer.body()).unwrap_or_default();
+            is_right(&found)
+        })
+        .await;
+        found
     }
 
     /// Lines of the access log so far.

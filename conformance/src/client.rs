@@ -120,6 +120,14 @@ pub async fn get(address: SocketAddr, path: &str) -> Answer {
     connection.get(path).await.expect("an answer")
 }
 
+/// One GET with this Host over a new HTTP/1.1 connection.
+pub async fn get_as(host: &str, address: SocketAddr, path: &str) -> Answer {
+    let request = Request::builder().uri(path).header("host", host);
+    let request = request.body(Full::default()).expect("a request");
+    let mut connection = Connection::http1(address).await;
+    connection.send(request).await.expect("an answer")
+}
+
 /// What the echo application said.
 pub fn echo(answer: &Answer) -> Echo {
     serde_json::from_slice(answer.body()).unwrap_or_else(|e| {

@@ -14,7 +14,7 @@ use crate::net::free_address;
 use crate::process::Process;
 use crate::workspace;
 
-pub use check_gate::CheckGate;
+pub use check_gate::{CheckGate, ext_authz};
 
 /// A listener of the client side: what an application dials, and what becomes of it.
 #[derive(Clone, Debug)]

@@ -35,6 +35,7 @@ pub struct Lab {
     own_tunnels: bool,
     services: BTreeMap<String, Service>,
     pods: Vec<Pod>,
+    variables: Vec<(String, String)>,
     folder: TempDir,
 }
 
@@ -106,6 +107,7 @@ impl Lab {
             network,
             services: BTreeMap::new(),
             pods: Vec::new(),
+            variables: Vec::new(),
             folder,
         };
         lab.write("mesh", MESH);
@@ -200,6 +202,11 @@ impl Lab {
         self.folder.path()
     }
 
+    /// Sets a variable of Cairn's environment, for its start.
+    pub fn variable(&mut self, name: &str, value: impl ToString) {
+        self.variables.push((name.to_owned(), value.to_string()));
+    }
+
     /// Starts the destination Envoy and Cairn.
     pub async fn start(&mut self) {
         self.start_with(&[]).await;
@@ -213,7 +220,7 @@ impl Lab {
             &self.config(),
             &self.waypoint_identity(),
             self.hbone_port,
-            flags,
+            (flags, &self.variables),
             self.folder.path(),
         )
         .await;

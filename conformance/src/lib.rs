@@ -14,8 +14,10 @@
 
 pub mod app;
 pub mod authorizer;
+pub mod browser;
 pub mod cairn;
 pub mod client;
+pub mod collector;
 pub mod dns;
 pub mod envoy;
 pub mod golden;
@@ -24,4 +26,6 @@ pub mod identities;
 pub mod lab;
 pub mod net;
 pub mod process;
+pub mod prometheus;
+pub mod rate_limiter;
 pub mod workspace;

@@ -53,6 +53,16 @@ pub fn envoy() -> PathBuf {
     installed(python.path().join("site-packages/envoy/_bin/envoy"))
 }
 
+/// Python with a generated client of Hubble's API, and the folder of what was generated. `None`: there was no
+/// Go to get the protocol definition with.
+pub fn hubble_client() -> Option<(PathBuf, PathBuf)> {
+    let folder = root().join("target/hubble");
+    let client = folder.join("client");
+    client
+        .exists()
+        .then(|| (folder.join("venv/bin/python"), client))
+}
+
 fn installed(path: PathBuf) -> PathBuf {
     assert!(
         path.exists(),

@@ -88,13 +88,17 @@ fn camel(field: &str) -> String {
 
 #[test]
 fn every_metric_is_explained() {
-    let code = text("waypoint/src/telemetry/names.rs");
-    let names = ["\"istio_", "\"cairn_"].into_iter().flat_map(|prefix| {
-        let names = between(&code, prefix, "\"").into_iter();
-        names
-            .map(move |rest| format!("{}{rest}", &prefix[1..]))
-            .collect::<Vec<_>>()
-    });
+    let files = ["istio", "own", "destinations", "policy", "node"];
+    let code = files.map(|file| text(&format!("waypoint/src/telemetry/names/{file}.rs")));
+    let code = code.concat();
+    let names = ["\"istio_", "\"cairn_", "\"hubble_"]
+        .into_iter()
+        .flat_map(|prefix| {
+            let names = between(&code, prefix, "\"").into_iter();
+            names
+                .map(move |rest| format!("{}{rest}", &prefix[1..]))
+                .collect::<Vec<_>>()
+        });
     assert_has("docs/operations.md", &names.collect::<Vec<_>>());
     let labels = between(&code, "_LABELS: [&str; 25] = [", "];");
     let labels = labels[0].split('"').skip(1).step_by(2);

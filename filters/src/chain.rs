@@ -11,7 +11,7 @@ use std::sync::Arc;
 use cairn_authz::jwt::{
     self, Authenticator, Failure as TokenFailure, KeySets, Login, Memory, Status,
 };
-use cairn_authz::{Attestation, Egress, Network, PolicySet, Verdict};
+use cairn_authz::{Attestation, Network, PolicySet, Verdict};
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::snapshot::{
     AppProtocol, Backend, BackendTarget, Binding, ClusterKey, Cors, Filter, PathNormalization,
@@ -31,11 +31,13 @@ use crate::login::{self, TokenClaims};
 use crate::normalise::{Rejection, Target, normalise};
 use crate::trial::Trial;
 
+pub use common::Common;
 pub use consult::{Consultation, External};
 pub use facts::{facts, tcp_facts, trial_facts};
 
 use facts::logged_in;
 
+mod common;
 mod consult;
 mod facts;
 mod streams;
@@ -111,24 +113,23 @@ pub type Authenticated = Result<Login, TokenFailure>;
 impl PortChain {
     /// The chain of one port of a service.
     pub fn compile(snapshot: &Snapshot, service: &Arc<Service>, port: &ServicePort) -> Self {
-        let egress = Egress::compile(&snapshot.network);
-        Self::compile_sharing(snapshot, &egress, service, port)
+        Self::compile_sharing(snapshot, &Common::compile(snapshot), service, port)
     }
 
     /// The same, with what the chains of one snapshot have in common.
     pub fn compile_sharing(
         snapshot: &Snapshot,
-        egress: &Egress,
+        common: &Common,
         service: &Arc<Service>,
         port: &ServicePort,
     ) -> Self {
         let authentications = snapshot.authentications.of_service(&service.key);
-        let mut chain = Self::bare(snapshot, &service.policies, authentications);
+        let mut chain = Self::bare(snapshot, common, &service.policies, authentications);
         chain.routes = PortRoutes::compile(&service.key.namespace, &port.routes);
         chain.streams = StreamRoutes::compile(&service.key.namespace, &port.stream_routes);
         let own = ClusterKey::new(service.key.clone(), port.number);
         if !snapshot.network.is_empty() {
-            let network = Network::of_port(&snapshot.network, egress, &own, routed(port));
+            let network = Network::of_port(&snapshot.network, &common.egress, &own, routed(port));
             chain.policies = chain.policies.with_network(network);
         }
         chain.default_cluster = Some(own);
@@ -143,15 +144,16 @@ impl PortChain {
 
     /// The chain for traffic to the addresses of workloads: the waypoint's policies, and no routes.
     pub fn for_workload(snapshot: &Snapshot) -> Self {
-        Self::for_workload_sharing(snapshot, &Egress::compile(&snapshot.network))
+        Self::for_workload_sharing(snapshot, &Common::compile(snapshot))
     }
 
     /// The same, with what the chains of one snapshot have in common.
-    pub fn for_workload_sharing(snapshot: &Snapshot, egress: &Egress) -> Self {
+    pub fn for_workload_sharing(snapshot: &Snapshot, common: &Common) -> Self {
         let policies = snapshot.waypoint.as_ref().map_or(&[][..], |w| &w.policies);
-        let mut chain = Self::bare(snapshot, policies, &snapshot.authentications.waypoint);
+        let authentications = &snapshot.authentications.waypoint;
+        let mut chain = Self::bare(snapshot, common, policies, authentications);
         if !snapshot.network.is_empty() {
-            let network = Network::of_workloads(&snapshot.network, egress);
+            let network = Network::of_workloads(&snapshot.network, &common.egress);
             chain.policies = chain.policies.with_network(network);
         }
         chain
@@ -160,6 +162,7 @@ impl PortChain {
     /// A chain without routes. It refuses everything when the waypoint is missing or blocked.
     fn bare(
         snapshot: &Snapshot,
+        common: &Common,
         policies: &[Arc<Policy>],
         authentications: &[Arc<RequestAuthentication>],
     ) -> Self {
@@ -169,8 +172,8 @@ impl PortChain {
         Self {
             routes: PortRoutes::default(),
             streams: StreamRoutes::default(),
-            authenticator: Authenticator::compile(&in_force),
-            trial: Trial::compile(authentications),
+            authenticator: Authenticator::compile_sharing(&in_force, &common.keys),
+            trial: Trial::compile(authentications, &common.keys),
             policies: PolicySet::compile(policies),
             normalization: snapshot.mesh.path_normalization,
             default_cluster: None,

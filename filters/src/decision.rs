@@ -337,10 +337,24 @@ impl Decision<'_> {
             return None;
         }
         let (rule, _) = self.rule()?;
-        rule.filters.iter().find_map(|filter| match filter {
-            Filter::ExternalAuth(provider) => Some(provider),
-            _ => None,
-        })
+        asked_by(&rule.filters)
+    }
+
+    /// Whom the ExternalAuth filter of a backend asks about a request that was to go there.
+    pub fn external_auth_of<'b>(
+        &self,
+        backend: Option<&'b Backend>,
+    ) -> Option<&'b Arc<ExternalProvider>> {
+        let goes_on = self.answer == Answer::Forward;
+        asked_by(backend_filters(backend)).filter(|_| goes_on)
+    }
+
+    /// The backends of the rule of a request that would go on.
+    pub fn backends(&self) -> &[Backend] {
+        match (&self.answer, self.rule()) {
+            (Answer::Forward, Some((rule, _))) => &rule.backends,
+            _ => &[],
+        }
     }
 
     /// Applies the request filters of the rule in their order, then those of the backend, and returns
@@ -416,6 +430,14 @@ impl Decision<'_> {
             _ => None,
         }
     }
+}
+
+/// The service of an ExternalAuth filter among these.
+fn asked_by(filters: &[Filter]) -> Option<&Arc<ExternalProvider>> {
+    filters.iter().find_map(|filter| match filter {
+        Filter::ExternalAuth(provider) => Some(provider),
+        _ => None,
+    })
 }
 
 fn backend_filters(backend: Option<&Backend>) -> &[Filter] {

@@ -57,6 +57,10 @@ pub enum Outcome {
     BodyTooSlow,
     /// A rate limit that is counted here has no token for it.
     RateLimited,
+    /// A rate limit service says that it is over its limit. Headers and body come from the service.
+    RateLimitedByService,
+    /// A rate limit service gave no answer that can be used.
+    RateLimitError,
     /// As many requests as may be are being answered.
     TooManyRequests,
     /// A TrafficPolicy for it could not be understood.
@@ -128,7 +132,7 @@ pub struct Row {
 
 impl Outcome {
     /// All outcomes.
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 43] = [
         Self::BadPath,
         Self::BadAuthority,
         Self::BadRequest,
@@ -146,6 +150,8 @@ impl Outcome {
         Self::BodyTooLarge,
         Self::BodyTooSlow,
         Self::RateLimited,
+        Self::RateLimitedByService,
+        Self::RateLimitError,
         Self::TooManyRequests,
         Self::BrokenLimit,
         Self::NoRoute,
@@ -196,6 +202,8 @@ impl Outcome {
             Self::BodyTooLarge     => Row::new(S::PAYLOAD_TOO_LARGE, 8, "", "request_payload_too_large", "Payload Too Large", Client, false),
             Self::BodyTooSlow      => Row::new(S::REQUEST_TIMEOUT, 4, "", "request_payload_timeout", "request body timeout", Client, false),
             Self::RateLimited      => Row::new(S::TOO_MANY_REQUESTS, 14, "RL", "local_rate_limited", "local_rate_limited", Client, true),
+            Self::RateLimitedByService => Row::new(S::TOO_MANY_REQUESTS, 14, "RL", "request_rate_limited", "", Client, true),
+            Self::RateLimitError   => Row::new(S::INTERNAL_SERVER_ERROR, 2, "RLSE", "rate_limiter_error", "", Upstream, true),
             Self::TooManyRequests  => Row::new(S::SERVICE_UNAVAILABLE, 14, "UO", "reached_concurrency_limit", "reached concurrency limit", Us, true),
             Self::BrokenLimit      => Row::new(S::INTERNAL_SERVER_ERROR, 14, "", "limits_not_in_force", "limits not in force", ControlPlane, true),
             Self::NoRoute          => Row::new(S::NOT_FOUND, 12, "NR", "route_not_found", "", Client, true),

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use cairn_authz::jwt::{self, Authenticator, KeySets, Memory};
+use cairn_authz::jwt::{self, Authenticator, InlineKeys, KeySets, Memory};
 use cairn_authz::{Consulted, TrialOutcome, Verdict, Would};
 use cairn_config_schema::origin::Origin;
 use cairn_config_schema::snapshot::RequestAuthentication;
@@ -26,13 +26,16 @@ pub(crate) struct Trial {
 
 impl Trial {
     /// `None`: none is tried.
-    pub fn compile(authentications: &[Arc<RequestAuthentication>]) -> Option<Self> {
+    pub fn compile(
+        authentications: &[Arc<RequestAuthentication>],
+        keys: &InlineKeys,
+    ) -> Option<Self> {
         let tried = authentications.iter().filter(|a| a.dry_run);
         let tried: Vec<_> = tried
             .map(|a| (a.origin.clone(), a.broken.is_some()))
             .collect();
         (!tried.is_empty()).then(|| Self {
-            authenticator: Authenticator::compile(authentications),
+            authenticator: Authenticator::compile_sharing(authentications, keys),
             tried,
         })
     }

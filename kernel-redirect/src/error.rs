@@ -43,6 +43,19 @@ pub enum RedirectError {
         path: PathBuf,
     },
 
+    /// Programs of a redirect that is pinned elsewhere are on the cgroup.
+    #[error(
+        "{cgroup} has a redirect already (program {program}) that is pinned in another folder than {bpffs}: two would steer the same connections; give this command that folder with `--bpffs`, or end its agent and run `cairn node detach --bpffs FOLDER` (`find /sys/fs/bpf -name cairn_connect4_link` names it)"
+    )]
+    Stranger {
+        /// The pods' cgroup.
+        cgroup: PathBuf,
+        /// The kernel's id of the other redirect's program.
+        program: u32,
+        /// Where ours would be pinned.
+        bpffs: PathBuf,
+    },
+
     /// Not a folder of the unified cgroup hierarchy.
     #[error("{path} is no cgroup v2 folder ({why}); {fix}")]
     NoCgroup {

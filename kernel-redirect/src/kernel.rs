@@ -1,5 +1,6 @@
-//! The bpf(2) calls on links that aya does not offer: opening a pinned link, replacing its program
-//! in place, detaching it, asking which cgroup it is on. Nothing else talks to the kernel directly.
+//! The bpf(2) calls that aya does not offer: opening a pinned link, replacing its program in place,
+//! detaching it, asking which cgroup it is on, and what else is on a cgroup. Nothing else talks to the
+//! kernel directly.
 
 use std::ffi::CString;
 use std::io;
@@ -12,6 +13,7 @@ use std::path::Path;
 enum Command {
     ObjectGet = 7,
     ObjectGetInfoByFd = 15,
+    ProgramQuery = 16,
     LinkUpdate = 29,
     LinkDetach = 34,
 }
@@ -58,6 +60,25 @@ struct LinkUpdate {
 #[repr(C)]
 struct LinkDetach {
     link: u32,
+}
+
+/// BPF_PROG_QUERY, up to the number of programs.
+#[repr(C)]
+struct ProgramQuery {
+    cgroup: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    programs: u64,
+    count: u32,
+    end: u32,
+}
+
+// SAFETY: laid out as above without padding; `programs` is of an array that lives across the call and
+// `count` is its length.
+#[allow(unsafe_code, reason = "see SAFETY")]
+unsafe impl Parameters for ProgramQuery {
+    const COMMAND: Command = Command::ProgramQuery;
 }
 
 // SAFETY: laid out as above without padding; `path` is of a CString that lives across the call.
@@ -119,6 +140,24 @@ fn bpf<P: Parameters>(parameters: &mut P) -> io::Result<i32> {
 fn raw(fd: BorrowedFd<'_>) -> u32 {
     // A borrowed descriptor is never negative.
     fd.as_raw_fd().unsigned_abs()
+}
+
+/// Ids of the programs on a cgroup itself that look at IPv4 connections while they are made.
+pub(crate) fn connect_programs(cgroup: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    const CGROUP_INET4_CONNECT: u32 = 10;
+    // The kernel lets a cgroup have no more (BPF_CGROUP_MAX_PROGS).
+    let mut ids = [0_u32; 64];
+    let mut query = ProgramQuery {
+        cgroup: raw(cgroup),
+        attach_type: CGROUP_INET4_CONNECT,
+        query_flags: 0,
+        attach_flags: 0,
+        programs: ids.as_mut_ptr() as u64,
+        count: 64,
+        end: 0,
+    };
+    bpf(&mut query)?;
+    Ok(ids.into_iter().take(query.count as usize).collect())
 }
 
 /// A link pinned on a BPF file system.

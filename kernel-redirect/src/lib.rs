@@ -29,6 +29,8 @@ mod load;
 mod maps;
 #[cfg(kernel)]
 mod redirect;
+#[cfg(kernel)]
+mod stranger;
 
 #[cfg(kernel)]
 mod claim;

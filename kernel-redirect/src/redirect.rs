@@ -13,7 +13,7 @@ use crate::layout::{self, LAYOUT};
 use crate::maps::{Maps, failed, gone_is_fine};
 use crate::{
     Counters, Detached, EnrolledPod, FlaggedService, LeftOut, LeftOutReason, Place, RedirectError,
-    ServicesReport, Sizes, Status, host, inspect, is_host_key, listener, load, place,
+    ServicesReport, Sizes, Status, host, inspect, is_host_key, listener, load, place, stranger,
 };
 
 /// The redirect, attached. Dropping it leaves everything attached and pinned: connections are then
@@ -55,6 +55,8 @@ impl Redirect {
     ) -> Result<Self, RedirectError> {
         place::may_attach()?;
         let own = place::cgroup_id(own_cgroup)?;
+        place::cgroup_id(&place.cgroup)?;
+        stranger::none_on_the_cgroup(place)?;
         let maps = load::attach(&layout_folder(place), &place.cgroup, own, sizes)?;
         Ok(Self {
             services: maps.flagged()?,

@@ -20,15 +20,15 @@ pub struct PortRoutes {
 impl PortRoutes {
     /// Compiles the routes of a port of a service in `namespace`; their order does not matter.
     pub fn compile(namespace: &str, routes: &[Arc<HttpRoute>]) -> Self {
-        let of = |namespace: &str| -> Vec<Arc<HttpRoute>> {
-            let own = |route: &&Arc<HttpRoute>| *route.origin.key.namespace == *namespace;
+        let of = |from: &str| -> Vec<Arc<HttpRoute>> {
+            let own = |route: &&Arc<HttpRoute>| author(route, namespace) == from;
             routes.iter().filter(own).cloned().collect()
         };
         let mut consumers: Vec<(Arc<str>, RouteTable)> = Vec::new();
         for route in routes {
-            let from = &route.origin.key.namespace;
-            if **from != *namespace && consumers.iter().all(|(there, _)| there != from) {
-                consumers.push((from.clone(), RouteTable::compile(&of(from))));
+            let from = author(route, namespace);
+            if from != namespace && consumers.iter().all(|(there, _)| **there != *from) {
+                consumers.push((from.into(), RouteTable::compile(&of(from))));
             }
         }
         Self {
@@ -42,6 +42,14 @@ impl PortRoutes {
         let own = |(namespace, _): &&(Arc<str>, RouteTable)| Some(&**namespace) == caller;
         let consumer = self.consumers.iter().find(own).map(|(_, table)| table);
         consumer.unwrap_or(&self.producer).find(request)
+    }
+}
+
+/// The namespace a route speaks for: its own. One that is cluster-wide is its service's.
+fn author<'r>(route: &'r HttpRoute, service: &'r str) -> &'r str {
+    match &*route.origin.key.namespace {
+        "" => service,
+        own => own,
     }
 }
 

@@ -77,13 +77,15 @@ impl Budget {
 impl InFlight {
     /// Asks for leave to retry. Once given it counts as one retry until the request ends, however
     /// often it is tried again; it is asked again for each retry, so that a budget that has shrunk
-    /// stops what it let begin. A budget by interval counts every retry (GEP-3388).
+    /// stops what it let begin. A budget by interval counts every retry (GEP-3388); beyond it a few at
+    /// once may be allowed all the same (`minRetryConcurrency` beside `budgetInterval`).
     pub fn may_retry(&mut self, settings: &RetryBudget, now_ms: u64) -> bool {
         self.release();
-        if let Some(window) = &settings.window {
-            return self.budget.has_room(settings, window, now_ms);
-        }
-        let allowed = self.budget.retries_max(settings);
+        let allowed = match &settings.window {
+            None => self.budget.retries_max(settings),
+            Some(window) if self.budget.has_room(settings, window, now_ms) => u32::MAX,
+            Some(_) => settings.concurrency_min,
+        };
         let next = |retrying: u32| (retrying < allowed).then(|| retrying + 1);
         let taken = self.budget.retrying.fetch_update(Relaxed, Relaxed, next);
         self.retrying = taken.is_ok();
@@ -137,6 +139,32 @@ mod tests {
             allowed += u32::from(request.may_retry(&SETTINGS, 0));
         }
         assert_eq!((allowed, budget.active(), budget.retrying()), (20, 100, 20));
+    }
+
+    /// `budgetInterval` of a DestinationRule: a share of what was begun in it, and a few at once in any case.
+    #[test]
+    fn beyond_a_budget_by_interval_a_few_at_once_may_be_retried() {
+        let settings = RetryBudget {
+            basis_points: 1_000,
+            concurrency_min: 1,
+            window: Some(RetryWindow {
+                interval_ms: 10_000,
+                least_count: 0,
+                least_interval_ms: 10_000,
+            }),
+        };
+        let budget = Arc::new(Budget::default());
+        let mut requests: Vec<_> = (0..20).map(|_| budget.enter(&settings, 0)).collect();
+        assert!(requests[0].may_retry(&settings, 1) && requests[1].may_retry(&settings, 1));
+        assert!(
+            !requests[2].may_retry(&settings, 1),
+            "a tenth, and two at once"
+        );
+        requests.truncate(1);
+        requests.push(budget.enter(&settings, 2));
+        assert!(!requests[1].may_retry(&settings, 2), "one is being retried");
+        drop(requests.remove(0));
+        assert!(requests[0].may_retry(&settings, 3), "the only one at once");
     }
 
     /// GEP-3388: a share of the requests of an interval, each retry counted, and a few in any case.

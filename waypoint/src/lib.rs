@@ -12,6 +12,7 @@ pub mod drain;
 pub mod explain;
 pub mod external;
 mod guarded;
+pub mod hubble;
 pub mod jwks;
 pub mod limits;
 pub mod listener;

@@ -177,6 +177,9 @@ pub const METRIC_SERIES_MAX: usize = 10_000;
 /// stream; beyond, its names are `unknown` and only namespace and principal tell it apart.
 pub const METRIC_BAGGAGE_CLIENTS_MAX: usize = 1_000;
 
+/// Bytes of one value that a Telemetry gives a label; the rest is cut. Clients may choose the value.
+pub const METRIC_TAG_BYTES_MAX: usize = 256;
+
 /// How often a TCP stream adds its bytes to the metrics, as Istio's `reportingInterval`.
 pub const TCP_REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -245,7 +248,11 @@ pub const RATE_LIMIT_KEYS_MAX: usize = 65_536;
 /// How often full buckets of rate limits are dropped.
 pub const RATE_LIMIT_SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Checks that wait for one authorization service, per worker. Beyond: 503, for a provider that fails
+/// A value in a rate limit service's descriptor, in bytes. Beyond: cut, so that clients whose values
+/// begin alike are counted as one. Descriptors have 128 values at most, and a header may be 60 KiB.
+pub const RATE_LIMIT_VALUE_BYTES_MAX: usize = 1_024;
+
+/// Checks that wait for one authorization or rate limit service, per worker. Beyond: 503, for a provider that fails
 /// open too, since clients bring it about when they like. A slow service must not gather every request
 /// there is.
 pub const EXT_AUTHZ_CHECKS_MAX: usize = 1_024;
@@ -317,3 +324,81 @@ pub const DNS_STALE_MAX: Duration = Duration::from_secs(3_600);
 
 /// A name inside of a wildcard is forgotten when no request asked for it for so long.
 pub const DNS_IDLE_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Events of one span. Beyond: left out and counted in the span. A request has one for its verdict, one for
+/// each retry and perhaps one for each ejection.
+pub const SPAN_EVENTS_MAX: usize = 64;
+
+/// The most that OTEL_BSP_MAX_QUEUE_SIZE and OTEL_BLRP_MAX_QUEUE_SIZE can be.
+pub const OTLP_QUEUE_RECORDS_MAX: usize = 65_536;
+
+/// The most that OTEL_BSP_MAX_EXPORT_BATCH_SIZE and OTEL_BLRP_MAX_EXPORT_BATCH_SIZE can be: some 8 MB.
+pub const OTLP_BATCH_RECORDS_MAX: usize = 8_192;
+
+/// Bytes of all exchanges that wait for OpenTelemetry collectors, whatever the number; clients choose how
+/// long paths are. Beyond: dropped and counted.
+pub const OTLP_QUEUE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// How long the exporting thread lets exchanges gather before it looks again: workers wake it no oftener.
+pub const OTLP_GATHER_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Collectors that are exported to at once, each signal counted. Beyond: what is for the rest is dropped
+/// and counted.
+pub const OTLP_RECEIVERS_MAX: usize = 64;
+
+/// Attempts to export one batch. Beyond: its records are given up and counted.
+pub const OTLP_ATTEMPTS_MAX: u32 = 5;
+
+/// Wait before the second attempt, then twice as long, to [`OTLP_BACK_OFF_MAX`].
+pub const OTLP_BACK_OFF: Duration = Duration::from_millis(500);
+
+/// See [`OTLP_BACK_OFF`]. Also the longest that a collector may ask for.
+pub const OTLP_BACK_OFF_MAX: Duration = Duration::from_secs(30);
+
+/// Header block and message of a collector's answer. Beyond: it can not be read, and counts as refused.
+pub const OTLP_ANSWER_BYTES_MAX: usize = 64 * 1024;
+
+/// Points in one message of metrics: about 2 MB, where collectors take 4 MB.
+pub const OTLP_POINTS_PER_MESSAGE_MAX: usize = 1_000;
+
+/// How long the exit waits for collectors to take what is left.
+pub const OTLP_FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Exchanges whose flow records are kept unless `--flow-records` says otherwise; three flows each, most of
+/// the time. Beyond: the oldest is overwritten, and a reader who had not read it is told. About 1 KiB each.
+pub const FLOW_RECORDS: usize = 4_096;
+
+/// The most that `--flow-records` can be.
+pub const FLOW_RECORDS_MAX: usize = 1_048_576;
+
+/// Connections to the flow API. Beyond: they wait in the kernel's backlog until one ends.
+pub const HUBBLE_CONNECTIONS_MAX: usize = 64;
+
+/// Calls of one connection at once, as SETTINGS_MAX_CONCURRENT_STREAMS; each may read the whole ring.
+pub const HUBBLE_CALLS_PER_CONNECTION_MAX: u32 = 32;
+
+/// A request to the flow API, filters included. Beyond: RESOURCE_EXHAUSTED.
+pub const HUBBLE_REQUEST_BYTES_MAX: usize = 64 * 1024;
+
+/// What the regular expressions of one field of a filter may take when compiled. Beyond:
+/// INVALID_ARGUMENT.
+pub const HUBBLE_REGEX_BYTES_MAX: usize = 1024 * 1024;
+
+/// Records that are looked at for one client before the others' turn comes.
+pub const HUBBLE_READ_SLICE: usize = 64;
+
+/// A client that follows is told of what came meanwhile in this interval, so that a busy waypoint does not
+/// wake up its reader with every request.
+pub const HUBBLE_FOLLOW_INTERVAL: Duration = Duration::from_millis(20);
+
+/// How often a client is told that records were overwritten before it read them.
+pub const HUBBLE_LOST_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Records that one answer to the admin page looks at; it asks every second. Beyond: in the next answer.
+pub const PAGE_RECORDS_MAX: u64 = 2_048;
+
+/// Flows in one answer to the admin page, or a few more. Beyond: in the next answer.
+pub const PAGE_FLOWS_MAX: usize = 500;
+
+/// Edges of the admin page's service map. Beyond: left out, which the page says.
+pub const PAGE_EDGES_MAX: usize = 500;

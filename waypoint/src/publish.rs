@@ -18,7 +18,7 @@ use crate::jwks::Jwks;
 use crate::names::Names;
 use crate::runtime::Runtime;
 use crate::source::SourceFile;
-use crate::telemetry::counters;
+use crate::telemetry::{self, counters};
 use crate::tls::Originations;
 
 /// What the rest of the process reads.
@@ -84,6 +84,8 @@ impl Publisher {
         self.options.version += 1;
         let mut snapshot = resolve::resolve(&update.resources, &self.options);
         snapshot.diagnostics.extend(update.diagnostics);
+        let faults = telemetry::settings::faults(&snapshot);
+        snapshot.diagnostics.extend(faults);
         resolve::worst_first(&mut snapshot.diagnostics);
         let snapshot = Arc::new(snapshot);
         self.in_force.originations.prepare(&snapshot);

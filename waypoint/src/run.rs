@@ -9,11 +9,14 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use cairn_config_schema::origin::ObjectKey;
 use cairn_config_schema::resolve::Options;
-use cairn_config_schema::snapshot::Locality;
+use cairn_config_schema::snapshot::{Locality, LogFormat};
 use tokio::sync::{Notify, mpsc};
 
 use crate::admin::{self, AdminState, NotReady};
 use crate::drain::{Drain, InFlight, Kind};
+use crate::explain;
+use crate::hubble;
+use crate::hubble::flows::Teller;
 use crate::jwks;
 use crate::limits::PODS_MAX;
 use crate::listener::accept;
@@ -24,6 +27,8 @@ use crate::node::Beat;
 use crate::outliers;
 use crate::publish::{InForce, Publisher};
 use crate::source;
+use crate::telemetry::otlp::environment::Environment;
+use crate::telemetry::otlp::{self, Exports, process};
 use crate::telemetry::{self, counters};
 use crate::throttle;
 use crate::tls::{Acceptor, IdentityFiles, IdentitySource, Originations};
@@ -58,6 +63,8 @@ pub struct Settings {
     pub locality: Option<Locality>,
     /// Services with an L7 policy that is not enforced as it is written refuse traffic.
     pub strict: bool,
+    /// Format of the access log, in place of that of the configuration.
+    pub access_log_format: Option<LogFormat>,
     /// Keys of token issuers may come from loopback and link-local addresses, for labs.
     pub jwks_allow_local: bool,
     /// Who is asked for addresses of names.
@@ -68,6 +75,10 @@ pub struct Settings {
     pub explain_denials: bool,
     /// How long requests in flight may take to finish once the process is told to stop.
     pub drain: Duration,
+    /// What the variables OTEL_* say.
+    pub otel: Environment,
+    /// Which exchanges are told of, to whom.
+    pub flows: hubble::Settings,
     /// Sets the filter of the process's own log.
     pub set_log_filter: fn(&str) -> Result<(), String>,
 }
@@ -79,11 +90,13 @@ pub struct Running {
     drain: Drain,
     hbone_addr: SocketAddr,
     admin: admin::Server,
+    hubble: Option<hubble::Server>,
     drain_deadline: Duration,
     reload: Arc<Notify>,
     stop: Arc<Notify>,
     watch: source::Watch,
     workers: Vec<WorkerThread>,
+    _exports: Option<Exports>,
 }
 
 /// A worker as the rest of the process sees it.
@@ -104,34 +117,35 @@ pub fn start(settings: Settings) -> anyhow::Result<Running> {
         dir: settings.identity_dir.clone(),
     };
     let identity = Arc::new(IdentitySource::load(files).context("load the identity")?);
-    counters::TUNNEL_REFUSED.preset(Refusal::ALL.map(Refusal::as_str));
-    counters::HANDSHAKE_FAILED.preset(accept::FAILURES);
-    counters::CLOSED_BY_POLICY.preset(["tcp", "upgraded", "tunnel"]);
+    // Before anything is compiled, for it says how requests are traced by default.
+    otlp::prepare(&settings.otel);
     let in_force = InForce::default();
     in_force.readiness.remove(NotReady::NoIdentity);
     note_expiry(&identity);
-
-    let reload = Arc::new(Notify::new());
-    let watch = follow_config(&settings, &in_force)?;
-    follow_keys(&settings, &in_force)?;
-    follow_names(&settings, &in_force)?;
-    outliers::start(in_force.runtime.clone()).context("start outlier detection")?;
-    throttle::start(in_force.runtime.clone()).context("start the sweep of rate limits")?;
-    let (in_flight, drain, stop) = (
-        Arc::<InFlight>::default(),
-        Drain::default(),
-        Arc::new(Notify::new()),
-    );
+    let watch = follow(&settings, &in_force)?;
+    let (in_flight, drain) = (Arc::<InFlight>::default(), Drain::default());
+    let (stop, reload) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let listeners = listen(settings.hbone_addr, settings.workers)?;
     let hbone_addr = listeners
         .first()
         .context("at least one worker is needed")?
         .local_addr()?;
-    let admin = admin::Server::start(settings.addresses, admin_state(&settings, &in_force, &stop))
-        .context("open the operators' addresses")?;
+    let (admin, hubble) = serve_operators(&settings, &in_force, &stop)?;
     let bound = admin.addresses();
-    let own: Arc<[SocketAddr]> = Arc::from([hbone_addr, bound.metrics, bound.ready, bound.admin]);
+    let mut own = vec![hbone_addr, bound.metrics, bound.ready, bound.admin];
+    own.extend(hubble.as_ref().map(hubble::Server::address));
+    let own: Arc<[SocketAddr]> = own.into();
 
+    let dialer = || {
+        Dialer::new(
+            identity.clone(),
+            settings.upstream_hbone_port,
+            own.clone(),
+            in_force.originations.clone(),
+        )
+    };
+    let scraped = admin_state(&settings, &in_force, &stop, None);
+    let exports = export(&settings, &in_force, scraped, dialer())?;
     let mut workers = Vec::with_capacity(listeners.len());
     for (index, listener) in listeners.into_iter().enumerate() {
         let (pods, taken) = mpsc::channel(PODS_MAX as usize);
@@ -147,12 +161,7 @@ pub fn start(settings: Settings) -> anyhow::Result<Running> {
             acceptor: Acceptor::new(&identity, in_force.mesh.clone())?,
             listener,
             version: in_force.version.subscribe(),
-            dialer: Dialer::new(
-                identity.clone(),
-                settings.upstream_hbone_port,
-                own.clone(),
-                in_force.originations.clone(),
-            ),
+            dialer: dialer(),
             pods: taken,
             beat: beat.clone(),
         };
@@ -164,20 +173,36 @@ pub fn start(settings: Settings) -> anyhow::Result<Running> {
     }
     follow_identity(identity, in_force.originations.clone(), reload.clone())?;
     in_force.readiness.remove(NotReady::NotListening);
+    let flows = hubble.as_ref().map(|server| server.address().to_string());
     tracing::info!(hbone = %hbone_addr, metrics = %bound.metrics, ready = %bound.ready,
-        admin = %bound.admin, workers = workers.len(), "serving");
+        admin = %bound.admin, hubble = flows.as_deref().unwrap_or("off"), workers = workers.len(), "serving");
     Ok(Running {
         in_force,
         in_flight,
         drain,
         hbone_addr,
         admin,
+        hubble,
         drain_deadline: settings.drain,
         reload,
         stop,
         watch,
         workers,
+        _exports: exports,
     })
+}
+
+/// Starts what follows the configuration and what it names.
+fn follow(settings: &Settings, in_force: &InForce) -> anyhow::Result<source::Watch> {
+    counters::TUNNEL_REFUSED.preset(Refusal::ALL.map(Refusal::as_str));
+    counters::HANDSHAKE_FAILED.preset(accept::FAILURES);
+    counters::CLOSED_BY_POLICY.preset(["tcp", "upgraded", "tunnel"]);
+    let watch = follow_config(settings, in_force)?;
+    follow_keys(settings, in_force)?;
+    follow_names(settings, in_force)?;
+    outliers::start(in_force.runtime.clone()).context("start outlier detection")?;
+    throttle::start(in_force.runtime.clone()).context("start the sweep of rate limits")?;
+    Ok(watch)
 }
 
 impl Running {
@@ -189,6 +214,11 @@ impl Running {
     /// Metrics, readiness and admin.
     pub fn addresses(&self) -> admin::Addresses {
         self.admin.addresses()
+    }
+
+    /// Where Hubble's API is served; `None`: nowhere.
+    pub fn hubble_addr(&self) -> Option<SocketAddr> {
+        self.hubble.as_ref().map(hubble::Server::address)
     }
 
     /// The configuration in force.
@@ -277,6 +307,19 @@ fn listen(address: SocketAddr, workers: usize) -> anyhow::Result<Vec<std::net::T
     Ok(listeners)
 }
 
+/// Opens the addresses for operators: admin's, and the flow API's if there is to be one.
+fn serve_operators(
+    settings: &Settings,
+    in_force: &InForce,
+    stop: &Arc<Notify>,
+) -> anyhow::Result<(admin::Server, Option<hubble::Server>)> {
+    let teller = settings.flows.start();
+    let state = admin_state(settings, in_force, stop, Some(teller.clone()));
+    let admin =
+        admin::Server::start(settings.addresses, state).context("open the operators' addresses")?;
+    Ok((admin, settings.flows.serve(teller)?))
+}
+
 fn spawn_worker(index: usize, parts: worker::Parts) -> anyhow::Result<JoinHandle<()>> {
     let (ready, started) = std::sync::mpsc::channel();
     let thread = std::thread::Builder::new()
@@ -305,6 +348,7 @@ fn follow_config(settings: &Settings, in_force: &InForce) -> anyhow::Result<sour
         cluster_domain: settings.cluster_domain.clone(),
         locality: settings.locality.clone(),
         strict: settings.strict,
+        access_log_format: settings.access_log_format.clone(),
         // As Kubernetes' downward API is usually spelled.
         node: std::env::var("NODE_NAME").ok(),
         ..Options::default()
@@ -384,15 +428,55 @@ fn follow_names(settings: &Settings, in_force: &InForce) -> anyhow::Result<()> {
     .context("start looking names up")
 }
 
+/// Starts exporting spans, access log and metrics to whom the variables and the configuration name.
+fn export(
+    settings: &Settings,
+    in_force: &InForce,
+    scraped: AdminState,
+    dialer: Dialer,
+) -> anyhow::Result<Option<Exports>> {
+    let (pod, node) = (
+        std::env::var("POD_NAME").ok(),
+        std::env::var("NODE_NAME").ok(),
+    );
+    let snapshot = in_force.runtime.load().snapshot.clone();
+    let served = snapshot
+        .waypoint
+        .as_ref()
+        .map(|waypoint| &waypoint.origin.key);
+    let gateway = settings.gateway.as_ref().or(served);
+    let names = process::Names {
+        gateway: gateway.map(|key| (&*key.namespace, &*key.name)),
+        trust_domain: &snapshot.mesh.trust_domain,
+        cluster: &telemetry::metrics::registry().cluster,
+        pod: pod.as_deref(),
+        node: node.as_deref(),
+    };
+    otlp::start(otlp::Parts {
+        process: process::Process::new(&names, &settings.otel),
+        environment: settings.otel.clone(),
+        dialer,
+        runtime: in_force.runtime.clone(),
+        scrape: Box::new(move || admin::scrape(&scraped)),
+    })
+    .context("start exporting telemetry")
+}
+
 fn note_expiry(identity: &IdentitySource) {
     let seconds = u64::try_from(identity.current().not_after_s).unwrap_or_default();
     counters::certificate_expires(std::time::UNIX_EPOCH + Duration::from_secs(seconds));
 }
 
-fn admin_state(settings: &Settings, in_force: &InForce, stop: &Arc<Notify>) -> AdminState {
+fn admin_state(
+    settings: &Settings,
+    in_force: &InForce,
+    stop: &Arc<Notify>,
+    teller: Option<Arc<Teller>>,
+) -> AdminState {
     let runtime = in_force.runtime.clone();
     let live = in_force.runtime.clone();
     let limited = in_force.runtime.clone();
+    let explained = in_force.runtime.clone();
     let stop = stop.clone();
     AdminState {
         readiness: in_force.readiness.clone(),
@@ -404,6 +488,8 @@ fn admin_state(settings: &Settings, in_force: &InForce, stop: &Arc<Notify>) -> A
         jwks: in_force.jwks.clone(),
         live_cluster: Box::new(move |key| live.load().cluster(key).cloned()),
         limiters: Box::new(move || limited.load().limiters().iter().cloned().collect()),
+        flows: telemetry::flow::ring().cloned().zip(teller),
+        explain: Box::new(move |question| explain::judge_on(&explained.load(), question)),
         set_log_filter: Box::new(settings.set_log_filter),
         quit: Box::new(move || stop.notify_one()),
         registry: telemetry::metrics::registry().clone(),

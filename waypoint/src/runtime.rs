@@ -10,12 +10,11 @@ use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use cairn_authz::Egress;
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::snapshot::{
     AppProtocol, Binding, ClusterKey, Discovery, Endpoint, Service, Snapshot, Workload,
 };
-use cairn_filters::chain::PortChain;
+use cairn_filters::chain::{Common, PortChain};
 use cairn_routing::{Cluster, LiveEndpoint};
 use ipnet::IpNet;
 use rustc_hash::FxHashMap;
@@ -27,6 +26,7 @@ use crate::listener::admit::{Asked, Refusal};
 use crate::names::Names;
 use crate::names::answer::{self, Answer, DNS, MeshAddresses};
 use crate::telemetry::exchange::StreamOrigin;
+use crate::telemetry::settings::{AllSettings, Settings};
 use crate::throttle::Limiters;
 
 /// A snapshot made ready to run.
@@ -48,6 +48,8 @@ pub struct Runtime {
     has_wildcards: bool,
     mesh: MeshAddresses,
     limiters: Limiters,
+    /// What is told of each service.
+    pub telemetry: AllSettings,
     /// Some destination has sessions, whatever routes say.
     pub has_sessions: bool,
 }
@@ -65,6 +67,8 @@ pub struct Target {
     pub cluster: Arc<Cluster>,
     /// Virtual IP or pod IP, and port.
     pub destination: SocketAddr,
+    /// What is told of it.
+    pub telemetry: Arc<Settings>,
 }
 
 impl Target {
@@ -120,6 +124,7 @@ impl Runtime {
             has_wildcards: discoveries.any(is_wildcard),
             mesh,
             limiters: Limiters::new(&snapshot, previous.map(|p| &p.limiters)),
+            telemetry: AllSettings::compile(&snapshot.telemetry, previous.map(|p| &p.telemetry)),
             has_sessions: (snapshot.cluster_settings.values()).any(|s| s.session.is_some()),
             snapshot,
         };
@@ -130,20 +135,20 @@ impl Runtime {
         if waypoint.blocked.is_some() {
             return runtime;
         }
-        let egress = Egress::compile(&snapshot.network);
+        let common = Common::compile(&snapshot);
         for service in snapshot.served() {
-            runtime.add_service(&snapshot, &egress, service);
+            runtime.add_service(&snapshot, &common, service);
         }
         let size = |(block, _): &(IpNet, _)| (std::cmp::Reverse(block.prefix_len()), *block);
         runtime.by_block.sort_by_key(size);
         if waypoint.serves_workloads {
-            let chain = PortChain::for_workload_sharing(&snapshot, &egress);
+            let chain = PortChain::for_workload_sharing(&snapshot, &common);
             runtime.workload_chain = Some(Arc::new(chain));
         }
         runtime
     }
 
-    fn add_service(&mut self, snapshot: &Snapshot, egress: &Egress, service: &Arc<Service>) {
+    fn add_service(&mut self, snapshot: &Snapshot, common: &Common, service: &Arc<Service>) {
         self.served_hostnames.insert(service.hostname.clone(), ());
         for ip in &service.addresses {
             self.served_ips.insert(*ip, ());
@@ -158,7 +163,8 @@ impl Runtime {
                 continue;
             };
             let dialled_port = self.dialled_port(&key);
-            let chain = Arc::new(PortChain::compile_sharing(snapshot, egress, service, port));
+            let chain = Arc::new(PortChain::compile_sharing(snapshot, common, service, port));
+            let telemetry = self.telemetry.of_service(Some(&service.key)).clone();
             let target = |ip: IpAddr| {
                 Arc::new(Target {
                     service: Some(service.clone()),
@@ -169,6 +175,7 @@ impl Runtime {
                         None => cluster.clone(),
                     },
                     destination: SocketAddr::new(ip, port.number),
+                    telemetry: telemetry.clone(),
                 })
             };
             for ip in &service.addresses {
@@ -282,6 +289,7 @@ impl Runtime {
             chain,
             cluster: Arc::new(Cluster::new(key, &[endpoint], Arc::default(), now_ms())),
             destination: address,
+            telemetry: self.telemetry.of_service(None).clone(),
         }))
     }
 

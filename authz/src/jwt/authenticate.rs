@@ -10,6 +10,7 @@ use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Method};
 
 use super::TOKENS_PER_REQUEST_MAX;
+use super::inline::InlineKeys;
 use super::keys::{KeySet, KeySets};
 use super::locate::{Found, Place};
 use super::memory::{Digest, Memory};
@@ -113,6 +114,14 @@ impl Authenticator {
     /// Compiles what applies: order and duplicates do not matter. Never fails: what can not be
     /// honoured refuses.
     pub fn compile(authentications: &[Arc<RequestAuthentication>]) -> Self {
+        Self::compile_sharing(authentications, &InlineKeys::read(authentications))
+    }
+
+    /// The same, with keys that were read before.
+    pub fn compile_sharing(
+        authentications: &[Arc<RequestAuthentication>],
+        keys: &InlineKeys,
+    ) -> Self {
         let mut compiled = Self::default();
         let mut rules: Vec<(&Origin, usize, &JwtRule)> = Vec::new();
         for authentication in authentications {
@@ -130,7 +139,7 @@ impl Authenticator {
             let inline = match &rule.keys {
                 KeySource::Inline(text) => {
                     id.update(text.as_bytes());
-                    KeySet::parse(text).ok().map(Arc::new)
+                    keys.of(text).cloned()
                 }
                 KeySource::Remote(_) => None,
             };

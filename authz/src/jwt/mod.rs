@@ -7,6 +7,7 @@
 //! if only that one had been sent, so nobody gains by sending two.
 
 mod authenticate;
+mod inline;
 mod keys;
 mod locate;
 mod memory;
@@ -16,6 +17,7 @@ mod unique;
 mod verify;
 
 pub use authenticate::{Authenticator, Failure, Login, Request};
+pub use inline::InlineKeys;
 pub use keys::{Key, KeySet, KeySetError, KeySets};
 pub use locate::{Found, Place, without_cookies, without_params};
 pub use memory::Memory;

@@ -8,6 +8,7 @@ mod dns;
 mod dns_rules;
 mod ground;
 mod probe;
+mod probe_network;
 mod reach;
 mod shadow;
 mod unmatched;

@@ -16,18 +16,24 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::budget::Budget;
 use super::ground::{Ground, named};
+use super::probe_network;
 use crate::facts::{Attestation, Facts, HttpFacts};
 use crate::policy::PolicySet;
 
 pub(super) fn lint(ground: &Ground<'_>, findings: &mut Vec<Diagnostic>) {
     let mut compiled: FxHashMap<*const Service, Sets> = FxHashMap::default();
+    let network = &ground.snapshot.network;
     let mut told = FxHashSet::default();
     let mut budget = Budget::new("probe-denied");
     for (key, endpoints) in &ground.snapshot.clusters {
-        let service = ground.snapshot.services.get(&key.service);
-        let Some(service) = service.filter(|s| !s.policies.is_empty()) else {
+        let Some(service) = ground.snapshot.services.get(&key.service) else {
             continue;
         };
+        let subjects = network.clusters.get(key).map(|subjects| &**subjects);
+        let of_network = subjects.map(|subjects| probe_network::Relaxed::of(key, subjects));
+        if service.policies.is_empty() && of_network.is_none() {
+            continue;
+        }
         for endpoint in endpoints.iter() {
             let Some(workload) = &endpoint.workload else {
                 continue;
@@ -42,12 +48,24 @@ pub(super) fn lint(ground: &Ground<'_>, findings: &mut Vec<Diagnostic>) {
                     continue;
                 }
                 let rules = service.policies.iter().map(|p| p.rules.len() + 1);
-                if !budget.take(rules.sum()) {
+                let of_pods = of_network.as_ref().map_or(0, |relaxed| relaxed.rules);
+                if !budget.take(rules.sum::<usize>() + of_pods) {
                     return findings.push(budget.exhausted());
                 }
                 let address = Arc::as_ptr(service);
                 let sets = compiled.entry(address).or_insert_with(|| Sets::of(service));
-                findings.extend(sets.judge(service, key.port, probe, pod));
+                let asked = Asked {
+                    service,
+                    port: key.port,
+                    probe,
+                    pod,
+                };
+                findings.extend(sets.judge(&asked));
+                findings.extend(
+                    of_network
+                        .as_ref()
+                        .and_then(|relaxed| relaxed.judge(&asked)),
+                );
             }
         }
     }
@@ -70,36 +88,9 @@ impl Sets {
         }
     }
 
-    fn judge(
-        &self,
-        service: &Service,
-        port: u16,
-        probe: &HttpProbe,
-        pod: &Object<PodSpec>,
-    ) -> Option<Diagnostic> {
-        let unspecified = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    fn judge(&self, asked: &Asked<'_>) -> Option<Diagnostic> {
         let headers = HeaderMap::new();
-        let (path, query) = match probe.path.split_once('?') {
-            Some((path, query)) => (path, Some(query)),
-            None => (&*probe.path, None),
-        };
-        let facts = Facts {
-            peer: None,
-            attested_by: Attestation::Certificate,
-            source_ip: unspecified,
-            remote_ip: unspecified,
-            destination_ip: service.addresses.first().copied().unwrap_or(unspecified),
-            destination_port: port,
-            backends: &[],
-            http: Some(HttpFacts {
-                method: "GET",
-                host: &service.hostname,
-                path,
-                query,
-                headers: &headers,
-                token: None,
-            }),
-        };
+        let facts = asked.facts(&headers);
         let written = self.written.decide(&facts);
         if written.allowed {
             return None;
@@ -114,14 +105,59 @@ impl Sets {
             (Some(policy), None) => policy.origin.to_string(),
             (None, _) => "no rule allows it".to_owned(),
         };
+        let path = asked.path();
+        let hint = format!("to: [{{operation: {{methods: [GET], paths: [{path}]}}}}]");
+        Some(asked.denied(severity, who, &by, &hint))
+    }
+}
+
+/// A probe, sent through a port of a Service.
+pub(super) struct Asked<'a> {
+    service: &'a Service,
+    port: u16,
+    probe: &'a HttpProbe,
+    pod: &'a Object<PodSpec>,
+}
+
+impl Asked<'_> {
+    /// Path without the query.
+    pub(super) fn path(&self) -> &str {
+        let path = &self.probe.path;
+        path.split_once('?').map_or(path, |(path, _)| path)
+    }
+
+    /// What policies judge by, of a client of which nothing is known.
+    pub(super) fn facts<'f>(&'f self, headers: &'f HeaderMap) -> Facts<'f> {
+        let unspecified = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let addresses = &self.service.addresses;
+        Facts {
+            peer: None,
+            attested_by: Attestation::Certificate,
+            source_ip: unspecified,
+            remote_ip: unspecified,
+            destination_ip: addresses.first().copied().unwrap_or(unspecified),
+            destination_port: self.port,
+            backends: &[],
+            http: Some(HttpFacts {
+                method: "GET",
+                host: &self.service.hostname,
+                path: self.path(),
+                query: self.probe.path.split_once('?').map(|(_, query)| query),
+                headers,
+                token: None,
+            }),
+        }
+    }
+
+    pub(super) fn denied(&self, severity: Severity, who: &str, by: &str, hint: &str) -> Diagnostic {
         let message = format!(
-            "the {} GET {} of Pod {} is denied to {who} who sends it through Service {}:{port} ({by})",
-            probe.kind, probe.path, pod.origin.key, service.key
+            "the {} GET {} of Pod {} is denied to {who} who sends it through Service {}:{} ({by})",
+            self.probe.kind, self.probe.path, self.pod.origin.key, self.service.key, self.port
         );
         let finding = Diagnostic::new(severity, Code::ProbeDenied, message)
             .with_effect("the kubelet asks the pod itself and is not stopped; a load balancer or uptime check that asks through the Service gets 403")
-            .with_hint(format!("if others are to ask, allow it: to: [{{operation: {{methods: [GET], paths: [{path}]}}}}]"));
-        Some(pod.mark(finding, "spec.containers"))
+            .with_hint(format!("if others are to ask, allow it: {hint}"));
+        self.pod.mark(finding, "spec.containers")
     }
 }
 

@@ -100,7 +100,26 @@ pub(super) fn decide(
     verdict(NetworkWhy::NothingDenies)
 }
 
+/// The tier by which nothing is allowed, because no rule of it takes effect and it does not pass by
+/// default.
+pub(super) fn undecided<'t>(tiers: &'t [Tier], asked: &Asked<'_>) -> Option<&'t Tier> {
+    for tier in tiers {
+        match tier.decide(asked) {
+            Some((Effect::Pass, _)) => {}
+            Some(_) => return None,
+            None if tier.tier.passes_by_default => {}
+            None => return Some(tier),
+        }
+    }
+    None
+}
+
 impl Tier {
+    /// Its name.
+    pub(super) fn name(&self) -> &str {
+        &self.tier.name
+    }
+
     /// The first rule that takes effect. `None`: none of them does.
     fn decide(&self, asked: &Asked<'_>) -> Option<(Effect, &RuleRef)> {
         let path = asked.path.as_deref();

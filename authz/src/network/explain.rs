@@ -188,7 +188,11 @@ impl Check<'_> {
     /// The rule that came closest and the first of its clauses that failed.
     fn no_rule(&self, facts: &Facts<'_>) -> String {
         let mut nearest: Option<((usize, usize), String)> = None;
-        for policy in self.subject.policies() {
+        let tier = self.undecided_tier(facts);
+        let of_tier = |policy: &&Arc<NetworkPolicy>| {
+            tier.is_none_or(|tier| tier.policies.iter().any(|own| Arc::ptr_eq(own, policy)))
+        };
+        for policy in self.subject.policies().filter(of_tier) {
             for rule in &policy.rules {
                 if rule.action != NetworkAction::Allow {
                     continue;
@@ -214,14 +218,27 @@ impl Check<'_> {
             }
         }
         let workload = &self.subject.workload;
+        let tier = tier.map_or_else(String::new, |tier| format!(" in tier {}", tier.name()));
         let of = match self.subject.direction {
-            Direction::Ingress => format!("no network policy of {workload} allows"),
-            Direction::Egress => format!("no network policy for egress of {workload} allows"),
+            Direction::Ingress => format!("no network policy of {workload}{tier} allows"),
+            Direction::Egress => format!("no network policy for egress of {workload}{tier} allows"),
         };
         match nearest {
             Some((_, nearest)) => format!("{of} it, nearest allow is {nearest}"),
             None => format!("{of} anything"),
         }
+    }
+
+    /// The tier of Calico that denies by default, if it is not Cilium that does.
+    fn undecided_tier(&self, facts: &Facts<'_>) -> Option<&calico::Tier> {
+        let verdict = |why| NetworkVerdict::new(why, &self.subject.workload);
+        let subject = self.subject;
+        let of_cilium = subject
+            .cilium
+            .decide(facts, &self.other, self.port, verdict);
+        let asked = Asked::new(facts, &self.other, self.port);
+        let tiers = of_cilium.allowed.then_some(&subject.calico)?;
+        calico::undecided(tiers, &asked)
     }
 
     fn outcome(&self, policy: &Arc<NetworkPolicy>, facts: &Facts<'_>) -> NetworkPolicyOutcome {

@@ -3,8 +3,10 @@
 
 mod calico;
 mod cilium;
+pub(crate) mod cni;
 mod egress;
 mod explain;
+mod host;
 mod http;
 mod party;
 mod rule_list;
@@ -201,7 +203,7 @@ impl Network {
         let behind = move |backend: Option<&'a ClusterKey>, behind: &'a Behind| {
             let to = client.map(|_| &behind.destinations[..]).unwrap_or_default();
             let to = to.iter().filter_map(move |destination| {
-                Check::of_client(client?, destination, &source, dialled, backend)
+                Check::of_client(client?, destination, &source, facts, backend)
             });
             let of = behind.subjects.iter();
             to.chain(of.map(move |s| Check::of_destination(s, source, dialled, backend)))
@@ -210,7 +212,7 @@ impl Network {
         let by_address = by_address.map(|s| Check::of_destination(s, source, dialled, None));
         let to_address = self.egress.destination(facts.destination_ip.to_canonical());
         let to_address =
-            to_address.and_then(|to| Check::of_client(client?, to, &source, dialled, None));
+            to_address.and_then(|to| Check::of_client(client?, to, &source, facts, None));
         let is_cluster = |target: &BackendTarget| matches!(target, BackendTarget::Cluster(_));
         let is_routed = facts.backends.iter().any(|b| is_cluster(&b.target));
         let own = (!is_routed).then_some((None, &self.own));
@@ -251,16 +253,16 @@ impl<'a> Check<'a> {
         subject: &'a Subject,
         destination: &'a Destination,
         source: &Party<'_>,
-        dialled: u16,
+        facts: &Facts<'a>,
         backend: Option<&'a ClusterKey>,
     ) -> Option<Self> {
         let workload = destination.workload.as_ref();
         Some(Self {
             backend,
             subject,
-            other: Party::destination(destination, source),
+            other: Party::destination(destination, source, facts),
             port: Port {
-                number: destination.port.unwrap_or(dialled),
+                number: destination.port.unwrap_or(facts.destination_port),
                 names: workload.map(|w| &*w.named_ports).unwrap_or_default(),
             },
         })

@@ -1,19 +1,21 @@
 //! Who a network policy sees at the other end (specs/policies.md 2.1.2). What is not known of the
 //! source is [`Truth::Unknown`]: an allow by it does not match, a deny by it does.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::origin::ObjectKey;
 use cairn_config_schema::snapshot::{
-    Criteria, Destination, DestinationPlace, Entity, LabelExpression, LabelView, Labels, NetSets,
-    Peer, Peers, Truth, Workload,
+    Criteria, Destination, DestinationAddress, DestinationPlace, Entity, Family, LabelExpression,
+    LabelView, Labels, NetSets, Peer, Peers, Truth, Workload,
 };
 use ipnet::IpNet;
 use rustc_hash::FxHashMap;
 
+use super::host::Host;
 use crate::candidates::{Candidates, Field, Key};
+use crate::cni::End;
 use crate::facts::{Attestation, Facts};
 
 /// The other end of a request or stream, seen from the workload whose policies are asked: the source
@@ -22,14 +24,18 @@ use crate::facts::{Attestation, Facts};
 pub(super) struct Party<'a> {
     view: LabelView<'a>,
     ip: IpAddr,
+    /// Of the address only the family is known, which `ip` stands for.
+    found_later: bool,
     /// The workload with its address, and its identity.
     pub(super) workload: Option<&'a Workload>,
     /// Without a workload: where it is.
     place: Place,
     /// Which end it is.
     is_source: bool,
-    /// The Services it is behind.
-    services: &'a [ObjectKey],
+    /// The Services it is behind. `None`: that is not known.
+    services: Option<&'a [ObjectKey]>,
+    /// The host of a ServiceEntry that leads to it.
+    host: Option<Host<'a>>,
     /// It has shown a certificate for its identity, or will have to. Plain text out of a pod's own
     /// network namespace is no mutual authentication, whoever vouches for it (specs/policies.md 2.1.6:
     /// "plaintext: deny").
@@ -66,22 +72,34 @@ impl<'a> Party<'a> {
         Self {
             view,
             ip,
+            found_later: false,
+            host: None,
             workload,
             place: match facts.peer {
                 Some(_) => Place::Mesh,
                 None => Place::Anywhere,
             },
             is_source: true,
-            services: &[],
+            services: None,
             authenticated: facts.peer.is_some() && facts.attested_by == Attestation::Certificate,
         }
     }
 
     /// What the source may be after. Both ends have to be authenticated: a tunnel to the destination is
     /// opened for its identity alone.
-    pub(super) fn destination(destination: &'a Destination, source: &Party<'_>) -> Self {
+    pub(super) fn destination(
+        destination: &'a Destination,
+        source: &Party<'_>,
+        facts: &Facts<'a>,
+    ) -> Self {
         let workload = destination.workload.as_deref();
         let place = &destination.place;
+        let (ip, found_later) = match destination.address {
+            DestinationAddress::At(ip) => (ip, false),
+            DestinationAddress::Dialled => (facts.destination_ip.to_canonical(), false),
+            DestinationAddress::Found(Family::V4) => (IpAddr::V4(Ipv4Addr::UNSPECIFIED), true),
+            DestinationAddress::Found(Family::V6) => (IpAddr::V6(Ipv6Addr::UNSPECIFIED), true),
+        };
         Self {
             view: match (workload, place) {
                 (Some(workload), _) => view(workload),
@@ -91,15 +109,40 @@ impl<'a> Party<'a> {
                 },
                 (None, DestinationPlace::Outside) => LabelView::default(),
             },
-            ip: destination.address,
+            ip,
+            found_later,
+            host: destination
+                .host
+                .as_deref()
+                .map(|host| Host::read(host, facts)),
             workload,
             place: match place {
                 DestinationPlace::Inside(_) => Place::Mesh,
                 DestinationPlace::Outside => Place::Outside,
             },
             is_source: false,
-            services: &destination.services,
+            services: Some(&destination.services),
             authenticated: source.authenticated && workload.is_some_and(|w| w.hbone),
+        }
+    }
+
+    /// One end of a connection as a CNI sees it: by its labels and address. Who it is by a certificate
+    /// it does not see.
+    pub(super) fn of_end(end: &End<'a>, is_source: bool) -> Self {
+        let address = end.addresses.first().copied();
+        Self {
+            view: end.view,
+            ip: address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ip| ip.to_canonical()),
+            found_later: address.is_none(),
+            host: None,
+            workload: end.workload,
+            place: match end.view.namespace {
+                Some(_) => Place::Mesh,
+                None => Place::Anywhere,
+            },
+            is_source,
+            services: None,
+            authenticated: false,
         }
     }
 
@@ -111,6 +154,11 @@ impl<'a> Party<'a> {
     /// The address.
     pub(super) fn ip(&self) -> IpAddr {
         self.ip
+    }
+
+    /// Whether its address is known.
+    pub(super) fn has_address(&self) -> bool {
+        !self.found_later
     }
 
     /// Whether everything is known that rules ask of it.
@@ -175,13 +223,14 @@ impl<'a> Party<'a> {
             Peer::Endpoints(labels) => self.has(labels),
             Peer::Entity(entity) => self.is_of(*entity),
             Peer::Cidr { block, except } => {
-                let inside = block.contains(&self.ip) && !contains(except, self.ip);
+                let inside = self.is_within(block).and(self.is_in_any(except).negated());
                 self.is_outside(inside)
             }
-            // What a name stands for outside the cluster is not known here.
-            Peer::Name(_) => match (self.workload, self.place) {
+            Peer::Name(pattern) => match (self.workload, self.place) {
                 (Some(_), _) | (None, Place::Mesh) => Truth::No,
-                (None, Place::Outside | Place::Anywhere) => Truth::Unknown,
+                (None, Place::Outside | Place::Anywhere) => self
+                    .host
+                    .map_or(Truth::Unknown, |host| host.is_called(pattern)),
             },
             Peer::Services(services) => self.is_behind(services),
             Peer::Unknowable(_) => match self.workload {
@@ -191,13 +240,29 @@ impl<'a> Party<'a> {
         }
     }
 
+    /// Whether its address is in a block. Of one that DNS is still to say the whole of its family is
+    /// known, and nothing smaller.
+    fn is_within(&self, block: &IpNet) -> Truth {
+        match block.contains(&self.ip) {
+            contains if !self.found_later => contains.into(),
+            true if block.prefix_len() == 0 => Truth::Yes,
+            _ if block.addr().is_ipv4() == self.ip.is_ipv4() => Truth::Unknown,
+            _ => Truth::No,
+        }
+    }
+
+    fn is_in_any(&self, blocks: &[IpNet]) -> Truth {
+        Truth::any(blocks.iter().map(|block| self.is_within(block)))
+    }
+
     fn is_behind(&self, services: &[ObjectKey]) -> Truth {
-        let is_one = self.services.iter().any(|own| services.contains(own));
+        let own = self.services;
+        let is_one = own.is_some_and(|own| own.iter().any(|own| services.contains(own)));
         match (is_one, self.workload) {
             (true, _) => Truth::Yes,
-            (false, Some(_)) => Truth::No,
+            (false, Some(_)) if own.is_some() => Truth::No,
             // Some Pod behind a Service may be behind another one, too.
-            (false, None) => Truth::Unknown,
+            (false, _) => Truth::Unknown,
         }
     }
 
@@ -225,9 +290,9 @@ impl<'a> Party<'a> {
             Entity::None => Truth::No,
             Entity::Cluster if self.is_endpoint() => Truth::Yes,
             Entity::Cluster => Truth::Unknown,
-            Entity::World => self.is_outside(true),
-            Entity::WorldIpv4 => self.is_outside(self.ip.is_ipv4()),
-            Entity::WorldIpv6 => self.is_outside(self.ip.is_ipv6()),
+            Entity::World => self.is_outside(Truth::Yes),
+            Entity::WorldIpv4 => self.is_outside(self.ip.is_ipv4().into()),
+            Entity::WorldIpv6 => self.is_outside(self.ip.is_ipv6().into()),
             Entity::Host
             | Entity::RemoteNode
             | Entity::Init
@@ -243,29 +308,28 @@ impl<'a> Party<'a> {
 
     /// Something that no known workload is, and that others may be: a certificate alone does not
     /// show that its bearer is in the cluster, nor an address where nothing else says so.
-    fn is_outside(&self, may_be: bool) -> Truth {
+    fn is_outside(&self, may_be: Truth) -> Truth {
         match (self.workload, self.place) {
             (Some(_), _) => Truth::No,
-            (None, _) if !may_be => Truth::No,
-            (None, Place::Outside) => Truth::Yes,
-            (None, Place::Mesh | Place::Anywhere) => Truth::Unknown,
+            (None, Place::Outside) => may_be,
+            (None, Place::Mesh | Place::Anywhere) => may_be.and(Truth::Unknown),
         }
     }
 
     fn meets(&self, criteria: &Criteria) -> Truth {
         let nets = criteria.nets.as_ref();
-        let by_address = nets.is_none_or(|nets| contains(nets, self.ip))
-            && !contains(&criteria.not_nets, self.ip)
-            && criteria
-                .ip_version
-                .is_none_or(|v| (v == 4) == self.ip.is_ipv4());
+        let version = criteria.ip_version;
+        let by_version = version.is_none_or(|v| (v == 4) == self.ip.is_ipv4());
+        let by_address = (nets.map_or(Truth::Yes, |nets| self.is_in_any(nets)))
+            .and(self.is_in_any(&criteria.not_nets).negated())
+            .and(by_version.into());
         let account = match (&criteria.service_accounts, self.view.service_account) {
             (None, _) => Truth::Yes,
             (Some(names), Some(account)) => names.iter().any(|n| **n == *account).into(),
             (Some(_), None) => Truth::Unknown,
         };
         let by_services = criteria.services.as_ref();
-        Truth::from(by_address)
+        by_address
             .and(account)
             .and(self.is_selected(criteria))
             .and(self.is_not_selected(criteria))
@@ -294,12 +358,11 @@ impl<'a> Party<'a> {
     }
 
     fn is_in(&self, sets: &NetSets) -> Truth {
-        match contains(&sets.nets, self.ip) {
-            true => Truth::Yes,
-            false if sets.is_unknown => Truth::Unknown,
+        match self.is_in_any(&sets.nets) {
+            Truth::No if sets.is_unknown => Truth::Unknown,
             // What a name stands for is not known here; no Pod has one.
-            false if sets.has_names && !self.is_endpoint() => Truth::Unknown,
-            false => Truth::No,
+            Truth::No if sets.has_names && !self.is_endpoint() => Truth::Unknown,
+            by_address => by_address,
         }
     }
 
@@ -309,7 +372,12 @@ impl<'a> Party<'a> {
             true => "source",
             false => "destination",
         };
+        let family = if self.ip.is_ipv4() { "IPv4" } else { "IPv6" };
         match (self.workload, self.view.namespace) {
+            (None, _) if self.found_later => format!(
+                "{end} {}, found by name at some {family} address",
+                self.host.map_or_else(String::new, |host| host.to_string())
+            ),
             (Some(workload), _) => format!("{end} Pod {}", workload.key),
             (None, Some(namespace)) => format!(
                 "{end} {} of namespace {namespace}, of which no Pod is known",
@@ -333,8 +401,4 @@ fn view(workload: &Workload) -> LabelView<'_> {
 fn is_of(workload: &Workload, peer: &Identity) -> bool {
     let own = &workload.identity;
     own.namespace() == peer.namespace() && own.service_account() == peer.service_account()
-}
-
-fn contains(blocks: &[IpNet], ip: IpAddr) -> bool {
-    blocks.iter().any(|block| block.contains(&ip))
 }

@@ -75,6 +75,8 @@ pub(super) struct RuleList {
     coarse: Candidates,
     /// By their addresses, for sources of which nothing else is known.
     unlisted: Candidates,
+    /// All of them, for destinations of which not even the address is known.
+    all: Candidates,
 }
 
 impl RuleList {
@@ -91,6 +93,7 @@ impl RuleList {
             exact: Candidates::new(&needs(Known::Everything), ALL_FIELDS),
             coarse: Candidates::new(&needs(Known::Identity), OF_IDENTITY),
             unlisted: Candidates::new(&needs(Known::Identity), OF_ANYBODY),
+            all: Candidates::new(&needs(Known::Identity), &[]),
             rules,
         }
     }
@@ -135,6 +138,7 @@ impl RuleList {
         let whole = party.is_wholly_known() && (path.is_some() || !self.exact.asks(Field::Path));
         match seeking {
             Seeking::Certain => &self.exact,
+            Seeking::Possible if !party.has_address() => &self.all,
             Seeking::Possible if whole => &self.exact,
             Seeking::Possible if party.has_account() => &self.coarse,
             Seeking::Possible => &self.unlisted,

@@ -10,8 +10,8 @@ use cairn_authz::{Attestation, Egress, Facts, HttpFacts, Network, PolicySet};
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::origin::ObjectKey;
 use cairn_config_schema::snapshot::{
-    Backend, BackendTarget, ClusterKey, Destination, DestinationPlace, Direction, NetworkPolicies,
-    NetworkPolicy, NetworkSubject,
+    Backend, BackendTarget, ClusterKey, Destination, DestinationAddress, DestinationPlace,
+    Direction, NetworkPolicies, NetworkPolicy, NetworkSubject,
 };
 use proptest::prelude::*;
 
@@ -48,10 +48,11 @@ fn set(policies: &[NetworkPolicy]) -> PolicySet {
     for world in worlds() {
         for (known, port) in PORTS.into_iter().flat_map(|p| [(true, p), (false, p)]) {
             let destination = Destination {
-                address: world.address(),
+                address: DestinationAddress::At(world.address()),
                 port: Some(port),
                 workload: known.then(|| Arc::new(world.workload())),
                 place: DestinationPlace::Inside(world.namespace.as_str().into()),
+                host: None,
                 services: Vec::new(),
             };
             destinations.insert(key(world.number, known, port), Arc::from([destination]));

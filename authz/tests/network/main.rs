@@ -9,6 +9,7 @@
 
 mod dry_run;
 mod egress;
+mod found_by_name;
 mod generate;
 mod oracle;
 mod properties;

@@ -4,6 +4,7 @@
 pub mod cairn;
 pub mod envoy;
 pub mod mesh;
+pub mod telling;
 
 use std::fmt;
 use std::fs::File;
@@ -47,6 +48,8 @@ pub struct Launch {
     pub cpus: Option<String>,
     /// Whether it logs each request (to nowhere).
     pub access_log: bool,
+    /// More variables of its environment.
+    pub variables: Vec<(String, String)>,
     /// Folder with the waypoint's certificate.
     pub identity_folder: PathBuf,
     /// Folder for its configuration and log; must exist.
@@ -108,6 +111,7 @@ impl Proxy {
         };
         let mut process = Running::start(&launch.program, launch.cpus.as_deref(), |command| {
             command.args(arguments).stderr(log);
+            command.envs(launch.variables.iter().cloned());
         })?;
         let (address, path) = match product {
             Product::Envoy => (listeners.admin, "/ready"),

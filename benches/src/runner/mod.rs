@@ -8,6 +8,7 @@ mod report;
 mod rig;
 mod scale;
 mod table;
+mod telling;
 
 use anyhow::Context;
 use serde::Serialize;
@@ -24,12 +25,14 @@ pub struct Results {
     scale: Vec<scale::Footprint>,
     reload: Vec<reload::Reload>,
     cells: Vec<table::Row>,
+    told: Vec<telling::Told>,
 }
 
 impl Results {
     /// Whether something failed that would make a number worthless.
     fn has_errors(&self) -> bool {
         self.cells.iter().any(|row| row.outcome.errors > 0)
+            || self.told.iter().any(|told| told.outcome.errors > 0)
             || self.reload.iter().any(|reload| reload.wrong_answers > 0)
     }
 }
@@ -47,6 +50,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         scale: Vec::new(),
         reload: Vec::new(),
         cells: Vec::new(),
+        told: Vec::new(),
     };
     if options.has(Part::Table) || options.has(Part::Idle) {
         let proxies = rig.start_all().await?;
@@ -57,6 +61,9 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         if options.has(Part::Table) {
             results.cells = table::measure(&rig, &proxies).await?;
         }
+    }
+    if options.has(Part::Telling) {
+        results.told = telling::measure(&rig).await?;
     }
     if options.has(Part::Scale) {
         results.scale = scale::measure(&rig).await?;

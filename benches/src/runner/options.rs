@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::cell::{Cell, Exchange, Mode, Pace, Path};
 use crate::proxy::Product;
+use crate::proxy::telling::Telling;
 
 /// A part of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
@@ -19,6 +20,8 @@ pub enum Part {
     Idle,
     /// Memory without load, 1,000 services of ten endpoints with a route each.
     Scale,
+    /// Cells under load, for each way of telling of requests (Cairn only; not in a run by default).
+    Telling,
     /// Time from file saved to in force, one route of 5,000 changed (Cairn only).
     Reload,
 }
@@ -50,6 +53,9 @@ pub struct Options {
     /// Modes of the table; `fresh` is measured for get-1k with 16 connections at once only
     #[arg(long, value_enum, value_delimiter = ',', default_values = ["saturated", "rate", "fresh"])]
     pub modes: Vec<Mode>,
+    /// What is told of requests, in the part `telling`; ratios are to the first
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["metrics", "access-log", "traces-1", "traces-100"])]
+    pub tellings: Vec<Telling>,
     /// Rounds; in each, every cell is measured once for each proxy, in turn
     #[arg(long, default_value_t = 3)]
     pub rounds: u32,

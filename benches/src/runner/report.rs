@@ -5,9 +5,11 @@ use std::path::Path;
 
 use super::Results;
 use super::table::Row;
+use super::telling::Told;
 use crate::cell::Cell;
 use crate::load::Outcome;
 use crate::proxy::Product;
+use crate::proxy::telling::Telling;
 
 /// The tables, with medians over the rounds.
 pub fn text(results: &Results) -> String {
@@ -15,6 +17,7 @@ pub fn text(results: &Results) -> String {
     // Writing to a String does not fail.
     let _ = conditions(&mut text, results);
     let _ = cells(&mut text, &results.cells);
+    let _ = told(&mut text, &results.told);
     let _ = footprints(&mut text, results);
     text
 }
@@ -43,11 +46,12 @@ fn conditions(text: &mut String, results: &Results) -> std::fmt::Result {
 
 /// The median over rounds of one value of a cell and proxy.
 fn median(rows: &[Row], cell: Cell, product: Product, value: fn(&Outcome) -> f64) -> Option<f64> {
-    let mut values: Vec<f64> = rows
-        .iter()
-        .filter(|r| r.cell == cell && r.product == product)
-        .map(|r| value(&r.outcome))
-        .collect();
+    let rows = rows.iter();
+    let rows = rows.filter(|r| r.cell == cell && r.product == product);
+    middle(rows.map(|r| value(&r.outcome)).collect())
+}
+
+fn middle(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let middle = values.get(values.len() / 2)?;
     let below = values.get((values.len() - 1) / 2)?;
@@ -118,6 +122,45 @@ fn cells(text: &mut String, rows: &[Row]) -> std::fmt::Result {
         writeln!(text)?;
     }
     writeln!(text, "medians over rounds; ratio is cairn / envoy")
+}
+
+/// Processor time for each way of telling of requests.
+fn told(text: &mut String, rows: &[Told]) -> std::fmt::Result {
+    let mut order: Vec<(Cell, Telling)> = Vec::new();
+    for row in rows {
+        if !order.contains(&(row.cell, row.telling)) {
+            order.push((row.cell, row.telling));
+        }
+    }
+    let Some((_, first)) = order.first().copied() else {
+        return Ok(());
+    };
+    let cpu = |cell, telling| {
+        let rows = rows
+            .iter()
+            .filter(|r| r.cell == cell && r.telling == telling);
+        middle(rows.map(|r| r.outcome.cpu_us).collect())
+    };
+    writeln!(
+        text,
+        "\nCPU us/req of cairn, by what is told of requests; ratio to {first}"
+    )?;
+    for (cell, telling) in order {
+        let (found, base) = (cpu(cell, telling), cpu(cell, first));
+        let ratio = found.zip(base).map(|(found, base)| found / base);
+        let Cell {
+            path,
+            exchange,
+            connections,
+            mode,
+        } = cell;
+        let (found, ratio) = (number(found, 1), number(ratio, 2));
+        writeln!(
+            text,
+            "{path:6} {exchange:9} {connections:>5} {mode:10} | {telling:10} {found:>8}{ratio:>6}"
+        )?;
+    }
+    Ok(())
 }
 
 fn number(value: Option<f64>, decimals: usize) -> String {

@@ -80,6 +80,7 @@ impl Rig {
             workers: self.options.workers,
             cpus: cpus(&self.options.proxy_cpus).map(str::to_owned),
             access_log: self.options.access_log,
+            variables: Vec::new(),
             identity_folder: self.identity_folder(WAYPOINT_ACCOUNT),
             work_folder,
             upstream_tunnel_port: self.backend.tunnel.port(),

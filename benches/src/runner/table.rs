@@ -71,7 +71,8 @@ async fn measure_one(rig: &Rig, proxy: &Proxy, cell: Cell, round: u32) -> anyhow
     })
 }
 
-fn load_average() -> f64 {
+/// Load average of the machine over a minute.
+pub(super) fn load_average() -> f64 {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let first = text.split_ascii_whitespace().next().unwrap_or_default();
     first.parse().unwrap_or_default()

@@ -27,7 +27,7 @@ pub(crate) enum Class {
 }
 
 /// Group, versions and kind of what Cairn reads; `v1beta1` objects have the fields of `v1`.
-const READ: [(&str, &[&str], Kind); 30] = [
+const READ: [(&str, &[&str], Kind); 33] = [
     (GATEWAY_API, &["v1", "v1beta1"], Kind::GatewayClass),
     (GATEWAY_API, &["v1", "v1beta1"], Kind::Gateway),
     (GATEWAY_API, &["v1", "v1beta1"], Kind::HTTPRoute),
@@ -63,9 +63,12 @@ const READ: [(&str, &[&str], Kind); 30] = [
         Kind::WorkloadEntry,
     ),
     (CAIRN, &["v1alpha1"], Kind::TrafficPolicy),
+    (TELEMETRY, &["v1", "v1alpha1"], Kind::Telemetry),
     (GATEWAY_API_X, &["v1alpha1"], Kind::XBackendTrafficPolicy),
     (CILIUM, &["v2"], Kind::CiliumNetworkPolicy),
     (CILIUM, &["v2"], Kind::CiliumClusterwideNetworkPolicy),
+    (CILIUM, &["v2"], Kind::CiliumEnvoyConfig),
+    (CILIUM, &["v2"], Kind::CiliumClusterwideEnvoyConfig),
     (CALICO, &["v3"], Kind::NetworkPolicy),
     (KUBE_NETWORKING, &["v1"], Kind::KubeNetworkPolicy),
     (CALICO, &["v3"], Kind::GlobalNetworkPolicy),
@@ -80,13 +83,14 @@ const GATEWAY_API: &str = "gateway.networking.k8s.io";
 const GATEWAY_API_X: &str = "gateway.networking.x-k8s.io";
 const SECURITY: &str = "security.istio.io";
 const CAIRN: &str = "cairn.dev";
+const TELEMETRY: &str = "telemetry.istio.io";
 const CILIUM: &str = "cilium.io";
 const CALICO: &str = "projectcalico.org";
 const KUBE_NETWORKING: &str = "networking.k8s.io";
 
 /// Group, kind and effect of what is not enforced. An empty kind stands for every kind of the
 /// group that is not listed otherwise.
-const NOT_ENFORCED: [(&str, &str, &str); 13] = [
+const NOT_ENFORCED: [(&str, &str, &str); 10] = [
     (
         ISTIO_NETWORKING,
         "EnvoyFilter",
@@ -97,7 +101,6 @@ const NOT_ENFORCED: [(&str, &str, &str); 13] = [
         "ProxyConfig",
         "its settings are not in force",
     ),
-    ("telemetry.istio.io", "", "its settings are not in force"),
     ("extensions.istio.io", "", "the extension does not run"),
     (
         GATEWAY_API,
@@ -117,19 +120,9 @@ const NOT_ENFORCED: [(&str, &str, &str); 13] = [
         "the pool is no backend here",
     ),
     (
-        CILIUM,
-        "CiliumEnvoyConfig",
-        "there is no Envoy to configure",
-    ),
-    (
-        CILIUM,
-        "CiliumClusterwideEnvoyConfig",
-        "there is no Envoy to configure",
-    ),
-    (
         CALICO,
         "StagedKubernetesNetworkPolicy",
-        "it is not tried: nothing is recorded for it",
+        "it is not tried: what it would change is the CNI's alone to enforce",
     ),
     (
         "crd.projectcalico.org",
@@ -226,7 +219,7 @@ fn misspelt(group: &str, kind: &str) -> Option<Kind> {
 fn is_foreign(group: &str) -> bool {
     const FOREIGN: [&str; 8] = [
         ISTIO_NETWORKING,
-        "telemetry.istio.io",
+        TELEMETRY,
         "extensions.istio.io",
         "install.istio.io",
         GATEWAY_API_X,
@@ -251,6 +244,7 @@ fn expected_versions(kind: Kind) -> &'static str {
             "gateway.networking.k8s.io/v1 or gateway.networking.k8s.io/v1beta1"
         }
         Kind::TrafficPolicy => "cairn.dev/v1alpha1",
+        Kind::Telemetry => "telemetry.istio.io/v1 or telemetry.istio.io/v1alpha1",
         Kind::XBackendTrafficPolicy => "gateway.networking.x-k8s.io/v1alpha1",
         Kind::DestinationRule | Kind::VirtualService | Kind::ServiceEntry | Kind::WorkloadEntry => {
             "networking.istio.io/v1, v1beta1 or v1alpha3"
@@ -262,7 +256,10 @@ fn expected_versions(kind: Kind) -> &'static str {
         Kind::TLSRoute => "gateway.networking.k8s.io/v1, v1alpha3 or v1alpha2",
         Kind::Namespace | Kind::Service | Kind::Pod | Kind::ConfigMap | Kind::CaBundle => "v1",
         Kind::EndpointSlice => "discovery.k8s.io/v1",
-        Kind::CiliumNetworkPolicy | Kind::CiliumClusterwideNetworkPolicy => "cilium.io/v2",
+        Kind::CiliumNetworkPolicy
+        | Kind::CiliumClusterwideNetworkPolicy
+        | Kind::CiliumEnvoyConfig
+        | Kind::CiliumClusterwideEnvoyConfig => "cilium.io/v2",
         Kind::AuthorizationPolicy | Kind::RequestAuthentication => {
             "security.istio.io/v1 or security.istio.io/v1beta1"
         }
@@ -283,6 +280,7 @@ pub(crate) fn is_namespaced(kind: Kind) -> bool {
         Kind::GatewayClass
             | Kind::Namespace
             | Kind::CiliumClusterwideNetworkPolicy
+            | Kind::CiliumClusterwideEnvoyConfig
             | Kind::GlobalNetworkPolicy
             | Kind::StagedGlobalNetworkPolicy
             | Kind::Tier

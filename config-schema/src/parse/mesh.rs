@@ -13,25 +13,25 @@ use crate::diagnostics::{Code, Severity};
 use crate::resources::PathHasher;
 use crate::resources::istio::MeshConfigSpec;
 
-const HONOURED: [&str; 6] = [
+const HONOURED: [&str; 11] = [
+    "accessLogEncoding",
+    "accessLogFile",
+    "accessLogFormat",
+    "defaultProviders",
     "trustDomain",
     "trustDomainAliases",
     "rootNamespace",
     "pathNormalization",
     "connectTimeout",
     "extensionProviders",
+    "defaultHttpRetryPolicy",
 ];
 
 /// Fields that change what Istio's own waypoint does, and do not change Cairn.
-const NOT_HONOURED: [&str; 17] = [
-    "accessLogEncoding",
-    "accessLogFile",
-    "accessLogFormat",
+const NOT_HONOURED: [&str; 12] = [
     "caCertificates",
     "defaultConfig",
     "defaultDestinationRuleExportTo",
-    "defaultHttpRetryPolicy",
-    "defaultProviders",
     "defaultServiceExportTo",
     "defaultVirtualServiceExportTo",
     "enableEnvoyAccessLogService",
@@ -195,9 +195,18 @@ fn fields(root: &Node<'_>, faults: &mut Vec<Fault>) -> MeshConfigSpec {
                 let wanted: Option<Option<PathNormalization>> = read_at(entry, path, faults);
                 spec.path_normalization = wanted.flatten().and_then(|n| n.normalization);
             }
+            "defaultHttpRetryPolicy" => {
+                spec.default_http_retry_policy = read_at(entry, path, faults).flatten()
+            }
             "connectTimeout" => spec.connect_timeout_ms = timeout(entry, faults),
             "extensionProviders" => {
                 spec.extension_providers = mesh_providers::read_all(entry, faults)
+            }
+            "defaultProviders" => spec.default_providers = read_at(entry, path, faults).flatten(),
+            "accessLogFile" => spec.access_log.file = read_at(entry, path, faults).flatten(),
+            "accessLogFormat" => spec.access_log.format = read_at(entry, path, faults).flatten(),
+            "accessLogEncoding" => {
+                spec.access_log.encoding = read_at(entry, path, faults).flatten();
             }
             _ => unread_field(entry, faults),
         }

@@ -13,17 +13,18 @@ use crate::resources::istio::{ExtensionProviderKind, ExtensionProviderSpec};
 const HTTP: &str = "envoyExtAuthzHttp";
 const GRPC: &str = "envoyExtAuthzGrpc";
 
-/// Providers of telemetry, which are not asked for anything.
-const OTHERS: [&str; 14] = [
+const OPEN_TELEMETRY: &str = "opentelemetry";
+const FILE_LOG: &str = "envoyFileAccessLog";
+const OTEL_LOG: &str = "envoyOtelAls";
+const PROMETHEUS: &str = "prometheus";
+
+/// Providers that nothing is told and nobody is asked.
+const OTHERS: [&str; 10] = [
     "datadog",
-    "envoyFileAccessLog",
     "envoyHttpAls",
-    "envoyOtelAls",
     "envoyTcpAls",
     "lightstep",
     "opencensus",
-    "opentelemetry",
-    "prometheus",
     "sds",
     "skywalking",
     "stackdriver",
@@ -53,9 +54,11 @@ fn provider(item: &Node<'_>, path: &Path<'_>, faults: &mut Vec<Fault>) -> Extens
     let name = item.get("name").and_then(Node::text).unwrap_or_default();
     let kind = kind(item, path, &mut own);
     // One broken provider is no reason to refuse the whole mesh, as an error here would be.
+    let is_asked = item.get(HTTP).or(item.get(GRPC)).is_some();
     let effect = match name {
         "" => "nobody can name it".to_owned(),
-        name => format!("what CUSTOM policies of provider '{name}' match is denied"),
+        name if is_asked => format!("what CUSTOM policies of provider '{name}' match is denied"),
+        name => format!("provider '{name}' is told nothing"),
     };
     let broken = own.iter().find(|f| f.severity == Severity::Error);
     let kind = match broken {
@@ -106,6 +109,12 @@ fn kind(item: &Node<'_>, path: &Path<'_>, faults: &mut Vec<Fault>) -> ExtensionP
     match &*entry.key {
         HTTP => typed(entry, path, faults).map_or_else(broken, ExtensionProviderKind::Http),
         GRPC => typed(entry, path, faults).map_or_else(broken, ExtensionProviderKind::Grpc),
+        OPEN_TELEMETRY => {
+            typed(entry, path, faults).map_or_else(broken, ExtensionProviderKind::OpenTelemetry)
+        }
+        FILE_LOG => typed(entry, path, faults).map_or_else(broken, ExtensionProviderKind::FileLog),
+        OTEL_LOG => typed(entry, path, faults).map_or_else(broken, ExtensionProviderKind::OtelLog),
+        PROMETHEUS => ExtensionProviderKind::Prometheus,
         other if OTHERS.contains(&other) => {
             let message = format!("provider `{other}` of the mesh configuration is not honoured");
             let path = path.key(&entry.key).to_string();
@@ -115,7 +124,7 @@ fn kind(item: &Node<'_>, path: &Path<'_>, faults: &mut Vec<Fault>) -> ExtensionP
         }
         _ => {
             let path = path.key(&entry.key).to_string();
-            let mut known = vec![HTTP, GRPC];
+            let mut known = vec![HTTP, GRPC, OPEN_TELEMETRY, FILE_LOG, OTEL_LOG, PROMETHEUS];
             known.extend(OTHERS);
             faults.push(Fault::unknown_field(&entry.key, &known, path, entry.key_at));
             broken()

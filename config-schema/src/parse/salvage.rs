@@ -12,7 +12,8 @@ use crate::origin::Kind;
 use crate::resolve::virtual_services::{HOST, STREAMS};
 use crate::resources::{TargetRef, dry_run};
 
-/// `targetRefs` of a policy, `parentRefs` of a route, `hosts` of a VirtualService, or `host` of a
+/// `targetRefs` of a policy, `parentRefs` of a route, `hosts` of a VirtualService, `services` of a
+/// CiliumEnvoyConfig, or `host` of a
 /// DestinationRule that may have asked for TLS. `None`: not to be told, so that the object
 /// may be aimed at anything it could reach.
 pub(super) fn targets(kind: Kind, object: &Node<'_>) -> Option<Vec<TargetRef>> {
@@ -26,6 +27,7 @@ pub(super) fn targets(kind: Kind, object: &Node<'_>) -> Option<Vec<TargetRef>> {
         Kind::BackendTLSPolicy => &["targetRefs"],
         Kind::HTTPRoute | Kind::GRPCRoute | Kind::TLSRoute | Kind::TCPRoute => &["parentRefs"],
         Kind::VirtualService => &["hosts"],
+        Kind::CiliumEnvoyConfig | Kind::CiliumClusterwideEnvoyConfig => &["services"],
         _ => return None,
     };
     let mut specs = object.entries().iter().filter(|e| e.key == "spec");
@@ -121,6 +123,10 @@ fn target(kind: Kind, node: &Node<'_>) -> Option<TargetRef> {
         Kind::HTTPRoute | Kind::GRPCRoute | Kind::TLSRoute | Kind::TCPRoute
     );
     let default = |value: &str| is_route.then(|| value.to_owned());
+    let is_service = matches!(
+        kind,
+        Kind::CiliumEnvoyConfig | Kind::CiliumClusterwideEnvoyConfig
+    );
     let port = match node.get("port") {
         None => None,
         Some(port) => match resolve(port.text()?) {
@@ -134,6 +140,7 @@ fn target(kind: Kind, node: &Node<'_>) -> Option<TargetRef> {
             .unwrap_or_default(),
         kind: text("kind")?
             .or_else(|| default("Gateway"))
+            .or_else(|| is_service.then(|| "Service".to_owned()))
             .filter(|k| !k.is_empty())?,
         name: text("name")?.filter(|n| !n.is_empty())?,
         namespace: text("namespace")?,

@@ -24,6 +24,7 @@ use crate::resources::authentication::RequestAuthenticationSpec;
 use crate::resources::cairn::TrafficPolicySpec;
 use crate::resources::calico::{CalicoPolicySpec, NetworkSetSpec, TierSpec};
 use crate::resources::cilium::CiliumPolicySpec;
+use crate::resources::cilium_envoy::CiliumEnvoyConfigSpec;
 use crate::resources::destination_rule::DestinationRuleSpec;
 use crate::resources::gateway_api::{
     BackendTlsPolicySpec, GatewayClassSpec, GatewaySpec, GrpcRouteSpec, HttpRouteSpec,
@@ -32,6 +33,7 @@ use crate::resources::gateway_api::{
 use crate::resources::istio::AuthorizationPolicySpec;
 use crate::resources::kube::NetworkPolicySpec;
 use crate::resources::service_entry::WorkloadEntrySpec;
+use crate::resources::telemetry::TelemetrySpec;
 use crate::resources::virtual_service::VirtualServiceSpec;
 use crate::resources::{Broken, Clusterwide, Meta, Object, PathHasher, Place, Spec, Staged};
 
@@ -80,7 +82,13 @@ pub(super) fn read(
             subject.settle(spec)
         }
         Kind::WorkloadEntry => subject.optional::<WorkloadEntrySpec>(),
+        Kind::CiliumEnvoyConfig => subject.required::<CiliumEnvoyConfigSpec>(),
+        Kind::CiliumClusterwideEnvoyConfig => {
+            let spec = required_spec::<CiliumEnvoyConfigSpec>(subject.node, &mut subject.faults);
+            subject.settle(spec.map(Clusterwide))
+        }
         Kind::TrafficPolicy => subject.required::<TrafficPolicySpec>(),
+        Kind::Telemetry => subject.optional::<TelemetrySpec>(),
         Kind::KubeNetworkPolicy => subject.required::<NetworkPolicySpec>(),
         Kind::CiliumNetworkPolicy
         | Kind::CiliumClusterwideNetworkPolicy

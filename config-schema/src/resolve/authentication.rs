@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::authentication_rules;
-use super::policy_targets::{Reach, Targets};
-use super::{Findings, dry_run, unreadable};
+use super::policy_targets::{Reach, Targets, scope};
+use super::{Findings, dry_run};
 use crate::diagnostics::{Code, Diagnostic};
 use crate::origin::ObjectKey;
 use crate::resources::authentication::RequestAuthenticationSpec;
-use crate::resources::{Broken, Loaded, Object, Place, Resources, TargetRef};
+use crate::resources::{Broken, Loaded, Object, Resources, TargetRef};
 use crate::snapshot::{Authentications, Binding, Mesh, RequestAuthentication, Service, Waypoint};
 
 type Written = Object<RequestAuthenticationSpec>;
@@ -192,38 +192,8 @@ fn not_for_waypoint(object: &Written) -> Diagnostic {
 /// One that can not be read refuses every HTTP request in its scope, see
 /// [`RequestAuthentication::broken`].
 fn follow_broken(broken: &Broken, targets: &Targets<'_>, findings: &mut Findings) -> Attached {
-    let object = Object {
-        origin: broken.origin.clone(),
-        meta: Default::default(),
-        spec: RequestAuthenticationSpec::default(),
-        place: broken
-            .location
-            .as_ref()
-            .map_or_else(Place::default, Place::of),
-    };
-    let reaches = match &broken.targets {
-        None => targets.all_of_namespace(&broken.origin.key.namespace),
-        Some(refs) => (refs.iter().enumerate())
-            .filter_map(|(index, target)| {
-                let path = format!("spec.targetRefs[{index}]");
-                targets.follow(&object, &path, target, findings)
-            })
-            .collect(),
-    };
-    let effect = match reaches.as_slice() {
-        [] => "this waypoint serves nothing that it is for".to_owned(),
-        reaches => {
-            let refused = format!("every HTTP request to {} is refused", scope(reaches));
-            dry_run::effect(broken.dry_run, refused)
-        }
-    };
-    findings.push(unreadable(broken, effect));
+    let refused = |scope: &str| format!("every HTTP request to {scope} is refused");
+    let (object, reaches) = targets.follow_broken(broken, refused, findings);
     let read = refuse_all(&object, broken.dry_run, &broken.reason);
     vec![(Arc::new(read), reaches)]
-}
-
-/// Where it applies, in words for findings.
-fn scope(reaches: &[Reach]) -> String {
-    let words: Vec<String> = reaches.iter().map(ToString::to_string).collect();
-    words.join(", ")
 }

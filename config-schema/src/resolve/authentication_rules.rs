@@ -228,12 +228,18 @@ fn inline_keys(text: &str, path: &str, reading: &mut Reading<'_>) {
         return reading.fail(Code::BadValue, path, "jwks has no list `keys`");
     };
     let kind = |key: &Value| key.get("kty").and_then(Value::as_str).map(str::to_owned);
-    if !keys
-        .iter()
-        .any(|key| matches!(kind(key).as_deref(), Some("RSA" | "EC" | "OKP")))
-    {
+    let is_known = |key: &&Value| matches!(kind(key).as_deref(), Some("RSA" | "EC" | "OKP"));
+    if !keys.iter().any(|key| is_known(&key)) {
         let message = "jwks has no public key of a kind that is known (RSA, EC, OKP)";
         return reading.fail(Code::BadValue, path, message);
+    }
+    let curves: Vec<String> = keys.iter().filter_map(unsupported_curve).collect();
+    if !curves.is_empty() {
+        let message = format!("jwks has keys that can not be used: {}", curves.join(", "));
+        if curves.len() == keys.iter().filter(is_known).count() {
+            return reading.fail(Code::Unsupported, path, message);
+        }
+        reading.warn(path, message, "tokens that they signed are refused");
     }
     if keys.iter().any(|key| kind(key).as_deref() == Some("oct")) {
         let message = "a key of jwks is a shared secret (oct)";
@@ -249,6 +255,18 @@ fn inline_keys(text: &str, path: &str, reading: &mut Reading<'_>) {
             message,
             "whoever can read this object can sign tokens",
         );
+    }
+}
+
+/// The curve of a key that no signature can be checked with, and whose algorithm that is. The
+/// cryptography that TLS has for tokens knows neither P-521 nor Ed448 (docs/configuration.md).
+fn unsupported_curve(key: &Value) -> Option<String> {
+    let text = |name: &str| key.get(name).and_then(Value::as_str).unwrap_or_default();
+    match (text("kty"), text("crv")) {
+        ("EC", "P-256" | "P-384") | ("OKP", "Ed25519") => None,
+        ("EC", "P-521") => Some("curve P-521 (ES512)".to_owned()),
+        ("EC" | "OKP", curve) => Some(format!("curve {curve}")),
+        _ => None,
     }
 }
 

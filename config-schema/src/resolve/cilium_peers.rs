@@ -198,8 +198,8 @@ fn tell_of_fields(
         let path = format!("{path}.{field}");
         if is_egress {
             let message = "address blocks are for what is outside the cluster: behind a waypoint, for \
-                           Services without a selector";
-            return reading.not_here(&path, message);
+                           Services without a selector and hosts of ServiceEntries";
+            return reading.inform(&path, message, "no workload of the mesh is in them");
         }
         let message = "address blocks are for sources outside the cluster";
         let effect = "an allow by them allows no client of the mesh, a deny denies those of which no \
@@ -220,8 +220,16 @@ fn host_name(written: &FqdnSelector, path: &str, reading: &mut Reading<'_>) -> O
         let message = "one of matchName and matchPattern is needed, of letters, digits, - and _";
         reading.refuse(path, message, "matchName: api.example.com");
     }
-    let message = "names are for hosts outside the cluster, which have no Pods";
-    reading.not_here(path, message);
+    let entries = reading.resources.service_entries.values();
+    let mut hosts = entries
+        .filter_map(Loaded::object)
+        .flat_map(|e| &e.spec.hosts);
+    // Of a wildcard some names may be meant.
+    let mut is_meant = |name: &DnsPattern| hosts.any(|h| h.starts_with('*') || name.matches(h));
+    if read.as_ref().is_some_and(|name| !is_meant(name)) {
+        let message = "names are matched with hosts of ServiceEntries, and none is called so";
+        reading.not_here(path, message);
+    }
     read.map(Peer::Name)
 }
 

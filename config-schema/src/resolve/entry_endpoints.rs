@@ -14,7 +14,7 @@ use crate::origin::ObjectKey;
 use crate::resources::Resources;
 use crate::resources::service_entry::{EntryPort, EntrySelector};
 use crate::snapshot::{
-    ClusterKey, Discovery, Endpoint, Labels, Mesh, NamedEndpoint, Service, Workload,
+    ClusterKey, Discovery, Endpoint, Labels, Mesh, NamedEndpoint, Service, Whereabouts, Workload,
 };
 
 type Clusters = BTreeMap<ClusterKey, Arc<[Endpoint]>>;
@@ -34,6 +34,8 @@ struct Candidate {
     workload: Option<Arc<Workload>>,
     labels: Arc<Labels>,
     weight: u32,
+    /// Where it is, if that is known. Of what a name leads to nothing is.
+    whereabouts: Option<Arc<Whereabouts>>,
     /// Its own ports by the names of the ServiceEntry's.
     ports: BTreeMap<String, u32>,
 }
@@ -93,6 +95,7 @@ fn of_port(
             Ok(address) => endpoints.push(Endpoint {
                 weight: candidate.weight,
                 labels: (!candidate.labels.is_empty()).then(|| candidate.labels.clone()),
+                whereabouts: candidate.whereabouts.clone(),
                 ..Endpoint::new(SocketAddr::new(*address, port), candidate.workload.clone())
             }),
             Err(name) => names.push(NamedEndpoint {
@@ -221,6 +224,7 @@ impl Ground<'_> {
                     workload,
                     labels: Arc::new(listed.labels()),
                     weight: spec.weight.unwrap_or(1).max(1),
+                    whereabouts: listed.whereabouts(),
                     ports: spec.ports.clone().unwrap_or_default(),
                 }),
                 Err(message) => {
@@ -294,6 +298,7 @@ impl Ground<'_> {
                 workload: Some(pod.clone()),
                 labels: pod.labels.clone(),
                 weight: 1,
+                whereabouts: None,
                 ports: BTreeMap::new(),
             }));
         }
@@ -318,6 +323,7 @@ impl Ground<'_> {
                     workload: known,
                     labels: Arc::new(labels),
                     weight: entry.spec.weight.unwrap_or(1).max(1),
+                    whereabouts: listed.whereabouts(),
                     ports: entry.spec.ports.clone().unwrap_or_default(),
                 }),
                 Err(message) => {

@@ -3,12 +3,16 @@
 
 use std::sync::Arc;
 
+use super::virtual_traffic::{retry_condition, retry_words};
 use super::{Findings, Options, unreadable};
 use crate::diagnostics::{Code, Diagnostic};
+use crate::duration;
 use crate::identity::Identity;
+use crate::limits::RETRIES_PER_REQUEST_MAX;
 use crate::resources::istio::MeshConfigSpec;
+use crate::resources::virtual_service::Retries;
 use crate::resources::{Loaded, Object, Resources};
-use crate::snapshot::{Mesh, PathNormalization};
+use crate::snapshot::{BackOff, Mesh, PathNormalization, RetryPolicy};
 
 const EFFECT_BLOCKED: &str = "every tunnel is refused until it is mended";
 
@@ -145,7 +149,68 @@ fn read(
         Some(timeout_ms) => mesh.connect_timeout_ms = timeout_ms,
         None => {}
     }
+    if let Some(written) = &spec.default_http_retry_policy {
+        mesh.retry = default_retry(written, config, findings);
+    }
     blocked
+}
+
+/// `defaultHttpRetryPolicy`. What is wrong in it is as if it were not there.
+fn default_retry(
+    written: &Retries,
+    config: &Object<MeshConfigSpec>,
+    findings: &mut Findings,
+) -> RetryPolicy {
+    let mut say = |field: &str, message: String, effect: &str| {
+        let finding = Diagnostic::warning(Code::Unsupported, message).with_effect(effect);
+        let path = format!("data.mesh.defaultHttpRetryPolicy.{field}");
+        findings.push(config.mark(finding, &path));
+    };
+    let mut policy = RetryPolicy::DEFAULT;
+    match u32::try_from(written.attempts) {
+        Ok(attempts) if attempts <= RETRIES_PER_REQUEST_MAX => policy.retries_max = attempts,
+        _ => {
+            let message = format!(
+                "{} is no number of retries that a request gets",
+                written.attempts
+            );
+            say("attempts", message, "2 are made");
+        }
+    }
+    for word in retry_words(written.retry_on.as_deref().unwrap_or_default()) {
+        if !retry_condition(word, &mut policy.on) {
+            let message = format!("requests are not retried on '{word}'");
+            say("retryOn", message, "the other conditions are in force");
+        }
+    }
+    if let Some(text) = &written.backoff {
+        match duration::go_ms(text).filter(|ms| *ms > 0) {
+            Some(base_ms) => policy.back_off = BackOff::from_base(base_ms),
+            None => {
+                let message = format!("'{text}' is not a duration such as 25ms");
+                say("backoff", message, "retries do not wait");
+            }
+        }
+    }
+    let others = [
+        ("perTryTimeout", written.per_try_timeout.is_some()),
+        (
+            "retryRemoteLocalities",
+            written.retry_remote_localities.is_some(),
+        ),
+        (
+            "retryIgnorePreviousHosts",
+            written.retry_ignore_previous_hosts == Some(false),
+        ),
+    ];
+    for (field, _) in others.iter().filter(|(_, is_set)| *is_set) {
+        say(
+            field,
+            format!("{field} is not honoured for the whole mesh"),
+            "it is as if it were not there",
+        );
+    }
+    policy
 }
 
 fn path_normalization(

@@ -22,6 +22,7 @@ mod dry_run;
 mod endpoints;
 mod entry_endpoints;
 mod entry_hosts;
+mod envoy_config;
 pub(crate) mod grpc_routes;
 mod kube_network;
 mod mesh;
@@ -53,6 +54,9 @@ mod service_entries;
 mod services;
 mod session_persistence;
 pub(crate) mod stream_routes;
+mod telemetry;
+mod telemetry_levels;
+mod telemetry_providers;
 mod traffic_limits;
 mod traffic_localities;
 mod traffic_policy;
@@ -85,7 +89,7 @@ use crate::limits::DIAGNOSTICS_PER_OBJECT_MAX;
 use crate::origin::{Kind, ObjectKey, Origin};
 use crate::resources::{Broken, Resources};
 use crate::snapshot::{
-    Authentications, ClusterKey, Discovery, Endpoint, Locality, Mesh, Service, Snapshot,
+    Authentications, ClusterKey, Discovery, Endpoint, Locality, LogFormat, Mesh, Service, Snapshot,
     TrafficLimits, Waypoint,
 };
 use crate::status::{self, ObjectStatus};
@@ -106,6 +110,8 @@ pub struct Options {
     pub locality: Option<Locality>,
     /// Strict mode (`--strict`), whatever the Gateway says.
     pub strict: bool,
+    /// Format of the access log (`--access-log-format`), in place of that of the ConfigMap `istio`.
+    pub access_log_format: Option<LogFormat>,
     /// Version of the snapshot.
     pub version: u64,
 }
@@ -180,7 +186,17 @@ fn resolved(resources: &Resources, options: &Options) -> (Snapshot, Findings) {
         &mut services,
         &mut findings,
     );
-    let network = network::resolve(resources, &clusters, &discoveries, &pods, &mut findings);
+    let strict = waypoint.as_ref().is_some_and(|waypoint| waypoint.strict);
+    let network = network::resolve(
+        resources,
+        &clusters,
+        &discoveries,
+        &pods,
+        &unenforced::Outdated::refused(resources, strict),
+        &mut findings,
+    );
+    let targets = policy_targets::Targets::new(resources, &mesh, waypoint.as_ref(), &services);
+    let telemetry = telemetry::resolve(&targets, options, &mut findings);
     let unenforced = unenforced::Attached {
         resources,
         mesh: &mesh,
@@ -189,12 +205,11 @@ fn resolved(resources: &Resources, options: &Options) -> (Snapshot, Findings) {
         clusters: &clusters,
         authentications: &authentications,
         network: &network,
-    };
-    let unenforced = unenforced.policies();
-    if waypoint.as_ref().is_some_and(|waypoint| waypoint.strict) {
+    }
+    .policies();
+    if strict {
         unenforced::refuse(&unenforced, &mut services, &mut findings);
     }
-
     let ztunnel = ztunnel::resolve(resources, &mesh);
     let services = services.into_iter();
     let snapshot = Snapshot {
@@ -214,6 +229,7 @@ fn resolved(resources: &Resources, options: &Options) -> (Snapshot, Findings) {
         ztunnel,
         unenforced,
         authentications,
+        telemetry,
         diagnostics: Vec::new(),
     };
     (snapshot, findings)
@@ -292,6 +308,7 @@ fn traffic(
         &mut settings,
         findings,
     );
+    envoy_config::attach(resources, mesh, services, clusters, &mut settings, findings);
     // Last: subsets are made of endpoints as they are.
     let own = placement::Own::find(options, clusters);
     placement::apply(resources, &own, &settings, clusters, findings);

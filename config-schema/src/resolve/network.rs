@@ -7,39 +7,27 @@ use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::unenforced::Outdated;
 use super::workloads::Pods;
 use super::{Findings, dry_run, network_calico, network_cilium, network_egress};
 use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::origin::{ObjectKey, Origin};
 use crate::resources::{Loaded, Resources};
 use crate::snapshot::{
-    Binding, ClusterKey, Direction, Discovery, Endpoint, LabelExpression, LabelView,
-    NetworkPolicies, NetworkPolicy, NetworkSubject, PortSet, Truth, Workload, World,
+    Binding, ClusterKey, Direction, Discovery, Endpoint, LabelView, NetworkPolicies, NetworkPolicy,
+    NetworkSubject, PortSet, Truth, Workload, World,
 };
 
-/// A policy and what it selects.
-pub(super) struct Selecting {
-    /// The policy.
-    pub policy: Arc<NetworkPolicy>,
-    /// On the labels of a workload, its namespace among them.
-    pub selector: LabelExpression,
-    /// On the labels of the namespace.
-    pub namespace_selector: LabelExpression,
-}
+pub(super) use crate::snapshot::Selecting;
 
-impl Selecting {
-    fn selects(&self, view: &LabelView<'_>) -> Truth {
-        let by_pod = self.selector.holds(&|key| view.of_pod(key));
-        by_pod.and(self.namespace_selector.holds(&|key| view.of_namespace(key)))
-    }
-}
-
-/// Finds the policies of every workload that may be forwarded to.
+/// Finds the policies of every workload that may be forwarded to. Those that are `outdated` deny what
+/// they select.
 pub(super) fn resolve(
     resources: &Resources,
     clusters: &BTreeMap<ClusterKey, Arc<[Endpoint]>>,
     discoveries: &BTreeMap<ClusterKey, Arc<Discovery>>,
     pods: &Pods,
+    outdated: &Outdated,
     findings: &mut Findings,
 ) -> NetworkPolicies {
     let mut policies = network_cilium::read_all(resources, findings);
@@ -47,9 +35,14 @@ pub(super) fn resolve(
     if policies.is_empty() {
         return NetworkPolicies::default();
     }
+    for selecting in &mut policies {
+        outdated.refuse(&mut selecting.policy);
+    }
+    let all = policies.iter().cloned().collect();
     let is_egress = |s: &Selecting| s.policy.direction == Direction::Egress;
     let (egress, policies): (Vec<_>, Vec<_>) = policies.into_iter().partition(is_egress);
     let mut network = NetworkPolicies {
+        all,
         sources: Arc::new(pods.by_address.clone()),
         egress: network_egress::resolve(resources, &egress, clusters, discoveries, pods),
         ..NetworkPolicies::default()

@@ -187,8 +187,13 @@ impl Reading<'_> {
 
     /// A part that is right and yet nothing for a waypoint.
     pub fn not_here(&mut self, path: &str, message: &str) {
+        self.inform(path, message, "nothing of it is enforced here");
+    }
+
+    /// A part that is right, and of which a waypoint enforces some.
+    pub fn inform(&mut self, path: &str, message: &str, effect: &str) {
         let finding = Diagnostic::new(Severity::Info, Code::NotForWaypoint, message);
-        self.say(finding.with_effect("nothing of it is enforced here"), path);
+        self.say(finding.with_effect(effect), path);
     }
 
     fn say(&mut self, finding: Diagnostic, path: &str) {

@@ -3,7 +3,7 @@
 //! ingress). What it says is read in `network_cilium` and `network_calico`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
@@ -13,8 +13,8 @@ use super::workloads::Pods;
 use crate::origin::ObjectKey;
 use crate::resources::{Loaded, Resources};
 use crate::snapshot::{
-    Binding, ClusterKey, Criteria, Destination, DestinationPlace, Discovery, Egress, Endpoint,
-    LabelView, NetworkSubject, Peer, Peers, Workload,
+    Binding, ClusterKey, Criteria, Destination, DestinationAddress, DestinationPlace, Discovery,
+    Egress, Endpoint, Family, LabelView, NetworkSubject, Peer, Peers, Workload,
 };
 
 /// Stands for the name of a Pod that is not known.
@@ -150,22 +150,35 @@ fn services(clusters: &BTreeMap<ClusterKey, Arc<[Endpoint]>>) -> Services {
     services
 }
 
-/// What is found when it is asked for: somebody outside, at an address that no rule names.
+/// What is found when it is asked for: somebody outside, at an address of either family, of which only
+/// the name is known; or at the one that the client dials, whatever name it is declared for.
 fn outside(key: &ClusterKey, discovery: &Discovery) -> Vec<Destination> {
+    let (addresses, host): (&[_], _) = match discovery {
+        Discovery::DialledAddress { .. } => (&[DestinationAddress::Dialled], None),
+        Discovery::Names { .. } | Discovery::RequestedHost { .. } => (
+            &[
+                DestinationAddress::Found(Family::V4),
+                DestinationAddress::Found(Family::V6),
+            ],
+            Some(key.service.name.clone()),
+        ),
+    };
     let mut ports: Vec<u16> = match discovery {
         Discovery::Names { names, .. } => names.iter().map(|named| named.port).collect(),
         Discovery::RequestedHost { port, .. } | Discovery::DialledAddress { port } => vec![*port],
     };
     ports.sort_unstable();
     ports.dedup();
-    let destination = |port: u16| Destination {
-        address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    let destination = |(port, address): (u16, DestinationAddress)| Destination {
+        address,
         port: Some(port),
         workload: None,
         place: DestinationPlace::Outside,
+        host: host.clone(),
         services: vec![key.service.clone()],
     };
-    ports.into_iter().map(destination).collect()
+    let each = |port| addresses.iter().map(move |address| (port, *address));
+    ports.into_iter().flat_map(each).map(destination).collect()
 }
 
 struct Destinations<'a> {
@@ -206,10 +219,11 @@ impl Destinations<'_> {
         port: Option<u16>,
     ) -> Destination {
         Destination {
-            address,
+            address: DestinationAddress::At(address),
             port,
             workload: Some(workload.clone()),
             place: DestinationPlace::Inside(workload.key.namespace.clone()),
+            host: None,
             services: self
                 .services
                 .get(&workload.key)
@@ -226,9 +240,10 @@ impl Destinations<'_> {
             service.is_none_or(|service| service.spec.has_selector)
         });
         Destination {
-            address,
+            address: DestinationAddress::At(address),
             port: Some(port),
             workload: None,
+            host: service.is_none().then(|| key.service.name.clone()),
             place: match has_selector {
                 true => DestinationPlace::Inside(key.service.namespace.clone()),
                 false => DestinationPlace::Outside,

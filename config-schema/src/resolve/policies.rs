@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::policy_rules::{self, Reading, Terms};
-use super::policy_targets::{Reach, Targets};
+use super::policy_targets::{Reach, Targets, scope};
 use super::providers::Providers;
 use super::trust_domains::TrustDomains;
-use super::{Findings, dry_run, unreadable};
+use super::{Findings, dry_run};
 use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::origin::ObjectKey;
 use crate::resources::istio::{AuthorizationPolicySpec, Rule};
-use crate::resources::{Broken, Loaded, Object, Place, Resources, TargetRef};
+use crate::resources::{Broken, Loaded, Object, Resources, TargetRef};
 use crate::snapshot::{Action, Binding, Mesh, Policy, PolicyRule, Provider, Service, Waypoint};
 
 type Services = BTreeMap<ObjectKey, Service>;
@@ -387,41 +387,8 @@ fn not_for_waypoint(object: &Object<AuthorizationPolicySpec>) -> Diagnostic {
 /// A policy that can not be read denies everything in its scope, whatever its action was. If its
 /// annotation could be read all the same it is tried only.
 fn attached_broken(broken: &Broken, targets: &Targets<'_>, findings: &mut Findings) -> Attached {
-    let object = Object {
-        origin: broken.origin.clone(),
-        meta: Default::default(),
-        spec: AuthorizationPolicySpec::default(),
-        place: broken
-            .location
-            .as_ref()
-            .map_or_else(Place::default, Place::of),
-    };
-    let reaches = match &broken.targets {
-        None => targets.all_of_namespace(&broken.origin.key.namespace),
-        Some(refs) => (refs.iter().enumerate())
-            .filter_map(|(index, target)| {
-                let path = format!("spec.targetRefs[{index}]");
-                targets.follow(&object, &path, target, findings)
-            })
-            .collect(),
-    };
-    let effect = match reaches.as_slice() {
-        [] => "this waypoint serves nothing that it is for".to_owned(),
-        reaches => {
-            let denied = format!("everything for {} is denied", scope(reaches));
-            dry_run::effect(broken.dry_run, denied)
-        }
-    };
-    findings.push(unreadable(broken, effect));
+    let denied = |scope: &str| format!("everything for {scope} is denied");
+    let (object, reaches) = targets.follow_broken(broken, denied, findings);
     let policy = broken_policy(&object, broken.dry_run, &broken.reason);
     vec![(Arc::new(policy), reaches)]
-}
-
-/// Where a policy applies, in words for findings.
-fn scope(reaches: &[Reach]) -> String {
-    let words: Vec<String> = reaches.iter().map(ToString::to_string).collect();
-    match words.as_slice() {
-        [] => "its targets (none of them served here)".to_owned(),
-        words => words.join(", "),
-    }
 }

@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::{Findings, waypoint};
+use super::{Findings, dry_run, unreadable, waypoint};
 use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::origin::ObjectKey;
-use crate::resources::{Object, Resources, TargetRef};
+use crate::resources::{Broken, Object, Place, Resources, TargetRef};
 use crate::snapshot::{Binding, Mesh, Service, Waypoint};
 
 const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
@@ -45,6 +45,15 @@ impl Reach {
     }
 }
 
+/// Where a policy applies, in words for findings.
+pub(super) fn scope(reaches: &[Reach]) -> String {
+    let words: Vec<String> = reaches.iter().map(ToString::to_string).collect();
+    match words.as_slice() {
+        [] => "its targets (none of them served here)".to_owned(),
+        words => words.join(", "),
+    }
+}
+
 /// What targets are looked up in.
 pub(super) struct Targets<'a> {
     /// All objects.
@@ -57,7 +66,21 @@ pub(super) struct Targets<'a> {
     pub services: &'a BTreeMap<ObjectKey, Service>,
 }
 
-impl Targets<'_> {
+impl<'a> Targets<'a> {
+    /// These.
+    pub fn new(
+        resources: &'a Resources,
+        mesh: &'a Mesh,
+        waypoint: Option<&'a Waypoint>,
+        services: &'a BTreeMap<ObjectKey, Service>,
+    ) -> Self {
+        Self {
+            resources,
+            mesh,
+            waypoint,
+            services,
+        }
+    }
     /// What a target leads to. `None`: to nothing here, which a finding says.
     pub fn follow<T>(
         &self,
@@ -103,6 +126,38 @@ impl Targets<'_> {
                 None
             }
         }
+    }
+
+    /// What a policy that can not be read reaches, as far as its targets could be; all that it could if
+    /// not. `denied` says what becomes of a scope. With an object that says nothing but whose it is.
+    pub fn follow_broken<T: Default>(
+        &self,
+        broken: &Broken,
+        denied: impl Fn(&str) -> String,
+        findings: &mut Findings,
+    ) -> (Object<T>, Vec<Reach>) {
+        let place = broken.location.as_ref();
+        let object = Object {
+            origin: broken.origin.clone(),
+            meta: Default::default(),
+            spec: T::default(),
+            place: place.map_or_else(Place::default, Place::of),
+        };
+        let reaches = match &broken.targets {
+            None => self.all_of_namespace(&broken.origin.key.namespace),
+            Some(refs) => (refs.iter().enumerate())
+                .filter_map(|(index, target)| {
+                    let path = format!("spec.targetRefs[{index}]");
+                    self.follow(&object, &path, target, findings)
+                })
+                .collect(),
+        };
+        let effect = match reaches.as_slice() {
+            [] => "this waypoint serves nothing that it is for".to_owned(),
+            reaches => dry_run::effect(broken.dry_run, denied(&scope(reaches))),
+        };
+        findings.push(unreadable(broken, effect));
+        (object, reaches)
     }
 
     fn gateway<T>(&self, policy: &Object<T>, target: &TargetRef) -> Result<Reach, Box<Diagnostic>> {

@@ -64,10 +64,15 @@ pub(super) fn resolve(
         let read = match &written.kind {
             ExtensionProviderKind::Http(spec) => reading.http(spec),
             ExtensionProviderKind::Grpc(spec) => reading.grpc(spec),
-            ExtensionProviderKind::Other(field) => {
+            ExtensionProviderKind::OpenTelemetry(_)
+            | ExtensionProviderKind::FileLog(_)
+            | ExtensionProviderKind::OtelLog(_)
+            | ExtensionProviderKind::Prometheus
+            | ExtensionProviderKind::Other(_) => {
                 let reason = format!(
-                    "provider '{}' is `{field}`, which can not be asked",
-                    written.name
+                    "provider '{}' is `{}`, which can not be asked",
+                    written.name,
+                    written.kind.field()
                 );
                 reading.broken = Some(reason.into());
                 None
@@ -202,41 +207,16 @@ impl Reading<'_> {
         })
     }
 
-    /// `[namespace/]hostname`, a Service's whole name.
     fn cluster(&mut self, at: &str, service: &str, port: u32) -> Option<ClusterKey> {
-        let (namespace, hostname) = match service.split_once('/') {
-            Some((namespace, hostname)) => (Some(namespace), hostname),
-            None => (None, service),
-        };
-        let field = format!("{at}.service");
-        let mut found = (self.services.values())
-            .filter(|s| *s.hostname == *hostname)
-            .filter(|s| namespace.is_none_or(|n| n == &*s.key.namespace));
-        let Some(service) = found.next() else {
-            let message = match service {
-                "" => "the provider has no `service`".to_owned(),
-                service => format!("no Service has the name '{service}'"),
-            };
-            self.fail_hint(
-                Code::BackendNotFound,
-                &field,
-                &message,
-                "write the whole name of a Service: name.namespace.svc.cluster.local",
-            );
-            return None;
-        };
-        let declared: Vec<u16> = service.ports.iter().map(|p| p.number).collect();
-        match declared.iter().find(|number| u32::from(**number) == port) {
-            Some(number) => Some(ClusterKey::new(service.key.clone(), *number)),
-            None => {
-                let message = format!("Service {} has no port {port}", service.key);
-                let has: Vec<String> = declared.iter().map(u16::to_string).collect();
-                let hint = format!("it has: {}", has.join(", "));
+        match find_cluster(self.services, service, port) {
+            Ok(cluster) => Some(cluster),
+            Err(missing) => {
+                let field = format!("{at}.{}", missing.field);
                 self.fail_hint(
                     Code::BackendNotFound,
-                    &format!("{at}.port"),
-                    &message,
-                    &hint,
+                    &field,
+                    &missing.message,
+                    &missing.hint,
                 );
                 None
             }
@@ -320,6 +300,51 @@ impl Reading<'_> {
         }
         let path = format!("{}.{field}", self.path);
         self.findings.push(self.config.mark(finding, &path));
+    }
+}
+
+/// Why a provider's service is not to be found.
+pub(super) struct Missing {
+    /// The field at fault.
+    pub field: &'static str,
+    pub message: String,
+    pub hint: String,
+}
+
+/// Where a provider is: `[namespace/]hostname`, a Service's whole name, and one of its ports.
+pub(super) fn find_cluster(
+    services: &BTreeMap<ObjectKey, Service>,
+    service: &str,
+    port: u32,
+) -> Result<ClusterKey, Missing> {
+    let (namespace, hostname) = match service.split_once('/') {
+        Some((namespace, hostname)) => (Some(namespace), hostname),
+        None => (None, service),
+    };
+    let mut found = (services.values())
+        .filter(|s| *s.hostname == *hostname)
+        .filter(|s| namespace.is_none_or(|n| n == &*s.key.namespace));
+    let Some(found) = found.next() else {
+        return Err(Missing {
+            field: "service",
+            message: match service {
+                "" => "the provider has no `service`".to_owned(),
+                service => format!("no Service has the name '{service}'"),
+            },
+            hint: "write the whole name of a Service: name.namespace.svc.cluster.local".to_owned(),
+        });
+    };
+    let declared: Vec<u16> = found.ports.iter().map(|p| p.number).collect();
+    match declared.iter().find(|number| u32::from(**number) == port) {
+        Some(number) => Ok(ClusterKey::new(found.key.clone(), *number)),
+        None => {
+            let has: Vec<String> = declared.iter().map(u16::to_string).collect();
+            Err(Missing {
+                field: "port",
+                message: format!("Service {} has no port {port}", found.key),
+                hint: format!("it has: {}", has.join(", ")),
+            })
+        }
     }
 }
 

@@ -31,10 +31,13 @@ fn restricted_rule(rule: &HttpRule, own: &str, at: &ClusterKey) -> HttpRule {
         if let Some(reason) = forbidden(backend, changes, own, at) {
             backend.target = BackendTarget::Invalid(reason);
         }
+        if let Some(reason) = asks_elsewhere(&backend.filters, own) {
+            backend.target = BackendTarget::Invalid(reason);
+        }
         keep_own_mirrors(&mut backend.filters, own);
     }
     keep_own_mirrors(&mut rule.filters, own);
-    if let Some(reason) = asks_elsewhere(&rule, own) {
+    if let Some(reason) = asks_elsewhere(&rule.filters, own) {
         rule.broken.get_or_insert(reason);
     }
     rule
@@ -102,9 +105,9 @@ fn keep_own_mirrors(filters: &mut Vec<Filter>, own: &str) {
     });
 }
 
-/// Why a rule may not have an authorization service asked.
-fn asks_elsewhere(rule: &HttpRule, own: &str) -> Option<Arc<str>> {
-    let asked = rule.filters.iter().find_map(|filter| match filter {
+/// Why a rule or backend may not have an authorization service asked.
+fn asks_elsewhere(filters: &[Filter], own: &str) -> Option<Arc<str>> {
+    let asked = filters.iter().find_map(|filter| match filter {
         Filter::ExternalAuth(provider) => Some(&provider.cluster),
         _ => None,
     })?;
@@ -125,9 +128,10 @@ pub(super) fn left_out(route: &HttpRoute, at: &ClusterKey) -> Vec<(String, Strin
         let path = format!("spec.rules[{index}]");
         for backend in &rule.backends {
             let reason = forbidden(backend, changes, own, at);
+            let reason = reason.or_else(|| asks_elsewhere(&backend.filters, own));
             found.extend(reason.map(|r| (format!("{path}.backendRefs"), r.to_string())));
         }
-        let reason = asks_elsewhere(rule, own);
+        let reason = asks_elsewhere(&rule.filters, own);
         found.extend(reason.map(|r| (format!("{path}.filters"), r.to_string())));
         let backends = rule.backends.iter().flat_map(|b| &b.filters);
         for filter in rule.filters.iter().chain(backends) {

@@ -99,6 +99,7 @@ pub(super) fn read_backend(
                 | BackendKind::RequestRedirect
                 | BackendKind::UrlRewrite
                 | BackendKind::RequestMirror
+                | BackendKind::ExternalAuth
         ) {
             let message = format!("filter {kind:?} is not supported on a backend");
             reading.fail(Code::Unsupported, &at, message);

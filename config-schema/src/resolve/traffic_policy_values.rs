@@ -89,15 +89,19 @@ impl Reading<'_> {
             );
             default.basis_points
         };
-        let interval = written.budget_interval.as_deref();
-        if interval.is_some_and(|text| duration::go_ms(text) != Some(0)) {
-            let effect = "requests and retries in flight are counted";
-            self.unsupported(&format!("{path}.budgetInterval"), effect);
-        }
+        let interval = written.budget_interval.as_ref();
+        let interval_ms = interval
+            .filter(|text| duration::go_ms(text) != Some(0))
+            .and_then(|text| self.duration_ms(text, &format!("{path}.budgetInterval")));
         snapshot::RetryBudget {
             basis_points,
             concurrency_min: (written.min_retry_concurrency).unwrap_or(default.concurrency_min),
-            window: None,
+            // Without one those in flight are counted (specs/policies.md 2.7).
+            window: interval_ms.map(|interval_ms| snapshot::RetryWindow {
+                interval_ms,
+                least_count: 0,
+                least_interval_ms: interval_ms,
+            }),
         }
     }
 

@@ -4,18 +4,20 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use rustc_hash::FxHashSet;
+
 use super::Findings;
 use super::policy_rules;
 use super::policy_targets::Targets;
 use crate::diagnostics::{Code, Diagnostic};
-use crate::origin::{ObjectKey, Origin};
+use crate::origin::{Kind, ObjectKey, Origin};
+use crate::resources::dry_run::{Asked, asked};
 use crate::resources::{Loaded, Object, Resources, TargetRef};
 use crate::snapshot::{
     Action, Authentications, Binding, ClusterKey, Endpoint, LabelExpression, LabelView, Mesh,
-    NetworkPolicies, Policy, Service, Truth, Unenforced, UnenforcedReason, Waypoint,
+    NetworkPolicies, NetworkPolicy, Policy, Service, Standing, Truth, Unenforced, UnenforcedReason,
+    Waypoint, World,
 };
-
-const DRY_RUN: &str = "istio.io/dry-run";
 
 type Services = BTreeMap<ObjectKey, Service>;
 
@@ -31,10 +33,14 @@ pub(super) struct Attached<'a> {
 }
 
 impl Attached<'_> {
-    /// Every policy that is not enforced as it is written, each with each reason once.
+    /// Every policy that is not enforced as it is written, each with each reason once. One that is only
+    /// tried is not to be enforced.
     pub fn policies(&self) -> Vec<Unenforced> {
         let mut found = Vec::new();
         for loaded in self.resources.authorization_policies.values() {
+            if is_tried(loaded, self.resources) {
+                continue;
+            }
             self.loaded(loaded, &mut found);
             let Some(object) = loaded.object() else {
                 continue;
@@ -44,14 +50,17 @@ impl Attached<'_> {
             self.targets(object, targets, &mut found);
             let no_target = spec.target_ref.is_none()
                 && spec.target_refs.as_ref().is_none_or(|refs| refs.is_empty());
-            let dry_run = object.meta.annotations.get(DRY_RUN);
-            let enforced = dry_run.is_none_or(|value| **value != *"true");
-            if no_target && enforced && policy_rules::uses_http(spec) {
+            // AUDIT changes no answer, whoever takes it.
+            let refuses = spec.action.as_deref() != Some("AUDIT");
+            if no_target && refuses && policy_rules::uses_http(spec) {
                 let labels = spec.selector.iter().flat_map(|s| &s.match_labels);
                 found.push(self.by_selector(object, labels));
             }
         }
         for loaded in self.resources.request_authentications.values() {
+            if is_tried(loaded, self.resources) {
+                continue;
+            }
             self.loaded(loaded, &mut found);
             let Some(object) = loaded.object() else {
                 continue;
@@ -66,20 +75,45 @@ impl Attached<'_> {
                 found.push(self.by_selector(object, labels));
             }
         }
-        for loaded in self.resources.cilium_policies.values() {
-            self.loaded(loaded, &mut found);
-        }
-        for loaded in self.resources.cilium_clusterwide_policies.values() {
-            self.loaded(loaded, &mut found);
-        }
-        for loaded in self.resources.calico_policies.values() {
-            self.loaded(loaded, &mut found);
-        }
-        for loaded in self.resources.calico_global_policies.values() {
-            self.loaded(loaded, &mut found);
-        }
+        self.network(&self.resources.cilium_policies, &mut found);
+        self.network(&self.resources.cilium_clusterwide_policies, &mut found);
+        self.network(&self.resources.calico_policies, &mut found);
+        self.network(&self.resources.calico_global_policies, &mut found);
+        self.broken_network(&mut found);
         found.dedup_by(|a, b| a.origin == b.origin && a.reason == b.reason);
         found
+    }
+
+    /// Network policies of which a part can not be read or means nothing: what the part is for is denied,
+    /// at either end.
+    fn broken_network(&self, found: &mut Vec<Unenforced>) {
+        let behind = self.network.clusters.values().flat_map(|s| s.iter());
+        let clients = self.network.egress.subjects().map(|subject| &**subject);
+        let all = behind.chain(self.network.workloads.values()).chain(clients);
+        let mut broken: BTreeMap<(Kind, &ObjectKey), &NetworkPolicy> = BTreeMap::new();
+        for policy in all.flat_map(|subject| &subject.policies) {
+            if policy.broken.is_some() && policy.standing.is_in(World::InForce) {
+                let origin = &policy.origin;
+                broken.insert((origin.kind, &origin.key), policy);
+            }
+        }
+        for policy in broken.into_values() {
+            if !found.iter().any(|there| there.origin == policy.origin) {
+                found.push(Unenforced {
+                    origin: policy.origin.clone(),
+                    location: None,
+                    reason: UnenforcedReason::Unreadable,
+                    services: self.with(&policy.origin),
+                });
+            }
+        }
+    }
+
+    /// Network policies that can not be read.
+    fn network<T>(&self, kind: &BTreeMap<ObjectKey, Loaded<T>>, found: &mut Vec<Unenforced>) {
+        for loaded in kind.values().filter(|l| !is_tried(l, self.resources)) {
+            self.loaded(loaded, found);
+        }
     }
 
     /// What can not be read.
@@ -199,30 +233,105 @@ impl Attached<'_> {
     }
 }
 
+/// Whether a policy is only to be tried, as its present text says. Where that can not be read whole its
+/// annotation may still say so.
+fn is_tried<T>(loaded: &Loaded<T>, resources: &Resources) -> bool {
+    match loaded {
+        Loaded::Good(object) => asked(object.origin.kind, &object.meta) == Asked::Yes,
+        Loaded::KeptLastGood(object) => resources.kept_to_be_tried.contains(&object.origin),
+        Loaded::Broken(broken) => broken.dry_run,
+    }
+}
+
+/// Network policies that are in force in another version than is written.
+#[derive(Default)]
+pub(super) struct Outdated(FxHashSet<Origin>);
+
+impl Outdated {
+    /// Those that are to be refused: all of them in strict mode, else none.
+    pub fn refused(resources: &Resources, strict: bool) -> Self {
+        let mut outdated = Self::default();
+        if !strict {
+            return outdated;
+        }
+        outdated.add(&resources.cilium_policies, resources);
+        outdated.add(&resources.cilium_clusterwide_policies, resources);
+        outdated.add(&resources.calico_policies, resources);
+        outdated.add(&resources.calico_global_policies, resources);
+        outdated
+    }
+
+    fn add<T>(&mut self, kind: &BTreeMap<ObjectKey, Loaded<T>>, resources: &Resources) {
+        let kept = kind.values().filter(|l| !is_tried(l, resources));
+        self.0.extend(kept.filter_map(|loaded| match loaded {
+            Loaded::KeptLastGood(object) => Some(object.origin.clone()),
+            _ => None,
+        }));
+    }
+
+    /// Strict mode: such a policy denies whatever it selects, at either end (specs/policies.md 2.4), and
+    /// so it can not be done by what a service has.
+    pub fn refuse(&self, policy: &mut Arc<NetworkPolicy>) {
+        if self.0.contains(&policy.origin) {
+            let message = message(&policy.origin, UnenforcedReason::KeptLastGood);
+            let policy = Arc::make_mut(policy);
+            // What was tried may be in force by what is written.
+            policy.standing = Standing::InForce;
+            policy.default_deny = true;
+            policy.broken = Some(message.into());
+        }
+    }
+}
+
+fn message(origin: &Origin, reason: UnenforcedReason) -> String {
+    format!("strict mode: {origin} {}", reason.words())
+}
+
 /// Strict mode: what a policy that is not enforced is for refuses everything.
 pub(super) fn refuse(unenforced: &[Unenforced], services: &mut Services, findings: &mut Findings) {
-    for policy in unenforced.iter().filter(|p| !p.services.is_empty()) {
-        let Unenforced { origin, reason, .. } = policy;
-        let message = format!("strict mode: {origin} {}", reason.words());
-        let refusing = Arc::new(Policy {
-            origin: origin.clone(),
-            action: Action::Deny,
-            dry_run: false,
-            rules: Vec::new(),
-            broken: Some(message.as_str().into()),
-            provider: None,
-        });
-        for key in &policy.services {
-            if let Some(service) = services.get_mut(key) {
-                service.policies.push(refusing.clone());
+    for policy in unenforced {
+        let effect = match (is_of_network(policy), policy.reason) {
+            // Of one that can not be read that was told.
+            (true, UnenforcedReason::KeptLastGood) => {
+                "everything for the workloads that it selects and from them is refused".to_owned()
             }
-        }
-        let names: Vec<String> = policy.services.iter().map(ToString::to_string).collect();
-        let finding = Diagnostic::error(Code::NotEnforced, message)
-            .with_effect(format!("everything for {} is refused", names.join(", ")))
+            (true, _) => continue,
+            (false, _) if policy.services.is_empty() => continue,
+            (false, _) => {
+                refuse_services(policy, services);
+                let names: Vec<String> = policy.services.iter().map(ToString::to_string).collect();
+                format!("everything for {} is refused", names.join(", "))
+            }
+        };
+        let text = message(&policy.origin, policy.reason);
+        let finding = Diagnostic::error(Code::NotEnforced, text)
+            .with_effect(effect)
             .with_hint("mend or remove the policy")
             .at(policy.location.clone())
-            .of(origin.clone(), "");
+            .of(policy.origin.clone(), "");
         findings.push(finding);
+    }
+}
+
+fn is_of_network(policy: &Unenforced) -> bool {
+    !matches!(
+        policy.origin.kind,
+        Kind::AuthorizationPolicy | Kind::RequestAuthentication
+    )
+}
+
+fn refuse_services(policy: &Unenforced, services: &mut Services) {
+    let refusing = Arc::new(Policy {
+        origin: policy.origin.clone(),
+        action: Action::Deny,
+        dry_run: false,
+        rules: Vec::new(),
+        broken: Some(message(&policy.origin, policy.reason).into()),
+        provider: None,
+    });
+    for key in &policy.services {
+        if let Some(service) = services.get_mut(key) {
+            service.policies.push(refusing.clone());
+        }
     }
 }

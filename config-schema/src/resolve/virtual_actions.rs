@@ -206,7 +206,7 @@ fn regex_rewrite(
 }
 
 /// `\1` as `${1}`, `\\` as a backslash, and a dollar sign as itself. `None`: a group that is not there.
-fn replacement(written: &str, groups: usize) -> Option<String> {
+pub(super) fn replacement(written: &str, groups: usize) -> Option<String> {
     let mut text = String::with_capacity(written.len() + 4);
     let mut characters = written.chars();
     while let Some(character) = characters.next() {
@@ -266,12 +266,18 @@ fn read_redirect(written: &WrittenRedirect, at: &str, reading: &mut Reading<'_>)
             None
         }
     };
-    if written.prefix_rewrite.is_some() {
-        let message = "prefixRewrite is not supported yet";
-        reading.fail(Code::Unsupported, &format!("{at}.prefixRewrite"), message);
+    let filled = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
+    if filled(&written.uri) && filled(&written.prefix_rewrite) {
+        let message = "a redirect has either uri or prefixRewrite";
+        reading.fail(Code::Conflict, at, message);
     }
-    let uri = written.uri.as_deref().filter(|uri| !uri.is_empty());
-    let uri = uri.and_then(|uri| path(uri, &format!("{at}.uri"), reading));
+    let mut read = |text: &Option<String>, field: &str| -> Option<Arc<str>> {
+        let text = text.as_deref().filter(|text| !text.is_empty())?;
+        path(text, &format!("{at}.{field}"), reading).map(Into::into)
+    };
+    let uri = read(&written.uri, "uri").map(PathRewrite::Full);
+    let uri =
+        uri.or_else(|| read(&written.prefix_rewrite, "prefixRewrite").map(PathRewrite::Matched));
     let authority = written.authority.as_deref().filter(|a| !a.is_empty());
     let authority = authority.and_then(|a| read_authority(a, &format!("{at}.authority"), reading));
     let (hostname, own_port) = match authority.and_then(|a| a.rsplit_once(':')) {
@@ -282,7 +288,7 @@ fn read_redirect(written: &WrittenRedirect, at: &str, reading: &mut Reading<'_>)
         scheme,
         hostname: hostname.map(Into::into),
         port: redirect_port(written, scheme, own_port, hostname.is_some(), at, reading),
-        path: uri.map(|uri| PathRewrite::Full(uri.into())),
+        path: uri,
         status,
     }
 }

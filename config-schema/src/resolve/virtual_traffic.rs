@@ -10,9 +10,6 @@ use crate::limits::RETRIES_PER_REQUEST_MAX;
 use crate::resources::virtual_service::{HttpRoute, Retries};
 use crate::snapshot::{BackOff, RetryConditions, RetryPolicy, RuleTraffic, Timeouts};
 
-/// No back-off is shorter, in milliseconds: Istio's base.
-const BACK_OFF_MIN_MS: u64 = 25;
-
 /// What a rule says about time and failure.
 pub(super) fn read(written: &HttpRoute, reading: &mut Reading<'_>) -> RuleTraffic {
     let base = reading.path.clone();
@@ -62,14 +59,7 @@ fn retry(written: &Retries, at: &str, reading: &mut Reading<'_>) -> RetryPolicy 
     }
     let back_off = (written.backoff.as_deref())
         .and_then(|text| duration_ms(text, &format!("{at}.backoff"), reading))
-        .map_or_else(BackOff::default, |ms| {
-            let base_ms = ms.max(BACK_OFF_MIN_MS);
-            BackOff {
-                at_least_ms: 0,
-                spread_ms: base_ms,
-                at_most_ms: base_ms.saturating_mul(10),
-            }
-        });
+        .map_or_else(BackOff::default, BackOff::from_base);
     RetryPolicy {
         retries_max: attempts(written.attempts, &format!("{at}.attempts"), reading),
         on: conditions(
@@ -102,38 +92,54 @@ fn attempts(written: i64, at: &str, reading: &mut Reading<'_>) -> u32 {
 /// could not be reached, or that said that it did not look.
 fn conditions(written: Option<&str>, at: &str, reading: &mut Reading<'_>) -> RetryConditions {
     let mut on = RetryConditions::default();
-    let words = written.unwrap_or_default().split(',').map(str::trim);
-    for word in words.filter(|word| !word.is_empty()) {
+    for word in retry_words(written.unwrap_or_default()) {
+        if retry_condition(word, &mut on) {
+            continue;
+        }
         match word {
-            "connect-failure" | "refused-stream" | "retriable-status-codes" => {}
-            "5xx" => {
-                on.statuses.push(500..=599);
-                on.reset = true;
-                on.timeout = true;
-            }
-            "gateway-error" => on.statuses.push(502..=504),
-            "retriable-4xx" => on.statuses.push(409..=409),
-            "reset" | "reset-before-request" => {
-                on.reset = true;
-                on.timeout = true;
-            }
             "unavailable" | "cancelled" | "deadline-exceeded" | "internal"
             | "resource-exhausted" => {
                 let message = format!("answers are not retried by their gRPC status ({word}) yet");
                 let effect = "requests that an endpoint refused to look at are retried";
                 reading.warn(Code::Unsupported, at, message, effect);
             }
-            other => match status(other) {
-                Some(statuses) => on.statuses.push(statuses),
-                None => {
-                    let message = format!("there is no condition '{other}'");
-                    let effect = "the other conditions are in force";
-                    reading.warn(Code::BadValue, at, message, effect);
-                }
-            },
+            other => {
+                let message = format!("there is no condition '{other}'");
+                let effect = "the other conditions are in force";
+                reading.warn(Code::BadValue, at, message, effect);
+            }
         }
     }
     on
+}
+
+/// The words of `retryOn`.
+pub(super) fn retry_words(written: &str) -> impl Iterator<Item = &str> {
+    let words = written.split(',').map(str::trim);
+    words.filter(|word| !word.is_empty())
+}
+
+/// Adds what a word stands for. False: it is none that can be honoured.
+pub(super) fn retry_condition(word: &str, on: &mut RetryConditions) -> bool {
+    match word {
+        "connect-failure" | "refused-stream" | "retriable-status-codes" => {}
+        "5xx" => {
+            on.statuses.push(500..=599);
+            on.reset = true;
+            on.timeout = true;
+        }
+        "gateway-error" => on.statuses.push(502..=504),
+        "retriable-4xx" => on.statuses.push(409..=409),
+        "reset" | "reset-before-request" => {
+            on.reset = true;
+            on.timeout = true;
+        }
+        other => match status(other) {
+            Some(statuses) => on.statuses.push(statuses),
+            None => return false,
+        },
+    }
+    true
 }
 
 fn status(word: &str) -> Option<RangeInclusive<u16>> {

@@ -13,7 +13,7 @@ use crate::identity::Identity;
 use crate::origin::ObjectKey;
 use crate::resources::service_entry::WorkloadEntrySpec;
 use crate::resources::{Loaded, Object, Resources};
-use crate::snapshot::{Binding, Labels, Mesh, Workload, WorkloadType};
+use crate::snapshot::{Binding, Labels, Locality, Mesh, Whereabouts, Workload, WorkloadType};
 
 const TUNNEL: &str = "networking.istio.io/tunnel";
 
@@ -76,6 +76,8 @@ pub(super) fn report<T>(
     path: &str,
     findings: &mut Findings,
 ) {
+    let address = spec.address.as_deref().unwrap_or_default();
+    let is_name = address.parse::<IpAddr>().is_err();
     let fields = [
         (
             spec.network.as_deref(),
@@ -83,9 +85,9 @@ pub(super) fn report<T>(
             "it is reached at its own address",
         ),
         (
-            spec.locality.as_deref(),
+            spec.locality.as_deref().filter(|_| is_name),
             "locality",
-            "it gets its share wherever it is",
+            "what its name leads to gets its share wherever it is",
         ),
     ];
     for (value, field, effect) in fields {
@@ -105,6 +107,15 @@ pub(super) struct Listed<'a> {
 }
 
 impl Listed<'_> {
+    /// `locality`.
+    pub fn whereabouts(&self) -> Option<Arc<Whereabouts>> {
+        let written = self.spec.locality.as_deref().filter(|l| !l.is_empty())?;
+        Some(Arc::new(Whereabouts {
+            locality: Locality::parse(written),
+            ..Whereabouts::default()
+        }))
+    }
+
     /// `labels`.
     pub fn labels(&self) -> Labels {
         self.labels_with(&BTreeMap::new())

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::{
     Clusterwide, Loaded, Object, Resources, Staged, authentication, cairn, calico, cilium,
-    destination_rule, gateway_api, istio, kube, service_entry, virtual_service,
+    cilium_envoy, destination_rule, gateway_api, istio, kube, service_entry, telemetry,
+    virtual_service,
 };
 use crate::origin::{ObjectKey, Origin};
 
@@ -139,8 +140,11 @@ kinds! {
     CaBundle: kube::CaBundleSpec => ca_bundles,
     WorkloadEntry: service_entry::WorkloadEntrySpec => workload_entries,
     TrafficPolicy: cairn::TrafficPolicySpec => traffic_policies,
+    Telemetry: telemetry::TelemetrySpec => telemetries,
     CiliumNetworkPolicy: cilium::CiliumPolicySpec => cilium_policies,
     CiliumClusterwideNetworkPolicy: Clusterwide<cilium::CiliumPolicySpec> => cilium_clusterwide_policies,
+    CiliumEnvoyConfig: cilium_envoy::CiliumEnvoyConfigSpec => envoy_configs,
+    CiliumClusterwideEnvoyConfig: Clusterwide<cilium_envoy::CiliumEnvoyConfigSpec> => envoy_clusterwide_configs,
     NetworkPolicy: calico::CalicoPolicySpec => calico_policies,
     KubeNetworkPolicy: kube::NetworkPolicySpec => kube_network_policies,
     GlobalNetworkPolicy: Clusterwide<calico::CalicoPolicySpec> => calico_global_policies,

@@ -27,6 +27,8 @@ pub struct TrafficPolicySpec {
     /// Limits that each waypoint counts by itself.
     #[schemars(length(max = 16))]
     pub rate_limits: Vec<RateLimit>,
+    /// A limit that a service of Envoy's rate limit protocol counts, for all waypoints together.
+    pub global_rate_limit: Option<GlobalRateLimit>,
     /// Requests at once.
     pub concurrency: Option<Concurrency>,
 }
@@ -111,4 +113,57 @@ pub struct Concurrency {
     /// With a Gateway for target: when there is no room, a service that has less than an equal share
     /// still comes in.
     pub fair_share: bool,
+}
+
+/// A limit that a service counts: `envoy.service.ratelimit.v3.RateLimitService`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct GlobalRateLimit {
+    /// Where the service is.
+    pub service: LimitServiceRef,
+    /// The service's name for a set of limits.
+    #[schemars(length(min = 1))]
+    pub domain: String,
+    /// How long an answer may take, connecting included; 20ms when absent, as at Envoy.
+    pub timeout: Option<String>,
+    /// Whether a request passes when the service can not be reached or does not answer; true when
+    /// absent, as at Envoy. Otherwise it is answered 500.
+    pub fail_open: Option<bool>,
+    /// What the service is told, each a list of keys and values.
+    #[schemars(length(min = 1, max = 16))]
+    pub descriptors: Vec<LimitDescriptor>,
+}
+
+/// A Service and a port of it.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LimitServiceRef {
+    /// Name.
+    pub name: String,
+    /// Namespace; the policy's when absent.
+    pub namespace: Option<String>,
+    /// Port.
+    pub port: u16,
+}
+
+/// One descriptor. It is left out for a request that lacks a header it names.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LimitDescriptor {
+    /// In the order that the service is configured with.
+    #[schemars(length(min = 1, max = 8))]
+    pub entries: Vec<LimitDescriptorEntry>,
+}
+
+/// One entry of a descriptor.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LimitDescriptorEntry {
+    /// The key.
+    #[schemars(length(min = 1))]
+    pub key: String,
+    /// A value that is always the same; exactly one of `value` and `from`.
+    pub value: Option<String>,
+    /// A value of the request.
+    pub from: Option<LimitKey>,
 }

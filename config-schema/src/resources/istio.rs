@@ -6,6 +6,10 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::TargetRef;
+use super::telemetry::{
+    DefaultProvidersSpec, FileLogSpec, MeshAccessLogSpec, OpenTelemetrySpec, OtelLogSpec,
+};
+use super::virtual_service::Retries;
 
 /// `AuthorizationPolicy.spec`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -131,8 +135,14 @@ pub struct MeshConfigSpec {
     pub path_normalization: Option<String>,
     /// `connectTimeout` in milliseconds.
     pub connect_timeout_ms: Option<u64>,
+    /// `defaultHttpRetryPolicy`.
+    pub default_http_retry_policy: Option<Retries>,
     /// `extensionProviders`, in the order written.
     pub extension_providers: Vec<ExtensionProviderSpec>,
+    /// `defaultProviders`.
+    pub default_providers: Option<DefaultProvidersSpec>,
+    /// `accessLogFile`, `accessLogFormat`, `accessLogEncoding`.
+    pub access_log: MeshAccessLogSpec,
 }
 
 /// One entry of `extensionProviders`.
@@ -151,10 +161,34 @@ pub enum ExtensionProviderKind {
     Http(Box<ExtAuthzHttpSpec>),
     /// `envoyExtAuthzGrpc`.
     Grpc(Box<ExtAuthzGrpcSpec>),
-    /// Not for authorization: the field it has.
+    /// `opentelemetry`.
+    OpenTelemetry(Box<OpenTelemetrySpec>),
+    /// `envoyFileAccessLog`.
+    FileLog(Box<FileLogSpec>),
+    /// `envoyOtelAls`.
+    OtelLog(Box<OtelLogSpec>),
+    /// `prometheus`.
+    Prometheus,
+    /// Another one: the field it has.
     Other(String),
     /// It can not be read, for this reason.
     Broken(String),
+}
+
+impl ExtensionProviderKind {
+    /// The field of the provider that says what it is; empty for one that is broken.
+    pub fn field(&self) -> &str {
+        match self {
+            Self::Http(_) => "envoyExtAuthzHttp",
+            Self::Grpc(_) => "envoyExtAuthzGrpc",
+            Self::OpenTelemetry(_) => "opentelemetry",
+            Self::FileLog(_) => "envoyFileAccessLog",
+            Self::OtelLog(_) => "envoyOtelAls",
+            Self::Prometheus => "prometheus",
+            Self::Other(field) => field,
+            Self::Broken(_) => "",
+        }
+    }
 }
 
 /// `envoyExtAuthzHttp`, as written.

@@ -8,6 +8,7 @@ pub mod authentication;
 pub mod cairn;
 pub mod calico;
 pub mod cilium;
+pub mod cilium_envoy;
 pub mod destination_rule;
 pub(crate) mod dry_run;
 pub mod gateway_api;
@@ -15,6 +16,7 @@ pub mod istio;
 pub mod kube;
 mod place;
 pub mod service_entry;
+pub mod telemetry;
 pub mod virtual_service;
 
 pub use any::{AnyObject, Spec};
@@ -23,6 +25,8 @@ pub use place::{PathHasher, Place};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+
+use rustc_hash::FxHashSet;
 
 use crate::diagnostics::{Diagnostic, Location};
 use crate::origin::{Kind, ObjectKey, Origin};
@@ -196,6 +200,9 @@ pub struct Resources {
     pub pods: BTreeMap<ObjectKey, Loaded<kube::PodSpec>>,
     /// Addresses that Pods have by a text that is not in force: whose they are is not known.
     pub doubtful_pod_ips: BTreeSet<IpAddr>,
+    /// Objects whose last good version is in force, and whose present text says that they are only to
+    /// be tried.
+    pub kept_to_be_tried: FxHashSet<Origin>,
     /// AuthorizationPolicies.
     pub authorization_policies: BTreeMap<ObjectKey, Loaded<istio::AuthorizationPolicySpec>>,
     /// CiliumNetworkPolicies.
@@ -203,6 +210,11 @@ pub struct Resources {
     /// CiliumClusterwideNetworkPolicies; cluster-scoped.
     pub cilium_clusterwide_policies:
         BTreeMap<ObjectKey, Loaded<Clusterwide<cilium::CiliumPolicySpec>>>,
+    /// CiliumEnvoyConfigs.
+    pub envoy_configs: BTreeMap<ObjectKey, Loaded<cilium_envoy::CiliumEnvoyConfigSpec>>,
+    /// CiliumClusterwideEnvoyConfigs; cluster-scoped.
+    pub envoy_clusterwide_configs:
+        BTreeMap<ObjectKey, Loaded<Clusterwide<cilium_envoy::CiliumEnvoyConfigSpec>>>,
     /// RequestAuthentications.
     pub request_authentications:
         BTreeMap<ObjectKey, Loaded<authentication::RequestAuthenticationSpec>>,
@@ -223,6 +235,8 @@ pub struct Resources {
     pub ca_bundles: BTreeMap<ObjectKey, Loaded<kube::CaBundleSpec>>,
     /// TrafficPolicies, Cairn's own.
     pub traffic_policies: BTreeMap<ObjectKey, Loaded<cairn::TrafficPolicySpec>>,
+    /// Telemetries.
+    pub telemetries: BTreeMap<ObjectKey, Loaded<telemetry::TelemetrySpec>>,
     /// NetworkPolicies of Calico.
     pub calico_policies: BTreeMap<ObjectKey, Loaded<calico::CalicoPolicySpec>>,
     /// NetworkPolicies of Kubernetes itself; the CNI's to enforce.
@@ -251,7 +265,7 @@ pub struct Resources {
 /// The broken objects of every kind, for summaries.
 impl Resources {
     /// Number of objects in force, by kind.
-    pub fn counts(&self) -> [(Kind, usize); 31] {
+    pub fn counts(&self) -> [(Kind, usize); 34] {
         [
             (Kind::GatewayClass, self.gateway_classes.len()),
             (Kind::Gateway, self.gateways.len()),
@@ -269,6 +283,11 @@ impl Resources {
                 Kind::CiliumClusterwideNetworkPolicy,
                 self.cilium_clusterwide_policies.len(),
             ),
+            (Kind::CiliumEnvoyConfig, self.envoy_configs.len()),
+            (
+                Kind::CiliumClusterwideEnvoyConfig,
+                self.envoy_clusterwide_configs.len(),
+            ),
             (
                 Kind::RequestAuthentication,
                 self.request_authentications.len(),
@@ -284,6 +303,7 @@ impl Resources {
             (Kind::CaBundle, self.ca_bundles.len()),
             (Kind::WorkloadEntry, self.workload_entries.len()),
             (Kind::TrafficPolicy, self.traffic_policies.len()),
+            (Kind::Telemetry, self.telemetries.len()),
             (Kind::NetworkPolicy, self.calico_policies.len()),
             (Kind::KubeNetworkPolicy, self.kube_network_policies.len()),
             (Kind::GlobalNetworkPolicy, self.calico_global_policies.len()),

@@ -64,6 +64,17 @@ impl DnsPattern {
             None => within(&self.text, &name),
         }
     }
+
+    /// Whether every name is one of these that ends in `suffix`, which begins with a dot.
+    pub fn matches_all_inside(&self, suffix: &str) -> bool {
+        let Some(of_pattern) = self.text.strip_prefix("**").filter(|_| !self.is_name) else {
+            return self.is_any;
+        };
+        // What is before the suffix is any labels, one at least; a star that is left would be looked for.
+        let suffix = suffix.to_ascii_lowercase();
+        let is_end = suffix.ends_with(of_pattern) && of_pattern.starts_with('.');
+        self.is_any || (is_end && !of_pattern.contains('*'))
+    }
 }
 
 /// Whether a text is of a pattern in which a run of `*` is any number of characters but dots.
@@ -150,6 +161,48 @@ mod tests {
         ] {
             let read = DnsPattern::pattern(pattern).unwrap();
             assert_eq!(read.matches(name), expected, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_takes_in_a_whole_wildcard_or_not() {
+        for (pattern, suffix, expected) in [
+            ("**.example.com", ".example.com", true),
+            ("**.example.com", ".API.example.com", true),
+            ("**.api.example.com", ".example.com", false),
+            ("**example.com", ".example.com", false),
+            ("**.*.com", ".example.com", false),
+            ("*.example.com", ".example.com", false),
+            ("*", ".example.com", true),
+            ("api.example.com", ".example.com", false),
+        ] {
+            let read = DnsPattern::pattern(pattern).unwrap();
+            assert_eq!(
+                read.matches_all_inside(suffix),
+                expected,
+                "{pattern} {suffix}"
+            );
+        }
+        let name = DnsPattern::name("api.example.com").unwrap();
+        assert!(!name.matches_all_inside(".example.com"));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 20_000, ..ProptestConfig::default() })]
+
+        /// What is said of all names holds of each.
+        #[test]
+        fn all_inside_match_if_so_it_is_said(
+            pattern in "(\\*\\*\\.?)?[ab*.]{1,4}",
+            suffix in "(\\.[ab]{1,2}){1,3}",
+            labels in "[ab]{1,2}(\\.[ab]{1,2}){0,2}",
+        ) {
+            if let Some(read) = DnsPattern::pattern(&pattern)
+                && read.matches_all_inside(&suffix)
+            {
+                let name = format!("{labels}{suffix}");
+                prop_assert!(read.matches(&name), "{}", name);
+            }
         }
     }
 

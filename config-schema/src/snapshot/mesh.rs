@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::RetryPolicy;
+
 /// Mesh-wide settings with Istio's defaults, except path normalisation, which is strict.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Mesh {
@@ -19,6 +21,8 @@ pub struct Mesh {
     pub path_normalization: PathNormalization,
     /// `meshConfig.connectTimeout`.
     pub connect_timeout_ms: u64,
+    /// When requests are tried again whose rule says nothing of it: `meshConfig.defaultHttpRetryPolicy`.
+    pub retry: RetryPolicy,
 }
 
 impl Default for Mesh {
@@ -30,6 +34,7 @@ impl Default for Mesh {
             cluster_domain: "cluster.local".into(),
             path_normalization: PathNormalization::Strict,
             connect_timeout_ms: 10_000,
+            retry: RetryPolicy::DEFAULT,
         }
     }
 }

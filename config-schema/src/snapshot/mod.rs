@@ -21,11 +21,13 @@ mod locality;
 mod mesh;
 mod network_egress;
 mod network_policy;
+mod network_selection;
 mod policy;
 mod route;
 mod service;
 mod session;
 mod stream_route;
+mod telemetry;
 mod traffic;
 mod traffic_limits;
 mod unenforced;
@@ -61,12 +63,13 @@ pub use l7_ports::L7Port;
 pub use labels::{Label, LabelExpression, LabelKey, LabelView, Labels, Truth};
 pub use locality::{Locality, LocalityPattern, LocalityPreference, LocalityShares, Whereabouts};
 pub use mesh::{Mesh, PathNormalization};
-pub use network_egress::{Destination, DestinationPlace, Egress};
+pub use network_egress::{Destination, DestinationAddress, DestinationPlace, Egress, Family};
 pub use network_policy::{
     AuthenticationMode, CalicoHttp, CalicoPath, CiliumHttpRule, Criteria, Direction, Entity,
     HeaderExpectation, HttpRules, Mismatch, NetSets, NetworkAction, NetworkPolicies, NetworkPolicy,
     NetworkRule, NetworkSubject, NetworkTier, Peer, Peers, PortSet, Standing, Surface, World,
 };
+pub use network_selection::Selecting;
 pub use policy::{
     Action, Condition, Operation, PathPattern, PathTemplate, Policy, PolicyRule, Source,
     StringMatch, TemplateError, TemplateSegment, Values,
@@ -82,10 +85,18 @@ pub use service::{
 };
 pub use session::{SessionCarrier, SessionPersistence};
 pub use stream_route::{ServerNames, StreamMatch, StreamRoute, StreamRule};
+pub use telemetry::{
+    AccessLog, BUILT_IN_LOG, Collector, Expression, ISTIO_TEXT, IstioMetric, LogFormat, LogSink,
+    MetricOverride, MetricSettings, OtelLog, OtlpProtocol, TagChange, TagSource, Telemetry,
+    TelemetrySettings, TraceSettings, TraceTarget, WrittenAt, WrittenFormat,
+};
 pub use traffic::{
     BackOff, RetryBudget, RetryConditions, RetryPolicy, RetryWindow, RuleTraffic, Timeouts,
 };
-pub use traffic_limits::{Concurrency, LimitKey, LimitTarget, RateLimit, TrafficLimits};
+pub use traffic_limits::{
+    Concurrency, DescriptorValue, GlobalRateLimit, LimitDescriptor, LimitKey, LimitTarget,
+    RateLimit, TrafficLimits,
+};
 pub use unenforced::{Unenforced, UnenforcedReason};
 pub use ztunnel::ZtunnelPolicy;
 
@@ -136,6 +147,8 @@ pub struct Snapshot {
     pub unenforced: Vec<Unenforced>,
     /// Whose tokens are taken, by service.
     pub authentications: Authentications,
+    /// What is told of traffic, and whom.
+    pub telemetry: Telemetry,
     /// Findings of parsing and resolving, worst first.
     pub diagnostics: Vec<Diagnostic>,
 }

@@ -63,16 +63,39 @@ impl Egress {
 /// What requests to a service port may reach: one workload of those that no policy tells apart.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Destination {
-    /// Its address.
-    pub address: IpAddr,
+    /// Its address, as far as it is known before a request is sent.
+    pub address: DestinationAddress,
     /// The port its application listens on. `None`: whatever is dialled.
     pub port: Option<u16>,
     /// The Pod.
     pub workload: Option<Arc<Workload>>,
     /// Without a Pod: where it is.
     pub place: DestinationPlace,
+    /// The host of a ServiceEntry that leads to it: its name, or a wildcard (`*.example.com`) inside of
+    /// which the request's host is.
+    pub host: Option<Arc<str>>,
     /// The Services it is behind. Empty unless a policy asks for it.
     pub services: Vec<ObjectKey>,
+}
+
+/// What is known of the address of a destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DestinationAddress {
+    /// It is this one.
+    At(IpAddr),
+    /// The one that the client dials (`NONE`).
+    Dialled,
+    /// Any of one family: DNS says which. Hosts found by name stand once for each.
+    Found(Family),
+}
+
+/// A family of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
 }
 
 /// Where a destination is of which no Pod is known.

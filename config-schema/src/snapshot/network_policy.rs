@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use rustc_hash::FxHashMap;
 use serde::Serialize;
 
-use super::{ClusterKey, DnsPattern, Egress, LabelExpression, Pattern, Workload};
+use super::{ClusterKey, DnsPattern, Egress, LabelExpression, Pattern, Selecting, Workload};
 use crate::origin::{ObjectKey, Origin};
 
 /// Every network policy that selects something, and what it selects.
@@ -27,6 +27,9 @@ pub struct NetworkPolicies {
     /// Every workload by its addresses, for what policies ask of the source. Empty without policies.
     #[serde(skip)]
     pub sources: Arc<FxHashMap<IpAddr, Arc<Workload>>>,
+    /// All of them in the order in which they are asked, for what the CNI makes of them.
+    #[serde(skip)]
+    pub all: Arc<[Selecting]>,
 }
 
 impl NetworkPolicies {

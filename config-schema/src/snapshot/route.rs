@@ -46,9 +46,12 @@ pub struct HttpRule {
 
 impl HttpRoute {
     /// Whether the rules are asked in the order they are written, as those of a VirtualService are
-    /// (specs/policies.md 2.6). Otherwise the most specific match goes first.
+    /// (specs/policies.md 2.6), and Envoy's own. Otherwise the most specific match goes first.
     pub fn in_order(&self) -> bool {
-        self.origin.kind == Kind::VirtualService
+        matches!(
+            self.origin.kind,
+            Kind::VirtualService | Kind::CiliumEnvoyConfig | Kind::CiliumClusterwideEnvoyConfig
+        )
     }
 }
 

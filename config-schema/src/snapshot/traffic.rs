@@ -16,7 +16,7 @@ use super::SessionPersistence;
 pub struct RuleTraffic {
     /// How long it may take.
     pub timeouts: Timeouts,
-    /// `None`: what holds without routes, [`RetryPolicy::DEFAULT`].
+    /// `None`: what holds without routes, as the mesh has it.
     pub retry: Option<RetryPolicy>,
     /// Failures made on purpose.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -148,6 +148,16 @@ impl Default for BackOff {
 }
 
 impl BackOff {
+    /// Istio's: up to the base, doubled, at most ten times as long. No base is shorter than 25 ms.
+    pub(crate) fn from_base(base_ms: u64) -> Self {
+        let base_ms = base_ms.max(25);
+        Self {
+            at_least_ms: 0,
+            spread_ms: base_ms,
+            at_most_ms: base_ms.saturating_mul(10),
+        }
+    }
+
     /// Never sooner than `at_least_ms`, and at most ten times as late.
     pub fn at_least(at_least_ms: u64) -> Self {
         Self {

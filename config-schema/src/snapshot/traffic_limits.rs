@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::header::HeaderName;
 use serde::Serialize;
 
+use super::ClusterKey;
 use super::route::as_display;
 use crate::origin::{ObjectKey, Origin};
 
@@ -17,6 +18,8 @@ pub struct TrafficLimits {
     pub targets: Vec<LimitTarget>,
     /// Limits that are counted here.
     pub rates: Vec<RateLimit>,
+    /// A limit that another service counts.
+    pub global: Option<GlobalRateLimit>,
     /// Requests at once.
     pub concurrency: Option<Concurrency>,
     /// It could not be understood, for this reason: its targets are answered 500.
@@ -73,4 +76,32 @@ pub struct Concurrency {
     pub requests_max: u32,
     /// When there is no room, a service with less than an equal share still comes in.
     pub fair_share: bool,
+}
+
+/// A limit that a service of Envoy's rate limit protocol counts.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct GlobalRateLimit {
+    /// The service.
+    pub cluster: ClusterKey,
+    /// Its name for a set of limits.
+    pub domain: Arc<str>,
+    /// How long an answer may take, connecting included, in milliseconds.
+    pub timeout_ms: u64,
+    /// A request about which the service is silent passes; otherwise it is answered 500.
+    pub fail_open: bool,
+    /// What the service is told.
+    pub descriptors: Vec<LimitDescriptor>,
+}
+
+/// What a service is told: keys and values, in order.
+pub type LimitDescriptor = Vec<(Arc<str>, DescriptorValue)>;
+
+/// A value of a descriptor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DescriptorValue {
+    /// Always this.
+    Literal(Arc<str>),
+    /// Of the request. Without it the whole descriptor is left out.
+    Of(LimitKey),
 }

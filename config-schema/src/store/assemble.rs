@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::contest::{Defined, place, pod_ips};
+use super::contest::{Defined, dry_run, place, pod_ips};
 use super::settle::{Decided, Decision, Known, Places, decide, remember};
 use super::{FileState, Store};
 use crate::diagnostics::{Code, Diagnostic, Location, Severity};
@@ -149,6 +149,9 @@ impl Assembly {
                     let known = pod_ips(&decision.item);
                     let doubtful = said.iter().filter(|ip| !known.contains(ip));
                     self.resources.doubtful_pod_ips.extend(doubtful);
+                    if now.is_some_and(|now| dry_run(&now.item)) {
+                        self.resources.kept_to_be_tried.insert(origin.clone());
+                    }
                     findings.push(kept(decision, now, hidden_in.first()));
                 }
             }

@@ -93,7 +93,7 @@ pub(super) fn joined(one: &Item, other: &Item, reason: Arc<str>) -> Broken {
 }
 
 /// Whether an object is only to be tried.
-fn dry_run(item: &Item) -> bool {
+pub(super) fn dry_run(item: &Item) -> bool {
     match item {
         Item::Good(object) => object.is_dry_run(),
         Item::Broken(broken) => broken.dry_run,

@@ -27,15 +27,15 @@ fn kinds_with_policy_or_routes_that_nobody_enforces_are_named() {
 kind: EnvoyFilter
 metadata: {name: web, namespace: shop}
 ---
-apiVersion: cilium.io/v2
-kind: CiliumEnvoyConfig
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
 metadata: {name: l7}
 "
         ),
         [
             "2:7 warning not-enforced : EnvoyFilter shop/web has no effect: \
              Cairn does not read this kind yet",
-            "6:7 warning not-enforced : CiliumEnvoyConfig l7 has no effect: \
+            "6:7 warning not-enforced : Telemetry l7 has no effect: \
              Cairn does not read this kind yet",
         ]
     );

@@ -41,7 +41,9 @@ enablePrometheusMerge: true",
             root_namespace: Some("istio-config".into()),
             path_normalization: Some("MERGE_SLASHES".into()),
             connect_timeout_ms: Some(90_000),
+            default_http_retry_policy: None,
             extension_providers: Vec::new(),
+            ..MeshConfigSpec::default()
         }
     );
     let at = |path: &str| mesh.place.locate(path).map(|l| (l.line, l.column)).unwrap();
@@ -53,7 +55,7 @@ enablePrometheusMerge: true",
 fn findings_point_into_the_inner_text() {
     assert_eq!(
         findings(&config_map(
-            "\naccessLogFile: /dev/stdout
+            "\nenableTracing: true
 trustDomian: td1
 connectTimeout: 10
 trustDomainAliases: td2
@@ -61,8 +63,8 @@ pathNormalization: {normalisation: NONE}
 somethingNew: 1"
         )),
         [
-            "10:5 info unsupported data.mesh.accessLogFile: \
-             `accessLogFile` of the mesh configuration is not honoured",
+            "10:5 info unsupported data.mesh.enableTracing: \
+             `enableTracing` of the mesh configuration is not honoured",
             "11:5 error unknown-field data.mesh.trustDomian: \
              there is no field `trustDomian` here | did you mean `trustDomain`?",
             "12:21 error wrong-type data.mesh.connectTimeout: \

@@ -25,6 +25,7 @@ mod service_entries;
 mod services;
 mod streams;
 mod support;
+mod telemetry;
 mod traffic_limits;
 mod virtual_services;
 mod waypoint;

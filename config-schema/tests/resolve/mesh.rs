@@ -3,11 +3,11 @@
 use cairn_config_schema::diagnostics::Code;
 use cairn_config_schema::origin::Kind;
 use cairn_config_schema::resolve::{Options, resolve};
-use cairn_config_schema::snapshot::{Mesh, PathNormalization};
+use cairn_config_schema::snapshot::{Mesh, PathNormalization, RetryPolicy};
 
 use super::support::{Ask, GATEWAY, break_object, documents, load, resolved};
 
-fn mesh_config(namespace: &str, lines: &str) -> String {
+pub fn mesh_config(namespace: &str, lines: &str) -> String {
     let indented = lines.replace('\n', "\n    ");
     format!(
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: istio, namespace: {namespace}}}\ndata:\n  mesh: |-\n    {indented}"
@@ -60,6 +60,27 @@ fn path_normalization_has_istios_names() {
         let mesh = mesh(&format!("pathNormalization: {{normalization: {written}}}"));
         assert_eq!(mesh.path_normalization, expected);
     }
+}
+
+/// specs/istio-waypoint.md 4.6: what holds for a rule that says nothing of retries.
+#[test]
+fn the_mesh_says_when_requests_are_retried_whose_rule_does_not() {
+    assert_eq!(mesh("trustDomain: lab").retry, RetryPolicy::DEFAULT);
+    let written =
+        "defaultHttpRetryPolicy: {attempts: 4, retryOn: \"5xx,unavailable\", backoff: 50ms}";
+    let config = mesh_config("istio-system", written);
+    let snapshot = resolved(&documents(&[GATEWAY, &config]));
+    let retry = &snapshot.mesh.retry;
+    assert_eq!((retry.retries_max, retry.back_off.spread_ms), (4, 50));
+    assert!(retry.on.status(503) && retry.on.reset && !retry.on.any_method);
+    assert_eq!(
+        snapshot.said(),
+        [
+            "warning unsupported ConfigMap/istio-system/istio data.mesh.defaultHttpRetryPolicy.retryOn"
+        ]
+    );
+    let off = mesh("defaultHttpRetryPolicy: {attempts: 0}");
+    assert_eq!(off.retry.retries_max, 0);
 }
 
 #[test]

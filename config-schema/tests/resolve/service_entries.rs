@@ -61,6 +61,28 @@ fn each_host_is_a_service_with_the_entrys_ports() {
 }
 
 #[test]
+fn an_endpoint_with_an_address_has_its_place() {
+    let spec = format!(
+        "hosts: [a.example.com], addresses: [240.0.0.1], resolution: DNS, {PORTS}, \
+         endpoints: [{{address: 192.0.2.1, locality: east/a}}, {{address: x.example.com, locality: east/b}}]"
+    );
+    let snapshot = shop_with(&[&entry("out", &spec)]);
+    let endpoints = &snapshot.clusters[&ClusterKey::new(key("shop/a.example.com"), 80)];
+    let place = endpoints[0].whereabouts.as_ref().unwrap();
+    assert_eq!(
+        (&*place.locality.region, &*place.locality.zone),
+        ("east", "a")
+    );
+    let said = snapshot.diagnostics.iter();
+    let said: Vec<_> = said.map(|finding| finding.path.as_str()).collect();
+    assert_eq!(
+        said,
+        ["spec.endpoints[1].locality"],
+        "what a name leads to has none"
+    );
+}
+
+#[test]
 fn addresses_that_the_cluster_allocated_are_taken_when_none_are_written() {
     let mut text = entry(
         "out",

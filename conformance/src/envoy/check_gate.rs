@@ -1,5 +1,6 @@
-//! Envoy that asks an authorization service by itself, configured as Istio configures it for a provider of
-//! the mesh (specs/istio-waypoint.md 4.8): what it asks and answers is the yardstick.
+//! Envoy that asks an authorization or rate limit service by itself, the former configured as Istio
+//! configures it for a provider of the mesh (specs/istio-waypoint.md 4.8): what it asks and answers is the
+//! yardstick.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -17,12 +18,27 @@ const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptio
 pub struct CheckGate<'a> {
     /// Folder with the certificate of the service's pods, which clients see.
     pub identity: &'a Path,
-    /// The authorization service, both protocols on one port.
+    /// The service that is asked, both protocols on one port.
     pub gate: SocketAddr,
     /// The application.
     pub app: SocketAddr,
-    /// Fields of the filter `ext_authz` that are not the same for all: the service and what is sent to it.
+    /// The filter that asks it.
     pub filter: Value,
+    /// What a rate limit service is told: `rate_limits` of the route.
+    pub rate_limits: Value,
+}
+
+/// The filter `ext_authz`, with the fields that are not the same for all: the service and what is sent
+/// to it.
+pub fn ext_authz(own: &Value) -> Value {
+    let mut filter = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
+        "transport_api_version": "V3",
+    });
+    if let (Some(all), Some(own)) = (filter.as_object_mut(), own.as_object()) {
+        all.extend(own.clone());
+    }
+    json!({ "name": "envoy.filters.http.ext_authz", "typed_config": filter })
 }
 
 impl CheckGate<'_> {
@@ -57,20 +73,13 @@ impl CheckGate<'_> {
     }
 
     fn connection_manager(&self) -> Value {
-        let mut filter = json!({
-            "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
-            "transport_api_version": "V3",
-        });
-        if let (Some(all), Some(own)) = (filter.as_object_mut(), self.filter.as_object()) {
-            all.extend(own.clone());
-        }
         json!({
             "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
             "stat_prefix": "checks",
             "normalize_path": true,
             "merge_slashes": true,
             "http_filters": [
-                { "name": "envoy.filters.http.ext_authz", "typed_config": filter },
+                self.filter,
                 {
                     "name": "envoy.filters.http.router",
                     "typed_config": {
@@ -81,7 +90,10 @@ impl CheckGate<'_> {
             "route_config": { "virtual_hosts": [{
                 "name": "all",
                 "domains": ["*"],
-                "routes": [{ "match": { "prefix": "/" }, "route": { "cluster": "app" } }],
+                "routes": [{
+                    "match": { "prefix": "/" },
+                    "route": { "cluster": "app", "rate_limits": self.rate_limits },
+                }],
             }]},
         })
     }

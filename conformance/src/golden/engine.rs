@@ -141,10 +141,9 @@ impl Served {
 }
 
 fn service_at(snapshot: &Snapshot, ip: IpAddr) -> Option<&Arc<Service>> {
-    snapshot
-        .services
-        .values()
-        .find(|service| service.addresses.contains(&ip))
+    let services = || snapshot.services.values();
+    let own = services().find(|service| service.addresses.contains(&ip));
+    own.or_else(|| services().find(|service| service.blocks.iter().any(|b| b.contains(&ip))))
 }
 
 fn protocol(port: &ServicePort) -> &'static str {
@@ -285,6 +284,10 @@ fn judge_http(snapshot: &Snapshot, served: &Served, ask: &Ask, judged: &mut Judg
         _ => "none".into(),
     };
     let filter = decision.external_auth();
+    judged.asks.extend(filter.map(|p| p.name.to_string()));
+    let first = served.chain.backend(&decision, 0);
+    let backend = first.as_ref().ok().and_then(Destination::backend);
+    let filter = decision.external_auth_of(backend);
     judged.asks.extend(filter.map(|p| p.name.to_string()));
     tell_answer(&decision, is_grpc(&headers), judged);
     tell_forwarding(snapshot, served, &decision, &headers, judged);

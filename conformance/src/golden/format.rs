@@ -174,6 +174,10 @@ pub struct Full {
     pub response_headers: BTreeMap<String, Option<String>>,
     /// What is spoken on the port.
     pub protocol: Option<String>,
+    /// Links of the whole way by their names, as `cairn explain` has them: `passes`, `denied` or
+    /// `unknown`, perhaps with the policies that say so, `denied shop/deny,shop/more`.
+    #[serde(default)]
+    pub chain: BTreeMap<String, String>,
 }
 
 /// The answer of the waypoint.

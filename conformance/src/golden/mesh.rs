@@ -48,6 +48,8 @@ impl Mesh {
             },
         );
         snapshot.diagnostics.extend(update.diagnostics);
+        let faults = cairn_waypoint::telemetry::settings::faults(&snapshot);
+        snapshot.diagnostics.extend(faults);
         if stage.lints {
             let found = cairn_authz::lint::lint(&update.resources, &snapshot);
             snapshot.diagnostics.extend(found);

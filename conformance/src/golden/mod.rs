@@ -1,6 +1,7 @@
 //! Golden cases as data: where they are, what may be written in them, and what the engine of the
 //! data path says to each ask. Compares nothing; the suites do.
 
+pub mod chain;
 pub mod engine;
 pub mod format;
 pub mod mesh;

@@ -194,7 +194,8 @@ async fn of_a_thousand_addresses_some_are_used() {
     for _ in 0..20 {
         assert_eq!(outside.who().await, "anywhere");
     }
-    let page = client::text(&client::get(outside.lab.cairn().admin, "/clusters").await);
+    let page =
+        client::text(&client::get_as("localhost", outside.lab.cairn().admin, "/clusters").await);
     let listed = page.matches("127.77.").count();
     assert!(
         (256..1_000).contains(&listed),

@@ -251,6 +251,48 @@ async fn inside_of_the_tunnel_too() {
     );
 }
 
+/// A BackendTLSPolicy names who is to be trusted and what name the certificate must have
+/// (specs/gateway-api.md 1.3); another certificate is not taken, and nothing goes there without TLS.
+#[tokio::test]
+async fn a_backend_tls_policy_says_whose_certificate_is_good() {
+    let mut lab = Lab::new();
+    let (address, folder) = (lab.free_address(), lab.folder().to_owned());
+    Issuer::new(&folder, "ca").issue("host", &["inner.example"]);
+    let _nginx = nginx(&folder, address, "ssl", &certificate(&folder, "host")).await;
+    lab.service("web", &[Port::new("http", 80)]);
+    lab.pod_at("web", "web-1", Reach::Plain, address);
+    let policy = |hostname: &str| {
+        let ca = fs::read_to_string(folder.join("ca.pem")).unwrap();
+        let ca: String = ca.lines().map(|line| format!("    {line}\n")).collect();
+        format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: ca, namespace: shop}}\ndata:\n  ca.crt: |\n{ca}---
+apiVersion: gateway.networking.k8s.io/v1
+kind: BackendTLSPolicy
+metadata: {{name: web, namespace: shop}}
+spec:
+  targetRefs: [{{group: '', kind: Service, name: web}}]
+  validation:
+    hostname: {hostname}
+    caCertificateRefs: [{{group: '', kind: ConfigMap, name: ca}}]
+"
+        )
+    };
+    lab.write("tls", &policy("inner.example"));
+    lab.start().await;
+    let client = lab.client("shop/viewer").await;
+    let said = client::text(&client::get(client.to("web", 80), "/").await);
+    assert!(said.starts_with("HTTP/1.1 inner.example"), "{said}");
+
+    let version = lab.cairn().metric("cairn_snapshot_version", &[]).await;
+    lab.write("tls", &policy("other.example"));
+    let cairn = lab.cairn();
+    cairn
+        .metric_reaches("cairn_snapshot_version", &[], version + 1.0)
+        .await;
+    let refused = client::get(client.to("web", 80), "/refused").await;
+    assert_eq!(refused.status(), 503, "{}", client::text(&refused));
+}
+
 #[tokio::test]
 async fn nothing_goes_out_in_plain_text_where_tls_was_asked_for() {
     let mut lab = Lab::new();

@@ -1,10 +1,12 @@
 //! Session persistence over real sockets (GEP-1619, specs/gateway-api.md 3; issue 3 item 1).
 
 use std::collections::HashSet;
+use std::process::Command;
 
 use cairn_conformance::app::App;
 use cairn_conformance::client::{self, Answer};
 use cairn_conformance::lab::{Client, Lab, Port, Reach};
+use cairn_conformance::workspace;
 use http::Method;
 
 fn route(weights: [u32; 2], session: &str) -> String {
@@ -96,6 +98,24 @@ async fn a_session_stays_at_its_pod_and_its_backend() {
     let (pair, pod) = of_v2(&sessions).unwrap();
     let went = pods(&client, &[("cookie", &pair)], 6).await;
     assert_eq!(went, HashSet::from([pod]));
+}
+
+#[tokio::test]
+async fn explain_says_what_carries_a_session() {
+    let (lab, _client) = lab("type: Header, sessionName: x-cart").await;
+    let mut command = Command::new(workspace::cairn());
+    command.arg("explain").arg("--config").arg(lab.config());
+    let to = format!("{}:80", lab.virtual_ip("web"));
+    command.args([
+        "--from",
+        "spiffe://cluster.local/ns/shop/sa/viewer",
+        "--to",
+        &to,
+    ]);
+    let said = command.output().unwrap();
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    let line = "a session keeps its endpoint, by its header x-cart";
+    assert_eq!(said.matches(line).count(), 2, "of either backend: {said}");
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use cairn_config_schema::snapshot::Snapshot;
+use cairn_conformance::golden::chain;
 use cairn_conformance::golden::engine::{Judged, judge};
 use cairn_conformance::golden::format::{Answer, Ask, Full};
 use http::HeaderMap;
@@ -21,6 +22,9 @@ pub fn run(snapshot: &Snapshot, ask: &Ask) -> Vec<String> {
             let answer = answer.filter(|word| *word != "served").map(str::to_owned);
             wrong.compare("answer", &answer, &judged.answer);
             compare(&judged, &expected, &mut wrong);
+            if !expected.chain.is_empty() {
+                compare_chain(&chain::of(snapshot, ask), &expected, &mut wrong);
+            }
         }
     }
     wrong.list
@@ -95,6 +99,17 @@ fn compare(judged: &Judged, expected: &Full, wrong: &mut Wrong) {
     let (request, response) = (&judged.request_headers, &judged.response_headers);
     compare_headers("request", request, &expected.request_headers, wrong);
     compare_headers("response", response, &expected.response_headers, wrong);
+}
+
+/// Each link that is expected, with its policies if they are.
+fn compare_chain(found: &BTreeMap<String, String>, expected: &Full, wrong: &mut Wrong) {
+    for (link, expected) in &expected.chain {
+        let found = found.get(link).map_or("absent", String::as_str);
+        let outcome = found.split(' ').next().unwrap_or_default();
+        if found != expected && outcome != expected {
+            wrong.push(format!("chain {link} is {found:?}, expected {expected:?}"));
+        }
+    }
 }
 
 fn compare_backends(judged: &Judged, expected: &Full, wrong: &mut Wrong) {

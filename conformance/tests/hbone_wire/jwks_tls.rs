@@ -83,7 +83,7 @@ async fn keys_are_fetched_over_tls_1_3_and_1_2() {
     let mut cairn = Process::start("cairn-beside", command, mesh.lab.folder());
     cairn.listening(admin).await;
     until("both sets of keys are there", async || {
-        let answer = client::get(admin, "/config_dump").await;
+        let answer = client::get_as("localhost", admin, "/config_dump").await;
         let dump: serde_json::Value = serde_json::from_slice(answer.body()).expect("JSON");
         let sets = dump["keys"].as_array().cloned().unwrap_or_default();
         sets.len() == 2 && sets.iter().all(|set| set["keys"] == 4)

@@ -123,6 +123,26 @@ fn a_pod_is_steered_to_its_listener_in_the_host_and_sees_what_it_dialled() {
     }
 }
 
+/// Without the route to the slots nothing of it reaches the listener any more (docs/node.md); what a
+/// pod has with a listener of its own goes on, see lifecycle.
+#[test]
+fn detaching_ends_connections_that_are_steered_to_the_host_and_lets_new_ones_go_direct() {
+    let Some(mut lab) = Lab::new() else { return };
+    lab.address("10.96.0.1");
+    let pod = lab.pod("a");
+    let _server = lab.server("server", &[("10.96.0.1", 80)]);
+    let mut redirect = attach(&lab);
+    let _waypoint = enrol(&lab, &mut redirect, &pod, "for-a");
+    let mut app = pod.app();
+    let arrived = app.connect(WEB, json!({"name": "l7", "timeout": SHORT_S}));
+    assert_eq!(arrived.unwrap().server, "for-a");
+    assert_eq!(app.say("l7").unwrap(), "for-a");
+    let place = lab.place();
+    lab.hub().within(|| Redirect::detach(place)).unwrap();
+    assert_eq!(app.say("l7"), Err(TIMEOUT.to_owned()));
+    assert_eq!(reached(&mut app, WEB).unwrap(), "server");
+}
+
 /// What `ip` says in a namespace.
 fn said(pod: &Pod, arguments: &[&str]) -> String {
     let mut ip = command(&pod.netns, &pod.cgroup, Path::new("ip"));

@@ -163,6 +163,30 @@ fn what_a_failed_start_attached_goes_unless_somebody_had_it_attached_before() {
     drop(Claim::take(lab.place()).unwrap());
 }
 
+/// Two would steer the same connections, each to listeners of its own.
+#[test]
+fn a_redirect_that_is_pinned_elsewhere_is_told_and_left_alone() {
+    let Some(lab) = Lab::new() else { return };
+    drop(lab.attach());
+    let mut elsewhere = lab.place().clone();
+    elsewhere.bpffs.as_mut_os_string().push("-elsewhere");
+    let attach = || Redirect::attach(&elsewhere, &lab.waypoint_cgroup());
+    let refused = attach().unwrap_err();
+    assert!(
+        matches!(refused, RedirectError::Stranger { .. }),
+        "{refused}"
+    );
+    let said = refused.to_string();
+    assert!(said.contains("cairn node detach --bpffs FOLDER"), "{said}");
+    assert!(!elsewhere.bpffs.exists(), "nothing half attached");
+    assert!(Redirect::inspect(lab.place()).unwrap().is_some());
+
+    drop(lab.attach());
+    Redirect::detach(lab.place()).unwrap();
+    drop(attach().unwrap());
+    Redirect::detach(&elsewhere).unwrap();
+}
+
 #[test]
 fn an_identity_that_can_not_be_loaded_is_told_before_anything_is_attached() {
     let Some(mesh) = Mesh::new() else { return };

@@ -2,11 +2,13 @@
 
 use std::convert::Infallible;
 use std::fmt::Write;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream;
-use http::header::{ALLOW, CONTENT_TYPE, ORIGIN};
+use http::header::{ALLOW, CONTENT_TYPE, HOST, ORIGIN};
+use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -14,7 +16,7 @@ use hyper::body::Frame;
 
 use super::server::Surface;
 use super::state::AdminState;
-use super::{clusters, config_dump, limits};
+use super::{clusters, config_dump, limits, page};
 use crate::telemetry::exposition::{self, Exposition};
 
 /// The body of an answer.
@@ -39,7 +41,7 @@ struct Asked<'a> {
 
 const EVERYWHERE: &[Surface] = &[Surface::Metrics, Surface::Ready, Surface::Admin];
 
-static PAGES: [Page; 7] = [
+static PAGES: [Page; 14] = [
     Page {
         paths: &["/metrics", "/stats/prometheus"],
         surfaces: &[Surface::Metrics, Surface::Admin],
@@ -83,6 +85,55 @@ static PAGES: [Page; 7] = [
         answer: quit,
     },
     Page {
+        paths: &["/"],
+        surfaces: &[Surface::Admin],
+        acts: false,
+        help: "a page to look at: live flows, a map, routes, policies, explain, diagnostics",
+        answer: |_| page::index(),
+    },
+    Page {
+        paths: &["/page.css"],
+        surfaces: &[Surface::Admin],
+        acts: false,
+        help: "part of the page",
+        answer: |_| page::style(),
+    },
+    Page {
+        paths: &["/page.js"],
+        surfaces: &[Surface::Admin],
+        acts: false,
+        help: "part of the page",
+        answer: |_| page::script(),
+    },
+    Page {
+        paths: &["/map.js"],
+        surfaces: &[Surface::Admin],
+        acts: false,
+        help: "part of the page",
+        answer: |_| page::map_script(),
+    },
+    Page {
+        paths: &["/api/flows"],
+        surfaces: &[Surface::Admin],
+        acts: false,
+        help: "?after=PLACE&pod=...&verdict=... flow records, by the filters of `cairn observe`, as JSON",
+        answer: |asked| json_or_why(page::flows(asked.state, asked.query)),
+    },
+    Page {
+        paths: &["/api/map"],
+        surfaces: &[Surface::Admin],
+        acts: false,
+        help: "who asked which service over the last minute, with rates, errors and latencies, as JSON",
+        answer: |asked| json(page::map(asked.state)),
+    },
+    Page {
+        paths: &["/api/explain"],
+        surfaces: &[Surface::Admin],
+        acts: false,
+        help: "?from=ID&to=HOST:PORT&method=M&path=P&header=NAME: VALUE what would become of a request, as JSON",
+        answer: |asked| json_or_why(page::explain(asked.state, asked.query)),
+    },
+    Page {
         paths: &["/help", "/"],
         surfaces: EVERYWHERE,
         acts: false,
@@ -98,6 +149,11 @@ pub fn answer<B>(
     loopback: bool,
     state: &Arc<AdminState>,
 ) -> Response<Body> {
+    if surface == Surface::Admin && !is_for_us(request) {
+        let why =
+            "only for localhost and addresses as Host: another name may be a web page's trick\n";
+        return text(StatusCode::MISDIRECTED_REQUEST, why.to_owned());
+    }
     let path = request.uri().path();
     let page = PAGES
         .iter()
@@ -139,11 +195,36 @@ pub fn answer<B>(
     })
 }
 
+/// All metrics there are.
+pub fn scrape(state: &AdminState) -> Exposition {
+    let pieces = Exposition::new(state.registry.clone());
+    let pieces = pieces.with(state.jwks.families());
+    let pieces = pieces.with(clusters::families(state));
+    pieces.with(limits::families(state))
+}
+
+/// Whether the Host is `localhost` or an address. A web page can give its own name this machine's address
+/// (DNS rebinding), and would be let to read everything here by its reader's browser.
+fn is_for_us<B>(request: &Request<B>) -> bool {
+    // Programs may leave it out; browsers do not.
+    let Some(host) = request.headers().get(HOST) else {
+        return true;
+    };
+    let host = host
+        .to_str()
+        .ok()
+        .and_then(|host| host.parse::<Authority>().ok());
+    host.is_some_and(|host| {
+        let name = host.host();
+        let bare = name
+            .strip_prefix('[')
+            .and_then(|name| name.strip_suffix(']'));
+        name.eq_ignore_ascii_case("localhost") || bare.unwrap_or(name).parse::<IpAddr>().is_ok()
+    })
+}
+
 fn metrics(asked: &Asked<'_>) -> Response<Body> {
-    let pieces = Exposition::new(asked.state.registry.clone());
-    let pieces = pieces.with(asked.state.jwks.families());
-    let pieces = pieces.with(clusters::families(asked.state));
-    let pieces = pieces.with(limits::families(asked.state));
+    let pieces = scrape(asked.state);
     let frames = stream::iter(pieces.map(|piece| Ok::<_, Infallible>(Frame::data(piece))));
     let body = BodyExt::boxed(StreamBody::new(frames));
     typed(StatusCode::OK, exposition::CONTENT_TYPE, body)
@@ -214,6 +295,13 @@ fn json(rendered: Result<Vec<u8>, serde_json::Error>) -> Response<Body> {
                 format!("can not be rendered: {error}\n"),
             )
         }
+    }
+}
+
+fn json_or_why(rendered: Result<Vec<u8>, String>) -> Response<Body> {
+    match rendered {
+        Ok(rendered) => json(Ok(rendered)),
+        Err(why) => text(StatusCode::BAD_REQUEST, format!("{why}\n")),
     }
 }
 

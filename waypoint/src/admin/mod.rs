@@ -8,10 +8,12 @@ mod answer;
 mod clusters;
 mod config_dump;
 mod limits;
+mod page;
 mod readiness;
 mod server;
 mod state;
 
+pub use answer::scrape;
 pub use readiness::{NotReady, Readiness};
 pub use server::{Addresses, Server, Surface};
 pub use state::{AdminState, LiveCluster, Reload, SetLogFilter};

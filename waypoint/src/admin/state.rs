@@ -9,7 +9,10 @@ use cairn_config_schema::snapshot::{ClusterKey, Snapshot};
 use cairn_routing::Cluster;
 
 use super::readiness::Readiness;
+use crate::explain::{Question, Report};
+use crate::hubble::flows::Teller;
 use crate::jwks::Jwks;
+use crate::telemetry::flow::Ring;
 use crate::telemetry::series::Registry;
 use crate::throttle::Limiter;
 
@@ -26,6 +29,12 @@ pub struct Reload {
 
 /// The cluster that requests are balanced over now; `None` when there is none.
 pub type LiveCluster = dyn Fn(&ClusterKey) -> Option<Arc<Cluster>> + Send + Sync;
+
+/// The flow records, and how they are told.
+pub type FlowRecords = Option<(Arc<Ring>, Arc<Teller>)>;
+
+/// What would become of a request under the configuration in force.
+pub type Explain = dyn Fn(Question<'_>) -> anyhow::Result<Report> + Send + Sync;
 
 /// Sets the filter of the process's own log, `info` or `cairn=debug,h2=warn`; the error says what
 /// is wrong with it.
@@ -45,6 +54,10 @@ pub struct AdminState {
     pub live_cluster: Box<LiveCluster>,
     /// Asked by `/config_dump` and `/metrics`.
     pub limiters: Box<dyn Fn() -> Vec<Arc<Limiter>> + Send + Sync>,
+    /// Asked by `/api/flows` and `/api/map`; `None`: no records are kept.
+    pub flows: FlowRecords,
+    /// Asked by `/api/explain`.
+    pub explain: Box<Explain>,
     /// Called by `/logging`.
     pub set_log_filter: Box<SetLogFilter>,
     /// Begins to drain, as SIGTERM does.

@@ -45,6 +45,8 @@ fn state() -> AdminState {
         jwks: Arc::default(),
         live_cluster: Box::new(|key| (key.port == 80).then(|| busy_cluster(key))),
         limiters: Box::new(Vec::new),
+        flows: None,
+        explain: Box::new(|_| anyhow::bail!("nobody to ask")),
         set_log_filter: Box::new(|filter| match filter {
             "info" => Ok(()),
             _ => Err("no such level".to_owned()),
@@ -379,7 +381,7 @@ fn get(address: SocketAddr, target: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     write!(
         stream,
-        "GET {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+        "GET {target} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
     )
     .unwrap();
     let mut answer = String::new();
@@ -417,4 +419,34 @@ fn the_three_addresses_are_served_until_the_server_is_dropped() {
 
     drop(server);
     assert!(TcpStream::connect(bound.ready).is_err());
+}
+
+/// A web page can give its own name this machine's address (DNS rebinding): whoever asks the admin address
+/// by a name that is not `localhost` gets nothing, and the other addresses do not mind.
+#[test]
+fn the_admin_address_answers_to_no_other_name() {
+    let state = Arc::new(state());
+    let asked = |surface, host: &str| {
+        let request = Request::get("/help").header("host", host).body(()).unwrap();
+        answer(&request, surface, true, &state).status()
+    };
+    for host in [
+        "localhost",
+        "LOCALHOST:15000",
+        "127.0.0.1:15000",
+        "[::1]:15000",
+        "10.0.0.1",
+    ] {
+        assert_eq!(asked(Surface::Admin, host), 200, "{host}");
+    }
+    for host in [
+        "evil.example",
+        "localhost.evil.example:15000",
+        "127.0.0.1.evil.example",
+        "a b",
+        "",
+    ] {
+        assert_eq!(asked(Surface::Admin, host), 421, "{host}");
+    }
+    assert_eq!(asked(Surface::Metrics, "cairn.shop.svc"), 200);
 }

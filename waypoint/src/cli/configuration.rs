@@ -80,10 +80,13 @@ pub fn load_strictly(paths: &[PathBuf], choice: &Choice, strict: bool) -> Loaded
         locality: choice.locality.as_deref().map(Locality::parse),
         node: std::env::var("NODE_NAME").ok(),
         strict,
+        access_log_format: None,
         version: 1,
     };
     let (mut snapshot, statuses) = resolve::resolve_with_statuses(&update.resources, &options);
     snapshot.diagnostics.extend(update.diagnostics);
+    let faults = crate::telemetry::settings::faults(&snapshot);
+    snapshot.diagnostics.extend(faults);
     resolve::worst_first(&mut snapshot.diagnostics);
     Loaded {
         resources: update.resources,

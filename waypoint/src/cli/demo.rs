@@ -122,7 +122,10 @@ fn invitation(lab: &Lab) -> Result<String, std::fmt::Error> {
         "ready          http://{}/healthz/ready",
         addresses.ready
     )?;
-    writeln!(text, "admin          http://{}/help", addresses.admin)?;
+    writeln!(text, "page           http://{}/", addresses.admin)?;
+    let hubble = lab.waypoint.hubble_addr();
+    let hubble = hubble.map_or_else(String::new, |address| address.to_string());
+    writeln!(text, "flows          {hubble} (Hubble's API)")?;
     writeln!(text, "\nTry\n")?;
     for command in [
         request("shop/frontend", WEB, "-i /items"),
@@ -136,6 +139,7 @@ fn invitation(lab: &Lab) -> Result<String, std::fmt::Error> {
             "{cairn} explain --config {folder}/mesh --from shop/frontend --to web.shop:80 --path /canary"
         ),
         format!("{cairn} check {folder}/mesh"),
+        format!("{cairn} observe --server {hubble} --verdict DROPPED"),
     ] {
         writeln!(text, "  {command}")?;
     }

@@ -6,6 +6,7 @@ mod demo;
 mod diff;
 mod explain;
 mod node;
+mod observe;
 mod output;
 mod pki;
 mod request;
@@ -46,8 +47,8 @@ enum Command {
     Request(request::Args),
     /// Create a small certificate authority and SPIFFE identities in a folder, for trying things out
     Pki(pki::Args),
-    /// Live flow records (not in this version)
-    Observe(Absent),
+    /// Show flow records: who asked whom for what, and what policy said
+    Observe(Box<observe::Args>),
     /// The cluster controller (not in this version)
     Controller(Absent),
     /// Serve the pods of one node: the kernel steers what needs a proxy, and nothing else
@@ -73,7 +74,7 @@ pub fn main() -> ExitCode {
         Command::Diff(args) => diff::run(&args),
         Command::Request(args) => request::request(&args),
         Command::Pki(args) => pki::pki(&args),
-        Command::Observe(_) => absent("observe"),
+        Command::Observe(args) => observe::observe(*args),
         Command::Controller(_) => absent("controller"),
         Command::Node(args) => node::node(*args),
     };
@@ -103,7 +104,7 @@ mod tests {
     #[test]
     fn every_command_that_exists_shows_an_example() {
         for command in Cli::command().get_subcommands() {
-            let absent = ["observe", "controller"].contains(&command.get_name());
+            let absent = ["controller"].contains(&command.get_name());
             let help = command
                 .get_after_help()
                 .map(ToString::to_string)

@@ -2,15 +2,20 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use cairn_config_schema::origin::ObjectKey;
-use cairn_config_schema::snapshot::Locality;
+use cairn_config_schema::snapshot::{ISTIO_TEXT, Locality, LogFormat, WrittenFormat};
 use clap::ValueEnum;
+use http::HeaderName;
 
 use super::Outcome;
+use crate::hubble::{self, Redaction};
+use crate::limits::{FLOW_RECORDS, FLOW_RECORDS_MAX};
 use crate::names::Servers;
+use crate::telemetry::otlp::environment::Environment;
 use crate::{admin, log, run, telemetry};
 
 /// Serve as a waypoint, configured by files or folders of Kubernetes YAML that are watched for
@@ -118,6 +123,25 @@ pub struct Args {
         default_value_t = 25
     )]
     drain_seconds: u64,
+    /// Address for Hubble's API, which `cairn observe`, the `hubble` command and its UI read; usually
+    /// 127.0.0.1:4245 [default: none]
+    #[arg(long, value_name = "ADDR", env = "CAIRN_HUBBLE_ADDR")]
+    hubble_addr: Option<SocketAddr>,
+    /// Exchanges whose flow records are kept; 0: none
+    #[arg(long, value_name = "N", env = "CAIRN_FLOW_RECORDS", default_value_t = FLOW_RECORDS as u64, value_parser = clap::value_parser!(u64).range(..=FLOW_RECORDS_MAX as u64))]
+    flow_records: u64,
+    /// Leave queries of URLs out of flow records
+    #[arg(long, env = "CAIRN_FLOW_REDACT_QUERY")]
+    flow_redact_query: bool,
+    /// Headers whose values flow records show, of user-agent and x-request-id
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "CAIRN_FLOW_HEADERS",
+        value_delimiter = ',',
+        default_value = "user-agent,x-request-id"
+    )]
+    flow_headers: Vec<HeaderName>,
     /// One line per request and TCP stream on stdout
     #[arg(
         long,
@@ -126,6 +150,15 @@ pub struct Args {
         default_value = "json"
     )]
     access_log: AccessLog,
+    /// What a line looks like, in place of what the ConfigMap `istio` says: `cairn` (JSON), `istio` (Istio's
+    /// text), text or a JSON object with Envoy's operators
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        env = "CAIRN_ACCESS_LOG_FORMAT",
+        value_parser = log_format
+    )]
+    access_log_format: Option<LogFormat>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -134,6 +167,31 @@ enum AccessLog {
     Json,
     /// None.
     Off,
+}
+
+/// Reads a format of the access log. What is wrong in it is wrong usage, unlike in the configuration.
+fn log_format(text: &str) -> Result<LogFormat, String> {
+    let written = |template: serde_json::Value| {
+        Arc::new(WrittenFormat {
+            template,
+            omits_empty: false,
+            at: None,
+        })
+    };
+    let format = match text {
+        "cairn" => LogFormat::Cairn,
+        "istio" => LogFormat::Text(written(ISTIO_TEXT.into())),
+        text if text.trim_start().starts_with('{') => LogFormat::Json(written(
+            serde_json::from_str(text).map_err(|e| e.to_string())?,
+        )),
+        text => LogFormat::Text(written(text.into())),
+    };
+    let mut wrong = Vec::new();
+    telemetry::access_log::template::Format::read(&format, &mut wrong);
+    match wrong.into_iter().next() {
+        Some(reason) => Err(reason),
+        None => Ok(format),
+    }
 }
 
 /// Reads `NS/NAME`.
@@ -182,7 +240,7 @@ pub(super) fn serve(
         }
         AccessLog::Off => None,
     };
-    let running = run::start(settings(args))?;
+    let running = run::start(settings(args)?)?;
     beside(&running)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -191,9 +249,9 @@ pub(super) fn serve(
     Ok(Outcome::Fine)
 }
 
-fn settings(args: Args) -> run::Settings {
+fn settings(args: Args) -> anyhow::Result<run::Settings> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    run::Settings {
+    Ok(run::Settings {
         config: args.config,
         gateway: args.gateway,
         identity_dir: args.identity_dir,
@@ -212,6 +270,7 @@ fn settings(args: Args) -> run::Settings {
         cluster_domain: args.cluster_domain,
         locality: args.locality.as_deref().map(Locality::parse),
         strict: args.strict,
+        access_log_format: args.access_log_format,
         jwks_allow_local: args.jwks_allow_local,
         dns_servers: match args.dns_server {
             servers if servers.is_empty() => Servers::System,
@@ -220,8 +279,17 @@ fn settings(args: Args) -> run::Settings {
         dns_allow_local: args.dns_allow_local,
         explain_denials: args.explain_denials,
         drain: Duration::from_secs(args.drain_seconds),
+        otel: Environment::read()?,
+        flows: hubble::Settings {
+            records: usize::try_from(args.flow_records).unwrap_or(FLOW_RECORDS_MAX),
+            address: args.hubble_addr,
+            redaction: Redaction {
+                queries: args.flow_redact_query,
+                headers: args.flow_headers,
+            },
+        },
         set_log_filter: log::set_filter,
-    }
+    })
 }
 
 /// Ten thousand streams need more descriptors than a shell's usual 1,024.

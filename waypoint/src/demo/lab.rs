@@ -16,7 +16,9 @@ use cairn_config_schema::identity::Identity;
 use super::app::App;
 use super::destination::DestinationTunnel;
 use crate::client::{ClientError, HttpClient, Tunnel};
+use crate::hubble;
 use crate::names::Servers;
+use crate::telemetry::otlp::environment::Environment;
 use crate::tls::{IdentityFiles, LocalIdentity};
 use crate::tunnel_stream::TunnelStream;
 use crate::{admin, log, pki, run};
@@ -154,11 +156,21 @@ impl Lab {
             cluster_domain: None,
             locality: None,
             strict: false,
+            access_log_format: None,
             jwks_allow_local: true,
             dns_servers: Servers::System,
             dns_allow_local: true,
             explain_denials: false,
+            // What the tour prints is all there is of it.
+            otel: Environment {
+                disabled: true,
+                ..Environment::default()
+            },
             drain: DRAIN,
+            flows: hubble::Settings {
+                address: Some(any),
+                ..hubble::Settings::default()
+            },
             set_log_filter: log::set_filter,
         })?;
         Ok(Self {

@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use cairn_config_schema::snapshot::{self, BackendTarget, Filter, StreamRule};
+use cairn_config_schema::snapshot::{
+    self, BackendTarget, Filter, HttpRule, SessionCarrier, SessionPersistence, StreamRule,
+};
 use cairn_filters::chain::Decision;
 use cairn_filters::outcome::Outcome;
 use cairn_routing::{Cluster, Found};
@@ -102,6 +104,7 @@ impl Backend {
             request_headers: Vec::new(),
             response_headers: Vec::new(),
             endpoints: Vec::new(),
+            session: None,
             looked_up: None,
         }
     }
@@ -116,12 +119,10 @@ impl Backend {
         let mut changed = headers.clone();
         let path = decision.change_request(written, &mut changed);
         self.path = Some(path.into_owned());
+        let of_rule = rule_of(decision).and_then(|r| r.traffic.session.as_deref());
+        self.session = of_rule.map(session_words);
         self.request_headers = difference(headers, &changed);
-        let rule = match &decision.found {
-            Some(Found::Rule(reference)) => reference.rule(),
-            _ => None,
-        };
-        let of_rule = rule.map_or(&[][..], |r| &r.filters);
+        let of_rule = rule_of(decision).map_or(&[][..], |r| &r.filters);
         let of_backend = written.map_or(&[][..], |b| &b.filters);
         for filter in of_rule.iter().chain(of_backend) {
             if let Filter::ResponseHeaders(change) = filter {
@@ -144,6 +145,8 @@ impl Backend {
         self.endpoints = cluster.map(|c| endpoints(c)).unwrap_or_default();
         let settings = cluster.map(|c| c.settings());
         let refused = settings.as_ref().and_then(|s| s.refused.as_deref());
+        let of_cluster = settings.as_ref().and_then(|s| s.session.as_deref());
+        self.session = self.session.take().or(of_cluster.map(session_words));
         let tunnel_only = settings.as_ref().is_some_and(|s| s.tunnel_only);
         let plain = tunnel_only && self.endpoints.iter().all(|e| e.hbone.is_none());
         // Only while requests are served is a name looked up: here none has an address.
@@ -170,7 +173,21 @@ impl Backend {
     }
 }
 
-fn endpoints(cluster: &Cluster) -> Vec<Endpoint> {
+fn rule_of<'d>(decision: &'d Decision<'_>) -> Option<&'d HttpRule> {
+    match &decision.found {
+        Some(Found::Rule(reference)) => reference.rule(),
+        _ => None,
+    }
+}
+
+fn session_words(session: &SessionPersistence) -> String {
+    match &session.carrier {
+        SessionCarrier::Cookie { name, .. } => format!("cookie {name}"),
+        SessionCarrier::Header(name) => format!("header {name}"),
+    }
+}
+
+pub(super) fn endpoints(cluster: &Cluster) -> Vec<Endpoint> {
     let live = cluster.endpoints();
     let settings = cluster.settings();
     let tls = settings.tls.as_ref().map(|tls| tls.server_name.as_deref());

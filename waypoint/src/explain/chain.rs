@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use cairn_authz::cni::{Connection, Direction, End, Passage};
 use cairn_authz::waypoint;
 use cairn_authz::ztunnel::{self, Arrival, Arrived};
+use cairn_config_schema::origin::{Kind, Origin};
 use cairn_config_schema::snapshot::{LabelView, Snapshot, Transport, Truth, Workload};
 
 use super::report::{By, Link, LinkOutcome, Report};
@@ -189,17 +190,22 @@ impl<'a> Way<'a> {
             transport: Transport::Tcp,
         };
         let policies = self.snapshot.kube_network.iter().map(AsRef::as_ref);
+        let of_kube = connection.passage(policies, direction);
+        let of_network = connection.passage_of_network(&self.snapshot.network.all, direction);
         let Passage {
             passes,
             policies,
             rule,
             unknown,
-        } = connection.passage(policies, direction);
-        let reason = match (passes, policies.is_empty()) {
-            (Truth::Yes, true) => "no NetworkPolicy speaks of it".to_owned(),
-            (Truth::Yes, false) => "a rule lets it through".to_owned(),
-            (Truth::No, _) => "NetworkPolicies select it, and no rule lets it through".to_owned(),
-            (Truth::Unknown, _) => {
+        } = together(of_kube, of_network);
+        let reason = match (passes, policies.is_empty(), &rule) {
+            (Truth::Yes, true, _) => "no NetworkPolicy speaks of it".to_owned(),
+            (Truth::Yes, false, _) => "a rule lets it through".to_owned(),
+            (Truth::No, _, Some(_)) => "a rule denies it".to_owned(),
+            (Truth::No, _, None) => {
+                "NetworkPolicies select it, and no rule lets it through".to_owned()
+            }
+            (Truth::Unknown, _, _) => {
                 format!(
                     "it is not known: {}",
                     unknown.unwrap_or("what it depends on")
@@ -266,6 +272,39 @@ impl<'a> Way<'a> {
             reason,
             ..link
         }
+    }
+}
+
+/// What NetworkPolicies of Kubernetes and those of the CNI's own kinds come to. Cilium takes both for one
+/// list (specs/policies.md 2.1.3); Calico puts Kubernetes' into a tier, and which of both is asked first
+/// depends on orders that are not looked at here.
+fn together(of_kube: Passage, of_network: Passage) -> Passage {
+    let speaks = |passage: &Passage| !passage.policies.is_empty();
+    if !speaks(&of_network) {
+        return of_kube;
+    }
+    if !speaks(&of_kube) || of_kube.passes == of_network.passes {
+        return of_network;
+    }
+    let is_cilium = |origin: &Origin| {
+        matches!(
+            origin.kind,
+            Kind::CiliumNetworkPolicy | Kind::CiliumClusterwideNetworkPolicy
+        )
+    };
+    let of_cilium = of_network.policies.iter().all(is_cilium);
+    let is_denied_by_rule = of_network.passes == Truth::No && of_network.rule.is_some();
+    match of_network.passes {
+        Truth::Unknown => of_network,
+        _ if !of_cilium => Passage {
+            passes: Truth::Unknown,
+            policies: [of_kube.policies, of_network.policies].concat(),
+            rule: None,
+            unknown: Some("which of both kinds of policies Calico asks first"),
+        },
+        Truth::Yes => of_network,
+        Truth::No if is_denied_by_rule => of_network,
+        Truth::No => of_kube,
     }
 }
 

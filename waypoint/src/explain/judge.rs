@@ -261,7 +261,7 @@ impl Request<'_> {
             return too_late(report, &question, &verdict, grpc);
         }
         report.verdict = explain(decision.verdict.as_ref());
-        report.asks.extend(asked_by_filter(&decision));
+        report.asks.extend(asked_by_filters(&decision));
         report.answer = answer(&decision, grpc);
         if decision.answer == Decided::Forward {
             report.faults = fault_words(&decision);
@@ -291,13 +291,18 @@ pub(super) fn asked_of(question: &cairn_authz::Question) -> Asked {
     to_be_asked(&question.provider, policy, question.rule)
 }
 
-/// Whom the ExternalAuth filter of its rule asks.
-fn asked_by_filter(decision: &Decision<'_>) -> Option<Asked> {
+/// Whom the ExternalAuth filters of its rule and of the rule's backends ask: of these the one that it
+/// goes to.
+fn asked_by_filters(decision: &Decision<'_>) -> Vec<Asked> {
     let Some(Found::Rule(rule)) = &decision.found else {
-        return None;
+        return Vec::new();
     };
-    let origin = rule.route.origin.clone();
-    Some(to_be_asked(decision.external_auth()?, origin, rule.rule))
+    let backends = decision.backends().iter().filter(|b| b.weight > 0);
+    let of_backends = backends.filter_map(|b| decision.external_auth_of(Some(b)));
+    let asked = decision.external_auth().into_iter().chain(of_backends);
+    asked
+        .map(|provider| to_be_asked(provider, rule.route.origin.clone(), rule.rule))
+        .collect()
 }
 
 fn to_be_asked(provider: &ExternalProvider, policy: Origin, rule: usize) -> Asked {

@@ -168,6 +168,10 @@ pub struct Backend {
     pub response_headers: Vec<String>,
     /// Endpoints that may be picked.
     pub endpoints: Vec<Endpoint>,
+    /// What carries the token of a session, whose requests go to one endpoint: `cookie NAME` or
+    /// `header NAME`. Shares are those of requests without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
     /// How they are found while requests are served, where that is by DNS.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub looked_up: Option<String>,

@@ -1,4 +1,4 @@
-//! Connections to authorization services: dialled as to any backend, kept for the next check, and how
+//! Connections to authorization and rate limit services: dialled as to any backend, kept for the next check, and how
 //! many checks may wait for one provider. One of these for each worker.
 
 use std::collections::HashMap;
@@ -17,10 +17,10 @@ use crate::limits::{
     STREAMS_PER_UPSTREAM_TUNNEL_MAX, UPSTREAM_IDLE_STREAM_TIMEOUT,
 };
 use crate::telemetry::counters;
-use crate::telemetry::instruments::Tracked;
+use crate::telemetry::instruments::{Gauge, Tracked};
 use crate::upstream::{Destination, Dialer};
 
-/// Connections of one worker to authorization services.
+/// Connections of one worker to authorization and rate limit services.
 #[derive(Default)]
 pub struct Clients {
     kept: Arc<Kept>,
@@ -77,8 +77,12 @@ pub struct Place {
 }
 
 impl Clients {
-    /// A place among those that wait for this provider.
-    pub(super) fn place(&self, provider: &ClusterKey) -> Result<Place, AskError> {
+    /// A place among those that wait for this service, counted in a gauge too.
+    pub(super) fn place(
+        &self,
+        provider: &ClusterKey,
+        gauge: &'static Gauge,
+    ) -> Result<Place, AskError> {
         let mut waiting = lock(&self.waiting);
         let places = match waiting.get(provider) {
             Some(places) => places,
@@ -89,7 +93,7 @@ impl Clients {
         }
         Ok(Place {
             _counted: places.clone(),
-            _tracked: counters::EXT_AUTHZ_WAITING.track(),
+            _tracked: gauge.track(),
         })
     }
 
@@ -221,16 +225,19 @@ mod tests {
 
     #[test]
     fn places_are_limited_by_provider_and_free_again_when_they_are_left() {
-        let clients = Clients::default();
+        let (clients, waiting) = (Clients::default(), &counters::EXT_AUTHZ_WAITING);
         let gate = ClusterKey::new(ObjectKey::new("shop", "gate"), 80);
         let other = ClusterKey::new(ObjectKey::new("shop", "other"), 80);
         let mut places: Vec<_> = (0..EXT_AUTHZ_CHECKS_MAX)
-            .map(|_| clients.place(&gate).unwrap())
+            .map(|_| clients.place(&gate, waiting).unwrap())
             .collect();
-        assert!(matches!(clients.place(&gate), Err(AskError::Full(_))));
-        assert!(clients.place(&other).is_ok());
+        assert!(matches!(
+            clients.place(&gate, waiting),
+            Err(AskError::Full(_))
+        ));
+        assert!(clients.place(&other, waiting).is_ok());
         places.pop();
-        assert!(clients.place(&gate).is_ok());
+        assert!(clients.place(&gate, waiting).is_ok());
     }
 
     #[test]

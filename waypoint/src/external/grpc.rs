@@ -3,36 +3,23 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use cairn_config_schema::snapshot::{ExternalProvider, GrpcCheck};
 use cairn_filters::external::{Changes, HeaderMutation, WhenThere, is_of_connection};
 use cairn_filters::hygiene::{X_FORWARDED_PROTO, X_REQUEST_ID};
+use http::StatusCode;
 use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
-use http::uri::PathAndQuery;
-use http::{HeaderMap, StatusCode, Uri};
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
-use hyper::client::conn::http2;
-use tonic::Status;
-use tonic::body::Body;
-use tonic::client::Grpc;
-use tonic::codegen::Service;
-use tonic_prost::ProstCodec;
 
+use super::call::Call;
 use super::check::{Check, RequestInCheck};
-use super::connection::{Lease, Sender};
+use super::connection::Lease;
 use super::messages::{
     Address, AttributeContext, CheckRequest, CheckResponse, DeniedHttpResponse, HeaderValueOption,
     HttpRequest, HttpResponse, METHOD, OkHttpResponse, Peer, Request, SocketAddress, Timestamp,
 };
-use super::{Answer, AskError, Denial};
-use crate::limits::EXT_AUTHZ_MESSAGE_BYTES_MAX;
+use super::{Answer, AskError, Denial, messages};
 
 const PARTIAL_BODY: &str = "x-envoy-auth-partial-body";
 
@@ -43,119 +30,13 @@ pub(super) async fn ask(
     settings: &GrpcCheck,
     check: &Check<'_>,
 ) -> Result<Answer, AskError> {
-    let Sender::Http2(sender, _streams) = &lease.sender else {
-        return Err(AskError::NoEndpoint);
+    let call = Call {
+        service: &provider.cluster.service,
+        method: METHOD,
+        timeout: Duration::from_millis(provider.timeout_ms),
     };
-    let key = &provider.cluster.service;
-    let origin = Uri::builder()
-        .scheme("http")
-        .authority(format!("{}.{}", key.name, key.namespace))
-        .path_and_query("/")
-        .build()?;
-    let heard = Arc::new(Heard::default());
-    let channel = Channel {
-        sender: sender.clone(),
-        heard: heard.clone(),
-    };
-    let mut client =
-        Grpc::with_origin(channel, origin).max_decoding_message_size(EXT_AUTHZ_MESSAGE_BYTES_MAX);
-    let mut request = tonic::Request::new(message(provider, settings, check));
-    request.set_timeout(Duration::from_millis(provider.timeout_ms));
-    let ready = client.ready().await;
-    ready.map_err(|_| heard.error(&Status::unavailable("")))?;
-    let codec: ProstCodec<CheckRequest, CheckResponse> = ProstCodec::default();
-    let method = PathAndQuery::from_static(METHOD);
-    let response = client.unary(request, method, codec).await;
-    let response = response.map_err(|status| heard.error(&status))?;
-    answer(response.into_inner())
-}
-
-/// What came over the wire, beside what tonic makes of it: its statuses do not tell an error that the
-/// service reports from an answer that tonic could not read.
-#[derive(Default)]
-struct Heard {
-    /// A status that is an error: of gRPC, or HTTP 5xx.
-    failure: AtomicBool,
-    /// What ended the connection.
-    broken: Mutex<Option<AskError>>,
-}
-
-impl Heard {
-    fn head<B>(&self, response: &http::Response<B>) {
-        if response.status().is_server_error() {
-            self.failure.store(true, Ordering::Relaxed);
-        }
-        self.status(response.headers());
-    }
-
-    fn status(&self, headers: &HeaderMap) {
-        let status = headers.get(Status::GRPC_STATUS).map(HeaderValue::to_str);
-        let code = status.and_then(|status| status.ok()?.parse::<u8>().ok());
-        if code.is_some_and(|code| (1..=16).contains(&code)) {
-            self.failure.store(true, Ordering::Relaxed);
-        }
-    }
-
-    fn broke(&self, error: hyper::Error) -> AnswerBroke {
-        let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
-        *broken = Some(error.into());
-        AnswerBroke
-    }
-
-    /// Why there is no answer.
-    fn error(&self, status: &Status) -> AskError {
-        let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(error) = broken.take() {
-            return error;
-        }
-        let message: String = status.message().chars().take(200).collect();
-        let message = message.escape_debug().to_string();
-        match self.failure.load(Ordering::Relaxed) {
-            true => AskError::Grpc(status.code() as i32, message),
-            false => AskError::Unreadable(message),
-        }
-    }
-}
-
-/// In place of the error of the connection, which is kept elsewhere.
-#[derive(Debug, thiserror::Error)]
-#[error("the connection broke")]
-struct AnswerBroke;
-
-/// One HTTP/2 connection as tonic wants it.
-struct Channel {
-    sender: http2::SendRequest<Body>,
-    heard: Arc<Heard>,
-}
-
-impl Service<http::Request<Body>> for Channel {
-    type Response = http::Response<Body>;
-    type Error = AnswerBroke;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), AnswerBroke>> {
-        let ready = self.sender.poll_ready(cx);
-        ready.map_err(|error| self.heard.broke(error))
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let (answer, heard) = (self.sender.send_request(request), self.heard.clone());
-        Box::pin(async move {
-            let answer = answer.await.map_err(|error| heard.broke(error))?;
-            heard.head(&answer);
-            let of_body = heard.clone();
-            let body = move |body: Incoming| {
-                body.map_frame(move |frame| {
-                    if let Some(trailers) = frame.trailers_ref() {
-                        heard.status(trailers);
-                    }
-                    frame
-                })
-                .map_err(move |error| of_body.broke(error))
-            };
-            Ok(answer.map(|whole| Body::new(body(whole))))
-        })
-    }
+    let message = message(provider, settings, check);
+    answer(call.unary(lease, message).await?)
 }
 
 fn message(provider: &ExternalProvider, settings: &GrpcCheck, check: &Check<'_>) -> CheckRequest {
@@ -264,7 +145,11 @@ fn answer(response: CheckResponse) -> Result<Answer, AskError> {
         (true, Some(HttpResponse::Ok(ok))) => Ok(Answer::Allow(changes(&ok)?)),
         (true, None) => Ok(Answer::Allow(Changes::default())),
         (true, Some(_)) => Err(AskError::Contradiction),
-        (false, Some(HttpResponse::Error(error))) => Err(AskError::Undecided(status_of(&error))),
+        (false, Some(HttpResponse::Error(error))) => {
+            let named = status_of(&error).is_some();
+            let reply = named.then(|| denial(error)).transpose()?;
+            Err(AskError::Undecided(reply.map(Box::new)))
+        }
         (false, Some(HttpResponse::Denied(denied))) => Ok(Answer::Deny(denial(denied)?)),
         (false, Some(HttpResponse::Ok(_)) | None) => {
             Ok(Answer::Deny(denial(DeniedHttpResponse::default())?))
@@ -316,25 +201,32 @@ fn mutations(
 
 fn mutation(written: &HeaderValueOption, unsaid: WhenThere) -> Result<HeaderMutation, AskError> {
     let header = written.header.clone().unwrap_or_default();
-    let wrong = || AskError::Header(shown(&header.key));
-    let value = match header.raw_value.is_empty() {
-        true => header.value.as_bytes(),
-        false => &header.raw_value,
-    };
     let when_there = match (written.append, written.append_action) {
         (Some(append), _) if append.value => WhenThere::Append,
         (Some(_), _) | (None, 2) => WhenThere::Replace,
         (None, 0) => unsaid,
         (None, 1) => WhenThere::Keep,
         (None, 3) => WhenThere::ReplaceOnly,
-        (None, _) => return Err(wrong()),
+        (None, _) => return Err(AskError::Header(shown(&header.key))),
     };
-    Ok(HeaderMutation {
-        // A pseudo-header is no name: a service that sets `:path` ends here.
-        name: HeaderName::from_bytes(header.key.as_bytes()).map_err(|_| wrong())?,
-        value: HeaderValue::from_bytes(value).map_err(|_| wrong())?,
-        when_there,
-    })
+    header.mutation(when_there)
+}
+
+impl messages::HeaderValue {
+    /// The header, if it is one.
+    pub(super) fn mutation(&self, when_there: WhenThere) -> Result<HeaderMutation, AskError> {
+        let wrong = || AskError::Header(shown(&self.key));
+        let value = match self.raw_value.is_empty() {
+            true => self.value.as_bytes(),
+            false => &self.raw_value,
+        };
+        Ok(HeaderMutation {
+            // A pseudo-header is no name: a service that sets `:path` ends here.
+            name: HeaderName::from_bytes(self.key.as_bytes()).map_err(|_| wrong())?,
+            value: HeaderValue::from_bytes(value).map_err(|_| wrong())?,
+            when_there,
+        })
+    }
 }
 
 /// A name for a log.

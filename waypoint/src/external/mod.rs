@@ -1,28 +1,35 @@
 //! Asks authorization services: over HTTP, or by Envoy's gRPC protocol (specs/istio-waypoint.md 4.8,
-//! CUSTOM). Whom to ask is for `cairn-filters` to say, and what becomes of an answer for `proxy/`.
+//! CUSTOM); and rate limit services, by Envoy's (issue 3, item 7). Whom to ask is for `cairn-filters` and
+//! TrafficPolicies to say, and what becomes of an answer for `proxy/`.
 //!
 //! One call is bounded in everything: time, size, how many at once. An answer that breaks a bound is none.
 
+mod call;
 mod check;
 mod connection;
 mod grpc;
 mod http;
+pub mod limit_messages;
 pub mod messages;
+mod rate_limit;
 
 use std::time::Duration;
 
 use ::http::StatusCode;
 use ::http::header::HeaderName;
 use bytes::Bytes;
-use cairn_config_schema::snapshot::{AppProtocol, CheckProtocol, ExternalProvider};
+use cairn_config_schema::snapshot::{AppProtocol, CheckProtocol, ClusterKey, ExternalProvider};
 use cairn_filters::external::{Changes, HeaderMutation};
 use cairn_routing::Choice;
 
 pub use self::check::{Check, CheckedBody, RequestInCheck};
+use self::connection::Lease;
 pub use self::connection::{Clients, Place};
+pub use self::rate_limit::RATE_LIMITED;
 use crate::clock::now_ms;
 use crate::limits::CONNECT_ATTEMPTS_MAX;
 use crate::runtime::Runtime;
+use crate::telemetry::counters::EXT_AUTHZ_WAITING;
 use crate::tls::Alpn;
 use crate::upstream::{ConnectError, Dialer, Reach};
 
@@ -90,9 +97,9 @@ pub enum AskError {
     /// A gRPC error.
     #[error("it answered gRPC status {}: {}", .0, .1)]
     Grpc(i32, String),
-    /// It says that it could not decide, with the status for the client.
+    /// It says that it could not decide, and what the client gets if it names a status.
     #[error("it could not decide")]
-    Undecided(Option<StatusCode>),
+    Undecided(Option<Box<Denial>>),
     /// The check could not be written down.
     #[error("it can not be asked about this request: {0}")]
     Request(#[from] ::http::Error),
@@ -179,6 +186,21 @@ pub const REASONS: [&str; 8] = [
     "unusable",
 ];
 
+/// One question to one service.
+trait Ask {
+    /// What is said to it.
+    type Said;
+
+    /// Who is asked.
+    fn cluster(&self) -> &ClusterKey;
+
+    /// Whether it is asked over gRPC.
+    fn is_grpc(&self) -> bool;
+
+    /// Asks over a connection.
+    fn speak(&self, lease: Lease) -> impl Future<Output = Result<Self::Said, AskError>> + Send;
+}
+
 impl Clients {
     /// Asks one provider.
     ///
@@ -191,31 +213,26 @@ impl Clients {
         provider: &ExternalProvider,
         check: &Check<'_>,
     ) -> Result<Answer, AskError> {
-        let _place = self.place(&provider.cluster)?;
+        let _place = self.place(&provider.cluster, &EXT_AUTHZ_WAITING)?;
         let limit = Duration::from_millis(provider.timeout_ms);
-        let said = tokio::time::timeout(limit, self.said(dialer, runtime, provider, check));
+        let asking = Asking { provider, check };
+        let said = tokio::time::timeout(limit, self.said(dialer, runtime, &asking));
         let answer = match said.await.map_err(|_| AskError::Timeout(limit))?? {
             Said::Answer(answer) => answer,
             // Decided: from here on nothing may turn it into a silence.
             Said::Denied(denial) => Answer::Deny(denial.read().await),
         };
-        if let Answer::Allow(changes) = &answer
-            && let Some(name) = changes.forbidden()
-        {
-            return Err(AskError::Forbidden(name.clone()));
-        }
-        Ok(answer)
+        answer.permitted()
     }
 
     /// The answer of one endpoint, of another if the first can not be reached.
-    async fn said(
+    async fn said<Q: Ask + Sync>(
         &self,
         dialer: &Dialer,
         runtime: &Runtime,
-        provider: &ExternalProvider,
-        check: &Check<'_>,
-    ) -> Result<Said, AskError> {
-        let cluster = runtime.cluster(&provider.cluster);
+        question: &Q,
+    ) -> Result<Q::Said, AskError> {
+        let cluster = runtime.cluster(question.cluster());
         let cluster = cluster.ok_or(AskError::NoEndpoint)?;
         let settings = cluster.settings();
         if let Some(reason) = &settings.refused {
@@ -223,9 +240,9 @@ impl Clients {
         }
         let mesh_ms = runtime.snapshot.mesh.connect_timeout_ms;
         let limit = Duration::from_millis(settings.connect_timeout_ms.unwrap_or(mesh_ms));
-        let declared = runtime.protocol(&provider.cluster);
-        let http2 = matches!(provider.protocol, CheckProtocol::Grpc(_))
-            || matches!(declared, AppProtocol::Http2 | AppProtocol::Grpc);
+        let declared = runtime.protocol(question.cluster());
+        let http2 =
+            question.is_grpc() || matches!(declared, AppProtocol::Http2 | AppProtocol::Grpc);
         let mut tried = Vec::new();
         let mut failure = AskError::NoEndpoint;
         while tried.len() < CONNECT_ATTEMPTS_MAX as usize {
@@ -234,7 +251,7 @@ impl Clients {
             };
             tried.push(live.endpoint.address);
             let _busy = live.begin();
-            // The provider is asked for the waypoint, not for a pod of this node.
+            // The service is asked for the waypoint, not for a pod of this node.
             let reach = Reach {
                 egress: None,
                 settings: &settings,
@@ -244,26 +261,52 @@ impl Clients {
             };
             let destination = dialer.destination(&live.endpoint, &reach);
             if let Some(kept) = self.kept(&destination, http2) {
-                let said = self.speak(kept, provider, check).await;
+                let said = question.speak(kept).await;
                 // It may have been closed under our hands: a new one says what is true.
                 if !matches!(&said, Err(error) if error.of_connection()) {
                     return said;
                 }
             }
             match self.connect(dialer, destination, http2, limit).await {
-                Ok(lease) => return self.speak(lease, provider, check).await,
+                Ok(lease) => return question.speak(lease).await,
                 Err(error) => failure = error,
             }
         }
         Err(failure)
     }
+}
 
-    async fn speak(
-        &self,
-        lease: connection::Lease,
-        provider: &ExternalProvider,
-        check: &Check<'_>,
-    ) -> Result<Said, AskError> {
+impl Answer {
+    /// The answer, unless it changes what is not its to change.
+    fn permitted(self) -> Result<Self, AskError> {
+        if let Self::Allow(changes) = &self
+            && let Some(name) = changes.forbidden()
+        {
+            return Err(AskError::Forbidden(name.clone()));
+        }
+        Ok(self)
+    }
+}
+
+/// A question to an authorization service.
+struct Asking<'a> {
+    provider: &'a ExternalProvider,
+    check: &'a Check<'a>,
+}
+
+impl Ask for Asking<'_> {
+    type Said = Said;
+
+    fn cluster(&self) -> &ClusterKey {
+        &self.provider.cluster
+    }
+
+    fn is_grpc(&self) -> bool {
+        matches!(self.provider.protocol, CheckProtocol::Grpc(_))
+    }
+
+    async fn speak(&self, lease: Lease) -> Result<Said, AskError> {
+        let Self { provider, check } = self;
         match &provider.protocol {
             CheckProtocol::Http(settings) => http::ask(lease, provider.body, settings, check).await,
             CheckProtocol::Grpc(settings) => grpc::ask(lease, provider, settings, check)

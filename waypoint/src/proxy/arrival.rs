@@ -12,6 +12,7 @@ use super::headers;
 use super::stream_context::StreamContext;
 use crate::runtime::{Runtime, Target};
 use crate::telemetry::exchange::{Exchange, HttpExchange, StreamOrigin};
+use crate::telemetry::trace::Trace;
 
 /// A request as it came, about which nobody was asked.
 pub(super) fn request_view<'r>(
@@ -50,11 +51,25 @@ pub(super) fn stream_context(session: &Session) -> Option<Arc<StreamContext>> {
     digest.user_data.as_ref()?.downcast_ref().cloned()
 }
 
+/// Tells telemetry where the request goes, if that is known, and of its trace.
+pub(super) fn note_target(exchange: &mut Exchange, session: &Session, target: Option<&Target>) {
+    let headers = &session.req_header().headers;
+    if let Some(target) = target {
+        exchange.service.clone_from(&target.service);
+        exchange.settings = target.telemetry.unusual();
+    }
+    exchange.trace = match target.and_then(|target| target.telemetry.tracing.as_ref()) {
+        Some(tracing) => Trace::begin(headers, tracing, || fastrand::u64(..)),
+        None => Trace::of_client(headers),
+    };
+}
+
 pub(super) fn begin(session: &Session, stream: &StreamContext, runtime: &Runtime) -> Exchange {
     let request = session.req_header();
     let mut exchange = Exchange::begin(stream.origin.clone());
     exchange.snapshot = runtime.snapshot.version;
     exchange.source = runtime.source(&stream.origin);
+    exchange.settings = runtime.telemetry.of_service(None).unusual();
     exchange.http = Some(HttpExchange {
         method: request.method.clone(),
         path: String::from_utf8_lossy(request.raw_path()).into_owned(),

@@ -20,11 +20,13 @@ use super::connector::HttpVersion;
 use super::context::{Plan, RequestContext};
 use super::deadline::{Expired, RequestTime};
 use super::endpoint_stream::deadline_of;
+use super::headers::{RequestHeaders, grpc_status};
 use super::http::Gate;
 use super::persistence::Sticky;
 use super::retry::{self, RETRIED_ANSWER};
 use crate::clock::now_ms;
 use crate::runtime::{Runtime, Target};
+use crate::telemetry::trace::recording;
 use crate::upstream::Reach;
 
 /// Which attempt a request is, from a proxy to the next hop.
@@ -109,6 +111,8 @@ pub(super) async fn next_peer(gate: &Gate, ctx: &mut RequestContext) -> Result<B
     if let Some(exchange) = &mut ctx.exchange {
         exchange.attempts += 1;
         exchange.endpoint = Some(live.endpoint.clone());
+        let random = || fastrand::u64(..);
+        exchange.trace.begin_attempt(&live.endpoint, random);
     }
     let connect = plan.cluster.settings().connect_timeout_ms;
     let connect = connect.unwrap_or(runtime.snapshot.mesh.connect_timeout_ms);
@@ -144,9 +148,13 @@ pub(super) fn connected(connection: Option<&Digest>, ctx: &mut RequestContext) {
 
 /// What an attempt tells the endpoint about itself: which one it is, and how long the caller of a
 /// gRPC method will still wait.
-pub(super) fn mark(request: &mut RequestHeader, ctx: &RequestContext) -> Result<()> {
+pub(super) fn mark(request: &mut RequestHeader, ctx: &mut RequestContext) -> Result<()> {
     let attempts = ctx.exchange.as_ref().map_or(1, |e| e.attempts);
     request.insert_header(ATTEMPT_COUNT, HeaderValue::from(attempts))?;
+    if let Some(exchange) = &mut ctx.exchange {
+        exchange.trace.inject_attempt(&mut RequestHeaders(request));
+        (exchange.trace).note_attempt(|attempt| attempt.url = Some(url_of(request)));
+    }
     if request.headers.contains_key(&GRPC_TIMEOUT)
         && let Some(left) = ctx.time.left(Instant::now())
     {
@@ -161,8 +169,10 @@ pub(super) fn after_connect_failure(
     ctx: &mut RequestContext,
     mut error: Box<Error>,
 ) -> Box<Error> {
+    let words = super::error::words_of(&error);
+    end_of_attempt(ctx, |attempt| attempt.fail("connect", &words));
     if let Some(exchange) = &mut ctx.exchange {
-        exchange.upstream_failure = Some(super::error::words_of(&error).into());
+        exchange.upstream_failure = Some(words.into());
     }
     if !super::error::is_ours(&error) {
         balance::record(ctx, AnswerKind::LocalFailure);
@@ -184,6 +194,7 @@ pub(super) fn after_failure(
     client_reused: bool,
 ) -> Box<Error> {
     if error.etype() == &RETRIED_ANSWER {
+        end_of_attempt(ctx, |_| {});
         error.set_retry(true);
         return error;
     }
@@ -193,6 +204,9 @@ pub(super) fn after_failure(
         error.set_retry(false);
         return error;
     }
+    end_of_attempt(ctx, |attempt| {
+        attempt.fail("reset", &super::error::words_of(&error));
+    });
     balance::record(ctx, AnswerKind::LocalFailure);
     let idempotent = session.req_header().method.is_idempotent();
     let outcome = if session.response_written().is_some() {
@@ -232,6 +246,10 @@ pub(super) fn after_answer(
     response: &ResponseHeader,
     ctx: &mut RequestContext,
 ) -> Result<()> {
+    if let Some(exchange) = &mut ctx.exchange {
+        let (status, grpc) = (response.status.as_u16(), grpc_status(&response.headers));
+        (exchange.trace).note_attempt(|attempt| attempt.answered(status, grpc));
+    }
     if response.status == http::StatusCode::SWITCHING_PROTOCOLS {
         // A connection that has changed protocols is no request any more.
         ctx.armed = None;
@@ -257,7 +275,11 @@ pub(super) fn after_answer(
 }
 
 /// The trailers of an answer: of gRPC, how the call went.
-pub(super) fn after_trailers(grpc_status: Option<u32>, ctx: &RequestContext) {
+pub(super) fn after_trailers(grpc_status: Option<u32>, ctx: &mut RequestContext) {
+    if let Some(exchange) = &mut ctx.exchange {
+        let noted = |attempt: &mut recording::Attempt| attempt.grpc_status = grpc_status;
+        exchange.trace.note_attempt(noted);
+    }
     if let Some(status) = grpc_status.filter(|_| retry::is_grpc(ctx)) {
         let status = http_status_of_grpc(status).unwrap_or(200);
         balance::record(ctx, AnswerKind::Status(status));
@@ -277,6 +299,21 @@ pub async fn after_request_trailers(ctx: &mut RequestContext) -> Result<()> {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     Ok(())
+}
+
+/// Where a request goes, for a span: without its query, which may have secrets.
+fn url_of(request: &RequestHeader) -> Box<str> {
+    let host = request.headers.get(http::header::HOST);
+    let host = host.map(|host| String::from_utf8_lossy(host.as_bytes()));
+    let host = host.as_deref().or(request.uri.host()).unwrap_or_default();
+    format!("http://{host}{}", request.uri.path()).into()
+}
+
+/// Tells telemetry that the attempt is over.
+fn end_of_attempt(ctx: &mut RequestContext, note: impl FnOnce(&mut recording::Attempt)) {
+    if let Some(exchange) = &mut ctx.exchange {
+        exchange.trace.end_attempt(note);
+    }
 }
 
 /// HTTP/2 says so when a stream was never looked at (RFC 9113 8.7, 6.8).

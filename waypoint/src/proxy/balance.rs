@@ -7,13 +7,16 @@ use std::sync::Arc;
 
 use cairn_config_schema::snapshot::{Balancer, HashBy};
 use cairn_filters::outcome::Outcome;
-use cairn_routing::{AnswerKind, Choice, Cluster, Limited, LiveEndpoint, Permit, key_hash};
+use cairn_routing::{
+    AnswerKind, Choice, Cluster, EjectionEvent, Limited, LiveEndpoint, Permit, key_hash,
+};
 use http::HeaderMap;
 use http::header::{COOKIE, HeaderValue};
 
 use super::context::RequestContext;
 use crate::clock::now_ms;
 use crate::outliers;
+use crate::telemetry::trace::recording::What;
 
 /// What a request is balanced by.
 #[derive(Default)]
@@ -154,17 +157,35 @@ pub(super) fn no_endpoint(cluster: &Cluster) -> String {
 }
 
 /// Puts the end of the present attempt to the record of its endpoint.
-pub(super) fn record(ctx: &RequestContext, answer: AnswerKind) {
-    if let (Some(plan), Some(active)) = (&ctx.plan, &ctx.active) {
-        record_for(&plan.cluster, active.endpoint(), answer);
+pub(super) fn record(ctx: &mut RequestContext, answer: AnswerKind) {
+    let (Some(plan), Some(active)) = (&ctx.plan, &ctx.active) else {
+        return;
+    };
+    let event = record_for(&plan.cluster, active.endpoint(), answer);
+    if let (Some(event), Some(exchange)) = (event, &mut ctx.exchange)
+        && let EjectionEvent::Ejected {
+            endpoint,
+            cause,
+            for_ms,
+        } = event
+    {
+        exchange.trace.event(|| What::Ejected {
+            endpoint: endpoint.endpoint.address,
+            cause: cause.as_str(),
+            for_ms,
+        });
     }
 }
 
 /// Puts an answer, or its absence, to the record of an endpoint.
-pub(super) fn record_for(cluster: &Cluster, endpoint: &Arc<LiveEndpoint>, answer: AnswerKind) {
-    if let Some(event) = cluster.record(endpoint, answer, now_ms()) {
-        outliers::tell(cluster.key(), &event);
-    }
+pub(super) fn record_for(
+    cluster: &Cluster,
+    endpoint: &Arc<LiveEndpoint>,
+    answer: AnswerKind,
+) -> Option<EjectionEvent> {
+    let event = cluster.record(endpoint, answer, now_ms())?;
+    outliers::tell(cluster.key(), &event);
+    Some(event)
 }
 
 #[cfg(test)]

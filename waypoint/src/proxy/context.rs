@@ -15,6 +15,7 @@ use super::balance::HashKey;
 use super::body::KeptBody;
 use super::connector::HttpVersion;
 use super::deadline::{Armed, RequestTime};
+use super::grpc_messages::Messages;
 use super::mirror::Mirroring;
 use super::persistence::Sticky;
 use crate::drain::Held;
@@ -58,6 +59,8 @@ pub struct RequestContext {
     pub sent: Option<Instant>,
     /// Trailers came after the request's body; see `attempt::after_request_trailers`.
     pub request_trailers: bool,
+    /// Messages of a gRPC call, sent and received.
+    pub messages: (Messages, Messages),
     /// The endpoint's response has been passed on to its end.
     pub response_ended: bool,
     /// What was read of the body before the request was decided and is in no buffer of the engine.
@@ -120,10 +123,9 @@ impl Plan {
         Some(&self.rule.as_ref()?.rule()?.traffic)
     }
 
-    /// When to try again.
-    pub fn retry(&self) -> &RetryPolicy {
-        static DEFAULT: RetryPolicy = RetryPolicy::DEFAULT;
+    /// When to try again: as its rule says, else the mesh.
+    pub fn retry<'p>(&'p self, runtime: &'p Runtime) -> &'p RetryPolicy {
         let own = self.traffic().and_then(|traffic| traffic.retry.as_ref());
-        own.unwrap_or(&DEFAULT)
+        own.unwrap_or(&runtime.snapshot.mesh.retry)
     }
 }

@@ -255,10 +255,7 @@ fn settled(settled: Settled) -> Result<(Changes, Option<String>), Ended> {
     match settled {
         Settled::Passes(changes, note) => Ok((changes, note)),
         Settled::Denied(denial, reason) => Err((reply(Outcome::ExternalDenied, denial), reason)),
-        Settled::Failed(status, reason) => {
-            let denial = Denial::bare(status);
-            Err((reply(Outcome::ExternalError, denial), reason))
-        }
+        Settled::Failed(denial, reason) => Err((reply(Outcome::ExternalError, denial), reason)),
     }
 }
 
@@ -338,8 +335,8 @@ pub(super) enum Settled {
     Passes(Changes, Option<String>),
     /// It does not, for this reason.
     Denied(Denial, String),
-    /// Nothing usable was said, and so it is answered with this status.
-    Failed(StatusCode, String),
+    /// Nothing usable was said, and so it is answered with this.
+    Failed(Denial, String),
 }
 
 /// Settles an answer.
@@ -366,16 +363,17 @@ pub(super) fn settle(answer: Result<Answer, AskError>, provider: &ExternalProvid
         return Settled::Passes(Changes::default(), Some(note));
     }
     EXT_AUTHZ_CHECKS.inc("error");
-    let status = match &error {
-        AskError::Undecided(Some(status)) => *status,
+    let reason = format!("provider {name} gave no usable answer: {error}");
+    let status_on_error = StatusCode::from_u16(provider.status_on_error);
+    let denial = match error {
+        AskError::Undecided(Some(reply)) => *reply,
         // The limit is Cairn's own, and later is another matter.
-        AskError::Full(_) | AskError::FullOfBodies(_) => StatusCode::SERVICE_UNAVAILABLE,
-        _ => StatusCode::from_u16(provider.status_on_error).unwrap_or(StatusCode::FORBIDDEN),
+        AskError::Full(_) | AskError::FullOfBodies(_) => {
+            Denial::bare(StatusCode::SERVICE_UNAVAILABLE)
+        }
+        _ => Denial::bare(status_on_error.unwrap_or(StatusCode::FORBIDDEN)),
     };
-    Settled::Failed(
-        status,
-        format!("provider {name} gave no usable answer: {error}"),
-    )
+    Settled::Failed(denial, reason)
 }
 
 #[cfg(test)]

@@ -189,3 +189,8 @@ pub fn block_bytes(session: &Session) -> usize {
         .as_http1()
         .map_or(0, |s| s.get_headers_raw_bytes().len())
 }
+
+/// What a gRPC call ended with, in a header or in trailers.
+pub(super) fn grpc_status(headers: &http::HeaderMap) -> Option<u32> {
+    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
+}

@@ -20,9 +20,10 @@ use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 use super::connector::{HttpVersion, Shared};
 use super::context::RequestContext;
 use super::error::{outcome_of, words_of};
-use super::headers::{self, ResponseHeaders};
+use super::headers::{self, ResponseHeaders, grpc_status};
 use super::judge::Judged;
 use super::{arrival, attempt, body, mirror, reply, retry};
+use crate::telemetry::exchange::Headers;
 use crate::telemetry::{self, counters};
 use crate::worker::Worker;
 
@@ -142,6 +143,8 @@ impl ProxyHttp for Gate {
         ctx: &mut RequestContext,
     ) -> Result<()> {
         ctx.sent = Some(std::time::Instant::now());
+        // Of the last attempt, which gets the body from its beginning.
+        ctx.messages = Default::default();
         mirror::begin(&self.connections, session, request, ctx);
         attempt::mark(request, ctx)?;
         match &ctx.plan {
@@ -160,6 +163,9 @@ impl ProxyHttp for Gate {
     ) -> Result<()> {
         body::replay(body, ctx);
         mirror::copy_body(body.as_ref(), end, ctx);
+        if let Some(body) = body.as_ref().filter(|_| is_grpc(ctx)) {
+            ctx.messages.0.read(body);
+        }
         match body {
             None if !end && session.is_http2() => attempt::after_request_trailers(ctx).await,
             _ => Ok(()),
@@ -169,10 +175,13 @@ impl ProxyHttp for Gate {
     fn upstream_response_body_filter(
         &self,
         _session: &mut Session,
-        _body: &mut Option<Bytes>,
+        body: &mut Option<Bytes>,
         end: bool,
         ctx: &mut RequestContext,
     ) -> Result<Option<Duration>> {
+        if let Some(body) = body.as_ref().filter(|_| is_grpc(ctx)) {
+            ctx.messages.1.read(body);
+        }
         ctx.response_ended |= end;
         if end {
             // The stream goes back into the pool.
@@ -325,9 +334,14 @@ impl ProxyHttp for Gate {
         if let Some(http) = &mut exchange.http {
             let written = session.response_written();
             http.status = written.map(|r| r.status);
+            http.messages = (ctx.messages.0.count(), ctx.messages.1.count());
             http.response_header_bytes = written.map_or(0, |r| headers::wire_bytes(&r.headers));
         }
-        telemetry::finish(exchange);
+        let headers = Headers {
+            request: Some(&session.req_header().headers),
+            response: session.response_written().map(|r| &r.headers),
+        };
+        telemetry::finish_with(exchange, headers);
         ctx.held = None;
     }
 }
@@ -406,8 +420,4 @@ fn has_no_body(session: &Session, response: &ResponseHeader) -> bool {
             .get(http::header::CONTENT_LENGTH)
             .is_some_and(|v| v == "0")
         || headers.contains_key("grpc-status")
-}
-
-fn grpc_status(headers: &HeaderMap) -> Option<u32> {
-    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
 }

@@ -8,37 +8,37 @@
 //! - authenticate: verify the token and take it out;
 //! - judge: normalise, route, authorise;
 //! - ask the service of the route's ExternalAuth filter (`external.rs`);
-//! - answer here, or choose a backend, ask for room (`throttle.rs`) and change the request.
+//! - answer here, or choose a backend (`plan.rs`), ask for room (`throttle.rs`), ask rate limit services
+//!   (`rate_limit.rs`) and change the request.
 
 use std::borrow::Cow;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cairn_config_schema::snapshot::{AbortAnswer, ClusterKey, DirectResponse};
-use cairn_filters::chain::{Answer, Authenticated, Decision, Destination, RequestView};
+use cairn_config_schema::snapshot::{AbortAnswer, DirectResponse};
+use cairn_filters::chain::{Answer, Authenticated, Decision, RequestView};
 use cairn_filters::external::Changes;
 use cairn_filters::fault::Faults;
 use cairn_filters::outcome::Outcome;
-use cairn_routing::{Cluster, Found, RuleRef};
+use cairn_routing::Found;
 use http::HeaderMap;
 use http::header::HeaderValue;
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
-use super::arrival::{begin, request_id, request_view, stream_context};
-use super::balance::{self, HashKey, Keyed};
+use super::arrival::{begin, note_target, request_id, request_view, stream_context};
 use super::context::{Plan, RequestContext};
 use super::external::{Asked, Subject};
 use super::headers::{self, RequestHeaders};
 use super::http::Gate;
-use super::refusal::{answered, denial, redirected, refused, told_why, unasked, unauthenticated};
-use super::{attempt, body, fault, login, persistence, screen, throttle};
+use super::plan::{chosen, is_upgrade, planned, upgrade_request};
+use super::refusal::{answered, denial, refused, told_why, unasked, unauthenticated};
+use super::{attempt, body, fault, login, screen};
 use crate::drain::Kind;
 use crate::external::Denial;
-use crate::recheck::UpgradeRequest;
-use crate::runtime::{Runtime, Target};
+use crate::runtime::Runtime;
 use crate::telemetry::exchange::{Exchange, HttpExchange};
+use crate::telemetry::trace::recording::What;
 
 /// What `judge` found.
 pub(super) enum Judged {
@@ -77,9 +77,7 @@ impl Gate {
         let runtime: &Runtime = ctx.runtime.insert(runtime);
         // The service may have changed, or gone, since the tunnel was opened.
         let target = runtime.find(&stream.asked, stream.origin.peer.identity.namespace());
-        if let Ok(target) = &target {
-            exchange.service.clone_from(&target.service);
-        }
+        note_target(exchange, session, target.as_deref().ok());
         if let Some((outcome, reason)) = screen::refusal(session) {
             exchange.reason = Some(reason.to_owned());
             return refused(exchange, outcome);
@@ -109,9 +107,8 @@ impl Gate {
             Err(judged) => judged,
             Ok(mut asked) => {
                 let (plan, faults) = (&mut ctx.plan, &mut faults);
-                let mut judged = self
-                    .decide(session, exchange, subject, &mut asked, plan, faults)
-                    .await;
+                let decided = self.decide(session, exchange, subject, &mut asked, plan, faults);
+                let mut judged = decided.await.err().unwrap_or(Judged::Forward);
                 if let Some(plan) = &mut ctx.plan
                     && runtime.wildcard(plan.cluster.key()).is_some()
                 {
@@ -201,6 +198,10 @@ impl Gate {
         Ok((decision, login))
     }
 
+    /// Decides, and changes the request if it goes on.
+    ///
+    /// # Errors
+    /// The answer for one that does not.
     async fn decide(
         &self,
         session: &mut Session,
@@ -209,63 +210,63 @@ impl Gate {
         asked: &mut Asked,
         plan: &mut Option<Plan>,
         faults: &mut Faults,
-    ) -> Judged {
-        let Subject {
-            http,
-            target,
-            runtime,
-        } = subject;
+    ) -> Result<(), Judged> {
+        let http = subject.http;
         let path = asked.target.take();
         let path = path.as_deref().unwrap_or(&http.path);
-        let judged = self.authorise(session, exchange, subject, path, asked);
-        let (decision, login) = match judged {
-            Ok(judged) => judged,
-            Err(refused) => return refused,
-        };
+        let (decision, login) = self.authorise(session, exchange, subject, path, asked)?;
         *faults = decision.faults(|| fastrand::u64(..));
         if let Some(answer) = faults.abort {
-            return Judged::Fault(answer);
+            return Err(Judged::Fault(answer));
         }
         let changes = match decision.external_auth() {
             None => Changes::default(),
             Some(provider) => {
                 // Boxed: as in `asked`.
                 let asking = self.filter(session, exchange, subject, provider, &decision, asked);
-                match Box::pin(asking).await {
-                    Ok(changes) => changes,
-                    Err(judged) => return judged,
-                }
+                Box::pin(asking).await?
             }
         };
-        let request = session.req_header();
-        let destination = match persistence::held(&decision, runtime, &request.headers) {
-            Some(index) => target.chain.backend_at(&decision, index),
-            None => target.chain.backend(&decision, fastrand::u64(..)),
-        };
-        let destination = match destination {
-            Ok(destination) => destination,
-            Err(failure) => {
-                return answered(&decision, failure.outcome(), exchange);
-            }
-        };
-        match planned(session, exchange, subject, &decision, destination) {
-            Ok(planned) => {
-                let plan = plan.insert(planned);
-                let headers = &session.req_header().headers;
-                plan.upgrade = is_upgrade(headers)
-                    .then(|| Box::new(upgrade_request(http, path, asked, headers, &login)));
-            }
-            Err(judged) => return judged,
+        let destination = chosen(session, subject, &decision)
+            .map_err(|failure| answered(&decision, failure.outcome(), exchange))?;
+        let mut changes = [changes, Changes::default()];
+        if let Some(provider) = decision.external_auth_of(destination.backend()) {
+            let [of_rule, of_backend] = &mut changes;
+            // Each service sees what the one before has changed.
+            change_now(of_rule, session);
+            let asking = self.filter(session, exchange, subject, provider, &decision, asked);
+            *of_backend = Box::pin(asking).await?;
         }
+        let mut planned = planned(session, exchange, subject, &decision, destination)?;
+        let headers = &session.req_header().headers;
+        planned.upgrade = is_upgrade(headers).then(|| {
+            let kept = upgrade_request(http, path, asked, headers, &login);
+            Box::new(kept.towards(destination))
+        });
+        let mut limits = Vec::new();
+        if subject.runtime.limiters().asks() {
+            let route = planned.rule.as_ref().map(|rule| &rule.route.origin);
+            // Boxed: as in `asked`.
+            limits = Box::pin(self.ask_limits(session, exchange, subject, route)).await?;
+        }
+        *plan = Some(planned);
         let request = session.req_header_mut();
-        changes.change_request(&mut RequestHeaders(request));
-        let path = decision.change_request(destination.backend(), &mut RequestHeaders(request));
-        let path = changes.change_target(&path).map_or(path, Cow::Owned);
-        if set_target(request, &path).is_err() {
-            exchange.reason = Some(format!("the rewritten path {path} is not valid"));
-            return Judged::Answer(Outcome::BrokenRule);
+        for changes in &changes {
+            changes.change_request(&mut RequestHeaders(request));
         }
-        Judged::Forward
+        for counted in limits {
+            counted.change_request(&mut RequestHeaders(request));
+            asked.response.extend(counted.response);
+        }
+        let path = decision.change_request(destination.backend(), &mut RequestHeaders(request));
+        let path = (changes.iter()).fold(path, |path, changes| {
+            changes.change_target(&path).map_or(path, Cow::Owned)
+        });
+        exchange.trace.inject(&mut RequestHeaders(request));
+        set_target(request, &path).map_err(|_| {
+            exchange.reason = Some(format!("the rewritten path {path} is not valid"));
+            Judged::Answer(Outcome::BrokenRule)
+        })
     }
 }
 
@@ -295,140 +296,15 @@ impl Gate {
     }
 }
 
-/// Where a request goes, and what is done to its response.
-///
-/// # Errors
-/// The answer of one that goes nowhere after all: its backend redirects, is not there, or has no room.
-fn planned(
-    session: &Session,
-    exchange: &mut Exchange,
-    subject: Subject<'_>,
-    decision: &Decision<'_>,
-    destination: Destination<'_>,
-) -> Result<Plan, Judged> {
-    let Subject {
-        http,
-        target,
-        runtime,
-    } = subject;
-    let backend = destination.backend();
-    let port = target.destination.port();
-    if let Some(answer) = decision.backend_redirect(backend, &http.authority, port) {
-        return Err(redirected(answer));
-    }
-    let Some(cluster) = cluster_of(destination, runtime, target) else {
-        return Err(Judged::Answer(Outcome::InvalidBackend));
-    };
-    note_destination(exchange, runtime, destination);
-    let headers = &session.req_header().headers;
-    let rule = rule_of(decision);
-    let route = rule.map(|rule| &rule.route.origin);
-    let places = throttle::admit(subject, route, headers, exchange)?;
-    let upgrade = is_upgrade(headers);
-    let http2 = session.is_http2() && !upgrade;
-    let source_ip = exchange.origin.peer.address.ip();
-    let mirrors = decision.mirrors(backend, || fastrand::u64(..));
-    Ok(Plan {
-        mirrors: clusters(mirrors, runtime),
-        rule: rule.cloned(),
-        response_changes: decision.response_changes(backend),
-        external_headers: Vec::new(),
-        host: None,
-        _places: places,
-        version: attempt::version(runtime, destination, target, http2, upgrade),
-        key: key_of(&cluster, http, headers, source_ip),
-        sticky: persistence::sticky(rule, &cluster, runtime, headers),
-        cluster,
-        upgrade: None,
-    })
-}
-
-fn is_upgrade(headers: &HeaderMap) -> bool {
-    headers.contains_key(http::header::UPGRADE)
-}
-
-/// The cluster that a request goes to.
-fn cluster_of(
-    destination: Destination<'_>,
-    runtime: &Runtime,
-    target: &Target,
-) -> Option<Arc<Cluster>> {
-    match destination {
-        Destination::Cluster {
-            key,
-            backend: Some(_),
-        } => runtime.cluster(key).cloned(),
-        // The service's own: for one without listed endpoints it is the address that was dialled.
-        Destination::Cluster { backend: None, .. } | Destination::Dialled => {
-            Some(target.cluster.clone())
-        }
-    }
-}
-
-/// What the request is balanced by.
-fn key_of(
-    cluster: &Cluster,
-    http: &HttpExchange,
-    headers: &HeaderMap,
-    source_ip: IpAddr,
-) -> HashKey {
-    let query = http.path.split_once('?').map(|(_, query)| query);
-    let request = Keyed {
-        headers,
-        query,
-        source_ip,
-    };
-    balance::hash_key(cluster, &request)
-}
-
-/// What is judged again when policy changes, should the endpoint agree to the upgrade.
-fn upgrade_request(
-    http: &HttpExchange,
-    target: &str,
-    asked: &Asked,
-    headers: &HeaderMap,
-    login: &Option<Authenticated>,
-) -> UpgradeRequest {
-    UpgradeRequest {
-        method: http.method.clone(),
-        target: target.to_owned(),
-        authority: http.authority.clone(),
-        headers: headers.clone(),
-        login: login.clone(),
-        allowed_by: asked.allowed_by.clone(),
-    }
-}
-
-/// Where the chosen backend leads, for telemetry.
-fn note_destination(exchange: &mut Exchange, runtime: &Runtime, destination: Destination<'_>) {
-    if let Destination::Cluster {
-        key,
-        backend: Some(_),
-    } = destination
-    {
-        let service = runtime.snapshot.services.get(&key.service);
-        exchange.service = service.cloned().or(exchange.service.take());
-        exchange.service_port = key.port;
-    }
-}
-
-fn clusters<'k>(
-    keys: impl Iterator<Item = &'k ClusterKey>,
-    runtime: &Runtime,
-) -> Vec<Arc<Cluster>> {
-    keys.filter_map(|key| runtime.cluster(key).cloned())
-        .collect()
-}
-
-fn rule_of<'d>(decision: &'d Decision<'_>) -> Option<&'d RuleRef> {
-    match &decision.found {
-        Some(Found::Rule(rule)) => Some(rule),
-        _ => None,
-    }
+/// Changes the headers of the request at once; what is left of the changes is for its path.
+fn change_now(changes: &mut Changes, session: &mut Session) {
+    changes.change_request(&mut RequestHeaders(session.req_header_mut()));
+    (changes.request, changes.removed) = Default::default();
 }
 
 fn note_decision(exchange: &mut Exchange, decision: &Decision<'_>) {
     exchange.verdict.clone_from(&decision.verdict);
+    exchange.trace.event(|| What::Verdict);
     if let Some(Found::Rule(rule)) = &decision.found {
         exchange.route = Some((rule.route.clone(), rule.rule));
     }

@@ -18,11 +18,10 @@ use pingora_proxy::Session;
 use tonic::{Code, Status};
 
 use super::headers::ResponseHeaders;
-use crate::external::Denial;
+use crate::external::{Denial, RATE_LIMITED};
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
-const RATE_LIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// Sends a local reply. `close`: the connection must not be used again, because what follows on it

@@ -11,10 +11,11 @@ use pingora_error::ErrorType;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
-use super::context::{Plan, RequestContext};
+use super::context::RequestContext;
 use crate::clock::now_ms;
 use crate::limits::RETRY_AFTER_MAX;
 use crate::telemetry::counters;
+use crate::telemetry::trace::recording::What;
 
 /// Tells the engine's loop that an answer was taken for a failure.
 pub(super) const RETRIED_ANSWER: ErrorType = ErrorType::Custom("RetriedAnswer");
@@ -44,8 +45,10 @@ pub(super) fn flags(flag: &'static str, denied: Option<&'static str>) -> &'stati
 pub(super) fn concerns(response: &ResponseHeader, ctx: &RequestContext) -> bool {
     let grpc = is_grpc(ctx) && response.headers.contains_key("grpc-status");
     let failed = response.status.is_client_error() || response.status.is_server_error();
-    let policy = ctx.plan.as_ref().map(Plan::retry);
-    (failed || grpc) && policy.is_some_and(|policy| !policy.on.statuses.is_empty())
+    let (Some(plan), Some(runtime)) = (&ctx.plan, &ctx.runtime) else {
+        return false;
+    };
+    (failed || grpc) && !plan.retry(runtime).on.statuses.is_empty()
 }
 
 /// The status that conditions are about: for a gRPC call that failed at once, the one that its gRPC
@@ -64,10 +67,10 @@ pub(super) fn is_due(
     outcome: AttemptOutcome,
     answer: Option<&ResponseHeader>,
 ) -> bool {
-    let Some(plan) = &ctx.plan else {
+    let (Some(plan), Some(runtime)) = (&ctx.plan, &ctx.runtime) else {
         return false;
     };
-    let policy = plan.retry();
+    let policy = plan.retry(runtime);
     let attempt = Attempt {
         number: ctx.exchange.as_ref().map_or(1, |e| e.attempts),
         outcome,
@@ -85,7 +88,11 @@ pub(super) fn is_due(
             let wait = Duration::from_millis(delay);
             match leave(ctx, outcome, answer, wait) {
                 Ok(wait) => {
-                    counters::RETRIES.inc(word_of(outcome));
+                    let cause = word_of(outcome);
+                    counters::RETRIES.inc(cause);
+                    if let Some(exchange) = &mut ctx.exchange {
+                        exchange.trace.event(|| What::Retry { cause, wait });
+                    }
                     ctx.back_off = wait;
                     return true;
                 }

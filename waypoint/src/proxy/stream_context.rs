@@ -121,10 +121,12 @@ impl StreamContext {
         let mut exchange = Exchange::begin(self.origin.clone());
         exchange.snapshot = runtime.snapshot.version;
         exchange.source = runtime.source(&self.origin);
-        exchange.service = runtime
-            .find(&self.asked, self.origin.peer.identity.namespace())
-            .ok()
-            .and_then(|t| t.service.clone());
+        let namespace = self.origin.peer.identity.namespace();
+        let target = runtime.find(&self.asked, namespace).ok();
+        let settings = target.as_ref().map(|target| &target.telemetry);
+        let settings = settings.unwrap_or_else(|| runtime.telemetry.of_service(None));
+        exchange.settings = settings.unusual();
+        exchange.service = target.and_then(|target| target.service.clone());
         exchange.flags = row.flag;
         exchange.details = row.details.into();
         exchange.reason = Some(unread.reason.into_owned());

@@ -58,6 +58,7 @@ pub fn refuse_early(
     let runtime = worker.runtime.load();
     let mut exchange = begin(origin, &runtime);
     exchange.service.clone_from(&target.service);
+    exchange.settings = target.telemetry.unusual();
     Err(denied(exchange, target, &view, verdict))
 }
 
@@ -84,6 +85,7 @@ pub(super) async fn open(
         }
     };
     exchange.service.clone_from(&target.service);
+    exchange.settings = target.telemetry.unusual();
     let found = target.chain.route_stream(&view(origin, None), &server_name);
     if let FoundStream::Rule(rule) = &found {
         exchange.stream_rule = Some(rule.clone());
@@ -119,6 +121,7 @@ fn begin(origin: &Arc<StreamOrigin>, runtime: &Runtime) -> Exchange {
     let mut exchange = Exchange::begin(origin.clone());
     exchange.snapshot = runtime.snapshot.version;
     exchange.source = runtime.source(origin);
+    exchange.settings = runtime.telemetry.of_service(None).unusual();
     exchange
 }
 

@@ -28,13 +28,8 @@ pub(super) fn admit(
     if limiters.is_empty() {
         return Ok(Vec::new());
     }
+    let counted = counted(subject, headers, exchange);
     let service = subject.target.service.as_ref().map(|service| &service.key);
-    let counted = Counted {
-        peer: &exchange.origin.peer.identity,
-        source: exchange.origin.peer.address.ip(),
-        service,
-        headers,
-    };
     let mut places = Vec::new();
     let mut refused = None;
     for limiter in limiters.of(service, route) {
@@ -51,6 +46,21 @@ pub(super) fn admit(
     match refused {
         None => Ok(places),
         Some((limiter, refusal)) => Err(answer(&limiter.limits.origin, refusal, exchange)),
+    }
+}
+
+/// By what a request is counted.
+pub(super) fn counted<'r>(
+    subject: Subject<'r>,
+    headers: &'r HeaderMap,
+    exchange: &'r Exchange,
+) -> Counted<'r> {
+    let peer = &exchange.origin.peer;
+    Counted {
+        peer: &peer.identity,
+        source: peer.address.ip(),
+        service: subject.target.service.as_ref().map(|service| &service.key),
+        headers,
     }
 }
 

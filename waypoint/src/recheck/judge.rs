@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use cairn_authz::jwt::Login;
 use cairn_authz::{Question, Verdict};
-use cairn_config_schema::snapshot::ExternalProvider;
+use cairn_config_schema::snapshot::{Backend, BackendTarget, ClusterKey, ExternalProvider};
 use cairn_filters::chain::{
-    Answer, Authenticated, Decision, External, PortChain, RequestView, StreamView, facts, tcp_facts,
+    Answer, Authenticated, Decision, Destination, External, PortChain, RequestView, StreamView,
+    facts, tcp_facts,
 };
 use cairn_filters::outcome::Outcome;
 use cairn_routing::ServerName;
@@ -57,6 +58,8 @@ pub struct UpgradeRequest {
     pub login: Option<Authenticated>,
     /// Who allowed it.
     pub allowed_by: AllowedBy,
+    /// Where it went.
+    pub cluster: Option<ClusterKey>,
 }
 
 impl Kept {
@@ -148,6 +151,15 @@ fn not_served(runtime: &Runtime) -> Closure {
 }
 
 impl UpgradeRequest {
+    /// The same, that went there.
+    pub fn towards(self, destination: Destination<'_>) -> Self {
+        let cluster = match destination {
+            Destination::Cluster { key, .. } => Some(key.clone()),
+            Destination::Dialled => None,
+        };
+        Self { cluster, ..self }
+    }
+
     fn denied_by(
         &self,
         runtime: &Runtime,
@@ -206,10 +218,18 @@ impl UpgradeRequest {
         })
     }
 
-    /// Whom the filter of its route would ask, and did not when it began.
+    /// Whom the filter of its route, or of the backend that it went to, would ask, and did not when it
+    /// began.
     fn unasked<'d>(&self, decision: &'d Decision<'_>) -> Option<&'d str> {
-        let provider = decision.external_auth()?;
-        (!self.allowed_by.contains(provider)).then_some(&*provider.name)
+        let is_there = |backend: &&Backend| match (&backend.target, &self.cluster) {
+            (BackendTarget::Cluster(key), Some(own)) => key == own,
+            _ => false,
+        };
+        let there = decision.backends().iter().filter(is_there);
+        let of_backends = there.filter_map(|b| decision.external_auth_of(Some(b)));
+        let mut asked = decision.external_auth().into_iter().chain(of_backends);
+        let unasked = asked.find(|provider| !self.allowed_by.contains(provider));
+        unasked.map(|provider| &*provider.name)
     }
 
     /// A token was valid when the connection began and is not asked for its times again; but one whose

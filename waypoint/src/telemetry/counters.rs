@@ -35,6 +35,8 @@ pub static UPSTREAM_STREAMS: Gauge = Gauge::new(&names::UPSTREAM_STREAMS);
 pub static UPSTREAM_DESTINATIONS: Gauge = Gauge::new(&names::UPSTREAM_DESTINATIONS);
 /// Access log lines dropped.
 pub static ACCESS_LOG_DROPPED: Gauge = Gauge::new(&names::ACCESS_LOG_DROPPED);
+/// Flows overwritten before a reader got them.
+pub static FLOWS_LOST: Gauge = Gauge::new(&names::FLOWS_LOST);
 /// Lines of the process's own log dropped.
 pub static LOG_DROPPED: Gauge = Gauge::new(&names::LOG_DROPPED);
 
@@ -71,6 +73,19 @@ pub static EXT_AUTHZ_ERRORS: ByLabel = ByLabel::new(&names::EXT_AUTHZ_ERRORS);
 pub static EXT_AUTHZ_WAITING: Gauge = Gauge::new(&names::EXT_AUTHZ_WAITING);
 /// Bodies held for them.
 pub static EXT_AUTHZ_BODIES: Gauge = Gauge::new(&names::EXT_AUTHZ_BODIES);
+
+/// Questions to rate limit services, by result.
+pub static RATE_LIMIT_SERVICE_CHECKS: ByLabel = ByLabel::new(&names::RATE_LIMIT_SERVICE_CHECKS);
+/// Questions to rate limit services without a usable answer, by reason.
+pub static RATE_LIMIT_SERVICE_ERRORS: ByLabel = ByLabel::new(&names::RATE_LIMIT_SERVICE_ERRORS);
+/// Questions to rate limit services that wait for their answer.
+pub static RATE_LIMIT_SERVICE_WAITING: Gauge = Gauge::new(&names::RATE_LIMIT_SERVICE_WAITING);
+/// Records that a collector took, by signal.
+pub static OTLP_EXPORTED: ByLabel = ByLabel::new(&names::OTLP_EXPORTED);
+/// Records for which no queue had room, by signal.
+pub static OTLP_DROPPED: ByLabel = ByLabel::new(&names::OTLP_DROPPED);
+/// Records that a collector did not take, by signal.
+pub static OTLP_FAILED: ByLabel = ByLabel::new(&names::OTLP_FAILED);
 
 static RECHECKED: Gauge = Gauge::new(&names::RECHECKED);
 static RECHECK_DURATION: Value = Value::new(&names::RECHECK_DURATION);
@@ -175,6 +190,7 @@ pub fn families() -> Vec<MetricFamily> {
         &UPSTREAM_STREAMS,
         &UPSTREAM_DESTINATIONS,
         &ACCESS_LOG_DROPPED,
+        &FLOWS_LOST,
         &LOG_DROPPED,
         &RELOADS,
         &RELOAD_DURATION,
@@ -198,6 +214,12 @@ pub fn families() -> Vec<MetricFamily> {
         &EXT_AUTHZ_ERRORS,
         &EXT_AUTHZ_WAITING,
         &EXT_AUTHZ_BODIES,
+        &RATE_LIMIT_SERVICE_CHECKS,
+        &RATE_LIMIT_SERVICE_ERRORS,
+        &RATE_LIMIT_SERVICE_WAITING,
+        &OTLP_EXPORTED,
+        &OTLP_DROPPED,
+        &OTLP_FAILED,
     ];
     let own = instruments.iter().filter_map(|i| i.family());
     own.chain(super::node::families()).collect()

@@ -8,9 +8,11 @@ use std::time::{Duration, Instant, SystemTime};
 use cairn_authz::{Attestation, Verdict};
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::snapshot::{Endpoint, Service, Workload};
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
+use super::settings::Settings;
 use super::tcp::TcpMeter;
+use super::trace::Trace;
 use crate::node::Pod;
 use crate::recheck::Closure;
 use crate::upstream::Egress;
@@ -85,12 +87,34 @@ pub struct HttpExchange {
     pub grpc: bool,
     /// `grpc-status` of the trailers (or trailers-only header), gRPC only.
     pub grpc_status: Option<u32>,
+    /// Messages of a gRPC request and of its response.
+    pub messages: (u64, u64),
     /// Time from sending the request upstream to its response header.
     pub upstream_service_time: Option<Duration>,
     /// Bytes of the request's header block as the client sent it.
     pub request_header_bytes: u64,
     /// Bytes of the response's header block as sent to the client.
     pub response_header_bytes: u64,
+}
+
+/// Headers of a request and its response, for who asks for one by its name.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Headers<'a> {
+    /// As the endpoint got them, without those of the tunnel and of the route's own changes.
+    pub request: Option<&'a HeaderMap>,
+    /// As the client got them.
+    pub response: Option<&'a HeaderMap>,
+}
+
+/// An exchange that ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// The exchange.
+    pub exchange: &'a Exchange,
+    /// How long it took.
+    pub elapsed: Duration,
+    /// Its headers.
+    pub headers: Headers<'a>,
 }
 
 /// One request or one TCP stream.
@@ -143,6 +167,10 @@ pub struct Exchange {
     pub bytes_sent: u64,
     /// Version of the snapshot that decided.
     pub snapshot: u64,
+    /// Its place in a trace; HTTP only.
+    pub trace: Trace,
+    /// What is told of it, if that is other than usual.
+    pub settings: Option<Arc<Settings>>,
 }
 
 impl Exchange {
@@ -185,6 +213,8 @@ impl Exchange {
             bytes_received: 0,
             bytes_sent: 0,
             snapshot: 0,
+            trace: Trace::default(),
+            settings: None,
         }
     }
 }

@@ -1,22 +1,27 @@
 //! The text of a scrape, made piece by piece: a label set is some 50 KB of text because of its
 //! histograms, so a whole scrape is never held in memory. Counts nothing.
 
+mod samples;
+
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
+use cairn_config_schema::snapshot::IstioMetric;
 use prometheus::TextEncoder;
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
-use prometheus::proto::{self, MetricFamily};
+use prometheus::proto::{self, MetricFamily, MetricType};
 
 use super::counters;
 use super::instruments::{family, label_pairs, sample};
-use super::names::{self, BUCKETS, Metric};
+use super::names::{self, BUCKETS, HUBBLE_BUCKETS, Metric};
 use super::series::{
-    Histogram, HistogramTotal, HttpKey, HttpSeries, PolicyKey, PolicyName, Registry, Row, Table,
-    Tally, TcpKey, TcpSeries,
+    Histogram, HistogramTotal, HttpKey, HttpSeries, HubbleKey, HubbleSeries, PolicyKey, Registry,
+    Row, Table, Tally, TcpKey, TcpSeries,
 };
+use samples::{changed_sample, histogram_sample, policy_sample};
+pub(super) use samples::{http_labels, tcp_labels};
 
 /// `Content-Type` of the text.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -29,6 +34,8 @@ pub struct Exposition {
     registry: Arc<Registry>,
     families: &'static [Family],
     row: usize,
+    /// The metric whose comment lines are written.
+    begun: &'static str,
     own: Vec<MetricFamily>,
 }
 
@@ -36,36 +43,71 @@ pub struct Exposition {
 enum Family {
     Http(&'static Metric, HttpValue),
     Tcp(&'static Metric, fn(&TcpSeries) -> u64),
+    /// The same metric where a Telemetry changed its labels.
+    Changed(&'static Metric, IstioMetric, f64),
+    Hubble(&'static Metric),
     Policy(&'static Metric, fn(&Registry) -> &Table<PolicyKey, Tally>),
 }
 
 enum HttpValue {
-    Requests,
+    Count(fn(&HttpSeries) -> &Tally),
     /// The histogram and what its sum is divided by.
     Histogram(fn(&HttpSeries) -> &Histogram, f64),
 }
 
-/// Of [`FAMILIES`], those of exchanges; the others are of policies.
-const OF_EXCHANGES: usize = 8;
+/// Of [`FAMILIES`], those of exchanges; the others are Hubble's, and of policies.
+const OF_EXCHANGES: usize = 20;
 
-static FAMILIES: [Family; 11] = [
-    Family::Http(&names::REQUESTS, HttpValue::Requests),
+static FAMILIES: [Family; 25] = [
+    Family::Http(&names::REQUESTS, HttpValue::Count(|s| &s.requests)),
+    Family::Changed(&names::REQUESTS, IstioMetric::RequestCount, 1.0),
     Family::Http(
         &names::REQUEST_DURATION,
         HttpValue::Histogram(|s| &s.duration, 1_000.0),
+    ),
+    Family::Changed(
+        &names::REQUEST_DURATION,
+        IstioMetric::RequestDuration,
+        1_000.0,
     ),
     Family::Http(
         &names::REQUEST_BYTES,
         HttpValue::Histogram(|s| &s.request_bytes, 1.0),
     ),
+    Family::Changed(&names::REQUEST_BYTES, IstioMetric::RequestSize, 1.0),
     Family::Http(
         &names::RESPONSE_BYTES,
         HttpValue::Histogram(|s| &s.response_bytes, 1.0),
     ),
+    Family::Changed(&names::RESPONSE_BYTES, IstioMetric::ResponseSize, 1.0),
+    Family::Http(
+        &names::REQUEST_MESSAGES,
+        HttpValue::Count(|s| &s.request_messages),
+    ),
+    Family::Changed(
+        &names::REQUEST_MESSAGES,
+        IstioMetric::GrpcRequestMessages,
+        1.0,
+    ),
+    Family::Http(
+        &names::RESPONSE_MESSAGES,
+        HttpValue::Count(|s| &s.response_messages),
+    ),
+    Family::Changed(
+        &names::RESPONSE_MESSAGES,
+        IstioMetric::GrpcResponseMessages,
+        1.0,
+    ),
     Family::Tcp(&names::TCP_OPENED, |s| s.opened.load(Relaxed)),
+    Family::Changed(&names::TCP_OPENED, IstioMetric::TcpOpenedConnections, 1.0),
     Family::Tcp(&names::TCP_CLOSED, |s| s.closed.load(Relaxed)),
+    Family::Changed(&names::TCP_CLOSED, IstioMetric::TcpClosedConnections, 1.0),
     Family::Tcp(&names::TCP_SENT, |s| s.sent_bytes.load(Relaxed)),
+    Family::Changed(&names::TCP_SENT, IstioMetric::TcpSentBytes, 1.0),
     Family::Tcp(&names::TCP_RECEIVED, |s| s.received_bytes.load(Relaxed)),
+    Family::Changed(&names::TCP_RECEIVED, IstioMetric::TcpReceivedBytes, 1.0),
+    Family::Hubble(&names::HUBBLE_REQUESTS),
+    Family::Hubble(&names::HUBBLE_DURATION),
     Family::Policy(&names::VERDICTS, |r| &r.verdicts),
     Family::Policy(&names::DRY_RUN, |r| &r.dry_run),
     Family::Policy(&names::AUDIT, |r| &r.audit),
@@ -97,30 +139,47 @@ impl Exposition {
             registry,
             families: FAMILIES.get(..OF_EXCHANGES).unwrap_or_default(),
             row: 0,
+            begun: "",
             own: Vec::new(),
         }
     }
 
-    /// The next rows of a family; empty after its last.
-    fn samples(&self, of: &Family) -> Vec<proto::Metric> {
+    /// The next rows of a family; `None` after its last.
+    fn samples(&self, of: &Family) -> Option<Vec<proto::Metric>> {
+        fn some<K, S>(rows: Vec<Row<K, S>>) -> Option<Vec<Row<K, S>>> {
+            (!rows.is_empty()).then_some(rows)
+        }
+        let (from, count) = (self.row, ROWS_PER_PIECE);
         match of {
             Family::Http(metric, value) => {
-                let rows = self.registry.http.rows(self.row, ROWS_PER_PIECE);
+                let rows = some(self.registry.http.rows(from, count))?;
                 let samples = rows
                     .iter()
                     .filter_map(|row| self.http_sample(metric, value, row));
-                samples.collect()
+                Some(samples.collect())
             }
             Family::Tcp(metric, value) => {
-                let rows = self.registry.tcp.rows(self.row, ROWS_PER_PIECE);
+                let rows = some(self.registry.tcp.rows(from, count))?;
                 let samples = rows
                     .iter()
                     .filter_map(|row| self.tcp_sample(metric, *value, row));
-                samples.collect()
+                Some(samples.collect())
+            }
+            Family::Changed(metric, of, unit) => {
+                let rows = some(self.registry.changed.get(*of as usize)?.rows(from, count))?;
+                let samples = rows.iter().map(|row| changed_sample(metric, *unit, row));
+                Some(samples.collect())
+            }
+            Family::Hubble(metric) => {
+                let rows = some(self.registry.hubble.rows(from, count))?;
+                let samples = rows
+                    .iter()
+                    .filter_map(|row| self.hubble_sample(metric, row));
+                Some(samples.collect())
             }
             Family::Policy(metric, table) => {
-                let rows = table(&self.registry).rows(self.row, ROWS_PER_PIECE);
-                rows.iter().map(|row| policy_sample(metric, row)).collect()
+                let rows = some(table(&self.registry).rows(from, count))?;
+                Some(rows.iter().map(|row| policy_sample(metric, row)).collect())
             }
         }
     }
@@ -133,17 +192,23 @@ impl Exposition {
     ) -> Option<proto::Metric> {
         let labels = http_labels(&self.registry, key)?;
         let labels: Vec<&str> = labels.iter().map(|l| &**l).collect();
-        Some(match value {
-            HttpValue::Requests => {
-                let requests: u64 = threads.iter().map(|s| s.requests.get()).sum();
-                sample(metric, &labels, requests as f64)
+        // What is 0 was never counted here: each request counts in all metrics, but those that a
+        // Telemetry switches off or counts elsewhere, and messages of what is not gRPC.
+        match value {
+            HttpValue::Count(count) => {
+                let total: u64 = threads.iter().map(|s| count(s).get()).sum();
+                (total > 0).then(|| sample(metric, &labels, total as f64))
             }
             HttpValue::Histogram(histogram, unit) => {
                 let mut total = HistogramTotal::default();
                 threads.iter().for_each(|s| histogram(s).add_to(&mut total));
-                histogram_sample(metric, &labels, &total, *unit)
+                let counted = total.counts.iter().any(|n| *n > 0);
+                counted.then(|| {
+                    let labels = label_pairs(metric.labels, &labels);
+                    histogram_sample(labels, &BUCKETS, &total, *unit)
+                })
             }
-        })
+        }
     }
 
     fn tcp_sample(
@@ -155,7 +220,80 @@ impl Exposition {
         let labels = tcp_labels(&self.registry, key)?;
         let labels: Vec<&str> = labels.iter().map(|l| &**l).collect();
         let total: u64 = counts.iter().map(|s| value(s)).sum();
-        Some(sample(metric, &labels, total as f64))
+        let shown = total > 0 || counts.iter().any(|s| s.whole.load(Relaxed));
+        shown.then(|| sample(metric, &labels, total as f64))
+    }
+
+    fn hubble_sample(
+        &self,
+        metric: &Metric,
+        (key, threads): &Row<HubbleKey, HubbleSeries>,
+    ) -> Option<proto::Metric> {
+        let source = self.registry.sources.get(key.source)?;
+        let destination = self.registry.destinations.get(key.destination)?;
+        let status = match *key == HubbleKey::OTHER {
+            true => super::labels::OTHER.to_owned(),
+            false => key.status.to_string(),
+        };
+        let labels: [&str; 8] = [
+            &self.registry.cluster,
+            // Counted where requests arrive.
+            "server",
+            key.method,
+            &status,
+            &source.workload_namespace,
+            &source.workload,
+            &destination.workload_namespace,
+            &destination.workload,
+        ];
+        if metric.kind == MetricType::COUNTER {
+            let total: u64 = threads.iter().map(|s| s.requests.get()).sum();
+            return Some(sample(metric, &labels, total as f64));
+        }
+        let mut total = HistogramTotal::default();
+        threads.iter().for_each(|s| s.duration.add_to(&mut total));
+        let labels = label_pairs(metric.labels, &labels);
+        Some(histogram_sample(
+            labels,
+            &HUBBLE_BUCKETS,
+            &total,
+            1_000_000.0,
+        ))
+    }
+}
+
+impl Exposition {
+    /// The pieces, not as text; with each, whether it goes on with the family of the one before.
+    pub fn families(mut self) -> impl Iterator<Item = (Vec<MetricFamily>, bool)> {
+        std::iter::from_fn(move || self.piece())
+    }
+
+    fn piece(&mut self) -> Option<(Vec<MetricFamily>, bool)> {
+        if !self.own.is_empty() {
+            return Some((std::mem::take(&mut self.own), false));
+        }
+        while let Some((first, rest)) = self.families.split_first() {
+            let Some(samples) = self.samples(first) else {
+                self.families = rest;
+                self.row = 0;
+                continue;
+            };
+            self.row += ROWS_PER_PIECE;
+            if samples.is_empty() {
+                continue;
+            }
+            let metric = match first {
+                Family::Http(metric, _)
+                | Family::Tcp(metric, _)
+                | Family::Changed(metric, ..)
+                | Family::Hubble(metric)
+                | Family::Policy(metric, _) => *metric,
+            };
+            let continued = self.begun == metric.name;
+            self.begun = metric.name;
+            return Some((vec![family(metric, samples)], continued));
+        }
+        None
     }
 }
 
@@ -163,23 +301,8 @@ impl Iterator for Exposition {
     type Item = Bytes;
 
     fn next(&mut self) -> Option<Bytes> {
-        if !self.own.is_empty() {
-            return Some(encode(&std::mem::take(&mut self.own), false));
-        }
-        while let Some((first, rest)) = self.families.split_first() {
-            let samples = self.samples(first);
-            if samples.is_empty() {
-                self.families = rest;
-                self.row = 0;
-                continue;
-            }
-            let (Family::Http(metric, _) | Family::Tcp(metric, _) | Family::Policy(metric, _)) =
-                first;
-            let continued = self.row > 0;
-            self.row += ROWS_PER_PIECE;
-            return Some(encode(&[family(metric, samples)], continued));
-        }
-        None
+        let (families, continued) = self.piece()?;
+        Some(encode(&families, continued))
     }
 }
 
@@ -229,115 +352,6 @@ fn registry_families(registry: &Registry) -> Vec<MetricFamily> {
         ),
         family(&names::DRY_RUN_VERDICTS, dry_run),
     ]
-}
-
-/// A label set of policies: `policy` as in the access log, `default` where none decided.
-fn policy_sample(metric: &Metric, (key, threads): &Row<PolicyKey, Tally>) -> proto::Metric {
-    let policy = match &key.policy {
-        PolicyName::Default => "default".to_owned(),
-        PolicyName::Object(origin) => origin.to_string(),
-        PolicyName::Other => super::labels::OTHER.to_owned(),
-    };
-    let rule = key.rule.map(|rule| rule.to_string()).unwrap_or_default();
-    let labels = [&*policy, &*rule, key.outcome];
-    let count: u64 = threads.iter().map(|count| count.get()).sum();
-    let labels = labels.get(..metric.labels.len()).unwrap_or_default();
-    sample(metric, labels, count as f64)
-}
-
-fn histogram_sample(
-    metric: &Metric,
-    labels: &[&str],
-    total: &HistogramTotal,
-    unit: f64,
-) -> proto::Metric {
-    let mut cumulative = 0;
-    let mut buckets = Vec::with_capacity(BUCKETS.len());
-    for (bound, count) in BUCKETS.iter().zip(&total.counts) {
-        cumulative += count;
-        let mut bucket = proto::Bucket::default();
-        bucket.set_upper_bound(*bound);
-        bucket.set_cumulative_count(cumulative);
-        buckets.push(bucket);
-    }
-    let mut histogram = proto::Histogram::default();
-    histogram.set_bucket(buckets);
-    histogram.set_sample_sum(total.sum as f64 / unit);
-    histogram.set_sample_count(total.counts.iter().sum());
-    let mut sample = proto::Metric::from_label(label_pairs(metric.labels, labels));
-    sample.set_histogram(histogram);
-    sample
-}
-
-/// Label values that HTTP and TCP share, in order.
-fn shared_labels(
-    registry: &Registry,
-    (source, destination, service): (u32, u32, u32),
-) -> Option<Vec<Arc<str>>> {
-    let source = registry.sources.get(source)?;
-    let destination = registry.destinations.get(destination)?;
-    let service = registry.services.get(service)?;
-    Some(vec![
-        Arc::from("waypoint"),
-        source.workload.clone(),
-        source.canonical_service.clone(),
-        source.canonical_revision.clone(),
-        source.workload_namespace.clone(),
-        source.principal.clone(),
-        source.app.clone(),
-        source.version.clone(),
-        source.cluster.clone(),
-        destination.workload.clone(),
-        destination.workload_namespace.clone(),
-        destination.principal.clone(),
-        destination.app.clone(),
-        destination.version.clone(),
-        service.host.clone(),
-        destination.canonical_service.clone(),
-        destination.canonical_revision.clone(),
-        service.name.clone(),
-        service.namespace.clone(),
-        destination.cluster.clone(),
-    ])
-}
-
-fn http_labels(registry: &Registry, key: &HttpKey) -> Option<Vec<Arc<str>>> {
-    let mut labels = shared_labels(registry, (key.source, key.destination, key.service))?;
-    let grpc_status = key.grpc_status.map(|s| s.to_string());
-    let (protocol, status) = if *key == HttpKey::OTHER {
-        (super::labels::OTHER, super::labels::OTHER.to_owned())
-    } else {
-        (
-            if key.grpc { "grpc" } else { "http" },
-            key.status.to_string(),
-        )
-    };
-    labels.extend([
-        Arc::from(protocol),
-        Arc::from(status),
-        Arc::from(grpc_status.unwrap_or_default()),
-        Arc::from(flags(key.flags)),
-        Arc::from(SECURITY_POLICY),
-    ]);
-    Some(labels)
-}
-
-fn tcp_labels(registry: &Registry, key: &TcpKey) -> Option<Vec<Arc<str>>> {
-    let mut labels = shared_labels(registry, (key.source, key.destination, key.service))?;
-    labels.extend([
-        Arc::from("tcp"),
-        Arc::from(flags(key.flags)),
-        Arc::from(SECURITY_POLICY),
-    ]);
-    Some(labels)
-}
-
-/// Istio compares the client's certificate with the waypoint's own, not with the endpoint's
-/// (specs/istio-waypoint.md 5.1), and without both there is no tunnel.
-const SECURITY_POLICY: &str = "mutual_tls";
-
-fn flags(flags: &'static str) -> &'static str {
-    if flags.is_empty() { "-" } else { flags }
 }
 
 #[cfg(test)]

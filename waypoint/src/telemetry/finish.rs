@@ -1,14 +1,33 @@
-//! The one exit of every request and TCP stream: metrics and access log.
+//! The one exit of every request and TCP stream: metrics, access log, flow record, spans.
 
-use super::exchange::Exchange;
-use super::{access_log, metrics, tcp};
+use super::exchange::{Exchange, Headers, Seen};
+use super::{access_log, flow, metrics, otlp, tcp};
 
-/// Tells of an exchange that ended. To be called exactly once for each, on the worker that ran it.
-pub fn finish(mut exchange: Exchange) {
+/// Tells of an exchange that ended and has no headers to tell of. To be called exactly once for each, on
+/// the worker that ran it.
+pub fn finish(exchange: Exchange) {
+    finish_with(exchange, Headers::default());
+}
+
+/// The same of a request with its headers.
+pub fn finish_with(mut exchange: Exchange, headers: Headers<'_>) {
     let elapsed = exchange.started.elapsed();
-    metrics::record(&exchange, elapsed);
+    let was_open = exchange.tcp.is_some();
     if exchange.http.is_none() {
         tcp::closed(&mut exchange);
     }
-    access_log::write(&exchange, elapsed);
+    let seen = Seen {
+        exchange: &exchange,
+        elapsed,
+        headers,
+    };
+    metrics::record(&seen);
+    access_log::write(&seen);
+    let lines = otlp::lines(&seen);
+    // Last, for they take what they need out of the exchange.
+    let exported = otlp::wants(&exchange, &lines);
+    flow::ended(&mut exchange, elapsed, was_open, exported);
+    if exported {
+        otlp::take(exchange, elapsed, lines);
+    }
 }

@@ -115,8 +115,13 @@ impl ByLabel {
 
     /// Adds one.
     pub fn inc(&self, label: &'static str) {
+        self.add(label, 1);
+    }
+
+    /// Adds `n`.
+    pub fn add(&self, label: &'static str, n: u64) {
         let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
-        *values.entry(label).or_insert(0) += 1;
+        *values.entry(label).or_insert(0) += n;
     }
 
     /// Sets the value, for a gauge.
@@ -191,16 +196,23 @@ pub fn family(metric: &Metric, samples: Vec<proto::Metric>) -> MetricFamily {
 
 /// One counter or gauge sample; `values` in the order of the metric's labels.
 pub fn sample(metric: &Metric, values: &[&str], value: f64) -> proto::Metric {
-    let mut sample = proto::Metric::from_label(label_pairs(metric.labels, values));
+    let labels = label_pairs(metric.labels, values);
     if metric.kind == MetricType::COUNTER {
-        let mut counter = proto::Counter::default();
-        counter.set_value(value);
-        sample.set_counter(counter);
-    } else {
-        let mut gauge = proto::Gauge::default();
-        gauge.set_value(value);
-        sample.set_gauge(gauge);
+        return counter_sample(labels, value);
     }
+    let mut sample = proto::Metric::from_label(labels);
+    let mut gauge = proto::Gauge::default();
+    gauge.set_value(value);
+    sample.set_gauge(gauge);
+    sample
+}
+
+/// One sample of a counter with these labels.
+pub fn counter_sample(labels: Vec<LabelPair>, value: f64) -> proto::Metric {
+    let mut sample = proto::Metric::from_label(labels);
+    let mut counter = proto::Counter::default();
+    counter.set_value(value);
+    sample.set_counter(counter);
     sample
 }
 

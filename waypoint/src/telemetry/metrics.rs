@@ -5,13 +5,22 @@ use std::cell::RefCell;
 use std::sync::{Arc, LazyLock, OnceLock, PoisonError};
 use std::time::Duration;
 
-use cairn_config_schema::snapshot::{Service, Workload};
+use cairn_config_schema::snapshot::{IstioMetric, Service, Workload};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::exchange::{Exchange, HttpExchange, Peer, StreamOrigin};
-use super::labels::{Baggage, DestinationLabels, ServiceLabels, SourceLabels, source_workload};
+use super::changed::ChangedCounts;
+use super::changes::{Changes, Counted};
+use super::exchange::{Exchange, Headers, HttpExchange, Peer, Seen, StreamOrigin};
+use super::exposition;
+use super::labels::{
+    Baggage, DestinationLabels, OTHER, ServiceLabels, SourceLabels, source_workload,
+};
+use super::names::{HTTP_LABELS, HUBBLE_BUCKETS, TCP_LABELS};
 use super::policies::PolicyCounts;
-use super::series::{HttpKey, HttpSeries, Registry, TcpKey, UNKNOWN_ID};
+use super::series::{
+    ChangedSeries, Histogram, HttpKey, HttpSeries, HubbleKey, HubbleSeries, Registry, TcpKey,
+    UNKNOWN_ID,
+};
 use crate::limits::{METRIC_BAGGAGE_CLIENTS_MAX, METRIC_SERIES_MAX};
 
 /// Objects a thread remembers the label sets of. Beyond, it starts over: nothing is lost, for
@@ -43,9 +52,29 @@ pub fn registry() -> &'static Arc<Registry> {
     &REGISTRY
 }
 
-/// Counts an exchange that ended, into the series of this thread. `elapsed` is its duration.
-pub fn record(exchange: &Exchange, elapsed: Duration) {
-    with_shard(|shard| shard.record(exchange, elapsed));
+/// Counts an exchange that ended, into the series of this thread.
+pub fn record(seen: &Seen<'_>) {
+    with_shard(|shard| shard.record_seen(seen));
+}
+
+/// This thread's series of a TCP metric whose labels were changed.
+pub(super) fn changed_tcp(
+    seen: &Seen<'_>,
+    key: TcpKey,
+    changes: &Arc<Changes>,
+    metric: IstioMetric,
+) -> Option<Arc<ChangedSeries>> {
+    with_shard(|shard| {
+        let usual = exposition::tcp_labels(&shard.registry, &key)?;
+        let usual = (&TCP_LABELS[..], &usual[..]);
+        let values = changes.values(seen);
+        let registry = shard.registry.clone();
+        Some(
+            shard
+                .changed
+                .series(&registry, changes, metric, usual, &values),
+        )
+    })?
 }
 
 /// The label set of a TCP stream.
@@ -67,6 +96,8 @@ pub struct Shard {
     registry: Arc<Registry>,
     policies: PolicyCounts,
     http: FxHashMap<HttpKey, Arc<HttpSeries>>,
+    hubble: FxHashMap<HubbleKey, Arc<HubbleSeries>>,
+    changed: ChangedCounts,
     /// This thread's part of the series `other`.
     other: Option<Arc<HttpSeries>>,
     /// Label sets known to belong there.
@@ -75,6 +106,84 @@ pub struct Shard {
     destinations: FxHashMap<usize, (u32, Arc<Workload>)>,
     services: FxHashMap<usize, (u32, Arc<Service>)>,
     snapshot: u64,
+}
+
+/// Istio's metrics of HTTP.
+const HTTP_METRICS: [IstioMetric; 6] = [
+    IstioMetric::RequestCount,
+    IstioMetric::RequestDuration,
+    IstioMetric::RequestSize,
+    IstioMetric::ResponseSize,
+    IstioMetric::GrpcRequestMessages,
+    IstioMetric::GrpcResponseMessages,
+];
+
+/// What one request adds to its series.
+struct Counts {
+    micros: u64,
+    received: u64,
+    sent: u64,
+    messages: Option<(u64, u64)>,
+}
+
+impl Counts {
+    fn of(seen: &Seen<'_>, http: &HttpExchange) -> Self {
+        Self {
+            micros: u64::try_from(seen.elapsed.as_micros()).unwrap_or(u64::MAX),
+            received: http.request_header_bytes + seen.exchange.bytes_received,
+            sent: http.response_header_bytes + seen.exchange.bytes_sent,
+            messages: http.grpc.then_some(http.messages),
+        }
+    }
+
+    /// Whether the request counts there at all.
+    fn has(&self, metric: IstioMetric) -> bool {
+        let of_grpc = [
+            IstioMetric::GrpcRequestMessages,
+            IstioMetric::GrpcResponseMessages,
+        ];
+        self.messages.is_some() || !of_grpc.contains(&metric)
+    }
+
+    fn histogram(&self, metric: IstioMetric, to: &Histogram) {
+        match metric {
+            IstioMetric::RequestDuration => to.record(self.micros as f64 / 1_000.0, self.micros),
+            IstioMetric::RequestSize => to.record(self.received as f64, self.received),
+            _ => to.record(self.sent as f64, self.sent),
+        }
+    }
+
+    fn add(&self, metric: IstioMetric, series: &HttpSeries) {
+        let (sent, answered) = self.messages.unwrap_or_default();
+        match metric {
+            IstioMetric::RequestCount => series.requests.add(1),
+            IstioMetric::RequestDuration => self.histogram(metric, &series.duration),
+            IstioMetric::RequestSize => self.histogram(metric, &series.request_bytes),
+            IstioMetric::ResponseSize => self.histogram(metric, &series.response_bytes),
+            IstioMetric::GrpcRequestMessages => series.request_messages.add(sent),
+            IstioMetric::GrpcResponseMessages => series.response_messages.add(answered),
+            _ => {}
+        }
+    }
+
+    fn add_changed(&self, metric: IstioMetric, series: &ChangedSeries) {
+        let (sent, answered) = self.messages.unwrap_or_default();
+        match metric {
+            IstioMetric::RequestCount => series.counter.add(1),
+            IstioMetric::GrpcRequestMessages => series.counter.add(sent),
+            IstioMetric::GrpcResponseMessages => series.counter.add(answered),
+            _ => self.histogram(metric, &series.histogram),
+        }
+    }
+}
+
+/// Methods that HTTP defines; any other is of the client's making.
+fn known_method(method: &http::Method) -> &'static str {
+    const KNOWN: [&str; 9] = [
+        "GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "TRACE", "CONNECT",
+    ];
+    let found = KNOWN.iter().find(|known| **known == method.as_str());
+    found.copied().unwrap_or(OTHER)
 }
 
 /// What the labels of a client were made from; held for its address.
@@ -91,6 +200,8 @@ impl Shard {
             policies: PolicyCounts::new(registry.clone()),
             registry,
             http: FxHashMap::default(),
+            hubble: FxHashMap::default(),
+            changed: ChangedCounts::default(),
             other: None,
             overflowed: FxHashSet::default(),
             sources: FxHashMap::default(),
@@ -100,8 +211,18 @@ impl Shard {
         }
     }
 
-    /// Counts an exchange that ended. Its TCP numbers are counted by [`super::tcp::TcpMeter`].
+    /// Counts an exchange that ended and has no headers to tell of.
     pub fn record(&mut self, exchange: &Exchange, elapsed: Duration) {
+        self.record_seen(&Seen {
+            exchange,
+            elapsed,
+            headers: Headers::default(),
+        });
+    }
+
+    /// Counts an exchange that ended. Its TCP numbers are counted by [`super::tcp::TcpMeter`].
+    pub fn record_seen(&mut self, seen: &Seen<'_>) {
+        let exchange = seen.exchange;
         if let Some(verdict) = &exchange.verdict {
             self.policies.count(verdict);
         }
@@ -109,20 +230,104 @@ impl Shard {
             return;
         };
         let key = self.http_key(exchange, http);
+        let counts = Counts::of(seen, http);
+        self.hubble(&key, http, &counts);
+        let changes = exchange.settings.as_ref().and_then(|s| s.metrics.as_ref());
+        if let Some(changes) = changes {
+            self.record_changed(seen, key, &counts, changes);
+            return;
+        }
         let (series, overflowed) = match self.http.get(&key) {
             Some(series) => (&**series, false),
             None => self.http_series(key),
         };
-        let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
-        let received = http.request_header_bytes + exchange.bytes_received;
-        let sent = http.response_header_bytes + exchange.bytes_sent;
-        series.requests.add(1);
-        series.duration.record(micros as f64 / 1_000.0, micros);
-        series.request_bytes.record(received as f64, received);
-        series.response_bytes.record(sent as f64, sent);
+        HTTP_METRICS
+            .iter()
+            .for_each(|metric| counts.add(*metric, series));
         if overflowed {
             self.registry.overflow.add(1);
         }
+    }
+
+    /// The same where a Telemetry changed which metrics are counted, or their labels.
+    fn record_changed(
+        &mut self,
+        seen: &Seen<'_>,
+        key: HttpKey,
+        counts: &Counts,
+        changes: &Arc<Changes>,
+    ) {
+        let of = |wanted| {
+            let metrics = HTTP_METRICS.iter().copied();
+            metrics.filter(move |metric| changes.counted(*metric) == wanted)
+        };
+        if of(Counted::Usual).next().is_some() {
+            let (series, overflowed) = match self.http.get(&key) {
+                Some(series) => (&**series, false),
+                None => self.http_series(key),
+            };
+            of(Counted::Usual).for_each(|metric| counts.add(metric, series));
+            if overflowed {
+                self.registry.overflow.add(1);
+            }
+        }
+        let mut changed = of(Counted::Changed)
+            .filter(|metric| counts.has(*metric))
+            .peekable();
+        if changed.peek().is_none() {
+            return;
+        }
+        let Some(usual) = exposition::http_labels(&self.registry, &key) else {
+            return;
+        };
+        let usual = (&HTTP_LABELS[..], &usual[..]);
+        let values = changes.values(seen);
+        for metric in changed {
+            let series = self
+                .changed
+                .series(&self.registry, changes, metric, usual, &values);
+            counts.add_changed(metric, &series);
+        }
+    }
+
+    /// Counts it as Hubble does (specs/policies.md 3.5): once for each answer.
+    fn hubble(&mut self, key: &HttpKey, http: &HttpExchange, counts: &Counts) {
+        if key.status == 0 {
+            return;
+        }
+        let key = HubbleKey {
+            source: key.source,
+            destination: key.destination,
+            method: known_method(&http.method),
+            status: key.status,
+        };
+        let series = match self.hubble.get(&key) {
+            Some(series) => series,
+            None => {
+                let table = &self.registry.hubble;
+                let join = |counts: &mut Vec<Arc<HubbleSeries>>| {
+                    let series = Arc::new(HubbleSeries::default());
+                    counts.push(series.clone());
+                    series
+                };
+                let entered = table.enter(key, HubbleKey::OTHER, join);
+                let (key, series) = match entered {
+                    Some(series) => (key, series),
+                    None => {
+                        let own = self.hubble.get(&HubbleKey::OTHER).cloned();
+                        let other = HubbleKey::OTHER;
+                        let joined = own.or_else(|| table.enter(other, other, join));
+                        (HubbleKey::OTHER, joined.unwrap_or_default())
+                    }
+                };
+                self.hubble.entry(key).or_insert(series)
+            }
+        };
+        series.requests.add(1);
+        let seconds = counts.micros as f64 / 1_000_000.0;
+        series
+            .duration
+            .record_in(&HUBBLE_BUCKETS, seconds, counts.micros);
     }
 
     fn http_key(&mut self, exchange: &Exchange, http: &HttpExchange) -> HttpKey {

@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use cairn_config_schema::origin::Origin;
+use cairn_config_schema::snapshot::IstioMetric;
 
+use super::changes::LabelSet;
 use super::instruments::Gauge;
 use super::labels::{DestinationLabels, OTHER, ServiceLabels, SourceLabels, UNKNOWN};
 use super::names::{self, BUCKETS};
@@ -42,7 +44,12 @@ pub struct Histogram {
 impl Histogram {
     /// Counts a value that adds `summand` to the sum. Only the owning thread may call it.
     pub fn record(&self, value: f64, summand: u64) {
-        let bucket = BUCKETS.partition_point(|bound| *bound < value);
+        self.record_in(&BUCKETS, value, summand);
+    }
+
+    /// The same with other bounds, no more of them, which have to be the same each time.
+    pub fn record_in(&self, bounds: &[f64], value: f64, summand: u64) {
+        let bucket = bounds.partition_point(|bound| *bound < value);
         if let Some(count) = self.counts.get(bucket) {
             count.add(1);
         }
@@ -78,6 +85,49 @@ pub struct HttpSeries {
     pub request_bytes: Histogram,
     /// Bytes.
     pub response_bytes: Histogram,
+    /// Of gRPC.
+    pub request_messages: Tally,
+    /// Of gRPC.
+    pub response_messages: Tally,
+}
+
+/// What one thread counts for one label set of a metric whose labels were changed: a counter, or a
+/// histogram.
+#[derive(Debug, Default)]
+#[allow(missing_docs)] // one of them
+pub struct ChangedSeries {
+    pub counter: Tally,
+    pub histogram: Histogram,
+}
+
+/// What one thread counts for one label set of Hubble's metrics.
+#[derive(Debug, Default)]
+pub struct HubbleSeries {
+    /// Requests.
+    pub requests: Tally,
+    /// Seconds, in Hubble's buckets; sum in microseconds.
+    pub duration: Histogram,
+}
+
+/// A label set of Hubble's metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)] // as in HttpKey
+pub struct HubbleKey {
+    pub source: u32,
+    pub destination: u32,
+    /// A method that HTTP defines, else `other`.
+    pub method: &'static str,
+    pub status: u16,
+}
+
+impl HubbleKey {
+    /// The series that takes what exceeds the limit.
+    pub const OTHER: Self = Self {
+        source: OTHER_ID,
+        destination: OTHER_ID,
+        method: OTHER,
+        status: 0,
+    };
 }
 
 /// What all threads count for one label set: TCP streams begin, end and report rarely enough.
@@ -88,6 +138,8 @@ pub struct TcpSeries {
     pub closed: AtomicU64,
     pub sent_bytes: AtomicU64,
     pub received_bytes: AtomicU64,
+    /// Something counts all four here; otherwise those that are 0 may be counted elsewhere.
+    pub whole: std::sync::atomic::AtomicBool,
 }
 
 /// A label set of HTTP, in small numbers. Equal keys are equal label sets.
@@ -310,6 +362,10 @@ pub struct Registry {
     pub http: Table<HttpKey, HttpSeries>,
     /// TCP.
     pub tcp: Table<TcpKey, TcpSeries>,
+    /// HTTP, as Hubble counts it.
+    pub hubble: Table<HubbleKey, HubbleSeries>,
+    /// Series whose labels were changed, by metric in the order of [`IstioMetric::ALL`].
+    pub changed: [Table<LabelSet, ChangedSeries>; IstioMetric::ALL.len()],
     /// Verdicts.
     pub verdicts: Table<PolicyKey, Tally>,
     /// What policies that are tried say.
@@ -360,6 +416,8 @@ impl Registry {
             ),
             http: Table::new(series_max),
             tcp: Table::new(series_max),
+            hubble: Table::new(series_max),
+            changed: std::array::from_fn(|_| Table::new(series_max)),
             verdicts,
             dry_run: Table::new(series_max),
             audit: Table::new(series_max),

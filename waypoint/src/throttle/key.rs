@@ -28,7 +28,7 @@ pub struct Counted<'r> {
 }
 
 /// The bytes of one part of a key. `None`: the request has no such header.
-fn value<'r>(part: &LimitKey, counted: &Counted<'r>) -> Option<Cow<'r, [u8]>> {
+pub(super) fn value<'r>(part: &LimitKey, counted: &Counted<'r>) -> Option<Cow<'r, [u8]>> {
     Some(match part {
         LimitKey::PeerIdentity => Cow::Borrowed(counted.peer.uri().as_bytes()),
         LimitKey::PeerNamespace => {

@@ -1,6 +1,7 @@
 //! What TrafficPolicies let through, alive: buckets and places that outlive snapshots, and by what a
-//! request is counted. How a refused request is answered is `proxy/throttle.rs`'s to say.
+//! request is counted, here or by a rate limit service. How a refused request is answered is `proxy/throttle.rs`'s to say.
 
+mod descriptors;
 mod key;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use cairn_config_schema::snapshot::{LimitTarget, RateLimit, Snapshot, TrafficLim
 use cairn_routing::{Bucket, KeyedBuckets, Place, Places, Rate, Share};
 use rustc_hash::FxHashMap;
 
+pub use self::descriptors::request;
 pub use self::key::Counted;
 use crate::clock::now_ns;
 use crate::limits::{RATE_LIMIT_KEYS_MAX, RATE_LIMIT_SWEEP_INTERVAL};
@@ -75,6 +77,7 @@ pub struct Limiters {
     of_waypoint: Arc<[Arc<Limiter>]>,
     of_services: FxHashMap<ObjectKey, Arc<[Arc<Limiter>]>>,
     of_routes: FxHashMap<Origin, Arc<[Arc<Limiter>]>>,
+    asks: bool,
 }
 
 impl Limiters {
@@ -108,6 +111,7 @@ impl Limiters {
                 }
             }
         }
+        limiters.asks = all.iter().any(|l| l.limits.global.is_some());
         limiters.all = all;
         limiters
     }
@@ -115,6 +119,11 @@ impl Limiters {
     /// Whether nothing is limited.
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()
+    }
+
+    /// Whether any of them asks a rate limit service.
+    pub fn asks(&self) -> bool {
+        self.asks
     }
 
     /// All of them, by namespace and name.

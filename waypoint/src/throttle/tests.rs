@@ -27,6 +27,7 @@ fn limits(name: &str, targets: Vec<LimitTarget>, by: Vec<LimitKey>) -> Arc<Traff
             burst: 1,
             by,
         }],
+        global: None,
         concurrency: None,
         broken: None,
     })

@@ -108,6 +108,23 @@ impl Originate {
     }
 }
 
+/// What TLS is asked to be.
+struct Asked<'a> {
+    trust: &'a TlsTrust,
+    client: &'a Option<ClientCertificate>,
+    names: &'a [Arc<str>],
+}
+
+impl<'a> From<&'a TlsOrigination> for Asked<'a> {
+    fn from(tls: &'a TlsOrigination) -> Self {
+        Self {
+            trust: &tls.trust,
+            client: &tls.client,
+            names: &tls.names,
+        }
+    }
+}
+
 /// The files of one origination as they are in force.
 struct Loaded {
     /// Of all versions of all files: a version has it for itself.
@@ -210,13 +227,45 @@ impl Originations {
     }
 }
 
+/// TLS to a server that no object of the configuration names: with a certificate for `host` from one of the
+/// roots in a file, or of the system. `client`: files of a certificate to show, and of its key. They are read
+/// now.
+///
+/// # Errors
+/// When the host can have no certificate, or a file can not be used.
+pub fn outside(
+    roots: Option<Arc<str>>,
+    client: Option<(Arc<str>, Arc<str>)>,
+    alpn: Alpn,
+    host: &str,
+) -> io::Result<Originate> {
+    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+    let asked = Asked {
+        trust: &roots.map_or(TlsTrust::System, TlsTrust::File),
+        client: &client.map(|(chain, key)| ClientCertificate { chain, key }),
+        names: &[],
+    };
+    let [unsaid, http1, http2] = configs(&asked, &read(&asked)).map_err(io::Error::other)?;
+    let config = match alpn {
+        Alpn::Unsaid => unsaid,
+        Alpn::Http1 => http1,
+        Alpn::Http2 => http2,
+    };
+    Ok(Originate {
+        number: 0,
+        name,
+        alpn,
+        config: Ok(config),
+    })
+}
+
 /// A name for a connection that will not come to be.
 fn nobody() -> ServerName<'static> {
     ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into())
 }
 
 fn first(tls: &TlsOrigination) -> Arc<Loaded> {
-    let loaded = load(tls, read(tls));
+    let loaded = load(tls, read(&tls.into()));
     if let Err(why) = &loaded.configs {
         tracing::error!(object = %tls.origin, error = %why, "files for TLS can not be used: nothing is sent to what needs them");
         counters::TLS_FILES.inc("failure");
@@ -226,7 +275,7 @@ fn first(tls: &TlsOrigination) -> Arc<Loaded> {
 
 /// What is in force after another look at the files. `None`: nothing changed.
 fn renewed(tls: &TlsOrigination, loaded: &Loaded) -> Option<Arc<Loaded>> {
-    let read = read(tls);
+    let read = read(&tls.into());
     let same = read == loaded.read;
     // Whom the system trusts is in no file that is listed here, and may be there by now.
     let again = loaded.configs.is_err() && tls.trust == TlsTrust::System;
@@ -254,8 +303,8 @@ fn renewed(tls: &TlsOrigination, loaded: &Loaded) -> Option<Arc<Loaded>> {
     }
 }
 
-fn files(tls: &TlsOrigination) -> Vec<&str> {
-    let trust = match &tls.trust {
+fn files<'a>(tls: &Asked<'a>) -> Vec<&'a str> {
+    let trust = match tls.trust {
         TlsTrust::File(path) => Some(&**path),
         _ => None,
     };
@@ -263,7 +312,7 @@ fn files(tls: &TlsOrigination) -> Vec<&str> {
     trust.into_iter().chain(client).collect()
 }
 
-fn read(tls: &TlsOrigination) -> Vec<Result<Vec<u8>, String>> {
+fn read(tls: &Asked<'_>) -> Vec<Result<Vec<u8>, String>> {
     let read = |path| std::fs::read(path).map_err(|error| format!("{path}: {error}"));
     files(tls).into_iter().map(read).collect()
 }
@@ -272,13 +321,13 @@ fn load(tls: &TlsOrigination, read: Vec<Result<Vec<u8>, String>>) -> Loaded {
     static NUMBERS: AtomicU64 = AtomicU64::new(1);
     Loaded {
         number: NUMBERS.fetch_add(1, Ordering::Relaxed),
-        configs: configs(tls, &read).map_err(Into::into),
+        configs: configs(&tls.into(), &read).map_err(Into::into),
         read,
     }
 }
 
 fn configs(
-    tls: &TlsOrigination,
+    tls: &Asked<'_>,
     read: &[Result<Vec<u8>, String>],
 ) -> Result<[Arc<ClientConfig>; 3], String> {
     let mut contents = Vec::with_capacity(read.len());
@@ -291,7 +340,7 @@ fn configs(
         .with_protocol_versions(&[&TLS13, &TLS12])
         .map_err(|e| e.to_string())?
         .dangerous();
-    let roots = match &tls.trust {
+    let roots = match tls.trust {
         TlsTrust::Unverified => None,
         TlsTrust::System => Some(of_system()?),
         TlsTrust::File(path) => Some(store(contents.next().unwrap_or_default(), path)?),
@@ -299,13 +348,13 @@ fn configs(
     };
     let expected = roots.map(|roots| Named {
         roots,
-        names: tls.names.clone(),
+        names: tls.names.to_vec(),
     });
     let builder = builder.with_custom_certificate_verifier(Arc::new(OutsideServer {
         expected,
         provider: provider.clone(),
     }));
-    let mut config = match &tls.client {
+    let mut config = match tls.client {
         None => builder.with_no_client_auth(),
         Some(files) => {
             let chain = contents.next().unwrap_or_default();

@@ -247,6 +247,12 @@ fn write_backend(
     for change in &backend.response_headers {
         writeln!(text, "{INDENT}  response header {change}")?;
     }
+    if let Some(carrier) = &backend.session {
+        writeln!(
+            text,
+            "{INDENT}  a session keeps its endpoint, by its {carrier}"
+        )?;
+    }
     if let Some(how) = &backend.looked_up {
         writeln!(text, "{INDENT}  {how}")?;
     }

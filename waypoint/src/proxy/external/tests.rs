@@ -76,9 +76,9 @@ fn status(error: AskError, fail_open: bool) -> Option<u16> {
             assert!(note.unwrap().starts_with("provider gate fails open: "));
             None
         }
-        Settled::Failed(status, reason) => {
+        Settled::Failed(denial, reason) => {
             assert!(reason.starts_with("provider gate gave no usable answer: "));
-            Some(status.as_u16())
+            Some(denial.status.as_u16())
         }
         Settled::Denied(..) => unreachable!("nobody said no"),
     }
@@ -105,7 +105,8 @@ fn only_silence_passes_and_only_where_the_provider_fails_open() {
 
 #[test]
 fn a_service_that_could_not_decide_names_the_status() {
-    let undecided = || AskError::Undecided(Some(StatusCode::IM_A_TEAPOT));
+    let reply = || Box::new(Denial::bare(StatusCode::IM_A_TEAPOT));
+    let undecided = || AskError::Undecided(Some(reply()));
     assert_eq!(status(undecided(), false), Some(418));
     assert_eq!(status(undecided(), true), None);
 }

@@ -17,6 +17,7 @@ use serde::{Serialize, Serializer};
 use crate::limits::POLICY_RECORDS_PER_LINE_MAX;
 use crate::telemetry::exchange::{Exchange, HttpExchange};
 use crate::telemetry::labels::source_workload;
+use crate::telemetry::trace::context::TraceId;
 
 /// One line, borrowed from its exchange. `null` is what Envoy writes for `-`.
 #[derive(Serialize)]
@@ -66,6 +67,7 @@ pub struct Line<'a> {
     dry_run_policy: Option<Text<&'a Origin>>,
     dry_run_rule: Option<usize>,
     snapshot: u64,
+    trace_id: Option<Text<TraceId>>,
 }
 
 impl<'a> Line<'a> {
@@ -82,7 +84,7 @@ impl<'a> Line<'a> {
         let details = some(&exchange.details);
         Self {
             start_time,
-            route_name: route_name(exchange),
+            route_name: route_name(exchange).map(Text),
             method: http.and_then(method),
             path: http.and_then(|h| some(&h.path)),
             protocol: http.and_then(|h| some(h.protocol)),
@@ -102,13 +104,7 @@ impl<'a> Line<'a> {
             request_id: header(http, |h| h.request_id.as_ref()),
             authority: http.and_then(|h| some(&h.authority)),
             upstream_host: exchange.endpoint.as_ref().map(|e| Text(e.address)),
-            upstream_cluster: service.map(|service| {
-                Text(UpstreamCluster {
-                    service,
-                    port: exchange.service_port,
-                    protocol: if http.is_some() { "http" } else { "tcp" },
-                })
-            }),
+            upstream_cluster: upstream_cluster(exchange).map(Text),
             upstream_local_address: exchange.upstream_local.map(Text),
             downstream_local_address: Text(exchange.origin.destination),
             downstream_remote_address: Text(exchange.origin.peer.address),
@@ -132,6 +128,7 @@ impl<'a> Line<'a> {
             dry_run_policy: dry_run.and_then(DryRun::origin).map(Text),
             dry_run_rule: dry_run.and_then(DryRun::rule_index),
             snapshot: exchange.snapshot,
+            trace_id: exchange.trace.id().map(Text),
         }
     }
 }
@@ -145,7 +142,7 @@ fn some(text: &str) -> Option<&str> {
 }
 
 /// A request that could not be read has neither method nor path.
-fn method(http: &HttpExchange) -> Option<&str> {
+pub(super) fn method(http: &HttpExchange) -> Option<&str> {
     let unread = http.path.is_empty() && http.method == http::Method::GET;
     (!unread).then(|| http.method.as_str())
 }
@@ -169,21 +166,24 @@ impl<T: Display> Serialize for Text<T> {
 
 /// `default` for a request without a route; else the route's namespace, name and rule, as istiod names
 /// them.
-enum RouteName<'a> {
+pub enum RouteName<'a> {
+    /// No route is attached.
     Default,
+    /// This rule of it.
     Rule(&'a Origin, usize),
 }
 
-fn route_name(exchange: &Exchange) -> Option<Text<RouteName<'_>>> {
+/// The name of the route that an exchange went by.
+pub fn route_name(exchange: &Exchange) -> Option<RouteName<'_>> {
     if exchange.http.is_none() {
         let rule = exchange.stream_rule.as_ref();
-        return rule.map(|found| Text(RouteName::Rule(&found.route.origin, found.rule)));
+        return rule.map(|found| RouteName::Rule(&found.route.origin, found.rule));
     }
     match &exchange.route {
-        Some((route, rule)) => Some(Text(RouteName::Rule(&route.origin, *rule))),
+        Some((route, rule)) => Some(RouteName::Rule(&route.origin, *rule)),
         // Nothing matched, or it ended before routing.
         None if exchange.endpoint.is_none() => None,
-        None => Some(Text(RouteName::Default)),
+        None => Some(RouteName::Default),
     }
 }
 
@@ -199,10 +199,23 @@ impl Display for RouteName<'_> {
 }
 
 /// `inbound-vip|8000|http|httpbin.default.svc.cluster.local;`
-struct UpstreamCluster<'a> {
+pub struct UpstreamCluster<'a> {
     service: &'a Service,
     port: u16,
     protocol: &'static str,
+}
+
+/// The cluster that an exchange went to, as istiod names it.
+pub fn upstream_cluster(exchange: &Exchange) -> Option<UpstreamCluster<'_>> {
+    Some(UpstreamCluster {
+        service: exchange.service.as_deref()?,
+        port: exchange.service_port,
+        protocol: if exchange.http.is_some() {
+            "http"
+        } else {
+            "tcp"
+        },
+    })
 }
 
 impl Display for UpstreamCluster<'_> {

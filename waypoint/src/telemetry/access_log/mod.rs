@@ -1,15 +1,19 @@
-//! The access log: one JSON line on stdout for every request and every TCP stream. What a line says
-//! is in `line`, how lines get to stdout without holding up a worker in `queue`.
+//! The access log: a line on stdout for every request and every TCP stream, in Cairn's JSON (`line`) or in
+//! a format with Envoy's operators (`template`). How lines get to stdout without holding up a worker is
+//! in `queue`.
 
 mod line;
+mod operator;
 mod queue;
+pub mod template;
 
 use std::cell::RefCell;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::exchange::Exchange;
-use line::{Line, TimeText};
+use super::exchange::{Exchange, Seen};
+use line::Line;
+pub(super) use line::{TimeText, route_name, upstream_cluster};
 pub use queue::Writer;
 use queue::{Lines, Queue};
 
@@ -46,8 +50,22 @@ pub fn start(to: Box<dyn std::io::Write + Send>) -> std::io::Result<Option<Write
     Writer::start(queue, to).map(Some)
 }
 
-/// Writes the line of an exchange that took `elapsed`, if the access log is on. Never blocks.
-pub fn write(exchange: &Exchange, elapsed: Duration) {
+/// The members of the JSON line of an exchange.
+pub(super) fn members(
+    exchange: &Exchange,
+    elapsed: Duration,
+) -> serde_json::Map<String, serde_json::Value> {
+    let mut time = TimeText::default();
+    let line = Line::new(exchange, time.text(exchange.started_at), elapsed);
+    match serde_json::to_value(&line) {
+        Ok(serde_json::Value::Object(members)) => members,
+        // A line is always an object of texts and numbers.
+        _ => serde_json::Map::new(),
+    }
+}
+
+/// Writes the lines of an exchange, if the access log is on. Never blocks.
+pub fn write(seen: &Seen<'_>) {
     let Some(queue) = QUEUE.get() else {
         return;
     };
@@ -58,8 +76,33 @@ pub fn write(exchange: &Exchange, elapsed: Duration) {
             lines: queue.join(),
             time: TimeText::default(),
         });
-        let started_at = worker.time.text(exchange.started_at);
-        let line = Line::new(exchange, started_at, elapsed);
-        queue.push(&worker.lines, &line);
+        let Some(settings) = &seen.exchange.settings else {
+            write_cairn(queue, worker, seen);
+            return;
+        };
+        for log in &settings.logs {
+            if log
+                .filter
+                .as_ref()
+                .is_some_and(|filter| !filter.is_true(seen))
+            {
+                continue;
+            }
+            if log.format.is_cairn() {
+                write_cairn(queue, worker, seen);
+            } else {
+                let Worker { lines, time } = &mut *worker;
+                queue.push_with(lines, |to| {
+                    log.format.write(seen, time, to);
+                    true
+                });
+            }
+        }
     });
+}
+
+fn write_cairn(queue: &Queue, worker: &mut Worker, seen: &Seen<'_>) {
+    let started_at = worker.time.text(seen.exchange.started_at);
+    let line = Line::new(seen.exchange, started_at, seen.elapsed);
+    queue.push(&worker.lines, &line);
 }

@@ -54,18 +54,26 @@ impl Queue {
         lines
     }
 
-    /// Appends a line to a worker's buffer, or drops and counts it if the buffer is full.
+    /// Appends a line of JSON to a worker's buffer, or drops and counts it if the buffer is full.
     pub fn push(&self, lines: &Lines, line: &impl Serialize) {
+        self.push_with(lines, |text| {
+            let written = serde_json::to_writer(&mut *text, line).is_ok();
+            text.push(b'\n');
+            written
+        });
+    }
+
+    /// The same with a line that `write` appends, its end included; `false` takes it back.
+    pub fn push_with(&self, lines: &Lines, write: impl FnOnce(&mut Vec<u8>) -> bool) {
         {
             let mut batch = lock(&lines.waiting);
             let end = batch.text.len();
             let full = batch.lines >= ACCESS_LOG_QUEUE_LINES || end >= ACCESS_LOG_QUEUE_BYTES;
-            if full || serde_json::to_writer(&mut batch.text, line).is_err() {
+            if full || !write(&mut batch.text) {
                 batch.text.truncate(end);
                 ACCESS_LOG_DROPPED.add(1);
                 return;
             }
-            batch.text.push(b'\n');
             batch.lines += 1;
         }
         if !self.pending.swap(true, Ordering::AcqRel) {

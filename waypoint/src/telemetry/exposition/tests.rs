@@ -78,7 +78,7 @@ fn a_tcp_stream_counts_as_it_runs_and_its_end_has_the_flags() {
     let registry = registry();
     let mut shard = Shard::new(registry.clone());
     let mut exchange = fixtures::tcp();
-    let mut meter = TcpMeter::open_in(&registry, shard.tcp_key(&exchange));
+    let mut meter = TcpMeter::open_in(&registry, shard.tcp_key(&exchange), &exchange);
     meter.report(4, 5);
     meter.report(4, 9);
     let of = |metric: &Metric, flags: &str, value: u64| {
@@ -100,12 +100,7 @@ fn a_tcp_stream_counts_as_it_runs_and_its_end_has_the_flags() {
     assert_eq!(scrape(&registry), running.concat());
 
     exchange.flags = "UF";
-    meter.close_in(
-        &registry,
-        shard.tcp_key(&exchange),
-        exchange.bytes_received,
-        exchange.bytes_sent,
-    );
+    meter.close_in(&registry, shard.tcp_key(&exchange), &exchange);
     let ended = [
         begin(&names::TCP_OPENED)
             + &of(&names::TCP_OPENED, "-", 1)
@@ -238,4 +233,40 @@ fn policies_beyond_the_limit_are_counted_as_other() {
     let text = String::from_utf8(scrape).unwrap();
     let line = "cairn_policy_verdicts_total{policy=\"other\",rule=\"\",outcome=\"other\"} 2\n";
     assert!(text.contains(line), "{text}");
+}
+
+/// Issue 6: a scrape with 100,000 series delays no request. 1,600 label sets are as many lines, and more.
+#[test]
+fn between_the_pieces_of_a_scrape_nothing_is_held() {
+    let registry = Arc::new(Registry::new(10_000, "Kubernetes"));
+    let mut shard = Shard::new(registry.clone());
+    let of_status = |status: u16, flags: &'static str| {
+        let mut exchange = fixtures::http();
+        exchange.flags = flags;
+        exchange.http.as_mut().unwrap().status = http::StatusCode::from_u16(status).ok();
+        exchange
+    };
+    for status in 100..900 {
+        for flags in ["", "UF"] {
+            shard.record(&of_status(status, flags), Duration::from_millis(1));
+        }
+    }
+    let mut scrape = Exposition::of_series(registry.clone());
+    let begun = scrape.next().unwrap();
+    // A request of another worker, with a label set that is new, while the scrape is under way.
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let worker = std::thread::spawn(move || {
+        let mut shard = Shard::new(registry);
+        shard.record(&of_status(999, "UC"), Duration::from_millis(1));
+        sender.send(()).unwrap();
+    });
+    let counted = receiver.recv_timeout(Duration::from_secs(60));
+    assert!(counted.is_ok(), "it waits for the scrape");
+    worker.join().unwrap();
+    let rest: usize = scrape.map(|piece| lines(&piece)).sum();
+    assert!(lines(&begun) + rest > 100_000);
+}
+
+fn lines(piece: &[u8]) -> usize {
+    piece.iter().filter(|byte| **byte == b'\n').count()
 }

@@ -311,3 +311,62 @@ fn the_old_configuration_is_let_go_once_a_new_one_is_seen() {
     shard.record(&new, Duration::ZERO);
     assert!(service.upgrade().is_none());
 }
+
+/// specs/policies.md 3.5: one for each answer, by workloads and status.
+#[test]
+fn hubbles_metrics_have_the_labels_of_its_dashboard() {
+    let registry = Arc::new(Registry::new(10, "Kubernetes"));
+    let mut shard = Shard::new(registry.clone());
+    let mut unanswered = fixtures::http();
+    unanswered.http.as_mut().unwrap().status = None;
+    shard.record(&unanswered, Duration::from_millis(7));
+    let mut odd = fixtures::http();
+    odd.http.as_mut().unwrap().method = http::Method::from_bytes(b"BREW").unwrap();
+    shard.record(&fixtures::http(), Duration::from_millis(7));
+    shard.record(&odd, Duration::from_millis(7));
+    let bytes: Vec<u8> = Exposition::new(registry).flatten().collect();
+    let text = String::from_utf8(bytes).unwrap();
+    let labels = |method: &str| {
+        format!(
+            "{{cluster=\"Kubernetes\",reporter=\"server\",method=\"{method}\",status=\"200\",\
+             source_namespace=\"shop\",source_workload=\"web\",destination_namespace=\"shop\",\
+             destination_workload=\"httpbin\""
+        )
+    };
+    for method in ["GET", "other"] {
+        let of = labels(method);
+        assert!(
+            text.contains(&format!("hubble_http_requests_total{of}}} 1\n")),
+            "{text}"
+        );
+        let bucket = format!("hubble_http_request_duration_seconds_bucket{of},le=\"0.01\"}} 1\n");
+        assert!(text.contains(&bucket), "{text}");
+    }
+    assert_eq!(
+        text.matches("\nhubble_http_requests_total{").count(),
+        2,
+        "the unanswered one is in none"
+    );
+}
+
+#[test]
+fn messages_are_counted_of_grpc_alone() {
+    let registry = Arc::new(Registry::new(10, "Kubernetes"));
+    let mut shard = Shard::new(registry.clone());
+    let mut call = fixtures::http();
+    let http = call.http.as_mut().unwrap();
+    (http.grpc, http.messages) = (true, (1, 3));
+    shard.record(&call, Duration::from_millis(7));
+    shard.record(&fixtures::http(), Duration::from_millis(7));
+    let bytes: Vec<u8> = Exposition::of_series(registry).flatten().collect();
+    let text = String::from_utf8(bytes).unwrap();
+    let of = |name: &str| -> Vec<String> {
+        let lines = text.lines().filter(|line| line.starts_with(name));
+        lines.map(str::to_owned).collect()
+    };
+    let sent = of("istio_request_messages_total{");
+    assert!(
+        sent.len() == 1 && sent[0].contains("request_protocol=\"grpc\"") && sent[0].ends_with(" 1")
+    );
+    assert!(of("istio_response_messages_total{")[0].ends_with(" 3"));
+}

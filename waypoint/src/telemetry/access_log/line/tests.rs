@@ -65,7 +65,7 @@ fn an_http_request_that_was_answered() {
         "dry_run_verdict":null,
         "dry_run_policy":null,
         "dry_run_rule":null,
-        "snapshot":3}"#,
+        "snapshot":3,"trace_id":null}"#,
     );
     assert_eq!(line(&fixtures::http()), expected);
 }

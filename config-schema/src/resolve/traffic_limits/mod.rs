@@ -1,21 +1,21 @@
 //! TrafficPolicies: what they are for here, and their values checked. One with anything wrong refuses
 //! what it is for: a limit that was asked for is not to be missing in silence.
 
+mod service;
+mod values;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use http::header::HeaderName;
-
+use self::values::Reading;
 use super::policy_targets::{Reach, Targets};
-use super::route_traffic::parse_duration;
+use super::route_backends::Backends;
 use super::{Findings, unreadable};
 use crate::diagnostics::{Code, Diagnostic};
 use crate::origin::{Kind, ObjectKey, Origin};
-use crate::resources::cairn::{self, LimitKeySource, TrafficPolicySpec};
+use crate::resources::cairn::TrafficPolicySpec;
 use crate::resources::{Broken, Loaded, Object, Place, Resources, TargetRef};
-use crate::snapshot::{
-    Concurrency, LimitKey, LimitTarget, Mesh, RateLimit, Service, TrafficLimits, Waypoint,
-};
+use crate::snapshot::{LimitTarget, Mesh, RateLimit, Service, TrafficLimits, Waypoint};
 
 const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
 
@@ -76,12 +76,15 @@ fn whole(
     let rates: Vec<RateLimit> = rates
         .filter_map(|(at, rate)| reading.rate(rate, &format!("spec.rateLimits[{at}]")))
         .collect();
+    let global = spec.global_rate_limit.as_ref();
+    let backends = Backends::new(targets.resources, targets.services);
+    let global = global.and_then(|global| service::read(global, &backends, &mut reading));
     let concurrency = spec.concurrency.as_ref();
     let concurrency = concurrency.and_then(|limit| reading.concurrency(limit, &reached));
-    if rates.is_empty() && concurrency.is_none() && reading.broken.is_none() {
+    if rates.is_empty() && global.is_none() && concurrency.is_none() && reading.broken.is_none() {
         let finding = Diagnostic::warning(Code::MissingField, "the policy has no limit")
             .with_effect("it limits nothing")
-            .with_hint("add rateLimits or concurrency");
+            .with_hint("add rateLimits, globalRateLimit or concurrency");
         findings.push(object.mark(finding, "spec"));
         return None;
     }
@@ -90,6 +93,7 @@ fn whole(
         origin: object.origin.clone(),
         targets: reached,
         rates,
+        global,
         concurrency,
         broken,
     })
@@ -127,6 +131,7 @@ fn of_broken(
         origin: broken.origin.clone(),
         targets: reached,
         rates: Vec::new(),
+        global: None,
         concurrency: None,
         broken: Some(broken.reason.clone()),
     })
@@ -225,152 +230,4 @@ fn route(
         return None;
     }
     Some(LimitTarget::Route(Origin { kind, key }))
-}
-
-/// Values being read. The first that is wrong breaks the policy.
-struct Reading<'r, 'f> {
-    object: &'r Written,
-    broken: Option<Arc<str>>,
-    findings: &'f mut Findings,
-}
-
-impl Reading<'_, '_> {
-    fn wrong(&mut self, code: Code, path: &str, reason: String, hint: &str) {
-        let finding = Diagnostic::error(code, reason.clone())
-            .with_effect("every HTTP request that the policy is for is answered 500")
-            .with_hint(hint);
-        self.findings.push(self.object.mark(finding, path));
-        self.broken.get_or_insert_with(|| reason.into());
-    }
-
-    fn rate(&mut self, rate: &cairn::RateLimit, path: &str) -> Option<RateLimit> {
-        let spec = &self.object.spec;
-        if spec
-            .rate_limits
-            .iter()
-            .filter(|r| r.name == rate.name)
-            .count()
-            > 1
-        {
-            let reason = format!("two rate limits have the name '{}'", rate.name);
-            self.wrong(
-                Code::Conflict,
-                &format!("{path}.name"),
-                reason,
-                "rename one",
-            );
-            return None;
-        }
-        if rate.name.is_empty() {
-            let reason = "a rate limit needs a name".to_owned();
-            self.wrong(
-                Code::MissingField,
-                &format!("{path}.name"),
-                reason,
-                "name: per-client",
-            );
-            return None;
-        }
-        if rate.requests == 0 {
-            let reason = "a rate limit needs requests, at least 1".to_owned();
-            self.wrong(
-                Code::BadValue,
-                &format!("{path}.requests"),
-                reason,
-                "requests: 100",
-            );
-            return None;
-        }
-        let interval_ms = self.duration(&rate.interval, &format!("{path}.interval"))?;
-        if rate.burst == Some(0) {
-            let reason = "a burst of 0 would let nothing pass".to_owned();
-            self.wrong(
-                Code::BadValue,
-                &format!("{path}.burst"),
-                reason,
-                "burst: 10",
-            );
-            return None;
-        }
-        let by = rate.by.iter().enumerate();
-        let by: Option<Vec<LimitKey>> = by
-            .map(|(at, key)| self.key(key, &format!("{path}.by[{at}]")))
-            .collect();
-        Some(RateLimit {
-            name: rate.name.as_str().into(),
-            requests: rate.requests,
-            interval_ms,
-            burst: rate.burst.unwrap_or(rate.requests),
-            by: by?,
-        })
-    }
-
-    fn duration(&mut self, text: &str, path: &str) -> Option<u64> {
-        let parsed = parse_duration(text).filter(|ms| *ms > 0);
-        if parsed.is_none() {
-            let reason = format!("'{text}' is not a duration of the Gateway API above 0");
-            self.wrong(Code::BadValue, path, reason, "write 1s, 500ms, 1m or 1h");
-        }
-        parsed
-    }
-
-    fn key(&mut self, key: &cairn::LimitKey, path: &str) -> Option<LimitKey> {
-        if key.source != LimitKeySource::Header {
-            if key.header.is_some() {
-                let reason = "a header needs the type Header".to_owned();
-                self.wrong(
-                    Code::Conflict,
-                    &format!("{path}.header"),
-                    reason,
-                    "type: Header",
-                );
-                return None;
-            }
-            return Some(match key.source {
-                LimitKeySource::PeerIdentity | LimitKeySource::Header => LimitKey::PeerIdentity,
-                LimitKeySource::PeerNamespace => LimitKey::PeerNamespace,
-                LimitKeySource::SourceAddress => LimitKey::SourceAddress,
-                LimitKeySource::Service => LimitKey::Service,
-            });
-        }
-        let written = key.header.as_deref().unwrap_or_default();
-        match HeaderName::from_bytes(written.as_bytes()) {
-            Ok(name) => Some(LimitKey::Header(name)),
-            Err(_) => {
-                let reason = format!("'{written}' is no name of a header");
-                self.wrong(
-                    Code::BadValue,
-                    &format!("{path}.header"),
-                    reason,
-                    "header: x-tenant",
-                );
-                None
-            }
-        }
-    }
-
-    fn concurrency(
-        &mut self,
-        limit: &cairn::Concurrency,
-        reached: &[LimitTarget],
-    ) -> Option<Concurrency> {
-        if limit.max_requests == 0 {
-            let reason = "maxRequests of 0 would let nothing pass".to_owned();
-            let path = "spec.concurrency.maxRequests";
-            self.wrong(Code::BadValue, path, reason, "maxRequests: 1000");
-            return None;
-        }
-        if limit.fair_share && !reached.contains(&LimitTarget::Waypoint) {
-            let message = "shares are those of the services of a Gateway";
-            let finding = Diagnostic::warning(Code::BadValue, message)
-                .with_effect("fairShare makes no difference here")
-                .with_hint("target the Gateway");
-            let path = "spec.concurrency.fairShare";
-            self.findings.push(self.object.mark(finding, path));
-        }
-        Some(Concurrency {
-            requests_max: limit.max_requests,
-            fair_share: limit.fair_share,
-        })
-    }
 }

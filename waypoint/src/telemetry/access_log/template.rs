@@ -1,0 +1,248 @@
+//! Formats of access logs with Envoy's command operators (specs/istio-waypoint.md 5.5): reads them, and
+//! writes a line by them. What an operator gives is in `operator`.
+
+use std::fmt::Write as _;
+
+use cairn_config_schema::snapshot::{LogFormat, WrittenFormat};
+use serde_json::{Map, Value};
+
+use super::line::TimeText;
+use super::operator::{Given, Operator};
+use crate::telemetry::exchange::Seen;
+
+/// A format that is ready to be written by.
+#[derive(Debug)]
+pub enum Format {
+    /// Cairn's JSON.
+    Cairn,
+    /// A line of text; whether values that are not there leave nothing instead of `-`.
+    Text(Vec<Part>, bool),
+    /// A JSON object; whether keys without a value are left out.
+    Json(Node, bool),
+}
+
+/// A piece of text.
+#[derive(Debug)]
+pub enum Part {
+    /// As it stands.
+    Text(String),
+    /// What is known of the exchange.
+    Operator(Operator),
+}
+
+/// A piece of JSON.
+#[derive(Debug)]
+pub enum Node {
+    /// One operator alone: numbers stay numbers.
+    Operator(Operator),
+    /// Text with operators in it.
+    Text(Vec<Part>),
+    /// As it stands: a number, a truth value, null.
+    Fixed(Value),
+    /// A list.
+    List(Vec<Node>),
+    /// An object.
+    Object(Vec<(String, Node)>),
+}
+
+impl Format {
+    /// Makes a format ready. What is wrong with it goes to `wrong`, in a sentence each; an operator that
+    /// can not be given is written as a value that is not there.
+    pub fn read(format: &LogFormat, wrong: &mut Vec<String>) -> Self {
+        let (written, is_text): (&WrittenFormat, bool) = match format {
+            LogFormat::Cairn => return Self::Cairn,
+            LogFormat::Text(written) => (written, true),
+            LogFormat::Json(written) => (written, false),
+        };
+        match &written.template {
+            Value::String(text) if is_text => Self::Text(parts(text, wrong), written.omits_empty),
+            template => Self::Json(node(template, wrong), written.omits_empty),
+        }
+    }
+
+    /// Whether it can name headers of requests and responses.
+    pub fn is_cairn(&self) -> bool {
+        matches!(self, Self::Cairn)
+    }
+
+    /// Writes the line of an exchange, without Cairn's own, which `line` writes. Ends it.
+    pub fn write(&self, seen: &Seen<'_>, time: &mut TimeText, to: &mut Vec<u8>) {
+        match self {
+            Self::Cairn => {}
+            Self::Text(parts, omits_empty) => {
+                let missing = if *omits_empty { "" } else { "-" };
+                let mut line = String::new();
+                text(parts, seen, time, missing, &mut line);
+                to.extend_from_slice(line.as_bytes());
+            }
+            Self::Json(node, omits_empty) => {
+                let value =
+                    json(node, seen, time, *omits_empty).unwrap_or_else(|| Map::new().into());
+                // Writing to a Vec can not fail.
+                let _ = serde_json::to_writer(&mut *to, &value);
+            }
+        }
+        if to.last() != Some(&b'\n') {
+            to.push(b'\n');
+        }
+    }
+}
+
+fn node(template: &Value, wrong: &mut Vec<String>) -> Node {
+    match template {
+        Value::String(text) => {
+            let mut parts = parts(text, wrong);
+            match (parts.pop(), parts.is_empty()) {
+                (Some(Part::Operator(operator)), true) => Node::Operator(operator),
+                (last, _) => Node::Text(parts.into_iter().chain(last).collect()),
+            }
+        }
+        Value::Array(items) => Node::List(items.iter().map(|item| node(item, wrong)).collect()),
+        Value::Object(fields) => {
+            let fields = fields.iter();
+            Node::Object(
+                fields
+                    .map(|(key, value)| (key.clone(), node(value, wrong)))
+                    .collect(),
+            )
+        }
+        fixed => Node::Fixed(fixed.clone()),
+    }
+}
+
+/// Splits a text at its operators: `%NAME%`, `%NAME(arguments)%`, `%NAME(arguments):length%`, and `%%`
+/// for a percent sign.
+pub(super) fn parts(text: &str, wrong: &mut Vec<String>) -> Vec<Part> {
+    let mut parts = Vec::new();
+    let mut literal = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('%') {
+        literal.push_str(before);
+        if let Some(after) = after.strip_prefix('%') {
+            literal.push('%');
+            rest = after;
+            continue;
+        }
+        let Some((name, arguments, length, after)) = operator(after) else {
+            wrong.push(format!(
+                "`%{}` is no operator; write %% for a percent sign",
+                shown(after)
+            ));
+            literal.push('%');
+            rest = after;
+            continue;
+        };
+        if !literal.is_empty() {
+            parts.push(Part::Text(std::mem::take(&mut literal)));
+        }
+        let read = Operator::read(name, arguments, length).unwrap_or_else(|reason| {
+            wrong.push(reason);
+            Operator::missing()
+        });
+        parts.push(Part::Operator(read));
+        rest = after;
+    }
+    literal.push_str(rest);
+    if !literal.is_empty() {
+        parts.push(Part::Text(literal));
+    }
+    parts
+}
+
+/// The first words of a text, for a message.
+fn shown(text: &str) -> String {
+    text.chars().take(20).collect()
+}
+
+/// Name, arguments, length, and what follows.
+type Split<'t> = (&'t str, Option<&'t str>, Option<usize>, &'t str);
+
+/// What stands after the first percent sign of an operator.
+fn operator(text: &str) -> Option<Split<'_>> {
+    let is_name = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+    let end = text.find(|c| !is_name(c))?;
+    let (name, rest) = text.split_at(end);
+    if name.is_empty() {
+        return None;
+    }
+    let Some(inner) = rest.strip_prefix('(') else {
+        let (length, rest) = tail(rest)?;
+        return Some((name, None, length, rest));
+    };
+    // Arguments may hold parentheses and percent signs of their own: the first end that is one counts.
+    inner.match_indices(')').find_map(|(at, _)| {
+        let (arguments, rest) = inner.split_at(at);
+        let (length, rest) = tail(rest.get(1..)?)?;
+        Some((name, Some(arguments), length, rest))
+    })
+}
+
+/// `:length%` or `%`, and what follows.
+fn tail(text: &str) -> Option<(Option<usize>, &str)> {
+    if let Some(rest) = text.strip_prefix('%') {
+        return Some((None, rest));
+    }
+    let (digits, rest) = text.strip_prefix(':')?.split_once('%')?;
+    Some((Some(digits.parse().ok()?), rest))
+}
+
+fn text(parts: &[Part], seen: &Seen<'_>, time: &mut TimeText, missing: &str, to: &mut String) {
+    for part in parts {
+        match part {
+            Part::Text(text) => to.push_str(text),
+            Part::Operator(operator) => match operator.give(seen, time) {
+                Some(Given::Text(text)) => escaped(&text, to),
+                Some(Given::Number(n)) => drop(write!(to, "{n}")),
+                None => to.push_str(missing),
+            },
+        }
+    }
+}
+
+/// Nobody may begin a new line, or move the cursor of who reads it, by what is logged of him.
+fn escaped(text: &str, to: &mut String) {
+    for c in text.chars() {
+        match c.is_control() {
+            true => drop(write!(to, "\\x{:02x}", u32::from(c))),
+            false => to.push(c),
+        }
+    }
+}
+
+/// `None`: it has no value, and such are left out.
+fn json(node: &Node, seen: &Seen<'_>, time: &mut TimeText, omits_empty: bool) -> Option<Value> {
+    match node {
+        Node::Operator(operator) => match operator.give(seen, time) {
+            Some(Given::Text(text)) => Some(text.into_owned().into()),
+            Some(Given::Number(n)) => Some(n.into()),
+            None => (!omits_empty).then_some(Value::Null),
+        },
+        Node::Text(parts) => {
+            let mut line = String::new();
+            text(
+                parts,
+                seen,
+                time,
+                if omits_empty { "" } else { "-" },
+                &mut line,
+            );
+            Some(line.into())
+        }
+        Node::Fixed(value) => Some(value.clone()),
+        Node::List(items) => {
+            let items = items
+                .iter()
+                .filter_map(|item| json(item, seen, time, omits_empty));
+            Some(items.collect::<Vec<Value>>().into())
+        }
+        Node::Object(fields) => {
+            let fields = fields.iter().filter_map(|(key, node)| {
+                Some((key.clone(), json(node, seen, time, omits_empty)?))
+            });
+            Some(fields.collect::<Map<String, Value>>().into())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,153 @@
+//! OpenTelemetry's conventions for HTTP and Istio's tags, for what an exchange has: names and values of
+//! attributes. Which span gets which of them is in `spans`.
+
+use cairn_config_schema::snapshot::{PathMatch, Workload};
+use http::Method;
+
+use super::attributes::Attributes;
+use crate::telemetry::exchange::{Exchange, HttpExchange};
+
+/// The path of the route's rule, if it has one: as written, for it is the same for many requests.
+pub(super) fn route(exchange: &Exchange) -> Option<String> {
+    let (route, rule) = exchange.route.as_ref()?;
+    let [only] = &*route.rules.get(*rule)?.matches else {
+        return None;
+    };
+    Some(match &only.path {
+        PathMatch::Exact(path) => path.to_string(),
+        PathMatch::Prefix(path) => format!("{path}/*"),
+        PathMatch::Begins { text, .. } => format!("{text}*"),
+        PathMatch::Regex(_) => return None,
+    })
+}
+
+/// The service and port, as istiod names its clusters.
+pub(super) fn upstream_cluster(exchange: &Exchange) -> Option<String> {
+    let (service, port) = (exchange.service.as_ref()?, exchange.service_port);
+    Some(format!("inbound-vip|{port}|http|{};", service.hostname))
+}
+
+/// What was asked, by whom. `cut`: shortens what clients may make long.
+pub(super) fn request<'t>(
+    attributes: &mut Attributes,
+    exchange: &Exchange,
+    http: &'t HttpExchange,
+    cut: impl Fn(&'t str) -> &'t str,
+) {
+    let peer = &exchange.origin.peer;
+    request_method(attributes, &http.method);
+    attributes.text("url.scheme", "http");
+    let (path, query) = match http.path.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (&*http.path, None),
+    };
+    attributes.text("url.path", cut(path));
+    attributes.known("url.query", query.map(cut));
+    let (host, port) = host_and_port(&http.authority);
+    attributes.text("server.address", host);
+    attributes.number("server.port", port.unwrap_or(exchange.service_port));
+    attributes.text("client.address", peer.address.ip().to_string());
+    attributes.number("client.port", peer.address.port());
+    attributes.text("network.peer.address", peer.address.ip().to_string());
+    attributes.number("network.peer.port", peer.address.port());
+    if let Some((name, version)) = http.protocol.split_once('/') {
+        attributes.text("network.protocol.name", name.to_ascii_lowercase());
+        attributes.text("network.protocol.version", version);
+    }
+    let agent = http.user_agent.as_ref();
+    let agent = agent.map(|agent| String::from_utf8_lossy(agent.as_bytes()));
+    attributes.known("user_agent.original", agent);
+}
+
+/// Which method of which service was called, and how it went.
+pub(super) fn grpc(attributes: &mut Attributes, http: &HttpExchange) {
+    attributes.text("rpc.system", "grpc");
+    if let Some((service, method)) = grpc_method(&http.path) {
+        attributes.text("rpc.service", service);
+        attributes.text("rpc.method", method);
+    }
+    if let Some(status) = http.grpc_status {
+        attributes.number("rpc.grpc.status_code", status);
+    }
+}
+
+/// What policy decided.
+pub(super) fn verdict(attributes: &mut Attributes, exchange: &Exchange) {
+    let Some(verdict) = &exchange.verdict else {
+        return;
+    };
+    attributes.text(
+        "cairn.verdict",
+        if verdict.allowed { "allow" } else { "deny" },
+    );
+    attributes.known("cairn.policy", verdict.origin().map(ToString::to_string));
+    if let Some(rule) = verdict.rule_index() {
+        attributes.number("cairn.rule", rule);
+    }
+    let dry_run = verdict.dry_run.as_ref().map(|run| run.allowed());
+    let dry_run = dry_run.map(|allowed| if allowed { "allow" } else { "deny" });
+    attributes.known("cairn.dry_run_verdict", dry_run);
+}
+
+/// Istio's tags of a workload.
+pub(super) fn peer(
+    attributes: &mut Attributes,
+    side: &str,
+    workload: Option<&Workload>,
+    cluster: &str,
+) {
+    let Some(workload) = workload else {
+        return;
+    };
+    let mut tag = |name: &str, value: &str| attributes.text(format!("istio.{side}_{name}"), value);
+    tag("workload", &workload.workload_name);
+    tag("namespace", &workload.key.namespace);
+    tag("cluster_id", cluster);
+    tag("canonical_service", &workload.canonical_name);
+    tag("canonical_revision", &workload.canonical_revision);
+    tag("app", &workload.app);
+    tag("app_version", &workload.version);
+    tag(
+        "workload_type",
+        &format!("{:?}", workload.workload_type).to_lowercase(),
+    );
+    tag("instance_name", &workload.key.name);
+}
+
+/// A method of RFC 9110 or PATCH; others are for clients to make up, and would make names of spans.
+pub(super) fn method(method: &Method) -> Option<&str> {
+    let known = [
+        Method::GET,
+        Method::HEAD,
+        Method::POST,
+        Method::PUT,
+        Method::DELETE,
+        Method::CONNECT,
+        Method::OPTIONS,
+        Method::TRACE,
+        Method::PATCH,
+    ];
+    known.contains(method).then(|| method.as_str())
+}
+
+pub(super) fn request_method(attributes: &mut Attributes, of: &Method) {
+    attributes.text("http.request.method", method(of).unwrap_or("_OTHER"));
+    if method(of).is_none() {
+        attributes.text("http.request.method_original", of.as_str());
+    }
+}
+
+fn host_and_port(authority: &str) -> (&str, Option<u16>) {
+    let split = authority.rsplit_once(':');
+    let numbered = split.and_then(|(host, port)| Some((host, port.parse().ok()?)));
+    match numbered {
+        Some((host, port)) => (host, Some(port)),
+        None => (authority, None),
+    }
+}
+
+/// `/package.Service/Method`.
+fn grpc_method(path: &str) -> Option<(&str, &str)> {
+    let path = path.split('?').next()?.strip_prefix('/')?;
+    path.split_once('/')
+}

@@ -1,0 +1,215 @@
+//! What spans say of requests.
+
+use cairn_authz::Verdict;
+use http::StatusCode as Http;
+
+use super::super::attributes::find;
+use super::super::process::Names;
+use super::super::{fixtures, queue};
+use super::*;
+use crate::telemetry::fixtures as exchanges;
+
+fn spans(exchange: Exchange) -> Vec<Span> {
+    let (outlet, mut records) = queue::Outlet::new(1, false);
+    outlet.take(exchange, Duration::from_millis(12), vec![]);
+    let names = Names {
+        gateway: Some(("shop", "waypoint")),
+        trust_domain: "cluster.local",
+        cluster: "Kubernetes",
+        ..Names::default()
+    };
+    let process = Process::new(&names, &Default::default());
+    let (message, count) = encode(&[records.try_recv().unwrap()], &process);
+    let mut request = ExportTraceServiceRequest::decode(message).unwrap();
+    let spans = request.resource_spans.remove(0).scope_spans.remove(0).spans;
+    assert_eq!(spans.len() as u64, count);
+    spans
+}
+
+fn text(span: &Span, key: &str) -> String {
+    find(&span.attributes, key).unwrap_or_default()
+}
+
+/// Sampled, with two attempts: nobody answered the first, the second answered 200.
+fn retried() -> Exchange {
+    let mut exchange = fixtures::sampled();
+    let endpoint = exchange.endpoint.clone().unwrap();
+    let trace = &mut exchange.trace;
+    trace.event(|| What::Verdict);
+    trace.begin_attempt(&endpoint, || 21);
+    trace.end_attempt(|attempt| attempt.fail("connect", "connection refused"));
+    trace.event(|| What::Ejected {
+        endpoint: endpoint.address,
+        cause: "consecutive_5xx",
+        for_ms: 30_000,
+    });
+    trace.event(|| What::Retry {
+        cause: "connect",
+        wait: Duration::from_millis(25),
+    });
+    trace.begin_attempt(&endpoint, || 22);
+    trace.note_attempt(|attempt| {
+        attempt.url = Some("http://httpbin:8000/a".into());
+        attempt.answered(200, None);
+    });
+    exchange.attempts = 2;
+    exchange
+}
+
+#[test]
+fn a_request_has_a_server_span_below_the_clients_and_a_client_span_for_each_attempt() {
+    let spans = spans(retried());
+    let [server, first, second] = &spans[..] else {
+        panic!("{spans:?}");
+    };
+    assert_eq!(server.kind, SpanKind::Server as i32);
+    assert_eq!(
+        server.parent_span_id,
+        0x00f0_67aa_0ba9_02b7_u64.to_be_bytes()
+    );
+    assert_eq!(server.span_id, 1_u64.to_be_bytes());
+    for (attempt, id) in [(first, 21_u64), (second, 22)] {
+        assert_eq!(attempt.kind, SpanKind::Client as i32);
+        assert_eq!(attempt.trace_id, server.trace_id);
+        assert_eq!(attempt.parent_span_id, server.span_id);
+        assert_eq!(attempt.span_id, id.to_be_bytes());
+    }
+    assert_eq!(text(first, "error.type"), "connect");
+    assert_eq!(first.status.as_ref().unwrap().message, "connection refused");
+    assert_eq!(text(second, "http.response.status_code"), "200");
+    assert_eq!(text(second, "http.request.resend_count"), "1");
+    assert_eq!(text(second, "url.full"), "http://httpbin:8000/a");
+    assert_eq!(second.status, None);
+    assert_eq!(second.end_time_unix_nano, server.end_time_unix_nano);
+}
+
+#[test]
+fn times_are_those_of_the_exchange() {
+    let spans = spans(fixtures::sampled());
+    let [server] = &spans[..] else {
+        panic!("{spans:?}");
+    };
+    assert_eq!(server.start_time_unix_nano, 1_793_795_696_789_000_000);
+    assert_eq!(server.end_time_unix_nano, 1_793_795_696_801_000_000);
+}
+
+#[test]
+fn the_server_span_has_the_conventions_of_http_and_istios_tags() {
+    let server = spans(fixtures::sampled()).remove(0);
+    for (key, value) in [
+        ("http.request.method", "GET"),
+        ("url.path", "/a"),
+        ("url.query", "b=1"),
+        ("url.scheme", "http"),
+        ("server.address", "httpbin"),
+        ("server.port", "8000"),
+        ("client.address", "10.0.0.7"),
+        ("network.protocol.version", "1.1"),
+        ("http.response.status_code", "200"),
+        ("user_agent.original", "curl/8"),
+        ("component", "proxy"),
+        ("guid:x-request-id", "id-1"),
+        ("response_flags", "-"),
+        (
+            "upstream_cluster",
+            "inbound-vip|8000|http|httpbin.default.svc.cluster.local;",
+        ),
+        ("istio.mesh_id", "cluster.local"),
+        ("istio.namespace", "shop"),
+        ("istio.canonical_service", "waypoint"),
+        ("istio.cluster_id", "Kubernetes"),
+        ("istio.source_workload", "web"),
+        ("istio.source_namespace", "shop"),
+        ("istio.source_canonical_service", "web-canonical"),
+        ("istio.destination_workload", "httpbin"),
+        ("istio.destination_app_version", "v2"),
+        ("istio.destination_workload_type", "deployment"),
+        ("istio.destination_instance_name", "httpbin-5d4f-x"),
+        ("cairn.verdict", "allow"),
+        ("cairn.snapshot", "3"),
+        ("env", "lab"),
+    ] {
+        assert_eq!(text(&server, key), value, "{key}");
+    }
+    assert_eq!(server.name, "GET");
+}
+
+#[test]
+fn a_denial_names_policy_rule_and_reason_in_attributes_and_event() {
+    let mut exchange = fixtures::sampled();
+    exchange.http.as_mut().unwrap().status = Some(Http::FORBIDDEN);
+    exchange.verdict = Some(exchanges::denied());
+    exchange.reason = Some("the rule matches".into());
+    exchange.trace.event(|| What::Verdict);
+    let server = spans(exchange).remove(0);
+    let event = &server.events[0];
+    assert_eq!(event.name, "cairn.verdict");
+    for attributes in [&server.attributes, &event.attributes] {
+        let of = |key| find(attributes, key).unwrap();
+        assert_eq!(of("cairn.verdict"), "deny");
+        assert_eq!(of("cairn.policy"), "AuthorizationPolicy/default/no-writes");
+        assert_eq!(of("cairn.rule"), "0");
+        assert_eq!(of("cairn.reason"), "the rule matches");
+    }
+    // A refusal is no failure of the server (OpenTelemetry's conventions for HTTP, "Status").
+    assert_eq!(server.status, None);
+}
+
+#[test]
+fn events_tell_of_retries_and_ejections() {
+    let server = spans(retried()).remove(0);
+    let names: Vec<_> = server.events.iter().map(|event| &*event.name).collect();
+    assert_eq!(names, ["cairn.verdict", "cairn.ejection", "cairn.retry"]);
+    let of = |event: usize, key| find(&server.events[event].attributes, key).unwrap();
+    assert_eq!(of(1, "cairn.ejection.cause"), "consecutive_5xx");
+    assert_eq!(of(1, "cairn.ejection.endpoint"), "10.0.0.9:8080");
+    assert_eq!(of(2, "cairn.retry.cause"), "connect");
+    assert_eq!(of(2, "cairn.retry.wait_ms"), "25");
+}
+
+#[test]
+fn errors_of_the_server_and_clients_that_left_are_failures() {
+    let failing = |status: Option<Http>, flags| {
+        let mut exchange = fixtures::sampled();
+        exchange.http.as_mut().unwrap().status = status;
+        exchange.flags = flags;
+        spans(exchange).remove(0)
+    };
+    let broken = failing(Some(Http::SERVICE_UNAVAILABLE), "UH");
+    assert_eq!(text(&broken, "error.type"), "503");
+    assert_eq!(broken.status.unwrap().code, StatusCode::Error as i32);
+    let gone = failing(None, "DC");
+    assert_eq!(text(&gone, "error.type"), "DC");
+    assert_eq!(text(&gone, "http.response.status_code"), "");
+    assert_eq!(failing(Some(Http::NOT_FOUND), "").status, None);
+}
+
+#[test]
+fn methods_that_clients_make_up_are_no_names() {
+    let mut exchange = fixtures::sampled();
+    exchange.http.as_mut().unwrap().method = "BREW".parse().unwrap();
+    let server = spans(exchange).remove(0);
+    assert_eq!(server.name, "HTTP");
+    assert_eq!(text(&server, "http.request.method"), "_OTHER");
+    assert_eq!(text(&server, "http.request.method_original"), "BREW");
+}
+
+#[test]
+fn a_grpc_call_names_its_service_and_method() {
+    let mut exchange = fixtures::sampled();
+    let http = exchange.http.as_mut().unwrap();
+    (http.grpc, http.grpc_status) = (true, Some(5));
+    http.path = "/shop.Cart/Add".into();
+    let server = spans(exchange).remove(0);
+    assert_eq!(text(&server, "rpc.service"), "shop.Cart");
+    assert_eq!(text(&server, "rpc.method"), "Add");
+    assert_eq!(text(&server, "rpc.grpc.status_code"), "5");
+}
+
+#[test]
+fn a_request_that_ended_before_policy_has_no_verdict() {
+    let mut exchange = fixtures::sampled();
+    exchange.verdict = None::<Verdict>;
+    let server = spans(exchange).remove(0);
+    assert_eq!(find(&server.attributes, "cairn.verdict"), None);
+}

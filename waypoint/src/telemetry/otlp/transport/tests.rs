@@ -1,0 +1,140 @@
+//! Receivers that answer well, badly, too much, or not at all.
+
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTracePartialSuccess;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use super::*;
+
+/// What one export comes to with a receiver that sends these bytes once it was asked.
+async fn with(protocol: Protocol, answer: &'static [u8]) -> Result<Partial, Failure> {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut asked = [0; 4_096];
+        let _ = stream.read(&mut asked).await;
+        let _ = stream.write_all(answer).await;
+        // As long as the other end waits.
+        while matches!(stream.read(&mut asked).await, Ok(1..)) {}
+    });
+    let mut to = Destination::parse(&format!("http://{address}"), protocol, None, true).unwrap();
+    to.timeout = Duration::from_millis(300);
+    let mut transport = Transport::new(Signal::Traces, to, Way::Outside);
+    transport.send(Bytes::from_static(b"message")).await
+}
+
+async fn http(answer: &'static [u8]) -> Result<Partial, Failure> {
+    with(Protocol::Http, answer).await
+}
+
+fn is_again(result: Result<Partial, Failure>, pause: Option<u64>) -> bool {
+    matches!(result, Err(Failure::Again(_, p)) if p == pause.map(Duration::from_secs))
+}
+
+#[tokio::test]
+async fn an_empty_answer_means_that_everything_was_taken() {
+    let taken = http(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+    assert_eq!(taken, Ok(Partial::default()));
+}
+
+#[tokio::test]
+async fn what_is_busy_is_asked_again_when_it_wants_to_be() {
+    let busy = b"HTTP/1.1 503 Busy\r\nretry-after: 7\r\ncontent-length: 0\r\n\r\n";
+    assert!(is_again(http(busy).await, Some(7)));
+    let many = b"HTTP/1.1 429 Many\r\nretry-after: soon\r\ncontent-length: 0\r\n\r\n";
+    assert!(is_again(http(many).await, None));
+}
+
+#[tokio::test]
+async fn other_statuses_are_for_good() {
+    for answer in [
+        &b"HTTP/1.1 400 Bad\r\ncontent-length: 0\r\n\r\n"[..],
+        b"HTTP/1.1 500 Broken\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nlocation: http://elsewhere/\r\ncontent-length: 0\r\n\r\n",
+    ] {
+        assert!(matches!(http(answer).await, Err(Failure::Final(_))));
+    }
+}
+
+#[tokio::test]
+async fn garbage_and_silence_are_failures_and_nothing_else() {
+    assert!(matches!(
+        http(b"\0\xff\xfe nonsense\r\n\r\n").await,
+        Err(Failure::Again(..))
+    ));
+    assert!(is_again(http(b"").await, None));
+    let unread = b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n\xff\xff\xff";
+    assert!(matches!(http(unread).await, Err(Failure::Final(_))));
+    assert!(is_again(
+        with(Protocol::Grpc, b"HTTP/1.1 200 OK\r\n\r\n").await,
+        None
+    ));
+    assert!(is_again(with(Protocol::Grpc, b"").await, None));
+}
+
+#[tokio::test]
+async fn an_answer_without_end_is_not_gathered() {
+    let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n11000\r\n";
+    static ENDLESS: std::sync::LazyLock<Vec<u8>> = std::sync::LazyLock::new(|| {
+        [
+            &b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n11000\r\n"[..],
+            &[b'x'; 0x11000],
+        ]
+        .concat()
+    });
+    assert!(ENDLESS.starts_with(head));
+    let failed = http(&ENDLESS).await;
+    assert!(matches!(failed, Err(Failure::Final(_))), "{failed:?}");
+}
+
+#[tokio::test]
+async fn nobody_there_is_worth_another_attempt() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let to = Destination::parse(&url, Protocol::Grpc, None, true).unwrap();
+    let mut transport = Transport::new(Signal::Traces, to, Way::Outside);
+    assert!(is_again(transport.send(Bytes::new()).await, None));
+}
+
+#[test]
+fn what_was_rejected_is_read_and_its_words_are_kept_short() {
+    let answer = ExportTraceServiceResponse {
+        partial_success: Some(ExportTracePartialSuccess {
+            rejected_spans: 3,
+            error_message: format!("too\nlong {}", "x".repeat(10_000)),
+        }),
+    };
+    let partial = read(&answer.encode_to_vec()).unwrap();
+    assert_eq!(partial.rejected, 3);
+    assert!(partial.words.starts_with("too\\nlong") && partial.words.len() < 250);
+    let negative = ExportTraceServiceResponse {
+        partial_success: Some(ExportTracePartialSuccess {
+            rejected_spans: -1,
+            ..ExportTracePartialSuccess::default()
+        }),
+    };
+    assert_eq!(read(&negative.encode_to_vec()).unwrap().rejected, 0);
+}
+
+#[test]
+fn a_post_has_the_host_the_type_and_the_headers_of_the_receiver() {
+    let mut to = Destination::parse(
+        "http://[::1]:4318",
+        Protocol::Http,
+        Some(Signal::Logs),
+        true,
+    )
+    .unwrap();
+    let tenant = (
+        HeaderName::from_static("x-tenant"),
+        HeaderValue::from_static("7"),
+    );
+    to.headers = vec![tenant];
+    let request = request(&to, Bytes::new()).unwrap();
+    assert_eq!(request.uri(), "/v1/logs");
+    assert_eq!(request.headers()["host"], "[::1]:4318");
+    assert_eq!(request.headers()["content-type"], "application/x-protobuf");
+    assert_eq!(request.headers()["x-tenant"], "7");
+}
