@@ -1,13 +1,16 @@
-//! What golden cases show of fields: a field works where the snapshot is another one without it; it is
-//! rejected or warned of where a finding says so at its path.
+//! What golden cases and the inputs in golden/fields/ show of fields: a field works where the snapshot is
+//! another one without it; it is rejected or warned of where a finding says so at its path.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cairn_config_schema::diagnostics::{Code, Diagnostic, Severity};
 use cairn_config_schema::snapshot::Snapshot;
 use cairn_conformance::golden::format::Stage;
 use cairn_conformance::golden::mesh::{Mesh, files};
-use cairn_conformance::golden::{cases, stages};
+use cairn_conformance::golden::{cases, root, stages};
 use serde_json::Value;
 
 use super::kinds::Table;
@@ -17,10 +20,23 @@ use super::kinds::Table;
 pub struct Shown {
     /// A case in which the snapshot depends on it.
     pub works: Option<String>,
+    /// A case in which an object is an error without it: it is as good as what it is a part of.
+    pub required: Option<String>,
     /// A case in which it is not honoured, which is an error.
     pub rejected: Option<String>,
     /// A case in which it is not honoured, which is said.
     pub warned: Option<String>,
+}
+
+impl Shown {
+    /// Of several cases the first by its name, whichever thread was there first.
+    fn add(&mut self, other: Self) {
+        let first = |a: Option<String>, b: Option<String>| a.into_iter().chain(b).min();
+        self.works = first(self.works.take(), other.works);
+        self.required = first(self.required.take(), other.required);
+        self.rejected = first(self.rejected.take(), other.rejected);
+        self.warned = first(self.warned.take(), other.warned);
+    }
 }
 
 /// By table and field.
@@ -37,15 +53,28 @@ struct Setting {
 }
 
 impl Evidence {
-    /// Looks at every case.
+    /// Looks at every case, in two threads: each field of each case is a configuration to resolve.
     pub fn gather(tables: &[Table]) -> Self {
-        let mut found = BTreeMap::new();
-        for setting in settings() {
-            for (at, table) in tables.iter().enumerate() {
-                setting.show(at, table, &mut found);
+        let mut settings = settings();
+        settings.sort_by(|a, b| a.name.cmp(&b.name));
+        let (next, all) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
+        let look = || {
+            while let Some(setting) = settings.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let mut found = all.lock().unwrap().clone();
+                for (at, table) in tables.iter().enumerate() {
+                    setting.show(at, table, &mut found);
+                }
+                let mut all = all.lock().unwrap();
+                for (field, shown) in found {
+                    all.entry(field).or_insert_with(Shown::default).add(shown);
+                }
             }
-        }
-        Self(found)
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(look);
+            look();
+        });
+        Self(all.into_inner().unwrap())
     }
 
     /// What is known of a field.
@@ -59,24 +88,19 @@ fn settings() -> Vec<Setting> {
     let mut found = Vec::new();
     for (name, case) in cases() {
         for stage in stages(&case).unwrap() {
-            // Texts that are no YAML, on purpose, have no fields.
-            let parsed: Option<Vec<_>> = files(&case, &stage)
-                .into_iter()
-                .map(|(file, text)| {
-                    let objects = serde_saphyr::from_multiple::<Value>(&text).ok()?;
-                    Some((file, objects))
-                })
-                .collect();
-            let Some(files) = parsed else { continue };
-            let (snapshot, findings) = resolve(&stage, &files);
-            found.push(Setting {
-                name: name.clone(),
-                stage,
-                files,
-                snapshot,
-                findings,
-            });
+            found.extend(Setting::new(name.clone(), &case, stage));
         }
+    }
+    // Inputs that are there for their fields alone.
+    let folder = root().join("fields");
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        let file = entry.unwrap().file_name().into_string().unwrap();
+        let text = std::fs::read_to_string(folder.join(&file)).unwrap();
+        let gateway = text.lines().next().and_then(|line| line.strip_prefix("# --gateway "));
+        let stage = format!("{{file: {file}, gateway: {}}}", gateway.unwrap_or("null"));
+        let stage = serde_saphyr::from_str(&stage).unwrap();
+        let setting = Setting::new(format!("fields/{file}"), &folder, stage);
+        found.push(setting.unwrap_or_else(|| panic!("{file} is no YAML")));
     }
     found
 }
@@ -86,7 +110,7 @@ fn resolve(stage: &Stage, files: &[(String, Vec<Value>)]) -> (String, Vec<Diagno
     let texts: Vec<(String, String)> = files
         .iter()
         .map(|(file, objects)| {
-            let objects = objects.iter().map(|o| serde_json::to_string(o).unwrap());
+            let objects = objects.iter().map(|object| closed(object).to_string());
             (file.clone(), objects.collect::<Vec<_>>().join("\n---\n"))
         })
         .collect();
@@ -95,7 +119,46 @@ fn resolve(stage: &Stage, files: &[(String, Vec<Value>)]) -> (String, Vec<Diagno
     (format!("{snapshot:?}"), findings)
 }
 
+/// With the mesh configuration, a text in the text, as a part of the object.
+fn opened(mut object: Value) -> Value {
+    if let Some(text) = object.pointer("/data/mesh").and_then(Value::as_str)
+        && let Ok(inner) = serde_saphyr::from_str::<Value>(text)
+        && inner.is_object()
+    {
+        object["data"]["mesh"] = inner;
+    }
+    object
+}
+
+fn closed(object: &Value) -> Value {
+    let mut object = object.clone();
+    if object.pointer("/data/mesh").is_some_and(Value::is_object) {
+        object["data"]["mesh"] = object["data"]["mesh"].to_string().into();
+    }
+    object
+}
+
 impl Setting {
+    /// `None`: a text is no YAML, on purpose, and has no fields.
+    fn new(name: String, case: &Path, stage: Stage) -> Option<Self> {
+        let parsed: Option<Vec<_>> = files(case, &stage)
+            .into_iter()
+            .map(|(file, text)| {
+                let objects = serde_saphyr::from_multiple::<Value>(&text).ok()?;
+                Some((file, objects.into_iter().map(opened).collect()))
+            })
+            .collect();
+        let files = parsed?;
+        let (snapshot, findings) = resolve(&stage, &files);
+        Some(Self {
+            name,
+            stage,
+            files,
+            snapshot,
+            findings,
+        })
+    }
+
     fn show(&self, at: usize, table: &Table, found: &mut BTreeMap<(usize, String), Shown>) {
         let of_table = |object: &Value| {
             let text = |key: &str| object[key].as_str().unwrap_or_default();
@@ -117,13 +180,20 @@ impl Setting {
                 continue;
             }
             let shown = found.entry((at, field.clone())).or_default();
-            match self.said(table, field) {
-                Some(Severity::Error) => shown.rejected.get_or_insert_with(|| self.name.clone()),
-                Some(_) => shown.warned.get_or_insert_with(|| self.name.clone()),
-                None if shown.works.is_some() => continue,
-                None if resolve(&self.stage, &without).0 == self.snapshot => continue,
-                None => shown.works.get_or_insert_with(|| self.name.clone()),
+            let of = match self.said(table, field) {
+                Some(Severity::Error) => &mut shown.rejected,
+                Some(_) => &mut shown.warned,
+                None if shown.works.as_ref().is_some_and(|name| *name <= self.name) => continue,
+                None => {
+                    let (snapshot, findings) = resolve(&self.stage, &without);
+                    match snapshot == self.snapshot {
+                        true => continue,
+                        false if errors(&findings) > errors(&self.findings) => &mut shown.required,
+                        false => &mut shown.works,
+                    }
+                }
             };
+            of.get_or_insert_with(|| self.name.clone());
         }
     }
 
@@ -138,6 +208,11 @@ impl Setting {
         });
         of_field.map(|finding| finding.severity).max()
     }
+}
+
+fn errors(findings: &[Diagnostic]) -> usize {
+    let of_objects = findings.iter().filter(|finding| finding.severity == Severity::Error);
+    of_objects.count()
 }
 
 /// `spec.rules[3].name` as `spec.rules[].name`.
