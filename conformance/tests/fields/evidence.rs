@@ -22,6 +22,8 @@ pub struct Shown {
     pub works: Option<String>,
     /// A case in which an object is an error without it: it is as good as what it is a part of.
     pub required: Option<String>,
+    /// A case in which its value is an error: a field that is never honoured may be refused so.
+    bad: Option<String>,
     /// A case in which it is not honoured, which is an error.
     pub rejected: Option<String>,
     /// A case in which it is not honoured, which is said.
@@ -34,6 +36,7 @@ impl Shown {
         let first = |a: Option<String>, b: Option<String>| a.into_iter().chain(b).min();
         self.works = first(self.works.take(), other.works);
         self.required = first(self.required.take(), other.required);
+        self.bad = first(self.bad.take(), other.bad);
         self.rejected = first(self.rejected.take(), other.rejected);
         self.warned = first(self.warned.take(), other.warned);
     }
@@ -80,7 +83,11 @@ impl Evidence {
     /// What is known of a field.
     pub fn of(&self, table: usize, field: &str) -> Shown {
         let shown = self.0.get(&(table, field.to_owned()));
-        shown.cloned().unwrap_or_default()
+        let mut shown = shown.cloned().unwrap_or_default();
+        if shown.works.is_none() && shown.required.is_none() && shown.warned.is_none() {
+            shown.rejected = shown.rejected.or(shown.bad.take());
+        }
+        shown
     }
 }
 
@@ -96,7 +103,10 @@ fn settings() -> Vec<Setting> {
     for entry in std::fs::read_dir(&folder).unwrap() {
         let file = entry.unwrap().file_name().into_string().unwrap();
         let text = std::fs::read_to_string(folder.join(&file)).unwrap();
-        let gateway = text.lines().next().and_then(|line| line.strip_prefix("# --gateway "));
+        let gateway = text
+            .lines()
+            .next()
+            .and_then(|line| line.strip_prefix("# --gateway "));
         let stage = format!("{{file: {file}, gateway: {}}}", gateway.unwrap_or("null"));
         let stage = serde_saphyr::from_str(&stage).unwrap();
         let setting = Setting::new(format!("fields/{file}"), &folder, stage);
@@ -180,7 +190,12 @@ impl Setting {
                 continue;
             }
             let shown = found.entry((at, field.clone())).or_default();
-            let of = match self.said(table, field) {
+            let not_honoured = [Code::Unsupported, Code::NotForWaypoint, Code::NotEnforced];
+            if self.said(&[Code::BadValue], table, field) == Some(Severity::Error) {
+                shown.bad.get_or_insert_with(|| self.name.clone());
+                continue;
+            }
+            let of = match self.said(&not_honoured, table, field) {
                 Some(Severity::Error) => &mut shown.rejected,
                 Some(_) => &mut shown.warned,
                 None if shown.works.as_ref().is_some_and(|name| *name <= self.name) => continue,
@@ -197,9 +212,8 @@ impl Setting {
         }
     }
 
-    /// How bad it is that a field is not honoured. Bad values of fields that are honoured do not count.
-    fn said(&self, table: &Table, field: &str) -> Option<Severity> {
-        let codes = [Code::Unsupported, Code::NotForWaypoint, Code::NotEnforced];
+    /// The worst finding with one of these codes at a field.
+    fn said(&self, codes: &[Code], table: &Table, field: &str) -> Option<Severity> {
         let of_field = self.findings.iter().filter(|finding| {
             let kind = finding.object.as_ref().map(|o| o.kind.bare());
             codes.contains(&finding.code)
@@ -211,7 +225,9 @@ impl Setting {
 }
 
 fn errors(findings: &[Diagnostic]) -> usize {
-    let of_objects = findings.iter().filter(|finding| finding.severity == Severity::Error);
+    let of_objects = findings
+        .iter()
+        .filter(|finding| finding.severity == Severity::Error);
     of_objects.count()
 }
 

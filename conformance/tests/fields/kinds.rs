@@ -6,7 +6,9 @@ use cairn_config_schema::resources::{
     authentication, cairn, calico, cilium, cilium_envoy, destination_rule, gateway_api, istio,
     service_entry, telemetry, virtual_service,
 };
-use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery, networking::v1 as networking};
+use k8s_openapi::api::{
+    core::v1 as core, discovery::v1 as discovery, networking::v1 as networking,
+};
 
 use super::trace::fields;
 
@@ -21,7 +23,11 @@ pub struct Table {
 }
 
 impl Table {
-    fn new(kinds: &'static [&'static str], group: &'static str, parts: &[(&str, Vec<String>)]) -> Self {
+    fn new(
+        kinds: &'static [&'static str],
+        group: &'static str,
+        parts: &[(&str, Vec<String>)],
+    ) -> Self {
         let mut all: Vec<String> = parts
             .iter()
             .flat_map(|(at, fields)| {
@@ -59,14 +65,26 @@ pub fn tables() -> Vec<Table> {
     let spec = |fields: Vec<String>| [("spec", fields)];
     let mut tables = of_gateway_api();
     tables.extend([
-        Table::new(&["AuthorizationPolicy"], SECURITY, &spec(fields::<istio::AuthorizationPolicySpec>())),
+        Table::new(
+            &["AuthorizationPolicy"],
+            SECURITY,
+            &spec(fields::<istio::AuthorizationPolicySpec>()),
+        ),
         Table::new(
             &["RequestAuthentication"],
             SECURITY,
             &spec(fields::<authentication::RequestAuthenticationSpec>()),
         ),
-        Table::new(&["VirtualService"], ISTIO, &spec(fields::<virtual_service::VirtualServiceSpec>())),
-        Table::new(&["DestinationRule"], ISTIO, &spec(fields::<destination_rule::DestinationRuleSpec>())),
+        Table::new(
+            &["VirtualService"],
+            ISTIO,
+            &spec(fields::<virtual_service::VirtualServiceSpec>()),
+        ),
+        Table::new(
+            &["DestinationRule"],
+            ISTIO,
+            &spec(fields::<destination_rule::DestinationRuleSpec>()),
+        ),
         Table::new(
             &["ServiceEntry"],
             ISTIO,
@@ -75,9 +93,21 @@ pub fn tables() -> Vec<Table> {
                 ("status.addresses", Vec::new()),
             ],
         ),
-        Table::new(&["WorkloadEntry"], ISTIO, &spec(fields::<service_entry::WorkloadEntrySpec>())),
-        Table::new(&["Telemetry"], "telemetry.istio.io", &spec(fields::<telemetry::TelemetrySpec>())),
-        Table::new(&["TrafficPolicy"], "cairn.dev", &spec(fields::<cairn::TrafficPolicySpec>())),
+        Table::new(
+            &["WorkloadEntry"],
+            ISTIO,
+            &spec(fields::<service_entry::WorkloadEntrySpec>()),
+        ),
+        Table::new(
+            &["Telemetry"],
+            "telemetry.istio.io",
+            &spec(fields::<telemetry::TelemetrySpec>()),
+        ),
+        Table::new(
+            &["TrafficPolicy"],
+            "cairn.dev",
+            &spec(fields::<cairn::TrafficPolicySpec>()),
+        ),
         Table::new(
             &["CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy"],
             "cilium.io",
@@ -94,7 +124,12 @@ pub fn tables() -> Vec<Table> {
             &spec(fields::<cilium_envoy::CiliumEnvoyConfigSpec>()),
         ),
         Table::new(
-            &["NetworkPolicy", "GlobalNetworkPolicy", "StagedNetworkPolicy", "StagedGlobalNetworkPolicy"],
+            &[
+                "NetworkPolicy",
+                "GlobalNetworkPolicy",
+                "StagedNetworkPolicy",
+                "StagedGlobalNetworkPolicy",
+            ],
             CALICO,
             &[
                 ("spec", fields::<calico::CalicoPolicySpec>()),
@@ -102,7 +137,11 @@ pub fn tables() -> Vec<Table> {
             ],
         ),
         Table::new(&["Tier"], CALICO, &spec(fields::<calico::TierSpec>())),
-        Table::new(&["NetworkSet", "GlobalNetworkSet"], CALICO, &spec(fields::<calico::NetworkSetSpec>())),
+        Table::new(
+            &["NetworkSet", "GlobalNetworkSet"],
+            CALICO,
+            &spec(fields::<calico::NetworkSetSpec>()),
+        ),
     ]);
     tables.extend(of_kubernetes());
     tables
@@ -111,17 +150,44 @@ pub fn tables() -> Vec<Table> {
 fn of_gateway_api() -> Vec<Table> {
     let spec = |fields: Vec<String>| [("spec", fields)];
     vec![
-        Table::new(&["GatewayClass"], GATEWAY_API, &spec(fields::<gateway_api::GatewayClassSpec>())),
+        Table::new(
+            &["GatewayClass"],
+            GATEWAY_API,
+            &spec(fields::<gateway_api::GatewayClassSpec>()),
+        ),
         Table::new(
             &["Gateway"],
             GATEWAY_API,
-            &[("spec", fields::<gateway_api::GatewaySpec>()), ("status.conditions", Vec::new())],
+            &[
+                ("spec", fields::<gateway_api::GatewaySpec>()),
+                ("status.conditions", Vec::new()),
+            ],
         ),
-        Table::new(&["HTTPRoute"], GATEWAY_API, &spec(fields::<gateway_api::HttpRouteSpec>())),
-        Table::new(&["GRPCRoute"], GATEWAY_API, &spec(fields::<gateway_api::GrpcRouteSpec>())),
-        Table::new(&["TLSRoute"], GATEWAY_API, &spec(fields::<gateway_api::TlsRouteSpec>())),
-        Table::new(&["TCPRoute"], GATEWAY_API, &spec(fields::<gateway_api::TcpRouteSpec>())),
-        Table::new(&["BackendTLSPolicy"], GATEWAY_API, &spec(fields::<gateway_api::BackendTlsPolicySpec>())),
+        Table::new(
+            &["HTTPRoute"],
+            GATEWAY_API,
+            &spec(fields::<gateway_api::HttpRouteSpec>()),
+        ),
+        Table::new(
+            &["GRPCRoute"],
+            GATEWAY_API,
+            &spec(fields::<gateway_api::GrpcRouteSpec>()),
+        ),
+        Table::new(
+            &["TLSRoute"],
+            GATEWAY_API,
+            &spec(fields::<gateway_api::TlsRouteSpec>()),
+        ),
+        Table::new(
+            &["TCPRoute"],
+            GATEWAY_API,
+            &spec(fields::<gateway_api::TcpRouteSpec>()),
+        ),
+        Table::new(
+            &["BackendTLSPolicy"],
+            GATEWAY_API,
+            &spec(fields::<gateway_api::BackendTlsPolicySpec>()),
+        ),
         Table::new(
             &["XBackendTrafficPolicy"],
             "gateway.networking.x-k8s.io",
@@ -133,9 +199,16 @@ fn of_gateway_api() -> Vec<Table> {
 /// Their types have every field that Kubernetes knows. Of the status of a Pod the rest is not looked at.
 fn of_kubernetes() -> Vec<Table> {
     let mesh = config_map();
-    let mesh: Vec<(&str, Vec<String>)> = mesh.iter().map(|(at, f)| (at.as_str(), f.clone())).collect();
+    let mesh: Vec<(&str, Vec<String>)> = mesh
+        .iter()
+        .map(|(at, f)| (at.as_str(), f.clone()))
+        .collect();
     vec![
-        Table::new(&["Namespace"], "", &[("spec", fields::<core::NamespaceSpec>())]),
+        Table::new(
+            &["Namespace"],
+            "",
+            &[("spec", fields::<core::NamespaceSpec>())],
+        ),
         Table::new(&["Service"], "", &[("spec", fields::<core::ServiceSpec>())]),
         Table::new(
             &["EndpointSlice"],
@@ -168,21 +241,46 @@ fn of_kubernetes() -> Vec<Table> {
 /// The mesh configuration, and certificates.
 fn config_map() -> Vec<(String, Vec<String>)> {
     let at = |field: &str| format!("data.mesh.{field}");
-    let mut parts = vec![(CA.to_owned(), Vec::new()), ("data.mesh".to_owned(), Vec::new())];
+    let mut parts = vec![
+        (CA.to_owned(), Vec::new()),
+        ("data.mesh".to_owned(), Vec::new()),
+    ];
     let known = mesh_fields().into_iter().flatten();
     parts.extend(known.map(|field| (at(field), Vec::new())));
     let provider = |field: &str| at(&format!("extensionProviders[].{field}"));
-    parts.extend(other_providers().iter().map(|field| (provider(field), Vec::new())));
+    parts.extend(
+        other_providers()
+            .iter()
+            .map(|field| (provider(field), Vec::new())),
+    );
     parts.extend([
         (provider("name"), Vec::new()),
         (provider("prometheus"), Vec::new()),
-        (provider("envoyExtAuthzHttp"), fields::<istio::ExtAuthzHttpSpec>()),
-        (provider("envoyExtAuthzGrpc"), fields::<istio::ExtAuthzGrpcSpec>()),
-        (provider("opentelemetry"), fields::<telemetry::OpenTelemetrySpec>()),
-        (provider("envoyFileAccessLog"), fields::<telemetry::FileLogSpec>()),
+        (
+            provider("envoyExtAuthzHttp"),
+            fields::<istio::ExtAuthzHttpSpec>(),
+        ),
+        (
+            provider("envoyExtAuthzGrpc"),
+            fields::<istio::ExtAuthzGrpcSpec>(),
+        ),
+        (
+            provider("opentelemetry"),
+            fields::<telemetry::OpenTelemetrySpec>(),
+        ),
+        (
+            provider("envoyFileAccessLog"),
+            fields::<telemetry::FileLogSpec>(),
+        ),
         (provider("envoyOtelAls"), fields::<telemetry::OtelLogSpec>()),
-        (at("defaultProviders"), fields::<telemetry::DefaultProvidersSpec>()),
-        (at("defaultHttpRetryPolicy"), fields::<virtual_service::Retries>()),
+        (
+            at("defaultProviders"),
+            fields::<telemetry::DefaultProvidersSpec>(),
+        ),
+        (
+            at("defaultHttpRetryPolicy"),
+            fields::<virtual_service::Retries>(),
+        ),
         (at("pathNormalization"), vec!["normalization".to_owned()]),
     ]);
     parts

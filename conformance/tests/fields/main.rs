@@ -61,6 +61,9 @@ fn every_field_has_a_row_and_every_row_holds() {
         std::fs::write(place, page).unwrap();
     } else {
         let there = std::fs::read_to_string(place).unwrap_or_default();
-        assert!(there == page, "docs/fields.md is not as the code has it: make fields");
+        assert!(
+            there == page,
+            "docs/fields.md is not as the code has it: make fields"
+        );
     }
 }

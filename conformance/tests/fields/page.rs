@@ -21,13 +21,16 @@ Where a field works and some of its values do not, both cases are named. `[]` is
 pub fn without_row(tables: &[Table], evidence: &Evidence, written: &Written) -> Vec<String> {
     let rows = all(tables, evidence, written);
     let rowless = rows.filter(|(_, _, row)| row.is_none());
-    rowless.map(|(table, field, _)| format!("{} {field}", tables[table].kinds[0])).collect()
+    rowless
+        .map(|(table, field, _)| format!("{} {field}", tables[table].kinds[0]))
+        .collect()
 }
 
 /// How many fields are not shown.
 pub fn not_shown(tables: &[Table], evidence: &Evidence, written: &Written) -> usize {
     let rows = all(tables, evidence, written);
-    rows.filter(|(_, _, row)| row.as_ref().is_some_and(|row| row.state == NOT_SHOWN)).count()
+    rows.filter(|(_, _, row)| row.as_ref().is_some_and(|row| row.state == NOT_SHOWN))
+        .count()
 }
 
 /// The whole page.
@@ -92,17 +95,33 @@ fn line<'w>(
 ) -> Option<Line<'w>> {
     let shown = evidence.of(at, field);
     let case = |name: &String| format!("`{name}`");
-    let line = |state, by| Some(Line { state, by, pattern: None });
+    let line = |state, by| {
+        Some(Line {
+            state,
+            by,
+            pattern: None,
+        })
+    };
     // What is below a field that is never honoured is not, either.
     if let Some((state, above)) = not_honoured_above(at, field, evidence) {
         return line(state, case(&above));
     }
     match (&shown.works, &shown.rejected, &shown.warned) {
         (Some(works), Some(rejected), _) => {
-            return line("works", format!("{}; some values are rejected: {}", case(works), case(rejected)));
+            return line(
+                "works",
+                format!(
+                    "{}; some values are rejected: {}",
+                    case(works),
+                    case(rejected)
+                ),
+            );
         }
         (Some(works), None, Some(warned)) => {
-            return line("works", format!("{}; with a warning: {}", case(works), case(warned)));
+            return line(
+                "works",
+                format!("{}; with a warning: {}", case(works), case(warned)),
+            );
         }
         (Some(works), None, None) => return line("works", case(works)),
         (None, Some(rejected), _) => return line("rejected", case(rejected)),
@@ -124,23 +143,33 @@ fn line<'w>(
     };
     let test = row.test.as_ref().map(|test| format!("`{test}`"));
     let parts: Vec<String> = test.into_iter().chain(row.why.clone()).collect();
-    Some(Line { state, by: parts.join("; "), pattern: Some(pattern) })
+    Some(Line {
+        state,
+        by: parts.join("; "),
+        pattern: Some(pattern),
+    })
 }
 
 /// Whether all that it is a part of works, or must be there, too.
 fn is_part_of_what_works(at: usize, field: &str, evidence: &Evidence) -> bool {
-    let Some((above, _)) = field.rsplit_once('.') else {
+    let above = field
+        .rsplit_once('.')
+        .map_or("", |(above, _)| above.trim_end_matches(".*"));
+    if !above.contains('.') {
         return true;
-    };
+    }
     let shown = evidence.of(at, above.trim_end_matches("[]"));
-    shown.works.is_some()
-        || shown.required.is_some() && is_part_of_what_works(at, above, evidence)
+    shown.works.is_some() || shown.required.is_some() && is_part_of_what_works(at, above, evidence)
 }
 
 const NOT_SHOWN: &str = "not shown";
 
 /// The state of the nearest field above that no case shows to work, and the case that shows that it does not.
-fn not_honoured_above(at: usize, field: &str, evidence: &Evidence) -> Option<(&'static str, String)> {
+fn not_honoured_above(
+    at: usize,
+    field: &str,
+    evidence: &Evidence,
+) -> Option<(&'static str, String)> {
     let mut above = field;
     while let Some((shorter, _)) = above.rsplit_once('.') {
         above = shorter.trim_end_matches("[]");

@@ -11,7 +11,14 @@ use serde::de::{
 };
 
 /// Values tried for a field, one after the other.
-const CANDIDATES: [&str; 6] = ["text", "1s", "1", "true", "10.0.0.1", "2026-01-01T00:00:00Z"];
+const CANDIDATES: [&str; 6] = [
+    "text",
+    "1s",
+    "1",
+    "true",
+    "10.0.0.1",
+    "2026-01-01T00:00:00Z",
+];
 
 /// No field of any kind is nested so deep but by recursion.
 const DEPTH_MAX: usize = 24;
@@ -76,13 +83,22 @@ impl<'t> At<'t> {
     /// Which candidate is its turn. `None`: all were tried in vain.
     fn candidate(&self) -> Option<&'static str> {
         self.trace.last.replace(self.path.clone());
-        let at = self.trace.tried.borrow().get(&self.path).copied().unwrap_or(0);
+        let at = self
+            .trace
+            .tried
+            .borrow()
+            .get(&self.path)
+            .copied()
+            .unwrap_or(0);
         CANDIDATES.get(at).copied()
     }
 
     fn is_given_up(&self) -> bool {
         let tried = self.trace.tried.borrow();
-        self.depth > DEPTH_MAX || tried.get(&self.path).is_some_and(|n| *n >= CANDIDATES.len())
+        self.depth > DEPTH_MAX
+            || tried
+                .get(&self.path)
+                .is_some_and(|n| *n >= CANDIDATES.len())
     }
 }
 
@@ -175,7 +191,13 @@ impl<'de> Deserializer<'de> for At<'_> {
         visitor: V,
     ) -> Result<V::Value, Error> {
         self.candidate();
-        let at = self.trace.tried.borrow().get(&self.path).copied().unwrap_or(0);
+        let at = self
+            .trace
+            .tried
+            .borrow()
+            .get(&self.path)
+            .copied()
+            .unwrap_or(0);
         let name = variants.get(at).or(variants.first()).copied();
         visitor.visit_enum(Variant(name.unwrap_or_default()))
     }
@@ -215,14 +237,19 @@ struct Fields<'t> {
 impl<'de> MapAccess<'de> for Fields<'_> {
     type Error = Error;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Error> {
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, Error> {
         while let Some(name) = self.names.get(self.next) {
             let field = self.of.below(name);
             if self.is_struct {
                 self.of.trace.fields.borrow_mut().insert(field.path.clone());
             }
             if !field.is_given_up() {
-                return seed.deserialize(StrDeserializer::<Error>::new(name)).map(Some);
+                return seed
+                    .deserialize(StrDeserializer::<Error>::new(name))
+                    .map(Some);
             }
             self.next += 1;
         }
