@@ -66,7 +66,7 @@ impl Written {
         for row in &rows {
             let table = tables
                 .iter()
-                .position(|t| t.kinds.contains(&row.kind.as_str()) && row.is_of(t));
+                .position(|t| row.is_of(t));
             let Some(at) = table else {
                 wrong.insert(format!("there is no table of {}", row.kind));
                 continue;
