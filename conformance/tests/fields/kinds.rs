@@ -1,0 +1,290 @@
+//! The kinds that have a table, and the types their fields are known from: those that the strict parser
+//! reads them into.
+
+use cairn_config_schema::parse::{mesh_fields, other_providers};
+use cairn_config_schema::resources::{
+    authentication, cairn, calico, cilium, cilium_envoy, destination_rule, gateway_api, istio,
+    service_entry, telemetry, virtual_service,
+};
+use k8s_openapi::api::{
+    core::v1 as core, discovery::v1 as discovery, networking::v1 as networking,
+};
+
+use super::trace::fields;
+
+/// One table of the page.
+pub struct Table {
+    /// Kinds with the same fields.
+    pub kinds: &'static [&'static str],
+    /// What their apiVersion begins with.
+    pub group: &'static str,
+    /// Paths of all fields, sorted: `spec.rules[].name`.
+    pub fields: Vec<String>,
+}
+
+impl Table {
+    fn new(
+        kinds: &'static [&'static str],
+        group: &'static str,
+        parts: &[(&str, Vec<String>)],
+    ) -> Self {
+        let mut all: Vec<String> = parts
+            .iter()
+            .flat_map(|(at, fields)| {
+                let below = move |field: &String| match *at {
+                    "" => field.clone(),
+                    at => format!("{at}.{field}"),
+                };
+                let itself = (!at.is_empty()).then(|| (*at).trim_end_matches("[]").to_owned());
+                itself.into_iter().chain(fields.iter().map(below))
+            })
+            .collect();
+        all.sort();
+        all.dedup();
+        Self {
+            kinds,
+            group,
+            fields: all,
+        }
+    }
+
+    /// Whether an object is one of these.
+    pub fn has(&self, api_version: &str, kind: &str) -> bool {
+        let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
+        group == self.group && self.kinds.contains(&kind)
+    }
+}
+
+const GATEWAY_API: &str = "gateway.networking.k8s.io";
+const ISTIO: &str = "networking.istio.io";
+const SECURITY: &str = "security.istio.io";
+const CALICO: &str = "projectcalico.org";
+
+/// Every table, in the order of the page.
+pub fn tables() -> Vec<Table> {
+    let spec = |fields: Vec<String>| [("spec", fields)];
+    let mut tables = of_gateway_api();
+    tables.extend([
+        Table::new(
+            &["AuthorizationPolicy"],
+            SECURITY,
+            &spec(fields::<istio::AuthorizationPolicySpec>()),
+        ),
+        Table::new(
+            &["RequestAuthentication"],
+            SECURITY,
+            &spec(fields::<authentication::RequestAuthenticationSpec>()),
+        ),
+        Table::new(
+            &["VirtualService"],
+            ISTIO,
+            &spec(fields::<virtual_service::VirtualServiceSpec>()),
+        ),
+        Table::new(
+            &["DestinationRule"],
+            ISTIO,
+            &spec(fields::<destination_rule::DestinationRuleSpec>()),
+        ),
+        Table::new(
+            &["ServiceEntry"],
+            ISTIO,
+            &[
+                ("spec", fields::<service_entry::ServiceEntrySpec>()),
+                ("status.addresses", Vec::new()),
+            ],
+        ),
+        Table::new(
+            &["WorkloadEntry"],
+            ISTIO,
+            &spec(fields::<service_entry::WorkloadEntrySpec>()),
+        ),
+        Table::new(
+            &["Telemetry"],
+            "telemetry.istio.io",
+            &spec(fields::<telemetry::TelemetrySpec>()),
+        ),
+        Table::new(
+            &["TrafficPolicy"],
+            "cairn.dev",
+            &spec(fields::<cairn::TrafficPolicySpec>()),
+        ),
+        Table::new(
+            &["CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy"],
+            "cilium.io",
+            &[
+                ("spec", fields::<cilium::CiliumRule>()),
+                ("spec.egress[]", fields::<cilium::EgressRule>()),
+                ("spec.egressDeny[]", fields::<cilium::EgressRule>()),
+                ("specs", Vec::new()),
+            ],
+        ),
+        Table::new(
+            &["CiliumEnvoyConfig", "CiliumClusterwideEnvoyConfig"],
+            "cilium.io",
+            &spec(fields::<cilium_envoy::CiliumEnvoyConfigSpec>()),
+        ),
+        Table::new(
+            &[
+                "NetworkPolicy",
+                "GlobalNetworkPolicy",
+                "StagedNetworkPolicy",
+                "StagedGlobalNetworkPolicy",
+            ],
+            CALICO,
+            &[
+                ("spec", fields::<calico::CalicoPolicySpec>()),
+                ("spec.egress[]", fields::<calico::CalicoRule>()),
+            ],
+        ),
+        Table::new(&["Tier"], CALICO, &spec(fields::<calico::TierSpec>())),
+        Table::new(
+            &["NetworkSet", "GlobalNetworkSet"],
+            CALICO,
+            &spec(fields::<calico::NetworkSetSpec>()),
+        ),
+    ]);
+    tables.extend(of_kubernetes());
+    tables
+}
+
+fn of_gateway_api() -> Vec<Table> {
+    let spec = |fields: Vec<String>| [("spec", fields)];
+    vec![
+        Table::new(
+            &["GatewayClass"],
+            GATEWAY_API,
+            &spec(fields::<gateway_api::GatewayClassSpec>()),
+        ),
+        Table::new(
+            &["Gateway"],
+            GATEWAY_API,
+            &[
+                ("spec", fields::<gateway_api::GatewaySpec>()),
+                ("status.conditions", Vec::new()),
+            ],
+        ),
+        Table::new(
+            &["HTTPRoute"],
+            GATEWAY_API,
+            &spec(fields::<gateway_api::HttpRouteSpec>()),
+        ),
+        Table::new(
+            &["GRPCRoute"],
+            GATEWAY_API,
+            &spec(fields::<gateway_api::GrpcRouteSpec>()),
+        ),
+        Table::new(
+            &["TLSRoute"],
+            GATEWAY_API,
+            &spec(fields::<gateway_api::TlsRouteSpec>()),
+        ),
+        Table::new(
+            &["TCPRoute"],
+            GATEWAY_API,
+            &spec(fields::<gateway_api::TcpRouteSpec>()),
+        ),
+        Table::new(
+            &["BackendTLSPolicy"],
+            GATEWAY_API,
+            &spec(fields::<gateway_api::BackendTlsPolicySpec>()),
+        ),
+        Table::new(
+            &["XBackendTrafficPolicy"],
+            "gateway.networking.x-k8s.io",
+            &spec(fields::<gateway_api::XBackendTrafficPolicySpec>()),
+        ),
+    ]
+}
+
+/// Their types have every field that Kubernetes knows. Of the status of a Pod the rest is not looked at.
+fn of_kubernetes() -> Vec<Table> {
+    let mesh = config_map();
+    let mesh: Vec<(&str, Vec<String>)> = mesh
+        .iter()
+        .map(|(at, f)| (at.as_str(), f.clone()))
+        .collect();
+    vec![
+        Table::new(
+            &["Namespace"],
+            "",
+            &[("spec", fields::<core::NamespaceSpec>())],
+        ),
+        Table::new(&["Service"], "", &[("spec", fields::<core::ServiceSpec>())]),
+        Table::new(
+            &["EndpointSlice"],
+            "discovery.k8s.io",
+            &[
+                ("addressType", Vec::new()),
+                ("endpoints[]", fields::<discovery::Endpoint>()),
+                ("ports[]", fields::<discovery::EndpointPort>()),
+            ],
+        ),
+        Table::new(
+            &["Pod"],
+            "",
+            &[
+                ("spec", fields::<core::PodSpec>()),
+                ("status.phase", Vec::new()),
+                ("status.podIP", Vec::new()),
+                ("status.podIPs[].ip", Vec::new()),
+            ],
+        ),
+        Table::new(
+            &["NetworkPolicy"],
+            "networking.k8s.io",
+            &[("spec", fields::<networking::NetworkPolicySpec>())],
+        ),
+        Table::new(&["ConfigMap"], "", &mesh),
+    ]
+}
+
+/// The mesh configuration, and certificates.
+fn config_map() -> Vec<(String, Vec<String>)> {
+    let at = |field: &str| format!("data.mesh.{field}");
+    let mut parts = vec![
+        (CA.to_owned(), Vec::new()),
+        ("data.mesh".to_owned(), Vec::new()),
+    ];
+    let known = mesh_fields().into_iter().flatten();
+    parts.extend(known.map(|field| (at(field), Vec::new())));
+    let provider = |field: &str| at(&format!("extensionProviders[].{field}"));
+    parts.extend(
+        other_providers()
+            .iter()
+            .map(|field| (provider(field), Vec::new())),
+    );
+    parts.extend([
+        (provider("name"), Vec::new()),
+        (provider("prometheus"), Vec::new()),
+        (
+            provider("envoyExtAuthzHttp"),
+            fields::<istio::ExtAuthzHttpSpec>(),
+        ),
+        (
+            provider("envoyExtAuthzGrpc"),
+            fields::<istio::ExtAuthzGrpcSpec>(),
+        ),
+        (
+            provider("opentelemetry"),
+            fields::<telemetry::OpenTelemetrySpec>(),
+        ),
+        (
+            provider("envoyFileAccessLog"),
+            fields::<telemetry::FileLogSpec>(),
+        ),
+        (provider("envoyOtelAls"), fields::<telemetry::OtelLogSpec>()),
+        (
+            at("defaultProviders"),
+            fields::<telemetry::DefaultProvidersSpec>(),
+        ),
+        (
+            at("defaultHttpRetryPolicy"),
+            fields::<virtual_service::Retries>(),
+        ),
+        (at("pathNormalization"), vec!["normalization".to_owned()]),
+    ]);
+    parts
+}
+
+/// Its key has a dot.
+const CA: &str = "data[ca.crt]";
