@@ -43,7 +43,10 @@ impl Shown {
 }
 
 /// By table and field.
-pub struct Evidence(BTreeMap<(usize, String), Shown>);
+type Fields = BTreeMap<(usize, String), Shown>;
+
+/// All that is shown.
+pub struct Evidence(Fields);
 
 /// A state of a case's configuration.
 struct Setting {
@@ -51,6 +54,9 @@ struct Setting {
     stage: Stage,
     /// File by file, object by object.
     files: Vec<(String, Vec<Value>)>,
+    /// The objects whose fields it shows, by file and place: not those of the mesh below a case, which show
+    /// theirs once.
+    shows: Vec<(usize, usize)>,
     snapshot: String,
     findings: Vec<Diagnostic>,
 }
@@ -60,16 +66,11 @@ impl Evidence {
     pub fn gather(tables: &[Table]) -> Self {
         let mut settings = settings();
         settings.sort_by(|a, b| a.name.cmp(&b.name));
-        let (next, all) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
+        let (next, all) = (AtomicUsize::new(0), Mutex::new(Fields::new()));
         let look = || {
             while let Some(setting) = settings.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let mut found = all.lock().unwrap().clone();
                 for (at, table) in tables.iter().enumerate() {
-                    setting.show(at, table, &mut found);
-                }
-                let mut all = all.lock().unwrap();
-                for (field, shown) in found {
-                    all.entry(field).or_insert_with(Shown::default).add(shown);
+                    setting.show(at, table, &all);
                 }
             }
         };
@@ -95,24 +96,43 @@ fn settings() -> Vec<Setting> {
     let mut found = Vec::new();
     for (name, case) in cases() {
         for stage in stages(&case).unwrap() {
-            found.extend(Setting::new(name.clone(), &case, stage));
+            found.extend(Setting::new(&name, &stage, &files(&case, &stage)));
         }
     }
     // Inputs that are there for their fields alone.
-    let folder = root().join("fields");
-    for entry in std::fs::read_dir(&folder).unwrap() {
-        let file = entry.unwrap().file_name().into_string().unwrap();
-        let text = std::fs::read_to_string(folder.join(&file)).unwrap();
-        let gateway = text
-            .lines()
-            .next()
-            .and_then(|line| line.strip_prefix("# --gateway "));
-        let stage = format!("{{file: {file}, gateway: {}}}", gateway.unwrap_or("null"));
-        let stage = serde_saphyr::from_str(&stage).unwrap();
-        let setting = Setting::new(format!("fields/{file}"), &folder, stage);
-        found.push(setting.unwrap_or_else(|| panic!("{file} is no YAML")));
+    for (folder, mesh) in [("fields", "shop"), ("mesh", "none")] {
+        for entry in std::fs::read_dir(root().join(folder)).unwrap() {
+            let file = entry.unwrap().file_name().into_string().unwrap();
+            found.extend(of_file(folder, &file, mesh));
+        }
     }
     found
+}
+
+/// What follows this line are objects that are shown one at a time, beside what is before it: together they
+/// would hide each other, and cost a lot.
+const EACH: &str = "# Each by itself:\n";
+
+fn of_file(folder: &str, file: &str, mesh: &str) -> Vec<Setting> {
+    let path = root().join(folder);
+    let name = format!("{folder}/{file}");
+    let text = std::fs::read_to_string(path.join(file)).unwrap();
+    let gateway = (text.lines().next()).and_then(|line| line.strip_prefix("# --gateway "));
+    let gateway = gateway.unwrap_or("null");
+    let stage = format!("{{file: {file}, mesh: {mesh}, gateway: {gateway}}}");
+    let stage = serde_saphyr::from_str(&stage).unwrap();
+    let mut files = files(&path, &stage);
+    let Some((together, each)) = text.split_once(EACH) else {
+        return Setting::new(&name, &stage, &files).into_iter().collect();
+    };
+    let with = |object: &str| {
+        files.pop();
+        files.push((file.to_owned(), format!("{together}{object}")));
+        let mut setting = Setting::new(&name, &stage, &files)?;
+        setting.shows.drain(..setting.shows.len() - 1);
+        Some(setting)
+    };
+    each.split("\n---\n").filter_map(with).collect()
 }
 
 /// The snapshot as text, without its findings, which are given beside.
@@ -150,66 +170,84 @@ fn closed(object: &Value) -> Value {
 
 impl Setting {
     /// `None`: a text is no YAML, on purpose, and has no fields.
-    fn new(name: String, case: &Path, stage: Stage) -> Option<Self> {
-        let parsed: Option<Vec<_>> = files(case, &stage)
-            .into_iter()
+    fn new(name: &str, stage: &Stage, files: &[(String, String)]) -> Option<Self> {
+        let parsed: Option<Vec<_>> = files
+            .iter()
             .map(|(file, text)| {
-                let objects = serde_saphyr::from_multiple::<Value>(&text).ok()?;
-                Some((file, objects.into_iter().map(opened).collect()))
+                let objects = serde_saphyr::from_multiple::<Value>(text).ok()?;
+                let objects: Vec<_> = objects.into_iter().map(opened).collect();
+                Some((file.clone(), objects))
             })
             .collect();
         let files = parsed?;
-        let (snapshot, findings) = resolve(&stage, &files);
+        let (snapshot, findings) = resolve(stage, &files);
+        let last = files.len() - 1;
         Some(Self {
-            name,
-            stage,
+            name: name.to_owned(),
+            stage: stage.clone(),
+            shows: (0..files[last].1.len()).map(|at| (last, at)).collect(),
             files,
             snapshot,
             findings,
         })
     }
 
-    fn show(&self, at: usize, table: &Table, found: &mut BTreeMap<(usize, String), Shown>) {
+    fn show(&self, at: usize, table: &Table, all: &Mutex<Fields>) {
+        let object = |(file, at): (usize, usize)| &self.files[file].1[at];
         let of_table = |object: &Value| {
             let text = |key: &str| object[key].as_str().unwrap_or_default();
             table.has(text("apiVersion"), text("kind"))
         };
-        let mut objects = self.files.iter().flat_map(|(_, objects)| objects);
-        if !objects.any(of_table) {
+        let shows = self.shows.iter().copied();
+        let shows: Vec<_> = shows.filter(|place| of_table(object(*place))).collect();
+        if shows.is_empty() {
             return;
         }
         for field in &table.fields {
-            let mut without = self.files.clone();
-            let mut there = false;
-            for object in without.iter_mut().flat_map(|(_, objects)| objects) {
-                if of_table(object) {
-                    there |= remove(object, field);
-                }
-            }
-            if !there {
+            if !shows.iter().any(|place| has(object(*place), field)) {
                 continue;
             }
-            let shown = found.entry((at, field.clone())).or_default();
-            let not_honoured = [Code::Unsupported, Code::NotForWaypoint, Code::NotEnforced];
-            if self.said(&[Code::BadValue], table, field) == Some(Severity::Error) {
-                shown.bad.get_or_insert_with(|| self.name.clone());
-                continue;
+            let key = (at, field.clone());
+            let known = all.lock().unwrap().get(&key).cloned().unwrap_or_default();
+            if let Some(shown) = self.of_field(table, field, &shows, &known) {
+                all.lock().unwrap().entry(key).or_default().add(shown);
             }
-            let of = match self.said(&not_honoured, table, field) {
+        }
+    }
+
+    /// What it shows of a field that its objects at `shows` have, more than is known.
+    fn of_field(
+        &self,
+        table: &Table,
+        field: &str,
+        shows: &[(usize, usize)],
+        known: &Shown,
+    ) -> Option<Shown> {
+        let mut shown = Shown::default();
+        let not_honoured = [Code::Unsupported, Code::NotForWaypoint, Code::NotEnforced];
+        let of = if self.said(&[Code::BadValue], table, field) == Some(Severity::Error) {
+            &mut shown.bad
+        } else {
+            match self.said(&not_honoured, table, field) {
                 Some(Severity::Error) => &mut shown.rejected,
                 Some(_) => &mut shown.warned,
-                None if shown.works.as_ref().is_some_and(|name| *name <= self.name) => continue,
+                None if known.works.as_ref().is_some_and(|name| *name <= self.name) => return None,
                 None => {
+                    let mut without = self.files.clone();
+                    for (file, at) in shows {
+                        remove(&mut without[*file].1[*at], field);
+                    }
                     let (snapshot, findings) = resolve(&self.stage, &without);
                     match snapshot == self.snapshot {
-                        true => continue,
+                        true => return None,
                         false if errors(&findings) > errors(&self.findings) => &mut shown.required,
                         false => &mut shown.works,
                     }
                 }
-            };
-            of.get_or_insert_with(|| self.name.clone());
-        }
+            }
+        };
+        *of = Some(self.name.clone());
+        Some(shown)
     }
 
     /// The worst finding with one of these codes at a field.
@@ -247,32 +285,46 @@ fn without_numbers(path: &str) -> String {
     plain
 }
 
-/// Takes a field out of an object, in every item of the lists on its way. False: it was not there.
-pub fn remove(object: &mut Value, field: &str) -> bool {
+/// Whether an object has a field, in any item of the lists on its way.
+fn has(object: &Value, field: &str) -> bool {
+    let (first, rest) = field.split_once('.').unwrap_or((field, ""));
+    let lists = first.matches("[]").count();
+    let Some(map) = object.as_object() else {
+        return false;
+    };
+    let mut values: Vec<&Value> = match first.trim_end_matches("[]") {
+        "*" => map.values().collect(),
+        name => map.get(name).into_iter().collect(),
+    };
+    for _ in 0..lists {
+        let inner = values.into_iter().filter_map(Value::as_array).flatten();
+        values = inner.collect();
+    }
+    match rest {
+        "" => values.iter().any(|value| !value.is_null()),
+        rest => values.iter().any(|value| has(value, rest)),
+    }
+}
+
+/// Takes a field out of an object, in every item of the lists on its way.
+pub fn remove(object: &mut Value, field: &str) {
     let (first, rest) = field.split_once('.').unwrap_or((field, ""));
     let lists = first.matches("[]").count();
     let name = first.trim_end_matches("[]");
-    if rest.is_empty() && lists == 0 {
-        let Some(map) = object.as_object_mut() else {
-            return false;
-        };
-        return match name {
-            "*" => {
-                let there = !map.is_empty();
-                map.clear();
-                there
-            }
-            name => map.remove(name).is_some_and(|value| !value.is_null()),
-        };
-    }
     let Some(map) = object.as_object_mut() else {
-        return false;
+        return;
     };
+    if rest.is_empty() && lists == 0 {
+        match name {
+            "*" => map.clear(),
+            name => drop(map.remove(name)),
+        }
+        return;
+    }
     let below: Vec<&mut Value> = match name {
         "*" => map.values_mut().collect(),
         name => map.get_mut(name).into_iter().collect(),
     };
-    let mut there = false;
     for value in below {
         let mut items = vec![value];
         for _ in 0..lists {
@@ -280,8 +332,7 @@ pub fn remove(object: &mut Value, field: &str) -> bool {
             items = inner.collect();
         }
         for item in items {
-            there |= remove(item, rest);
+            remove(item, rest);
         }
     }
-    there
 }

@@ -10,6 +10,8 @@ use k8s_openapi::api::{
     core::v1 as core, discovery::v1 as discovery, networking::v1 as networking,
 };
 
+use serde::de::DeserializeOwned;
+
 use super::trace::fields;
 
 /// One table of the page.
@@ -48,6 +50,11 @@ impl Table {
         }
     }
 
+    /// Of kinds that have nothing but a `spec`.
+    fn of_spec<T: DeserializeOwned>(kinds: &'static [&'static str], group: &'static str) -> Self {
+        Self::new(kinds, group, &[("spec", fields::<T>())])
+    }
+
     /// Whether an object is one of these.
     pub fn has(&self, api_version: &str, kind: &str) -> bool {
         let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
@@ -59,140 +66,91 @@ const GATEWAY_API: &str = "gateway.networking.k8s.io";
 const ISTIO: &str = "networking.istio.io";
 const SECURITY: &str = "security.istio.io";
 const CALICO: &str = "projectcalico.org";
+const CILIUM: &str = "cilium.io";
 
 /// Every table, in the order of the page.
 pub fn tables() -> Vec<Table> {
-    let spec = |fields: Vec<String>| [("spec", fields)];
     let mut tables = of_gateway_api();
-    tables.extend([
-        Table::new(
-            &["AuthorizationPolicy"],
-            SECURITY,
-            &spec(fields::<istio::AuthorizationPolicySpec>()),
-        ),
-        Table::new(
-            &["RequestAuthentication"],
-            SECURITY,
-            &spec(fields::<authentication::RequestAuthenticationSpec>()),
-        ),
-        Table::new(
-            &["VirtualService"],
-            ISTIO,
-            &spec(fields::<virtual_service::VirtualServiceSpec>()),
-        ),
-        Table::new(
-            &["DestinationRule"],
-            ISTIO,
-            &spec(fields::<destination_rule::DestinationRuleSpec>()),
-        ),
-        Table::new(
-            &["ServiceEntry"],
-            ISTIO,
-            &[
-                ("spec", fields::<service_entry::ServiceEntrySpec>()),
-                ("status.addresses", Vec::new()),
-            ],
-        ),
-        Table::new(
-            &["WorkloadEntry"],
-            ISTIO,
-            &spec(fields::<service_entry::WorkloadEntrySpec>()),
-        ),
-        Table::new(
-            &["Telemetry"],
-            "telemetry.istio.io",
-            &spec(fields::<telemetry::TelemetrySpec>()),
-        ),
-        Table::new(
-            &["TrafficPolicy"],
-            "cairn.dev",
-            &spec(fields::<cairn::TrafficPolicySpec>()),
-        ),
-        Table::new(
-            &["CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy"],
-            "cilium.io",
-            &[
-                ("spec", fields::<cilium::CiliumRule>()),
-                ("spec.egress[]", fields::<cilium::EgressRule>()),
-                ("spec.egressDeny[]", fields::<cilium::EgressRule>()),
-                ("specs", Vec::new()),
-            ],
-        ),
-        Table::new(
-            &["CiliumEnvoyConfig", "CiliumClusterwideEnvoyConfig"],
-            "cilium.io",
-            &spec(fields::<cilium_envoy::CiliumEnvoyConfigSpec>()),
-        ),
-        Table::new(
-            &[
-                "NetworkPolicy",
-                "GlobalNetworkPolicy",
-                "StagedNetworkPolicy",
-                "StagedGlobalNetworkPolicy",
-            ],
-            CALICO,
-            &[
-                ("spec", fields::<calico::CalicoPolicySpec>()),
-                ("spec.egress[]", fields::<calico::CalicoRule>()),
-            ],
-        ),
-        Table::new(&["Tier"], CALICO, &spec(fields::<calico::TierSpec>())),
-        Table::new(
-            &["NetworkSet", "GlobalNetworkSet"],
-            CALICO,
-            &spec(fields::<calico::NetworkSetSpec>()),
-        ),
-    ]);
+    tables.extend(of_istio());
+    tables.push(Table::of_spec::<cairn::TrafficPolicySpec>(
+        &["TrafficPolicy"],
+        "cairn.dev",
+    ));
+    tables.extend(of_network_policies());
     tables.extend(of_kubernetes());
     tables
 }
 
 fn of_gateway_api() -> Vec<Table> {
-    let spec = |fields: Vec<String>| [("spec", fields)];
+    use gateway_api as api;
+    const X: &str = "gateway.networking.x-k8s.io";
     vec![
-        Table::new(
-            &["GatewayClass"],
-            GATEWAY_API,
-            &spec(fields::<gateway_api::GatewayClassSpec>()),
-        ),
+        Table::of_spec::<api::GatewayClassSpec>(&["GatewayClass"], GATEWAY_API),
         Table::new(
             &["Gateway"],
             GATEWAY_API,
             &[
-                ("spec", fields::<gateway_api::GatewaySpec>()),
+                ("spec", fields::<api::GatewaySpec>()),
                 ("status.conditions", Vec::new()),
             ],
         ),
+        Table::of_spec::<api::HttpRouteSpec>(&["HTTPRoute"], GATEWAY_API),
+        Table::of_spec::<api::GrpcRouteSpec>(&["GRPCRoute"], GATEWAY_API),
+        Table::of_spec::<api::TlsRouteSpec>(&["TLSRoute"], GATEWAY_API),
+        Table::of_spec::<api::TcpRouteSpec>(&["TCPRoute"], GATEWAY_API),
+        Table::of_spec::<api::BackendTlsPolicySpec>(&["BackendTLSPolicy"], GATEWAY_API),
+        Table::of_spec::<api::XBackendTrafficPolicySpec>(&["XBackendTrafficPolicy"], X),
+    ]
+}
+
+fn of_istio() -> Vec<Table> {
+    use authentication::RequestAuthenticationSpec;
+    let service_entry = [
+        ("spec", fields::<service_entry::ServiceEntrySpec>()),
+        ("status.addresses", Vec::new()),
+    ];
+    vec![
+        Table::of_spec::<istio::AuthorizationPolicySpec>(&["AuthorizationPolicy"], SECURITY),
+        Table::of_spec::<RequestAuthenticationSpec>(&["RequestAuthentication"], SECURITY),
+        Table::of_spec::<virtual_service::VirtualServiceSpec>(&["VirtualService"], ISTIO),
+        Table::of_spec::<destination_rule::DestinationRuleSpec>(&["DestinationRule"], ISTIO),
+        Table::new(&["ServiceEntry"], ISTIO, &service_entry),
+        Table::of_spec::<service_entry::WorkloadEntrySpec>(&["WorkloadEntry"], ISTIO),
+        Table::of_spec::<telemetry::TelemetrySpec>(&["Telemetry"], "telemetry.istio.io"),
+    ]
+}
+
+/// Policies of Cilium and Calico, and Cilium's routes.
+fn of_network_policies() -> Vec<Table> {
+    let cilium = [
+        ("spec", fields::<cilium::CiliumRule>()),
+        ("spec.egress[]", fields::<cilium::EgressRule>()),
+        ("spec.egressDeny[]", fields::<cilium::EgressRule>()),
+        ("specs", Vec::new()),
+    ];
+    let calico = [
+        ("spec", fields::<calico::CalicoPolicySpec>()),
+        ("spec.egress[]", fields::<calico::CalicoRule>()),
+    ];
+    let calico_kinds = &[
+        "NetworkPolicy",
+        "GlobalNetworkPolicy",
+        "StagedNetworkPolicy",
+        "StagedGlobalNetworkPolicy",
+    ];
+    vec![
         Table::new(
-            &["HTTPRoute"],
-            GATEWAY_API,
-            &spec(fields::<gateway_api::HttpRouteSpec>()),
+            &["CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy"],
+            CILIUM,
+            &cilium,
         ),
-        Table::new(
-            &["GRPCRoute"],
-            GATEWAY_API,
-            &spec(fields::<gateway_api::GrpcRouteSpec>()),
+        Table::of_spec::<cilium_envoy::CiliumEnvoyConfigSpec>(
+            &["CiliumEnvoyConfig", "CiliumClusterwideEnvoyConfig"],
+            CILIUM,
         ),
-        Table::new(
-            &["TLSRoute"],
-            GATEWAY_API,
-            &spec(fields::<gateway_api::TlsRouteSpec>()),
-        ),
-        Table::new(
-            &["TCPRoute"],
-            GATEWAY_API,
-            &spec(fields::<gateway_api::TcpRouteSpec>()),
-        ),
-        Table::new(
-            &["BackendTLSPolicy"],
-            GATEWAY_API,
-            &spec(fields::<gateway_api::BackendTlsPolicySpec>()),
-        ),
-        Table::new(
-            &["XBackendTrafficPolicy"],
-            "gateway.networking.x-k8s.io",
-            &spec(fields::<gateway_api::XBackendTrafficPolicySpec>()),
-        ),
+        Table::new(calico_kinds, CALICO, &calico),
+        Table::of_spec::<calico::TierSpec>(&["Tier"], CALICO),
+        Table::of_spec::<calico::NetworkSetSpec>(&["NetworkSet", "GlobalNetworkSet"], CALICO),
     ]
 }
 
