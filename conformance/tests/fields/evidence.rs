@@ -2,7 +2,7 @@
 //! another one without it; it is rejected or warned of where a finding says so at its path.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::fs::DirEntry;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -28,25 +28,19 @@ pub struct Shown {
     pub rejected: Option<String>,
     /// A case in which it is not honoured, which is said.
     pub warned: Option<String>,
+    /// Cases in which nothing depends on it.
+    vain: usize,
 }
 
-impl Shown {
-    /// Of several cases the first by its name, whichever thread was there first.
-    fn add(&mut self, other: Self) {
-        let first = |a: Option<String>, b: Option<String>| a.into_iter().chain(b).min();
-        self.works = first(self.works.take(), other.works);
-        self.required = first(self.required.take(), other.required);
-        self.bad = first(self.bad.take(), other.bad);
-        self.rejected = first(self.rejected.take(), other.rejected);
-        self.warned = first(self.warned.take(), other.warned);
-    }
-}
+/// In so many cases nothing may depend on a field; then the inputs in golden/fields/ are looked at alone. Each
+/// takes a configuration to resolve.
+const VAIN_MAX: usize = 12;
 
-/// By table and field.
-type Fields = BTreeMap<(usize, String), Shown>;
+/// By field.
+type Fields = BTreeMap<String, Shown>;
 
-/// All that is shown.
-pub struct Evidence(Fields);
+/// All that is shown, by table.
+pub struct Evidence(BTreeMap<usize, Fields>);
 
 /// A state of a case's configuration.
 struct Setting {
@@ -62,17 +56,18 @@ struct Setting {
 }
 
 impl Evidence {
-    /// Looks at every case, in two threads: each field of each case is a configuration to resolve.
+    /// Looks at every case, in two threads, each at a table.
     pub fn gather(tables: &[Table]) -> Self {
-        let mut settings = settings();
-        settings.sort_by(|a, b| a.name.cmp(&b.name));
-        let (next, all) = (AtomicUsize::new(0), Mutex::new(Fields::new()));
-        let look = || {
-            while let Some(setting) = settings.get(next.fetch_add(1, Ordering::Relaxed)) {
-                for (at, table) in tables.iter().enumerate() {
-                    setting.show(at, table, &all);
-                }
+        let settings = settings();
+        let (next, all) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
+        let look = || loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(table) = tables.get(at) else { break };
+            let mut found = Fields::new();
+            for setting in &settings {
+                setting.show(table, &mut found);
             }
+            all.lock().unwrap().insert(at, found);
         };
         std::thread::scope(|scope| {
             scope.spawn(look);
@@ -83,7 +78,7 @@ impl Evidence {
 
     /// What is known of a field.
     pub fn of(&self, table: usize, field: &str) -> Shown {
-        let shown = self.0.get(&(table, field.to_owned()));
+        let shown = self.0.get(&table).and_then(|fields| fields.get(field));
         let mut shown = shown.cloned().unwrap_or_default();
         if shown.works.is_none() && shown.required.is_none() && shown.warned.is_none() {
             shown.rejected = shown.rejected.or(shown.bad.take());
@@ -92,6 +87,7 @@ impl Evidence {
     }
 }
 
+/// Cases first, so that it is they which are named.
 fn settings() -> Vec<Setting> {
     let mut found = Vec::new();
     for (name, case) in cases() {
@@ -101,9 +97,12 @@ fn settings() -> Vec<Setting> {
     }
     // Inputs that are there for their fields alone.
     for (folder, mesh) in [("fields", "shop"), ("mesh", "none")] {
-        for entry in std::fs::read_dir(root().join(folder)).unwrap() {
-            let file = entry.unwrap().file_name().into_string().unwrap();
-            found.extend(of_file(folder, &file, mesh));
+        let entries = std::fs::read_dir(root().join(folder)).unwrap();
+        let file = |entry: std::io::Result<DirEntry>| entry.unwrap().file_name();
+        let mut files: Vec<_> = entries.map(file).collect();
+        files.sort();
+        for file in files {
+            found.extend(of_file(folder, file.to_str().unwrap(), mesh));
         }
     }
     found
@@ -112,6 +111,9 @@ fn settings() -> Vec<Setting> {
 /// What follows this line are objects that are shown one at a time, beside what is before it: together they
 /// would hide each other, and cost a lot.
 const EACH: &str = "# Each by itself:\n";
+
+/// Kinds that the policies there are for.
+const SUBJECTS: [&str; 3] = ["Pod", "Service", "EndpointSlice"];
 
 fn of_file(folder: &str, file: &str, mesh: &str) -> Vec<Setting> {
     let path = root().join(folder);
@@ -128,11 +130,16 @@ fn of_file(folder: &str, file: &str, mesh: &str) -> Vec<Setting> {
     let with = |object: &str| {
         files.pop();
         files.push((file.to_owned(), format!("{together}{object}")));
-        let mut setting = Setting::new(&name, &stage, &files)?;
-        setting.shows.drain(..setting.shows.len() - 1);
-        Some(setting)
+        Setting::new(&name, &stage, &files)
     };
-    each.split("\n---\n").filter_map(with).collect()
+    let mut settings: Vec<_> = each.split("\n---\n").filter_map(with).collect();
+    // What they are for shows its fields once.
+    for setting in settings.iter_mut().skip(1) {
+        let kind = |at: usize| setting.files.last().map(|(_, objects)| &objects[at]["kind"]);
+        let is_for = |at| kind(at).is_some_and(|kind| SUBJECTS.iter().any(|k| kind == k));
+        setting.shows.retain(|(_, at)| !is_for(*at));
+    }
+    settings
 }
 
 /// The snapshot as text, without its findings, which are given beside.
@@ -192,7 +199,7 @@ impl Setting {
         })
     }
 
-    fn show(&self, at: usize, table: &Table, all: &Mutex<Fields>) {
+    fn show(&self, table: &Table, found: &mut Fields) {
         let object = |(file, at): (usize, usize)| &self.files[file].1[at];
         let of_table = |object: &Value| {
             let text = |key: &str| object[key].as_str().unwrap_or_default();
@@ -207,47 +214,40 @@ impl Setting {
             if !shows.iter().any(|place| has(object(*place), field)) {
                 continue;
             }
-            let key = (at, field.clone());
-            let known = all.lock().unwrap().get(&key).cloned().unwrap_or_default();
-            if let Some(shown) = self.of_field(table, field, &shows, &known) {
-                all.lock().unwrap().entry(key).or_default().add(shown);
-            }
+            self.of_field(table, field, &shows, found.entry(field.clone()).or_default());
         }
     }
 
-    /// What it shows of a field that its objects at `shows` have, more than is known.
-    fn of_field(
-        &self,
-        table: &Table,
-        field: &str,
-        shows: &[(usize, usize)],
-        known: &Shown,
-    ) -> Option<Shown> {
-        let mut shown = Shown::default();
+    /// Adds what it shows of a field that its objects at `shows` have.
+    fn of_field(&self, table: &Table, field: &str, shows: &[(usize, usize)], known: &mut Shown) {
         let not_honoured = [Code::Unsupported, Code::NotForWaypoint, Code::NotEnforced];
+        let settled = known.works.is_some() || known.required.is_some();
+        let given_up = known.vain >= VAIN_MAX && !self.name.starts_with("fields/");
         let of = if self.said(&[Code::BadValue], table, field) == Some(Severity::Error) {
-            &mut shown.bad
+            &mut known.bad
         } else {
             match self.said(&not_honoured, table, field) {
-                Some(Severity::Error) => &mut shown.rejected,
-                Some(_) => &mut shown.warned,
-                None if known.works.as_ref().is_some_and(|name| *name <= self.name) => return None,
+                Some(Severity::Error) => &mut known.rejected,
+                Some(_) => &mut known.warned,
+                None if settled || given_up => return,
                 None => {
                     let mut without = self.files.clone();
                     for (file, at) in shows {
                         remove(&mut without[*file].1[*at], field);
                     }
                     let (snapshot, findings) = resolve(&self.stage, &without);
-                    match snapshot == self.snapshot {
-                        true => return None,
-                        false if errors(&findings) > errors(&self.findings) => &mut shown.required,
-                        false => &mut shown.works,
+                    if snapshot == self.snapshot {
+                        known.vain += 1;
+                        return;
+                    }
+                    match errors(&findings) > errors(&self.findings) {
+                        true => &mut known.required,
+                        false => &mut known.works,
                     }
                 }
             }
         };
-        *of = Some(self.name.clone());
-        Some(shown)
+        of.get_or_insert_with(|| self.name.clone());
     }
 
     /// The worst finding with one of these codes at a field.

@@ -122,6 +122,8 @@ impl Opened {
         self.exchange.bytes_received = received.load(Relaxed);
         self.exchange.bytes_sent = sent.load(Relaxed);
         self.exchange.flags = ended.flag();
+        // Who is told that it ended finds its place free.
+        drop((self._active, self._permit));
         telemetry::finish(self.exchange);
     }
 }

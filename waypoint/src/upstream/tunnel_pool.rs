@@ -227,7 +227,7 @@ impl Hop {
         };
         let dialled = tokio::spawn(dial).await;
         dialled.unwrap_or_else(|error| {
-            Err(ConnectError::Here(next_hop, std::io::Error::other(error)))
+            Err(ConnectError::Here(next_hop, io::Error::other(error)))
         })
     }
 
