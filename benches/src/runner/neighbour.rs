@@ -105,7 +105,7 @@ async fn start(rig: &Rig, name: &str, meant: u32) -> anyhow::Result<Proxy> {
     let mesh = Mesh::of_table(&rig.backend, !rig.options.no_route);
     let folder = rig.work_folder(name)?;
     let limited = mesh.services.iter().find(|s| s.vip == vip(Path::Hbone));
-    let limited = limited.map_or("", |service| &service.name);
+    let limited = limited.map_or("", |service| service.name.as_str());
     let burst = (meant / 4).max(1);
     let policy = format!(
         "apiVersion: cairn.dev/v1alpha1

@@ -2,6 +2,7 @@
 //! requests are answered meanwhile: sent after the first of them was judged, answered before the last. How
 //! long that takes on whatever else the machine does is not asked.
 
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -105,6 +106,12 @@ async fn streams(lab: &Lab, workload: &str) -> Vec<Stream> {
     streams
 }
 
+/// How many times a stream or tunnel was judged again.
+async fn judged(metrics: SocketAddr) -> f64 {
+    let page = client::text(&client::get(metrics, "/metrics").await);
+    cairn::sum(&page, JUDGED, &[])
+}
+
 /// Asks until it is told to stop. Gives how many requests were sent and answered while the streams were being
 /// judged, some of them already and some not yet, and the longest that an answer took.
 async fn ask(
@@ -116,19 +123,15 @@ async fn ask(
     let stream = tunnel.open("10.96.1.1:80").await.unwrap();
     let mut connection = Connection::http1_over(stream).await;
     let metrics = lab.cairn().metrics;
-    let judged = async move || {
-        let page = client::text(&client::get(metrics, "/metrics").await);
-        cairn::sum(&page, JUDGED, &[])
-    };
     async move {
         let (mut meanwhile, mut slowest) = (0, Duration::ZERO);
         while asking.load(Ordering::Relaxed) {
-            let some_were = judged().await > all.start;
+            let some_were = judged(metrics).await > all.start;
             let began = Instant::now();
             let answer = connection.get("/status/204").await.unwrap();
             assert_eq!(answer.status(), 204);
             slowest = slowest.max(began.elapsed());
-            if some_were && judged().await < all.end {
+            if some_were && judged(metrics).await < all.end {
                 meanwhile += 1;
             }
         }
