@@ -166,6 +166,7 @@ async fn the_systems_roots_are_looked_for_until_they_are_there() {
     let (address, folder) = (lab.free_address(), lab.folder().to_owned());
     let system = folder.join("system.pem");
     lab.variable("SSL_CERT_FILE", system.display());
+    lab.variable("SSL_CERT_DIR", folder.join("none").display());
     let issuer = Issuer::new(&folder, "ca");
     issuer.issue("host", &[HOST]);
     let _nginx = nginx(&folder, address, "ssl", &certificate(&folder, "host")).await;

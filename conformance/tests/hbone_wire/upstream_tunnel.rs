@@ -18,7 +18,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
@@ -36,12 +36,8 @@ struct Destination {
 }
 
 impl Destination {
-    /// Listens for one tunnel, with the identity in `folder`. TLS begins once `begin` is over.
-    async fn listen(
-        address: SocketAddr,
-        folder: &Path,
-        begin: impl Future<Output = ()> + Send + 'static,
-    ) -> Self {
+    /// Listens for one tunnel, with the identity in `folder`.
+    async fn listen(address: SocketAddr, folder: &Path) -> Self {
         let read = |name: &str| std::fs::read(folder.join(name)).expect("an identity");
         let chain = CertificateDer::pem_slice_iter(&read("cert-chain.pem"))
             .collect::<Result<Vec<_>, _>>()
@@ -60,7 +56,6 @@ impl Destination {
         let (sender, connects) = mpsc::channel(8);
         let task = tokio::spawn(async move {
             let (stream, waypoint) = listener.accept().await.expect("a connection");
-            begin.await;
             let tls = acceptor.accept(stream).await.expect("TLS");
             let mut connection = h2::server::handshake(tls).await.expect("HTTP/2");
             while let Some(Ok((request, respond))) = connection.accept().await {
@@ -92,15 +87,6 @@ impl Destination {
 
 /// Puts a tunnel in the test's hands in front of the one endpoint of a service.
 async fn destination_of(mesh: &mut Mesh, service: &str) -> Destination {
-    slow_destination_of(mesh, service, std::future::ready(())).await
-}
-
-/// The same, whose TLS begins once `begin` is over, which is asked with the first connection.
-async fn slow_destination_of(
-    mesh: &mut Mesh,
-    service: &str,
-    begin: impl Future<Output = ()> + Send + 'static,
-) -> Destination {
     let pod = format!("{service}-test");
     let address = mesh.lab.free_address();
     mesh.lab.remove_pod(&format!("{service}-a"));
@@ -111,7 +97,7 @@ async fn slow_destination_of(
     })
     .await;
     let folder = mesh.lab.identities.folder_of(&format!("shop/{service}"));
-    Destination::listen(mesh.lab.pod_hbone(&pod), &folder, begin).await
+    Destination::listen(mesh.lab.pod_hbone(&pod), &folder).await
 }
 
 /// A TCP stream of the client and its other end.
@@ -147,34 +133,6 @@ async fn a_stream_that_the_client_resets_is_reset_to_the_endpoint_too() {
     };
     assert_eq!(error.reason(), Some(Reason::CONNECT_ERROR));
     mesh.no_stream_is_left().await;
-}
-
-/// Who made the waypoint dial may leave before the tunnel is there: whoever comes next gets it. The
-/// destination takes one connection and no second.
-#[tokio::test]
-async fn a_tunnel_that_is_being_dialled_outlives_the_client_that_asked_for_it() {
-    let mut mesh = Mesh::start().await;
-    let (arrived, arrival) = oneshot::channel();
-    let (begin, begun) = oneshot::channel::<()>();
-    let begin_tls = async move {
-        arrived.send(()).expect("a test that listens");
-        begun.await.expect("a test that begins");
-    };
-    let mut destination = slow_destination_of(&mut mesh, "quiet", begin_tls).await;
-    {
-        let first = mesh.stream(QUIET);
-        tokio::pin!(first);
-        tokio::select! {
-            _ = &mut first => panic!("there is no tunnel yet"),
-            arrival = arrival => arrival.expect("a connection"),
-        }
-    }
-    mesh.no_stream_is_left().await;
-    begin.send(()).expect("a destination that waits");
-    let (mut client, (mut receive, _send)) = both_ends(&mesh, &mut destination).await;
-    client.write_all(b"hello").await.expect("a write");
-    let data = next(&mut receive).await.expect("data").expect("data");
-    assert_eq!(data, "hello");
 }
 
 #[tokio::test]
