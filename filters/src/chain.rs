@@ -14,8 +14,8 @@ use cairn_authz::jwt::{
 use cairn_authz::{Attestation, Network, PolicySet, Verdict};
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::snapshot::{
-    AppProtocol, Backend, BackendTarget, Binding, ClusterKey, Cors, Filter, Labels, PathNormalization,
-    Policy, RequestAuthentication, Service, ServicePort, Snapshot,
+    AppProtocol, Backend, BackendTarget, Binding, ClusterKey, Cors, Filter, Labels,
+    PathNormalization, Policy, RequestAuthentication, Service, ServicePort, Snapshot,
 };
 use cairn_routing::{Claims, Found, FoundStream, PortRoutes, RequestParts, StreamRoutes};
 use http::header::HeaderValue;
@@ -31,8 +31,8 @@ use crate::login::{self, TokenClaims};
 use crate::normalise::{Rejection, Target, normalise};
 use crate::trial::Trial;
 
-pub use common::Common;
 use common::Callers;
+pub use common::Common;
 pub use consult::{Consultation, External};
 pub use facts::{facts, tcp_facts, trial_facts};
 

@@ -195,10 +195,18 @@ mod tests {
             value = of_rule(rule).write_before(&others);
         }
         let rules: Vec<u32> = Session::all(value.as_bytes()).map(|s| s.rule).collect();
-        assert_eq!(rules, [19, 18, 17, 16, 15, 14, 13, 12], "the last used stay");
+        assert_eq!(
+            rules,
+            [19, 18, 17, 16, 15, 14, 13, 12],
+            "the last used stay"
+        );
         // The rule's own is replaced, not added.
         let others: Vec<_> = Session::all(value.as_bytes()).collect();
-        let renewed = Session { endpoint: 9, ..of_rule(15) }.write_before(&others);
+        let renewed = Session {
+            endpoint: 9,
+            ..of_rule(15)
+        }
+        .write_before(&others);
         let all: Vec<_> = Session::all(renewed.as_bytes()).collect();
         assert_eq!((all.len(), all[0].rule, all[0].endpoint), (8, 15, 9));
         assert_eq!(all.iter().filter(|s| s.rule == 15).count(), 1);

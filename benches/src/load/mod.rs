@@ -175,5 +175,6 @@ pub async fn connect(order: &Order) -> anyhow::Result<Lane> {
 /// One exchange over a tunnel of its own.
 pub async fn once(order: &Order) -> anyhow::Result<http::Response<()>> {
     let mut lane = connect(order).await?;
-    lane.exchange(&Template::new(order.exchange).shedding(order.sheds)).await
+    lane.exchange(&Template::new(order.exchange).shedding(order.sheds))
+        .await
 }

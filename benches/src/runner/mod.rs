@@ -35,7 +35,10 @@ impl Results {
     fn has_errors(&self) -> bool {
         self.cells.iter().any(|row| row.outcome.errors > 0)
             || self.told.iter().any(|told| told.outcome.errors > 0)
-            || self.beside.iter().any(|b| b.calm.errors + b.neighbour.errors > 0)
+            || self
+                .beside
+                .iter()
+                .any(|b| b.calm.errors + b.neighbour.errors > 0)
             || self.reload.iter().any(|reload| reload.wrong_answers > 0)
     }
 }

@@ -17,8 +17,8 @@ use super::virtual_services::MESH;
 use crate::diagnostics::Code;
 use crate::resources::virtual_service::{HttpMatch as Written, HttpRoute, StringMatch};
 use crate::snapshot::{
-    ClaimMatch, HeaderMatch, HttpMatch, Labels, MoreConditions, PathMatch, PathNormalization, Pattern,
-    QueryMatch, TextMatch,
+    ClaimMatch, HeaderMatch, HttpMatch, Labels, MoreConditions, PathMatch, PathNormalization,
+    Pattern, QueryMatch, TextMatch,
 };
 
 /// Keys of `headers` that Istio ignores: they have fields of their own.

@@ -466,11 +466,19 @@ fn a_rule_that_can_not_be_read_closes_the_host_it_may_have_wanted_tls_for() {
 #[test]
 fn what_is_there_already_and_asks_for_tls_closes_it() {
     const TLS: &str = "tls: {mode: SIMPLE}";
-    let refused = |spec: &str| settings(&shop_with(&[&rule("shop/web", "web", spec)]), "shop/web", 80)
+    let refused = |spec: &str| {
+        settings(
+            &shop_with(&[&rule("shop/web", "web", spec)]),
+            "shop/web",
+            80,
+        )
         .refused
-        .is_some();
+        .is_some()
+    };
     let ports = |first: &str, second: &str| {
-        format!("trafficPolicy: {{portLevelSettings: [{{port: {{number: 80}}, {first}}}, {{port: {{number: 80}}, {second}}}]}}")
+        format!(
+            "trafficPolicy: {{portLevelSettings: [{{port: {{number: 80}}, {first}}}, {{port: {{number: 80}}, {second}}}]}}"
+        )
     };
     for (first, second, closed) in [
         (ROUND, TLS, true),
@@ -500,7 +508,12 @@ fn what_is_there_already_and_asks_for_tls_closes_it() {
         ("", ROUND, again(port), true),
         ("", TLS, again(ROUND), false),
         ("", ROUND, again(RANDOM), false),
-        ("trafficPolicy: {tls: {mode: SIMPLE}},", ROUND, again(RANDOM), false),
+        (
+            "trafficPolicy: {tls: {mode: SIMPLE}},",
+            ROUND,
+            again(RANDOM),
+            false,
+        ),
         (&*twice, ROUND, other.clone(), true),
         (&*twice, TLS, other, false),
     ] {

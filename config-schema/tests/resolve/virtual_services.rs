@@ -67,7 +67,9 @@ fn the_body_of_an_answer_is_a_text_or_bytes_in_base64() {
         ("{bytes: /+8}", b"\xff\xef"),
         ("{}", b""),
     ] {
-        let rule = routes(&format!("{{directResponse: {{status: 200, body: {body}}}}}"));
+        let rule = routes(&format!(
+            "{{directResponse: {{status: 200, body: {body}}}}}"
+        ));
         let rule = first_rule(&shop_with(&[&rule]));
         let [Filter::Respond(direct)] = &rule.filters[..] else {
             panic!("{body}: {rule:?}");

@@ -137,7 +137,10 @@ async fn two_rules_with_one_session_name_share_no_session() {
         }
         together.insert(a == b);
     }
-    assert!(together.contains(&false), "24 times the same of six pods by chance");
+    assert!(
+        together.contains(&false),
+        "24 times the same of six pods by chance"
+    );
 }
 
 #[tokio::test]

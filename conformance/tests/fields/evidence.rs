@@ -135,7 +135,12 @@ fn of_file(folder: &str, file: &str, mesh: &str) -> Vec<Setting> {
     let mut settings: Vec<_> = each.split("\n---\n").filter_map(with).collect();
     // What they are for shows its fields once.
     for setting in settings.iter_mut().skip(1) {
-        let kind = |at: usize| setting.files.last().map(|(_, objects)| &objects[at]["kind"]);
+        let kind = |at: usize| {
+            setting
+                .files
+                .last()
+                .map(|(_, objects)| &objects[at]["kind"])
+        };
         let is_for = |at| kind(at).is_some_and(|kind| SUBJECTS.iter().any(|k| kind == k));
         setting.shows.retain(|(_, at)| !is_for(*at));
     }
@@ -214,7 +219,12 @@ impl Setting {
             if !shows.iter().any(|place| has(object(*place), field)) {
                 continue;
             }
-            self.of_field(table, field, &shows, found.entry(field.clone()).or_default());
+            self.of_field(
+                table,
+                field,
+                &shows,
+                found.entry(field.clone()).or_default(),
+            );
         }
     }
 

@@ -64,9 +64,7 @@ impl Written {
         } = serde_saphyr::from_str(&text).unwrap();
         let mut wrong = BTreeSet::new();
         for row in &rows {
-            let table = tables
-                .iter()
-                .position(|t| row.is_of(t));
+            let table = tables.iter().position(|t| row.is_of(t));
             let Some(at) = table else {
                 wrong.insert(format!("there is no table of {}", row.kind));
                 continue;

@@ -6,10 +6,7 @@ pub const WORKSPACE_IMPORTS: &[(&str, &[&str])] = &[
     ("cairn-routing", &["cairn-config-schema"]),
     ("cairn-authz", &["cairn-config-schema"]),
     ("cairn-kernel-redirect", &["cairn-config-schema"]),
-    (
-        "cairn-kubernetes",
-        &["cairn-config-schema", "cairn-authz"],
-    ),
+    ("cairn-kubernetes", &["cairn-config-schema", "cairn-authz"]),
     (
         "cairn-filters",
         &["cairn-config-schema", "cairn-routing", "cairn-authz"],
@@ -140,7 +137,14 @@ pub const CONFINED: &[Confined] = &[
         why: "only the small CA for trying things out makes certificates",
     },
     Confined {
-        names: &["kube", "kube_client", "kube_core", "kube_runtime", "k8s_openapi", "gateway_api"],
+        names: &[
+            "kube",
+            "kube_client",
+            "kube_core",
+            "kube_runtime",
+            "k8s_openapi",
+            "gateway_api",
+        ],
         places: &["config-schema/src/", "kubernetes/src/"],
         why: "past parsing, everything speaks in the snapshot's terms",
     },

@@ -32,7 +32,10 @@ impl Common {
 
 /// Empty, and then nobody asks, where no route looks at labels of callers.
 fn callers(snapshot: &Snapshot) -> Callers {
-    let mut ports = snapshot.services.values().flat_map(|service| &service.ports);
+    let mut ports = snapshot
+        .services
+        .values()
+        .flat_map(|service| &service.ports);
     match ports.any(ServicePort::asks_for_caller_labels) {
         true => Arc::new(snapshot.workloads.clone()),
         false => Callers::default(),

@@ -4,9 +4,9 @@
 
 use std::sync::Arc;
 
+use cairn_config_schema::limits::SESSIONS_PER_NAME_MAX;
 use cairn_config_schema::snapshot::{BackendTarget, HttpRule, SessionCarrier, SessionPersistence};
 use cairn_filters::chain::{Answer, Decision};
-use cairn_config_schema::limits::SESSIONS_PER_NAME_MAX;
 use cairn_routing::{Cluster, Found, Hold, LiveEndpoint, RuleRef, Session, rule_id};
 use http::HeaderMap;
 use http::header::{HeaderValue, SET_COOKIE};

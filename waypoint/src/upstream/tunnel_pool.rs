@@ -226,9 +226,7 @@ impl Hop {
             Ok::<_, ConnectError>((lease, true))
         };
         let dialled = tokio::spawn(dial).await;
-        dialled.unwrap_or_else(|error| {
-            Err(ConnectError::Here(next_hop, io::Error::other(error)))
-        })
+        dialled.unwrap_or_else(|error| Err(ConnectError::Here(next_hop, io::Error::other(error))))
     }
 
     async fn establish(
