@@ -87,6 +87,7 @@ fn find(bencher: Bencher<'_, '_>, table: &RouteTable, path: &str, expect_rule: b
         path,
         query: None,
         caller_namespace: None,
+        caller_labels: None,
         headers: &headers,
         claims: None,
     };

@@ -31,6 +31,7 @@ fn run(exchange: Exchange, mode: Mode, wrong_port: bool) -> anyhow::Result<Outco
             connections: 2,
             lanes_per_connection: 3,
             mode,
+            sheds: false,
             pace: Pace {
                 warm_up: Duration::from_millis(50),
                 measure: Duration::from_millis(400),

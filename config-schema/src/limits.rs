@@ -50,6 +50,10 @@ pub const RETRIES_PER_REQUEST_MAX: u32 = 20;
 /// Name of a session (`sessionName`) in bytes: the API's limit. It travels with every request.
 pub const SESSION_NAME_BYTES_MAX: usize = 128;
 
+/// Sessions that one cookie or header holds, one for each rule whose `sessionName` is the same. The oldest is
+/// dropped: its client gets a new one. Eight tokens are 400 bytes of each request.
+pub const SESSIONS_PER_NAME_MAX: usize = 8;
+
 /// Body of one `directResponse` of a VirtualService in bytes: Istio's limit at a waypoint
 /// (specs/istio-waypoint.md 4.5).
 pub const DIRECT_RESPONSE_BYTES_MAX: usize = 1024 * 1024;

@@ -14,8 +14,8 @@ use cairn_authz::jwt::{
 use cairn_authz::{Attestation, Network, PolicySet, Verdict};
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::snapshot::{
-    AppProtocol, Backend, BackendTarget, Binding, ClusterKey, Cors, Filter, PathNormalization,
-    Policy, RequestAuthentication, Service, ServicePort, Snapshot,
+    AppProtocol, Backend, BackendTarget, Binding, ClusterKey, Cors, Filter, Labels,
+    PathNormalization, Policy, RequestAuthentication, Service, ServicePort, Snapshot,
 };
 use cairn_routing::{Claims, Found, FoundStream, PortRoutes, RequestParts, StreamRoutes};
 use http::header::HeaderValue;
@@ -31,6 +31,7 @@ use crate::login::{self, TokenClaims};
 use crate::normalise::{Rejection, Target, normalise};
 use crate::trial::Trial;
 
+use common::Callers;
 pub use common::Common;
 pub use consult::{Consultation, External};
 pub use facts::{facts, tcp_facts, trial_facts};
@@ -59,6 +60,8 @@ pub struct PortChain {
     client_cert: bool,
     /// The port declares TCP.
     declared_tcp: bool,
+    /// Pods by address. `None`: no route asks who calls by labels.
+    callers: Option<Callers>,
     /// Set when nothing may pass, for this reason.
     refused: Option<Arc<str>>,
 }
@@ -132,6 +135,8 @@ impl PortChain {
             let network = Network::of_port(&snapshot.network, &common.egress, &own, routed(port));
             chain.policies = chain.policies.with_network(network);
         }
+        let asks = port.asks_for_caller_labels();
+        chain.callers = asks.then(|| common.callers.clone());
         chain.default_cluster = Some(own);
         chain.declared_tcp = port.protocol == AppProtocol::Tcp;
         // The policies of a service that is not served were never resolved: their empty list would
@@ -178,6 +183,7 @@ impl PortChain {
             normalization: snapshot.mesh.path_normalization,
             default_cluster: None,
             declared_tcp: false,
+            callers: None,
             client_cert: waypoint.is_some_and(|w| w.xfcc_include_client_identity),
             refused: match waypoint {
                 Some(waypoint) => waypoint.blocked.clone(),
@@ -302,6 +308,14 @@ impl PortChain {
         }
     }
 
+    /// Labels of the caller's pod: that at the peer's address, if its certificate can be that pod's. Any other
+    /// address (behind a NAT, of a node, of a pod that is gone) says nothing, and a stolen one does no more than
+    /// take a pod for another one of the same service account.
+    fn caller_labels(&self, peer: Option<&Identity>, source_ip: IpAddr) -> Option<&Labels> {
+        let pod = self.callers.as_ref()?.get(&source_ip.to_canonical())?;
+        pod.may_be(peer?).then_some(&*pod.labels)
+    }
+
     fn route(&self, view: &RequestView<'_, '_>, target: &Target<'_>) -> Found {
         if let External::Settled(Some(found)) = view.external {
             return found.clone();
@@ -315,6 +329,7 @@ impl PortChain {
             path: &target.path,
             query: target.query,
             caller_namespace: view.peer.and_then(Identity::namespace),
+            caller_labels: self.caller_labels(view.peer, view.source_ip),
             headers: view.headers,
             claims: claims.as_ref().map(|claims| claims as &dyn Claims),
         };
@@ -433,7 +448,7 @@ fn cors_of(found: &Found) -> Option<&Cors> {
     let Found::Rule(reference) = found else {
         return None;
     };
-    let rule = reference.rule().filter(|rule| rule.broken.is_none())?;
+    let rule = reference.rule().filter(|_| reference.broken().is_none())?;
     rule.filters.iter().find_map(|filter| match filter {
         Filter::Cors(cors) => Some(&**cors),
         _ => None,

@@ -181,8 +181,8 @@ pub(crate) fn answer(
     let Some((rule, matched)) = resolve(reference) else {
         return Answer::BrokenRule("the matched rule is gone".into());
     };
-    if let Some(reason) = &rule.broken {
-        return Answer::BrokenRule(reason.to_string().into());
+    if let Some(reason) = reference.broken() {
+        return Answer::BrokenRule(reason.to_owned().into());
     }
     for filter in &rule.filters {
         match filter {

@@ -95,6 +95,7 @@ mod tests {
             path,
             query: None,
             caller_namespace: None,
+            caller_labels: None,
             headers: &headers,
             claims: None,
         };

@@ -61,18 +61,19 @@ impl Breaker {
     /// Takes a place. `None`: there is none left, which is counted.
     pub fn take(self: &Arc<Self>, kind: Limited, limits: &ConnectionLimits) -> Option<Permit> {
         let gauge = self.gauge(kind);
-        let before = gauge.taken.fetch_add(1, Ordering::Relaxed);
-        let permit = Permit {
-            breaker: self.clone(),
-            kind,
-        };
-        if kind.most(limits).is_some_and(|most| before >= most) {
-            // Dropping the permit gives the place back. A worker that looks in between may be
-            // refused a place that is free: never more than the limit is let in.
-            gauge.overflows.fetch_add(1, Ordering::Relaxed);
-            return None;
+        let most = kind.most(limits).unwrap_or(u32::MAX);
+        let next = |taken: u32| (taken < most).then_some(taken + 1);
+        // Who is refused took nothing, not for a moment: another worker may be looking.
+        match (gauge.taken).fetch_update(Ordering::Relaxed, Ordering::Relaxed, next) {
+            Ok(_) => Some(Permit {
+                breaker: self.clone(),
+                kind,
+            }),
+            Err(_) => {
+                gauge.overflows.fetch_add(1, Ordering::Relaxed);
+                None
+            }
         }
-        Some(permit)
     }
 
     /// Places taken now.

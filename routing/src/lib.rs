@@ -33,7 +33,7 @@ pub use endpoint::{ActiveRequest, LiveEndpoint};
 pub use limit::{Bucket, KeyedBuckets, Place, Places, Rate, Share, Taken};
 pub use request::{Claims, RequestParts};
 pub use retry::{Attempt, AttemptOutcome, RetryDecision, decide, http_status_of_grpc};
-pub use session::Session;
+pub use session::{Session, rule_id};
 pub use split::choose;
 pub use streams::{FoundStream, ServerName, StreamParts, StreamRoutes, StreamRuleRef};
 pub use table::{Found, RouteTable, RuleRef};

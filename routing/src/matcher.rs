@@ -8,7 +8,7 @@ use cairn_config_schema::snapshot::{
 use http::HeaderMap;
 use http::header::{COOKIE, HOST};
 
-use crate::request::RequestParts;
+use crate::request::{RequestParts, labels_hold};
 
 /// Whether everything but the path holds.
 pub(crate) fn conditions_hold(wanted: &HttpMatch, request: &RequestParts<'_>) -> bool {
@@ -28,6 +28,7 @@ fn more_hold(wanted: &MoreConditions, request: &RequestParts<'_>) -> bool {
     (wanted.method.as_ref()).is_none_or(|m| text_holds(m, method))
         && !(wanted.without_headers.iter()).any(|h| header_holds(h, request))
         && caller.is_none_or(|namespace| request.caller_namespace == Some(namespace))
+        && labels_hold(&wanted.caller_labels, request.caller_labels)
         && (wanted.claims.iter()).all(|c| claim_holds(c, request))
         && !(wanted.without_claims.iter()).any(|c| claim_holds(c, request))
 }

@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use cairn_config_schema::snapshot::Labels;
 use http::{HeaderMap, Method};
 
 /// The claims of a verified token.
@@ -12,6 +13,17 @@ pub trait Claims: Debug {
 
     /// Whether the text there, or an item of the list there, holds.
     fn any(&self, path: &[Arc<str>], holds: &dyn Fn(&str) -> bool) -> bool;
+}
+
+/// Whether the caller's pod has all labels that a match asks for, as far as that is known: what is not known is
+/// taken to hold, for a later rule must not get what this one was to keep from it. The rule that is found so is
+/// in doubt.
+pub(crate) fn labels_hold(wanted: &Labels, own: Option<&Labels>) -> bool {
+    let has = |own: &Labels| {
+        let mut wanted = wanted.iter();
+        wanted.all(|(key, value)| own.get(key) == Some(value))
+    };
+    own.is_none_or(has)
 }
 
 /// One request, as routes see it.
@@ -28,6 +40,8 @@ pub struct RequestParts<'a> {
     pub query: Option<&'a str>,
     /// Namespace in the certificate of the caller.
     pub caller_namespace: Option<&'a str>,
+    /// Labels of the caller's pod. `None`: which pod it is is not known.
+    pub caller_labels: Option<&'a Labels>,
     /// Request headers.
     pub headers: &'a HeaderMap,
     /// Of the request's token. `None`: it has none.

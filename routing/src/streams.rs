@@ -12,8 +12,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use cairn_config_schema::snapshot::{
-    HostPattern, ServerNames, StreamMatch, StreamRoute, StreamRule,
+    HostPattern, Labels, ServerNames, StreamMatch, StreamRoute, StreamRule,
 };
+
+use crate::request::labels_hold;
+use crate::table::IN_DOUBT;
 
 /// What a client says of the server it wants.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,6 +37,8 @@ pub enum ServerName {
 pub struct StreamParts<'a> {
     /// Namespace in the certificate of the caller.
     pub caller_namespace: Option<&'a str>,
+    /// Labels of the caller's pod. `None`: which pod it is is not known.
+    pub caller_labels: Option<&'a Labels>,
     /// The address that was dialled.
     pub destination: IpAddr,
     /// The server that it wants.
@@ -60,12 +65,20 @@ pub struct StreamRuleRef {
     pub rule: usize,
     /// Which match of the rule, from 0.
     pub matched: usize,
+    /// Whether the match holds is not known: it asks for labels of a caller whose pod is not known.
+    pub in_doubt: bool,
 }
 
 impl StreamRuleRef {
     /// The rule. Always `Some` for a reference that [`StreamRoutes`] gave out.
     pub fn rule(&self) -> Option<&StreamRule> {
         self.route.rules.get(self.rule)
+    }
+
+    /// Why it can not be honoured, if it can not.
+    pub fn broken(&self) -> Option<&str> {
+        let broken = || self.rule()?.broken.as_deref();
+        self.in_doubt.then_some(IN_DOUBT).or_else(broken)
     }
 
     /// The match that held. Always `Some` for a reference that [`StreamRoutes`] gave out.
@@ -150,7 +163,11 @@ impl Table {
     fn find(&self, stream: &StreamParts<'_>) -> FoundStream {
         let holds = |found: &&StreamRuleRef| found.matched().is_some_and(|m| holds(m, stream));
         match self.matches.iter().find(holds) {
-            Some(found) => FoundStream::Rule(found.clone()),
+            Some(found) => FoundStream::Rule(StreamRuleRef {
+                in_doubt: stream.caller_labels.is_none()
+                    && found.matched().is_some_and(|m| !m.caller_labels.is_empty()),
+                ..found.clone()
+            }),
             None if self.falls_through => FoundStream::Default,
             None => FoundStream::NoMatch,
         }
@@ -163,6 +180,7 @@ fn rule_refs(route: &Arc<StreamRoute>) -> impl Iterator<Item = StreamRuleRef> {
             route: route.clone(),
             rule: at,
             matched,
+            in_doubt: false,
         })
     })
 }
@@ -195,6 +213,7 @@ fn precedence(reference: &StreamRuleRef) -> impl Ord + use<> {
 fn holds(wanted: &StreamMatch, stream: &StreamParts<'_>) -> bool {
     let caller = wanted.caller_namespace.as_deref();
     caller.is_none_or(|namespace| stream.caller_namespace == Some(namespace))
+        && labels_hold(&wanted.caller_labels, stream.caller_labels)
         && wanted.has_destination(stream.destination)
         && names_hold(wanted.server_names.as_ref(), stream.server_name)
 }

@@ -49,12 +49,24 @@ pub struct RuleRef {
     pub rule: usize,
     /// Which match of the rule, from 0.
     pub matched: usize,
+    /// Whether the match holds is not known: it asks for labels of a caller whose pod is not known.
+    pub in_doubt: bool,
 }
+
+/// Why a rule that is in doubt is as good as broken.
+pub(crate) const IN_DOUBT: &str =
+    "the match asks for labels of the caller, and there is no Pod of its identity with its address";
 
 impl RuleRef {
     /// The rule. Always `Some` for a reference that a [`RouteTable`] gave out.
     pub fn rule(&self) -> Option<&HttpRule> {
         self.route.rules.get(self.rule)
+    }
+
+    /// Why it can not be honoured, if it can not.
+    pub fn broken(&self) -> Option<&str> {
+        let broken = || self.rule()?.broken.as_deref();
+        self.in_doubt.then_some(IN_DOUBT).or_else(broken)
     }
 
     /// The match that held. Always `Some` for a reference that a [`RouteTable`] gave out.
@@ -85,7 +97,10 @@ impl RouteTable {
         let found = self.in_order.find(request);
         let found = found.or_else(|| self.readable.find(request));
         match found.or_else(|| self.broken.find(request)) {
-            Some(rule) => Found::Rule(rule.clone()),
+            Some(rule) => Found::Rule(RuleRef {
+                in_doubt: request.caller_labels.is_none() && asks_for_labels(rule),
+                ..rule.clone()
+            }),
             None => Found::NoMatch,
         }
     }
@@ -205,12 +220,18 @@ impl Index {
     }
 }
 
+fn asks_for_labels(rule: &RuleRef) -> bool {
+    let more = rule.matched().and_then(|matched| matched.more.as_deref());
+    more.is_some_and(|more| !more.caller_labels.is_empty())
+}
+
 pub(crate) fn rule_refs(route: &Arc<HttpRoute>) -> impl Iterator<Item = RuleRef> {
     route.rules.iter().enumerate().flat_map(move |(at, rule)| {
         (0..rule.matches.len()).map(move |matched| RuleRef {
             route: route.clone(),
             rule: at,
             matched,
+            in_doubt: false,
         })
     })
 }

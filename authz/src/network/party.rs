@@ -4,7 +4,6 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use cairn_config_schema::identity::Identity;
 use cairn_config_schema::origin::ObjectKey;
 use cairn_config_schema::snapshot::{
     Criteria, Destination, DestinationAddress, DestinationPlace, Entity, Family, LabelExpression,
@@ -59,7 +58,7 @@ impl<'a> Party<'a> {
     pub(super) fn source(facts: &Facts<'a>, sources: &'a FxHashMap<IpAddr, Arc<Workload>>) -> Self {
         let ip = facts.source_ip.to_canonical();
         let workload = sources.get(&ip).map(|w| &**w);
-        let workload = workload.filter(|w| facts.peer.is_none_or(|peer| is_of(w, peer)));
+        let workload = workload.filter(|w| facts.peer.is_none_or(|peer| w.may_be(peer)));
         let view = match (workload, facts.peer) {
             (Some(workload), _) => view(workload),
             (None, Some(peer)) => LabelView {
@@ -396,9 +395,4 @@ fn view(workload: &Workload) -> LabelView<'_> {
         namespace_labels: workload.namespace_labels.as_deref(),
         service_account: workload.identity.service_account(),
     }
-}
-
-fn is_of(workload: &Workload, peer: &Identity) -> bool {
-    let own = &workload.identity;
-    own.namespace() == peer.namespace() && own.service_account() == peer.service_account()
 }

@@ -36,6 +36,9 @@ pub struct LoadArgs {
     /// Requests a second in mode `rate`
     #[arg(long, default_value_t = 2000)]
     rate: u32,
+    /// 429 is an answer, too
+    #[arg(long)]
+    sheds: bool,
     /// Load before the measured part, in milliseconds
     #[arg(long, default_value_t = 1000)]
     warm_up_ms: u64,
@@ -58,6 +61,7 @@ impl LoadArgs {
             connections: self.connections,
             lanes_per_connection: self.lanes,
             mode: self.mode,
+            sheds: self.sheds,
             pace: Pace {
                 warm_up: Duration::from_millis(self.warm_up_ms),
                 measure: Duration::from_millis(self.measure_ms),
@@ -88,6 +92,9 @@ pub fn arguments(order: &Order) -> Vec<String> {
     if let Some(id) = order.measured {
         add("--measured-pid", id.to_string());
     }
+    if order.sheds {
+        arguments.push("--sheds".to_owned());
+    }
     arguments
 }
 
@@ -113,6 +120,7 @@ mod tests {
             connections: 7,
             lanes_per_connection: 3,
             mode: Mode::Rate,
+            sheds: true,
             pace: Pace {
                 warm_up: Duration::from_millis(5),
                 measure: Duration::from_millis(6),

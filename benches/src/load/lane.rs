@@ -21,6 +21,7 @@ const HOST_NAME: &str = "app.bench.svc.cluster.local";
 /// The request of an exchange, made once and cloned for each sending.
 pub struct Template {
     exchange: Exchange,
+    sheds: bool,
     method: Method,
     path: Uri,
     headers: HeaderMap,
@@ -45,6 +46,7 @@ impl Template {
         };
         Self {
             exchange,
+            sheds: false,
             method,
             path: uri.parse().unwrap_or_default(),
             headers,
@@ -55,6 +57,12 @@ impl Template {
     /// The same request to another path.
     pub fn with_path(mut self, path: Uri) -> Self {
         self.path = path;
+        self
+    }
+
+    /// The same, and 429 will do for an answer.
+    pub fn shedding(mut self, sheds: bool) -> Self {
+        self.sheds = sheds;
         self
     }
 
@@ -116,11 +124,12 @@ impl Lane {
                 send.send_request(request).await?
             }
         };
-        check(template.exchange, response).await
+        check(template, response).await
     }
 }
 
-async fn check(exchange: Exchange, response: Response<Incoming>) -> anyhow::Result<Response<()>> {
+async fn check(template: &Template, response: Response<Incoming>) -> anyhow::Result<Response<()>> {
+    let exchange = template.exchange;
     let (head, mut body) = response.into_parts();
     let mut count = 0;
     let mut trailers = None;
@@ -130,6 +139,9 @@ async fn check(exchange: Exchange, response: Response<Incoming>) -> anyhow::Resu
             Ok(data) => count += data.len(),
             Err(frame) => trailers = frame.into_trailers().ok(),
         }
+    }
+    if template.sheds && head.status == StatusCode::TOO_MANY_REQUESTS {
+        return Ok(Response::from_parts(head, ()));
     }
     if head.status != StatusCode::OK {
         bail!("answered {}", head.status);

@@ -43,6 +43,8 @@ pub struct Order {
     pub lanes_per_connection: usize,
     /// When to send.
     pub mode: Mode,
+    /// 429 is an answer, too: it is counted apart.
+    pub sheds: bool,
     /// How long and how fast.
     pub pace: Pace,
     /// The process whose time and memory are measured.
@@ -54,6 +56,9 @@ pub struct Order {
 pub struct Outcome {
     /// Requests answered as they should be.
     pub requests: u64,
+    /// Of them those that were answered 429, where that is an answer.
+    #[serde(default)]
+    pub shed: u64,
     /// Requests that failed or were answered wrongly, warm-up included. Anything but 0 makes the
     /// cell worthless.
     pub errors: u64,
@@ -91,7 +96,7 @@ pub struct Outcome {
 pub async fn run(order: &Order) -> anyhow::Result<Outcome> {
     let tls = crate::tls::client(&order.identity_folder)?;
     let tally = Rc::new(Tally::new()?);
-    let template = Rc::new(Template::new(order.exchange));
+    let template = Rc::new(Template::new(order.exchange).shedding(order.sheds));
     match order.mode {
         Mode::Saturated => {
             for lane in lanes(order, &tls).await? {
@@ -139,6 +144,7 @@ async fn observe(order: &Order, tally: &Tally) -> anyhow::Result<Outcome> {
     let seconds = elapsed.as_secs_f64();
     Ok(Outcome {
         requests,
+        shed: tally.shed(),
         errors: tally.errors(),
         first_error: tally.first_error(),
         seconds,
@@ -169,5 +175,6 @@ pub async fn connect(order: &Order) -> anyhow::Result<Lane> {
 /// One exchange over a tunnel of its own.
 pub async fn once(order: &Order) -> anyhow::Result<http::Response<()>> {
     let mut lane = connect(order).await?;
-    lane.exchange(&Template::new(order.exchange)).await
+    lane.exchange(&Template::new(order.exchange).shedding(order.sheds))
+        .await
 }

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use http::StatusCode;
 use tokio::sync::{mpsc, oneshot};
 
 use super::lane::{Lane, Template};
@@ -95,6 +96,9 @@ async fn drive(
         tally.written(intended);
         let outcome = lane.exchange(&template).await;
         errors += u32::from(outcome.is_err());
+        if (outcome.as_ref()).is_ok_and(|a| a.status() == StatusCode::TOO_MANY_REQUESTS) {
+            tally.turned_away();
+        }
         tally.ended(intended, outcome);
     }
 }

@@ -12,6 +12,7 @@ const LATENCY_MAX_US: u64 = 60_000_000;
 pub struct Tally {
     counting: Cell<bool>,
     requests: Cell<u64>,
+    shed: Cell<u64>,
     errors: Cell<u64>,
     first_error: RefCell<Option<String>>,
     latency_us: RefCell<Histogram<u64>>,
@@ -24,6 +25,7 @@ impl Tally {
         Ok(Self {
             counting: Cell::new(false),
             requests: Cell::new(0),
+            shed: Cell::new(0),
             errors: Cell::new(0),
             first_error: RefCell::new(None),
             latency_us: RefCell::new(Histogram::new_with_max(LATENCY_MAX_US, 3)?),
@@ -59,6 +61,13 @@ impl Tally {
         }
     }
 
+    /// A request was answered 429.
+    pub fn turned_away(&self) {
+        if self.counting.get() {
+            self.shed.set(self.shed.get() + 1);
+        }
+    }
+
     /// A request is written now that should have been at `intended`.
     pub fn written(&self, intended: Instant) {
         if self.counting.get() {
@@ -70,6 +79,11 @@ impl Tally {
     /// Requests counted.
     pub fn requests(&self) -> u64 {
         self.requests.get()
+    }
+
+    /// Of them those that were turned away.
+    pub fn shed(&self) -> u64 {
+        self.shed.get()
     }
 
     /// Errors, warm-up included.

@@ -2,6 +2,7 @@
 //! it needs; measures nothing itself.
 
 mod conditions;
+mod neighbour;
 pub mod options;
 mod reload;
 mod report;
@@ -26,6 +27,7 @@ pub struct Results {
     reload: Vec<reload::Reload>,
     cells: Vec<table::Row>,
     told: Vec<telling::Told>,
+    beside: Vec<neighbour::Beside>,
 }
 
 impl Results {
@@ -33,6 +35,10 @@ impl Results {
     fn has_errors(&self) -> bool {
         self.cells.iter().any(|row| row.outcome.errors > 0)
             || self.told.iter().any(|told| told.outcome.errors > 0)
+            || self
+                .beside
+                .iter()
+                .any(|b| b.calm.errors + b.neighbour.errors > 0)
             || self.reload.iter().any(|reload| reload.wrong_answers > 0)
     }
 }
@@ -51,6 +57,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         reload: Vec::new(),
         cells: Vec::new(),
         told: Vec::new(),
+        beside: Vec::new(),
     };
     if options.has(Part::Table) || options.has(Part::Idle) {
         let proxies = rig.start_all().await?;
@@ -64,6 +71,9 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     }
     if options.has(Part::Telling) {
         results.told = telling::measure(&rig).await?;
+    }
+    if options.has(Part::Neighbour) {
+        results.beside = neighbour::measure(&rig).await?;
     }
     if options.has(Part::Scale) {
         results.scale = scale::measure(&rig).await?;

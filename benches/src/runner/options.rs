@@ -22,6 +22,8 @@ pub enum Part {
     Scale,
     /// Cells under load, for each way of telling of requests (Cairn only; not in a run by default).
     Telling,
+    /// A service's latency beside one that gets ten times its load (Cairn only; not in a run by default).
+    Neighbour,
     /// Time from file saved to in force, one route of 5,000 changed (Cairn only).
     Reload,
 }

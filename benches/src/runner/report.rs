@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::Results;
+use super::neighbour::{Beside, Burden};
 use super::table::Row;
 use super::telling::Told;
 use crate::cell::Cell;
@@ -18,6 +19,7 @@ pub fn text(results: &Results) -> String {
     let _ = conditions(&mut text, results);
     let _ = cells(&mut text, &results.cells);
     let _ = told(&mut text, &results.told);
+    let _ = beside(&mut text, &results.beside);
     let _ = footprints(&mut text, results);
     text
 }
@@ -179,6 +181,41 @@ fn told(text: &mut String, rows: &[Told]) -> std::fmt::Result {
         }
     }
     Ok(())
+}
+
+/// Latency of a service, by what its neighbour gets.
+fn beside(text: &mut String, rows: &[Beside]) -> std::fmt::Result {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let of = |burden, value: fn(&Beside) -> f64| {
+        let rows = rows.iter().filter(|row| row.burden == burden);
+        middle(rows.map(value).collect())
+    };
+    writeln!(
+        text,
+        "\ncairn, a service while its neighbour gets what it is meant for, or ten times that; medians over rounds"
+    )?;
+    for burden in Burden::ALL {
+        writeln!(
+            text,
+            "{:10} | p50 us {:>8} | p99 us {:>8} | written late, p99 us {:>6} | neighbour: {:>8} answers, {:>8} shed",
+            format!("{burden:?}").to_lowercase(),
+            number(of(burden, |row| row.calm.p50_us as f64), 0),
+            number(of(burden, |row| row.calm.p99_us as f64), 0),
+            number(of(burden, |row| row.calm.late_p99_us as f64), 0),
+            number(of(burden, |row| row.neighbour.requests as f64), 0),
+            number(of(burden, |row| row.neighbour.shed as f64), 0),
+        )?;
+    }
+    let p99 = |burden| of(burden, |row| row.calm.p99_us as f64);
+    let to = |burden| p99(Burden::Tenfold).zip(p99(burden)).map(|(a, b)| a / b);
+    writeln!(
+        text,
+        "p99 with the tenfold load: {} of that with the load meant, {} of that with the tenfold load on another cairn",
+        number(to(Burden::Meant), 2),
+        number(to(Burden::Elsewhere), 2)
+    )
 }
 
 fn number(value: Option<f64>, decimals: usize) -> String {

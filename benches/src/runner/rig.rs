@@ -134,6 +134,7 @@ impl Rig {
             connections: cell.connections,
             lanes_per_connection: cell.lanes_per_connection(self.options.in_flight),
             mode: cell.mode,
+            sheds: false,
             pace: self.options.pace(),
             measured: Some(proxy.process.id()),
         }

@@ -82,6 +82,11 @@ const NOT_FOR_WAYPOINTS: [&str; 35] = [
     "networks",
 ];
 
+/// Names of all fields that are known: those that are honoured, those that are not, and those for others.
+pub fn mesh_fields() -> [&'static [&'static str]; 3] {
+    [&HONOURED, &NOT_HONOURED, &NOT_FOR_WAYPOINTS]
+}
+
 /// Reads `data.mesh`.
 pub(super) fn mesh_config(node: &Node<'_>, faults: &mut Vec<Fault>) -> Option<MeshConfigSpec> {
     let Some(entry) = mesh_entry(node) else {

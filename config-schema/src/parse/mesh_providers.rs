@@ -32,6 +32,11 @@ const OTHERS: [&str; 10] = [
     "envoyExtProc",
 ];
 
+/// Fields of a provider that say that it is one of those.
+pub fn other_providers() -> &'static [&'static str] {
+    &OTHERS
+}
+
 /// Reads the list.
 pub(super) fn read_all(entry: &Entry<'_>, faults: &mut Vec<Fault>) -> Vec<ExtensionProviderSpec> {
     let at_list = Path::ROOT.key("extensionProviders");

@@ -33,6 +33,8 @@ use crate::origin::Origin;
 use crate::resources::{AnyObject, Broken};
 
 pub use catalog::{KindRead, kinds_read};
+pub use mesh::mesh_fields;
+pub use mesh_providers::other_providers;
 pub use pods::{NodePod, node_pods};
 
 pub(crate) use list::{CutList, cut_list};

@@ -43,8 +43,7 @@ impl ReadPolicy {
         let own = self.ports.values().chain([&self.all]);
         let subsets = self.subsets.values();
         let of_subsets = subsets.flat_map(|subset| subset.ports.values().chain([&subset.all]));
-        let mut settings = own.chain(of_subsets);
-        settings.any(|s| s.tls.is_some() || s.tunnel_only || s.refused.is_some())
+        own.chain(of_subsets).any(|settings| guards(settings))
     }
 
     pub(super) fn subsets(&self) -> impl Iterator<Item = (&Arc<str>, &ReadSubset)> {
@@ -55,6 +54,45 @@ impl ReadPolicy {
 impl ReadSubset {
     pub(super) fn of_port(&self, port: u16) -> &Arc<ClusterSettings> {
         self.ports.get(&port).unwrap_or(&self.all)
+    }
+
+    /// As [`close_unlike`], for each port.
+    fn close_unlike(&mut self, other: &Self, why: &str) -> bool {
+        for port in other.ports.keys() {
+            let all = &self.all;
+            self.ports.entry(*port).or_insert_with(|| all.clone());
+        }
+        let mut closed = close_unlike(&mut self.all, &other.all, why);
+        for (port, settings) in &mut self.ports {
+            closed |= close_unlike(settings, other.of_port(*port), why);
+        }
+        closed
+    }
+}
+
+/// Whether TLS is asked for, or nothing is to be sent: what must not give way to plain text.
+fn guards(settings: &ClusterSettings) -> bool {
+    settings.tls.is_some() || settings.tunnel_only || settings.refused.is_some()
+}
+
+/// Of two that are for the same the first is in force, but for TLS that the other asks for and it does not: that
+/// must not give way, and nothing is sent. True: this is so.
+fn close_unlike(first: &mut Arc<ClusterSettings>, other: &ClusterSettings, why: &str) -> bool {
+    let same = first.tls == other.tls
+        && first.tunnel_only == other.tunnel_only
+        && first.refused == other.refused;
+    let closes = guards(other) && !same;
+    if closes {
+        Arc::make_mut(first).refused.get_or_insert(why.into());
+    }
+    closes
+}
+
+/// What becomes of something that is there already.
+fn effect(closed: bool) -> &'static str {
+    match closed {
+        true => "it asks for TLS: nothing is sent there, requests are answered 503",
+        false => "the first one is in force",
     }
 }
 
@@ -78,7 +116,7 @@ pub(super) fn read(object: &Object<DestinationRuleSpec>, findings: &mut Findings
     let settings_of_all = settings(&all, path, &mut reading);
     report_fields(written, path, &mut reading);
     let ports = of_ports(written, path, &mut reading);
-    let subsets = subsets(&all, written, &mut reading);
+    let subsets = subsets(&all, written, &ports, &mut reading);
     ReadPolicy {
         all: settings_of_all,
         ports,
@@ -138,10 +176,11 @@ fn of_ports(
             Entry::Vacant(free) => {
                 free.insert(settings);
             }
-            Entry::Occupied(_) => {
+            Entry::Occupied(mut first) => {
                 let message = format!("port {} has settings already", port.port.number);
-                let finding = Diagnostic::error(Code::Conflict, message)
-                    .with_effect("the first settings are in force");
+                let closed = close_unlike(first.get_mut(), &settings, &message);
+                let finding =
+                    Diagnostic::error(Code::Conflict, message).with_effect(effect(closed));
                 reading.find(finding, &format!("{path}.port.number"));
             }
         }
@@ -154,26 +193,29 @@ fn of_ports(
 fn subsets(
     all: &Parts<'_>,
     written: &TrafficPolicy,
+    of_host: &BTreeMap<u16, Arc<ClusterSettings>>,
     reading: &mut Reading<'_>,
 ) -> BTreeMap<Arc<str>, ReadSubset> {
     let mut found: BTreeMap<Arc<str>, ReadSubset> = BTreeMap::new();
     let object = reading.object;
     for (index, subset) in object.spec.subsets.iter().flatten().enumerate() {
         let at = format!("spec.subsets[{index}]");
-        let (code, message) = match &*subset.name {
-            "" => (Code::MissingField, "a subset needs a name".to_owned()),
-            name if found.contains_key(name) => (
-                Code::Conflict,
-                format!("there is a subset '{name}' already"),
-            ),
-            _ => {
-                let read = subset_of(subset, all, written, &at, reading);
-                found.insert(subset.name.as_str().into(), read);
-                continue;
-            }
+        let path = format!("{at}.name");
+        if subset.name.is_empty() {
+            let finding = Diagnostic::error(Code::MissingField, "a subset needs a name")
+                .with_effect("this one is not in force");
+            reading.find(finding, &path);
+            continue;
+        }
+        let read = subset_of(subset, all, written, of_host, &at, reading);
+        let Some(first) = found.get_mut(&*subset.name) else {
+            found.insert(subset.name.as_str().into(), read);
+            continue;
         };
-        let finding = Diagnostic::error(code, message).with_effect("this one is not in force");
-        reading.find(finding, &format!("{at}.name"));
+        let message = format!("there is a subset '{}' already", subset.name);
+        let closed = first.close_unlike(&read, &message);
+        let finding = Diagnostic::error(Code::Conflict, message).with_effect(effect(closed));
+        reading.find(finding, &path);
     }
     found
 }
@@ -182,6 +224,7 @@ fn subset_of(
     subset: &Subset,
     all: &Parts<'_>,
     written: &TrafficPolicy,
+    of_host: &BTreeMap<u16, Arc<ClusterSettings>>,
     at: &str,
     reading: &mut Reading<'_>,
 ) -> ReadSubset {
@@ -198,11 +241,15 @@ fn subset_of(
         object: reading.object,
         findings: &mut told,
     };
-    let of_host = written.port_level_settings.iter().flatten();
     let mut ports = BTreeMap::new();
-    for port in of_host {
-        let merged = settings(&parts.or(Parts::of_port(port, written)), &path, &mut quiet);
-        ports.entry(port.port.number).or_insert(merged);
+    for port in written.port_level_settings.iter().flatten() {
+        let number = port.port.number;
+        let mut merged = settings(&parts.or(Parts::of_port(port, written)), &path, &mut quiet);
+        let closed = of_host.get(&number).and_then(|own| own.refused.clone());
+        if let Some(why) = closed.filter(|_| parts.tls.is_none()) {
+            Arc::make_mut(&mut merged).refused.get_or_insert(why);
+        }
+        ports.entry(number).or_insert(merged);
     }
     ports.extend(own_ports);
     let labels = subset.labels.iter();

@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use http::StatusCode;
 use http::header::{HeaderName, HeaderValue};
 
@@ -57,23 +59,36 @@ fn direct_response(written: &WrittenDirect, at: &str, reading: &mut Reading<'_>)
         }
     };
     let body = written.body.as_ref();
-    if body.is_some_and(|body| body.bytes.is_some()) {
-        let message = "a body in bytes is not supported yet";
-        reading.fail(Code::Unsupported, &format!("{at}.body.bytes"), message);
-        return None;
-    }
-    let body = body
-        .and_then(|body| body.string.as_deref())
-        .unwrap_or_default();
+    let (body, field) = match body.map(|body| (&body.string, &body.bytes)) {
+        None | Some((None, None)) => (Vec::new(), "string"),
+        Some((Some(text), None)) => (text.clone().into_bytes(), "string"),
+        Some((None, Some(text))) => match from_base64(text) {
+            Some(bytes) => (bytes, "bytes"),
+            None => {
+                let message = "bytes of a body are written in base64";
+                reading.fail(Code::BadValue, &format!("{at}.body.bytes"), message);
+                return None;
+            }
+        },
+        Some((Some(_), Some(_))) => {
+            let message = "a body has either string or bytes";
+            reading.fail(Code::Conflict, &format!("{at}.body"), message);
+            return None;
+        }
+    };
     if body.len() > DIRECT_RESPONSE_BYTES_MAX {
         let message = format!("a body of {} bytes is too long", body.len());
-        reading.fail(Code::LimitExceeded, &format!("{at}.body.string"), message);
+        reading.fail(Code::LimitExceeded, &format!("{at}.body.{field}"), message);
         return None;
     }
-    Some(Filter::Respond(Arc::new(DirectResponse {
-        status,
-        body: body.into(),
-    })))
+    let body = body.into();
+    Some(Filter::Respond(Arc::new(DirectResponse { status, body })))
+}
+
+/// As protobuf's JSON takes it: of either alphabet, with padding or without.
+fn from_base64(text: &str) -> Option<Vec<u8>> {
+    let text = text.replace('-', "+").replace('_', "/");
+    STANDARD_NO_PAD.decode(text.trim_end_matches('=')).ok()
 }
 
 /// `headers` of a rule or a destination.

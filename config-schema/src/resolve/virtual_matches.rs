@@ -17,8 +17,8 @@ use super::virtual_services::MESH;
 use crate::diagnostics::Code;
 use crate::resources::virtual_service::{HttpMatch as Written, HttpRoute, StringMatch};
 use crate::snapshot::{
-    ClaimMatch, HeaderMatch, HttpMatch, MoreConditions, PathMatch, PathNormalization, Pattern,
-    QueryMatch, TextMatch,
+    ClaimMatch, HeaderMatch, HttpMatch, Labels, MoreConditions, PathMatch, PathNormalization,
+    Pattern, QueryMatch, TextMatch,
 };
 
 /// Keys of `headers` that Istio ignores: they have fields of their own.
@@ -63,6 +63,14 @@ fn any_path() -> PathMatch {
     }
 }
 
+/// `sourceLabels`.
+pub(super) fn caller_labels(written: Option<&BTreeMap<String, String>>) -> Labels {
+    let labels = written.into_iter().flatten();
+    labels
+        .map(|(key, value)| (key.as_str().into(), value.as_str().into()))
+        .collect()
+}
+
 /// One block of `match`, all of whose parts must hold.
 struct Block<'r, 'a> {
     at: String,
@@ -78,15 +86,6 @@ impl Block<'_, '_> {
         let of_others = !gateways.is_empty() && !gateways.iter().any(|g| g == MESH);
         if of_others || written.port.is_some_and(|wanted| wanted != port) {
             return None;
-        }
-        if written
-            .source_labels
-            .as_ref()
-            .is_some_and(|l| !l.is_empty())
-        {
-            let at = format!("{}.sourceLabels", self.at);
-            let message = "sourceLabels can not be matched: a waypoint sees identities, not pods";
-            self.reading.fail(Code::Unsupported, &at, message);
         }
         if !self.scheme_holds(written.scheme.as_ref()) {
             return None;
@@ -105,6 +104,7 @@ impl Block<'_, '_> {
             method: other_method,
             without_headers,
             caller_namespace: caller.map(Arc::from),
+            caller_labels: caller_labels(written.source_labels.as_ref()),
             claims,
             without_claims,
         };

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use super::Findings;
 use super::stream_routes::server_name;
 use super::virtual_destinations::Destinations;
+use super::virtual_matches::caller_labels;
 use super::virtual_rules::{WEIGHT_MAX, Written};
 use super::virtual_services::MESH;
 use crate::diagnostics::{Code, Diagnostic};
@@ -199,10 +200,6 @@ impl Reading<'_> {
         if of_others || written.port.is_some_and(|wanted| wanted != port) {
             return None;
         }
-        if (written.source_labels.as_ref()).is_some_and(|labels| !labels.is_empty()) {
-            let message = "sourceLabels can not be matched: a waypoint sees identities, not pods";
-            self.fail(Code::Unsupported, &format!("{at}.sourceLabels"), message);
-        }
         if written.source_subnet.is_some() {
             let message = "sourceSubnet is not supported; Istio has never honoured it";
             self.fail(Code::Unsupported, &format!("{at}.sourceSubnet"), message);
@@ -212,6 +209,7 @@ impl Reading<'_> {
             server_names: self.server_names(written, at, tls),
             destinations: self.subnets(written, at),
             caller_namespace: caller.map(Arc::from),
+            caller_labels: caller_labels(written.source_labels.as_ref()),
         })
     }
 

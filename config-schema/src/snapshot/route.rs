@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 use regex::Regex;
 use serde::Serialize;
 
-use super::{ClusterKey, Cors, ExternalProvider, RuleTraffic};
+use super::{ClusterKey, Cors, ExternalProvider, Labels, RuleTraffic};
 use crate::origin::{Kind, Origin};
 
 /// One HTTPRoute or GRPCRoute.
@@ -45,6 +45,13 @@ pub struct HttpRule {
 }
 
 impl HttpRoute {
+    /// Whether a match looks at the labels of the caller's pod.
+    pub fn asks_for_caller_labels(&self) -> bool {
+        let matches = self.rules.iter().flat_map(|rule| &rule.matches);
+        let mut more = matches.filter_map(|matched| matched.more.as_deref());
+        more.any(|more| !more.caller_labels.is_empty())
+    }
+
     /// Whether the rules are asked in the order they are written, as those of a VirtualService are
     /// (specs/policies.md 2.6), and Envoy's own. Otherwise the most specific match goes first.
     pub fn in_order(&self) -> bool {
@@ -81,6 +88,9 @@ pub struct MoreConditions {
     pub without_headers: Vec<HeaderMatch>,
     /// Namespace in the certificate of the caller.
     pub caller_namespace: Option<Arc<str>>,
+    /// Labels that the caller's pod must have. Where they are not known the match holds, and its rule answers 500.
+    #[serde(skip_serializing_if = "Labels::is_empty")]
+    pub caller_labels: Labels,
     /// On claims of the verified token (specs/istio-waypoint.md 4.5).
     pub claims: Vec<ClaimMatch>,
     /// None of these may hold; without a token none does.
@@ -298,8 +308,9 @@ pub struct DirectResponse {
     /// Its status.
     #[serde(serialize_with = "as_display")]
     pub status: StatusCode,
-    /// Its body, `text/plain`; may be empty.
-    pub body: Arc<str>,
+    /// Its body, `text/plain`; may be empty. Shown as text, for people.
+    #[serde(serialize_with = "as_text")]
+    pub body: Arc<[u8]>,
 }
 
 /// Copies of a share of the requests for another destination, whose answers nobody waits for.
@@ -381,6 +392,10 @@ pub(super) fn as_display<T: std::fmt::Display, S: serde::Serializer>(
     s: S,
 ) -> Result<S::Ok, S::Error> {
     s.collect_str(v)
+}
+
+fn as_text<S: serde::Serializer>(v: &[u8], s: S) -> Result<S::Ok, S::Error> {
+    s.serialize_str(&String::from_utf8_lossy(v))
 }
 
 fn as_display_option<T: std::fmt::Display, S: serde::Serializer>(

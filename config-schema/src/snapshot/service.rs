@@ -85,6 +85,15 @@ pub struct ServicePort {
     pub stream_routes: Vec<Arc<StreamRoute>>,
 }
 
+impl ServicePort {
+    /// Whether a route looks at the labels of the caller's pod.
+    pub fn asks_for_caller_labels(&self) -> bool {
+        let mut streams = self.stream_routes.iter();
+        (self.routes.iter()).any(|route| route.asks_for_caller_labels())
+            || streams.any(|route| route.asks_for_caller_labels())
+    }
+}
+
 /// Whether this waypoint serves a service or workload (specs/istio-waypoint.md 1.3).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -235,6 +244,14 @@ pub struct Workload {
     pub host_network: bool,
     /// Whether this waypoint serves its addresses (`istio.io/waypoint-for: workload` or `all`).
     pub binding: Binding,
+}
+
+impl Workload {
+    /// Whether a peer with this certificate can be it: addresses are given away anew, certificates are not.
+    pub fn may_be(&self, peer: &Identity) -> bool {
+        let own = &self.identity;
+        own.namespace() == peer.namespace() && own.service_account() == peer.service_account()
+    }
 }
 
 /// Kind of the owner of a pod, as in Istio's `workload_type`.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::{Backend, HostPattern};
+use super::{Backend, HostPattern, Labels};
 use crate::origin::{Kind, Origin};
 
 /// One TLSRoute, TCPRoute or VirtualService, as far as it is about connections.
@@ -49,6 +49,10 @@ pub struct StreamMatch {
     /// Namespace in the certificate of the caller.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub caller_namespace: Option<Arc<str>>,
+    /// Labels that the caller's pod must have. Where they are not known the match holds, and its rule
+    /// refuses the connection.
+    #[serde(skip_serializing_if = "Labels::is_empty")]
+    pub caller_labels: Labels,
 }
 
 /// Server names of TLS connections.
@@ -66,6 +70,12 @@ impl StreamRoute {
     /// Gateway API take the place of the service (specs/gateway-api.md 1.4, "Nothing matches").
     pub fn falls_through(&self) -> bool {
         self.origin.kind == Kind::VirtualService
+    }
+
+    /// Whether a match looks at the labels of the caller's pod.
+    pub fn asks_for_caller_labels(&self) -> bool {
+        let mut matches = self.rules.iter().flat_map(|rule| &rule.matches);
+        matches.any(|matched| !matched.caller_labels.is_empty())
     }
 
     /// Whether a rule asks for the server name, so that the first bytes must be read.

@@ -461,3 +461,67 @@ fn a_rule_that_can_not_be_read_closes_the_host_it_may_have_wanted_tls_for() {
         assert!(told.iter().any(|d| d.code == Code::Unreadable), "{told:#?}");
     }
 }
+
+/// Settings or a subset that are there already are not in force, but what they ask for must not be missing.
+#[test]
+fn what_is_there_already_and_asks_for_tls_closes_it() {
+    const TLS: &str = "tls: {mode: SIMPLE}";
+    let refused = |spec: &str| {
+        settings(
+            &shop_with(&[&rule("shop/web", "web", spec)]),
+            "shop/web",
+            80,
+        )
+        .refused
+        .is_some()
+    };
+    let ports = |first: &str, second: &str| {
+        format!(
+            "trafficPolicy: {{portLevelSettings: [{{port: {{number: 80}}, {first}}}, {{port: {{number: 80}}, {second}}}]}}"
+        )
+    };
+    for (first, second, closed) in [
+        (ROUND, TLS, true),
+        (TLS, ROUND, false),
+        (TLS, TLS, false),
+        (TLS, "tls: {mode: SIMPLE, sni: other.example}", true),
+        (TLS, "tls: {mode: ISTIO_MUTUAL}", true),
+        (ROUND, RANDOM, false),
+    ] {
+        let spec = ports(first, second);
+        assert_eq!(refused(&spec), closed, "{spec}");
+    }
+    // Of a subset: that of the host, its own, and both where a port is merged from them.
+    let subsets = |of_host: &str, first: &str, second: &str| {
+        format!(
+            "{of_host} subsets: [{{name: v1, labels: {{version: v1}}, trafficPolicy: {{{first}}}}}, {second}]"
+        )
+    };
+    let again = |policy: &str| {
+        format!("{{name: v1, labels: {{version: v1}}, trafficPolicy: {{{policy}}}}}")
+    };
+    let port = "portLevelSettings: [{port: {number: 80}, tls: {mode: SIMPLE}}]";
+    let twice = format!("{},", ports(ROUND, TLS));
+    let other = "{name: v2}".to_owned();
+    for (of_host, first, second, closed) in [
+        ("", ROUND, again(TLS), true),
+        ("", ROUND, again(port), true),
+        ("", TLS, again(ROUND), false),
+        ("", ROUND, again(RANDOM), false),
+        (
+            "trafficPolicy: {tls: {mode: SIMPLE}},",
+            ROUND,
+            again(RANDOM),
+            false,
+        ),
+        (&*twice, ROUND, other.clone(), true),
+        (&*twice, TLS, other, false),
+    ] {
+        let spec = subsets(of_host, first, &second);
+        let lead = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: web, namespace: shop}\nspec: {hosts: [web], http: [{route: [{destination: {host: web, port: {number: 80}, subset: v1}}]}]}";
+        let snapshot = shop_with(&[&rule("shop/web", "web", &spec), lead]);
+        let key = ClusterKey::new(key("shop/web"), 80).with_subset("v1".into());
+        let settings = &snapshot.cluster_settings[&key];
+        assert_eq!(settings.refused.is_some(), closed, "{spec}");
+    }
+}

@@ -3,7 +3,7 @@
 
 use cairn_config_schema::resolve::{Options, resolve};
 use cairn_config_schema::snapshot::{
-    Balancer, ClusterKey, HttpRule, RetryPolicy, Snapshot, Timeouts,
+    Balancer, ClusterKey, Filter, HttpRule, RetryPolicy, Snapshot, Timeouts,
 };
 
 use super::support::{key, load, shop, shop_with};
@@ -55,6 +55,27 @@ fn a_subset_inherits_what_it_does_not_say() {
     let plain = &snapshot.cluster_settings[&subset("plain", 80)];
     assert_eq!(plain.balancing.balancer, Balancer::Random);
     assert_eq!(plain.limits.requests_max, Some(7));
+}
+
+/// Of either alphabet and with or without padding, as protobuf's JSON takes them.
+#[test]
+fn the_body_of_an_answer_is_a_text_or_bytes_in_base64() {
+    for (body, expected) in [
+        ("{string: tea}", &b"tea"[..]),
+        ("{bytes: dGVh}", b"tea"),
+        ("{bytes: \"_-8=\"}", b"\xff\xef"),
+        ("{bytes: /+8}", b"\xff\xef"),
+        ("{}", b""),
+    ] {
+        let rule = routes(&format!(
+            "{{directResponse: {{status: 200, body: {body}}}}}"
+        ));
+        let rule = first_rule(&shop_with(&[&rule]));
+        let [Filter::Respond(direct)] = &rule.filters[..] else {
+            panic!("{body}: {rule:?}");
+        };
+        assert_eq!(&*direct.body, expected, "{body}");
+    }
 }
 
 /// A subset has effect only if a route names it (specs/policies.md 2.7).

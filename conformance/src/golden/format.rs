@@ -8,7 +8,7 @@ use super::tokens;
 
 /// One document: a state of the configuration, and what is asked in it. Further documents follow
 /// on the same store, so that a case can break what was good before.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Stage {
     /// What the reader should notice.
@@ -51,7 +51,7 @@ fn case() -> String {
 }
 
 /// `any`, or patterns: every word of a pattern must occur in the finding.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
 pub enum Diagnostics {
     /// `any`.

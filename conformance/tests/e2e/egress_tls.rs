@@ -125,6 +125,29 @@ async fn a_host_is_asked_by_its_name_and_must_have_a_certificate_for_it() {
     lab.cairn().logged("why", has).await;
 }
 
+/// A volume that comes later, an image without certificates: nothing is sent until there is somebody to trust.
+#[tokio::test]
+async fn the_systems_roots_are_looked_for_until_they_are_there() {
+    let mut lab = Lab::new();
+    let (address, folder) = (lab.free_address(), lab.folder().to_owned());
+    let system = folder.join("system.pem");
+    lab.variable("SSL_CERT_FILE", system.display());
+    lab.variable("SSL_CERT_DIR", folder.join("none").display());
+    let issuer = Issuer::new(&folder, "ca");
+    issuer.issue("host", &[HOST]);
+    let _nginx = nginx(&folder, address, "ssl", &certificate(&folder, "host")).await;
+    declare(&lab, address, "HTTP");
+    lab.write("rule", &rule(HOST, "tls: {mode: SIMPLE}"));
+    lab.start().await;
+    let client = client_to(&lab, &[AUTHORITY]).await;
+    assert_eq!(ask(&client).await.status(), 503);
+    fs::copy(folder.join("ca.pem"), &system).unwrap();
+    until("the system's roots are read", async || {
+        ask(&client).await.status() == 200
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_certificate_is_shown_and_files_are_followed() {
     let mut lab = Lab::new();

@@ -44,8 +44,12 @@ async fn lab(session: &str) -> (Lab, Client) {
 }
 
 async fn get(client: &Client, headers: &[(&str, &str)]) -> Answer {
+    get_at(client, "/", headers).await
+}
+
+async fn get_at(client: &Client, path: &str, headers: &[(&str, &str)]) -> Answer {
     let to = client.to("web", 80);
-    let answer = client::send(to, Method::GET, "/", headers, b"").await;
+    let answer = client::send(to, Method::GET, path, headers, b"").await;
     assert_eq!(answer.status(), 200);
     answer
 }
@@ -79,7 +83,7 @@ async fn a_session_stays_at_its_pod_and_its_backend() {
         let first = get(&client, &[]).await;
         let (pair, attributes) = cookie(&first);
         assert_eq!(attributes, "Path=/; HttpOnly; SameSite=Strict");
-        assert!(pair.starts_with("cart=") && pair.len() == "cart=".len() + 40);
+        assert!(pair.starts_with("cart=") && pair.len() == "cart=".len() + 48);
         sessions.push((pair, client::echo(&first).app));
     }
     for (pair, pod) in &sessions {
@@ -98,6 +102,45 @@ async fn a_session_stays_at_its_pod_and_its_backend() {
     let (pair, pod) = of_v2(&sessions).unwrap();
     let went = pods(&client, &[("cookie", &pair)], 6).await;
     assert_eq!(went, HashSet::from([pod]));
+}
+
+/// GEP-1619, "Two Routes Rules have Session Persistence to the Same Service": they do not share it, whatever
+/// it is called. One cookie holds both.
+#[tokio::test]
+async fn two_rules_with_one_session_name_share_no_session() {
+    let (lab, client) = lab("sessionName: unused").await;
+    let rule = |path: &str| {
+        format!(
+            "  - matches: [{{path: {{value: /{path}}}}}]
+    backendRefs: [{{name: v1, port: 80}}, {{name: v2, port: 80}}]
+    sessionPersistence: {{sessionName: cart}}
+"
+        )
+    };
+    let head = route([1, 1], "");
+    let (head, _) = head.split_once("  - ").unwrap();
+    lab.write("routes", &format!("{head}{}{}", rule("a"), rule("b")));
+    lab.cairn()
+        .metric_reaches("cairn_snapshot_version", &[], 2.0)
+        .await;
+    let mut together = HashSet::new();
+    for _ in 0..24 {
+        let first = get_at(&client, "/a", &[]).await;
+        let (of_a, _) = cookie(&first);
+        let second = get_at(&client, "/b", &[("cookie", &of_a)]).await;
+        let (both, _) = cookie(&second);
+        let (a, b) = (client::echo(&first).app, client::echo(&second).app);
+        for (path, pod) in [("/a", &a), ("/b", &b), ("/a", &a)] {
+            let again = get_at(&client, path, &[("cookie", &both)]).await;
+            assert_eq!(client::echo(&again).app, *pod, "{path}");
+            assert!(!again.headers().contains_key("set-cookie"), "it has one");
+        }
+        together.insert(a == b);
+    }
+    assert!(
+        together.contains(&false),
+        "24 times the same of six pods by chance"
+    );
 }
 
 #[tokio::test]
@@ -149,7 +192,7 @@ async fn a_token_that_nobody_gave_out_is_none() {
     let long_ago = format!("{kept}{:016x}", 1);
     for token in [
         "cart=127.0.0.1:80",
-        &format!("cart={}", "f".repeat(40)),
+        &format!("cart={}", "f".repeat(48)),
         &long_ago,
     ] {
         let answer = get(&client, &[("cookie", token)]).await;

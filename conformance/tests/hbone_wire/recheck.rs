@@ -170,6 +170,26 @@ async fn a_websocket_that_new_policy_denies_is_reset() {
     .await;
 }
 
+/// By its headers as they were judged, not as its route has changed them for the application.
+#[tokio::test]
+async fn a_websocket_is_judged_again_by_the_headers_that_it_was_judged_by() {
+    let mesh = Mesh::start().await;
+    let changing = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\n\
+                    metadata: {name: web, namespace: shop}\nspec:\n  \
+                    parentRefs: [{group: \"\", kind: Service, name: web}]\n  \
+                    rules:\n  - filters: [{type: RequestHeaderModifier, \
+                    requestHeaderModifier: {set: [{name: x-team, value: green}]}}]\n    \
+                    backendRefs: [{name: web, port: 80}]\n";
+    mesh.configure("route", changing).await;
+    let mut blue = websocket(&mut mesh.tunnel().await, "x-team: blue\r\n").await;
+    let mut red = websocket(&mut mesh.tunnel().await, "x-team: red\r\n").await;
+    let only_blue = "[{when: [{key: 'request.headers[x-team]', values: [blue]}]}]";
+    mesh.allow_only("web", only_blue).await;
+    is_reset(&mut red).await;
+    hello(&mut blue).await;
+    assert_eq!(closed(&mesh, "upgraded").await, 1.0);
+}
+
 /// Who may not come in may not stay: the same token would be answered 401 now.
 #[tokio::test]
 async fn a_websocket_whose_token_is_for_no_audience_any_more_is_reset() {

@@ -19,6 +19,7 @@ impl PortChain {
     pub fn route_stream(&self, view: &StreamView<'_>, server_name: &ServerName) -> FoundStream {
         self.streams.find(&StreamParts {
             caller_namespace: view.peer.and_then(Identity::namespace),
+            caller_labels: self.caller_labels(view.peer, view.source_ip),
             destination: view.destination.ip(),
             server_name,
         })
@@ -36,7 +37,10 @@ impl PortChain {
         let rule = match found {
             FoundStream::NoMatch => return Err(Failure::NoRoute),
             FoundStream::Default => None,
-            FoundStream::Rule(reference) => reference.rule(),
+            FoundStream::Rule(reference) => match reference.broken() {
+                Some(reason) => return Err(Failure::BrokenRule(reason.into())),
+                None => reference.rule(),
+            },
         };
         let Some(rule) = rule else {
             return Ok(match &self.default_cluster {
@@ -44,9 +48,6 @@ impl PortChain {
                 None => Destination::Dialled,
             });
         };
-        if let Some(reason) = &rule.broken {
-            return Err(Failure::BrokenRule(reason.clone()));
-        }
         let chosen = cairn_routing::choose(&rule.backends, random);
         let backend = chosen.ok_or(Failure::NoBackend)?;
         match &backend.target {

@@ -200,6 +200,7 @@ proptest! {
 fn session(at: u8, pod: &str) -> Session {
     let key = ClusterKey::new(ObjectKey::new("default", "web"), 80);
     Session {
+        rule: 0,
         backend: session::backend_id(&key),
         endpoint: session::endpoint_id(&endpoint(at, pod, "v1")),
         begun_s: 0,

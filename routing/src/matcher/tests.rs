@@ -21,6 +21,7 @@ fn request<'a>(headers: &'a HeaderMap, query: Option<&'a str>) -> RequestParts<'
         path: "/",
         query,
         caller_namespace: None,
+        caller_labels: None,
         headers,
         claims: None,
     }

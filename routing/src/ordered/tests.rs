@@ -81,6 +81,7 @@ fn ask(routes: &[Arc<HttpRoute>], path: &str, headers: &HeaderMap) -> String {
         path,
         query: Some("q=1&empty"),
         caller_namespace: Some("bank"),
+        caller_labels: None,
         headers,
         claims: None,
     };

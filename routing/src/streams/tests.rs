@@ -41,6 +41,7 @@ fn route(kind: Kind, key: &str, age_s: i64, rules: Vec<Vec<StreamMatch>>) -> Arc
 fn found(routes: &StreamRoutes, caller: &str, name: &ServerName) -> String {
     let parts = StreamParts {
         caller_namespace: Some(caller),
+        caller_labels: None,
         destination: IpAddr::from([10, 96, 0, 1]),
         server_name: name,
     };

@@ -389,6 +389,8 @@ fn match_words(matched: &HttpMatch) -> String {
         words.extend(without.map(|h| format!("not header {} {}", h.name, text(&h.value))));
         let caller = more.caller_namespace.iter();
         words.extend(caller.map(|namespace| format!("caller of namespace {namespace}")));
+        let labels = more.caller_labels.iter();
+        words.extend(labels.map(|(key, value)| format!("caller with {key}={value}")));
         let claim = |c: &ClaimMatch| format!("claim {} {}", c.path.join("."), text(&c.value));
         words.extend(more.claims.iter().map(claim));
         let without = more.without_claims.iter();
@@ -411,7 +413,7 @@ fn answer(decision: &Decision<'_>, grpc: bool) -> Option<Answer> {
     }
     if let Decided::Direct(direct) = &decision.answer {
         answer.status = direct.status.as_u16();
-        direct.body.as_ref().clone_into(&mut answer.body);
+        answer.body = String::from_utf8_lossy(&direct.body).into_owned();
     }
     if let Decided::Redirect { status, location } = &decision.answer {
         answer.status = status.as_u16();

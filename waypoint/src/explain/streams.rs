@@ -130,5 +130,7 @@ fn match_words(matched: &StreamMatch) -> String {
     }
     let caller = matched.caller_namespace.iter();
     words.extend(caller.map(|namespace| format!("caller of namespace {namespace}")));
+    let labels = matched.caller_labels.iter();
+    words.extend(labels.map(|(key, value)| format!("caller with {key}={value}")));
     words.join(", ")
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cairn_authz::{Question, Verdict};
 use cairn_config_schema::snapshot::ExternalProvider;
-use cairn_filters::chain::{Decision, External};
+use cairn_filters::chain::External;
 use cairn_filters::external::{Changes, HeaderMutation};
 use cairn_filters::outcome::Outcome;
 use cairn_routing::Found;
@@ -138,8 +138,8 @@ impl Gate {
         exchange.http = Some(http);
     }
 
-    /// Asks the service of a rule's ExternalAuth filter: after policy, and before the other filters. Gives
-    /// what it changes in the request.
+    /// Asks the service of an ExternalAuth filter, of a rule or backend: after policy, and before the other
+    /// filters. `path` is what it is told of path and query. Gives what it changes in the request.
     ///
     /// # Errors
     /// The answer for a request that does not go on; telemetry's exchange says why.
@@ -149,11 +149,11 @@ impl Gate {
         exchange: &mut Exchange,
         subject: Subject<'_>,
         provider: &Arc<ExternalProvider>,
-        decision: &Decision<'_>,
+        path: String,
         asked: &mut Asked,
     ) -> Result<Changes, Judged> {
         self.note_request(exchange, subject);
-        asked.target = Some(decision.judged_path().into_owned());
+        asked.target = Some(path);
         let answer = match provider.body {
             None => Ok(()),
             Some(limit) => {

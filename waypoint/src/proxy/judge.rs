@@ -223,7 +223,8 @@ impl Gate {
             None => Changes::default(),
             Some(provider) => {
                 // Boxed: as in `asked`.
-                let asking = self.filter(session, exchange, subject, provider, &decision, asked);
+                let judged = decision.judged_path().into_owned();
+                let asking = self.filter(session, exchange, subject, provider, judged, asked);
                 Box::pin(asking).await?
             }
         };
@@ -237,7 +238,10 @@ impl Gate {
         // Each service, and who counts, sees what the one before has changed.
         change_now(of_rule, session);
         if let Some(provider) = decision.external_auth_of(destination.backend()) {
-            let asking = self.filter(session, exchange, subject, provider, &decision, asked);
+            let judged = decision.judged_path();
+            let changed = of_rule.change_target(&judged);
+            let changed = changed.unwrap_or_else(|| judged.into_owned());
+            let asking = self.filter(session, exchange, subject, provider, changed, asked);
             *of_backend = Box::pin(asking).await?;
             change_now(of_backend, session);
         }

@@ -4,9 +4,10 @@
 
 use std::sync::Arc;
 
+use cairn_config_schema::limits::SESSIONS_PER_NAME_MAX;
 use cairn_config_schema::snapshot::{BackendTarget, HttpRule, SessionCarrier, SessionPersistence};
 use cairn_filters::chain::{Answer, Decision};
-use cairn_routing::{Cluster, Found, Hold, LiveEndpoint, RuleRef, Session};
+use cairn_routing::{Cluster, Found, Hold, LiveEndpoint, RuleRef, Session, rule_id};
 use http::HeaderMap;
 use http::header::{HeaderValue, SET_COOKIE};
 use pingora_error::Result;
@@ -19,8 +20,12 @@ use crate::runtime::Runtime;
 /// The session of a request to a cluster.
 pub struct Sticky {
     rules: Arc<SessionPersistence>,
+    /// The rule that it is of.
+    rule: u32,
     /// What the client showed, if it still holds.
     shown: Option<Session>,
+    /// What the client has of other rules under the same name.
+    others: Vec<Session>,
 }
 
 /// The backend of its rule that a request is held to, by number. `None`: the weights decide.
@@ -38,6 +43,7 @@ pub(super) fn held(
     if rule.traffic.session.is_none() && !runtime.has_sessions {
         return None;
     }
+    let own = rule_id(Some(reference));
     // With one backend there is nothing to choose, unless it is left to sessions.
     if matches!(rule.backends.as_slice(), [only] if only.weight > 0) {
         return None;
@@ -49,7 +55,7 @@ pub(super) fn held(
         };
         let hold = cluster.and_then(|cluster| {
             let rules = rules_of(Some(rule), cluster, runtime)?;
-            Some(cluster.hold(&shown(&rules, headers)?))
+            Some(cluster.hold(&shown(&rules, own, headers)?))
         });
         match hold {
             // What is left to sessions gets no other endpoint of its own: it is to become empty.
@@ -70,8 +76,17 @@ pub(super) fn sticky(
     headers: &HeaderMap,
 ) -> Option<Sticky> {
     let rules = rules_of(rule.and_then(RuleRef::rule), cluster, runtime)?;
-    let shown = shown(&rules, headers).filter(|session| cluster.hold(session) == Hold::Endpoint);
-    Some(Sticky { rules, shown })
+    let rule = rule_id(rule);
+    let held = |session: &Session| cluster.hold(session) == Hold::Endpoint;
+    Some(Sticky {
+        shown: shown(&rules, rule, headers).filter(held),
+        others: all_shown(&rules, headers)
+            .filter(|session| session.rule != rule)
+            .take(SESSIONS_PER_NAME_MAX)
+            .collect(),
+        rules,
+        rule,
+    })
 }
 
 /// A rule's sessions come before those of the destination (GEP-1619, "Route Rule API").
@@ -85,14 +100,25 @@ fn rules_of(
     own.or_else(of_cluster)
 }
 
-/// The session that a client shows, if it is not over.
-fn shown(rules: &SessionPersistence, headers: &HeaderMap) -> Option<Session> {
+/// The session of a rule that a client shows, if it is not over.
+fn shown(rules: &SessionPersistence, rule: u32, headers: &HeaderMap) -> Option<Session> {
     let now_s = unix_s();
-    let good = |token: &[u8]| Session::read(token).filter(|session| session.lasts(rules, now_s));
-    match &rules.carrier {
-        SessionCarrier::Cookie { name, .. } => cookies(headers, name).find_map(good),
-        SessionCarrier::Header(name) => headers.get(name).and_then(|v| good(v.as_bytes())),
-    }
+    let mut all = all_shown(rules, headers);
+    all.find(|session| session.rule == rule && session.lasts(rules, now_s))
+}
+
+/// Whatever a client shows, of any rule and age.
+fn all_shown<'a>(
+    rules: &'a SessionPersistence,
+    headers: &'a HeaderMap,
+) -> impl Iterator<Item = Session> + 'a {
+    let (cookie, header) = match &rules.carrier {
+        SessionCarrier::Cookie { name, .. } => (Some(cookies(headers, name)), None),
+        SessionCarrier::Header(name) => (None, headers.get(name)),
+    };
+    let header = header.map(HeaderValue::as_bytes);
+    let values = cookie.into_iter().flatten().chain(header);
+    values.flat_map(Session::all)
 }
 
 impl Sticky {
@@ -117,13 +143,14 @@ impl Sticky {
             }
             Some(kept) => Session { used_s, ..kept },
             None => Session {
+                rule: self.rule,
                 backend: cluster.session_id(),
                 endpoint: endpoint.session_id(),
                 begun_s: used_s,
                 used_s,
             },
         };
-        let token = session.write();
+        let token = session.write_before(&self.others);
         match &self.rules.carrier {
             SessionCarrier::Header(name) => {
                 response.insert_header(name.clone(), header_value(&token)?)

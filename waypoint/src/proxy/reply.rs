@@ -161,7 +161,7 @@ pub async fn preflight(session: &mut Session, headers: HeaderMap) -> Result<()> 
 /// Sends what a route answers by itself.
 pub async fn direct(session: &mut Session, direct: &DirectResponse) -> Result<()> {
     let mut header = ResponseHeader::build(direct.status, Some(4))?;
-    let body = Bytes::copy_from_slice(direct.body.as_bytes());
+    let body = Bytes::copy_from_slice(&direct.body);
     // RFC 9110 8.6: no length where there can be no body.
     if !matches!(direct.status.as_u16(), 100..=199 | 204 | 304) {
         header.insert_header(CONTENT_LENGTH, HeaderValue::from(body.len()))?;

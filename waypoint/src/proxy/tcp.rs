@@ -33,8 +33,8 @@ pub struct Opened {
     carrier: Carrier,
     exchange: Exchange,
     open: Registered,
-    _active: ActiveRequest,
-    _permit: Permit,
+    active: ActiveRequest,
+    permit: Permit,
     _held: Held,
 }
 
@@ -54,8 +54,8 @@ pub async fn open(
         carrier: connected.carrier,
         exchange: connected.exchange,
         open: connected.open,
-        _active: connected.active,
-        _permit: connected.permit,
+        active: connected.active,
+        permit: connected.permit,
         _held: held,
     })
 }
@@ -122,6 +122,8 @@ impl Opened {
         self.exchange.bytes_received = received.load(Relaxed);
         self.exchange.bytes_sent = sent.load(Relaxed);
         self.exchange.flags = ended.flag();
+        // Who is told that it ended finds its place free.
+        drop((self.active, self.permit));
         telemetry::finish(self.exchange);
     }
 }

@@ -167,8 +167,12 @@ const POLICY_KINDS: [Kind; 6] = [
 ];
 
 /// A worker judged `count` open things again.
-pub fn rechecked(count: usize, took: Duration) {
+pub fn rechecked(count: usize) {
     RECHECKED.add(i64::try_from(count).unwrap_or(i64::MAX));
+}
+
+/// A worker judged all that was open again.
+pub fn recheck_took(took: Duration) {
     RECHECK_DURATION.set(took.as_secs_f64());
 }
 

@@ -286,7 +286,7 @@ impl Dialer {
                 Some(identity) => {
                     let local = self.identity.current();
                     self.tunnels
-                        .open(next_hop, identity, local, destination.address)
+                        .open(next_hop, identity, local, destination.address, limit)
                         .await?
                 }
                 None if destination.tunnel_only => {

@@ -47,8 +47,9 @@ pub struct TunnelPool {
 #[derive(Default)]
 struct Hop {
     tunnels: Mutex<Vec<Arc<Tunnel>>>,
-    /// One connects, the others wait for it: a burst of requests must not become a burst of TLS.
-    connecting: tokio::sync::Mutex<()>,
+    /// One connects, the others wait for it: a burst of requests must not become a burst of TLS. Held by the
+    /// task that connects.
+    connecting: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// One connection with HTTP/2.
@@ -132,7 +133,8 @@ impl TunnelPool {
         self.len() == 0
     }
 
-    /// A stream to `authority` through a tunnel to `next_hop`, which must be `identity`.
+    /// A stream to `authority` through a tunnel to `next_hop`, which must be `identity`. A new tunnel may take
+    /// `limit` to come about.
     ///
     /// # Errors
     /// [`ConnectError`]. A pooled tunnel that turns out dead is replaced without an error.
@@ -142,6 +144,7 @@ impl TunnelPool {
         identity: &Identity,
         local: Arc<LocalIdentity>,
         authority: SocketAddr,
+        limit: Duration,
     ) -> Result<Carrier, ConnectError> {
         let key = Key {
             next_hop,
@@ -152,7 +155,7 @@ impl TunnelPool {
         loop {
             let (lease, fresh) = match hop.lease() {
                 Some(lease) => (lease, false),
-                None => hop.connect(&self.tcp, &key, &local).await?,
+                None => hop.connect(&self.tcp, &key, &local, limit).await?,
             };
             match connect_stream(&lease, authority).await {
                 Ok(stream) => {
@@ -192,27 +195,38 @@ impl Hop {
         lock(&self.tunnels).retain(|t| !Arc::ptr_eq(t, tunnel));
     }
 
-    /// A place on a new tunnel, or on one that somebody else opened while we waited.
+    /// A place on a new tunnel, or on one that somebody else opened while we waited. Who asked may leave: the
+    /// others who wait, and the pool, get the tunnel all the same.
     async fn connect(
         self: &Arc<Self>,
-        tcp: &TcpDialer,
+        tcp: &Arc<TcpDialer>,
         key: &Key,
         local: &Arc<LocalIdentity>,
+        limit: Duration,
     ) -> Result<(StreamLease, bool), ConnectError> {
-        let _one_at_a_time = self.connecting.lock().await;
+        let one_at_a_time = self.connecting.clone().lock_owned().await;
         if let Some(lease) = self.lease() {
             return Ok((lease, false));
         }
+        let next_hop = key.next_hop;
         let open = lock(&self.tunnels).len();
         if open >= UPSTREAM_TUNNELS_PER_DESTINATION_MAX {
-            return Err(ConnectError::Full(key.next_hop, open));
+            return Err(ConnectError::Full(next_hop, open));
         }
-        let tunnel = self.clone().establish(tcp, key, local).await?;
-        let lease = tunnel
-            .lease()
-            .ok_or(ConnectError::Full(key.next_hop, open))?;
-        lock(&self.tunnels).push(tunnel);
-        Ok((lease, true))
+        let (hop, tcp, key, local) = (self.clone(), tcp.clone(), key.clone(), local.clone());
+        let dial = async move {
+            let _one_at_a_time = one_at_a_time;
+            let tunnel = hop.clone().establish(&tcp, &key, &local);
+            let tunnel = tokio::time::timeout(limit, tunnel).await;
+            let tunnel =
+                tunnel.map_err(|_| ConnectError::Timeout(next_hop, limit.as_millis()))??;
+            let lease = tunnel.lease();
+            let lease = lease.ok_or(ConnectError::Full(next_hop, open))?;
+            lock(&hop.tunnels).push(tunnel);
+            Ok::<_, ConnectError>((lease, true))
+        };
+        let dialled = tokio::spawn(dial).await;
+        dialled.unwrap_or_else(|error| Err(ConnectError::Here(next_hop, io::Error::other(error))))
     }
 
     async fn establish(

@@ -246,7 +246,7 @@ pub(super) fn direct_response(mut written: Message<'_, '_>) -> Filter {
 pub(super) fn answer(status: StatusCode, body: &str) -> Filter {
     Filter::Respond(Arc::new(DirectResponse {
         status,
-        body: body.into(),
+        body: body.as_bytes().into(),
     }))
 }
 

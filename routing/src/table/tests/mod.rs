@@ -104,6 +104,7 @@ fn ask(
         path,
         query,
         caller_namespace: None,
+        caller_labels: None,
         headers: &headers,
         claims: None,
     });

@@ -136,6 +136,7 @@ proptest! {
             path: &path,
             query: (!query.is_empty()).then_some(&query),
             caller_namespace: None,
+            caller_labels: None,
             headers: &headers,
             claims: None,
         };
