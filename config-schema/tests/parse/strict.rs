@@ -256,7 +256,7 @@ spec:
         .map(|p| (&*p.name, p.port))
         .collect();
     assert_eq!(ports, [("http", 80), ("admin", 81)]);
-    assert!(service.spec.has_selector);
+    assert!(service.spec.has_selector());
 }
 
 #[test]

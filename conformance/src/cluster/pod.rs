@@ -177,7 +177,10 @@ fn now() -> String {
 #[derive(Debug)]
 pub(super) enum Program {
     /// An application of the tests, for an image named `echo`.
-    Echo(App),
+    Echo {
+        /// Runs until it is dropped.
+        _app: App,
+    },
     /// Cairn.
     Cairn(Process),
 }
@@ -190,7 +193,8 @@ impl Program {
             .is_some_and(|image| image.starts_with("echo"))
         {
             let port = pod.port(&container["ports"][0]["containerPort"]);
-            return Self::Echo(App::http(pod.name(), SocketAddr::new(pod.ip, port)));
+            let _app = App::http(pod.name(), SocketAddr::new(pod.ip, port));
+            return Self::Echo { _app };
         }
         let command = sandbox::command(place, pod, folder).await;
         Self::Cairn(Process::start("pod", command, folder))
@@ -198,7 +202,7 @@ impl Program {
 
     pub fn ended(&mut self) -> bool {
         match self {
-            Self::Echo(_) => false,
+            Self::Echo { .. } => false,
             Self::Cairn(process) => process.ended().is_some(),
         }
     }

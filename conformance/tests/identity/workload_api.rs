@@ -4,21 +4,24 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use cairn_config_schema::identity::Identity;
 use cairn_conformance::identities::DAY;
 use cairn_waypoint::pki::{Authority, Leaf};
-use futures::Stream;
-use futures::stream::unfold;
+use futures::future::{Ready, ready};
+use futures::stream::{BoxStream, unfold};
+use futures::{Stream, StreamExt};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tonic::Status;
+use tonic::codegen::Service;
 use tonic_prost::ProstCodec;
 
-use crate::grpc::{self, Method};
+use crate::grpc;
 
 const FETCH: &str = "/SpiffeWorkloadAPI/FetchX509SVID";
 
@@ -86,6 +89,23 @@ fn der(pem: &str) -> Vec<u8> {
 /// What it says: an update, or that it has nothing for the pod.
 type Said = Result<Update, Status>;
 
+/// The method, as tonic wants it.
+struct Fetch(watch::Receiver<Said>);
+
+impl Service<tonic::Request<Request>> for Fetch {
+    type Response = tonic::Response<BoxStream<'static, Said>>;
+    type Error = Status;
+    type Future = Ready<Result<Self::Response, Status>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: tonic::Request<Request>) -> Self::Future {
+        ready(Ok(tonic::Response::new(updates(self.0.clone()).boxed())))
+    }
+}
+
 /// A running agent; gone, with its socket, when dropped.
 pub struct Agent {
     socket: PathBuf,
@@ -111,11 +131,8 @@ impl Agent {
                         let security = request.headers().get("workload.spiffe.io");
                         assert_eq!(security.expect("a header"), "true");
                         let codec: ProstCodec<Update, Request> = ProstCodec::default();
-                        let method = Method(move |_: tonic::Request<Request>| {
-                            Ok::<_, Status>(updates(said.clone()))
-                        });
                         let mut server = tonic::server::Grpc::new(codec);
-                        server.server_streaming(method, request).await
+                        server.server_streaming(Fetch(said), request).await
                     })
                 }));
             }
@@ -129,7 +146,7 @@ impl Agent {
 
     /// Sends something else, to those who listen and those who come.
     pub fn says(&self, said: Said) {
-        self.says.send_replace(said);
+        let _before = self.says.send_replace(said);
     }
 }
 

@@ -1,7 +1,6 @@
 //! `cairn controller` at a real API server: from the GatewayClass to the deletion of a Gateway. Pods are made by the
 //! real Deployment controller; here they are made ready, and answer what they have acknowledged.
 
-use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

@@ -111,11 +111,6 @@ impl<K: Ord + Clone> Queue<K> {
     pub fn len(&self) -> usize {
         self.entries.len()
     }
-
-    /// Nothing is to be done.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
 }
 
 #[cfg(test)]
@@ -134,7 +129,7 @@ mod tests {
         queue.done(&"a", Done::Well, now, 0.0);
         assert_eq!(queue.take(now), Some("a"));
         queue.done(&"a", Done::Well, now, 0.0);
-        assert!(queue.is_empty());
+        assert_eq!(queue.len(), 0);
     }
 
     #[test]
