@@ -9,6 +9,13 @@ use serde_json::{Value, json};
 
 use crate::limits::PAGE_OBJECTS;
 
+/// Sets a field of the object at a JSON pointer; nothing if no object is there.
+pub fn put(object: &mut Value, at: &str, field: &str, value: Value) {
+    if let Some(fields) = object.pointer_mut(at).and_then(Value::as_object_mut) {
+        fields.insert(field.to_owned(), value);
+    }
+}
+
 /// A kind, as one asks for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asked {

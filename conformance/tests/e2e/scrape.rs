@@ -32,7 +32,7 @@ async fn times(client: &Client, count: usize) -> Vec<Duration> {
     times
 }
 
-fn p99(times: &mut Vec<Duration>) -> Duration {
+fn p99(times: &mut [Duration]) -> Duration {
     times.sort();
     times[times.len() * 99 / 100]
 }

@@ -69,7 +69,9 @@ fn ready(pod: &str, gateway: &ObjectKey) -> Option<ReadyPod> {
 
 /// Asks all of them at once, some at a time; in their order.
 pub async fn ask_all(pods: &[ReadyPod]) -> Vec<(String, Result<Answer, String>)> {
-    let asked = pods.to_vec().into_iter().map(|pod| async move {
+    // Each pod is moved in: futures that borrow it can not be told to be `Send` by those who await this.
+    let pods: Vec<ReadyPod> = pods.to_vec();
+    let asked = pods.into_iter().map(|pod| async move {
         let answer = timeout(ACKNOWLEDGED_TIMEOUT, ask(pod.address)).await;
         let answer = answer.unwrap_or_else(|_| Err(no_answer(ACKNOWLEDGED_TIMEOUT)));
         (pod.name, answer)

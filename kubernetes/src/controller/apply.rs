@@ -12,6 +12,7 @@ use super::api::{Api, Failure, Place};
 use super::gateways::{Managed, label, text};
 use super::objects::{GATEWAY_NAME, MANAGED, MANAGED_BY, Made, MadeKind};
 use super::owned::{Owned, OwnedKey};
+use crate::objects::put;
 
 /// What was applied last, and what came of it.
 #[derive(Debug, Default)]
@@ -65,7 +66,8 @@ pub async fn apply(
             return Ok(());
         }
         // This very one, and not a later one of the name, whose it may be.
-        object["metadata"]["uid"] = live.pointer("/metadata/uid").cloned().unwrap_or_default();
+        let uid = live.pointer("/metadata/uid").cloned().unwrap_or_default();
+        put(&mut object, "/metadata", "uid", uid);
     }
     // Nothing is there: if somebody makes one meanwhile, it is not forced from them.
     let now = api

@@ -200,7 +200,7 @@ pub fn answer<B>(
     state: &Arc<AdminState>,
 ) -> Answered {
     match page(request, surface, loopback) {
-        Err(refused) => Answered::Now(refused),
+        Err(refused) => Answered::Now(*refused),
         Ok(page) => {
             let query = request.uri().query().unwrap_or_default();
             let asked = Asked {
@@ -221,11 +221,14 @@ fn page<B>(
     request: &Request<B>,
     surface: Surface,
     loopback: bool,
-) -> Result<&'static Page, Response<Body>> {
+) -> Result<&'static Page, Box<Response<Body>>> {
     if surface == Surface::Admin && !is_for_us(request) {
         let why =
             "only for localhost and addresses as Host: another name may be a web page's trick\n";
-        return Err(text(StatusCode::MISDIRECTED_REQUEST, why.to_owned()));
+        return Err(Box::new(text(
+            StatusCode::MISDIRECTED_REQUEST,
+            why.to_owned(),
+        )));
     }
     let path = request.uri().path();
     let page = PAGES
@@ -233,10 +236,8 @@ fn page<B>(
         .find(|p| p.paths.contains(&path) && p.surfaces.contains(&surface));
     let Some(page) = page else {
         let served = index(surface);
-        return Err(text(
-            StatusCode::NOT_FOUND,
-            format!("no such page; there are:\n{served}"),
-        ));
+        let why = format!("no such page; there are:\n{served}");
+        return Err(Box::new(text(StatusCode::NOT_FOUND, why)));
     };
     let allowed: &[Method] = if page.acts {
         &[Method::POST]
@@ -252,13 +253,13 @@ fn page<B>(
         response
             .headers_mut()
             .insert(ALLOW, HeaderValue::from_static(allow));
-        return Err(response);
+        return Err(Box::new(response));
     }
     // The admin address may have been opened to others for its dumps, and a web page may make its
     // reader's browser post here: neither may act.
     if page.acts && (!loopback || request.headers().contains_key(ORIGIN)) {
         let why = "only for this machine, and not for web pages\n";
-        return Err(text(StatusCode::FORBIDDEN, why.to_owned()));
+        return Err(Box::new(text(StatusCode::FORBIDDEN, why.to_owned())));
     }
     Ok(page)
 }

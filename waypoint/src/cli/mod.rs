@@ -45,7 +45,7 @@ enum Command {
     /// Show a mesh at work in one process on loopback: a tour, then it goes on serving
     Demo(demo::Args),
     /// Serve as a waypoint on files or folders of Kubernetes YAML
-    Run(run::Args),
+    Run(Box<run::Args>),
     /// Find everything that is wrong with a configuration, and say what it serves
     Check(check::Args),
     /// Say what would become of one request, and why
@@ -80,7 +80,7 @@ pub fn main() -> ExitCode {
     // Clap answers wrong usage itself, with exit code 2.
     let outcome = match Cli::parse().command {
         Command::Demo(args) => demo::demo(&args),
-        Command::Run(args) => run::run(args),
+        Command::Run(args) => run::run(*args),
         Command::Check(args) => check::check(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Diff(args) => diff::run(&args),

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::LEASE_DURATION;
+use crate::objects::put;
 
 /// A lease as it was read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -147,7 +148,8 @@ impl Lease {
             },
         });
         if let Some(over) = over {
-            object["metadata"]["resourceVersion"] = over.version.as_str().into();
+            let version = over.version.as_str().into();
+            put(&mut object, "/metadata", "resourceVersion", version);
         }
         object
     }

@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use super::{GATEWAY_NAME, HBONE_PORT, Parts, STATUS_PORT};
+use crate::objects::put;
 
 const METRICS_PORT: u16 = 15020;
 
@@ -52,7 +53,7 @@ pub(super) fn deployment(parts: &Parts<'_>, scaled: bool) -> Value {
         },
     });
     if !scaled {
-        spec["replicas"] = json!(1);
+        put(&mut spec, "", "replicas", json!(1));
     }
     json!({"spec": spec})
 }
@@ -62,7 +63,7 @@ fn container(parts: &Parts<'_>) -> Value {
     let mount = |name: &str, path: &str, read_only: bool| {
         let mut mount = json!({"name": name, "mountPath": path});
         if read_only {
-            mount["readOnly"] = json!(true);
+            put(&mut mount, "", "readOnly", json!(true));
         }
         mount
     };

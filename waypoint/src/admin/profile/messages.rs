@@ -215,9 +215,13 @@ impl Builder {
     }
 }
 
+/// The functions of a stack, innermost first, and its values.
+#[cfg(test)]
+type Named = (Vec<String>, Vec<i64>);
+
 /// Reads a profile that [`Builder::finish`] wrote, and names each stack of it with its values.
 #[cfg(test)]
-pub fn read(compressed: &[u8]) -> (Profile, Vec<(Vec<String>, Vec<i64>)>) {
+pub fn read(compressed: &[u8]) -> (Profile, Vec<Named>) {
     use std::io::Read as _;
     let mut plain = Vec::new();
     let mut gzip = flate2::read::GzDecoder::new(compressed);
