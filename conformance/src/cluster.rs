@@ -6,9 +6,13 @@ mod access;
 mod api;
 mod guard;
 mod kubectl;
+mod node;
+mod pod;
+mod sandbox;
 mod server;
 
 pub use access::ADMIN;
 pub use api::{Api, Event, Watch, collection};
 pub use kubectl::Said;
+pub use node::{NODE, Node};
 pub use server::ApiServer;

@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -40,7 +41,7 @@ pub struct ApiServer {
     etcd_port: u16,
     flags: Vec<String>,
     access: Access,
-    pods: Pods,
+    pods: Arc<Pods>,
     guard: Guard,
 }
 
@@ -128,7 +129,7 @@ impl ApiServer {
             etcd_port,
             flags,
             access,
-            pods,
+            pods: Arc::new(pods),
             guard,
         };
         started.define().await;
@@ -277,6 +278,11 @@ impl ApiServer {
         self.pods.address()
     }
 
+    /// The same, for a node that outlives this borrow.
+    pub(super) fn addresses(&self) -> Arc<Pods> {
+        self.pods.clone()
+    }
+
     /// Process ids: etcd aside, the API server's, the controllers' and the proxy's.
     pub fn processes(&self) -> Vec<u32> {
         let server = self.server.iter().map(Process::id);
@@ -289,7 +295,7 @@ impl ApiServer {
 /// Addresses of pods: Kubernetes accepts none of 127.0.0.0/8 as an endpoint, so a block of the range for
 /// benchmarks (RFC 2544) is made local to this machine.
 #[derive(Debug)]
-struct Pods {
+pub(super) struct Pods {
     block: [u8; 3],
     next: AtomicU32,
 }
@@ -314,7 +320,7 @@ impl Pods {
         format!("{a}.{b}.{c}.0/24")
     }
 
-    fn address(&self) -> IpAddr {
+    pub fn address(&self) -> IpAddr {
         let host = self.next.fetch_add(1, Ordering::Relaxed) % 253 + 1;
         let [a, b, c] = self.block;
         Ipv4Addr::new(a, b, c, host as u8).into()

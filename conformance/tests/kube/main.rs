@@ -11,4 +11,6 @@
     clippy::indexing_slicing
 )]
 
+mod attach;
 mod control_plane;
+mod node;
