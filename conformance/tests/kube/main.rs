@@ -11,6 +11,7 @@
     clippy::indexing_slicing
 )]
 
+mod attach;
 mod chart;
 mod control_plane;
 mod controller;
