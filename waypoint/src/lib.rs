@@ -33,7 +33,6 @@ pub mod source;
 pub mod telemetry;
 pub mod throttle;
 pub mod tls;
-pub mod translate;
 pub mod tunnel_stream;
 pub mod upstream;
 pub mod worker;

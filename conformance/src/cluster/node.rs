@@ -142,7 +142,12 @@ async fn live(
 ) {
     let pod = Pod::new(object, ip);
     let path = pod.path();
-    let target = json!({ "target": { "kind": "Node", "name": NODE } });
+    let target = json!({
+        "apiVersion": "v1",
+        "kind": "Binding",
+        "metadata": { "name": pod.name() },
+        "target": { "kind": "Node", "name": NODE },
+    });
     insist(
         &place.api,
         Method::POST,

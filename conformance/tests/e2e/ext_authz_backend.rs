@@ -14,8 +14,7 @@ use http_body_util::Full;
 
 const ROUTE: &str = http_route!(
     "web",
-    "\
-  - matches: [{path: {value: /public}}]
+    "  - matches: [{path: {value: /public}}]
     backendRefs: [{name: web, port: 80}]
   - matches: [{path: {value: /in-turn}}]
     filters:

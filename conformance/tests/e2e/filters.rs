@@ -10,8 +10,7 @@ use http_body_util::Full;
 const ROUTES: &str = concat!(
     http_route!(
         "web",
-        "\
-  - matches: [{path: {value: /mirrored}}]
+        "  - matches: [{path: {value: /mirrored}}]
     filters:
     - {type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: x-changed, value: \"1\"}]}}
     - {type: RequestMirror, requestMirror: {backendRef: {name: copy, port: 80}}}

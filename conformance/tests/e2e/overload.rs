@@ -13,8 +13,7 @@ use http_body_util::Full;
 const FAILING: &str = concat!(
     http_route!(
         "web",
-        "\
-  - retry: {attempts: 6, codes: [503], backoff: 1ms}
+        "  - retry: {attempts: 6, codes: [503], backoff: 1ms}
     backendRefs: [{name: web, port: 80}]
 "
     ),

@@ -293,11 +293,11 @@ async fn explain_routes_and_policies_say_what_the_data_path_does() {
     assert_eq!(row("/readers")[7], "would deny 1", "{rows:?}");
     keep(&mut it.browser, "policies").await;
     let nowhere = http_route!("web-next", "  - backendRefs: [{name: nowhere, port: 80}]\n");
-    it.lab.write("nowhere", nowhere);
     it.browser.open(&format!("{}#diagnostics", it.page)).await;
     it.browser
         .until("document.querySelector('#reload').textContent.includes('last reload success')")
         .await;
+    it.lab.write("nowhere", nowhere);
     it.browser
         .until("document.querySelector('#diagnostic-list').textContent.includes('nowhere')")
         .await;

@@ -10,7 +10,9 @@ use cairn_conformance::lab::{Lab, Port, Reach};
 /// What `go tool pprof -top` says; `None` where there is no Go.
 fn top(profile: &Path, sample: &str) -> Option<String> {
     let mut pprof = Command::new("go");
-    pprof.args(["tool", "pprof", "-top", &format!("-sample_index={sample}")]);
+    // Small shares, too.
+    pprof.args(["tool", "pprof", "-top", "-nodefraction=0"]);
+    pprof.arg(format!("-sample_index={sample}"));
     let output = pprof.arg(profile).output().ok()?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let wrong = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -9,8 +9,7 @@ use http::Method;
 
 const ROUTES: &str = http_route!(
     "web",
-    "\
-  - matches: [{headers: [{name: rule, value: plain}]}]
+    "  - matches: [{headers: [{name: rule, value: plain}]}]
     backendRefs: [{name: web, port: 80}]
   - matches: [{headers: [{name: rule, value: hasty}]}]
     retry: {attempts: 3, codes: [500, 503], backoff: 200ms}

@@ -8,8 +8,7 @@ use cairn_conformance::lab::{Lab, Port, Reach};
 
 const ROUTES: &str = http_route!(
     "web",
-    "\
-  - matches: [{path: {value: /v1}}]
+    "  - matches: [{path: {value: /v1}}]
     backendRefs: [{name: v1, port: 80}]
   - matches: [{headers: [{name: version, value: two}]}]
     backendRefs: [{name: v2, port: 80}]

@@ -11,8 +11,7 @@ use http_body_util::Full;
 const ROUTES: &str = concat!(
     http_route!(
         "web",
-        "\
-  - matches: [{headers: [{name: limit, value: request}]}]
+        "  - matches: [{headers: [{name: limit, value: request}]}]
     timeouts: {request: 300ms}
     backendRefs: [{name: web, port: 80}]
   - matches: [{headers: [{name: limit, value: attempt}]}]
@@ -24,8 +23,7 @@ const ROUTES: &str = concat!(
     "---\n",
     http_route!(
         "rpc",
-        "\
-  - matches: [{headers: [{name: limit, value: request}]}]
+        "  - matches: [{headers: [{name: limit, value: request}]}]
     timeouts: {request: 300ms}
     backendRefs: [{name: rpc, port: 80}]
   - backendRefs: [{name: rpc, port: 80}]

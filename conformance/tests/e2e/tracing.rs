@@ -16,8 +16,7 @@ use crate::manifests::DENY_ADMIN;
 
 const ROUTE: &str = http_route!(
     "web",
-    "\
-  - retry: {attempts: 3, codes: [503]}
+    "  - retry: {attempts: 3, codes: [503]}
     backendRefs: [{name: web, port: 80}]
 "
 );

@@ -1,3 +1,5 @@
+//! What `cairn status` shows of clusters written as manifests.
+
 use super::*;
 use crate::cluster::documents;
 use serde_json::json;

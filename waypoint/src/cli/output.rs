@@ -61,13 +61,6 @@ impl Paint {
         }
     }
 
-    /// On when stderr is a terminal and `NO_COLOR` is unset.
-    pub fn for_stderr() -> Self {
-        Self {
-            on: io::stderr().is_terminal() && colours_are_wanted(),
-        }
-    }
-
     /// Off, for tests.
     #[cfg(test)]
     pub fn none() -> Self {
