@@ -100,6 +100,7 @@ fn container(parts: &Parts<'_>) -> Value {
             mount("istio-ca-root-cert", "/var/run/secrets/istio", true),
             mount("workload-socket", "/var/run/secrets/workload-spiffe-uds", false),
             mount("state", "/var/lib/cairn", false),
+            mount("tmp", "/tmp", false),
             mount("podinfo", "/etc/istio/pod", true),
         ],
     })
@@ -145,6 +146,8 @@ fn volumes() -> Value {
         {"name": "workload-socket", "emptyDir": {}},
         // The last good configuration, with which it starts again while the API server is away.
         {"name": "state", "emptyDir": {}},
+        // For sockets within the process: the root is read-only.
+        {"name": "tmp", "emptyDir": {}},
         {
             "name": "podinfo",
             "downwardAPI": {"items": [
