@@ -290,7 +290,6 @@ async fn an_object_that_says_the_same_is_no_news() {
         .into(),
         ..Script::default()
     });
-    following.until(&[("a", "10.0.0.1")]).await;
     following
         .until(&[("a", "10.0.0.1"), ("b", "10.0.0.2")])
         .await;
