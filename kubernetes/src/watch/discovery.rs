@@ -21,6 +21,9 @@ pub(super) const POLL: Duration = Duration::from_secs(10);
 /// Asked for a look, it takes one no sooner than this after the last.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// How long an answer may take: one group must not keep the others waiting.
+const ANSWER: Duration = Duration::from_secs(5);
+
 /// What is served, as of the last look.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Served {
@@ -142,7 +145,17 @@ pub(super) async fn follow(
 async fn text(client: &Client, path: &str) -> Result<String, Refusal> {
     let request = http::Request::get(path).body(Vec::new());
     let request = request.map_err(|e| Refusal::malformed(e.to_string()))?;
-    Ok(client.request_text(request).await?)
+    match tokio::time::timeout(ANSWER, client.request_text(request)).await {
+        Ok(answer) => Ok(answer?),
+        // The client itself asks again for a while when the answer is 429 or 503.
+        Err(_) => Err(Refusal {
+            reason: Reason::Trouble,
+            message: format!(
+                "{path}: nothing that can be used within {} s",
+                ANSWER.as_secs()
+            ),
+        }),
+    }
 }
 
 async fn get<T: serde::de::DeserializeOwned>(client: &Client, path: &str) -> Result<T, Refusal> {
@@ -293,7 +306,8 @@ mod tests {
                 stream.write_all((head + body).as_bytes()).await.unwrap();
             }
         });
-        let config = kube_client::Config::new(format!("http://{address}").parse().unwrap());
+        let mut config = kube_client::Config::new(format!("http://{address}").parse().unwrap());
+        config.default_retry = false;
         Client::try_from(config).unwrap()
     }
 
@@ -326,7 +340,7 @@ mod tests {
         assert_eq!(refusal.reason, Reason::Trouble);
         assert!(refusal.message.contains("readyz check failed"), "{refusal}");
         for code in [403, 404] {
-            let answers = vec![("/readyz", code, "{}"), ("/apis", 200, GROUPS)];
+            let answers = vec![("/readyz", code, "no"), ("/apis", 200, GROUPS)];
             let client = server(answers.leak()).await;
             assert!(look(&client, None).await.is_ok(), "{code}");
         }
