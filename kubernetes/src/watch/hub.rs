@@ -280,7 +280,7 @@ impl Hub {
         let Some(standing) = state.health.get_mut(collection) else {
             return;
         };
-        standing.connected = false;
+        (standing.connected, standing.absent) = (false, false);
         if let Some(count) = standing.errors.get_mut(refusal.reason as usize) {
             *count += 1;
         }

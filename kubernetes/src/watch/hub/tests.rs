@@ -122,6 +122,10 @@ fn a_kind_that_is_missing_holds_nothing_back() {
     here.hub.push(&here.services, put("Service", "web"), 1);
     here.hub.absent(&here.policies);
     assert_eq!(here.given(), ["web"]);
+    // It is there again, and can not be read yet.
+    here.hub.failed(&here.policies, broke());
+    here.hub.push(&here.services, put("Service", "new"), 2);
+    assert!(here.given().is_empty());
 }
 
 /// Whoever begins without stored state gives nothing before everything is followed.
