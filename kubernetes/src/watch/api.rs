@@ -17,7 +17,7 @@ use crate::kinds::WatchedKind;
 use crate::limits::PAGE_OBJECTS;
 
 /// How long one watch lasts, in seconds; the API server takes no longer ones than 300 or so.
-pub(super) const WATCH_S: u32 = 280;
+const WATCH_S: u32 = 280;
 
 /// The objects that one reflector follows.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -27,13 +27,20 @@ struct State {
     kept: Option<Arc<Objects>>,
     /// What was not taken yet, if texts are not kept; the last of each object.
     pending: BTreeMap<Arc<str>, Change>,
+    /// What waits until everything is followed; the last of each object.
+    held: BTreeMap<Arc<str>, Change>,
+    /// It was said that something waits.
+    is_hold_said: bool,
     health: BTreeMap<Collection, Standing>,
     /// Collections that each object names.
     named: BTreeMap<Arc<str>, Vec<Collection>>,
     /// Something may be told: all was listed once, or was there from the start.
     complete: bool,
-    /// Everything was listed, as of the last time that somebody said something.
-    synced: bool,
+    /// All was listed once.
+    read: bool,
+    /// Everything is followed, so that nothing comes before what belongs to it, as a Service would that comes
+    /// before its policy.
+    whole: bool,
     discovery: Option<Refusal>,
     /// Since when the server can not be reached.
     outage: Option<Instant>,
@@ -52,6 +59,57 @@ struct Standing {
     refusal: Option<Refusal>,
 }
 
+impl Standing {
+    /// What the API server has of it is known here, at once.
+    fn is_followed(&self) -> bool {
+        self.synced && (self.connected || self.absent)
+    }
+}
+
+impl State {
+    fn deliver(&mut self, change: Change) {
+        match &mut self.kept {
+            Some(kept) => {
+                let kept = Arc::make_mut(kept);
+                match change.text {
+                    Some(text) => drop(kept.insert(change.path, text)),
+                    None => drop(kept.remove(&change.path)),
+                }
+            }
+            None => drop(self.pending.insert(change.path.clone(), change)),
+        }
+    }
+
+    /// Looks whether everything is followed now, and gives what waited for that. Whether there is something
+    /// to tell because of it.
+    fn settle(&mut self) -> bool {
+        let was_whole = self.whole;
+        self.whole = self.health.values().all(Standing::is_followed);
+        if !self.whole || was_whole {
+            return false;
+        }
+        let is_first = !self.read;
+        (self.complete, self.read, self.is_hold_said) = (true, true, false);
+        let held = std::mem::take(&mut self.held);
+        let is_news = !held.is_empty();
+        for change in held.into_values() {
+            self.deliver(change);
+        }
+        is_news || is_first
+    }
+
+    /// Says once that changes wait, and for what.
+    fn say_hold(&mut self) {
+        if !self.complete || std::mem::replace(&mut self.is_hold_said, true) {
+            return;
+        }
+        let missing = self.health.iter().filter(|(_, s)| !s.is_followed());
+        let kinds: Vec<_> = missing.map(|(c, _)| c.kind.0.title()).collect();
+        let kinds = kinds.join(", ");
+        tracing::warn!(%kinds, "changes wait until these kinds are followed, all but those of Pods and EndpointSlices");
+    }
+}
+
 impl Hub {
     /// A hub for these collections, which keeps texts or gives changes.
     pub fn new(collections: impl IntoIterator<Item = Collection>, keeps: bool) -> Self {
@@ -60,10 +118,13 @@ impl Hub {
             state: Mutex::new(State {
                 kept: keeps.then(Arc::default),
                 pending: BTreeMap::new(),
+                held: BTreeMap::new(),
+                is_hold_said: false,
                 health: health.collect(),
                 named: BTreeMap::new(),
                 complete: false,
-                synced: false,
+                read: false,
+                whole: false,
                 discovery: None,
                 outage: None,
             }),
@@ -79,7 +140,10 @@ impl Hub {
     /// Takes what was stored earlier as if it had been listed; it may be told at once.
     pub fn restore(&self, stored: Vec<Change>) {
         let mut state = self.state();
-        self.take(&mut state, stored);
+        self.follow_named(&mut state, &stored);
+        for change in stored {
+            state.deliver(change);
+        }
         state.complete = true;
         drop(state);
         self.tell();
@@ -114,7 +178,7 @@ impl Hub {
         });
     }
 
-    /// A watch began.
+    /// A watch began, and what was missed before it was taken.
     pub fn connected(&self, collection: &Collection) {
         self.update(collection, Vec::new(), |standing| standing.connected = true);
         let mut state = self.state();
@@ -142,44 +206,50 @@ impl Hub {
         standing.heard = Some(Instant::now());
         standing.refusal = None;
         note(standing);
-        let is_news = !changes.is_empty();
-        self.take(&mut state, changes);
-        let was_synced = state.synced;
-        state.synced = state.health.values().all(|s| s.synced);
-        state.complete |= state.synced;
-        let tells = state.complete && (is_news || state.synced && !was_synced);
+        // Before, for what comes with the last thing that was waited for comes with what waited.
+        let is_released = state.settle();
+        let is_news = self.take(&mut state, changes);
+        let tells = state.complete && (is_news || is_released);
         drop(state);
         if tells {
             self.tell();
         }
     }
 
-    fn take(&self, state: &mut State, changes: Vec<Change>) {
+    /// Has what these changes name followed, too.
+    fn follow_named(&self, state: &mut State, changes: &[Change]) {
         let mut renamed = false;
         for change in changes {
-            if let Some(names) = named::collections(&change) {
+            if let Some(names) = named::collections(change) {
                 renamed = true;
                 state.named.insert(change.path.clone(), names);
             } else {
                 renamed |= state.named.remove(&change.path).is_some();
-            }
-            match &mut state.kept {
-                Some(kept) => {
-                    let kept = Arc::make_mut(kept);
-                    match change.text {
-                        Some(text) => drop(kept.insert(change.path, text)),
-                        None => drop(kept.remove(&change.path)),
-                    }
-                }
-                None => drop(state.pending.insert(change.path.clone(), change)),
             }
         }
         if renamed {
             for collection in state.named.values().flatten() {
                 state.health.entry(collection.clone()).or_default();
             }
+            state.whole &= state.health.values().all(Standing::is_followed);
             self.rescope.notify_one();
         }
+    }
+
+    /// Takes what is new, to be given now or once everything is followed. Whether there is something to give.
+    fn take(&self, state: &mut State, changes: Vec<Change>) -> bool {
+        self.follow_named(state, &changes);
+        let mut is_news = false;
+        for change in changes {
+            if state.whole || change.is_of_endpoints() {
+                is_news = true;
+                state.deliver(change);
+            } else {
+                state.held.insert(change.path.clone(), change);
+                state.say_hold();
+            }
+        }
+        is_news
     }
 
     /// The collections that objects name now.
@@ -196,8 +266,8 @@ impl Hub {
         let mut state = self.state();
         state.health.remove(collection);
         let gone = paths.into_iter().map(Change::gone).collect();
-        self.take(&mut state, gone);
-        let tells = state.complete;
+        let is_news = self.take(&mut state, gone);
+        let tells = state.settle() || state.complete && is_news;
         drop(state);
         if tells {
             self.tell();
@@ -210,7 +280,7 @@ impl Hub {
         let Some(standing) = state.health.get_mut(collection) else {
             return;
         };
-        standing.connected = false;
+        (standing.connected, standing.absent) = (false, false);
         if let Some(count) = standing.errors.get_mut(refusal.reason as usize) {
             *count += 1;
         }
@@ -218,6 +288,7 @@ impl Hub {
         let (reason, kind) = (refusal.reason, collection.kind.0);
         let message = refusal.message.clone();
         standing.refusal = Some(refusal);
+        state.whole = false;
         match reason {
             Reason::Unreachable => self.unreachable(&mut state, &message),
             _ if is_known => {}
@@ -286,9 +357,10 @@ impl Hub {
         }
     }
 
-    /// Whether every kind that is served was listed.
+    /// Whether every kind that is served was listed, and that is told.
     pub fn synced(&self) -> bool {
-        self.state().health.values().all(|s| s.synced)
+        let state = self.state();
+        state.read && state.health.values().all(|s| s.synced)
     }
 
     /// What has not been listed yet, and why.
@@ -298,12 +370,14 @@ impl Hub {
             .discovery
             .iter()
             .map(|r| format!("the kinds there are: {r}"));
-        let lists = state.health.iter().filter(|(_, s)| !s.synced);
+        let lists = state.health.iter();
+        let lists = lists.filter(|(_, s)| !s.synced || !state.read && !s.is_followed());
         let lists = lists.filter_map(|(collection, standing)| {
             let kind = collection.kind.0.title();
             match (&standing.refusal, &state.discovery) {
                 (Some(refusal), _) => Some(format!("{kind}: {refusal}")),
-                (None, Some(_)) if !collection.kind.0.group.is_empty() => None,
+                (None, Some(_)) if !collection.kind.0.group.is_empty() && !standing.synced => None,
+                (None, _) if standing.synced => Some(format!("{kind}: not watched yet")),
                 (None, _) => Some(format!("{kind}: not listed yet")),
             }
         });
@@ -325,3 +399,6 @@ impl Hub {
         state.health.iter().map(one).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use futures::stream::BoxStream;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
-use super::api::{Api, Collection, Event, WATCH_S};
+use super::api::{Api, Collection, Event};
 use super::backoff::Backoff;
 use super::discovery::Served;
 use super::hub::Hub;
@@ -17,8 +17,14 @@ use super::mirror::Mirror;
 use super::reduce::{self, Detail, reduce};
 use super::refusal::{Reason, Refusal};
 
-/// A watch that says nothing for this long beyond its end is a connection that is dead.
-const IDLE: Duration = Duration::from_secs(WATCH_S as u64 + 15);
+/// A watch that says nothing for this long is a connection that is dead: a bookmark comes every minute or so.
+const IDLE: Duration = Duration::from_secs(90);
+
+/// A watch that goes on after a failure has told what was missed once it says nothing for so long.
+const QUIET: Duration = Duration::from_millis(200);
+
+/// It counts as told after this time even if the watch is never quiet.
+const CATCH_UP: Duration = Duration::from_secs(1);
 
 /// How long a page, or the beginning of a watch, may take.
 const ANSWER: Duration = Duration::from_secs(60);
@@ -26,6 +32,9 @@ const ANSWER: Duration = Duration::from_secs(60);
 /// Looks by which a kind must be found missing before its objects are taken to be gone with it: a server that
 /// starts may not have all of its kinds yet.
 const MISSING_LOOKS: u32 = 3;
+
+/// The same for a kind of which nothing is known. Looks are a second apart at least.
+const MISSING_LOOKS_AT_FIRST: u32 = 2;
 
 /// One collection being followed.
 pub(super) struct Reflector<A> {
@@ -55,7 +64,8 @@ impl<A: Api> Reflector<A> {
         let mut not_before = 1;
         loop {
             let version = self.version(not_before).await;
-            self.follow(version).await;
+            let refusal = self.follow(version).await;
+            self.hub.failed(&self.collection, refusal);
             // Listing said that there is no such kind, whatever the last look said.
             not_before = self.served.borrow().round + 1;
             self.look.notify_one();
@@ -66,14 +76,14 @@ impl<A: Api> Reflector<A> {
     async fn version(&mut self, not_before: u64) -> &'static str {
         let mut missing = 0;
         loop {
-            let (round, version) = {
+            let (round, version, is_known) = {
                 let served = self.served.borrow_and_update();
-                (served.round, served.version(self.collection.kind.0))
+                let kind = self.collection.kind.0;
+                (served.round, served.version(kind), served.is_known(kind))
             };
-            let is_core = self.collection.kind.0.group.is_empty();
             match version {
-                Some(version) if round >= not_before || is_core => return version,
-                None if round >= not_before => {
+                Some(version) if round >= not_before || self.is_core() => return version,
+                None if round >= not_before && is_known => {
                     missing += 1;
                     self.absent(missing);
                 }
@@ -90,7 +100,9 @@ impl<A: Api> Reflector<A> {
     fn absent(&mut self, looks: u32) {
         let had = self.mirror.len();
         if had == 0 {
-            self.hub.absent(&self.collection);
+            if looks >= MISSING_LOOKS_AT_FIRST {
+                self.hub.absent(&self.collection);
+            }
         } else if looks >= MISSING_LOOKS {
             let kind = self.collection.kind.0.title();
             tracing::warn!(%kind, objects = had, "the API server has no such kind any more: its objects are withdrawn");
@@ -105,36 +117,56 @@ impl<A: Api> Reflector<A> {
         }
     }
 
+    /// Kinds of the core are always there, whatever a server says that is just starting.
+    fn is_core(&self) -> bool {
+        self.collection.kind.0.group.is_empty()
+    }
+
+    fn is_gone(&self, refusal: &Refusal) -> bool {
+        refusal.reason == Reason::Absent && !self.is_core()
+    }
+
     /// Lists and watches until there is no such kind.
-    async fn follow(&mut self, version: &'static str) {
+    async fn follow(&mut self, version: &'static str) -> Refusal {
         let mut backoff = Backoff::default();
+        let mut has_expired = false;
         loop {
             let mut from = match self.list(version).await {
                 Ok(from) => from,
-                Err(refusal) if refusal.reason == Reason::Absent => return,
+                Err(refusal) if self.is_gone(&refusal) => return refusal,
                 Err(refusal) => {
                     self.hub.failed(&self.collection, refusal);
                     tokio::time::sleep(backoff.next(fastrand::f64())).await;
                     continue;
                 }
             };
-            backoff.reset();
+            if !has_expired {
+                backoff.reset();
+            }
+            let mut has_missed = false;
             loop {
-                let began = Instant::now();
+                let (began, stood_at) = (Instant::now(), from.clone());
                 let ended = match in_time(self.api.watch(version, &from)).await {
                     Ok(events) => {
-                        self.hub.connected(&self.collection);
-                        self.watch(version, events, &mut from, &mut backoff).await
+                        let catches_up = has_missed.then(|| Instant::now() + CATCH_UP);
+                        self.watch(version, events, &mut from, &mut backoff, catches_up)
+                            .await
                     }
                     Err(refusal) => Ended::Refused(refusal),
                 };
+                has_expired &= from == stood_at;
                 match ended {
-                    Ended::Refused(refusal) if refusal.reason == Reason::Absent => return,
+                    Ended::Refused(refusal) if self.is_gone(&refusal) => return refusal,
                     Ended::Refused(refusal) if refusal.reason == Reason::Expired => {
                         self.hub.failed(&self.collection, refusal);
+                        // A server that forgets at once must not be asked in a circle.
+                        if std::mem::replace(&mut has_expired, true) {
+                            tokio::time::sleep(backoff.next(fastrand::f64())).await;
+                        }
                         break;
                     }
                     Ended::Refused(refusal) => {
+                        has_missed = true;
                         self.hub.failed(&self.collection, refusal);
                         tokio::time::sleep(backoff.next(fastrand::f64())).await;
                     }
@@ -186,13 +218,26 @@ impl<A: Api> Reflector<A> {
         mut events: BoxStream<'static, Result<Event, Refusal>>,
         from: &mut String,
         backoff: &mut Backoff,
+        mut catches_up: Option<Instant>,
     ) -> Ended {
         let kind = self.collection.kind.0;
+        if catches_up.is_none() {
+            self.hub.connected(&self.collection);
+        }
         loop {
-            let event = match tokio::time::timeout(IDLE, events.next()).await {
+            let patience = match catches_up {
+                Some(end) => QUIET.min(end.saturating_duration_since(Instant::now())),
+                None => IDLE,
+            };
+            let event = match tokio::time::timeout(patience, events.next()).await {
                 Ok(Some(Ok(event))) => event,
                 Ok(Some(Err(refusal))) => return Ended::Refused(refusal),
-                Ok(None) | Err(_) => return Ended::Regularly,
+                Ok(None) => return Ended::Regularly,
+                Err(_) if catches_up.take().is_some() => {
+                    self.hub.connected(&self.collection);
+                    continue;
+                }
+                Err(_) => return Ended::Refused(silent()),
             };
             backoff.reset();
             let stands_at = match &event {
@@ -220,6 +265,13 @@ impl<A: Api> Reflector<A> {
             self.hub
                 .push(&self.collection, change.into_iter().collect(), objects);
         }
+    }
+}
+
+fn silent() -> Refusal {
+    Refusal {
+        reason: Reason::Broken,
+        message: format!("nothing came for {} s", IDLE.as_secs()),
     }
 }
 

@@ -74,10 +74,15 @@ impl Stored {
     /// # Errors
     /// When it can not be written, is too large, or the file to begin with is not whole any more.
     pub fn save(&self, differences: &Differences, is_everything: bool) -> io::Result<()> {
-        let beside = self.dir.join(format!("{NAME}.new"));
+        // Two processes on one volume would write into each other's file: the second one comes later.
         let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        let mut new = Writer::new(options.open(&beside)?)?;
+        options.write(true).create(true).mode(0o600);
+        let lock = options
+            .clone()
+            .open(self.dir.join(format!("{NAME}.lock")))?;
+        lock.try_lock()?;
+        let beside = self.dir.join(format!("{NAME}.new"));
+        let mut new = Writer::new(options.truncate(true).open(&beside)?)?;
         let mut rest = differences.iter().peekable();
         if !is_everything {
             let old = read(&self.path(), |path, text| {
@@ -261,6 +266,20 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         stored.discard().unwrap();
         assert!(stored.load().unwrap().is_none());
+    }
+
+    #[test]
+    fn only_one_process_writes_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let stored = Stored::open(dir.path().to_owned()).unwrap();
+        let all = differences(&[("a", Some("{}"))]);
+        stored.save(&all, true).unwrap();
+        let other = File::open(dir.path().join("objects.lock")).unwrap();
+        other.lock().unwrap();
+        let refused = stored.save(&all, true).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
+        drop(other);
+        stored.save(&all, true).unwrap();
     }
 
     #[test]

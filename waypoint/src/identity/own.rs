@@ -171,6 +171,16 @@ impl OwnIdentity {
         self.failing.store(outcome != Outcome::Success, Relaxed);
     }
 
+    /// Whether the last attempt failed.
+    pub fn is_failing(&self) -> bool {
+        self.failing.load(Relaxed)
+    }
+
+    /// What failed was no attempt, and is over: it stands as it stood before.
+    pub fn restore(&self, failing: bool) {
+        self.failing.store(failing, Relaxed);
+    }
+
     /// Tells readiness and metrics how it stands.
     pub fn look(&self, now: SystemTime) {
         let expires = self.in_force.get().map(|s| not_after(&s.borrow()));
@@ -210,5 +220,18 @@ mod tests {
         own.look(SystemTime::now());
         assert!(readiness.reasons().contains(&NotReady::NoIdentity));
         assert!(!readiness.reasons().contains(&NotReady::IdentityExpired));
+    }
+    /// The file of roots breaks and is whole again while the CA refuses: it refuses still.
+    #[test]
+    fn what_is_over_leaves_the_state_as_it_was_before() {
+        let own = OwnIdentity::new(Arc::default());
+        for before in [Outcome::Refused, Outcome::Success] {
+            own.count(before);
+            let was_failing = own.is_failing();
+            own.count(Outcome::Roots);
+            assert!(own.is_failing());
+            own.restore(was_failing);
+            assert_eq!(own.is_failing(), before == Outcome::Refused);
+        }
     }
 }

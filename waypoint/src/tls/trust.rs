@@ -35,20 +35,34 @@ pub(super) enum Trust {
 }
 
 impl Trust {
+    /// `own`: our trust domain. Another one whose roots can not be used vouches for nobody, for a partner's mistake
+    /// must not keep us from our own certificate.
+    ///
     /// # Errors
     /// What is wrong with the roots.
-    pub fn new(anchors: &Anchors, provider: &Arc<CryptoProvider>) -> Result<Self, String> {
+    pub fn new(
+        anchors: &Anchors,
+        own: &str,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Self, String> {
         Ok(match anchors {
             Anchors::Everybody(certificates) => {
                 Self::Everybody(Roots::new(certificates, provider)?)
             }
             Anchors::ByDomain(domains) => {
-                let roots = domains.iter().map(|(domain, certificates)| {
-                    let roots = Roots::new(certificates, provider);
-                    let roots = roots.map_err(|e| format!("trust domain {domain}: {e}"))?;
-                    Ok((domain.clone(), roots))
-                });
-                Self::ByDomain(roots.collect::<Result<_, String>>()?)
+                let mut usable = BTreeMap::new();
+                for (domain, certificates) in domains {
+                    match Roots::new(certificates, provider) {
+                        Ok(roots) => drop(usable.insert(domain.clone(), roots)),
+                        Err(error) if domain == own => {
+                            return Err(format!("trust domain {domain}: {error}"));
+                        }
+                        Err(error) => {
+                            tracing::error!(%domain, %error, "the roots of this federated trust domain can not be used: it vouches for nobody");
+                        }
+                    }
+                }
+                Self::ByDomain(usable)
             }
         })
     }
@@ -90,5 +104,28 @@ impl Roots {
             clients: clients.map_err(|e| e.to_string())?,
             store,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faulty_roots_of_a_partner_vouch_for_nobody_and_faulty_ones_of_ours_are_refused() {
+        let provider = super::super::identity::provider();
+        let day = std::time::Duration::from_secs(24 * 3600);
+        let authority = crate::pki::Authority::generate(day).unwrap();
+        let pem = authority.root_cert_pem();
+        let root = super::super::certificates_of_pem(pem.as_bytes()).unwrap();
+        let faulty = vec![root[0].clone(), vec![0x30, 0]];
+        let domains = |ours: &Vec<Vec<u8>>, theirs: &Vec<Vec<u8>>| {
+            let of = [("ours", ours), ("theirs", theirs)];
+            Anchors::ByDomain(of.map(|(d, r)| (d.to_owned(), r.clone())).into())
+        };
+        let trust = Trust::new(&domains(&root, &faulty), "ours", &provider).unwrap();
+        assert!(trust.of("ours").is_some());
+        assert!(trust.of("theirs").is_none());
+        assert!(Trust::new(&domains(&faulty, &root), "ours", &provider).is_err());
     }
 }

@@ -290,9 +290,124 @@ async fn an_object_that_says_the_same_is_no_news() {
         .into(),
         ..Script::default()
     });
-    following.until(&[("a", "10.0.0.1")]).await;
     following
         .until(&[("a", "10.0.0.1"), ("b", "10.0.0.2")])
         .await;
     assert_eq!(*following.hub.news.borrow(), 2, "the list, and b");
+}
+
+fn of_kind(kind: &str) -> Collection {
+    Collection {
+        kind: KindRef(watched_kind(kind).unwrap()),
+        namespace: None,
+        name: None,
+    }
+}
+
+/// A server that starts may not have the kind yet: one look that misses it says nothing.
+#[tokio::test]
+async fn a_kind_is_missing_from_the_start_only_after_two_looks() {
+    let collection = of_kind("AuthorizationPolicy");
+    let hub = Arc::new(Hub::new([collection.clone()], false));
+    let served = watch::Sender::new(Served::default());
+    let reflector = Reflector {
+        api: Scripted::default(),
+        collection,
+        detail: Detail::Needed,
+        mirror: Mirror::default(),
+        hub: hub.clone(),
+        served: served.subscribe(),
+        look: Arc::new(Notify::new()),
+        turns: Arc::new(Semaphore::new(1)),
+    };
+    tokio::spawn(reflector.run());
+    for (round, is_there) in [(1, false), (2, true)] {
+        served.send_modify(|served| served.round = round);
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(hub.synced(), is_there, "look {round}");
+    }
+}
+
+/// 404 for Pods is a fault on the way, and neither silence nor a circle is the answer.
+#[tokio::test(start_paused = true)]
+async fn a_kind_of_the_core_that_is_said_to_be_missing_is_waited_for() {
+    let absent = || refused(Reason::Absent);
+    let mut following = Following::start(Script {
+        lists: [
+            absent(),
+            absent(),
+            page(vec![pod("a", "1", "10.0.0.1")], "1", None),
+        ]
+        .into(),
+        ..Script::default()
+    });
+    let began = tokio::time::Instant::now();
+    following.until(&[("a", "10.0.0.1")]).await;
+    assert!(began.elapsed().as_millis() >= 750, "{:?}", began.elapsed());
+    assert_eq!(following.hub.health()[0].errors[&Reason::Absent], 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_that_expires_again_and_again_is_not_listed_in_a_circle() {
+    let list = || page(vec![], "1", None);
+    let expired = || Ok(vec![refused(Reason::Expired)]);
+    let mut following = Following::start(Script {
+        lists: [
+            list(),
+            list(),
+            list(),
+            page(vec![pod("a", "1", "10.0.0.1")], "2", None),
+        ]
+        .into(),
+        watches: [expired(), expired(), expired(), Ok(vec![])].into(),
+        ..Script::default()
+    });
+    let began = tokio::time::Instant::now();
+    following.until(&[("a", "10.0.0.1")]).await;
+    assert!(began.elapsed().as_millis() >= 750, "{:?}", began.elapsed());
+}
+
+/// A connection that died is told by the bookmarks that do not come.
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_says_nothing_for_long_is_broken() {
+    let mut following = Following::start(Script {
+        lists: [page(vec![], "1", None)].into(),
+        watches: [Ok(vec![])].into(),
+        ..Script::default()
+    });
+    // The last of a script stays open and says nothing; the one after it is of another connection.
+    let began = tokio::time::Instant::now();
+    while following.asked().len() < 2 {
+        tokio::task::yield_now().await;
+    }
+    {
+        let mut script = following.api.0.lock().unwrap();
+        let news = Ok(Event::Put(pod("a", "2", "10.0.0.1")));
+        script.watches.push_back(Ok(vec![news]));
+    }
+    following.until(&[("a", "10.0.0.1")]).await;
+    let waited = began.elapsed().as_secs();
+    assert!((90..=92).contains(&waited), "{waited} s");
+    assert_eq!(following.hub.health()[0].errors[&Reason::Broken], 1);
+}
+
+/// What happened meanwhile comes before it is said that the watch is open, for others wait for that.
+#[tokio::test(start_paused = true)]
+async fn after_a_failure_a_watch_is_open_once_it_told_what_was_missed() {
+    let mut following = Following::start(Script {
+        lists: [page(vec![], "1", None)].into(),
+        watches: [
+            Ok(vec![refused(Reason::Broken)]),
+            Ok(vec![Ok(Event::Put(pod("a", "2", "10.0.0.1")))]),
+        ]
+        .into(),
+        ..Script::default()
+    });
+    following.until(&[("a", "10.0.0.1")]).await;
+    assert!(!following.hub.health()[0].is_connected);
+    while !following.hub.health()[0].is_connected {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
 }

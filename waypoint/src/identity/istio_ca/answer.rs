@@ -132,6 +132,18 @@ impl Issued {
         }
     }
 
+    /// One that ends then, and is no certificate.
+    #[cfg(test)]
+    pub fn until(not_after_s: i64) -> Self {
+        let (chain, key, roots) = (Vec::new(), Vec::new(), Vec::new());
+        Self {
+            chain,
+            key,
+            roots,
+            not_after_s,
+        }
+    }
+
     /// How long it is valid still.
     pub fn left(&self, now: SystemTime) -> std::time::Duration {
         let seconds = u64::try_from(self.not_after_s).unwrap_or_default();

@@ -114,11 +114,14 @@ pub(super) async fn follow(ca: &IstioCa, following: &Following, own: &OwnIdentit
                 wait
             }
         };
+        // After a failure the wait is the back-off's, or an overdue certificate would be asked for each second.
+        let left = issued.as_ref().filter(|_| failures == 0);
+        let left = left.map(|issued| issued.left(SystemTime::now()));
         let due = Instant::now() + wait;
         tokio::select! {
             () = tokio::time::sleep_until(due) => {}
             () = following.reload.notified() => {}
-            () = outdated(ca, own, issued.as_ref(), &mut roots) => {}
+            () = outdated(ca, own, issued.as_ref(), left, &mut roots) => {}
         }
     }
 }
@@ -130,23 +133,37 @@ fn renewal(left: Duration, random: f64) -> Duration {
     half.max(CERTIFICATE_RENEWAL_MIN)
 }
 
+/// Whether half of what was left when it was had is over, by the clock that certificates go by: that of timers
+/// stands still while a machine is suspended. Never before a timer would say so.
+fn is_due(issued: &Issued, left_at_first: Duration, now: SystemTime) -> bool {
+    issued.left(now) < left_at_first.mul_f64(0.49)
+}
+
 /// Takes up changes of the roots' file. Returns when those who have its roots alone would no longer take
-/// our certificate.
+/// our certificate, or when it is to be renewed by now.
 async fn outdated(
     ca: &IstioCa,
     own: &OwnIdentity,
     issued: Option<&Issued>,
+    left: Option<Duration>,
     roots: &mut Vec<Vec<u8>>,
 ) {
     let mut broken = String::new();
+    let mut was_failing = false;
     loop {
         tokio::time::sleep(LOOK_INTERVAL).await;
         let Some(issued) = issued else { continue };
+        if left.is_some_and(|left| is_due(issued, left, SystemTime::now())) {
+            return;
+        }
         let now = match read_roots(&ca.plane) {
             Ok(now) => now,
             Err(error) => {
                 let words = error.to_string();
                 if words != broken {
+                    if broken.is_empty() {
+                        was_failing = own.is_failing();
+                    }
                     own.count(Outcome::Roots);
                     tracing::error!(error = %words, "the last roots stay in force");
                     broken = words;
@@ -158,9 +175,13 @@ async fn outdated(
             continue;
         }
         match issued.with(&now) {
-            // It was this that failed last.
-            Ok(identity) if !broken.is_empty() => own.take(identity),
-            Ok(identity) => own.install(identity),
+            Ok(identity) => {
+                // That the file is whole again says nothing of the CA.
+                if !broken.is_empty() {
+                    own.restore(was_failing);
+                }
+                own.install(identity);
+            }
             Err(error) => {
                 tracing::error!(%error, "the last roots stay in force");
                 continue;
@@ -277,5 +298,17 @@ mod tests {
         let least = CERTIFICATE_RENEWAL_MIN;
         assert_eq!(renewal(Duration::from_millis(300), 0.5), least);
         assert_eq!(renewal(Duration::ZERO, 0.5), least);
+    }
+    /// A machine that was suspended: its timers did not go on, and the certificate did.
+    #[test]
+    fn a_certificate_is_due_by_the_wall_clock_too() {
+        let hour = Duration::from_secs(3600);
+        let now = SystemTime::UNIX_EPOCH + hour;
+        let issued = Issued::until(2 * 3600);
+        assert!(!is_due(&issued, hour, now));
+        // The timer is first, whatever its jitter.
+        assert!(!is_due(&issued, hour, now + hour.mul_f64(0.51)));
+        assert!(is_due(&issued, hour, now + hour.mul_f64(0.52)));
+        assert!(is_due(&issued, hour, now + 13 * hour));
     }
 }
