@@ -10,6 +10,7 @@ use super::api::Collection;
 use super::named;
 use super::refusal::{Reason, Refusal};
 use super::{Change, Changes, Health, Objects};
+use crate::limits::{NAMED_MAX, NAMED_PER_NAMESPACE_MAX};
 
 /// What reflectors report to, and those who use the watch read.
 #[derive(Debug)]
@@ -37,11 +38,25 @@ struct State {
     discovery: Option<Refusal>,
     /// Since when the server can not be reached.
     outage: Option<Instant>,
+    /// How many collections are named and not followed.
+    left_out: usize,
+}
+
+impl State {
+    /// Looks whether all is there now; `true` if it was not before.
+    fn look(&mut self) -> bool {
+        let was_synced = self.synced;
+        self.synced = self.health.values().all(Standing::is_settled);
+        self.complete |= self.synced;
+        self.synced && !was_synced
+    }
 }
 
 /// How one collection is doing.
 #[derive(Clone, Debug, Default)]
 struct Standing {
+    /// Other objects name it.
+    named: bool,
     synced: bool,
     absent: bool,
     connected: bool,
@@ -50,6 +65,14 @@ struct Standing {
     errors: [u64; Reason::ALL.len()],
     heard: Option<Instant>,
     refusal: Option<Refusal>,
+}
+
+impl Standing {
+    /// Nothing waits for it. One that an object names is waited for until the server said no: whoever may write
+    /// such an object must not keep a waypoint from becoming ready.
+    fn is_settled(&self) -> bool {
+        self.synced || self.named && self.refusal.is_some()
+    }
 }
 
 impl Hub {
@@ -66,6 +89,7 @@ impl Hub {
                 synced: false,
                 discovery: None,
                 outage: None,
+                left_out: 0,
             }),
             news: watch::Sender::new(0),
             rescope: Notify::new(),
@@ -118,7 +142,8 @@ impl Hub {
     pub fn connected(&self, collection: &Collection) {
         self.update(collection, Vec::new(), |standing| standing.connected = true);
         let mut state = self.state();
-        let all = state.health.values().all(|s| s.connected || s.absent);
+        let is_back = |s: &Standing| s.connected || s.absent || s.named;
+        let all = state.health.values().all(is_back);
         if all && let Some(since) = state.outage.take() {
             let away_s = since.elapsed().as_secs();
             tracing::info!(
@@ -144,10 +169,8 @@ impl Hub {
         note(standing);
         let is_news = !changes.is_empty();
         self.take(&mut state, changes);
-        let was_synced = state.synced;
-        state.synced = state.health.values().all(|s| s.synced);
-        state.complete |= state.synced;
-        let tells = state.complete && (is_news || state.synced && !was_synced);
+        let is_whole = state.look();
+        let tells = state.complete && (is_news || is_whole);
         drop(state);
         if tells {
             self.tell();
@@ -175,20 +198,25 @@ impl Hub {
             }
         }
         if renamed {
-            for collection in state.named.values().flatten() {
-                state.health.entry(collection.clone()).or_default();
+            let (followed, left_out) = named::within_limits(state.named.values().flatten());
+            for collection in followed {
+                let standing = state.health.entry(collection).or_default();
+                standing.named = true;
             }
+            if left_out > 0 && left_out != state.left_out {
+                tracing::warn!(
+                    left_out,
+                    "BackendTLSPolicies name more ConfigMaps than are followed: {NAMED_PER_NAMESPACE_MAX} of a namespace, {NAMED_MAX} in all; the others are as if they were not there"
+                );
+            }
+            state.left_out = left_out;
             self.rescope.notify_one();
         }
     }
 
-    /// The collections that objects name now.
+    /// The collections that objects name now, as many as are followed.
     pub fn named(&self) -> Vec<Collection> {
-        let state = self.state();
-        let mut named: Vec<_> = state.named.values().flatten().cloned().collect();
-        named.sort();
-        named.dedup();
-        named
+        named::within_limits(self.state().named.values().flatten()).0
     }
 
     /// A collection is no longer followed, and its object nobody's any more.
@@ -231,6 +259,11 @@ impl Hub {
             _ => {
                 tracing::warn!(kind = %kind.title(), reason = reason.as_str(), "{message}; what was there stays");
             }
+        }
+        let is_whole = state.look();
+        drop(state);
+        if is_whole {
+            self.tell();
         }
     }
 
@@ -288,7 +321,7 @@ impl Hub {
 
     /// Whether every kind that is served was listed.
     pub fn synced(&self) -> bool {
-        self.state().health.values().all(|s| s.synced)
+        self.state().health.values().all(Standing::is_settled)
     }
 
     /// What has not been listed yet, and why.
@@ -298,7 +331,7 @@ impl Hub {
             .discovery
             .iter()
             .map(|r| format!("the kinds there are: {r}"));
-        let lists = state.health.iter().filter(|(_, s)| !s.synced);
+        let lists = state.health.iter().filter(|(_, s)| !s.is_settled());
         let lists = lists.filter_map(|(collection, standing)| {
             let kind = collection.kind.0.title();
             match (&standing.refusal, &state.discovery) {
@@ -323,5 +356,37 @@ impl Hub {
             quiet_for: standing.heard.map(|at| at.elapsed()),
         };
         state.health.iter().map(one).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::api::KindRef;
+    use super::*;
+    use crate::kinds::watched_kind;
+
+    #[test]
+    fn what_objects_name_keeps_nobody_from_starting_once_it_is_refused() {
+        let policies = Collection {
+            kind: KindRef(watched_kind("BackendTLSPolicy").unwrap()),
+            namespace: None,
+            name: None,
+        };
+        let hub = Hub::new([policies.clone()], false);
+        let text = r#"{"metadata":{"namespace":"shop","name":"p"},"spec":{"validation":{"caCertificateRefs":[
+            {"kind":"ConfigMap","name":"ca"}]}}}"#;
+        let policy = Change::put("kubernetes:BackendTLSPolicy/shop/p".into(), text.into());
+        hub.listed(&policies, vec![policy], 1);
+        assert!(!hub.synced(), "its certificates are waited for");
+        assert_eq!(hub.changes().objects.len(), 0);
+        let named = hub.named();
+        hub.failed(&named[0], Refusal::malformed("no"));
+        assert!(hub.synced());
+        assert_eq!(hub.waiting(), [""; 0]);
+        assert_eq!(hub.changes().objects.len(), 1);
+        // One that is followed from the start is waited for, whatever the server says.
+        let hub = Hub::new(named.clone(), false);
+        hub.failed(&named[0], Refusal::malformed("no"));
+        assert!(!hub.synced());
     }
 }
