@@ -242,7 +242,8 @@ impl Reading<'_> {
     async fn named_bundles(&mut self) -> Result<(), ApiError> {
         let mut named = BTreeSet::new();
         let of_tls = |o: &&Value| text(o, "/kind") == Some("BackendTLSPolicy");
-        let is_followed = |name: &str| watched_kind("ConfigMap").is_some_and(|k| k.can_be_named(name));
+        let is_followed =
+            |name: &str| watched_kind("ConfigMap").is_some_and(|k| k.can_be_named(name));
         for policy in self.objects.iter().filter(of_tls) {
             let references = policy.pointer("/spec/validation/caCertificateRefs");
             for reference in references.and_then(Value::as_array).into_iter().flatten() {

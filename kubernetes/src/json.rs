@@ -191,7 +191,10 @@ mod tests {
         assert_eq!(read(&shallow), value);
         for levels in [OBJECT_LEVELS_MAX, 127, 128, 100_000] {
             let found = findings(text(&read(&nested(levels))).unwrap());
-            assert!(found.iter().any(|f| f.contains("nested deeper")), "{found:?}");
+            assert!(
+                found.iter().any(|f| f.contains("nested deeper")),
+                "{found:?}"
+            );
         }
     }
 }

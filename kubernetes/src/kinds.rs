@@ -199,7 +199,9 @@ mod tests {
             assert!(maps.can_be_named(name), "{name}");
         }
         let long = "a".repeat(254);
-        for name in ["", "a,b", "a/b", "A", "-a", "a.", "a..b", "ä", "istio", &long] {
+        for name in [
+            "", "a,b", "a/b", "A", "-a", "a.", "a..b", "ä", "istio", &long,
+        ] {
             assert!(!maps.can_be_named(name), "{name}");
         }
         assert!(!watched_kind("Pod").unwrap().can_be_named("a"));

@@ -349,7 +349,9 @@ mod tests {
 
     #[test]
     fn a_key_in_quotes_merges_nothing() {
-        let node = tree::build("{\"<<\": x, a: {\"<<\": {b: c}}}").unwrap().unwrap();
+        let node = tree::build("{\"<<\": x, a: {\"<<\": {b: c}}}")
+            .unwrap()
+            .unwrap();
         assert_eq!(node.get("<<").and_then(Node::text), Some("x"));
         let inner = node.get("a").unwrap();
         assert!(inner.get("b").is_none());

@@ -237,7 +237,8 @@ mod tests {
         };
         for levels in [1, 119, 120, 126, 200, 100_000] {
             let object = deep(levels);
-            let list = format!(r#"{{"metadata":{{"resourceVersion":"9"}},"items":[{object},{object}]}}"#);
+            let list =
+                format!(r#"{{"metadata":{{"resourceVersion":"9"}},"items":[{object},{object}]}}"#);
             let list: List = serde_json::from_str(&list).unwrap();
             assert_eq!(list.items.unwrap().len(), 2, "{levels}");
             let line = format!(r#"{{"type":"MODIFIED","object":{object}}}"#);

@@ -100,7 +100,9 @@ pub(super) fn is_followed(path: &str) -> bool {
     });
     let mut strays = always.filter(|(kind, namespace, name)| {
         let prefix = format!("kubernetes:{}/", kind.title());
-        let key = path.strip_prefix(&*prefix).and_then(|rest| rest.split_once('/'));
+        let key = path
+            .strip_prefix(&*prefix)
+            .and_then(|rest| rest.split_once('/'));
         key.is_some_and(|(of, called)| called == *name && of != *namespace)
     });
     strays.next().is_none()
