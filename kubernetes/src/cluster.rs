@@ -15,7 +15,8 @@ use kube_client::Client;
 use serde_json::Value;
 
 use crate::attach::CLASS;
-use crate::kinds::{Scope, WATCHED, WatchedKind};
+use crate::json::{self, Object};
+use crate::kinds::{Scope, WATCHED, WatchedKind, watched_kind};
 use crate::limits::PAGE_OBJECTS;
 use crate::objects::{ApiError, name_of, namespace_of, text};
 
@@ -54,7 +55,7 @@ impl Cluster {
             .filter(|object| is_configuration(object))
             .map(|object| SourceFile {
                 path: path(object),
-                content: Ok(Cow::Owned(object.to_string().into_bytes())),
+                content: Ok(Cow::Owned(json_text(object).into_bytes())),
             })
             .collect();
         let update = Store::default().update(&sources);
@@ -181,12 +182,15 @@ struct Reading<'c> {
 impl Reading<'_> {
     /// A kind in the best version that is served.
     async fn kind(&mut self, kind: &WatchedKind) -> Result<(), ApiError> {
-        let only = match kind.scope {
-            Scope::All => String::new(),
-            Scope::Named(name) => format!("&fieldSelector=metadata.name%3D{name}"),
+        let (namespace, only) = match kind.scope {
+            Scope::All => (None, String::new()),
+            Scope::Named(namespace, name) => {
+                let only = format!("&fieldSelector=metadata.name%3D{name}");
+                (Some(namespace), only)
+            }
         };
         for version in kind.versions {
-            let url = kind.url(version, None);
+            let url = kind.url(version, namespace);
             if self
                 .list(kind.kind, &kind.api_version(version), &url, &only)
                 .await?
@@ -238,11 +242,14 @@ impl Reading<'_> {
     async fn named_bundles(&mut self) -> Result<(), ApiError> {
         let mut named = BTreeSet::new();
         let of_tls = |o: &&Value| text(o, "/kind") == Some("BackendTLSPolicy");
+        let is_followed =
+            |name: &str| watched_kind("ConfigMap").is_some_and(|k| k.can_be_named(name));
         for policy in self.objects.iter().filter(of_tls) {
             let references = policy.pointer("/spec/validation/caCertificateRefs");
             for reference in references.and_then(Value::as_array).into_iter().flatten() {
                 if let (Some("ConfigMap"), Some(name)) =
                     (text(reference, "/kind"), text(reference, "/name"))
+                    && is_followed(name)
                 {
                     named.insert(ObjectKey::new(namespace_of(policy), name));
                 }
@@ -272,8 +279,14 @@ pub async fn get_json(client: &Client, url: &str, doing: &str) -> Result<Value, 
     let request = http::Request::get(url).body(Vec::new());
     let request =
         request.map_err(|error| ApiError::new(doing, kube_client::Error::HttpError(error)))?;
-    let answer = client.request(request).await;
-    answer.map_err(|error| ApiError::new(doing, error))
+    let answer = client.request::<Object>(request).await;
+    answer
+        .map(|object| object.0)
+        .map_err(|error| ApiError::new(doing, error))
+}
+
+fn json_text(object: &Value) -> String {
+    json::text(object).unwrap_or_else(|_| object.to_string())
 }
 
 /// With the kind that objects in lists lack, and without what only managers need.

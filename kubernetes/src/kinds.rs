@@ -6,9 +6,10 @@
 pub enum Scope {
     /// All of them.
     All,
-    /// Those of one name, in whatever namespace, and those that other objects name: ConfigMaps, of which
-    /// a cluster has many and large ones that are nobody's business.
-    Named(&'static str),
+    /// One of this namespace and name, and those that other objects name: ConfigMaps, of which a cluster has
+    /// many and large ones that are nobody's business. Of that name in another namespace none is followed:
+    /// whoever may write there would have his own settings of the mesh.
+    Named(&'static str, &'static str),
 }
 
 /// A kind of object that is watched.
@@ -66,6 +67,15 @@ impl WatchedKind {
         }
     }
 
+    /// Whether one of this name may be followed because another object names it. A name that no object can have
+    /// is none to ask for.
+    pub fn can_be_named(&self, name: &str) -> bool {
+        match self.scope {
+            Scope::All => false,
+            Scope::Named(_, always) => name != always && is_object_name(name),
+        }
+    }
+
     /// What an object is called where a file would be: `kubernetes:KIND/NAMESPACE/NAME`, without the
     /// namespace if it has none. Diagnostics name it so.
     pub fn path(&self, namespace: &str, name: &str) -> String {
@@ -115,7 +125,7 @@ pub const WATCHED: &[WatchedKind] = &[
     watched("", &["v1"], "Namespace", "namespaces", false),
     watched("", &["v1"], "Service", "services", true),
     watched("", &["v1"], "Pod", "pods", true),
-    WatchedKind { scope: Scope::Named("istio"), ..watched("", &["v1"], "ConfigMap", "configmaps", true) },
+    WatchedKind { scope: Scope::Named("istio-system", "istio"), ..watched("", &["v1"], "ConfigMap", "configmaps", true) },
     watched("discovery.k8s.io", &["v1"], "EndpointSlice", "endpointslices", true),
     watched("networking.k8s.io", &["v1"], "NetworkPolicy", "networkpolicies", true),
     watched(SECURITY, &["v1", "v1beta1"], "AuthorizationPolicy", "authorizationpolicies", true),
@@ -138,6 +148,17 @@ pub const WATCHED: &[WatchedKind] = &[
     watched(CALICO, &["v3"], "NetworkSet", "networksets", true),
     watched(CALICO, &["v3"], "GlobalNetworkSet", "globalnetworksets", false),
 ];
+
+/// A DNS subdomain (RFC 1123), as names of objects are.
+fn is_object_name(name: &str) -> bool {
+    let is_end = |c: Option<char>| c.is_some_and(|c| c != '-');
+    let is_label = |label: &str| {
+        let is_legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        let mut chars = label.chars();
+        label.chars().all(is_legal) && is_end(label.chars().next()) && is_end(chars.next_back())
+    };
+    name.len() <= 253 && name.split('.').all(is_label)
+}
 
 /// The kind with this name for people.
 pub fn watched_kind(title: &str) -> Option<&'static WatchedKind> {
@@ -169,6 +190,21 @@ mod tests {
         read.sort();
         watched.sort();
         assert_eq!(watched, read);
+    }
+
+    #[test]
+    fn only_what_an_object_can_be_called_is_followed_by_name() {
+        let maps = watched_kind("ConfigMap").unwrap();
+        for name in ["a", "ca-1.shop", "0"] {
+            assert!(maps.can_be_named(name), "{name}");
+        }
+        let long = "a".repeat(254);
+        for name in [
+            "", "a,b", "a/b", "A", "-a", "a.", "a..b", "ä", "istio", &long,
+        ] {
+            assert!(!maps.can_be_named(name), "{name}");
+        }
+        assert!(!watched_kind("Pod").unwrap().can_be_named("a"));
     }
 
     #[test]

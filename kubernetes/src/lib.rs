@@ -8,6 +8,7 @@ pub mod controller;
 pub mod detach;
 pub mod doctor;
 pub mod enrolment;
+mod json;
 pub mod kinds;
 pub mod limits;
 pub mod objects;

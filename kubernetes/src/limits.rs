@@ -9,6 +9,21 @@ pub const PAGE_OBJECTS: u32 = 500;
 /// are listed when a waypoint starts. The others wait.
 pub const PAGES_AT_ONCE: usize = 4;
 
+/// Levels of an object of the API server: with those around it fewer than the 128 at which serde_json would
+/// fail with the whole page. Beyond: the parser refuses the object as nested too deep.
+pub const OBJECT_LEVELS_MAX: usize = 120;
+
+/// Levels put in place of what is nested too deep: with those above more than the parser takes
+/// (`cairn_config_schema::limits::DEPTH_MAX`).
+pub const TOO_DEEP_LEVELS: usize = 32;
+
+/// ConfigMaps of one namespace that are followed because BackendTLSPolicies name them, each with a watch of its own.
+/// Beyond: the last by name are as if they were not there, and the log says so.
+pub const NAMED_PER_NAMESPACE_MAX: usize = 32;
+
+/// The same of all namespaces.
+pub const NAMED_MAX: usize = 512;
+
 /// Size in bytes of the state that is stored for the next start. A hundred thousand Pods have 50 MiB.
 /// Beyond: nothing is stored, and the log says so.
 pub const STATE_BYTES_MAX: u64 = 256 * 1024 * 1024;

@@ -4,6 +4,8 @@
 
 use std::net::IpAddr;
 
+use serde::Deserialize;
+
 use super::fault::closest;
 use super::node::{Node, Value, duplicates};
 use super::path::walk;
@@ -223,9 +225,40 @@ pub(super) struct Header {
     pub namespace: Option<String>,
 }
 
+/// What JSON says at its top, however odd the rest is.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct JsonObject {
+    api_version: Option<String>,
+    kind: Option<String>,
+    metadata: JsonMeta,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct JsonMeta {
+    name: Option<String>,
+    namespace: Option<String>,
+}
+
+/// The top of a text that could not be parsed. What is JSON and no YAML that is read is still JSON: nested too
+/// deep, or with a character that YAML has not.
+pub(super) fn header(text: &str) -> Header {
+    let told = |text: Option<String>| text.filter(|text| !text.is_empty());
+    match serde_json::from_str::<JsonObject>(text) {
+        Ok(object) => Header {
+            api_version: told(object.api_version),
+            kind: told(object.kind),
+            name: told(object.metadata.name),
+            namespace: told(object.metadata.namespace),
+        },
+        Err(_) => header_of_lines(text),
+    }
+}
+
 /// Finds `apiVersion:`, `kind:` and the name and namespace in the block under `metadata:`, if each
 /// stands on a line of its own and none comes twice.
-pub(super) fn header(text: &str) -> Header {
+fn header_of_lines(text: &str) -> Header {
     let mut header = Header::default();
     let mut clashes = false;
     let mut metadata_indent = None;
@@ -293,6 +326,38 @@ mod tests {
         assert_eq!(header(twice), Header::default());
         assert_eq!(header("{kind: Pod, metadata: {name: a}"), Header::default());
         assert_eq!(header("kind: Pod\nmetadata: {name: a}\nspec: [").name, None);
+    }
+
+    #[test]
+    fn a_header_of_json_is_found_on_whatever_line() {
+        let (open, close) = ("[".repeat(5000), "]".repeat(5000));
+        for odd in ["\"\u{7f}\"", &format!("{open}{close}")] {
+            let text = format!(
+                r#"{{"spec":{odd},"kind":"AuthorizationPolicy","apiVersion":"security.istio.io/v1","metadata":{{"annotations":{{"name":{odd}}},"name":"web","namespace":"shop"}}}}"#
+            );
+            assert!(tree::build(&text).is_err());
+            let header = header(&text);
+            assert_eq!(header.api_version.as_deref(), Some("security.istio.io/v1"));
+            assert_eq!(header.kind.as_deref(), Some("AuthorizationPolicy"));
+            assert_eq!(header.name.as_deref(), Some("web"));
+            assert_eq!(header.namespace.as_deref(), Some("shop"));
+        }
+        // Which of the two it is, nobody can tell.
+        let twice = r#"{"kind":"Pod","kind":"AuthorizationPolicy","metadata":{"name":"a"}}"#;
+        assert_eq!(header(twice), Header::default());
+    }
+
+    #[test]
+    fn a_key_in_quotes_merges_nothing() {
+        let node = tree::build("{\"<<\": x, a: {\"<<\": {b: c}}}")
+            .unwrap()
+            .unwrap();
+        assert_eq!(node.get("<<").and_then(Node::text), Some("x"));
+        let inner = node.get("a").unwrap();
+        assert!(inner.get("b").is_none());
+        let merged = tree::build("<<: {b: c}").unwrap().unwrap();
+        assert_eq!(merged.get("b").and_then(Node::text), Some("c"));
+        assert!(tree::build("<<: x").is_err());
     }
 
     fn salvaged(kind: Kind, spec: &str) -> Option<Vec<TargetRef>> {

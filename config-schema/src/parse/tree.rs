@@ -53,9 +53,16 @@ struct Frame<'t> {
     node: Node<'t>,
     anchor: usize,
     /// A map's key that waits for its value.
-    key: Option<(Cow<'t, str>, Mark)>,
+    key: Option<Key<'t>>,
     /// The values of `<<` keys, merged when the map ends: its own keys go before them.
     merges: Vec<Node<'t>>,
+}
+
+struct Key<'t> {
+    text: Cow<'t, str>,
+    at: Mark,
+    /// It is `<<`; in quotes that is a key like any other.
+    merges: bool,
 }
 
 /// A node with a name, for its aliases.
@@ -147,10 +154,10 @@ impl<'t> Builder<'t> {
         match &mut frame.node.value {
             Value::List(items) => items.push(node),
             Value::Map(entries) => match frame.key.take() {
-                Some((key, _)) if key == "<<" => frame.merges.push(node),
-                Some((key, key_at)) => entries.push(Entry {
-                    key,
-                    key_at,
+                Some(key) if key.merges => frame.merges.push(node),
+                Some(key) => entries.push(Entry {
+                    key: key.text,
+                    key_at: key.at,
                     value: node,
                 }),
                 None => frame.key = Some(key_of(node)?),
@@ -232,13 +239,17 @@ fn measure(node: &Node<'_>) -> (usize, usize) {
     }
 }
 
-fn key_of(node: Node<'_>) -> Result<(Cow<'_, str>, Mark), TreeError> {
+fn key_of(node: Node<'_>) -> Result<Key<'_>, TreeError> {
     let at = node.at;
     if node.is_null() {
         return Err(syntax(at, "a key is empty"));
     }
     match node.value {
-        Value::Scalar(text, _) => Ok((text, at)),
+        Value::Scalar(text, style) => Ok(Key {
+            merges: style == Style::Plain && text == "<<",
+            text,
+            at,
+        }),
         _ => Err(syntax(at, "a key is a list or a map; keys are strings")),
     }
 }

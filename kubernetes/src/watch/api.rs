@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::refusal::Refusal;
+use crate::json::Object;
 use crate::kinds::WatchedKind;
 use crate::limits::PAGE_OBJECTS;
 
@@ -133,7 +134,7 @@ struct List {
     #[serde(default)]
     metadata: ListMeta,
     #[serde(default)]
-    items: Option<Vec<Value>>,
+    items: Option<Vec<Object>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -179,8 +180,9 @@ impl Api for Remote {
         if list.metadata.resource_version.is_empty() {
             return Err(Refusal::malformed("a list without a resourceVersion"));
         }
+        let items = list.items.into_iter().flatten();
         Ok(Page {
-            items: list.items.unwrap_or_default(),
+            items: items.map(|object| object.0).collect(),
             version: list.metadata.resource_version,
             next: list.metadata.next.filter(|token| !token.is_empty()),
         })
@@ -211,13 +213,39 @@ impl Api for Remote {
 
 /// Reads one line of a watch.
 fn event(line: &str) -> Result<Event, Refusal> {
-    match serde_json::from_str::<WatchEvent<Value>>(line) {
-        Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) => Ok(Event::Put(object)),
-        Ok(WatchEvent::Deleted(object)) => Ok(Event::Deleted(object)),
+    match serde_json::from_str::<WatchEvent<Object>>(line) {
+        Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) => Ok(Event::Put(object.0)),
+        Ok(WatchEvent::Deleted(object)) => Ok(Event::Deleted(object.0)),
         Ok(WatchEvent::Bookmark(mark)) => Ok(Event::Bookmark(mark.metadata.resource_version)),
         Ok(WatchEvent::Error(status)) => Err(Refusal::from(&*status)),
         // A connection that breaks leaves half a line.
         Err(error) if error.is_eof() => Err(Refusal::broken(&error)),
         Err(error) => Err(Refusal::malformed(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// serde_json would fail with the whole page, and with the event again and again.
+    #[test]
+    fn an_object_of_any_depth_is_one_object() {
+        let deep = |levels: usize| {
+            let (open, close) = ("[".repeat(levels), "]".repeat(levels));
+            format!(r#"{{"metadata":{{"name":"p","resourceVersion":"7"}},"spec":{open}{close}}}"#)
+        };
+        for levels in [1, 119, 120, 126, 200, 100_000] {
+            let object = deep(levels);
+            let list =
+                format!(r#"{{"metadata":{{"resourceVersion":"9"}},"items":[{object},{object}]}}"#);
+            let list: List = serde_json::from_str(&list).unwrap();
+            assert_eq!(list.items.unwrap().len(), 2, "{levels}");
+            let line = format!(r#"{{"type":"MODIFIED","object":{object}}}"#);
+            let Event::Put(object) = event(&line).unwrap() else {
+                panic!("{levels}");
+            };
+            assert_eq!(super::super::reduce::version(&object), Some("7"));
+        }
     }
 }

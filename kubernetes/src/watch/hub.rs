@@ -10,6 +10,7 @@ use super::api::Collection;
 use super::named;
 use super::refusal::{Reason, Refusal};
 use super::{Change, Changes, Health, Objects};
+use crate::limits::{NAMED_MAX, NAMED_PER_NAMESPACE_MAX};
 
 /// What reflectors report to, and those who use the watch read.
 #[derive(Debug)]
@@ -44,11 +45,15 @@ struct State {
     discovery: Option<Refusal>,
     /// Since when the server can not be reached.
     outage: Option<Instant>,
+    /// How many collections are named and not followed.
+    left_out: usize,
 }
 
 /// How one collection is doing.
 #[derive(Clone, Debug, Default)]
 struct Standing {
+    /// Other objects name it.
+    named: bool,
     synced: bool,
     absent: bool,
     connected: bool,
@@ -60,9 +65,20 @@ struct Standing {
 }
 
 impl Standing {
+    /// Nothing waits for it.
+    fn is_settled(&self) -> bool {
+        self.synced || self.is_refused_by_name()
+    }
+
+    /// What an object names is waited for until the server said no: whoever may write such an object must not keep
+    /// a waypoint from becoming ready.
+    fn is_refused_by_name(&self) -> bool {
+        self.named && self.refusal.is_some()
+    }
+
     /// What the API server has of it is known here, at once.
     fn is_followed(&self) -> bool {
-        self.synced && (self.connected || self.absent)
+        self.synced && (self.connected || self.absent) || self.is_refused_by_name()
     }
 }
 
@@ -127,6 +143,7 @@ impl Hub {
                 whole: false,
                 discovery: None,
                 outage: None,
+                left_out: 0,
             }),
             news: watch::Sender::new(0),
             rescope: Notify::new(),
@@ -182,7 +199,8 @@ impl Hub {
     pub fn connected(&self, collection: &Collection) {
         self.update(collection, Vec::new(), |standing| standing.connected = true);
         let mut state = self.state();
-        let all = state.health.values().all(|s| s.connected || s.absent);
+        let is_back = |s: &Standing| s.connected || s.absent || s.named;
+        let all = state.health.values().all(is_back);
         if all && let Some(since) = state.outage.take() {
             let away_s = since.elapsed().as_secs();
             tracing::info!(
@@ -228,10 +246,19 @@ impl Hub {
             }
         }
         if renamed {
-            for collection in state.named.values().flatten() {
-                state.health.entry(collection.clone()).or_default();
+            let (followed, left_out) = named::within_limits(state.named.values().flatten());
+            for collection in followed {
+                let standing = state.health.entry(collection).or_default();
+                standing.named = true;
             }
             state.whole &= state.health.values().all(Standing::is_followed);
+            if left_out > 0 && left_out != state.left_out {
+                tracing::warn!(
+                    left_out,
+                    "BackendTLSPolicies name more ConfigMaps than are followed: {NAMED_PER_NAMESPACE_MAX} of a namespace, {NAMED_MAX} in all; the others are as if they were not there"
+                );
+            }
+            state.left_out = left_out;
             self.rescope.notify_one();
         }
     }
@@ -252,13 +279,9 @@ impl Hub {
         is_news
     }
 
-    /// The collections that objects name now.
+    /// The collections that objects name now, as many as are followed.
     pub fn named(&self) -> Vec<Collection> {
-        let state = self.state();
-        let mut named: Vec<_> = state.named.values().flatten().cloned().collect();
-        named.sort();
-        named.dedup();
-        named
+        named::within_limits(self.state().named.values().flatten()).0
     }
 
     /// A collection is no longer followed, and its object nobody's any more.
@@ -302,6 +325,11 @@ impl Hub {
             _ => {
                 tracing::warn!(kind = %kind.title(), reason = reason.as_str(), "{message}; what was there stays");
             }
+        }
+        let is_released = state.settle();
+        drop(state);
+        if is_released {
+            self.tell();
         }
     }
 
@@ -360,7 +388,7 @@ impl Hub {
     /// Whether every kind that is served was listed, and that is told.
     pub fn synced(&self) -> bool {
         let state = self.state();
-        state.read && state.health.values().all(|s| s.synced)
+        state.read && state.health.values().all(Standing::is_settled)
     }
 
     /// What has not been listed yet, and why.
@@ -371,7 +399,7 @@ impl Hub {
             .iter()
             .map(|r| format!("the kinds there are: {r}"));
         let lists = state.health.iter();
-        let lists = lists.filter(|(_, s)| !s.synced || !state.read && !s.is_followed());
+        let lists = lists.filter(|(_, s)| !s.is_settled() || !state.read && !s.is_followed());
         let lists = lists.filter_map(|(collection, standing)| {
             let kind = collection.kind.0.title();
             match (&standing.refusal, &state.discovery) {

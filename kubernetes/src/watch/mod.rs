@@ -136,7 +136,13 @@ impl Watch {
         Self::begin(client, &what, false, known)
     }
 
-    fn begin(client: Client, what: &Wanted, keeps: bool, known: Vec<(Arc<str>, Arc<str>)>) -> Self {
+    fn begin(
+        client: Client,
+        what: &Wanted,
+        keeps: bool,
+        mut known: Vec<(Arc<str>, Arc<str>)>,
+    ) -> Self {
+        known.retain(|(path, _)| named::is_followed(path));
         let first = named::from_the_start();
         let hub = Arc::new(Hub::new(first.iter().cloned(), keeps));
         let news = hub.news.subscribe();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::refusal::Refusal;
+use crate::json;
 use crate::kinds::WatchedKind;
 
 /// How much of an object is kept.
@@ -78,7 +79,7 @@ pub(super) fn reduce(
     if detail == Detail::Needed {
         needed(kind, fields);
     }
-    let text = serde_json::to_string(&object).map_err(|e| Refusal::malformed(e.to_string()))?;
+    let text = json::text(&object).map_err(|e| Refusal::malformed(e.to_string()))?;
     Ok(Reduced {
         path,
         text: text.into(),

@@ -149,3 +149,26 @@ fn the_first_state_is_whole() {
         .collect();
     assert_eq!(given.len(), 2);
 }
+
+/// Whoever may write a BackendTLSPolicy must not keep a waypoint from becoming ready.
+#[test]
+fn what_objects_name_keeps_nobody_from_starting_once_it_is_refused() {
+    let policies = of("BackendTLSPolicy");
+    let hub = Hub::new([policies.clone()], false);
+    let text = r#"{"metadata":{"namespace":"shop","name":"p"},"spec":{"validation":{"caCertificateRefs":[
+        {"kind":"ConfigMap","name":"ca"}]}}}"#;
+    let policy = Change::put("kubernetes:BackendTLSPolicy/shop/p".into(), text.into());
+    hub.listed(&policies, vec![policy], 1);
+    hub.connected(&policies);
+    assert!(!hub.synced(), "its certificates are waited for");
+    assert_eq!(hub.changes().objects.len(), 0);
+    let named = hub.named();
+    hub.failed(&named[0], Refusal::malformed("no"));
+    assert!(hub.synced());
+    assert_eq!(hub.waiting(), [""; 0]);
+    assert_eq!(hub.changes().objects.len(), 1);
+    // One that is followed from the start is waited for, whatever the server says.
+    let hub = Hub::new(named.clone(), false);
+    hub.failed(&named[0], Refusal::malformed("no"));
+    assert!(!hub.synced());
+}

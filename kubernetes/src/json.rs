@@ -1,0 +1,200 @@
+//! JSON of the API server, read and written so that one odd object is one odd object: what the YAML parser can
+//! not have is escaped, and what is nested too deep is left for it to refuse. Knows nothing of kinds.
+
+use std::fmt;
+use std::io;
+
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
+use serde_json::ser::Formatter;
+use serde_json::{Map, Value};
+
+use crate::limits::{OBJECT_LEVELS_MAX, TOO_DEEP_LEVELS};
+
+/// An object of whatever depth. serde_json reads 128 levels and no more, and fails with all that it reads: a
+/// page, a watch. What is deeper is cut here, and lists so deep are put there that the parser refuses the object.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Object(pub Value);
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Levels(OBJECT_LEVELS_MAX)
+            .deserialize(deserializer)
+            .map(Self)
+    }
+}
+
+/// Reads a value of so many levels.
+struct Levels(usize);
+
+impl<'de> DeserializeSeed<'de> for Levels {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Levels {
+    type Value = Value;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a JSON value")
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_string<E: Error>(self, value: String) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let Some(below) = self.0.checked_sub(1) else {
+            // What is ignored is read without recursion, however deep.
+            while items.next_element::<IgnoredAny>()?.is_some() {}
+            return Ok(too_deep());
+        };
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element_seed(Levels(below))? {
+            list.push(item);
+        }
+        Ok(list.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        let Some(below) = self.0.checked_sub(1) else {
+            while entries.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+            return Ok(too_deep());
+        };
+        let mut map = Map::new();
+        while let Some(key) = entries.next_key::<String>()? {
+            map.insert(key, entries.next_value_seed(Levels(below))?);
+        }
+        Ok(map.into())
+    }
+}
+
+fn too_deep() -> Value {
+    (0..TOO_DEEP_LEVELS).fold(Value::Null, |inner, _| vec![inner].into())
+}
+
+/// A value as one line that is YAML as well.
+pub(crate) fn text(value: &Value) -> serde_json::Result<String> {
+    let mut bytes = Vec::new();
+    let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, Escaping);
+    value.serialize(&mut serializer)?;
+    String::from_utf8(bytes).map_err(serde_json::Error::custom)
+}
+
+/// Escapes what JSON may have in a string and YAML may not (YAML 1.2.2, 5.1), and what breaks a line or begins a
+/// text for some.
+struct Escaping;
+
+impl Formatter for Escaping {
+    fn write_string_fragment<W: ?Sized + io::Write>(
+        &mut self,
+        writer: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
+        for part in fragment.split_inclusive(is_foreign) {
+            let mut before = part.chars();
+            match before.next_back().filter(|c| is_foreign(*c)) {
+                // None is beyond U+FFFF, so that one escape is enough.
+                Some(foreign) => {
+                    writer.write_all(before.as_str().as_bytes())?;
+                    write!(writer, "\\u{:04x}", u32::from(foreign))?;
+                }
+                None => writer.write_all(part.as_bytes())?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_foreign(c: char) -> bool {
+    matches!(
+        c,
+        '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}'
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use cairn_config_schema::store::{SourceFile, Store};
+    use serde_json::json;
+
+    use super::*;
+
+    /// What the parser says of a policy. Whatever it is, nothing else suffers by it.
+    fn findings(text: String) -> Vec<String> {
+        let path = "kubernetes:AuthorizationPolicy/shop/p".into();
+        let content = Ok(Cow::Owned(text.into_bytes()));
+        let update = Store::default().update(&[SourceFile { path, content }]);
+        assert_eq!(update.resources.unreadable, []);
+        assert_eq!(update.resources.authorization_policies.len(), 1);
+        let findings = update.diagnostics.iter();
+        findings.map(|finding| finding.message.clone()).collect()
+    }
+
+    #[test]
+    fn a_character_that_yaml_has_not_is_escaped() {
+        for odd in (0..=0xffff).filter_map(char::from_u32) {
+            let value = json!({ format!("k{odd}"): format!("<{odd}>x") });
+            let text = text(&value).unwrap();
+            assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
+        }
+        let odd: String = (0..=0xffff).filter_map(char::from_u32).collect();
+        let policy = json!({
+            "apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy",
+            "metadata": {"name": "p", "namespace": "shop", "annotations": {"note": odd, "<<": "x"}},
+            "spec": {"action": "DENY", "rules": [{}]},
+        });
+        assert_eq!(findings(text(&policy).unwrap()), [""; 0]);
+    }
+
+    #[test]
+    fn what_is_nested_too_deep_is_refused_by_itself() {
+        let nested = |levels: usize| {
+            let (open, close) = ("[".repeat(levels), "]".repeat(levels));
+            format!(
+                r#"{{"apiVersion":"security.istio.io/v1","kind":"AuthorizationPolicy",
+                "metadata":{{"name":"p","namespace":"shop"}},"spec":{open}{close}}}"#
+            )
+        };
+        let read = |text: &str| serde_json::from_str::<Object>(text).unwrap().0;
+        let shallow = nested(OBJECT_LEVELS_MAX - 1);
+        let value: Value = serde_json::from_str(&shallow).unwrap();
+        assert_eq!(read(&shallow), value);
+        for levels in [OBJECT_LEVELS_MAX, 127, 128, 100_000] {
+            let found = findings(text(&read(&nested(levels))).unwrap());
+            assert!(
+                found.iter().any(|f| f.contains("nested deeper")),
+                "{found:?}"
+            );
+        }
+    }
+}
