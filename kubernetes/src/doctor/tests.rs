@@ -254,6 +254,29 @@ fn strict_mtls_closes_plain_text_and_nothing_else() {
     );
 }
 
+/// One that says nothing but of a port takes nothing from the mode of the level above, on the other ports.
+#[test]
+fn a_port_that_is_opened_is_open_under_a_strict_namespace() {
+    let strict = "{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: all, namespace: shop}, spec: {mtls: {mode: STRICT}}}";
+    let plain = |of_port: &str| {
+        let of_pod = format!(
+            "{{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {{name: port, namespace: shop}}, spec: {of_port}}}"
+        );
+        outcome(
+            &with(&format!("{strict}\n---\n{of_pod}")),
+            From::OutsideOfMesh,
+        )
+    };
+    let port = |app: &str, mode: &str| {
+        plain(&format!(
+            "{{selector: {{matchLabels: {{app: {app}}}}}, portLevelMtls: {{'8080': {{mode: {mode}}}}}}}"
+        ))
+    };
+    assert_eq!(port("web", "PERMISSIVE"), Outcome::Bypass);
+    assert_eq!(port("web", "STRICT"), Outcome::NotReachable);
+    assert_eq!(port("api", "PERMISSIVE"), Outcome::NotReachable);
+}
+
 #[test]
 fn an_ingress_goes_past_the_waypoint_unless_the_service_says_otherwise() {
     let edge = "apiVersion: gateway.networking.k8s.io/v1
