@@ -11,7 +11,7 @@ use kube_runtime::wait::{Error as WaitError, await_condition};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::enrolment::{USE_WAYPOINT, USE_WAYPOINT_NAMESPACE, Wish, wish};
+use crate::enrolment::{CANARY, USE_WAYPOINT, USE_WAYPOINT_NAMESPACE, Wish, canary, wish};
 use crate::objects::{
     self, ApiError, Asked, GATEWAY, NAMESPACE, SERVICE, as_value, condition, label, name_of,
     namespace_of, text,
@@ -212,6 +212,13 @@ pub fn plan(wanted: &Wanted, found: &Found) -> Result<Vec<(Value, Option<Change>
                 )));
             }
         };
+        let canary = canary(target).filter(|key| *key != wanted.gateway);
+        if let (Some(canary), false) = (canary, wanted.overwrite) {
+            return Err(AttachError::Refused(format!(
+                "{named} has a second waypoint, {canary}, for a share of its connections (label {CANARY}). Nothing was \
+                 changed; remove that label, or say --overwrite, which leaves it as it is"
+            )));
+        }
         let moved = label(target, USE_WAYPOINT_NAMESPACE).is_some();
         steps.push((labelled(wanted, kind, name_of(target), moved), change));
     }
@@ -413,6 +420,20 @@ mod tests {
         asked.overwrite = false;
         let refused = planned(&asked, &found).unwrap_err();
         assert!(refused.contains("kept from waypoints"), "{refused}");
+    }
+
+    /// The label of a second waypoint stays, and with it the share that goes there.
+    #[test]
+    fn a_second_waypoint_is_not_passed_over_in_silence() {
+        let mut asked = wanted(&["web"]);
+        let found = Found {
+            gateway: None,
+            targets: vec![service(&json!({USE_WAYPOINT: "waypoint", CANARY: "next"}))],
+        };
+        let refused = planned(&asked, &found).unwrap_err();
+        assert!(refused.contains("shop/next"), "{refused}");
+        asked.overwrite = true;
+        assert!(planned(&asked, &found).is_ok());
     }
 
     /// A Gateway of the same name is somebody's, `--overwrite` or not.

@@ -18,10 +18,14 @@ use crate::attach::CLASS;
 use crate::json::{self, Object};
 use crate::kinds::{Scope, WATCHED, WatchedKind, watched_kind};
 use crate::limits::PAGE_OBJECTS;
-use crate::objects::{ApiError, name_of, namespace_of, text};
+use crate::objects::{ApiError, label, name_of, namespace_of, text};
 
 /// `controllerName` of classes whose Gateways are Cairn's.
 const CONTROLLER: &str = cairn_config_schema::status::CONTROLLER;
+/// Label of the pods and the Deployment of a Gateway (specs/istio-waypoint.md 1.5).
+pub(crate) const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
+/// Environment of a waypoint that says its trust domain; the first counts, as for `cairn run`.
+const TRUST_DOMAIN: [&str; 2] = ["CAIRN_TRUST_DOMAIN", "TRUST_DOMAIN"];
 
 /// Kinds that people are told about and no waypoint reads: group, version, kind, plural.
 const BESIDE: [(&str, &str, &str, &str); 2] = [
@@ -109,11 +113,38 @@ impl Cluster {
         class == CLASS && controller.is_none() || controller == Some(CONTROLLER)
     }
 
+    /// What the waypoint of a Gateway is told its trust domain is (`cairn controller --trust-domain`): its
+    /// pods, or else its Deployment.
+    fn trust_domain(&self, gateway: &ObjectKey) -> Option<String> {
+        let own = |object: &&Value| {
+            namespace_of(object) == &*gateway.namespace
+                && label(object, GATEWAY_NAME) == Some(&gateway.name)
+        };
+        let places = [
+            ("Pod", "/spec/containers"),
+            ("Deployment", "/spec/template/spec/containers"),
+        ];
+        let mut containers = places.iter().flat_map(|(kind, path)| {
+            let lists = self.objects(kind).filter(own);
+            lists.filter_map(|object| object.pointer(path)?.as_array())
+        });
+        containers.find_map(|list| {
+            let variables = list.iter().filter_map(|c| c.pointer("/env")?.as_array());
+            let variables: Vec<&Value> = variables.flatten().collect();
+            TRUST_DOMAIN.iter().find_map(|name| {
+                let of_name = |v: &&&Value| text(v, "/name") == Some(*name);
+                let variable = variables.iter().find(of_name)?;
+                text(variable, "/value").map(str::to_owned)
+            })
+        })
+    }
+
     /// What the objects mean for a waypoint; its diagnostics are the resolver's and the lints', as
     /// `cairn check` has them.
     pub fn resolve(&self, gateway: Option<&ObjectKey>) -> Snapshot {
         let options = Options {
             gateway: gateway.cloned(),
+            trust_domain: gateway.and_then(|g| self.trust_domain(g)),
             version: 1,
             ..Options::default()
         };

@@ -41,6 +41,9 @@ pub struct Detached {
     pub done: Vec<Done>,
     /// Objects that name the Gateway still.
     pub still_used_by: Vec<String>,
+    /// Why that is not known: who detaches in a namespace need not read all of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unknown: Option<String>,
 }
 
 /// Whether the labels of an object are to be removed.
@@ -98,14 +101,28 @@ pub async fn detach(client: &Client, unwanted: &Unwanted) -> Result<Detached, De
             },
         });
     }
-    let still_used_by = enrolment::users(client, gateway).await?;
+    let users = enrolment::users(client, gateway).await;
+    let (still_used_by, unknown) = known(users, unwanted.delete_gateway)?;
     if unwanted.delete_gateway {
         done.push(delete(client, gateway, &still_used_by).await?);
     }
     Ok(Detached {
         done,
         still_used_by,
+        unknown,
     })
+}
+
+/// Who uses the Gateway, or why nobody may say; to delete it one has to know.
+fn known(
+    users: Result<Vec<String>, ApiError>,
+    deletes: bool,
+) -> Result<(Vec<String>, Option<String>), ApiError> {
+    match users {
+        Ok(users) => Ok((users, None)),
+        Err(error) if error.is_forbidden() && !deletes => Ok((Vec::new(), Some(error.to_string()))),
+        Err(error) => Err(error),
+    }
 }
 
 async fn delete(
@@ -155,5 +172,17 @@ mod tests {
         assert_eq!(of(json!({USE_WAYPOINT: "none"})), Ok(false), "it stays out");
         let refused = of(json!({USE_WAYPOINT: "other"})).unwrap_err();
         assert!(refused.contains("--name other"), "{refused}");
+    }
+
+    #[test]
+    fn who_may_not_list_all_namespaces_detaches_and_deletes_nothing() {
+        let answer = |code| {
+            let status = kube_core::Status::failure("no", "Forbidden").with_code(code);
+            ApiError::new("list", kube_client::Error::Api(Box::new(status)))
+        };
+        let (users, unknown) = known(Err(answer(403)), false).unwrap();
+        assert!(users.is_empty() && unknown.is_some());
+        assert!(known(Err(answer(403)), true).is_err());
+        assert!(known(Err(answer(500)), false).is_err());
     }
 }

@@ -14,8 +14,11 @@ use crate::objects::{
 pub const USE_WAYPOINT: &str = "istio.io/use-waypoint";
 /// Namespace of the Gateway, where it is another one.
 pub const USE_WAYPOINT_NAMESPACE: &str = "istio.io/use-waypoint-namespace";
-const CANARY: &str = "istio.io/use-waypoint-canary";
+/// Names a second Gateway, for a share of the connections.
+pub const CANARY: &str = "istio.io/use-waypoint-canary";
 const CANARY_NAMESPACE: &str = "istio.io/use-waypoint-canary-namespace";
+/// Annotation: the share, in percent.
+const CANARY_WEIGHT: &str = "istio.io/use-waypoint-canary-weight";
 
 /// What an object's labels ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,10 +48,22 @@ fn key(object: &Value, namespace_label: &str, name: &str) -> ObjectKey {
     ObjectKey::new(label(object, namespace_label).unwrap_or(own), name)
 }
 
+/// The second Gateway that an object names, whatever its share.
+pub fn canary(object: &Value) -> Option<ObjectKey> {
+    let name = label(object, CANARY).filter(|name| !name.is_empty())?;
+    Some(key(object, CANARY_NAMESPACE, name))
+}
+
+/// The second Gateway, if it has a share; that of none is nothing, one that can not be read is some.
+pub fn share(object: &Value) -> Option<ObjectKey> {
+    let weights = object.pointer("/metadata/annotations")?;
+    let weight = weights.get(CANARY_WEIGHT)?.as_str()?;
+    canary(object).filter(|_| weight.trim().parse() != Ok(0_u64))
+}
+
 /// Whether an object names the Gateway, be it for a share of its connections.
 pub fn names(object: &Value, gateway: &ObjectKey) -> bool {
-    let canary = label(object, CANARY).map(|name| key(object, CANARY_NAMESPACE, name));
-    wish(object) == Wish::Gateway(gateway.clone()) || canary.as_ref() == Some(gateway)
+    wish(object) == Wish::Gateway(gateway.clone()) || canary(object).as_ref() == Some(gateway)
 }
 
 /// The kinds that can ask for a waypoint.

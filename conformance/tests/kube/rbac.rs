@@ -270,3 +270,37 @@ async fn bind_as_the_controller(cluster: &ApiServer) {
         .await;
     assert!(said.refused("another binding").contains("orbidden"));
 }
+
+/// To attach Services is not to write the labels of their Namespace, which a RoleBinding in it would allow.
+#[tokio::test]
+async fn who_attaches_services_writes_no_namespace() {
+    let Some(cluster) = installed().await else {
+        return;
+    };
+    for (name, role) in [
+        ("of-services", "cairn-attach"),
+        ("of-namespaces", "cairn-attach-namespace"),
+    ] {
+        let binding = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "RoleBinding",
+            "metadata": {"name": name, "namespace": "default"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+            "subjects": [{"kind": "ServiceAccount", "namespace": "default", "name": name}],
+        });
+        let path = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings";
+        cluster.api.create(path, &binding).await;
+    }
+    let patch = |group: &str, resource: &str| json!({"group": group, "resource": resource, "verb": "patch", "namespace": "default", "name": "default"});
+    let gateway = patch("gateway.networking.k8s.io", "gateways");
+    for (name, question, allowed) in [
+        ("of-services", gateway.clone(), true),
+        ("of-services", patch("", "services"), true),
+        ("of-services", patch("", "namespaces"), false),
+        ("of-namespaces", patch("", "namespaces"), true),
+        ("of-namespaces", gateway, false),
+    ] {
+        let found = may(&cluster, ("default", name), &question).await;
+        assert_eq!(found, allowed, "{name}: {question}");
+    }
+}

@@ -4,6 +4,7 @@
 mod ingress;
 mod lock;
 mod plaintext;
+mod pods;
 mod policies;
 mod remedy;
 mod ways;

@@ -22,15 +22,19 @@ pub(super) fn strict(cluster: &Cluster, snapshot: &Snapshot, pod: &Workload) -> 
     let of_mesh = all
         .iter()
         .filter(|p| namespace_of(p) == root && selects(p, pod).is_none());
-    // The nearest level that says something decides.
     let levels: [Vec<&&Value>; 3] = [of_pod.collect(), of_namespace.collect(), of_mesh.collect()];
+    // A port goes by what is said of it, also in one that says nothing of the others.
+    if !levels.iter().flatten().all(|p| ports_agree(p)) {
+        return None;
+    }
+    // The nearest level that says something decides.
     for level in levels {
         let mut said = level.into_iter().filter(|p| mode(p).is_some()).peekable();
         let Some(first) = said.peek().copied() else {
             continue;
         };
-        // Of several the oldest counts; all of them must agree, and so must their ports.
-        let is_strict = said.all(|p| mode(p) == Some("STRICT") && ports_agree(p));
+        // Of several the oldest counts; all of them must agree.
+        let is_strict = said.all(|p| mode(p) == Some("STRICT"));
         let (namespace, name) = (namespace_of(first), name_of(first));
         return is_strict.then(|| format!("PeerAuthentication/{namespace}/{name}"));
     }

@@ -22,7 +22,28 @@ pub(super) fn of(patient: &Patient<'_>) -> Vec<String> {
         found.extend(lost.map(|p| p.origin.to_string()));
     }
     found.extend(naming(patient));
-    for port in &service.ports {
+    found.extend(of_network(patient));
+    found.into_iter().collect()
+}
+
+/// The first that the waypoint does not ask of who goes by the address of a pod: there only its own
+/// hold, and those of the network.
+pub(super) fn lost_at_pods(patient: &Patient<'_>) -> Option<String> {
+    let snapshot = patient.snapshot;
+    let mut kept: BTreeSet<String> = of_network(patient).collect();
+    let own = snapshot.waypoint.iter().flat_map(|w| &w.policies);
+    kept.extend(own.map(|p| p.origin.to_string()));
+    let tokens = &snapshot.authentications.waypoint;
+    kept.extend(tokens.iter().map(|a| a.origin.to_string()));
+    of(patient)
+        .into_iter()
+        .find(|policy| !kept.contains(policy))
+}
+
+/// Those of the network that read HTTP.
+fn of_network<'p>(patient: &'p Patient<'_>) -> impl Iterator<Item = String> + 'p {
+    let (snapshot, service) = (patient.snapshot, patient.service);
+    service.ports.iter().flat_map(move |port| {
         let key = ClusterKey::new(service.key.clone(), port.number);
         let subjects = snapshot.network.clusters.get(&key);
         let all = subjects
@@ -36,9 +57,8 @@ pub(super) fn of(patient: &Patient<'_>) -> Vec<String> {
                     .iter()
                     .any(|r| !matches!(r.http, HttpRules::NotAsked))
         });
-        found.extend(on_http.map(|policy| policy.origin.to_string()));
-    }
-    found.into_iter().collect()
+        on_http.map(|policy| policy.origin.to_string())
+    })
 }
 
 /// Policies of Istio that name the Service as a target, whether or not anybody enforces them.

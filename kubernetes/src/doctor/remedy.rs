@@ -1,6 +1,8 @@
 //! What closes the ways past a waypoint: an AuthorizationPolicy that ztunnel enforces at the pods, by which nobody
 //! but the waypoint comes in (docs/security.md).
 
+use cairn_config_schema::resources::Loaded;
+use cairn_config_schema::resources::istio::MeshConfigSpec;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -20,11 +22,27 @@ impl Remedy {
     }
 }
 
+/// What to do before one knows whom to let in.
+pub(super) const DISPUTED: &str = "have the ConfigMap istio (trustDomain) and the controller (--trust-domain) say the same, then ask again";
+
+/// Who the waypoint is to the ztunnel of a pod. `None`: there is no waypoint, or the mesh and the
+/// waypoint are told different trust domains, and to let in the wrong one would lock out the waypoint.
+pub(super) fn principal(patient: &Patient<'_>) -> Option<String> {
+    let told = &*patient.snapshot.mesh.trust_domain;
+    let meshes = patient.cluster.resources.mesh_config.values();
+    let said = |loaded: &Loaded<MeshConfigSpec>| loaded.object()?.spec.trust_domain.clone();
+    if meshes.filter_map(said).any(|said| said != told) {
+        return None;
+    }
+    let identity = cairn_authz::waypoint::identity(patient.snapshot)?;
+    Some(identity.principal().to_owned())
+}
+
 /// The policy for the pods of a Service. `None`: it has no selector, or no waypoint of ours serves it.
 pub(super) fn remedy(patient: &Patient<'_>) -> Option<Remedy> {
     let key = &patient.service.key;
     let waypoint = super::ways::serving(patient)?;
-    let principal = cairn_authz::waypoint::identity(patient.snapshot)?;
+    let principal = principal(patient)?;
     let service = patient.cluster.object("Service", key)?;
     let selector = service.pointer("/spec/selector")?.as_object()?;
     if selector.is_empty() {
@@ -40,7 +58,7 @@ pub(super) fn remedy(patient: &Patient<'_>) -> Option<Remedy> {
         "spec": {
             "selector": {"matchLabels": selector},
             "action": "ALLOW",
-            "rules": [{"from": [{"source": {"principals": [principal.principal()]}}]}],
+            "rules": [{"from": [{"source": {"principals": [principal]}}]}],
         },
     })))
 }

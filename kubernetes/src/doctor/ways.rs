@@ -1,22 +1,22 @@
 //! The ways to a Service, one by one, and what becomes of its policies on each.
 
 use cairn_config_schema::origin::ObjectKey;
-use cairn_config_schema::snapshot::{Binding, ClusterKey, Workload};
-use rustc_hash::FxHashSet;
+use cairn_config_schema::snapshot::Binding;
 use serde_json::Value;
 
 use super::ingress::{self, Edge};
-use super::lock::{self, Lock};
-use super::{From, Outcome, Patient, Way, plaintext};
+use super::pods::{Arrival, Pods};
+use super::{From, Outcome, Patient, Way};
 use crate::attach::is_programmed;
+use crate::enrolment;
 use crate::objects::text;
 use crate::status::any_ready;
 
 /// Every way there is.
 pub(super) fn all(patient: &Patient<'_>) -> Vec<Way> {
-    let by_service = by_service(patient);
     let pods = Pods::of(patient);
     let in_mesh = pods.within_mesh(patient);
+    let by_service = by_service(patient, &in_mesh);
     let plain = pods.in_plain_text(patient);
     let mut ways = vec![
         by_service.clone(),
@@ -28,7 +28,7 @@ pub(super) fn all(patient: &Patient<'_>) -> Vec<Way> {
     }
     let reached = Reached {
         by_service: by_service.outcome,
-        in_mesh,
+        past: pods.past_waypoints(patient),
         plain,
     };
     if let Some(edge) = ingress::edge(patient) {
@@ -60,15 +60,27 @@ pub(super) fn serving<'a>(patient: &Patient<'a>) -> Option<&'a ObjectKey> {
     Some(&waypoint.origin.key)
 }
 
-fn by_service(patient: &Patient<'_>) -> Way {
+fn by_service(patient: &Patient<'_>, in_mesh: &Arrival) -> Way {
+    let way = by_labels(patient, in_mesh);
+    match way.outcome {
+        Outcome::Bypass => way,
+        _ => canary(patient).unwrap_or(way),
+    }
+}
+
+fn by_labels(patient: &Patient<'_>, in_mesh: &Arrival) -> Way {
     let from = From::MeshByService;
     let bypass = |why: String| Way::new(from, Outcome::Bypass, why);
     let key = &patient.service.key;
     let attach = format!("cairn attach -n {} --service {}", key.namespace, key.name);
     if patient.service.addresses.is_empty() {
-        let why = "it is headless: clients connect to its pods, and no waypoint is asked";
-        return bypass(why.to_owned())
-            .closed_by("give it a cluster IP, or serve its pods (cairn attach --for all)");
+        if in_mesh.outcome == Outcome::Enforced {
+            return in_mesh.way(from);
+        }
+        let why = "it is headless: clients connect to its pods, and its waypoint is not asked";
+        return bypass(why.to_owned()).closed_by(
+            "give it a cluster IP, or target the policy at the Gateway and serve its pods (cairn attach --for all)",
+        );
     }
     let gateway = match &patient.service.binding {
         Binding::Unbound => {
@@ -83,7 +95,14 @@ fn by_service(patient: &Patient<'_>) -> Way {
             None => return bypass("its Gateway can not be served".to_owned()),
         },
     };
-    let object = patient.cluster.object("Gateway", &gateway);
+    by_waypoint(patient, from, &gateway)
+}
+
+/// What becomes of who is led to a waypoint of ours.
+pub(super) fn by_waypoint(patient: &Patient<'_>, from: From, gateway: &ObjectKey) -> Way {
+    let bypass = |why: String| Way::new(from, Outcome::Bypass, why);
+    let key = &patient.service.key;
+    let object = patient.cluster.object("Gateway", gateway);
     let has_address = object.is_some_and(|g| {
         let addresses = g.pointer("/status/addresses").and_then(Value::as_array);
         addresses.is_some_and(|addresses| !addresses.is_empty())
@@ -97,7 +116,7 @@ fn by_service(patient: &Patient<'_>) -> Way {
         let why = format!("{} {}", policy.origin, policy.reason.words());
         return bypass(why).closed_by("mend the policy: `cairn status` says what is wrong");
     }
-    if !any_ready(patient.cluster, &gateway) {
+    if !any_ready(patient.cluster, gateway) {
         let why = format!("no pod of Gateway {gateway} is ready: connections fail");
         return Way::new(from, Outcome::NotReachable, why);
     }
@@ -132,6 +151,36 @@ fn elsewhere(patient: &Patient<'_>, gateway: &ObjectKey) -> Way {
     }
 }
 
+/// Another Gateway that a share of the connections goes to, of each by lot (specs/istio-waypoint.md 1.3).
+fn canary(patient: &Patient<'_>) -> Option<Way> {
+    let from = From::MeshByService;
+    let key = &patient.service.key;
+    let namespace = ObjectKey::new("", &*key.namespace);
+    let objects = [("Service", key), ("Namespace", &namespace)];
+    let mut objects = objects
+        .into_iter()
+        .filter_map(|(kind, key)| patient.cluster.object(kind, key));
+    let gateway = objects.find_map(enrolment::share)?;
+    if asked_for(patient).as_ref() == Some(&gateway) {
+        return None;
+    }
+    let share = format!("a share of its connections ({})", enrolment::CANARY);
+    let object = patient.cluster.object("Gateway", &gateway);
+    let why = match object {
+        Some(_) if patient.cluster.waypoints().contains(&gateway) => {
+            format!("{share} is led to Gateway {gateway}: Cairn serves no shares")
+        }
+        Some(object) => {
+            let class = text(object, "/spec/gatewayClassName").unwrap_or("");
+            let why = format!("{share} goes by Gateway {gateway} of class {class}");
+            return Some(Way::new(from, Outcome::Elsewhere, why));
+        }
+        None => format!("{share} is led to Gateway {gateway}, which does not exist"),
+    };
+    let close = format!("remove the label {}", enrolment::CANARY);
+    Some(Way::new(from, Outcome::Bypass, why).closed_by(close))
+}
+
 /// Node port, load balancer or external addresses.
 fn is_exposed(patient: &Patient<'_>) -> bool {
     let object = patient.cluster.object("Service", &patient.service.key);
@@ -146,29 +195,11 @@ fn is_exposed(patient: &Patient<'_>) -> bool {
     })
 }
 
-/// What becomes of a kind of connection that arrives at the pods.
-#[derive(Clone, Debug)]
-struct Arrival {
-    outcome: Outcome,
-    why: String,
-    close: Option<String>,
-}
-
-impl Arrival {
-    fn way(&self, from: From) -> Way {
-        Way {
-            from,
-            outcome: self.outcome,
-            why: self.why.clone(),
-            close: self.close.clone(),
-        }
-    }
-}
-
 /// What is known of arriving, for those who come through a gateway.
 struct Reached {
     by_service: Outcome,
-    in_mesh: Arrival,
+    /// At the pods themselves: a gateway goes by no waypoint that serves their addresses.
+    past: Arrival,
     plain: Arrival,
 }
 
@@ -186,11 +217,7 @@ impl Reached {
                 outcome => Way::new(from, outcome, why),
             };
         }
-        let arrival = if edge.heeds {
-            &self.in_mesh
-        } else {
-            &self.plain
-        };
+        let arrival = if edge.heeds { &self.past } else { &self.plain };
         let why = format!("{gateway} sends to the pods: {}", arrival.why);
         let way = Way::new(from, arrival.outcome, why);
         let key = &patient.service.key;
@@ -205,171 +232,4 @@ impl Reached {
             _ => way,
         }
     }
-}
-
-/// The pods of a Service, and the ports that they serve it on.
-struct Pods<'a> {
-    list: Vec<&'a Workload>,
-    ports: Vec<u16>,
-    principal: Option<String>,
-}
-
-impl<'a> Pods<'a> {
-    fn of(patient: &Patient<'a>) -> Self {
-        let (snapshot, service) = (patient.snapshot, patient.service);
-        let selector = patient.cluster.object("Service", &service.key);
-        let selector = selector.and_then(|s| s.pointer("/spec/selector")?.as_object());
-        let mut seen = FxHashSet::default();
-        let mut list = Vec::new();
-        let mut ports = Vec::new();
-        let keys = service
-            .ports
-            .iter()
-            .map(|p| ClusterKey::new(service.key.clone(), p.number));
-        for endpoint in keys
-            .filter_map(|key| snapshot.clusters.get(&key))
-            .flat_map(|e| e.iter())
-        {
-            if !ports.contains(&endpoint.address.port()) {
-                ports.push(endpoint.address.port());
-            }
-            list.extend(endpoint.workload.as_deref());
-        }
-        // Those that are not ready can be reached by their addresses all the same.
-        let selected = |w: &&Workload| {
-            w.key.namespace == service.key.namespace
-                && selector.is_some_and(|labels| {
-                    !labels.is_empty()
-                        && labels
-                            .iter()
-                            .all(|(k, v)| w.labels.get(k.as_str()).map(|l| &**l) == v.as_str())
-                })
-        };
-        list.extend(snapshot.workloads.values().map(|w| &**w).filter(selected));
-        list.retain(|w| seen.insert(&w.key));
-        list.sort_by(|a, b| a.key.cmp(&b.key));
-        let served = service.binding == Binding::Served;
-        let identity = served
-            .then(|| cairn_authz::waypoint::identity(snapshot))
-            .flatten();
-        Self {
-            list,
-            ports,
-            principal: identity.map(|identity| identity.principal().to_owned()),
-        }
-    }
-
-    fn within_mesh(&self, patient: &Patient<'_>) -> Arrival {
-        self.each(|pod| {
-            if pod.binding == Binding::Served {
-                return Ok((
-                    Outcome::Enforced,
-                    "the waypoint serves the pods' addresses, too".to_owned(),
-                ));
-            }
-            match pod.hbone {
-                true => self.locked(patient, pod),
-                false => self.bare(patient, pod),
-            }
-        })
-    }
-
-    fn in_plain_text(&self, patient: &Patient<'_>) -> Arrival {
-        self.each(|pod| {
-            if !pod.hbone {
-                return self.bare(patient, pod);
-            }
-            let open = match self.locked(patient, pod) {
-                Ok(closed) => return Ok(closed),
-                Err(open) => open,
-            };
-            if let Some(policy) = plaintext::strict(patient.cluster, patient.snapshot, pod) {
-                return Ok((
-                    Outcome::NotReachable,
-                    format!("{policy} refuses plain text"),
-                ));
-            }
-            if plaintext::shut(patient.snapshot, pod, &self.ports) {
-                return Ok((
-                    Outcome::NotReachable,
-                    "NetworkPolicies close its ports".to_owned(),
-                ));
-            }
-            Err(open)
-        })
-    }
-
-    /// Of a pod in the mesh, what its ztunnel lets in.
-    fn locked(&self, patient: &Patient<'_>, pod: &Workload) -> Result<(Outcome, String), Open> {
-        match lock::of(patient.snapshot, pod, self.principal.as_deref()) {
-            Lock::Closed(origin) => Ok((
-                Outcome::NotReachable,
-                format!("{origin} lets in the waypoint alone"),
-            )),
-            Lock::Open(why) => Err(Open {
-                why: format!("Pod {}: {why}", pod.key),
-                close: match self.principal {
-                    Some(_) => "apply the AuthorizationPolicy below".to_owned(),
-                    None => "attach it first, then ask again".to_owned(),
-                },
-            }),
-        }
-    }
-
-    /// Of a pod outside of the mesh, what the CNI lets in.
-    fn bare(&self, patient: &Patient<'_>, pod: &Workload) -> Result<(Outcome, String), Open> {
-        if plaintext::shut(patient.snapshot, pod, &self.ports) {
-            return Ok((
-                Outcome::NotReachable,
-                "NetworkPolicies close its ports".to_owned(),
-            ));
-        }
-        Err(Open {
-            why: format!(
-                "Pod {} is not in the mesh: nothing there asks who comes",
-                pod.key
-            ),
-            close: format!(
-                "kubectl label namespace {} istio.io/dataplane-mode=ambient, then the AuthorizationPolicy below",
-                pod.key.namespace
-            ),
-        })
-    }
-
-    /// The worst of all pods; of pods that are alike the first is named.
-    fn each(&self, judge: impl Fn(&Workload) -> Result<(Outcome, String), Open>) -> Arrival {
-        let mut closed = None;
-        for pod in &self.list {
-            match judge(pod) {
-                Err(open) => {
-                    return Arrival {
-                        outcome: Outcome::Bypass,
-                        why: open.why,
-                        close: Some(open.close),
-                    };
-                }
-                Ok(found) => {
-                    closed.get_or_insert(found);
-                }
-            }
-        }
-        let none = || {
-            (
-                Outcome::NotReachable,
-                "it has no pod now; ask again when it has".to_owned(),
-            )
-        };
-        let (outcome, why) = closed.unwrap_or_else(none);
-        Arrival {
-            outcome,
-            why,
-            close: None,
-        }
-    }
-}
-
-/// A way in that nothing closes.
-struct Open {
-    why: String,
-    close: String,
 }

@@ -6,11 +6,8 @@ use cairn_config_schema::origin::ObjectKey;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, GATEWAY_NAME};
 use crate::objects::{condition, label, name_of, namespace_of};
-
-/// Label of the pods and the Deployment of a Gateway (specs/istio-waypoint.md 1.5).
-const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 
 /// What a pod answers to GET /acknowledged.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]

@@ -58,6 +58,13 @@ fn said(detached: &Detached, unwanted: &Unwanted) -> Result<String, std::fmt::Er
     lines(&mut text, &detached.done)?;
     let gateway = &unwanted.gateway;
     match detached.still_used_by.as_slice() {
+        _ if detached.unknown.is_some() => {
+            let why = detached.unknown.as_deref().unwrap_or_default();
+            writeln!(
+                text,
+                "Whether anything uses Gateway {gateway} still is not known: {why}"
+            )?;
+        }
         [] if unwanted.delete_gateway => {}
         [] => writeln!(
             text,
@@ -82,6 +89,7 @@ mod tests {
         let mut detached = Detached {
             done: Vec::new(),
             still_used_by: vec!["Service shop/api".to_owned()],
+            unknown: None,
         };
         let unwanted = Unwanted {
             gateway: ObjectKey::new("shop", "waypoint"),
@@ -93,5 +101,9 @@ mod tests {
         detached.still_used_by.clear();
         let text = said(&detached, &unwanted).unwrap();
         assert!(text.contains("--delete-gateway deletes it"), "{text}");
+        detached.unknown = Some("list Pods: forbidden".to_owned());
+        let text = said(&detached, &unwanted).unwrap();
+        assert!(text.contains("not known: list Pods: forbidden"), "{text}");
+        assert!(!text.contains("--delete-gateway"), "{text}");
     }
 }
