@@ -2,7 +2,7 @@
 //! Gateways. Writes nothing.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -190,15 +190,6 @@ impl World {
         let status = self.of_gateway(key).map(|status| json!(status).to_string());
         status.hash(&mut hasher);
         hasher.finish()
-    }
-
-    /// Accounts of all our waypoints.
-    pub fn accounts(&self) -> BTreeSet<ObjectKey> {
-        let accounts = self.found.managed.values().map(|gateway| {
-            let names = super::objects::Names::of(gateway);
-            ObjectKey::new(&*gateway.key.namespace, names.service_account.as_str())
-        });
-        accounts.collect()
     }
 
     /// Gateways with the fingerprints they have now.
