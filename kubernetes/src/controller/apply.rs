@@ -107,7 +107,9 @@ fn others(owned: &Owned, gateway: &Managed, all: &[Made]) -> Vec<(OwnedKey, Valu
     });
     let mut others = owned.of_gateway(&gateway.uid);
     others.retain(|((kind, key), live)| {
-        let is_made = all.iter().any(|made| made.kind == *kind && made.key == *key);
+        let is_made = all
+            .iter()
+            .any(|made| made.kind == *kind && made.key == *key);
         let is_going = live.pointer("/metadata/deletionTimestamp").is_some();
         // An autoscaler or budget that an overlay takes away is nobody's way to the waypoint.
         let is_in_place = deployment.is_some_and(|made| made.key == *key)
@@ -279,6 +281,9 @@ mod tests {
         let (gateway, mut made, owned) = renamed();
         made.retain(|made| made.kind != MadeKind::HorizontalPodAutoscaler);
         let others = others(&owned, &gateway, &made);
-        assert_eq!(names(&others), [(MadeKind::HorizontalPodAutoscaler, "edge")]);
+        assert_eq!(
+            names(&others),
+            [(MadeKind::HorizontalPodAutoscaler, "edge")]
+        );
     }
 }

@@ -122,3 +122,27 @@ async fn an_account_that_is_made_is_bound() {
     desk.take(&News::Account);
     assert_eq!(desk.due(), [Task::Role]);
 }
+
+#[tokio::test]
+async fn a_status_that_failed_waits_its_time_whatever_else_is_read() {
+    let standing = Standing::default();
+    let mut desk = desk(&standing);
+    let mut all = vec![
+        typed(class("mine", CONTROLLER)),
+        typed(gateway("waypoint", "mine", json!({}))),
+    ];
+    let first = desk.after(&all);
+    let class = Task::Status("kubernetes:GatewayClass/mine".into());
+    assert!(first.contains(&class), "{first:?}");
+    // As often as it takes for the wait to be longer than this test.
+    for _ in 0..10 {
+        desk.fail(&first);
+        let later = Instant::now() + RESYNC;
+        while desk.queue.take(later).is_some() {}
+    }
+    desk.fail(&first);
+    all.push(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "another"}}));
+    assert_eq!(desk.after(&all), []);
+    all[0]["metadata"]["resourceVersion"] = json!("2");
+    assert_eq!(desk.after(&all), [class]);
+}
