@@ -41,3 +41,10 @@ pub const PODS_ASKED_AT_ONCE: usize = 32;
 /// Gateways and statuses that the controller sees to at the same time. Beyond: they wait in its queue, which holds no
 /// more than there are objects.
 pub const TASKS_AT_ONCE: usize = 16;
+
+/// Entries of `status.parents` of a route: the API takes no more, and a longer list is refused whole. Those of other
+/// controllers come first; beyond, parentRefs of ours have no entry.
+pub const PARENTS_MAX: usize = 32;
+
+/// Entries of `status.ancestors` of a policy, likewise.
+pub const ANCESTORS_MAX: usize = 16;

@@ -1,13 +1,16 @@
 //! Status of policies: one condition for all targets of Istio's and ours (specs/istio-waypoint.md 1.4); one ancestor
 //! for each target of the Gateway API's.
 
+use std::collections::BTreeSet;
+
 use serde_json::json;
 
 use super::{AncestorStatus, CONTROLLER, Condition, Facts, POLICY_ACCEPTED, Status, sentences};
 use crate::diagnostics::{Code, Diagnostic, Severity};
-use crate::origin::Origin;
-use crate::resources::gateway_api::BackendTlsPolicySpec;
+use crate::origin::{ObjectKey, Origin};
+use crate::resources::gateway_api::{BackendTlsPolicySpec, XBackendTrafficPolicySpec};
 use crate::resources::{Loaded, Object, TargetRef};
+use crate::snapshot::{BackendTarget, Binding, Snapshot};
 
 pub(super) fn statuses(facts: &Facts<'_>) -> Vec<(Origin, Status)> {
     let resources = facts.resources;
@@ -51,17 +54,7 @@ pub(super) fn statuses(facts: &Facts<'_>) -> Vec<(Origin, Status)> {
             .collect();
         found.extend(in_one_condition(object, None, Some(&targets), facts));
     }
-    for object in resources
-        .backend_traffic_policies
-        .values()
-        .filter_map(Loaded::object)
-    {
-        let targets = object.spec.target_refs.iter();
-        let targets = targets
-            .map(|t| (&*t.group, &*t.kind, &*t.name))
-            .collect::<Vec<_>>();
-        found.push((object.origin.clone(), of_targets(object, &targets, facts)));
-    }
+    found.extend(backend_traffic(facts));
     let tls = resources.backend_tls_policies.values();
     found.extend(
         tls.filter_map(Loaded::object)
@@ -216,15 +209,65 @@ fn reason_of(finding: &Diagnostic) -> &'static str {
     }
 }
 
-/// One ancestor for each target: group, kind, name.
-fn of_targets<T>(object: &Object<T>, targets: &[(&str, &str, &str)], facts: &Facts<'_>) -> Status {
+/// Statuses of XBackendTrafficPolicies. Where nothing passes this waypoint none is in force, and nothing is said.
+fn backend_traffic(facts: &Facts<'_>) -> Vec<(Origin, Status)> {
+    let policies = &facts.resources.backend_traffic_policies;
+    if facts.snapshot.waypoint.is_none() || policies.is_empty() {
+        return Vec::new();
+    }
+    let reached = reached(facts.snapshot);
+    let with_status = policies
+        .values()
+        .filter_map(Loaded::object)
+        .filter_map(|object| {
+            let status = of_targets(object, &reached, facts);
+            (!status.ancestors.is_empty()).then(|| (object.origin.clone(), status))
+        });
+    with_status.collect()
+}
+
+/// Services that are served, and those that routes of these lead to.
+fn reached(snapshot: &Snapshot) -> BTreeSet<&ObjectKey> {
+    let mut reached = BTreeSet::new();
+    let served = snapshot.services.values();
+    for service in served.filter(|service| service.binding == Binding::Served) {
+        reached.insert(&service.key);
+        for port in &service.ports {
+            let rules = port.routes.iter().flat_map(|route| &route.rules);
+            let streams = port.stream_routes.iter().flat_map(|route| &route.rules);
+            let backends = rules.flat_map(|rule| &rule.backends);
+            let backends = backends.chain(streams.flat_map(|rule| &rule.backends));
+            reached.extend(backends.filter_map(|backend| match &backend.target {
+                BackendTarget::Cluster(cluster) => Some(&cluster.service),
+                BackendTarget::Invalid(_) | BackendTarget::Unknown(_) => None,
+            }));
+        }
+    }
+    reached
+}
+
+/// One ancestor for each target but Services that are not among `reached`.
+fn of_targets(
+    object: &Object<XBackendTrafficPolicySpec>,
+    reached: &BTreeSet<&ObjectKey>,
+    facts: &Facts<'_>,
+) -> Status {
     let origin = &object.origin;
+    let is_elsewhere = |group: &str, kind: &str, name: &str| {
+        let key = ObjectKey::new(origin.key.namespace.clone(), name);
+        matches!((group, kind), ("" | "core", "Service"))
+            && facts.snapshot.services.contains_key(&key)
+            && !reached.contains(&key)
+    };
+    let targets = object.spec.target_refs.iter().enumerate();
+    let targets = targets.map(|(index, t)| (index, &*t.group, &*t.kind, &*t.name));
+    let targets = targets.filter(|(_, group, kind, name)| !is_elsewhere(group, kind, name));
     let generation = object.meta.generation;
     let invalid = facts
         .of(origin)
         .iter()
         .find(|f| f.severity == Severity::Error && !f.path.starts_with("spec.targetRefs"));
-    let ancestors = targets.iter().enumerate().map(|(index, (group, kind, name))| {
+    let ancestors = targets.map(|(index, group, kind, name)| {
         let path = format!("spec.targetRefs[{index}]");
         let finding = facts.at(origin, &path).next().or(invalid.copied());
         let (holds, reason, message) = match finding {

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use cairn_config_schema::origin::ObjectKey;
 use cairn_config_schema::resolve::{Options, resolve_with_statuses};
 use cairn_config_schema::store::{SourceFile, Store};
 use serde_json::Value;
@@ -103,4 +104,25 @@ fn every_case_has_the_statuses_beside_it() {
     for reason in REASONS {
         assert!(all.contains(reason), "no case has {reason}");
     }
+}
+
+/// A controller without a Gateway of its own resolves for nobody.
+#[test]
+fn where_no_waypoint_is_no_policy_of_the_gateway_api_is_in_force() {
+    let text = fs::read_to_string(cases().join("backend-policies.yaml")).unwrap();
+    let source = SourceFile {
+        path: "case".into(),
+        content: Ok(Cow::Owned(text.into_bytes())),
+    };
+    let resources = Store::default().update(&[source]).resources;
+    let options = Options {
+        gateway: Some(ObjectKey::new("", "")),
+        ..Options::default()
+    };
+    let (_, statuses) = resolve_with_statuses(&resources, &options);
+    let policies: Vec<_> = statuses
+        .iter()
+        .filter(|status| status.kind == "XBackendTrafficPolicy")
+        .collect();
+    assert!(policies.is_empty(), "{policies:?}");
 }

@@ -78,7 +78,8 @@ pub async fn apply(
     Ok(())
 }
 
-/// Deletes what was made for a Gateway and is not among `all` any more.
+/// Deletes what was made for a Gateway and is not among `all` any more. What runs under an earlier name stays until
+/// what takes its place runs.
 ///
 /// # Errors
 /// When the API server did not do it.
@@ -88,18 +89,48 @@ pub async fn delete_others(
     gateway: &Managed,
     all: &[Made],
 ) -> Result<(), Failure> {
-    for ((kind, key), live) in owned.of_gateway(&gateway.uid) {
-        let is_made = |made: &&Made| made.kind == kind && made.key == key;
-        let is_going = live.pointer("/metadata/deletionTimestamp").is_some();
-        if is_going || all.iter().any(|made| is_made(&made)) {
-            continue;
-        }
+    for ((kind, key), live) in others(owned, gateway, all) {
         let uid = text(&live, "/metadata/uid").unwrap_or_default();
         tracing::info!(?kind, object = %key, "it is made no more for this Gateway, and is deleted");
         let place = place(kind, &key.namespace);
         api.delete(&place, &key.name, uid).await?;
     }
     Ok(())
+}
+
+/// What `delete_others` deletes.
+fn others(owned: &Owned, gateway: &Managed, all: &[Made]) -> Vec<(OwnedKey, Value)> {
+    let deployment = all.iter().find(|made| made.kind == MadeKind::Deployment);
+    let has_come = deployment.is_none_or(|made| {
+        let live = owned.get(&(made.kind, made.key.clone()));
+        live.is_some_and(|live| is_ours(&live, &made.object) && has_rolled_out(&live))
+    });
+    let mut others = owned.of_gateway(&gateway.uid);
+    others.retain(|((kind, key), live)| {
+        let is_made = all
+            .iter()
+            .any(|made| made.kind == *kind && made.key == *key);
+        let is_going = live.pointer("/metadata/deletionTimestamp").is_some();
+        // An autoscaler or budget that an overlay takes away is nobody's way to the waypoint.
+        let is_in_place = deployment.is_some_and(|made| made.key == *key)
+            && matches!(
+                kind,
+                MadeKind::HorizontalPodAutoscaler | MadeKind::PodDisruptionBudget
+            );
+        !is_made && !is_going && (has_come || is_in_place)
+    });
+    others
+}
+
+/// Every replica of this Deployment is of its present template and ready.
+fn has_rolled_out(live: &Value) -> bool {
+    let number = |pointer: &str| live.pointer(pointer).and_then(Value::as_u64);
+    let wanted = number("/spec/replicas").unwrap_or(1);
+    let has = |field: &str| number(&format!("/status/{field}")).unwrap_or(0);
+    number("/status/observedGeneration") >= number("/metadata/generation")
+        && has("updatedReplicas") >= wanted
+        && has("readyReplicas") >= wanted
+        && has("replicas") == has("updatedReplicas")
 }
 
 /// It has our label, and is for the same Gateway.
@@ -148,6 +179,10 @@ fn hash(value: &Value) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::controller::gateways::find;
+    use crate::controller::gateways::tests::{class, gateway, objects};
+    use cairn_config_schema::origin::ObjectKey;
+    use cairn_config_schema::status::CONTROLLER;
     use serde_json::json;
 
     #[test]
@@ -171,5 +206,84 @@ mod tests {
         assert!(!is_ours(&object(MANAGED_BY, "other"), &wanted));
         assert!(!is_ours(&object("istio.io-mesh-controller", "w"), &wanted));
         assert!(!is_ours(&json!({"metadata": {}}), &wanted));
+    }
+
+    const GOING: (MadeKind, &str) = (MadeKind::Deployment, "waypoint");
+
+    /// The Gateway `shop/waypoint`, what is made for it under the name `edge`, and what stands under both.
+    fn renamed() -> (Managed, Vec<Made>, Owned) {
+        let all = objects(&[class("c", CONTROLLER), gateway("waypoint", "c", json!({}))]);
+        let gateway = find(&all, "default").managed.into_values().next().unwrap();
+        let object = |name: &str| {
+            json!({"metadata": {"name": name, "namespace": "shop", "generation": 2,
+                "labels": {MANAGED: MANAGED_BY, GATEWAY_NAME: "waypoint"},
+                "ownerReferences": [{"kind": "Gateway", "uid": "u-1"}]}})
+        };
+        let owned = Owned::default();
+        let mut made = Vec::new();
+        for kind in MadeKind::ALL {
+            for name in ["waypoint", "edge"] {
+                owned.put((kind, ObjectKey::new("shop", name)), object(name));
+            }
+            made.push(Made {
+                kind,
+                key: ObjectKey::new("shop", "edge"),
+                object: object("edge"),
+            });
+        }
+        (gateway, made, owned)
+    }
+
+    fn names(others: &[(OwnedKey, Value)]) -> Vec<(MadeKind, &str)> {
+        let names = others.iter().map(|((kind, key), _)| (*kind, &*key.name));
+        names.collect()
+    }
+
+    #[test]
+    fn what_runs_under_the_earlier_name_goes_when_what_takes_its_place_is_ready() {
+        let (gateway, made, owned) = renamed();
+        let key = (MadeKind::Deployment, ObjectKey::new("shop", "edge"));
+        let status = |observed: u64, all: u64, updated: u64, ready: u64| {
+            json!({"observedGeneration": observed, "replicas": all, "updatedReplicas": updated,
+                "readyReplicas": ready})
+        };
+        for (status, goes) in [
+            (json!({}), false),
+            (status(2, 2, 2, 1), false),
+            (status(1, 2, 2, 2), false),
+            (status(2, 3, 2, 3), false),
+            (status(2, 2, 2, 2), true),
+        ] {
+            let mut live = owned.get(&key).unwrap();
+            live["spec"] = json!({"replicas": 2});
+            live["status"] = status.clone();
+            owned.put(key.clone(), live);
+            let others = others(&owned, &gateway, &made);
+            assert_eq!(names(&others).contains(&GOING), goes, "{status}");
+            assert_eq!(others.len(), if goes { MadeKind::ALL.len() } else { 0 });
+        }
+    }
+
+    #[test]
+    fn what_runs_stays_while_somebody_elses_deployment_has_the_name() {
+        let (gateway, made, owned) = renamed();
+        let key = (MadeKind::Deployment, ObjectKey::new("shop", "edge"));
+        let mut theirs = owned.get(&key).unwrap();
+        theirs["metadata"]["labels"][GATEWAY_NAME] = json!("another");
+        theirs["metadata"]["ownerReferences"] = json!([]);
+        theirs["status"] = json!({"observedGeneration": 2, "replicas": 1, "updatedReplicas": 1, "readyReplicas": 1});
+        owned.put(key, theirs);
+        assert_eq!(names(&others(&owned, &gateway, &made)), []);
+    }
+
+    #[test]
+    fn an_autoscaler_that_an_overlay_takes_away_waits_for_nothing() {
+        let (gateway, mut made, owned) = renamed();
+        made.retain(|made| made.kind != MadeKind::HorizontalPodAutoscaler);
+        let others = others(&owned, &gateway, &made);
+        assert_eq!(
+            names(&others),
+            [(MadeKind::HorizontalPodAutoscaler, "edge")]
+        );
     }
 }

@@ -36,20 +36,30 @@ pub struct Found {
     pub managed: BTreeMap<ObjectKey, Managed>,
     /// Of a class of ours and another revision: another controller of this kind sees to them.
     pub of_other_revisions: BTreeSet<ObjectKey>,
+    /// Namespaces and `metadata.uid`s of Gateways for which a controller of this kind may have made objects: those of
+    /// a class of ours, whatever their revision, and those whose class is gone, for their waypoints run on.
+    pub owners: BTreeSet<(Box<str>, String)>,
 }
 
 /// Finds them. `revision` is ours.
 pub fn find(objects: &Objects, revision: &str) -> Found {
-    let classes: BTreeSet<String> = of_kind(objects, "GatewayClass")
-        .filter(|class| text(class, "/spec/controllerName") == Some(CONTROLLER))
-        .filter_map(|class| Some(text(&class, "/metadata/name")?.to_owned()))
+    let classes: BTreeMap<String, bool> = of_kind(objects, "GatewayClass")
+        .filter_map(|class| {
+            let is_ours = text(&class, "/spec/controllerName") == Some(CONTROLLER);
+            Some((text(&class, "/metadata/name")?.to_owned(), is_ours))
+        })
         .collect();
     let mut found = Found::default();
     for object in of_kind(objects, "Gateway") {
         let Some(gateway) = Managed::read(object, objects) else {
             continue;
         };
-        if !classes.contains(&gateway.class) {
+        let class = classes.get(&gateway.class);
+        if class != Some(&false) {
+            let owner = ((&*gateway.key.namespace).into(), gateway.uid.clone());
+            found.owners.insert(owner);
+        }
+        if class != Some(&true) {
             continue;
         }
         if gateway.revision == revision {

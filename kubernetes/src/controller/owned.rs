@@ -1,7 +1,7 @@
 //! What we made, as it is now: followed by the label that says that it is ours. ConfigMaps are only told of, for any
 //! may be an overlay. Changes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use cairn_config_schema::origin::ObjectKey;
@@ -27,8 +27,10 @@ pub enum News {
     Gateway(ObjectKey),
     /// This ConfigMap.
     ConfigMap(ObjectKey),
-    /// A kind was listed for the first time.
+    /// A kind was listed.
     Listed,
+    /// A ServiceAccount of ours is there, is there no more, or is another.
+    Account,
 }
 
 /// Objects with our label.
@@ -74,6 +76,22 @@ impl Owned {
             .collect()
     }
 
+    /// ServiceAccounts that a controller of this kind made for one of these Gateways, by namespace and uid. The label
+    /// alone makes none: who may make accounts is not to let them read everything.
+    pub fn accounts(&self, gateways: &BTreeSet<(Box<str>, String)>) -> BTreeSet<ObjectKey> {
+        let is_for_one = |key: &ObjectKey, account: &Value| {
+            let owners = account.pointer("/metadata/ownerReferences");
+            let owners = owners.and_then(Value::as_array).into_iter().flatten();
+            let mut uids = owners.filter_map(|owner| owner.get("uid").and_then(Value::as_str));
+            uids.any(|uid| gateways.contains(&((&*key.namespace).into(), uid.to_owned())))
+        };
+        let state = self.state();
+        let accounts = (state.objects.iter())
+            .filter(|((kind, _), _)| *kind == MadeKind::ServiceAccount)
+            .filter(|((_, key), account)| is_for_one(key, account));
+        accounts.map(|((_, key), _)| key.clone()).collect()
+    }
+
     /// Follows one kind for as long as it is polled.
     pub async fn follow(&self, client: Client, kind: MadeKind, news: UnboundedSender<News>) {
         let (group, version, name, plural) = kind.resource();
@@ -98,13 +116,13 @@ impl Owned {
                 Ok(Event::Apply(object)) => {
                     if let Some((key, gateway, object)) = taken(kind, &object) {
                         self.put(key, object);
-                        let _ = news.send(News::Gateway(gateway));
+                        tell(kind, gateway, &news);
                     }
                 }
                 Ok(Event::Delete(object)) => {
                     if let Some((key, gateway, _)) = taken(kind, &object) {
                         self.state().objects.remove(&key);
-                        let _ = news.send(News::Gateway(gateway));
+                        tell(kind, gateway, &news);
                     }
                 }
                 Err(error) => tracing::warn!(kind = name, %error, "what was made is not followed"),
@@ -119,6 +137,13 @@ impl Owned {
         if !state.listed.contains(&kind) {
             state.listed.push(kind);
         }
+    }
+}
+
+fn tell(kind: MadeKind, gateway: ObjectKey, news: &UnboundedSender<News>) {
+    let _ = news.send(News::Gateway(gateway));
+    if kind == MadeKind::ServiceAccount {
+        let _ = news.send(News::Account);
     }
 }
 
@@ -152,5 +177,55 @@ pub async fn follow_config_maps(client: Client, news: UnboundedSender<News>) {
             Ok(Event::Init | Event::InitDone) => {}
             Err(error) => tracing::warn!(%error, "ConfigMaps are not followed"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::gateways::find;
+    use crate::controller::gateways::tests::{class, gateway, objects};
+    use cairn_config_schema::status::CONTROLLER;
+    use serde_json::json;
+
+    fn account(owned: &Owned, namespace: &str, name: &str, uid: &str) {
+        let key = (MadeKind::ServiceAccount, ObjectKey::new(namespace, name));
+        let owners = json!([{"kind": "Gateway", "uid": uid}]);
+        owned.put(key, json!({"metadata": {"ownerReferences": owners}}));
+    }
+
+    /// Who may write a Gateway or an account gives no account of their choice the right to read the cluster.
+    #[test]
+    fn waypoints_accounts_are_those_that_were_made_for_a_gateway() {
+        let mut chosen = gateway("waypoint", "mine", json!({}));
+        // There already, without our label: it is not made, and so not among what is owned.
+        chosen["metadata"]["annotations"] = json!({"gateway.istio.io/service-account": "default"});
+        let mut canary = gateway("canary", "mine", json!({"istio.io/rev": "canary"}));
+        canary["metadata"]["uid"] = json!("u-2");
+        let mut theirs = gateway("theirs", "other", json!({}));
+        theirs["metadata"]["uid"] = json!("u-3");
+        let mut all = vec![
+            class("mine", CONTROLLER),
+            class("other", "other.example/x"),
+            chosen,
+            canary,
+            theirs,
+        ];
+        let owned = Owned::default();
+        let of = |all: &[Value]| -> Vec<String> {
+            let owners = find(&objects(all), "default").owners;
+            let accounts = owned.accounts(&owners);
+            accounts.iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(of(&all), [""; 0]);
+        account(&owned, "shop", "waypoint", "u-1");
+        account(&owned, "shop", "canary", "u-2");
+        account(&owned, "shop", "of-another-class", "u-3");
+        account(&owned, "shop", "forged", "u-9");
+        account(&owned, "elsewhere", "forged", "u-1");
+        assert_eq!(of(&all), ["shop/canary", "shop/waypoint"]);
+        // The class is gone for a moment; the waypoints are not.
+        all.remove(0);
+        assert_eq!(of(&all), ["shop/canary", "shop/waypoint"]);
     }
 }

@@ -1,6 +1,7 @@
 //! The pieces of work: the class, the rights of waypoints, one Gateway, one status. Each can be done again at any time,
 //! and writes nothing if nothing is to be written. When and how often is the queue's.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -10,8 +11,8 @@ use serde_json::{Value, json};
 use super::acknowledged::{ask_all, behind, ready_pods};
 use super::api::{Api, Failure, Place};
 use super::apply::{Applied, Problem, apply, delete_others};
-use super::gateways::{Managed, text};
-use super::objects::{MadeKind, Names, make};
+use super::gateways::{Managed, label, text};
+use super::objects::{GATEWAY_NAME, MadeKind, Names, make};
 use super::owned::Owned;
 use super::parameters::{Unusable, overlays};
 use super::queue::Done;
@@ -83,6 +84,11 @@ impl Office {
         }
     }
 
+    /// The accounts of waypoints, whichever revision's.
+    pub fn accounts(&self) -> BTreeSet<ObjectKey> {
+        self.owned.accounts(&self.world().found.owners)
+    }
+
     async fn class(&self) -> Result<Done, Failure> {
         if let Some(name) = &self.settings.class {
             class::ensure(&self.api, name).await?;
@@ -94,7 +100,7 @@ impl Office {
         let Some(role) = &self.settings.waypoint_role else {
             return Ok(Done::Well);
         };
-        let outcome = roles::bind(&self.api, role, &self.world().accounts()).await;
+        let outcome = roles::bind(&self.api, role, &self.accounts()).await;
         let mut last = self
             .role_failure
             .lock()
@@ -155,7 +161,10 @@ impl Office {
         if !seen.is_manual {
             failed = self.have_made(gateway, &mut seen).await?;
         }
-        let pods = ready_pods(&world.objects, key);
+        let pods = match seen.is_manual {
+            true => Vec::new(),
+            false => ready_pods(&world.objects, key),
+        };
         seen.ready = pods.len();
         if pods.is_empty() {
             // Why none may become ready is worth more than that none is.
@@ -170,7 +179,7 @@ impl Office {
             let why = behind(&answer, key, gateway.generation);
             seen.behind.extend(why.map(|why| (pod, why)));
         }
-        seen.service = self.service(gateway);
+        seen.service = service(&self.owned, gateway);
         let domain = &self.settings.pods.cluster_domain;
         let wanted = desired(gateway, world.of_gateway(key), &seen, domain);
         let own = Own {
@@ -224,23 +233,29 @@ impl Office {
                 }
             }
         }
-        delete_others(&self.api, &self.owned, gateway, &all).await?;
+        // What can not be made anew is not to be taken away.
+        if seen.clashes.is_empty() {
+            delete_others(&self.api, &self.owned, gateway, &all).await?;
+        }
         // A clash ends when somebody takes the other object away, which nobody tells us.
         Ok(!seen.clashes.is_empty())
     }
+}
 
-    /// Its Service and addresses, once it is there.
-    fn service(&self, gateway: &Managed) -> Option<(String, Vec<String>)> {
-        let name = Names::of(gateway).name;
-        let key = ObjectKey::new(&*gateway.key.namespace, name.as_str());
-        let service = self.owned.get(&(MadeKind::Service, key))?;
-        let ips = service
-            .pointer("/spec/clusterIPs")
-            .and_then(Value::as_array);
-        let ips = ips.into_iter().flatten().filter_map(Value::as_str);
-        let ips = ips.filter(|ip| *ip != "None").map(str::to_owned);
-        Some((name, ips.collect()))
+/// Its Service and addresses, once it is there. One of the name that is another Gateway's is not it.
+fn service(owned: &Owned, gateway: &Managed) -> Option<(String, Vec<String>)> {
+    let name = Names::of(gateway).name;
+    let key = ObjectKey::new(&*gateway.key.namespace, name.as_str());
+    let service = owned.get(&(MadeKind::Service, key))?;
+    if label(&service, GATEWAY_NAME) != Some(&*gateway.key.name) {
+        return None;
     }
+    let ips = service
+        .pointer("/spec/clusterIPs")
+        .and_then(Value::as_array);
+    let ips = ips.into_iter().flatten().filter_map(Value::as_str);
+    let ips = ips.filter(|ip| *ip != "None").map(str::to_owned);
+    Some((name, ips.collect()))
 }
 
 /// RFC 3339, to the second, as conditions have it.
@@ -251,9 +266,29 @@ fn now() -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+    use crate::controller::gateways::find;
+    use crate::controller::gateways::tests::{class, gateway, objects};
+    use cairn_config_schema::status::CONTROLLER;
+
+    #[test]
+    fn the_service_of_another_gateway_is_not_this_ones_whatever_its_name() {
+        let all = objects(&[class("c", CONTROLLER), gateway("waypoint", "c", json!({}))]);
+        let gateway = find(&all, "default").managed.into_values().next().unwrap();
+        let of = |name: &str| {
+            let owned = Owned::default();
+            let object = json!({"metadata": {"labels": {GATEWAY_NAME: name}},
+                "spec": {"clusterIPs": ["10.0.0.9", "None"]}});
+            owned.put((MadeKind::Service, gateway.key.clone()), object);
+            service(&owned, &gateway)
+        };
+        let its = Some(("waypoint".to_owned(), vec!["10.0.0.9".to_owned()]));
+        assert_eq!((of("waypoint"), of("another")), (its, None));
+    }
+
     #[test]
     fn times_are_as_conditions_have_them() {
-        let now = super::now();
+        let now = now();
         assert_eq!((now.len(), now.ends_with('Z')), (20, true), "{now}");
     }
 }

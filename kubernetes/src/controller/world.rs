@@ -2,7 +2,7 @@
 //! Gateways. Writes nothing.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -36,6 +36,14 @@ pub const WITH_STATUS: [Kind; 12] = [
     Kind::ServiceEntry,
 ];
 
+/// Of these, those with one condition for all waypoints: each revision's controller says of all what the others say,
+/// or they would change it for ever.
+const IN_ONE_CONDITION: [Kind; 3] = [
+    Kind::AuthorizationPolicy,
+    Kind::RequestAuthentication,
+    Kind::TrafficPolicy,
+];
+
 /// In every entry of ours, by its `controllerName` or the type of its condition.
 const OUR_MARK: &str = "cairn.dev/";
 
@@ -48,7 +56,8 @@ pub struct World {
     pub found: Found,
     /// What their statuses are to say, by path; objects that have none are not to be spoken of.
     statuses: FxHashMap<String, Status>,
-    /// Paths of objects whose status says something else.
+    /// Paths of objects whose status says something else, and that changed since the last state, or are to say what
+    /// they were not to say then. What was told once is the queue's to try again.
     pub outdated: Vec<Arc<str>>,
 }
 
@@ -59,8 +68,8 @@ pub struct Reader {
     /// What waypoints are resolved with.
     options: Options,
     revision: String,
-    /// What was compared, and was as it is to be: text and status.
-    settled: FxHashMap<Arc<str>, (Arc<str>, Option<Status>)>,
+    /// What was compared: text and status.
+    compared: FxHashMap<Arc<str>, (Arc<str>, Option<Status>)>,
     version: u64,
 }
 
@@ -71,7 +80,7 @@ impl Reader {
             store: Store::default(),
             options,
             revision,
-            settled: FxHashMap::default(),
+            compared: FxHashMap::default(),
             version: 0,
         }
     }
@@ -88,18 +97,22 @@ impl Reader {
         drop(files);
         let found = gateways::find(&objects, &self.revision);
         // Without a Gateway of ours there are classes to accept, and Services that ask for a Gateway that is not there.
-        let nobody = [ObjectKey::new("", "")];
-        let keys: Vec<&ObjectKey> = match found.managed.is_empty() {
-            true => nobody.iter().collect(),
-            false => found.managed.keys().collect(),
-        };
-        let of_each = keys.into_iter().map(|key| {
+        let nobody = ObjectKey::new("", "");
+        let others = found.of_other_revisions.iter().map(|key| (key, false));
+        let mut keys: BTreeMap<&ObjectKey, bool> = others.collect();
+        keys.extend(found.managed.keys().map(|key| (key, true)));
+        if found.managed.is_empty() {
+            keys.insert(&nobody, true);
+        }
+        let of_each = keys.into_iter().map(|(key, is_ours)| {
             let options = Options {
                 gateway: Some(key.clone()),
                 version: self.version,
                 ..self.options.clone()
             };
-            resolve_with_statuses(&resources, &options).1
+            let mut statuses = resolve_with_statuses(&resources, &options).1;
+            statuses.retain(|of| is_ours || IN_ONE_CONDITION.contains(&of.object));
+            statuses
         });
         let merged = status::merge(of_each);
         let by_path = merged.into_iter().filter_map(|of| {
@@ -119,25 +132,26 @@ impl Reader {
     /// Compares what changed since the last time.
     fn outdated(&mut self, world: &World) -> Vec<Arc<str>> {
         let mut outdated = Vec::new();
-        let mut settled = FxHashMap::default();
+        let mut compared = FxHashMap::default();
         for kind in WITH_STATUS {
             for (path, text) in with_prefix(&world.objects, format!("kubernetes:{kind}/")) {
                 let wanted = world.statuses.get(&**path);
                 if wanted.is_none() && !text.contains(OUR_MARK) {
                     continue;
                 }
-                let before = self.settled.get(path);
-                let same = |(seen, status): &&(Arc<str>, Option<Status>)| {
-                    Arc::ptr_eq(seen, text) && status.as_ref() == wanted
+                let before = self.compared.remove(path);
+                let same = |(seen, status): &(Arc<str>, Option<Status>)| {
+                    (Arc::ptr_eq(seen, text) || seen == text) && status.as_ref() == wanted
                 };
-                if before.filter(same).is_none() && world.patch(path, "").is_some() {
+                let before = before.filter(same);
+                if before.is_none() && world.patch(path, "").is_some() {
                     outdated.push(path.clone());
-                } else {
-                    settled.insert(path.clone(), (text.clone(), wanted.cloned()));
                 }
+                let now = || (text.clone(), wanted.cloned());
+                compared.insert(path.clone(), before.unwrap_or_else(now));
             }
         }
-        self.settled = settled;
+        self.compared = compared;
         outdated
     }
 }
@@ -190,15 +204,6 @@ impl World {
         let status = self.of_gateway(key).map(|status| json!(status).to_string());
         status.hash(&mut hasher);
         hasher.finish()
-    }
-
-    /// Accounts of all our waypoints.
-    pub fn accounts(&self) -> BTreeSet<ObjectKey> {
-        let accounts = self.found.managed.values().map(|gateway| {
-            let names = super::objects::Names::of(gateway);
-            ObjectKey::new(&*gateway.key.namespace, names.service_account.as_str())
-        });
-        accounts.collect()
     }
 
     /// Gateways with the fingerprints they have now.

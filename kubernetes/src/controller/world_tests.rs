@@ -128,3 +128,55 @@ fn a_gateway_is_looked_at_again_when_something_of_it_changes() {
         print(&[pod("shop", "Running")])
     );
 }
+
+/// The queue tries it again, later and later; another state of the cluster is no reason to try at once.
+#[test]
+fn a_status_that_can_not_be_written_is_told_again_only_when_something_of_it_changes() {
+    let mut all = cluster(&[]);
+    let mut reader = reader();
+    let told = |reader: &mut Reader, all: &[Value]| -> Vec<String> {
+        let outdated = reader.read(Arc::new(objects(all))).outdated;
+        outdated.iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(told(&mut reader, &all).len(), 3);
+    assert_eq!(told(&mut reader, &all), [""; 0]);
+    all.push(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "another"}}));
+    assert_eq!(told(&mut reader, &all), [""; 0]);
+    // The object, and what is to be said of it.
+    all[5]["metadata"]["resourceVersion"] = json!("9");
+    assert_eq!(told(&mut reader, &all), ["kubernetes:HTTPRoute/shop/r"]);
+    all[4]["spec"]["ports"][0]["port"] = json!(81);
+    let again = told(&mut reader, &all);
+    assert!(
+        again.contains(&"kubernetes:HTTPRoute/shop/r".to_owned()),
+        "{again:?}"
+    );
+}
+
+/// Each revision has a controller, and a policy for the class is for the Gateways of both.
+#[test]
+fn controllers_of_two_revisions_say_the_same_of_a_policy_for_both() {
+    let api = "gateway.networking.k8s.io/v1";
+    let canary = typed(
+        api,
+        gateway("canary", "mine", json!({"istio.io/rev": "canary"})),
+    );
+    let policy = json!({"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy",
+        "metadata": {"name": "p", "namespace": "istio-system", "generation": 2, "resourceVersion": "9"},
+        "spec": {"targetRefs": [{"group": "gateway.networking.k8s.io", "kind": "GatewayClass", "name": "mine"}]}});
+    let all = cluster(&[canary, policy]);
+    let path = "kubernetes:AuthorizationPolicy/istio-system/p";
+    let said = |revision: &str| {
+        let mut reader = Reader::new(Options::default(), revision.to_owned());
+        let world = reader.read(Arc::new(objects(&all)));
+        let (_, patch) = world.patch(path, "T").unwrap();
+        patch["status"]["conditions"].clone()
+    };
+    assert_eq!(said("default"), said("canary"));
+    // One that has no Gateway says it, too.
+    assert_eq!(said("default"), said("stable"));
+    let message = said("default")[0]["message"].to_string();
+    for name in ["shop/canary", "shop/waypoint"] {
+        assert!(message.contains(name), "{message}");
+    }
+}

@@ -5,6 +5,8 @@
 use cairn_config_schema::status::{CONTROLLER, is_ours};
 use serde_json::{Map, Value, json};
 
+use crate::limits::{ANCESTORS_MAX, PARENTS_MAX};
+
 /// Longest message of a condition, in bytes; the API takes 32,768.
 const MESSAGE_BYTES_MAX: usize = 4096;
 
@@ -34,16 +36,20 @@ pub fn patch(current: Option<&Value>, desired: &Desired, own: Own<'_>, now: &str
     let empty = Value::Null;
     let current = current.unwrap_or(&empty);
     let mut changes = Map::new();
-    for (list, reference) in [("parents", "parentRef"), ("ancestors", "ancestorRef")] {
+    for (list, reference, most) in [
+        ("parents", "parentRef", PARENTS_MAX),
+        ("ancestors", "ancestorRef", ANCESTORS_MAX),
+    ] {
         let wanted = desired.entries.get(list).and_then(Value::as_array);
         let there = items(current, list);
-        let merged = entries(
+        let mut merged = entries(
             there,
             wanted.map_or(&[], Vec::as_slice),
             reference,
             own.removes,
             now,
         );
+        cut(&mut merged, most);
         if !same(there, &merged) {
             changes.insert(list.to_owned(), Value::Array(merged));
         }
@@ -116,6 +122,17 @@ fn entries(
         }
     }
     merged
+}
+
+/// Leaves out the last of ours for which the API has no room; others' are theirs.
+fn cut(merged: &mut Vec<Value>, most: usize) {
+    let others = merged.iter().filter(|entry| !is_ours(entry)).count();
+    let mut room = most.saturating_sub(others);
+    merged.retain(|entry| {
+        let stays = !is_ours(entry) || room > 0;
+        room = room.saturating_sub(usize::from(is_ours(entry)));
+        stays
+    });
 }
 
 fn entry_of(wanted: &Value, there: Option<&Value>, reference: &str, now: &str) -> Value {
@@ -361,6 +378,37 @@ mod tests {
             .unwrap();
         assert!(message.len() <= MESSAGE_BYTES_MAX + 3, "{}", message.len());
         assert_eq!(patch(Some(&status), &desired, OWN, "T2"), None);
+    }
+
+    /// The API server refuses a longer list whole.
+    #[test]
+    fn of_our_entries_there_are_no_more_than_the_api_has_room_for() {
+        for (list, reference, most) in [
+            ("parents", "parentRef", PARENTS_MAX),
+            ("ancestors", "ancestorRef", ANCESTORS_MAX),
+        ] {
+            let entry = |controller: &str, n: usize| {
+                json!({reference: {"group": "", "kind": "Service", "name": format!("s{n}")},
+                    "controllerName": controller, "conditions": []})
+            };
+            let wanted: Vec<Value> = (0..40).map(|n| entry(CONTROLLER, n)).collect();
+            let desired = Desired {
+                entries: [(list.to_owned(), json!(wanted))].into_iter().collect(),
+                ..Desired::default()
+            };
+            for theirs in [0, 3, most] {
+                let others = |status: &Value| {
+                    let all = status[list].as_array().unwrap();
+                    (all.len(), all.iter().filter(|e| !is_ours(e)).count())
+                };
+                let there: Vec<Value> = (0..theirs).map(|n| entry("other.example/x", n)).collect();
+                let current = json!({list: there});
+                let changes = patch(Some(&current), &desired, OWN, "T1").unwrap_or_default();
+                let after = after(&current, &changes);
+                assert_eq!(others(&after), (most, theirs));
+                assert_eq!(patch(Some(&after), &desired, OWN, "T2"), None);
+            }
+        }
     }
 
     proptest! {

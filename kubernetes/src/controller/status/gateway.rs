@@ -73,6 +73,10 @@ pub fn desired(
 
 /// Whether every ready replica has acknowledged this generation, and who has not.
 fn programmed(gateway: &Managed, seen: &Seen) -> (bool, &'static str, String) {
+    if seen.is_manual {
+        // Of pods that are not ours nothing is known.
+        return (true, "Programmed", "its owner runs it".to_owned());
+    }
     if seen.parameters.is_some() {
         let message = "its overlays are not applied; what runs stays";
         return (false, "Invalid", message.to_owned());
@@ -325,5 +329,18 @@ mod tests {
         gateway.object["spec"]["addresses"] = manual.clone();
         let all = desired(&gateway, Some(&resolved()), &running(), "cluster.local");
         assert_eq!(all.whole["addresses"], manual);
+    }
+
+    /// specs/istio-waypoint.md 1.2: nothing is made, and nobody's pods are asked.
+    #[test]
+    fn a_gateway_with_addresses_is_programmed_by_its_owner() {
+        let seen = Seen {
+            is_manual: true,
+            failure: Some("there is no ClusterRoleBinding".to_owned()),
+            ..Seen::default()
+        };
+        let (status, reason, message) = programmed_of(&seen, json!({}));
+        assert_eq!((&*status, &*reason), ("True", "Programmed"));
+        assert_eq!(message, "its owner runs it");
     }
 }
