@@ -187,7 +187,8 @@ impl LocalIdentity {
             .map_err(|words| MaterialError::Key(rustls::Error::General(words.to_owned())))?;
         let certified =
             CertifiedKey::from_der(chain, key, &provider).map_err(MaterialError::Key)?;
-        let trust = Trust::new(&material.anchors, identity.trust_domain(), &provider).map_err(MaterialError::Roots)?;
+        let trust = Trust::new(&material.anchors, identity.trust_domain(), &provider)
+            .map_err(MaterialError::Roots)?;
         Ok(Self {
             epoch,
             identity,
