@@ -134,7 +134,8 @@ fn for_all(
     let all: usize = mix.values().sum();
     assert_eq!(all, SETS as usize * REQUESTS_PER_SET);
     assert_eq!(mix.len(), 5, "{mix:?}");
-    assert!(mix.values().all(|seen| seen * 100 > all), "{mix:?}");
+    // The rarest, a broken policy, is some eight in a thousand, in lumps of a whole set of requests.
+    assert!(mix.values().all(|seen| seen * 500 > all), "{mix:?}");
 }
 
 fn outcome_of(verdict: &Verdict) -> &'static str {
