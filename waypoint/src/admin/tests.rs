@@ -239,7 +239,7 @@ fn each_address_serves_its_own_pages_and_names_them_otherwise() {
     let unknown = ask(&state, Surface::Ready, "GET", "/nothing");
     assert_eq!(
         unknown.text,
-        "no such page; there are:\n  GET  /healthz/ready: 200 when ready, else 503 and the reasons\n  GET  /help, /: this list\n"
+        "no such page; there are:\n  GET  /healthz/ready: 200 when ready, else 503 and the reasons\n  GET  /acknowledged: which generation of each object is in force, as JSON; 503 before the first\n  GET  /help, /: this list\n"
     );
 }
 

@@ -121,14 +121,17 @@ impl IdentityArgs {
         let cluster = first(["ISTIO_META_CLUSTER_ID", "CLUSTER_ID"]);
         let cluster = self.ca_cluster.clone().or(cluster);
         let cluster = cluster.unwrap_or_else(|| "Kubernetes".to_owned());
+        anyhow::ensure!(
+            cluster.is_ascii(),
+            "cluster {cluster:?} has other letters than ASCII's"
+        );
         Ok(ControlPlane {
             address,
             server_name: self.ca_server_name.clone().or(told),
             roots: self.ca_roots.clone(),
             token: self.ca_token.clone(),
-            cluster: (cluster.parse()).map_err(|_| {
-                anyhow::anyhow!("cluster {cluster:?} has other letters than ASCII's")
-            })?,
+            cluster: (cluster.parse())
+                .map_err(|_| anyhow::anyhow!("cluster {cluster:?} can not be in a header"))?,
         })
     }
 

@@ -141,13 +141,14 @@ impl LocalIdentity {
     /// [`LoadError`], which names the file at fault.
     pub fn load(files: &IdentityFiles, epoch: u64) -> Result<Self, LoadError> {
         let named = |path: PathBuf| path.display().to_string();
+        let chain = certificates(&files.chain())?;
         let key = PrivateKeyDer::from_pem_file(files.key());
         let key = key.map_err(|e| LoadError::File {
             path: named(files.key()),
             reason: e.to_string(),
         })?;
         let material = Material {
-            chain: certificates(&files.chain())?,
+            chain,
             key: key.secret_der().to_vec(),
             anchors: Anchors::Everybody(certificates(&files.roots())?),
         };

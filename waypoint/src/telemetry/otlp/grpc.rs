@@ -72,7 +72,7 @@ fn failure(status: &Status) -> Failure {
         | Code::Unavailable
         | Code::DataLoss => Failure::Again(words, pushback(status)),
         // A connection that broke is told by a status of tonic's own.
-        Code::Unknown if std::error::Error::source(status).is_some() => Failure::Again(words, None),
+        _ if std::error::Error::source(status).is_some() => Failure::Again(words, None),
         Code::ResourceExhausted if pushback(status).is_some() => {
             Failure::Again(words, pushback(status))
         }

@@ -119,7 +119,7 @@ fn what_means_nothing_or_takes_long_is_refused_with_words() {
         "x".repeat(HUBBLE_EXPRESSION_BYTES_MAX)
     );
     for (text, words) in [
-        ("", "can not be read"),
+        ("", "Syntax error"),
         ("_flow.uuid ==", "(column"),
         ("something-invalid", "there is no `something` here"),
         ("_flow", "is not one value"),
