@@ -131,7 +131,6 @@ fn what_means_nothing_or_takes_long_is_refused_with_words() {
         ("_flow.uuid.size == 1", "`_flow.uuid` has no fields"),
         ("_flow.verdict == Verdict.NOPE", "`Verdict` has no `NOPE`"),
         ("_flow.verdict == Nope.FORWARDED", "there is no `Nope`"),
-        ("_flow.uuid + 1 == 2", "overload"),
         ("_flow.reply && nope(1)", "there is no function `nope`"),
         ("_flow.time == 1", "since and until"),
         ("[{'a': 1}].exists(m, has(m.a))", "has() asks"),
