@@ -197,7 +197,7 @@ fn resolved(resources: &Resources, options: &Options) -> (Snapshot, Findings) {
     );
     let targets = policy_targets::Targets::new(resources, &mesh, waypoint.as_ref(), &services);
     let telemetry = telemetry::resolve(&targets, options, &mut findings);
-    let unenforced = unenforced::Attached {
+    let attached = unenforced::Attached {
         resources,
         mesh: &mesh,
         waypoint: waypoint.as_ref(),
@@ -205,19 +205,18 @@ fn resolved(resources: &Resources, options: &Options) -> (Snapshot, Findings) {
         clusters: &clusters,
         authentications: &authentications,
         network: &network,
-    }
-    .policies();
+    };
+    let unenforced = attached.policies();
     if strict {
         unenforced::refuse(&unenforced, &mut services, &mut findings);
     }
-    let ztunnel = ztunnel::resolve(resources, &mesh);
-    let services = services.into_iter();
     let snapshot = Snapshot {
         version: options.version,
+        ztunnel: ztunnel::resolve(resources, &mesh),
         mesh,
         waypoint,
         without_gateways,
-        services: services.map(|(key, s)| (key, Arc::new(s))).collect(),
+        services: shared(services),
         unidentified: endpoints::unidentified(resources, &pods),
         workloads: pods.by_address,
         clusters,
@@ -226,13 +225,20 @@ fn resolved(resources: &Resources, options: &Options) -> (Snapshot, Findings) {
         limits,
         network,
         kube_network: kube_network::resolve(resources, &mut findings),
-        ztunnel,
         unenforced,
         authentications,
         telemetry,
         diagnostics: Vec::new(),
     };
     (snapshot, findings)
+}
+
+/// As the data path holds them: endpoints and routes point at one and the same.
+fn shared(services: BTreeMap<ObjectKey, Service>) -> BTreeMap<ObjectKey, Arc<Service>> {
+    let services = services.into_iter();
+    services
+        .map(|(key, service)| (key, Arc::new(service)))
+        .collect()
 }
 
 /// Endpoints of every service, ServiceEntries' included, and how more of them are found.

@@ -4,16 +4,15 @@
 mod probes;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
-use cairn_kubernetes::client::{self, Access};
+use cairn_kubernetes::client;
 use cairn_kubernetes::controller::{self, PodSettings, Settings, Standing};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::Outcome;
 use super::run::dns_name;
+use super::{Outcome, access};
 use crate::log;
 
 /// See to the Gateways of a cluster: make a waypoint for each, and say in the status of Gateways, Services, routes
@@ -107,12 +106,8 @@ pub struct Args {
         default_value_t = 25
     )]
     waypoint_drain_seconds: u32,
-    /// A kubeconfig file, in place of the pod's own account or the user's
-    #[arg(long, value_name = "FILE", env = "CAIRN_KUBECONFIG")]
-    kubeconfig: Option<PathBuf>,
-    /// A context of the kubeconfig
-    #[arg(long, value_name = "NAME", env = "CAIRN_CONTEXT")]
-    context: Option<String>,
+    #[command(flatten)]
+    access: access::Args,
     /// Address for Prometheus
     #[arg(
         long,
@@ -141,10 +136,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
 }
 
 async fn serve(args: Args) -> anyhow::Result<Outcome> {
-    let access = Access {
-        kubeconfig: args.kubeconfig.clone(),
-        context: args.context.clone(),
-    };
+    let access = args.access.clone().into();
     let client = client::connect(&access).await?;
     let standing = Arc::new(Standing::default());
     for address in [args.metrics_addr, args.ready_addr] {

@@ -1,6 +1,8 @@
 //! From an exchange to its series, in well under a microsecond: each thread keeps its own counts,
 //! found by the addresses of the objects the exchange points to. Writes no text.
 
+mod counts;
+
 use std::cell::RefCell;
 use std::sync::{Arc, LazyLock, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,12 +20,13 @@ use super::labels::{
 use super::names::{HTTP_LABELS, HUBBLE_BUCKETS, TCP_LABELS};
 use super::policies::PolicyCounts;
 use super::series::{
-    ChangedSeries, Held, Histogram, HttpKey, HttpSeries, HubbleKey, HubbleSeries, Registry, TcpKey,
+    ChangedSeries, Held, HttpKey, HttpSeries, HubbleKey, HubbleSeries, Registry, TcpKey,
     UNKNOWN_ID, own,
 };
 use crate::limits::{
     METRIC_BAGGAGE_CLIENTS_MAX, METRIC_SERIES_MAX, METRIC_STEP_MAX, METRIC_STEP_MIN,
 };
+use counts::Counts;
 
 /// Objects a thread remembers the label sets of. Beyond, it starts over: nothing is lost, for
 /// counts are kept by label set.
@@ -142,65 +145,6 @@ const HTTP_METRICS: [IstioMetric; 6] = [
     IstioMetric::GrpcRequestMessages,
     IstioMetric::GrpcResponseMessages,
 ];
-
-/// What one request adds to its series.
-struct Counts {
-    micros: u64,
-    received: u64,
-    sent: u64,
-    messages: Option<(u64, u64)>,
-}
-
-impl Counts {
-    fn of(seen: &Seen<'_>, http: &HttpExchange) -> Self {
-        Self {
-            micros: u64::try_from(seen.elapsed.as_micros()).unwrap_or(u64::MAX),
-            received: http.request_header_bytes + seen.exchange.bytes_received,
-            sent: http.response_header_bytes + seen.exchange.bytes_sent,
-            messages: http.grpc.then_some(http.messages),
-        }
-    }
-
-    /// Whether the request counts there at all.
-    fn has(&self, metric: IstioMetric) -> bool {
-        let of_grpc = [
-            IstioMetric::GrpcRequestMessages,
-            IstioMetric::GrpcResponseMessages,
-        ];
-        self.messages.is_some() || !of_grpc.contains(&metric)
-    }
-
-    fn histogram(&self, metric: IstioMetric, to: &Histogram) {
-        match metric {
-            IstioMetric::RequestDuration => to.record(self.micros as f64 / 1_000.0, self.micros),
-            IstioMetric::RequestSize => to.record(self.received as f64, self.received),
-            _ => to.record(self.sent as f64, self.sent),
-        }
-    }
-
-    fn add(&self, metric: IstioMetric, series: &HttpSeries) {
-        let (sent, answered) = self.messages.unwrap_or_default();
-        match metric {
-            IstioMetric::RequestCount => series.requests.add(1),
-            IstioMetric::RequestDuration => self.histogram(metric, &series.duration),
-            IstioMetric::RequestSize => self.histogram(metric, &series.request_bytes),
-            IstioMetric::ResponseSize => self.histogram(metric, &series.response_bytes),
-            IstioMetric::GrpcRequestMessages => series.request_messages.add(sent),
-            IstioMetric::GrpcResponseMessages => series.response_messages.add(answered),
-            _ => {}
-        }
-    }
-
-    fn add_changed(&self, metric: IstioMetric, series: &ChangedSeries) {
-        let (sent, answered) = self.messages.unwrap_or_default();
-        match metric {
-            IstioMetric::RequestCount => series.counter.add(1),
-            IstioMetric::GrpcRequestMessages => series.counter.add(sent),
-            IstioMetric::GrpcResponseMessages => series.counter.add(answered),
-            _ => self.histogram(metric, &series.histogram),
-        }
-    }
-}
 
 /// Methods that HTTP defines; any other is of the client's making.
 fn known_method(method: &http::Method) -> &'static str {

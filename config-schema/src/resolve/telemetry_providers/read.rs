@@ -1,13 +1,13 @@
-//! Providers of telemetry in the mesh configuration, and its defaults: who gets spans and access logs
-//! (specs/istio-waypoint.md 4.11, 5.4, 5.5). Providers of authorization are read in `providers`.
+//! Reads providers and defaults of telemetry out of the mesh configuration, and tells what is wrong with them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::providers::find_cluster;
-use super::{Findings, Options};
+use super::super::Findings;
+use super::super::providers::find_cluster;
+use super::{TelemetryProvider, TelemetryProviders};
 use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::duration::go_ms;
 use crate::limits::{COLLECTOR_TIMEOUT_DEFAULT_MS, LOG_FORMAT_BYTES_MAX, TAG_BYTES_DEFAULT};
@@ -18,137 +18,15 @@ use crate::resources::telemetry::{
     FileLogSpec, LogFormatSpec, OpenTelemetrySpec, OtelLogSpec, OtlpHeaderSpec,
 };
 use crate::snapshot::{
-    BUILT_IN_LOG, Collector, ISTIO_TEXT, LogFormat, LogSink, OtelLog, OtlpProtocol, Service,
-    TagSource, TraceTarget, WrittenAt, WrittenFormat,
+    Collector, ISTIO_TEXT, LogFormat, LogSink, OtelLog, OtlpProtocol, Service, TagSource,
+    TraceTarget, WrittenAt, WrittenFormat,
 };
 
-/// The provider of Istio's metrics that is always there.
-const PROMETHEUS: &str = "prometheus";
-
-/// What a Telemetry may name, and what holds without one.
-#[derive(Debug)]
-pub(super) struct TelemetryProviders {
-    providers: BTreeMap<String, TelemetryProvider>,
-    /// Who gets spans when no Telemetry says.
-    pub default_traces: TraceTarget,
-    /// Access logs when no Telemetry says.
-    pub default_logs: Vec<Arc<str>>,
-}
-
-/// What a provider is for.
-#[derive(Clone, Debug)]
-enum TelemetryProvider {
-    Traces(Arc<Collector>),
-    Log(LogSink),
-    Prometheus,
-    /// For nothing, for this reason.
-    Unusable(Arc<str>),
-}
-
-impl TelemetryProviders {
-    /// Whether there is one of this name.
-    pub fn has(&self, name: &str) -> bool {
-        self.providers.contains_key(name)
-    }
-
-    /// Names, for a hint.
-    pub fn names(&self) -> String {
-        let names: Vec<&str> = self.providers.keys().map(String::as_str).collect();
-        names.join(", ")
-    }
-
-    /// Who gets the spans that are for this provider.
-    pub fn traces(&self, name: &str) -> TraceTarget {
-        match self.providers.get(name) {
-            Some(TelemetryProvider::Traces(collector)) => TraceTarget::Collector(collector.clone()),
-            Some(TelemetryProvider::Unusable(reason)) => TraceTarget::Unusable(reason.clone()),
-            Some(_) => TraceTarget::Unusable(format!("provider '{name}' takes no spans").into()),
-            None => {
-                TraceTarget::Unusable(format!("there is no extension provider '{name}'").into())
-            }
-        }
-    }
-
-    /// Where the lines of an access log go.
-    pub fn sink(&self, name: &str) -> Option<LogSink> {
-        match self.providers.get(name)? {
-            TelemetryProvider::Log(sink) => Some(sink.clone()),
-            _ => None,
-        }
-    }
-
-    /// Why one that is there takes no access log.
-    pub fn no_log(&self, name: &str) -> Option<String> {
-        match self.providers.get(name)? {
-            TelemetryProvider::Log(_) => None,
-            TelemetryProvider::Unusable(reason) => Some(reason.to_string()),
-            _ => Some(format!("provider '{name}' takes no access log")),
-        }
-    }
-
-    /// Why one that is there takes no metrics.
-    pub fn no_metrics(&self, name: &str) -> Option<String> {
-        match self.providers.get(name)? {
-            TelemetryProvider::Prometheus => None,
-            TelemetryProvider::Unusable(reason) => Some(reason.to_string()),
-            _ => Some(format!("provider '{name}' takes no metrics")),
-        }
-    }
-
-    /// Whether it is where Cairn's metrics go.
-    pub fn is_prometheus(&self, name: &str) -> bool {
-        let found = self.providers.get(name);
-        matches!(found, Some(TelemetryProvider::Prometheus))
-    }
-}
-
-/// Reads what the mesh configuration in force says of telemetry.
-pub(super) fn resolve(
-    config: Option<&Object<MeshConfigSpec>>,
-    options: &Options,
-    services: &BTreeMap<ObjectKey, Service>,
-    findings: &mut Findings,
-) -> TelemetryProviders {
-    let builtin = |sink| {
-        BTreeMap::from([
-            (BUILT_IN_LOG.to_owned(), TelemetryProvider::Log(sink)),
-            (PROMETHEUS.to_owned(), TelemetryProvider::Prometheus),
-        ])
-    };
-    let flag = options.access_log_format.clone();
-    let Some(config) = config else {
-        return TelemetryProviders {
-            providers: builtin(LogSink::Stdout(flag.unwrap_or_default())),
-            default_traces: TraceTarget::Unnamed,
-            default_logs: vec![BUILT_IN_LOG.into()],
-        };
-    };
-    let mut reading = Reading {
-        config,
-        services,
-        findings,
-    };
-    let (is_on, format) = reading.mesh_log();
-    let mut providers = builtin(LogSink::Stdout(flag.unwrap_or(format)));
-    for (index, written) in config.spec.extension_providers.iter().enumerate() {
-        let path = format!("data.mesh.extensionProviders[{index}]");
-        if let Some(provider) = reading.provider(&written.name, &written.kind, &path) {
-            providers.insert(written.name.clone(), provider);
-        }
-    }
-    let mut known = TelemetryProviders {
-        providers,
-        default_traces: TraceTarget::Unnamed,
-        default_logs: is_on.then(|| BUILT_IN_LOG.into()).into_iter().collect(),
-    };
-    reading.defaults(&mut known);
-    known
-}
-
-struct Reading<'a> {
-    config: &'a Object<MeshConfigSpec>,
-    services: &'a BTreeMap<ObjectKey, Service>,
-    findings: &'a mut Findings,
+/// The mesh configuration while it is read.
+pub(super) struct Reading<'a> {
+    pub(super) config: &'a Object<MeshConfigSpec>,
+    pub(super) services: &'a BTreeMap<ObjectKey, Service>,
+    pub(super) findings: &'a mut Findings,
 }
 
 impl Reading<'_> {
@@ -157,7 +35,7 @@ impl Reading<'_> {
     }
 
     /// `defaultProviders`. One that can not be used is an error: somebody counts on it.
-    fn defaults(&mut self, known: &mut TelemetryProviders) {
+    pub(super) fn defaults(&mut self, known: &mut TelemetryProviders) {
         let Some(defaults) = &self.config.spec.default_providers else {
             return;
         };
@@ -202,7 +80,7 @@ impl Reading<'_> {
 
     /// Whether there is an access log, and in which format. Istio has none unless it is asked for;
     /// Cairn has one unless it is told not to (`accessLogFile: ""`).
-    fn mesh_log(&mut self) -> (bool, LogFormat) {
+    pub(super) fn mesh_log(&mut self) -> (bool, LogFormat) {
         let log = &self.config.spec.access_log;
         if let Some(file) = log.file.as_deref().filter(|file| !file.is_empty()) {
             self.only_stdout(file, "data.mesh.accessLogFile");
@@ -301,7 +179,7 @@ impl Reading<'_> {
     }
 
     /// `None`: not one of telemetry.
-    fn provider(
+    pub(super) fn provider(
         &mut self,
         name: &str,
         kind: &ExtensionProviderKind,
