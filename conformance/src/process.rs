@@ -132,10 +132,12 @@ impl Drop for Process {
     }
 }
 
-/// The last 40 lines.
+/// The last 20 lines, long ones cut: logs of many processes must not bury what the test itself says.
 fn tail(text: &str) -> String {
     let lines: Vec<_> = text.lines().collect();
-    lines[lines.len().saturating_sub(40)..].join("\n")
+    let last = lines[lines.len().saturating_sub(20)..].iter();
+    let cut = last.map(|line| line.chars().take(300).collect::<String>());
+    cut.collect::<Vec<_>>().join("\n")
 }
 
 /// Waits until `ready`, without a process to blame.
