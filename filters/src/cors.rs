@@ -25,6 +25,13 @@ pub fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
         && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
+/// Whether a preflight is answered for the endpoint. One of another origin may be the endpoint's to answer,
+/// and is then a request like any other.
+pub fn answers(cors: &Cors, method: &Method, headers: &HeaderMap) -> bool {
+    is_preflight(method, headers)
+        && (!cors.forwards_unmatched || granted(cors, headers).is_some())
+}
+
 /// The origin of a request, if it is allowed.
 pub fn granted(cors: &Cors, headers: &HeaderMap) -> Option<HeaderValue> {
     let origin = headers.get(ORIGIN)?;
@@ -237,6 +244,7 @@ mod tests {
             allow_headers: Names::Any,
             expose_headers: Names::Any,
             max_age_s: 5,
+            forwards_unmatched: false,
         };
         let answer = preflight(&cors, &asked(ASKED));
         assert!(answer.values().all(|value| value != "*"), "{answer:?}");
