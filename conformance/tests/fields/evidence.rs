@@ -295,12 +295,8 @@ fn without_numbers(path: &str) -> String {
     plain
 }
 
-/// Whether a path is that of a field, in which `*` is any key, or of an item of the field.
+/// Whether a path is that of a field, in which `*` is any key.
 fn is_of_field(path: &str, field: &str) -> bool {
-    let path = path.trim_end_matches("[]");
-    if !field.contains('*') {
-        return path == field.trim_end_matches("[]");
-    }
     let (parts, keys) = (path.split('.'), field.split('.'));
     parts.clone().count() == keys.clone().count()
         && parts.zip(keys).all(|(part, key)| key == "*" || part == key)
