@@ -236,6 +236,28 @@ mod tests {
     }
 
     #[test]
+    fn a_preflight_of_another_origin_may_be_left_to_the_endpoint() {
+        let here = Cors {
+            allow_origins: vec![of("https", HostPattern::Exact("a.example".into()), None)],
+            ..Cors::default()
+        };
+        let left = Cors {
+            forwards_unmatched: true,
+            ..here.clone()
+        };
+        let (own, other) = (asked(ASKED), asked(&[("origin", "https://b.example"), ASKED[1]]));
+        for (cors, headers, expected) in [
+            (&here, &own, true),
+            (&here, &other, true),
+            (&left, &own, true),
+            (&left, &other, false),
+        ] {
+            assert_eq!(answers(cors, &Method::OPTIONS, headers), expected);
+            assert!(!answers(cors, &Method::GET, headers), "no preflight");
+        }
+    }
+
+    #[test]
     fn with_credentials_there_is_never_a_star() {
         let cors = Cors {
             allow_origins: vec![OriginPattern::Any],
