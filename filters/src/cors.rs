@@ -28,8 +28,7 @@ pub fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
 /// Whether a preflight is answered for the endpoint. One of another origin may be the endpoint's to answer,
 /// and is then a request like any other.
 pub fn answers(cors: &Cors, method: &Method, headers: &HeaderMap) -> bool {
-    is_preflight(method, headers)
-        && (!cors.forwards_unmatched || granted(cors, headers).is_some())
+    is_preflight(method, headers) && (!cors.forwards_unmatched || granted(cors, headers).is_some())
 }
 
 /// The origin of a request, if it is allowed.
@@ -245,7 +244,10 @@ mod tests {
             forwards_unmatched: true,
             ..here.clone()
         };
-        let (own, other) = (asked(ASKED), asked(&[("origin", "https://b.example"), ASKED[1]]));
+        let (own, other) = (
+            asked(ASKED),
+            asked(&[("origin", "https://b.example"), ASKED[1]]),
+        );
         for (cors, headers, expected) in [
             (&here, &own, true),
             (&here, &other, true),

@@ -177,10 +177,7 @@ impl Subject<'_> {
     }
 
     /// An object that is more than its `spec`, or kept as less.
-    fn by<T: Spec>(
-        mut self,
-        read: impl FnOnce(&Node<'_>, &mut Vec<Fault>) -> Option<T>,
-    ) -> Item {
+    fn by<T: Spec>(mut self, read: impl FnOnce(&Node<'_>, &mut Vec<Fault>) -> Option<T>) -> Item {
         let spec = read(self.node, &mut self.faults);
         self.settle(spec)
     }

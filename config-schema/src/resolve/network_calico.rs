@@ -386,7 +386,11 @@ fn tell_of_forwarded(reading: &mut Reading<'_>) {
     let path = "spec.applyOnForward";
     if reading.is_clusterwide() {
         let message = "what host endpoints forward is not for a waypoint";
-        reading.inform(path, message, "the policy holds for workloads as without it");
+        reading.inform(
+            path,
+            message,
+            "the policy holds for workloads as without it",
+        );
     } else {
         let message = "only a GlobalNetworkPolicy has applyOnForward";
         reading.refuse(path, message, "remove it");

@@ -252,24 +252,22 @@ fn selecting(rule: &CiliumRule, path: &str, reading: &mut Reading<'_>) -> Vec<Se
             asked.and_then(|d| d.egress),
         ),
     ];
-    let parts = of_direction.into_iter().filter_map(|(direction, speaks, asked)| {
-        reading.broken = in_common.clone();
-        let policy = part(rule, direction, (speaks, asked), path, reading)?;
-        Some(Selecting {
-            policy: Arc::new(policy),
-            selector: selector.clone(),
-            namespace_selector: LabelExpression::everything(),
-        })
-    });
+    let parts = of_direction
+        .into_iter()
+        .filter_map(|(direction, speaks, asked)| {
+            reading.broken = in_common.clone();
+            let policy = part(rule, direction, (speaks, asked), path, reading)?;
+            Some(Selecting {
+                policy: Arc::new(policy),
+                selector: selector.clone(),
+                namespace_selector: LabelExpression::everything(),
+            })
+        });
     parts.collect()
 }
 
 /// Whom it selects. `None`: nodes.
-fn subject(
-    rule: &CiliumRule,
-    path: &str,
-    reading: &mut Reading<'_>,
-) -> Option<LabelExpression> {
+fn subject(rule: &CiliumRule, path: &str, reading: &mut Reading<'_>) -> Option<LabelExpression> {
     let own = in_namespace(&reading.origin.key.namespace);
     match (&rule.endpoint_selector, &rule.node_selector) {
         (Some(labels), None) => {

@@ -207,9 +207,7 @@ endpoints: [{{addresses: [{address}]}}]
     assert_eq!(slice("IPv6", "\"fd00::1\""), Vec::<String>::new());
     assert_eq!(
         slice("FQDN", "a.example"),
-        [
-            "4:14 warning unsupported addressType: endpoints that are host names are not supported"
-        ]
+        ["4:14 warning unsupported addressType: endpoints that are host names are not supported"]
     );
     assert_eq!(
         slice("IPv5", "10.1.2.3"),
