@@ -116,7 +116,20 @@ fn line<'w>(
             );
         }
         (Some(works), None, None) => return line("works", case(works)),
-        (None, Some(rejected), _) => return line("rejected", case(rejected)),
+        (None, Some(rejected), _) => {
+            let works = shown.required.as_ref();
+            return match works.filter(|_| is_part_of_what_works(at, field, evidence)) {
+                Some(required) => line(
+                    "works",
+                    format!(
+                        "{}, an error without it; some values are rejected: {}",
+                        case(required),
+                        case(rejected)
+                    ),
+                ),
+                None => line("rejected", case(rejected)),
+            };
+        }
         (None, None, Some(warned)) => return line("warned", case(warned)),
         (None, None, None) => {}
     }
