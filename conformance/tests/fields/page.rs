@@ -98,23 +98,32 @@ fn line<'w>(
     if let Some((state, above)) = not_honoured_above(at, field, evidence) {
         return line(state, case(&above));
     }
-    let required = shown.required.as_ref().filter(|_| shown.warned.is_none());
-    let required = required.filter(|_| is_part_of_what_works(at, field, evidence));
-    let works = shown.works.as_ref().map(case);
-    let works = works.or_else(|| required.map(|by| format!("{}, an error without it", case(by))));
-    match (works, &shown.rejected, &shown.warned) {
+    match (&shown.works, &shown.rejected, &shown.warned) {
         (Some(works), Some(rejected), _) => {
-            let by = format!("{works}; some values are rejected: {}", case(rejected));
-            return line("works", by);
+            return line(
+                "works",
+                format!(
+                    "{}; some values are rejected: {}",
+                    case(works),
+                    case(rejected)
+                ),
+            );
         }
         (Some(works), None, Some(warned)) => {
-            let by = format!("{works}; with a warning: {}", case(warned));
-            return line("works", by);
+            return line(
+                "works",
+                format!("{}; with a warning: {}", case(works), case(warned)),
+            );
         }
-        (Some(works), None, None) => return line("works", works),
+        (Some(works), None, None) => return line("works", case(works)),
         (None, Some(rejected), _) => return line("rejected", case(rejected)),
         (None, None, Some(warned)) => return line("warned", case(warned)),
         (None, None, None) => {}
+    }
+    if let Some(required) = &shown.required
+        && is_part_of_what_works(at, field, evidence)
+    {
+        return line("works", format!("{}, an error without it", case(required)));
     }
     let (pattern, row) = written.of(table, field)?;
     let state = match row.state {
