@@ -272,7 +272,7 @@ impl PortChain {
         let found = self.route(view, &target);
         let cors = cors_of(&found);
         if let Some(cors) = cors
-            && cors::is_preflight(view.method, view.headers)
+            && cors::answers(cors, view.method, view.headers)
         {
             let answer = Answer::Preflight(cors::preflight(cors, view.headers));
             return Decision {

@@ -25,6 +25,12 @@ pub fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
         && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
+/// Whether a preflight is answered for the endpoint. One of another origin may be the endpoint's to answer,
+/// and is then a request like any other.
+pub fn answers(cors: &Cors, method: &Method, headers: &HeaderMap) -> bool {
+    is_preflight(method, headers) && (!cors.forwards_unmatched || granted(cors, headers).is_some())
+}
+
 /// The origin of a request, if it is allowed.
 pub fn granted(cors: &Cors, headers: &HeaderMap) -> Option<HeaderValue> {
     let origin = headers.get(ORIGIN)?;
@@ -229,6 +235,31 @@ mod tests {
     }
 
     #[test]
+    fn a_preflight_of_another_origin_may_be_left_to_the_endpoint() {
+        let here = Cors {
+            allow_origins: vec![of("https", HostPattern::Exact("a.example".into()), None)],
+            ..Cors::default()
+        };
+        let left = Cors {
+            forwards_unmatched: true,
+            ..here.clone()
+        };
+        let (own, other) = (
+            asked(ASKED),
+            asked(&[("origin", "https://b.example"), ASKED[1]]),
+        );
+        for (cors, headers, expected) in [
+            (&here, &own, true),
+            (&here, &other, true),
+            (&left, &own, true),
+            (&left, &other, false),
+        ] {
+            assert_eq!(answers(cors, &Method::OPTIONS, headers), expected);
+            assert!(!answers(cors, &Method::GET, headers), "no preflight");
+        }
+    }
+
+    #[test]
     fn with_credentials_there_is_never_a_star() {
         let cors = Cors {
             allow_origins: vec![OriginPattern::Any],
@@ -237,6 +268,7 @@ mod tests {
             allow_headers: Names::Any,
             expose_headers: Names::Any,
             max_age_s: 5,
+            forwards_unmatched: false,
         };
         let answer = preflight(&cors, &asked(ASKED));
         assert!(answer.values().all(|value| value != "*"), "{answer:?}");

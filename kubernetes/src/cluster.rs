@@ -332,6 +332,30 @@ fn completed(mut object: Value, kind: &str, api_version: &str) -> Value {
     object
 }
 
+/// A namespace with a waypoint that runs, for tests.
+#[cfg(test)]
+pub(crate) const SHOP: &str = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop, labels: {istio.io/use-waypoint: waypoint}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: waypoint, namespace: shop, generation: 2}
+spec:
+  gatewayClassName: cairn-waypoint
+  listeners: [{name: mesh, port: 15008, protocol: HBONE}]
+status:
+  addresses: [{type: IPAddress, value: 10.96.1.9}]
+  conditions: [{type: Programmed, status: 'True', message: it serves}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: waypoint-1, namespace: shop, labels: {gateway.networking.k8s.io/gateway-name: waypoint}}
+spec: {serviceAccountName: waypoint, containers: [{name: cairn, image: cairn}]}
+status: {podIP: 10.244.1.9, phase: Running, conditions: [{type: Ready, status: 'True'}]}
+";
+
 /// Objects of YAML documents, for tests.
 #[cfg(test)]
 pub(crate) fn documents(yaml: &str) -> Vec<Value> {

@@ -1,4 +1,4 @@
-//! Kubernetes core kinds: read whole and strictly, kept as the little a waypoint needs
+//! Kubernetes core kinds but Pods: read whole and strictly, kept as the little a waypoint needs
 //! (`resources::kube`). Decides nothing about what the values mean together.
 
 use std::net::IpAddr;
@@ -19,15 +19,14 @@ use crate::diagnostics::{Code, Severity};
 use crate::origin::{ObjectKey, Origin};
 use crate::resources::Meta;
 use crate::resources::kube::{
-    EndpointPort, EndpointSliceSpec, HttpProbe, NamespaceSpec, PodSpec, ServicePort, ServiceSpec,
-    SliceEndpoint,
+    EndpointPort, EndpointSliceSpec, NamespaceSpec, ServicePort, ServiceSpec, SliceEndpoint,
 };
 
 /// What a conversion needs: the tree to point into, and where to complain.
-struct Conversion<'c> {
-    node: &'c Node<'c>,
-    faults: &'c mut Vec<Fault>,
-    names: &'c mut Names,
+pub(super) struct Conversion<'c> {
+    pub node: &'c Node<'c>,
+    pub faults: &'c mut Vec<Fault>,
+    pub names: &'c mut Names,
 }
 
 impl Conversion<'_> {
@@ -50,6 +49,46 @@ impl Conversion<'_> {
                     "a DestinationRule with consistentHash, or sessionPersistence of a route",
                 );
             self.faults.push(fault);
+        }
+    }
+
+    /// Routes that lead to one say so themselves; here it is told before there are any.
+    fn tell_of_external_name(&mut self, spec: &core::ServiceSpec) {
+        if spec.type_.as_deref() == Some("ExternalName") && spec.external_name.is_some() {
+            let path = "spec.externalName";
+            let message = "a waypoint sends nothing to the name behind an ExternalName Service";
+            let fault = Fault::error(Code::Unsupported, message, path, find(self.node, path))
+                .with_severity(Severity::Info)
+                .with_effect("routes that lead to this Service answer 500 for its share")
+                .with_hint("a ServiceEntry of the name with `resolution: DNS`");
+            self.faults.push(fault);
+        }
+    }
+
+    /// Whether `addressType` is that of host names, which are not used as endpoints.
+    fn is_of_host_names(&mut self) -> bool {
+        const PATH: &str = "addressType";
+        let written = self.node.get(PATH).and_then(Node::text);
+        let at = find(self.node, PATH);
+        match written.unwrap_or_default() {
+            "" | "IPv4" | "IPv6" => false,
+            "FQDN" => {
+                let message = "endpoints that are host names are not supported";
+                let fault = Fault::error(Code::Unsupported, message, PATH, at)
+                    .with_severity(Severity::Warning)
+                    .with_effect("the endpoints of this slice are not used");
+                self.faults.push(fault);
+                true
+            }
+            other => {
+                let message = format!("addressType '{other}' is not known");
+                let fault = Fault::error(Code::BadValue, message, PATH, at)
+                    .with_severity(Severity::Warning)
+                    .with_effect("its addresses are read as IP addresses")
+                    .with_hint("IPv4, IPv6 or FQDN");
+                self.faults.push(fault);
+                false
+            }
         }
     }
 
@@ -87,7 +126,7 @@ impl Conversion<'_> {
         port
     }
 
-    fn address(&mut self, text: &str, path: &str) -> Option<IpAddr> {
+    pub fn address(&mut self, text: &str, path: &str) -> Option<IpAddr> {
         let address = text.parse().ok();
         if address.is_none() {
             let message = format!("`{text}` is no IP address");
@@ -100,7 +139,7 @@ impl Conversion<'_> {
         address
     }
 
-    fn share(&mut self, text: Option<&String>) -> Arc<str> {
+    pub fn share(&mut self, text: Option<&String>) -> Arc<str> {
         self.names.share(text.map_or("", String::as_str))
     }
 
@@ -114,7 +153,7 @@ impl Conversion<'_> {
     }
 }
 
-fn is_tcp(protocol: Option<&String>) -> bool {
+pub(super) fn is_tcp(protocol: Option<&String>) -> bool {
     protocol.is_none_or(|p| p.is_empty() || p == "TCP")
 }
 
@@ -137,6 +176,7 @@ pub(super) fn service(
     };
     let cluster_ips = cluster_ips(&spec, &mut conversion);
     conversion.tell_what_is_not_honoured(&spec);
+    conversion.tell_of_external_name(&spec);
     let distribution = spec.traffic_distribution.as_deref();
     let traffic_distribution = conversion.traffic_distribution(distribution);
     let is_none = |ip: &String| ip == "None";
@@ -249,15 +289,7 @@ pub(super) fn endpoint_slice(
     let service_name = meta
         .and_then(|m| m.labels.get("kubernetes.io/service-name"))
         .map_or_else(|| "".into(), Arc::clone);
-    if node.get("addressType").and_then(Node::text) == Some("FQDN") {
-        let message = "endpoints that are host names are not supported";
-        let at = find(node, "addressType");
-        let fault = Fault::error(Code::Unsupported, message, "addressType", at);
-        conversion.faults.push(
-            fault
-                .with_severity(Severity::Warning)
-                .with_effect("the endpoints of this slice are not used"),
-        );
+    if conversion.is_of_host_names() {
         return Some(EndpointSliceSpec {
             service_name,
             ..EndpointSliceSpec::default()
@@ -320,109 +352,4 @@ fn slice_endpoint(
             .map(|zone| conversion.names.share(&zone.name))
             .collect(),
     }
-}
-
-/// A Pod, its addresses from the status. Whether it is ready is the EndpointSlice's to say.
-pub(super) fn pod(node: &Node<'_>, faults: &mut Vec<Fault>, names: &mut Names) -> Option<PodSpec> {
-    let spec: core::PodSpec = required_spec(node, faults)?;
-    let mut conversion = Conversion {
-        node,
-        faults,
-        names,
-    };
-    let account = spec
-        .service_account_name
-        .as_ref()
-        .or(spec.service_account.as_ref());
-    let account = account.filter(|a| !a.is_empty());
-    let phase = status_text(node, "phase").unwrap_or_default();
-    Some(PodSpec {
-        service_account: conversion
-            .names
-            .share(account.map_or("default", String::as_str)),
-        node: conversion.share(spec.node_name.as_ref()),
-        host_network: spec.host_network.unwrap_or_default(),
-        pod_ips: pod_ips(&mut conversion),
-        finished: matches!(phase, "Succeeded" | "Failed"),
-        named_ports: named_ports(&spec, conversion.names),
-        probes: probes(&spec, conversion.names),
-        owner: owner(node, conversion.names),
-    })
-}
-
-fn named_ports(spec: &core::PodSpec, names: &mut Names) -> Vec<(Arc<str>, u16)> {
-    let init = spec.init_containers.iter().flatten();
-    let ports = init.chain(&spec.containers).flat_map(|c| c.ports.iter());
-    let tcp = ports.flatten().filter(|p| is_tcp(p.protocol.as_ref()));
-    let named = tcp.filter_map(|port| {
-        let name = port.name.as_ref()?.to_ascii_lowercase();
-        Some((names.share(&name), u16::try_from(port.container_port).ok()?))
-    });
-    named.collect()
-}
-
-/// The HTTP probes of all containers; a probe of another kind has no path.
-fn probes(spec: &core::PodSpec, names: &mut Names) -> Vec<HttpProbe> {
-    let mut found = Vec::new();
-    for container in spec
-        .init_containers
-        .iter()
-        .flatten()
-        .chain(&spec.containers)
-    {
-        for (kind, probe) in [
-            ("livenessProbe", &container.liveness_probe),
-            ("readinessProbe", &container.readiness_probe),
-            ("startupProbe", &container.startup_probe),
-        ] {
-            let Some(get) = probe.as_ref().and_then(|p| p.http_get.as_ref()) else {
-                continue;
-            };
-            let port = match &get.port {
-                IntOrString::Int(number) => u16::try_from(*number).ok(),
-                IntOrString::String(name) => {
-                    let ports = container.ports.iter().flatten();
-                    let mut named = ports.filter(|p| p.name.as_ref() == Some(name));
-                    let port = named.next().map(|p| p.container_port);
-                    port.and_then(|p| u16::try_from(p).ok())
-                }
-            };
-            let path = get.path.as_deref().filter(|p| !p.is_empty());
-            let path = names.share(path.unwrap_or("/"));
-            found.push(HttpProbe { kind, path, port });
-        }
-    }
-    found
-}
-
-/// The text of a field of the status, which is read leniently: it is the cluster's, not the user's.
-fn status_text<'n>(node: &'n Node<'_>, key: &str) -> Option<&'n str> {
-    let value = node.get("status")?.get(key)?;
-    value.text().filter(|t| !t.is_empty() && !value.is_null())
-}
-
-fn pod_ips(conversion: &mut Conversion<'_>) -> Vec<IpAddr> {
-    let node = conversion.node;
-    let listed = node.get("status").and_then(|s| s.get("podIPs"));
-    let mut found = Vec::new();
-    for (index, item) in listed.map_or(&[][..], Node::items).iter().enumerate() {
-        let path = format!("status.podIPs[{index}].ip");
-        let text = item.get("ip").and_then(Node::text).unwrap_or_default();
-        found.extend(conversion.address(text, &path));
-    }
-    if found.is_empty()
-        && let Some(text) = status_text(node, "podIP")
-    {
-        found.extend(conversion.address(text, "status.podIP"));
-    }
-    found
-}
-
-fn owner(node: &Node<'_>, names: &mut Names) -> Option<(Arc<str>, Arc<str>)> {
-    let owners = node.get("metadata")?.get("ownerReferences")?;
-    let is_controller = |o: &&Node<'_>| o.get("controller").and_then(Node::text) == Some("true");
-    let owner = owners.items().iter().find(is_controller)?;
-    let kind = owner.get("kind")?.text()?;
-    let name = owner.get("name")?.text()?;
-    Some((names.share(kind), names.share(name)))
 }

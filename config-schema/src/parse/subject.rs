@@ -1,11 +1,9 @@
 //! One object whose kind and name are known: its metadata and specification, and whether it is
 //! good or broken.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
 
 use super::fault::Fault;
@@ -15,7 +13,8 @@ use super::object::location;
 use super::path::{Path, walk};
 use super::read::read as read_typed;
 use super::{
-    Item, Parsed, ca_bundle, calico, cilium, kube, mesh, salvage, selection, service_entry,
+    Item, Parsed, ca_bundle, calico, cilium, kube, kube_pods, mesh, metadata, salvage, selection,
+    service_entry,
 };
 use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::limits::DIAGNOSTICS_PER_OBJECT_MAX;
@@ -37,9 +36,6 @@ use crate::resources::telemetry::TelemetrySpec;
 use crate::resources::virtual_service::VirtualServiceSpec;
 use crate::resources::{Broken, Clusterwide, Meta, Object, PathHasher, Place, Spec, Staged};
 
-/// A copy of the object that `kubectl apply` leaves in it; as large as the object, and never read.
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
-
 /// Reads an object. What is wrong with it goes to the diagnostics.
 pub(super) fn read(
     node: &Node<'_>,
@@ -50,8 +46,8 @@ pub(super) fn read(
 ) -> Item {
     let mut faults = keys_twice(node);
     unknown_outermost(origin.kind, node, &mut faults);
-    let meta = metadata(&origin, node, names, &mut faults);
-    let mut subject = Subject {
+    let meta = metadata::read(&origin, node, names, &mut faults);
+    let subject = Subject {
         node,
         origin,
         meta,
@@ -59,74 +55,7 @@ pub(super) fn read(
         file,
         parsed,
     };
-    let faults = &mut subject.faults;
-    match subject.origin.kind {
-        Kind::GatewayClass => subject.required::<GatewayClassSpec>(),
-        Kind::Gateway => subject.required::<GatewaySpec>(),
-        Kind::HTTPRoute => subject.required::<HttpRouteSpec>(),
-        Kind::GRPCRoute => subject.required::<GrpcRouteSpec>(),
-        Kind::BackendTLSPolicy => subject.required::<BackendTlsPolicySpec>(),
-        Kind::CaBundle => {
-            let spec = ca_bundle::read(node, faults);
-            subject.settle(spec)
-        }
-        Kind::TLSRoute => subject.required::<TlsRouteSpec>(),
-        Kind::TCPRoute => subject.required::<TcpRouteSpec>(),
-        Kind::AuthorizationPolicy => subject.optional::<AuthorizationPolicySpec>(),
-        Kind::RequestAuthentication => subject.optional::<RequestAuthenticationSpec>(),
-        Kind::DestinationRule => subject.optional::<DestinationRuleSpec>(),
-        Kind::XBackendTrafficPolicy => subject.required::<XBackendTrafficPolicySpec>(),
-        Kind::VirtualService => subject.optional::<VirtualServiceSpec>(),
-        Kind::ServiceEntry => {
-            let spec = service_entry::read(node, faults);
-            subject.settle(spec)
-        }
-        Kind::WorkloadEntry => subject.optional::<WorkloadEntrySpec>(),
-        Kind::CiliumEnvoyConfig => subject.required::<CiliumEnvoyConfigSpec>(),
-        Kind::CiliumClusterwideEnvoyConfig => {
-            let spec = required_spec::<CiliumEnvoyConfigSpec>(subject.node, &mut subject.faults);
-            subject.settle(spec.map(Clusterwide))
-        }
-        Kind::TrafficPolicy => subject.required::<TrafficPolicySpec>(),
-        Kind::Telemetry => subject.optional::<TelemetrySpec>(),
-        Kind::KubeNetworkPolicy => subject.required::<NetworkPolicySpec>(),
-        Kind::CiliumNetworkPolicy
-        | Kind::CiliumClusterwideNetworkPolicy
-        | Kind::NetworkPolicy
-        | Kind::GlobalNetworkPolicy
-        | Kind::StagedNetworkPolicy
-        | Kind::StagedGlobalNetworkPolicy => subject.network_policy(),
-        Kind::Tier => subject.optional::<TierSpec>(),
-        Kind::NetworkSet => subject.optional::<NetworkSetSpec>(),
-        Kind::GlobalNetworkSet => {
-            let spec = optional_spec::<NetworkSetSpec>(subject.node, &mut subject.faults);
-            subject.settle(spec.map(Clusterwide))
-        }
-        Kind::Namespace => {
-            let spec = kube::namespace(node, faults);
-            tolerate_newer_kubernetes(faults);
-            subject.settle(spec)
-        }
-        Kind::Service => {
-            let spec = kube::service(node, faults, names);
-            subject.settle(spec)
-        }
-        Kind::EndpointSlice => {
-            let spec =
-                kube::endpoint_slice(node, &subject.origin, subject.meta.as_ref(), faults, names);
-            tolerate_newer_kubernetes(faults);
-            subject.settle(spec)
-        }
-        Kind::Pod => {
-            let spec = kube::pod(node, faults, names);
-            tolerate_newer_kubernetes(faults);
-            subject.settle(spec)
-        }
-        Kind::ConfigMap => {
-            let spec = mesh::mesh_config(node, faults);
-            subject.settle(spec)
-        }
-    }
+    subject.read(names)
 }
 
 fn keys_twice(node: &Node<'_>) -> Vec<Fault> {
@@ -202,6 +131,74 @@ struct Subject<'s> {
 }
 
 impl Subject<'_> {
+    fn read(self, names: &mut Names) -> Item {
+        match self.origin.kind {
+            Kind::GatewayClass => self.required::<GatewayClassSpec>(),
+            Kind::Gateway => self.required::<GatewaySpec>(),
+            Kind::HTTPRoute => self.required::<HttpRouteSpec>(),
+            Kind::GRPCRoute => self.required::<GrpcRouteSpec>(),
+            Kind::TLSRoute => self.required::<TlsRouteSpec>(),
+            Kind::TCPRoute => self.required::<TcpRouteSpec>(),
+            Kind::BackendTLSPolicy => self.required::<BackendTlsPolicySpec>(),
+            Kind::XBackendTrafficPolicy => self.required::<XBackendTrafficPolicySpec>(),
+            Kind::AuthorizationPolicy => self.optional::<AuthorizationPolicySpec>(),
+            Kind::RequestAuthentication => self.optional::<RequestAuthenticationSpec>(),
+            Kind::VirtualService => self.optional::<VirtualServiceSpec>(),
+            Kind::DestinationRule => self.optional::<DestinationRuleSpec>(),
+            Kind::ServiceEntry => self.by(service_entry::read),
+            Kind::WorkloadEntry => self.optional::<WorkloadEntrySpec>(),
+            Kind::Telemetry => self.optional::<TelemetrySpec>(),
+            Kind::TrafficPolicy => self.required::<TrafficPolicySpec>(),
+            Kind::CiliumEnvoyConfig => self.required::<CiliumEnvoyConfigSpec>(),
+            Kind::CiliumClusterwideEnvoyConfig => {
+                let read = required_spec::<CiliumEnvoyConfigSpec>;
+                self.by(|node, faults| read(node, faults).map(Clusterwide))
+            }
+            Kind::CiliumNetworkPolicy
+            | Kind::CiliumClusterwideNetworkPolicy
+            | Kind::NetworkPolicy
+            | Kind::GlobalNetworkPolicy
+            | Kind::StagedNetworkPolicy
+            | Kind::StagedGlobalNetworkPolicy => self.network_policy(),
+            Kind::Tier => self.optional::<TierSpec>(),
+            Kind::NetworkSet => self.optional::<NetworkSetSpec>(),
+            Kind::GlobalNetworkSet => {
+                let read = optional_spec::<NetworkSetSpec>;
+                self.by(|node, faults| read(node, faults).map(Clusterwide))
+            }
+            Kind::KubeNetworkPolicy => self.required::<NetworkPolicySpec>(),
+            Kind::Namespace => self.tolerantly(kube::namespace),
+            Kind::Service => self.by(|node, faults| kube::service(node, faults, names)),
+            Kind::EndpointSlice => self.endpoint_slice(names),
+            Kind::Pod => self.tolerantly(|node, faults| kube_pods::pod(node, faults, names)),
+            Kind::ConfigMap => self.by(mesh::mesh_config),
+            Kind::CaBundle => self.by(ca_bundle::read),
+        }
+    }
+
+    /// An object that is more than its `spec`, or kept as less.
+    fn by<T: Spec>(mut self, read: impl FnOnce(&Node<'_>, &mut Vec<Fault>) -> Option<T>) -> Item {
+        let spec = read(self.node, &mut self.faults);
+        self.settle(spec)
+    }
+
+    /// One that a newer cluster may have written.
+    fn tolerantly<T: Spec>(
+        mut self,
+        read: impl FnOnce(&Node<'_>, &mut Vec<Fault>) -> Option<T>,
+    ) -> Item {
+        let spec = read(self.node, &mut self.faults);
+        tolerate_newer_kubernetes(&mut self.faults);
+        self.settle(spec)
+    }
+
+    fn endpoint_slice(mut self, names: &mut Names) -> Item {
+        let (meta, faults) = (self.meta.as_ref(), &mut self.faults);
+        let spec = kube::endpoint_slice(self.node, &self.origin, meta, faults, names);
+        tolerate_newer_kubernetes(faults);
+        self.settle(spec)
+    }
+
     /// An object whose `spec` has to be there.
     fn required<T: Spec + DeserializeOwned>(mut self) -> Item {
         let spec = required_spec::<T>(self.node, &mut self.faults);
@@ -344,65 +341,6 @@ fn unknown_outermost(kind: Kind, node: &Node<'_>, faults: &mut Vec<Fault>) {
             let path = Path::ROOT.key(&entry.key).to_string();
             faults.push(Fault::unknown_field(&entry.key, fields, path, entry.key_at));
         }
-    }
-}
-
-/// The metadata, strictly; what a waypoint needs of it is kept.
-fn metadata(
-    origin: &Origin,
-    node: &Node<'_>,
-    names: &mut Names,
-    faults: &mut Vec<Fault>,
-) -> Option<Meta> {
-    let entry = node.entry("metadata")?;
-    let path = Path::ROOT.key("metadata");
-    let meta: ObjectMeta = read_typed(&entry.value, entry.at(), &path, &["managedFields"], faults)?;
-    if !super::catalog::is_namespaced(origin.kind)
-        && let Some(namespace) = entry
-            .value
-            .entry("namespace")
-            .filter(|e| !e.value.is_null())
-    {
-        let message = format!("a {} is in no namespace", origin.kind);
-        let fault = Fault::error(
-            Code::BadValue,
-            message,
-            "metadata.namespace",
-            namespace.at(),
-        );
-        faults.push(
-            fault
-                .with_severity(Severity::Warning)
-                .with_hint("remove it"),
-        );
-    }
-    let mut shared = |map: Option<BTreeMap<String, String>>| -> BTreeMap<Arc<str>, Arc<str>> {
-        map.into_iter()
-            .flatten()
-            .filter(|(key, _)| key != LAST_APPLIED)
-            .map(|(key, value)| (names.share(&key), names.share(&value)))
-            .collect()
-    };
-    Some(Meta {
-        labels: shared(meta.labels),
-        annotations: shared(meta.annotations),
-        created_s: meta.creation_timestamp.map(|t| t.0.as_second()),
-        generation: meta.generation,
-        programmed: (origin.kind == Kind::Gateway)
-            .then(|| condition(node, "Programmed"))
-            .flatten(),
-    })
-}
-
-/// Whether the status has a condition; read leniently, for it is not the user's.
-fn condition(node: &Node<'_>, name: &str) -> Option<bool> {
-    let conditions = node.get("status")?.get("conditions")?;
-    let is_it = |c: &&Node<'_>| c.get("type").and_then(Node::text) == Some(name);
-    let condition = conditions.items().iter().find(is_it)?;
-    match condition.get("status")?.text()? {
-        "True" => Some(true),
-        "False" => Some(false),
-        _ => None,
     }
 }
 

@@ -9,7 +9,10 @@ use super::destination_rules::Settings;
 use super::{Findings, unreadable};
 use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::origin::{ObjectKey, Origin};
-use crate::resources::gateway_api::{BackendTlsPolicySpec, BackendTlsPolicyTargetRefs};
+use crate::resources::gateway_api::{
+    BackendTlsPolicySpec, BackendTlsPolicyTargetRefs,
+    BackendTlsPolicyValidationCaCertificateRefs as CaReference,
+};
 use crate::resources::{Broken, Loaded, Object, Resources};
 use crate::snapshot::{ClusterKey, ClusterSettings, Service, TlsOrigination, TlsTrust};
 
@@ -180,42 +183,36 @@ fn trust(
     findings: &mut Findings,
 ) -> Result<TlsTrust, Arc<str>> {
     let validation = &object.spec.validation;
-    let refs = validation
-        .ca_certificate_refs
-        .as_deref()
-        .unwrap_or_default();
+    let refs = validation.ca_certificate_refs.as_deref();
+    let refs = refs.unwrap_or_default();
     let well_known = validation.well_known_ca_certificates.as_deref();
-    match (refs, well_known.filter(|w| !w.is_empty())) {
+    let (message, field) = match (refs, well_known.filter(|w| !w.is_empty())) {
         ([], Some("System")) => return Ok(TlsTrust::System),
-        ([], Some(other)) => {
-            let message = format!("wellKnownCACertificates '{other}' is not known");
-            return Err(refuse(
-                object,
-                message,
-                "spec.validation.wellKnownCACertificates",
-                findings,
-            ));
-        }
-        ([], None) => {
-            let message = "caCertificateRefs or wellKnownCACertificates must say whom to trust";
-            return Err(refuse(
-                object,
-                message.to_owned(),
-                "spec.validation",
-                findings,
-            ));
-        }
-        (_, Some(_)) => {
-            let message = "there are both caCertificateRefs and wellKnownCACertificates";
-            return Err(refuse(
-                object,
-                message.to_owned(),
-                "spec.validation",
-                findings,
-            ));
-        }
-        (_, None) => {}
-    }
+        (refs, None) if !refs.is_empty() => return certificates(object, refs, resources, findings),
+        ([], Some(other)) => (
+            format!("wellKnownCACertificates '{other}' is not known"),
+            ".wellKnownCACertificates",
+        ),
+        ([], None) => (
+            "caCertificateRefs or wellKnownCACertificates must say whom to trust".to_owned(),
+            "",
+        ),
+        (_, _) => (
+            "there are both caCertificateRefs and wellKnownCACertificates".to_owned(),
+            "",
+        ),
+    };
+    let path = format!("spec.validation{field}");
+    Err(refuse(object, message, &path, findings))
+}
+
+/// What the references lead to, one after the other. Those that lead nowhere are told.
+fn certificates(
+    object: &Written,
+    refs: &[CaReference],
+    resources: &Resources,
+    findings: &mut Findings,
+) -> Result<TlsTrust, Arc<str>> {
     let mut pem = String::new();
     for (index, reference) in refs.iter().enumerate() {
         let mut path = format!("spec.validation.caCertificateRefs[{index}]");

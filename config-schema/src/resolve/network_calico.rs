@@ -375,7 +375,26 @@ fn is_for_hosts(spec: &CalicoPolicySpec, reading: &mut Reading<'_>) -> bool {
             reading.refuse(&path, message, "remove it");
         }
     }
+    if spec.apply_on_forward == Some(true) && !for_hosts {
+        tell_of_forwarded(reading);
+    }
     for_hosts
+}
+
+/// `applyOnForward` adds what host endpoints forward to what a policy is for; workloads have it as without.
+fn tell_of_forwarded(reading: &mut Reading<'_>) {
+    let path = "spec.applyOnForward";
+    if reading.is_clusterwide() {
+        let message = "what host endpoints forward is not for a waypoint";
+        reading.inform(
+            path,
+            message,
+            "the policy holds for workloads as without it",
+        );
+    } else {
+        let message = "only a GlobalNetworkPolicy has applyOnForward";
+        reading.refuse(path, message, "remove it");
+    }
 }
 
 /// `types`, or what they are when absent: ingress unless there are egress rules alone. A type that is

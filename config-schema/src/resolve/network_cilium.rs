@@ -228,18 +228,57 @@ fn policy<T>(
 /// Its parts for each direction of which it says something. Nothing if it selects no workloads, but
 /// nodes.
 fn selecting(rule: &CiliumRule, path: &str, reading: &mut Reading<'_>) -> Vec<Selecting> {
+    let Some(selector) = subject(rule, path, reading) else {
+        return Vec::new();
+    };
+    let speaks = Directions::of(rule);
+    if !speaks.ingress && !speaks.egress {
+        // Cilium counts what is in the lists: `ingress: []` is none (specs/policies.md 2.1.3).
+        let message = "a rule must have at least one of ingress, ingressDeny, egress, egressDeny";
+        let hint = "to deny everything write ingress: [{}]";
+        reading.refuse(path, message, hint);
+    }
+    let in_common = reading.broken.take();
+    let asked = rule.enable_default_deny.as_ref();
+    let of_direction = [
+        (
+            Direction::Ingress,
+            speaks.ingress || !speaks.egress,
+            asked.and_then(|d| d.ingress),
+        ),
+        (
+            Direction::Egress,
+            speaks.egress,
+            asked.and_then(|d| d.egress),
+        ),
+    ];
+    let parts = of_direction
+        .into_iter()
+        .filter_map(|(direction, speaks, asked)| {
+            reading.broken = in_common.clone();
+            let policy = part(rule, direction, (speaks, asked), path, reading)?;
+            Some(Selecting {
+                policy: Arc::new(policy),
+                selector: selector.clone(),
+                namespace_selector: LabelExpression::everything(),
+            })
+        });
+    parts.collect()
+}
+
+/// Whom it selects. `None`: nodes.
+fn subject(rule: &CiliumRule, path: &str, reading: &mut Reading<'_>) -> Option<LabelExpression> {
     let own = in_namespace(&reading.origin.key.namespace);
-    let mut selector = own.clone();
     match (&rule.endpoint_selector, &rule.node_selector) {
         (Some(labels), None) => {
             let path = format!("{path}.endpointSelector");
             if let Some(labels) = cilium_peers::subject(labels, &path, reading) {
-                selector = LabelExpression::All(vec![own, labels]);
+                return Some(LabelExpression::All(vec![own, labels]));
             }
         }
         (None, Some(_)) if reading.is_clusterwide() => {
             reading.not_here(path, "a policy for nodes is not for a waypoint");
-            return Vec::new();
+            return None;
         }
         (None, Some(_)) => {
             let message = "only a CiliumClusterwideNetworkPolicy has a nodeSelector";
@@ -255,58 +294,36 @@ fn selecting(rule: &CiliumRule, path: &str, reading: &mut Reading<'_>) -> Vec<Se
             reading.refuse(path, message, "endpointSelector: {} selects everything");
         }
     }
-    let speaks = Directions::of(rule);
-    if !speaks.ingress && !speaks.egress {
-        // Cilium counts what is in the lists: `ingress: []` is none (specs/policies.md 2.1.3).
-        let message = "a rule must have at least one of ingress, ingressDeny, egress, egressDeny";
-        let hint = "to deny everything write ingress: [{}]";
-        reading.refuse(path, message, hint);
-    }
-    let in_common = reading.broken.take();
-    let asked = rule.enable_default_deny.as_ref();
-    let mut parts = Vec::new();
-    for (direction, speaks, asked) in [
-        (
-            Direction::Ingress,
-            speaks.ingress || !speaks.egress,
-            asked.and_then(|d| d.ingress),
-        ),
-        (
-            Direction::Egress,
-            speaks.egress,
-            asked.and_then(|d| d.egress),
-        ),
-    ] {
-        reading.broken = in_common.clone();
-        let rules = cilium_rules::rules(rule, direction, path, reading);
-        let policy = match reading.broken.take() {
-            Some(_) if !speaks && asked != Some(true) => continue,
-            Some(reason) => denying(
-                reading.origin,
-                direction,
-                standing(reading.is_tried),
-                reason,
-            ),
-            None => NetworkPolicy {
-                origin: reading.origin.clone(),
-                direction,
-                surface: Surface::Cilium,
-                standing: standing(reading.is_tried),
-                default_deny: asked.unwrap_or(speaks),
-                rules,
-                broken: None,
-            },
-        };
-        // A part without rules that denies nothing either says nothing.
-        if policy.default_deny || !policy.rules.is_empty() || policy.broken.is_some() {
-            parts.push(Selecting {
-                policy: Arc::new(policy),
-                selector: selector.clone(),
-                namespace_selector: LabelExpression::everything(),
-            });
-        }
-    }
-    parts
+    Some(own)
+}
+
+/// What it says of one direction: whether it speaks of it, and what `enableDefaultDeny` asks for. `None`:
+/// nothing.
+fn part(
+    rule: &CiliumRule,
+    direction: Direction,
+    (speaks, asked): (bool, Option<bool>),
+    path: &str,
+    reading: &mut Reading<'_>,
+) -> Option<NetworkPolicy> {
+    let rules = cilium_rules::rules(rule, direction, path, reading);
+    let standing = standing(reading.is_tried);
+    let policy = match reading.broken.take() {
+        Some(_) if !speaks && asked != Some(true) => return None,
+        Some(reason) => denying(reading.origin, direction, standing, reason),
+        None => NetworkPolicy {
+            origin: reading.origin.clone(),
+            direction,
+            surface: Surface::Cilium,
+            standing,
+            default_deny: asked.unwrap_or(speaks),
+            rules,
+            broken: None,
+        },
+    };
+    // A part without rules that denies nothing either says nothing.
+    let says = policy.default_deny || !policy.rules.is_empty() || policy.broken.is_some();
+    says.then_some(policy)
 }
 
 /// In which directions a rule has something in its lists.

@@ -34,6 +34,7 @@ pub(super) fn read(written: &Written, at: &str, reading: &mut Reading<'_>) -> Co
     };
     Cors {
         allow_origins,
+        forwards_unmatched: false,
         allow_credentials: written.allow_credentials.unwrap_or(false),
         allow_methods: names(&written.allow_methods, "allowMethods", &SIMPLE_METHODS),
         allow_headers: names(&written.allow_headers, "allowHeaders", &[]),

@@ -82,6 +82,7 @@ fn add<'r>(
     findings: &mut Findings,
 ) -> Option<Entry<'r>> {
     let resolution = resolution(object, findings)?;
+    check_location(object, findings);
     let hosts = entry_hosts::read(object, resolution, ground.mesh, services, findings);
     let binding = binding(object, ground, findings);
     let ports = ports(object, resolution, findings);
@@ -137,6 +138,19 @@ fn resolution(object: &Written, findings: &mut Findings) -> Option<Resolution> {
             findings.push(object.mark(finding, "spec.resolution"));
             None
         }
+    }
+}
+
+/// `location` says whether sidecars are to expect mTLS. A waypoint goes by each endpoint: what is behind a
+/// tunnel is labelled so.
+fn check_location(object: &Written, findings: &mut Findings) {
+    let written = object.spec.location.as_deref().unwrap_or_default();
+    if !matches!(written, "" | "MESH_EXTERNAL" | "MESH_INTERNAL") {
+        let message = format!("location '{written}' is not known");
+        let finding = Diagnostic::warning(Code::BadValue, message)
+            .with_effect("it changes nothing at a waypoint")
+            .with_hint("MESH_EXTERNAL or MESH_INTERNAL");
+        findings.push(object.mark(finding, "spec.location"));
     }
 }
 

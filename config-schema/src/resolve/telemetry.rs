@@ -115,8 +115,12 @@ impl Levels {
         }
         let mut places = Vec::new();
         for (path, target) in &refs {
-            if let Some(reach) = targets.follow(object, path, target, findings) {
-                places.push(reach);
+            let Some(reach) = targets.follow(object, path, target, findings) else {
+                continue;
+            };
+            match part_of_target(target) {
+                None => places.push(reach),
+                Some(field) => findings.push(no_parts(object, path, field)),
             }
         }
         if !refs.is_empty() && places.is_empty() {
@@ -196,6 +200,24 @@ impl Levels {
             metrics: metrics(&levels, providers),
         }
     }
+}
+
+/// The field that names a part of a target. What is said of a part must not hold for the whole: it may be
+/// that the part alone is not to be logged.
+fn part_of_target(target: &TargetRef) -> Option<&'static str> {
+    match target {
+        target if target.section_name.is_some() => Some("sectionName"),
+        target if target.port.is_some() => Some("port"),
+        _ => None,
+    }
+}
+
+fn no_parts(object: &Written, path: &str, field: &str) -> Diagnostic {
+    let message = format!("{field} is not supported for a Telemetry");
+    let finding = Diagnostic::error(Code::Unsupported, message)
+        .with_effect("telemetry of the target is as without this targetRef")
+        .with_hint(format!("leave {field} out, for the whole target"));
+    object.mark(finding, &format!("{path}.{field}"))
 }
 
 fn second(object: &Written, first: &str) -> Diagnostic {

@@ -213,7 +213,8 @@ impl Reading<'_> {
                 Err(message) => {
                     let finding = Diagnostic::error(Code::Unsupported, message)
                         .with_effect("spans do not have the tag");
-                    self.say(finding, &format!("{path}.{name}"));
+                    let field = tag.formatter.as_ref().map_or("", |_| ".formatter");
+                    self.say(finding, &format!("{path}.{name}{field}"));
                 }
             }
         }

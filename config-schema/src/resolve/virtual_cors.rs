@@ -32,16 +32,22 @@ pub(super) fn read(written: &CorsPolicy, at: &str, reading: &mut Reading<'_>) ->
             origin => OriginPattern::Text(TextMatch::Exact(origin.into())),
         });
     }
-    if written.unmatched_preflights.as_deref() == Some("FORWARD") {
-        let at = format!("{at}.unmatchedPreflights");
-        let message = "preflights are answered here, those of other origins too";
-        let effect = "browsers refuse other origins, whatever the service would answer";
-        reading.warn(Code::Unsupported, &at, message, effect);
-    }
+    let forwards_unmatched = match written.unmatched_preflights.as_deref() {
+        Some("FORWARD") => true,
+        None | Some("" | "UNSPECIFIED" | "IGNORE") => false,
+        Some(other) => {
+            let at = format!("{at}.unmatchedPreflights");
+            let message = format!("unmatchedPreflights '{other}' is neither FORWARD nor IGNORE");
+            let effect = "preflights of other origins are answered here, and allow nothing";
+            reading.warn(Code::BadValue, &at, message, effect);
+            false
+        }
+    };
     let max_age_ms = (written.max_age.as_deref())
         .and_then(|text| duration_ms(text, &format!("{at}.maxAge"), reading));
     Cors {
         allow_origins,
+        forwards_unmatched,
         allow_credentials: written.allow_credentials.unwrap_or(false),
         allow_methods: names(
             &written.allow_methods,

@@ -51,6 +51,7 @@ pub(super) fn choose<'a>(
     let listener = hbone_listener(object, findings)?;
     warn_of_meaningless_fields(object, listener, findings);
     tell_of_fields_for_others(object, findings);
+    tell_of_class_parameters(resources, object, findings);
     let class: Arc<str> = object.spec.gateway_class_name.as_str().into();
     let traffic = served_traffic(resources, object, findings);
     Some(Chosen {
@@ -301,6 +302,25 @@ fn tell_of_fields_for_others(object: &Object<GatewaySpec>, findings: &mut Findin
                 Diagnostic::new(Severity::Info, Code::Unsupported, message).with_effect(effect);
             findings.push(object.mark(finding, &format!("spec.{field}")));
         }
+    }
+}
+
+/// Parameters of a class are for all its Gateways; the controller reads those of a Gateway alone.
+fn tell_of_class_parameters(
+    resources: &Resources,
+    gateway: &Object<GatewaySpec>,
+    findings: &mut Findings,
+) {
+    let class = class_object(resources, &gateway.spec.gateway_class_name);
+    let Some(class) = class.and_then(Loaded::object) else {
+        return;
+    };
+    if class.spec.parameters_ref.is_some() {
+        let message = "`parametersRef` of a GatewayClass is not read";
+        let finding = Diagnostic::warning(Code::Unsupported, message)
+            .with_effect("waypoints of this class are deployed as without it")
+            .with_hint("spec.infrastructure.parametersRef of each Gateway");
+        findings.push(class.mark(finding, "spec.parametersRef"));
     }
 }
 

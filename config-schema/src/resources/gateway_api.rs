@@ -19,7 +19,7 @@ pub use gateway_api::apis::experimental::xbackendtrafficpolicies::{
     XBackendTrafficPolicyTargetRefs,
 };
 pub use gateway_api::apis::standard::backendtlspolicies::{
-    BackendTlsPolicySpec, BackendTlsPolicyTargetRefs,
+    BackendTlsPolicySpec, BackendTlsPolicyTargetRefs, BackendTlsPolicyValidationCaCertificateRefs,
 };
 
 /// `TLSRoute.spec`, of all its versions: v1alpha2 may leave out the hostnames, which the crate's type

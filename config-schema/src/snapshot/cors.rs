@@ -19,6 +19,8 @@ pub struct Cors {
     pub allow_headers: Names,
     /// Response headers that scripts may read.
     pub expose_headers: Names,
+    /// Preflights of other origins go on as other requests do; else they are answered without headers.
+    pub forwards_unmatched: bool,
     /// How long a browser may keep the answer to a preflight, in seconds.
     pub max_age_s: u32,
 }

@@ -191,3 +191,42 @@ status: {podIPs: [{ip: nowhere}]}
         ]
     );
 }
+
+#[test]
+fn names_in_place_of_addresses_are_told() {
+    let slice = |kind: &str, address: &str| {
+        findings(&format!(
+            "apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: web-1}}
+addressType: {kind}
+endpoints: [{{addresses: [{address}]}}]
+"
+        ))
+    };
+    assert_eq!(slice("IPv6", "\"fd00::1\""), Vec::<String>::new());
+    assert_eq!(
+        slice("FQDN", "a.example"),
+        ["4:14 warning unsupported addressType: endpoints that are host names are not supported"]
+    );
+    assert_eq!(
+        slice("IPv5", "10.1.2.3"),
+        [
+            "4:14 warning bad-value addressType: addressType 'IPv5' is not known | \
+             IPv4, IPv6 or FQDN"
+        ]
+    );
+    assert_eq!(
+        findings(
+            "apiVersion: v1
+kind: Service
+metadata: {name: outside}
+spec: {type: ExternalName, externalName: a.example}
+"
+        ),
+        [
+            "4:42 info unsupported spec.externalName: a waypoint sends nothing to the name behind \
+             an ExternalName Service | a ServiceEntry of the name with `resolution: DNS`"
+        ]
+    );
+}

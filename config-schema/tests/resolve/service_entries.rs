@@ -170,6 +170,21 @@ spec: {address: 192.0.2.2}
 ";
 
 #[test]
+fn a_location_that_is_none_is_warned_of() {
+    let at = |location: &str| {
+        let spec = format!(
+            "hosts: [a.example.com], addresses: [240.0.0.1], resolution: DNS, location: {location}, {PORTS}"
+        );
+        shop_with(&[&entry("a", &spec)]).said()
+    };
+    let none = Vec::<String>::new();
+    assert_eq!(at("MESH_EXTERNAL"), none);
+    assert_eq!(at("MESH_INTERNAL"), none);
+    let said = ["warning bad-value ServiceEntry/shop/a spec.location"];
+    assert_eq!(at("MESH_INSIDE"), said);
+}
+
+#[test]
 fn a_selector_takes_pods_and_workload_entries_of_its_namespace() {
     let spec = format!(
         "hosts: [ledger.example.com], resolution: STATIC, location: MESH_INTERNAL, workloadSelector: {{labels: {{app: ledger}}}}, {PORTS}"

@@ -341,6 +341,31 @@ fn the_mesh_says_whether_there_is_a_log_and_in_which_format() {
     );
 }
 
+/// What is said of a part of a Service must not hold for the whole.
+#[test]
+fn a_part_of_a_target_is_refused_and_telemetry_is_as_without() {
+    for part in ["sectionName: http", "port: 80"] {
+        let (field, _) = part.split_once(':').unwrap();
+        let target = format!("targetRefs: [{{group: '', kind: Service, name: web, {part}}}]");
+        let spec = format!("{target}\naccessLogging: [{{disabled: true}}]");
+        let snapshot = with(&[&telemetry("shop", "part", &spec)]);
+        assert_eq!(of(&snapshot, "shop/web").access_log.len(), 1);
+        let said = format!("error unsupported Telemetry/shop/part spec.targetRefs[0].{field}");
+        assert_eq!(snapshot.said(), [said]);
+    }
+}
+
+#[test]
+fn a_tag_by_a_formatter_is_refused_where_it_stands() {
+    let spec = "tracing: [{customTags: {a: {formatter: {value: '%PROTOCOL%'}}, b: {literal: {value: c}}}}]";
+    let snapshot = with(&[&telemetry("shop", "tags", spec)]);
+    assert_eq!(of(&snapshot, "shop/web").tracing.tags.len(), 1);
+    assert_eq!(
+        snapshot.said(),
+        ["error unsupported Telemetry/shop/tags spec.tracing[0].customTags.a.formatter"]
+    );
+}
+
 #[test]
 fn default_providers_hold_where_no_telemetry_says() {
     let mesh = providers().replace(

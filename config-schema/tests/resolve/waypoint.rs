@@ -197,6 +197,24 @@ fn fields_for_whoever_deploys_a_waypoint_are_told_to_have_no_effect() {
     );
 }
 
+/// The controller reads the parameters of a Gateway alone.
+#[test]
+fn parameters_of_the_class_are_warned_of_where_they_stand() {
+    let class = |name: &str| {
+        format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: GatewayClass\nmetadata: {{name: {name}}}\nspec: {{controllerName: cairn.dev/waypoint-controller, parametersRef: {{group: '', kind: ConfigMap, name: options, namespace: shop}}}}"
+        )
+    };
+    let gateway = gateway("w", "cairn-waypoint", "", HBONE);
+    let own = resolved(&documents(&[&gateway, &class("cairn-waypoint")]));
+    assert_eq!(
+        own.said(),
+        ["warning unsupported GatewayClass/cairn-waypoint spec.parametersRef"]
+    );
+    let another = resolved(&documents(&[&gateway, &class("another")]));
+    assert_eq!(another.said(), Vec::<String>::new());
+}
+
 #[test]
 fn an_annotation_turns_the_clients_identity_header_on() {
     let xfcc = |value: &str| {

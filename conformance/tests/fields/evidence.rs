@@ -266,7 +266,7 @@ impl Setting {
             let kind = finding.object.as_ref().map(|o| o.kind.bare());
             codes.contains(&finding.code)
                 && kind.is_some_and(|kind| table.kinds.contains(&kind))
-                && without_numbers(&finding.path) == field
+                && is_of_field(&without_numbers(&finding.path), field)
         });
         of_field.map(|finding| finding.severity).max()
     }
@@ -293,6 +293,13 @@ fn without_numbers(path: &str) -> String {
         plain.push(c);
     }
     plain
+}
+
+/// Whether a path is that of a field, in which `*` is any key.
+fn is_of_field(path: &str, field: &str) -> bool {
+    let (parts, keys) = (path.split('.'), field.split('.'));
+    parts.clone().count() == keys.clone().count()
+        && parts.zip(keys).all(|(part, key)| key == "*" || part == key)
 }
 
 /// Whether an object has a field, in any item of the lists on its way.

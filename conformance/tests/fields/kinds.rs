@@ -184,6 +184,7 @@ fn of_kubernetes() -> Vec<Table> {
                 ("spec", fields::<core::PodSpec>()),
                 ("status.phase", Vec::new()),
                 ("status.podIP", Vec::new()),
+                ("status.podIPs", Vec::new()),
                 ("status.podIPs[].ip", Vec::new()),
             ],
         ),

@@ -48,13 +48,6 @@ fn every_field_has_a_row_and_every_row_holds() {
         missing.len(),
         missing.join("\n")
     );
-    let not_shown = page::not_shown(&tables, &evidence, &written);
-    assert!(
-        not_shown == written.not_shown_max,
-        "{not_shown} fields are not shown, and golden/fields.yaml says {}: more is a debt that is not \
-         taken up, fewer a number to lower",
-        written.not_shown_max
-    );
     let page = page::page(&tables, &evidence, &written);
     let place = workspace::root().join("docs/fields.md");
     if std::env::var_os("CAIRN_WRITE").is_some() {

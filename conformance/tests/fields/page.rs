@@ -12,7 +12,6 @@ Written by `make fields` from the types that the parser reads objects into, from
 * **rejected**: an error at its place, and a safe outcome: [configuration.md](configuration.md) says which.
 * **warned**: it has no effect, which is said at its place.
 * **not for a waypoint**: others obey it, and nothing is said.
-* **not shown**: it is read, and no case shows what becomes of it yet. There are fewer of them from version to version, never more.
 
 Where a field works and some of its values do not, both cases are named. `[]` is any item of a list, `*` any key. Cases are folders and files of `conformance/golden/`. What labels and annotations mean is in [configuration.md](configuration.md). `specs[]` of Cilium's policies has the fields of `spec`.
 ";
@@ -24,13 +23,6 @@ pub fn without_row(tables: &[Table], evidence: &Evidence, written: &Written) -> 
     rowless
         .map(|(table, field, _)| format!("{} {field}", tables[table].kinds[0]))
         .collect()
-}
-
-/// How many fields are not shown.
-pub fn not_shown(tables: &[Table], evidence: &Evidence, written: &Written) -> usize {
-    let rows = all(tables, evidence, written);
-    rows.filter(|(_, _, row)| row.as_ref().is_some_and(|row| row.state == NOT_SHOWN))
-        .count()
 }
 
 /// The whole page.
@@ -139,7 +131,6 @@ fn line<'w>(
         State::Rejected => "rejected",
         State::Warned => "warned",
         State::NotForUs => "not for a waypoint",
-        State::NotShown => NOT_SHOWN,
     };
     let test = row.test.as_ref().map(|test| format!("`{test}`"));
     let parts: Vec<String> = test.into_iter().chain(row.why.clone()).collect();
@@ -161,8 +152,6 @@ fn is_part_of_what_works(at: usize, field: &str, evidence: &Evidence) -> bool {
     let shown = evidence.of(at, above.trim_end_matches("[]"));
     shown.works.is_some() || shown.required.is_some() && is_part_of_what_works(at, above, evidence)
 }
-
-const NOT_SHOWN: &str = "not shown";
 
 /// The state of the nearest field above that no case shows to work, and the case that shows that it does not.
 fn not_honoured_above(

@@ -19,16 +19,12 @@ pub enum State {
     Warned,
     /// It has no meaning to a waypoint, and nothing is said of it.
     NotForUs,
-    /// Nothing shows what becomes of it yet: a debt, which is counted.
-    NotShown,
 }
 
 /// The file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct File {
-    /// How many fields are not shown, at most; it may only fall.
-    not_shown_max: usize,
     rows: Vec<Row>,
 }
 
@@ -49,8 +45,6 @@ pub struct Row {
 /// All of them.
 pub struct Written {
     rows: Vec<Row>,
-    /// How many fields are not shown, at most.
-    pub not_shown_max: usize,
 }
 
 impl Written {
@@ -58,10 +52,7 @@ impl Written {
     /// test that there is; and says why where there is none.
     pub fn read(tables: &[Table], evidence: &Evidence) -> Self {
         let text = fs::read_to_string(golden::root().join("fields.yaml")).unwrap();
-        let File {
-            rows,
-            not_shown_max,
-        } = serde_saphyr::from_str(&text).unwrap();
+        let File { rows } = serde_saphyr::from_str(&text).unwrap();
         let mut wrong = BTreeSet::new();
         for row in &rows {
             let table = tables.iter().position(|t| row.is_of(t));
@@ -89,7 +80,7 @@ impl Written {
                 }
             }
             match (&row.test, &row.why) {
-                (None, None) if row.state != State::NotShown => {
+                (None, None) => {
                     wrong.insert(format!("{}: neither test nor why", row.kind));
                 }
                 (Some(test), _) if !exists(test) => {
@@ -99,10 +90,7 @@ impl Written {
             }
         }
         assert!(wrong.is_empty(), "golden/fields.yaml: {wrong:#?}");
-        Self {
-            rows,
-            not_shown_max,
-        }
+        Self { rows }
     }
 
     /// The row of a field, and its pattern: the one that says most of it.

@@ -49,7 +49,7 @@ impl PortChain {
         };
         let found = self.route(view, &target);
         // Answered for the endpoint, before anybody may deny it.
-        if cors_of(&found).is_some() && cors::is_preflight(view.method, view.headers) {
+        if cors_of(&found).is_some_and(|cors| cors::answers(cors, view.method, view.headers)) {
             return Consultation::default();
         }
         let ask = |target| self.policies.questions(&facts(view, target, Some(&found)));

@@ -1,30 +1,10 @@
 //! Golden cases: what is in the cluster, and the matrix as people read it.
 
 use super::*;
-use crate::cluster::documents;
+use crate::cluster::{SHOP, documents};
 
-/// A Service with a policy behind a waypoint that runs; its pod is in the mesh.
-const SHOP: &str = "
-apiVersion: v1
-kind: Namespace
-metadata: {name: shop, labels: {istio.io/use-waypoint: waypoint}}
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: waypoint, namespace: shop}
-spec:
-  gatewayClassName: cairn-waypoint
-  listeners: [{name: mesh, port: 15008, protocol: HBONE}]
-status:
-  addresses: [{type: IPAddress, value: 10.96.1.9}]
-  conditions: [{type: Programmed, status: 'True', message: it serves}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: waypoint-1, namespace: shop, labels: {gateway.networking.k8s.io/gateway-name: waypoint}}
-spec: {serviceAccountName: waypoint, containers: [{name: cairn, image: cairn}]}
-status: {podIP: 10.244.1.9, phase: Running, conditions: [{type: Ready, status: 'True'}]}
----
+/// A Service with a policy behind the waypoint; its pod is in the mesh.
+const WEB: &str = "
 apiVersion: v1
 kind: Service
 metadata: {name: web, namespace: shop}
@@ -51,12 +31,16 @@ spec:
   rules: [{to: [{operation: {methods: [GET]}}]}]
 ";
 
+fn shop() -> String {
+    format!("{SHOP}---{WEB}")
+}
+
 fn of(yaml: &str) -> Matrix {
     examine(&Cluster::of(documents(yaml), Vec::new()), None)
 }
 
 fn with(more: &str) -> Matrix {
-    of(&format!("{SHOP}---\n{more}"))
+    of(&format!("{}---\n{more}", shop()))
 }
 
 /// The only Service's ways, each as `from: outcome, why`.
@@ -74,7 +58,7 @@ fn outcome(matrix: &Matrix, from: From) -> Outcome {
 
 #[test]
 fn a_waypoint_alone_leaves_the_pods_open() {
-    let matrix = of(SHOP);
+    let matrix = of(&shop());
     assert_eq!(
         ways(&matrix),
         [
@@ -109,7 +93,7 @@ fn a_waypoint_alone_leaves_the_pods_open() {
 /// What is printed to be applied closes what it says it closes, for whoever comes.
 #[test]
 fn the_remedy_closes_every_way_to_the_pods() {
-    let exposed = SHOP.replace("type: ClusterIP", "type: NodePort");
+    let exposed = shop().replace("type: ClusterIP", "type: NodePort");
     let before = of(&exposed);
     assert_eq!(outcome(&before, From::NodePort), Outcome::Bypass);
     let remedy = before.remedies()[0].0.to_string();
@@ -197,7 +181,7 @@ spec: {{selector: {{matchLabels: {{app: web}}}}, {rules}}}
 
 #[test]
 fn a_service_without_a_waypoint_is_told_how_to_get_one() {
-    let matrix = of(&SHOP.replace("labels: {istio.io/use-waypoint: waypoint}", "labels: {}"));
+    let matrix = of(&shop().replace("labels: {istio.io/use-waypoint: waypoint}", "labels: {}"));
     let way = &matrix.services[0].ways[0];
     assert_eq!(way.outcome, Outcome::Bypass);
     assert_eq!(
@@ -213,20 +197,20 @@ fn a_service_without_a_waypoint_is_told_how_to_get_one() {
 /// specs/istio-waypoint.md 1.9: without an address clients go past, without a ready pod they fail.
 #[test]
 fn a_waypoint_that_is_not_there_yet_fails_open_and_one_that_was_fails_closed() {
-    let none = of(&SHOP.replace(
+    let none = of(&shop().replace(
         "addresses: [{type: IPAddress, value: 10.96.1.9}]",
         "addresses: []",
     ));
     assert_eq!(outcome(&none, From::MeshByService), Outcome::Bypass);
     let ready =
         "status: {podIP: 10.244.1.9, phase: Running, conditions: [{type: Ready, status: 'True'}]}";
-    let dead = of(&SHOP.replace(ready, &ready.replace("'True'", "'False'")));
+    let dead = of(&shop().replace(ready, &ready.replace("'True'", "'False'")));
     assert_eq!(outcome(&dead, From::MeshByService), Outcome::NotReachable);
 }
 
 #[test]
 fn a_headless_service_is_past_every_waypoint() {
-    let matrix = of(&SHOP.replace("clusterIP: 10.96.1.1", "clusterIP: None"));
+    let matrix = of(&shop().replace("clusterIP: 10.96.1.1", "clusterIP: None"));
     assert_eq!(outcome(&matrix, From::MeshByService), Outcome::Bypass);
 }
 
@@ -310,7 +294,7 @@ spec:
         "{close}"
     );
 
-    let labelled = SHOP.replace("{name: web, namespace: shop}\nspec: {type", "{name: web, namespace: shop, labels: {istio.io/ingress-use-waypoint: 'true'}}\nspec: {type");
+    let labelled = shop().replace("{name: web, namespace: shop}\nspec: {type", "{name: web, namespace: shop, labels: {istio.io/ingress-use-waypoint: 'true'}}\nspec: {type");
     let matrix = of(&format!("{labelled}---\n{edge}"));
     assert_eq!(outcome(&matrix, From::Ingress), Outcome::Enforced);
 
@@ -325,7 +309,7 @@ spec:
 
 #[test]
 fn a_pod_outside_of_the_mesh_has_nobody_who_asks() {
-    let bare = SHOP.replace(", annotations: {ambient.istio.io/redirection: enabled}", "");
+    let bare = shop().replace(", annotations: {ambient.istio.io/redirection: enabled}", "");
     let matrix = of(&bare);
     assert_eq!(outcome(&matrix, From::MeshByPod), Outcome::Bypass);
     let close = matrix.services[0].ways[1].close.clone().unwrap();
@@ -341,14 +325,15 @@ fn a_pod_outside_of_the_mesh_has_nobody_who_asks() {
 
 #[test]
 fn a_service_without_a_policy_has_nothing_to_lose() {
-    let readers = SHOP.rfind("---").unwrap();
-    assert!(of(&SHOP[..readers]).services.is_empty());
+    let shop = shop();
+    let readers = shop.rfind("---").unwrap();
+    assert!(of(&shop[..readers]).services.is_empty());
 }
 
 /// `istio.io/waypoint-for: all`: at the address of a pod the waypoint asks its own policies, not a Service's.
 fn serving_all() -> String {
-    SHOP.replace(
-        "metadata: {name: waypoint, namespace: shop}\nspec:\n  gatewayClassName",
+    shop().replace(
+        "metadata: {name: waypoint, namespace: shop, generation: 2}\nspec:\n  gatewayClassName",
         "metadata: {name: waypoint, namespace: shop, labels: {istio.io/waypoint-for: all}}\nspec:\n  gatewayClassName",
     )
 }
@@ -410,7 +395,7 @@ fn an_ingress_goes_past_a_waypoint_for_pods() {
 /// An EndpointSlice that somebody wrote by hand: a machine, with nobody in front of it.
 #[test]
 fn an_endpoint_that_is_no_pods_is_open() {
-    let remedy = of(SHOP).remedies()[0].0.to_string();
+    let remedy = of(&shop()).remedies()[0].0.to_string();
     let by_hand = "{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: IPv4, \
         metadata: {name: web-2, namespace: shop, labels: {kubernetes.io/service-name: web}}, \
         ports: [{name: http, port: 8080}], endpoints: [{addresses: [192.0.2.7]}]}";
@@ -425,7 +410,7 @@ fn an_endpoint_that_is_no_pods_is_open() {
 #[test]
 fn a_share_for_another_waypoint_is_not_enforced_here() {
     let canary = |name: &str, weight: &str| {
-        let labelled = SHOP.replace(
+        let labelled = shop().replace(
             "metadata: {name: web, namespace: shop}\nspec: {type",
             &format!(
                 "metadata: {{name: web, namespace: shop, labels: {{istio.io/use-waypoint-canary: {name}}}, \
@@ -455,14 +440,15 @@ fn a_share_for_another_waypoint_is_not_enforced_here() {
 #[test]
 fn the_remedy_names_the_trust_domain_that_the_waypoint_is_told() {
     let env = "env: [{name: TRUST_DOMAIN, value: td.example}]";
-    let in_pod = SHOP.replace(
+    let in_pod = shop().replace(
         "{name: cairn, image: cairn}",
         &format!("{{name: cairn, image: cairn, {env}}}"),
     );
     let in_deployment = format!(
-        "{SHOP}---\n{{apiVersion: apps/v1, kind: Deployment, \
+        "{}---\n{{apiVersion: apps/v1, kind: Deployment, \
          metadata: {{name: waypoint, namespace: shop, labels: {{gateway.networking.k8s.io/gateway-name: waypoint}}}}, \
-         spec: {{template: {{spec: {{containers: [{{name: cairn, {env}}}]}}}}}}}}\n"
+         spec: {{template: {{spec: {{containers: [{{name: cairn, {env}}}]}}}}}}}}\n",
+        shop()
     );
     for shop in [&in_pod, &in_deployment] {
         let matrix = of(shop);

@@ -1,35 +1,15 @@
 //! What `cairn status` shows of clusters written as manifests.
 
 use super::*;
-use crate::cluster::documents;
+use crate::cluster::{SHOP, documents};
 use serde_json::json;
 
-/// A namespace with a waypoint that runs, one Service that is fine, and what the test adds.
-const SHOP: &str = "
-apiVersion: v1
-kind: Namespace
-metadata: {name: shop, labels: {istio.io/use-waypoint: waypoint}}
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: waypoint, namespace: shop, generation: 2}
-spec:
-  gatewayClassName: cairn-waypoint
-  listeners: [{name: mesh, port: 15008, protocol: HBONE}]
-status:
-  addresses: [{type: IPAddress, value: 10.96.1.9}]
-  conditions: [{type: Programmed, status: 'True', message: it serves}]
----
+/// What the waypoint's pods come from, and one Service that is fine.
+const MORE: &str = "
 apiVersion: apps/v1
 kind: Deployment
 metadata: {name: waypoint, namespace: shop, labels: {gateway.networking.k8s.io/gateway-name: waypoint}}
 spec: {replicas: 2}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: waypoint-1, namespace: shop, labels: {gateway.networking.k8s.io/gateway-name: waypoint}}
-spec: {serviceAccountName: waypoint, containers: [{name: cairn, image: cairn}]}
-status: {podIP: 10.244.1.9, phase: Running, conditions: [{type: Ready, status: 'True'}]}
 ---
 apiVersion: v1
 kind: Service
@@ -37,8 +17,12 @@ metadata: {name: web, namespace: shop}
 spec: {clusterIP: 10.96.1.1, selector: {app: web}, ports: [{name: http, port: 80}]}
 ";
 
+fn shop() -> String {
+    format!("{SHOP}---{MORE}")
+}
+
 fn of(more: &str) -> Report {
-    let cluster = Cluster::of(documents(&format!("{SHOP}{more}")), Vec::new());
+    let cluster = Cluster::of(documents(&(shop() + more)), Vec::new());
     report(&cluster, Some("shop"), &BTreeMap::new())
 }
 
@@ -82,7 +66,7 @@ kind: Service
 metadata: {name: api, namespace: bank, labels: {istio.io/use-waypoint: waypoint, istio.io/use-waypoint-namespace: shop}}
 spec: {clusterIP: 10.96.1.2, ports: [{name: http, port: 80}]}
 ";
-    let cluster = Cluster::of(documents(&format!("{SHOP}{text}")), Vec::new());
+    let cluster = Cluster::of(documents(&(shop() + text)), Vec::new());
     let all = report(&cluster, None, &BTreeMap::new());
     assert_eq!(all.not_attached[0].service, "bank/api");
     assert!(
@@ -96,7 +80,7 @@ spec: {clusterIP: 10.96.1.2, ports: [{name: http, port: 80}]}
 
 #[test]
 fn a_pod_that_has_an_older_version_in_force_is_behind() {
-    let cluster = Cluster::of(documents(SHOP), Vec::new());
+    let cluster = Cluster::of(documents(&shop()), Vec::new());
     let said = json!({"snapshot": 7, "gateway": "shop/waypoint", "left_out": 0,
         "objects": {"Gateway/shop/waypoint": 1, "HTTPRoute/shop/gone": 4}});
     let said: Acknowledgement = serde_json::from_value(said).unwrap();
@@ -116,13 +100,13 @@ fn a_pod_that_has_an_older_version_in_force_is_behind() {
 #[test]
 fn what_can_not_be_read_is_a_gap() {
     let forbidden = vec!["list Pod objects: forbidden".to_owned()];
-    let cluster = Cluster::of(documents(SHOP), forbidden);
+    let cluster = Cluster::of(documents(&shop()), forbidden);
     assert!(report(&cluster, None, &BTreeMap::new()).has_gaps());
 }
 
 #[test]
 fn a_waypoint_without_an_address_is_a_gap() {
-    let yaml = SHOP.replace(
+    let yaml = shop().replace(
         "addresses: [{type: IPAddress, value: 10.96.1.9}]",
         "addresses: []",
     );

@@ -156,7 +156,7 @@ pub struct Dialer {
 /// may reach the admin port through the waypoint, nor make it talk to itself.
 #[derive(Debug)]
 pub struct TcpDialer {
-    own_ports: Arc<[SocketAddr]>,
+    pub(super) own_ports: Arc<[SocketAddr]>,
 }
 
 impl TcpDialer {

@@ -337,3 +337,6 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 /// How often [`TunnelPool::forget_empty`] is worth calling.
 pub const FORGET_INTERVAL: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests;
