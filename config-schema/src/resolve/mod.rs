@@ -18,7 +18,9 @@ mod cilium_rules;
 mod client_tls;
 mod destination_hosts;
 mod destination_rules;
+mod discovered;
 mod dry_run;
+mod elsewhere;
 mod endpoints;
 mod entry_endpoints;
 mod entry_hosts;
@@ -30,6 +32,7 @@ mod network;
 mod network_calico;
 mod network_cilium;
 mod network_egress;
+mod network_elsewhere;
 mod paths;
 mod placement;
 mod policies;
@@ -85,6 +88,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use crate::diagnostics::{Code, Diagnostic, Location};
+use crate::discovered::Discovered;
 use crate::limits::DIAGNOSTICS_PER_OBJECT_MAX;
 use crate::origin::{Kind, ObjectKey, Origin};
 use crate::resources::{Broken, Resources};
@@ -112,6 +116,8 @@ pub struct Options {
     pub strict: bool,
     /// Format of the access log (`--access-log-format`), in place of that of the ConfigMap `istio`.
     pub access_log_format: Option<LogFormat>,
+    /// What istiod told of workloads (`--discovery istiod`). `None`: it is not asked, or has not told yet.
+    pub discovered: Option<Arc<Discovered>>,
     /// Version of the snapshot.
     pub version: u64,
 }
@@ -158,8 +164,14 @@ fn resolved(resources: &Resources, options: &Options) -> (Snapshot, Findings) {
     let (chosen, without_gateways) = serving(resources, options, mesh_block, &mut findings);
     let attachment = attachment::Attachment::new(resources, chosen.as_ref());
     let mut services = services::resolve(resources, &mesh, &attachment, &mut findings);
-    let mut pods = workloads::resolve(resources, &mesh, &attachment, &mut findings);
-    workload_entries::add(resources, &mesh, &attachment, &mut pods, &mut findings);
+    let (pods, elsewhere) = workloads(
+        resources,
+        options,
+        &mesh,
+        &attachment,
+        &services,
+        &mut findings,
+    );
     let ground = service_entries::Ground {
         mesh: &mesh,
         attachment: &attachment,
@@ -168,6 +180,7 @@ fn resolved(resources: &Resources, options: &Options) -> (Snapshot, Findings) {
     };
     let (mut clusters, mut discoveries) =
         destinations(resources, options, &ground, &mut services, &mut findings);
+    elsewhere.add_endpoints(resources, &services, &mut clusters);
     let mut waypoint = chosen.map(|chosen| chosen.waypoint);
     let settings = traffic(
         resources,
@@ -179,6 +192,7 @@ fn resolved(resources: &Resources, options: &Options) -> (Snapshot, Findings) {
         &mut findings,
     );
     settings.discover(&clusters, &mut discoveries);
+    elsewhere::tell_of_subsets(&clusters, &mut findings);
     let (limits, authentications) = policy(
         resources,
         &mesh,
@@ -189,7 +203,7 @@ fn resolved(resources: &Resources, options: &Options) -> (Snapshot, Findings) {
     let strict = waypoint.as_ref().is_some_and(|waypoint| waypoint.strict);
     let network = network::resolve(
         resources,
-        &clusters,
+        &mut clusters,
         &discoveries,
         &pods,
         &unenforced::Outdated::refused(resources, strict),
@@ -231,6 +245,28 @@ fn resolved(resources: &Resources, options: &Options) -> (Snapshot, Findings) {
         diagnostics: Vec::new(),
     };
     (snapshot, findings)
+}
+
+/// Every workload: pods and WorkloadEntries of this cluster, then what istiod tells of others.
+fn workloads<'a>(
+    resources: &Resources,
+    options: &'a Options,
+    mesh: &Mesh,
+    attachment: &attachment::Attachment<'_>,
+    services: &BTreeMap<ObjectKey, Service>,
+    findings: &mut Findings,
+) -> (workloads::Pods, elsewhere::Elsewhere<'a>) {
+    let told = options.discovered.as_deref();
+    let of_pods = discovered::OfPods::new(told);
+    let mut pods = workloads::resolve(resources, mesh, attachment, &of_pods, findings);
+    workload_entries::add(resources, mesh, attachment, &mut pods, findings);
+    let ground = elsewhere::Ground {
+        mesh,
+        resources,
+        services,
+    };
+    let elsewhere = elsewhere::join(told, &ground, &mut pods, findings);
+    (pods, elsewhere)
 }
 
 /// As the data path holds them: endpoints and routes point at one and the same.
