@@ -21,6 +21,7 @@ mod destination_rules;
 mod discovered;
 mod dry_run;
 mod elsewhere;
+mod elsewhere_endpoints;
 mod endpoints;
 mod entry_endpoints;
 mod entry_hosts;
@@ -164,14 +165,8 @@ fn resolved(resources: &Resources, options: &Options) -> (Snapshot, Findings) {
     let (chosen, without_gateways) = serving(resources, options, mesh_block, &mut findings);
     let attachment = attachment::Attachment::new(resources, chosen.as_ref());
     let mut services = services::resolve(resources, &mesh, &attachment, &mut findings);
-    let (pods, elsewhere) = workloads(
-        resources,
-        options,
-        &mesh,
-        &attachment,
-        &services,
-        &mut findings,
-    );
+    let given = (resources, options, &mesh);
+    let (pods, elsewhere) = workloads(given, &attachment, &services, &mut findings);
     let ground = service_entries::Ground {
         mesh: &mesh,
         attachment: &attachment,
@@ -179,8 +174,7 @@ fn resolved(resources: &Resources, options: &Options) -> (Snapshot, Findings) {
         pods: &pods,
     };
     let (mut clusters, mut discoveries) =
-        destinations(resources, options, &ground, &mut services, &mut findings);
-    elsewhere.add_endpoints(resources, &services, &mut clusters);
+        destinations(given, &ground, &elsewhere, &mut services, &mut findings);
     let mut waypoint = chosen.map(|chosen| chosen.waypoint);
     let settings = traffic(
         resources,
@@ -192,7 +186,7 @@ fn resolved(resources: &Resources, options: &Options) -> (Snapshot, Findings) {
         &mut findings,
     );
     settings.discover(&clusters, &mut discoveries);
-    elsewhere::tell_of_subsets(&clusters, &mut findings);
+    elsewhere_endpoints::tell_of_subsets(&clusters, &mut findings);
     let (limits, authentications) = policy(
         resources,
         &mesh,
@@ -249,13 +243,11 @@ fn resolved(resources: &Resources, options: &Options) -> (Snapshot, Findings) {
 
 /// Every workload: pods and WorkloadEntries of this cluster, then what istiod tells of others.
 fn workloads<'a>(
-    resources: &Resources,
-    options: &'a Options,
-    mesh: &Mesh,
+    (resources, options, mesh): (&Resources, &'a Options, &Mesh),
     attachment: &attachment::Attachment<'_>,
     services: &BTreeMap<ObjectKey, Service>,
     findings: &mut Findings,
-) -> (workloads::Pods, elsewhere::Elsewhere<'a>) {
+) -> (workloads::Pods, elsewhere_endpoints::Elsewhere<'a>) {
     let told = options.discovered.as_deref();
     let of_pods = discovered::OfPods::new(told);
     let mut pods = workloads::resolve(resources, mesh, attachment, &of_pods, findings);
@@ -279,9 +271,9 @@ fn shared(services: BTreeMap<ObjectKey, Service>) -> BTreeMap<ObjectKey, Arc<Ser
 
 /// Endpoints of every service, ServiceEntries' included, and how more of them are found.
 fn destinations(
-    resources: &Resources,
-    options: &Options,
+    (resources, options, _): (&Resources, &Options, &Mesh),
     ground: &service_entries::Ground<'_>,
+    elsewhere: &elsewhere_endpoints::Elsewhere<'_>,
     services: &mut BTreeMap<ObjectKey, Service>,
     findings: &mut Findings,
 ) -> (Clusters, BTreeMap<ClusterKey, Arc<Discovery>>) {
@@ -289,6 +281,7 @@ fn destinations(
     let entries = service_entries::resolve(resources, ground, services, findings);
     let places = (&*services, resources);
     let discoveries = entry_endpoints::resolve(&entries, places, ground, &mut clusters, findings);
+    elsewhere.add_endpoints(resources, services, &mut clusters);
     (clusters, discoveries)
 }
 
