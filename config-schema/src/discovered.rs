@@ -25,6 +25,9 @@ impl Discovered {
     }
 }
 
+/// Ports of a service, and the ports of a workload that they lead to.
+pub type TargetPorts = Box<[(u16, u16)]>;
+
 /// A workload as istiod tells of it. Fields are the protocol's (specs/istio-waypoint.md 6.2).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DiscoveredWorkload {
@@ -59,7 +62,7 @@ pub struct DiscoveredWorkload {
     /// `workload_type`. `None`: of a kind that is not known here.
     pub workload_type: Option<WorkloadType>,
     /// `services`: of each `namespace/hostname` the service ports and what they lead to.
-    pub services: Box<[(Arc<str>, Box<[(u16, u16)]>)]>,
+    pub services: Box<[(Arc<str>, TargetPorts)]>,
     /// `status` is HEALTHY.
     pub is_healthy: bool,
     /// `locality`.

@@ -7,9 +7,8 @@ mod state;
 mod stream;
 
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::Context;
 use cairn_kubernetes::watch::Backoff;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -73,9 +72,7 @@ pub fn follow(
         has_answered: false,
         last_error,
     };
-    let (started, starting) = mpsc::channel();
     let run = async move {
-        drop(started.send(()));
         tokio::select! {
             () = feed.run() => {}
             _ = ended => {}
@@ -84,9 +81,6 @@ pub fn follow(
     std::thread::Builder::new()
         .name("istiod-watch".to_owned())
         .spawn(move || runtime.block_on(run))?;
-    starting
-        .recv()
-        .context("the watch of istiod ended at once")?;
     Ok(Following { _end: end })
 }
 

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use cairn_config_schema::discovered::DiscoveredWorkload;
+use cairn_config_schema::discovered::{DiscoveredWorkload, TargetPorts};
 use cairn_config_schema::snapshot::{Locality, WorkloadType};
 use prost::Message;
 
@@ -154,10 +154,10 @@ fn ip_address(bytes: &[u8], allow_local: bool) -> Result<IpAddr, String> {
     }
 }
 
-fn ports_of(service: &str, list: &PortList) -> Result<Box<[(u16, u16)]>, String> {
+fn ports_of(service: &str, list: &PortList) -> Result<TargetPorts, String> {
     let number = |port: u32| u16::try_from(port).ok();
     let ports = list.ports.iter();
-    let ports: Option<Box<[(u16, u16)]>> = ports
+    let ports: Option<TargetPorts> = ports
         .map(|port| Some((number(port.service_port)?, number(port.target_port)?)))
         .collect();
     ports.ok_or_else(|| format!("a port of service {service} is beyond 65535"))
