@@ -358,6 +358,16 @@ apiVersion: networking.istio.io/v1
 kind: DestinationRule
 metadata: {name: web, namespace: shop}
 spec: {host: web, subsets: [{name: all}, {name: web, labels: {app: web}}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: web, namespace: shop}
+spec:
+  hosts: [web]
+  http:
+  - route:
+    - {destination: {host: web, port: {number: 80}, subset: all}, weight: 50}
+    - {destination: {host: web, port: {number: 80}, subset: web}, weight: 50}
 ";
     let snapshot = with(&[POD, rule], &[("east//Pod/shop/a", remote("10.2.0.1"))]);
     let of = |subset: &str| {
