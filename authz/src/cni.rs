@@ -31,7 +31,7 @@ impl<'a> End<'a> {
     pub fn of(workload: &'a Workload) -> Self {
         Self {
             view: LabelView {
-                pod: Some(&workload.labels),
+                pod: workload.labels.as_deref(),
                 namespace: Some(&workload.key.namespace),
                 namespace_labels: workload.namespace_labels.as_deref(),
                 service_account: workload.identity.service_account(),

@@ -15,7 +15,7 @@ pub fn pods(snapshot: &Snapshot) -> Vec<&Arc<Workload>> {
     };
     let own = &waypoint.origin.key;
     let is_own = |w: &&Arc<Workload>| {
-        w.key.namespace == own.namespace && w.labels.get(GATEWAY_NAME) == Some(&own.name)
+        w.key.namespace == own.namespace && w.label(GATEWAY_NAME) == Some(&own.name)
     };
     let mut pods: Vec<_> = snapshot.workloads.values().filter(is_own).collect();
     pods.sort_by(|a, b| a.key.cmp(&b.key));

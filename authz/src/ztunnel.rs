@@ -30,7 +30,7 @@ pub fn of_pod<'p>(
     pod: &Workload,
 ) -> impl Iterator<Item = &'p ZtunnelPolicy> {
     let view = LabelView {
-        pod: Some(&pod.labels),
+        pod: pod.labels.as_deref(),
         namespace: Some(&pod.key.namespace),
         ..LabelView::default()
     };

@@ -6,6 +6,7 @@
 //! socket, no randomness and no async; it never reads a file.
 
 pub mod diagnostics;
+pub mod discovered;
 mod duration;
 pub mod identity;
 pub mod limits;

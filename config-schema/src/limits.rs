@@ -95,3 +95,10 @@ pub const RATE_LIMIT_DESCRIPTORS_MAX: usize = 16;
 
 /// Entries of one descriptor. Beyond: the policy is broken.
 pub const RATE_LIMIT_ENTRIES_MAX: usize = 8;
+
+/// Workloads or services that one finding on what istiod tells names; the rest is counted.
+pub const LEFT_OUT_NAMED_MAX: usize = 5;
+
+/// Weight of an endpoint that istiod tells of (`capacity`). Beyond: so much. One workload that claims to bear
+/// everything must not starve the others for good.
+pub const CAPACITY_MAX: u32 = 10_000;

@@ -312,8 +312,9 @@ impl PortChain {
     /// address (behind a NAT, of a node, of a pod that is gone) says nothing, and a stolen one does no more than
     /// take a pod for another one of the same service account.
     fn caller_labels(&self, peer: Option<&Identity>, source_ip: IpAddr) -> Option<&Labels> {
-        let pod = self.callers.as_ref()?.get(&source_ip.to_canonical())?;
-        pod.may_be(peer?).then_some(&*pod.labels)
+        let (peer, callers) = (peer?, self.callers.as_ref()?);
+        let pod = callers.get(&source_ip.to_canonical())?;
+        pod.labels.as_deref().filter(|_| pod.may_be(peer))
     }
 
     fn route(&self, view: &RequestView<'_, '_>, target: &Target<'_>) -> Found {

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use tokio::net::TcpStream;
 use tonic::client::Grpc;
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
+use tonic::{Code, Status};
 
 use crate::grpc::{self, Channel};
 use crate::limits::{CA_ANSWER_BYTES_MAX, POD_TOKEN_BYTES_MAX};
@@ -197,6 +198,34 @@ impl ControlPlane {
             .build();
         let origin = origin.map_err(|error| connect(io::Error::other(error)))?;
         Ok(Grpc::with_origin(Channel(sender), origin))
+    }
+}
+
+/// What a call came to that was not answered.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// The token is not accepted; in the words of who was asked.
+    #[error("the token is not accepted: {0}")]
+    Unauthenticated(String),
+    /// The connection broke.
+    #[error("the connection broke: {0}")]
+    Broke(String),
+    /// It is not wanted.
+    #[error("the answer is {0:?}: {1}")]
+    Refused(Code, String),
+}
+
+impl From<Status> for CallError {
+    fn from(status: Status) -> Self {
+        let message: String = status.message().chars().take(200).collect();
+        let message = message.escape_debug().to_string();
+        match status.code() {
+            Code::Unauthenticated | Code::PermissionDenied => Self::Unauthenticated(message),
+            Code::Unavailable => Self::Broke(message),
+            // A connection that broke is told by a status of tonic's own.
+            Code::Unknown if std::error::Error::source(&status).is_some() => Self::Broke(message),
+            code => Self::Refused(code, message),
+        }
     }
 }
 

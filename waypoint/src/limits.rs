@@ -477,3 +477,29 @@ pub const CA_CERTIFICATES_MAX: usize = 64;
 
 /// Token of the pod, in its file. Beyond: it is not sent; Kubernetes' have about 1 KiB.
 pub const POD_TOKEN_BYTES_MAX: usize = 64 * 1024;
+
+/// Resources (workloads and services) that istiod tells of. Beyond: refused by name, and what is known stays. Ten
+/// clusters of ten thousand pods and their services.
+pub const XDS_RESOURCES_MAX: usize = 200_000;
+
+/// All of these resources, as they are sent. Beyond: refused by name. A pod has about 400 bytes.
+pub const XDS_STATE_BYTES_MAX: usize = 128 * 1024 * 1024;
+
+/// One answer of istiod. Beyond: the stream ends, as `refused`. Its first one has everything.
+pub const XDS_MESSAGE_BYTES_MAX: usize = 160 * 1024 * 1024;
+
+/// One of these resources. Beyond: refused by name; a workload behind a thousand services has 64 KiB.
+pub const XDS_RESOURCE_BYTES_MAX: usize = 256 * 1024;
+
+/// Name of a resource. Beyond: refused; a uid holds a few names of 253 bytes.
+pub const XDS_NAME_BYTES_MAX: usize = 1024;
+
+/// Names and versions that are sent when a stream begins again. Beyond: none are, and everything is told anew; istiod
+/// takes requests of up to 4 MiB.
+pub const XDS_RESUME_BYTES_MAX: usize = 3 * 1024 * 1024;
+
+/// Refused resources of one answer that are named to istiod and in the log; the rest is counted.
+pub const XDS_REFUSED_TOLD_MAX: usize = 10;
+
+/// How long connecting to istiod, its first answer included, may take. Beyond: `late`, and it is tried again.
+pub const XDS_FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(30);

@@ -8,6 +8,7 @@ use std::time::{Instant, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use cairn_config_schema::diagnostics::{Diagnostic, Severity};
+use cairn_config_schema::discovered::Discovered;
 use cairn_config_schema::resolve::{self, Options};
 use cairn_config_schema::snapshot::{Mesh, Snapshot};
 use cairn_config_schema::store::{self, Store};
@@ -99,6 +100,11 @@ impl Publisher {
     pub fn take(&mut self, files: &[SourceFile], gone: &[Arc<str>]) {
         let files: Vec<_> = files.iter().map(as_stored).collect();
         self.store.change(&files, gone);
+    }
+
+    /// Takes what istiod told of workloads; it comes into force with what is published next.
+    pub fn discover(&mut self, told: Arc<Discovered>) {
+        self.options.discovered = Some(told);
     }
 
     fn put_in_force(&mut self, update: store::Update, noticed: Instant) {

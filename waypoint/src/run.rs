@@ -44,6 +44,8 @@ pub struct Settings {
     pub config: Vec<PathBuf>,
     /// The API server, whose objects count besides those of files; `None`: there are files alone.
     pub kube: Option<source::kube::Settings>,
+    /// Who tells of workloads of other clusters; `None`: nobody.
+    pub discovery: Option<source::istiod::Asking>,
     /// The Gateway to serve; `None`: the only one there is.
     pub gateway: Option<ObjectKey>,
     /// Where the identity comes from.
@@ -108,6 +110,7 @@ pub struct Running {
 struct Sources {
     files: source::Watch,
     _kube: Option<source::kube::Following>,
+    _istiod: Option<source::istiod::Following>,
 }
 
 /// A worker as the rest of the process sees it.
@@ -373,10 +376,17 @@ fn follow_config(settings: &Settings, in_force: &InForce) -> anyhow::Result<Sour
     files.refresh();
     let Some(kube) = settings.kube.clone() else {
         publisher.publish(files.sources(), noticed);
-        let files = files
-            .watch(move |sources| publisher.publish(sources, Instant::now()))
-            .context("watch the configuration")?;
-        return Ok(Sources { files, _kube: None });
+        let publisher = Arc::new(Mutex::new(publisher));
+        let istiod = follow_istiod(settings, in_force, &publisher)?;
+        let files = files.watch(move |sources| {
+            let mut publisher = publisher.lock().unwrap_or_else(PoisonError::into_inner);
+            publisher.publish(sources, Instant::now());
+        });
+        return Ok(Sources {
+            files: files.context("watch the configuration")?,
+            _kube: None,
+            _istiod: istiod,
+        });
     };
     let mut beside = source::Beside::default();
     let gone = beside.gone(files.sources());
@@ -386,6 +396,8 @@ fn follow_config(settings: &Settings, in_force: &InForce) -> anyhow::Result<Sour
     let gateway = settings.gateway.clone();
     let following = source::kube::follow(kube, gateway, publisher.clone(), readiness.clone())
         .context("follow the API server")?;
+    // After it: what istiod tells must not put in force what is there without the API server's objects.
+    let istiod = follow_istiod(settings, in_force, &publisher)?;
     let files = files.watch(move |sources| {
         let gone = beside.gone(sources);
         let mut publisher = publisher.lock().unwrap_or_else(PoisonError::into_inner);
@@ -398,7 +410,22 @@ fn follow_config(settings: &Settings, in_force: &InForce) -> anyhow::Result<Sour
     Ok(Sources {
         files: files.context("watch the configuration")?,
         _kube: Some(following),
+        _istiod: istiod,
     })
+}
+
+/// Has istiod tell of workloads, if that is wanted.
+fn follow_istiod(
+    settings: &Settings,
+    in_force: &InForce,
+    publisher: &Arc<Mutex<Publisher>>,
+) -> anyhow::Result<Option<source::istiod::Following>> {
+    let Some(asking) = settings.discovery.clone() else {
+        return Ok(None);
+    };
+    let readiness = in_force.readiness.clone();
+    let following = source::istiod::follow(asking, publisher.clone(), readiness);
+    following.map(Some).context("follow istiod")
 }
 
 /// Fetches the keys that the configuration in force names, from now on.

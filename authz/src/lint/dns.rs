@@ -155,7 +155,10 @@ impl<'a> Pods<'a> {
     fn of(ground: &Ground<'a>) -> Self {
         let mut seen = FxHashMap::default();
         for workload in ground.snapshot.workloads.values() {
-            let key = (&*workload.key.namespace, Arc::as_ptr(&workload.labels));
+            let key = (
+                &*workload.key.namespace,
+                workload.labels.as_ref().map(Arc::as_ptr),
+            );
             seen.entry(key).or_insert(&**workload);
         }
         let mut pods: FxHashMap<&str, Vec<&Workload>> = FxHashMap::default();

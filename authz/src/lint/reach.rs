@@ -63,7 +63,7 @@ impl Lint<'_, '_> {
                 false => endpoint.address.port(),
             };
             let namespace = &*workload.key.namespace;
-            let labels = Arc::as_ptr(&workload.labels);
+            let labels = workload.labels.as_ref().map(Arc::as_ptr);
             let policies = self.by_namespace.get(namespace).map_or(0, Vec::len);
             if policies == 0 || !seen.insert((namespace, labels, port)) {
                 continue;

@@ -91,7 +91,11 @@ impl<'a> Party<'a> {
         source: &Party<'_>,
         facts: &Facts<'a>,
     ) -> Self {
-        let workload = destination.workload.as_deref();
+        let there = destination.workload.as_deref();
+        // Of another cluster: it has a namespace and an account, and neither what a selector nor what an entity
+        // or a block of addresses says of Pods is known of it.
+        let is_elsewhere = there.is_some_and(|workload| workload.labels.is_none());
+        let workload = there.filter(|_| !is_elsewhere);
         let place = &destination.place;
         let (ip, found_later) = match destination.address {
             DestinationAddress::At(ip) => (ip, false),
@@ -100,7 +104,7 @@ impl<'a> Party<'a> {
             DestinationAddress::Found(Family::V6) => (IpAddr::V6(Ipv6Addr::UNSPECIFIED), true),
         };
         Self {
-            view: match (workload, place) {
+            view: match (there, place) {
                 (Some(workload), _) => view(workload),
                 (None, DestinationPlace::Inside(namespace)) => LabelView {
                     namespace: Some(namespace),
@@ -116,12 +120,13 @@ impl<'a> Party<'a> {
                 .map(|host| Host::read(host, facts)),
             workload,
             place: match place {
+                DestinationPlace::Inside(_) if is_elsewhere => Place::Anywhere,
                 DestinationPlace::Inside(_) => Place::Mesh,
                 DestinationPlace::Outside => Place::Outside,
             },
             is_source: false,
             services: Some(&destination.services),
-            authenticated: source.authenticated && workload.is_some_and(|w| w.hbone),
+            authenticated: source.authenticated && there.is_some_and(|w| w.hbone),
         }
     }
 
@@ -390,7 +395,7 @@ impl<'a> Party<'a> {
 /// What is known of a workload.
 fn view(workload: &Workload) -> LabelView<'_> {
     LabelView {
-        pod: Some(&workload.labels),
+        pod: workload.labels.as_deref(),
         namespace: Some(&workload.key.namespace),
         namespace_labels: workload.namespace_labels.as_deref(),
         service_account: workload.identity.service_account(),

@@ -13,7 +13,7 @@ use cairn_config_schema::snapshot::{
     Backend, BackendTarget, CiliumHttpRule, ClusterKey, Destination, DestinationAddress,
     DestinationPlace, Direction, HeaderExpectation, HttpRules, LabelExpression, Mismatch,
     NetworkAction, NetworkPolicies, NetworkPolicy, NetworkRule, NetworkSubject, Peer, Peers,
-    Surface,
+    Surface, Workload,
 };
 use proptest::prelude::*;
 
@@ -27,10 +27,41 @@ fn client() -> World {
     worlds().remove(0)
 }
 
-/// The service port that leads to a world's workload, known or not, on a port.
-fn key(world: u8, known: bool, port: u16) -> ClusterKey {
-    let known = if known { "known" } else { "unknown" };
-    ClusterKey::new(ObjectKey::new("shop", format!("{known}-{world}")), port)
+/// What is known of a destination.
+#[derive(Clone, Copy, Debug)]
+enum Known {
+    /// Its Pod.
+    Pod,
+    /// Its namespace.
+    Namespace,
+    /// Its identity alone, for it is of another cluster.
+    Identity,
+}
+
+impl Known {
+    fn of(request: &Request) -> Self {
+        match request.known {
+            true => Self::Pod,
+            false => Self::Namespace,
+        }
+    }
+
+    fn workload(self, world: &World) -> Option<Arc<Workload>> {
+        match self {
+            Self::Pod => Some(Arc::new(world.workload())),
+            Self::Namespace => None,
+            Self::Identity => Some(Arc::new(Workload {
+                labels: None,
+                namespace_labels: None,
+                ..world.workload()
+            })),
+        }
+    }
+}
+
+/// The service port that leads to a world's workload, of which so much is known, on a port.
+fn key(world: u8, known: Known, port: u16) -> ClusterKey {
+    ClusterKey::new(ObjectKey::new("shop", format!("{known:?}-{world}")), port)
 }
 
 /// The policies on the client, with a service for each destination.
@@ -48,11 +79,13 @@ fn set(policies: &[NetworkPolicy]) -> PolicySet {
     });
     let mut destinations = BTreeMap::new();
     for world in worlds() {
-        for (known, port) in PORTS.into_iter().flat_map(|p| [(true, p), (false, p)]) {
+        let all = [Known::Pod, Known::Namespace, Known::Identity];
+        let all = all.into_iter().flat_map(|known| PORTS.map(|p| (known, p)));
+        for (known, port) in all {
             let destination = Destination {
                 address: DestinationAddress::At(world.address()),
                 port: Some(port),
-                workload: known.then(|| Arc::new(world.workload())),
+                workload: known.workload(&world),
                 place: DestinationPlace::Inside(world.namespace.as_str().into()),
                 host: None,
                 services: Vec::new(),
@@ -81,9 +114,13 @@ fn set(policies: &[NetworkPolicy]) -> PolicySet {
 }
 
 fn with_facts<T>(request: &Request, f: impl FnOnce(&Facts<'_>) -> T) -> T {
+    with_facts_of(request, Known::of(request), f)
+}
+
+fn with_facts_of<T>(request: &Request, known: Known, f: impl FnOnce(&Facts<'_>) -> T) -> T {
     let peer: Identity = client().identity();
     let http = request.http.as_ref();
-    let target = key(request.source.number, request.known, request.port);
+    let target = key(request.source.number, known, request.port);
     let backends = [Backend {
         weight: 1,
         target: BackendTarget::Cluster(target),
@@ -167,6 +204,48 @@ fn egress_of_calico_equals_the_oracle() {
         decide_all(pairs, &mix, oracle)
     });
     mix.assert_has(&OF_CALICO);
+}
+
+/// A workload that istiod alone tells of: what holds whatever its labels are, and whether or not it counts as one
+/// of the cluster, is all that is allowed.
+fn decide_elsewhere(
+    (policies, requests): &Pairs,
+    oracle: impl Fn(&Request, &World) -> bool,
+) -> Result<usize, TestCaseError> {
+    let set = set(policies);
+    let mut allowed = 0;
+    for request in requests {
+        let verdict = with_facts_of(request, Known::Identity, |facts| set.decide(facts));
+        if !verdict.allowed {
+            continue;
+        }
+        allowed += 1;
+        let at = Request {
+            known: true,
+            ..request.clone()
+        };
+        let same_account = |w: &World| w.account == request.source.account;
+        for world in possible(request).into_iter().filter(same_account) {
+            let outside = World {
+                outside: true,
+                ..world.clone()
+            };
+            prop_assert!(oracle(&at, &world), "{:?} {:?}", verdict, world);
+            prop_assert!(oracle(&at, &outside), "{:?} {:?}", verdict, outside);
+        }
+    }
+    Ok(allowed)
+}
+
+#[test]
+fn a_destination_of_another_cluster_is_allowed_only_what_all_that_it_may_be_are() {
+    let allowed = std::cell::Cell::new(0);
+    for_all(cilium_policies(4), |pairs| {
+        let oracle = |request: &Request, world: &World| oracle::cilium(&pairs.0, request, world).0;
+        allowed.set(allowed.get() + decide_elsewhere(pairs, oracle)?);
+        Ok(())
+    });
+    assert!(allowed.get() > 0, "not everything is in doubt");
 }
 
 /// A rule that may be for the destination takes a header out that another one asks for: what that one

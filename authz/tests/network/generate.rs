@@ -77,7 +77,7 @@ impl World {
             app: "".into(),
             version: "".into(),
             node: "".into(),
-            labels: Arc::new(labels.collect()),
+            labels: Some(Arc::new(labels.collect())),
             namespace_labels: Some(Arc::default()),
             host_network: false,
             named_ports: Box::default(),

@@ -134,7 +134,7 @@ fn workload(client: &str) -> Workload {
         app: client.into(),
         version: "v1".into(),
         node: "node-1".into(),
-        labels: owned(&labels),
+        labels: Some(owned(&labels)),
         namespace_labels: Some(owned(&of_namespace)),
         named_ports: Box::default(),
         binding: Binding::Unbound,

@@ -98,7 +98,8 @@ impl Subset {
     /// Those of the endpoints of the service that belong to it.
     pub(super) fn of(&self, endpoints: &[Endpoint]) -> Arc<[Endpoint]> {
         let belongs = |endpoint: &&Endpoint| {
-            let of_workload = endpoint.workload.as_ref().map(|w| &w.labels);
+            let of_workload = endpoint.workload.as_ref();
+            let of_workload = of_workload.and_then(|w| w.labels.as_ref());
             match endpoint.labels.as_ref().or(of_workload) {
                 Some(labels) => self.has(labels),
                 None => self.labels.is_empty(),

@@ -219,39 +219,42 @@ impl Picking<'_> {
         }
         let address = SocketAddr::new(address, port);
         Some(Endpoint {
-            whereabouts: whereabouts(endpoint, on_node, workload),
+            whereabouts: whereabouts(endpoint, on_node, workload, self.told(workload)),
             ..Endpoint::new(address, workload.cloned())
         })
+    }
+
+    /// Where istiod says that a pod is.
+    fn told(&self, workload: Option<&Arc<Workload>>) -> Option<&Locality> {
+        self.pods.localities.get(&workload?.key)
     }
 }
 
 /// Where an endpoint is: by its slice, else by the labels of its pod, which newer Kubernetes and Istio
-/// put there.
+/// put there; and what neither says as istiod tells it, unless it tells of another zone.
 fn whereabouts(
     endpoint: &SliceEndpoint,
     node: Option<&str>,
     workload: Option<&Arc<Workload>>,
+    told: Option<&Locality>,
 ) -> Option<Arc<Whereabouts>> {
-    let label = |key: &str| {
-        workload
-            .and_then(|workload| workload.labels.get(key))
-            .cloned()
-    };
+    let label = |key: &str| workload?.label(key).cloned();
     let whole = label("istio-locality").map(|text| Locality::parse(&text.replace('.', "/")));
     let whole = whole.unwrap_or_default();
     let part = |written: Option<Arc<str>>, key: &str, whole: Arc<str>| {
         written.or_else(|| label(key)).unwrap_or(whole)
     };
+    let zone = endpoint.zone.clone();
+    let mut locality = Locality {
+        region: part(None, "topology.kubernetes.io/region", whole.region),
+        zone: part(zone, "topology.kubernetes.io/zone", whole.zone),
+        subzone: part(None, "topology.istio.io/subzone", whole.subzone),
+    };
+    if let Some(told) = told {
+        locality.complete(told);
+    }
     let found = Whereabouts {
-        locality: Locality {
-            region: part(None, "topology.kubernetes.io/region", whole.region),
-            zone: part(
-                endpoint.zone.clone(),
-                "topology.kubernetes.io/zone",
-                whole.zone,
-            ),
-            subzone: part(None, "topology.istio.io/subzone", whole.subzone),
-        },
+        locality,
         node: node.unwrap_or_default().into(),
         for_zones: endpoint.for_zones.to_vec(),
     };

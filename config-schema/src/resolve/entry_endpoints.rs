@@ -289,14 +289,14 @@ impl Ground<'_> {
         let mut found = Vec::new();
         let mut pods: Vec<_> = self.pods.by_key.values().collect();
         pods.sort_by_key(|pod| &pod.key);
-        for pod in pods
-            .into_iter()
-            .filter(|p| p.key.namespace == *own && has_all(&p.labels))
-        {
+        for pod in pods.into_iter().filter(|p| p.key.namespace == *own) {
+            let Some(labels) = pod.labels.as_ref().filter(|labels| has_all(labels)) else {
+                continue;
+            };
             found.extend(pod.addresses.first().map(|address| Candidate {
                 at: Ok(*address),
                 workload: Some(pod.clone()),
-                labels: pod.labels.clone(),
+                labels: labels.clone(),
                 weight: 1,
                 whereabouts: None,
                 ports: BTreeMap::new(),

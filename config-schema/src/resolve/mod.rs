@@ -18,7 +18,10 @@ mod cilium_rules;
 mod client_tls;
 mod destination_hosts;
 mod destination_rules;
+mod discovered;
 mod dry_run;
+mod elsewhere;
+mod elsewhere_endpoints;
 mod endpoints;
 mod entry_endpoints;
 mod entry_hosts;
@@ -30,6 +33,7 @@ mod network;
 mod network_calico;
 mod network_cilium;
 mod network_egress;
+mod network_elsewhere;
 mod paths;
 mod placement;
 mod policies;
@@ -85,6 +89,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use crate::diagnostics::{Code, Diagnostic, Location};
+use crate::discovered::Discovered;
 use crate::limits::DIAGNOSTICS_PER_OBJECT_MAX;
 use crate::origin::{Kind, ObjectKey, Origin};
 use crate::resources::{Broken, Resources};
@@ -112,6 +117,8 @@ pub struct Options {
     pub strict: bool,
     /// Format of the access log (`--access-log-format`), in place of that of the ConfigMap `istio`.
     pub access_log_format: Option<LogFormat>,
+    /// What istiod told of workloads (`--discovery istiod`). `None`: it is not asked, or has not told yet.
+    pub discovered: Option<Arc<Discovered>>,
     /// Version of the snapshot.
     pub version: u64,
 }
@@ -158,8 +165,8 @@ fn resolved(resources: &Resources, options: &Options) -> (Snapshot, Findings) {
     let (chosen, without_gateways) = serving(resources, options, mesh_block, &mut findings);
     let attachment = attachment::Attachment::new(resources, chosen.as_ref());
     let mut services = services::resolve(resources, &mesh, &attachment, &mut findings);
-    let mut pods = workloads::resolve(resources, &mesh, &attachment, &mut findings);
-    workload_entries::add(resources, &mesh, &attachment, &mut pods, &mut findings);
+    let given = (resources, options, &mesh);
+    let (pods, elsewhere) = workloads(given, &attachment, &services, &mut findings);
     let ground = service_entries::Ground {
         mesh: &mesh,
         attachment: &attachment,
@@ -167,7 +174,7 @@ fn resolved(resources: &Resources, options: &Options) -> (Snapshot, Findings) {
         pods: &pods,
     };
     let (mut clusters, mut discoveries) =
-        destinations(resources, options, &ground, &mut services, &mut findings);
+        destinations(given, &ground, &elsewhere, &mut services, &mut findings);
     let mut waypoint = chosen.map(|chosen| chosen.waypoint);
     let settings = traffic(
         resources,
@@ -179,6 +186,7 @@ fn resolved(resources: &Resources, options: &Options) -> (Snapshot, Findings) {
         &mut findings,
     );
     settings.discover(&clusters, &mut discoveries);
+    elsewhere_endpoints::tell_of_subsets(&clusters, &mut findings);
     let (limits, authentications) = policy(
         resources,
         &mesh,
@@ -189,7 +197,7 @@ fn resolved(resources: &Resources, options: &Options) -> (Snapshot, Findings) {
     let strict = waypoint.as_ref().is_some_and(|waypoint| waypoint.strict);
     let network = network::resolve(
         resources,
-        &clusters,
+        &mut clusters,
         &discoveries,
         &pods,
         &unenforced::Outdated::refused(resources, strict),
@@ -233,6 +241,26 @@ fn resolved(resources: &Resources, options: &Options) -> (Snapshot, Findings) {
     (snapshot, findings)
 }
 
+/// Every workload: pods and WorkloadEntries of this cluster, then what istiod tells of others.
+fn workloads<'a>(
+    (resources, options, mesh): (&Resources, &'a Options, &Mesh),
+    attachment: &attachment::Attachment<'_>,
+    services: &BTreeMap<ObjectKey, Service>,
+    findings: &mut Findings,
+) -> (workloads::Pods, elsewhere_endpoints::Elsewhere<'a>) {
+    let told = options.discovered.as_deref();
+    let of_pods = discovered::OfPods::new(told);
+    let mut pods = workloads::resolve(resources, mesh, attachment, &of_pods, findings);
+    workload_entries::add(resources, mesh, attachment, &mut pods, findings);
+    let ground = elsewhere::Ground {
+        mesh,
+        resources,
+        services,
+    };
+    let elsewhere = elsewhere::join(told, &ground, &mut pods, findings);
+    (pods, elsewhere)
+}
+
 /// As the data path holds them: endpoints and routes point at one and the same.
 fn shared(services: BTreeMap<ObjectKey, Service>) -> BTreeMap<ObjectKey, Arc<Service>> {
     let services = services.into_iter();
@@ -243,9 +271,9 @@ fn shared(services: BTreeMap<ObjectKey, Service>) -> BTreeMap<ObjectKey, Arc<Ser
 
 /// Endpoints of every service, ServiceEntries' included, and how more of them are found.
 fn destinations(
-    resources: &Resources,
-    options: &Options,
+    (resources, options, _): (&Resources, &Options, &Mesh),
     ground: &service_entries::Ground<'_>,
+    elsewhere: &elsewhere_endpoints::Elsewhere<'_>,
     services: &mut BTreeMap<ObjectKey, Service>,
     findings: &mut Findings,
 ) -> (Clusters, BTreeMap<ClusterKey, Arc<Discovery>>) {
@@ -253,6 +281,7 @@ fn destinations(
     let entries = service_entries::resolve(resources, ground, services, findings);
     let places = (&*services, resources);
     let discoveries = entry_endpoints::resolve(&entries, places, ground, &mut clusters, findings);
+    elsewhere.add_endpoints(resources, services, &mut clusters);
     (clusters, discoveries)
 }
 

@@ -9,7 +9,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::unenforced::Outdated;
 use super::workloads::Pods;
-use super::{Findings, dry_run, network_calico, network_cilium, network_egress};
+use super::{Findings, dry_run, network_calico, network_cilium, network_egress, network_elsewhere};
 use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::origin::{ObjectKey, Origin};
 use crate::resources::{Loaded, Resources};
@@ -24,7 +24,7 @@ pub(super) use crate::snapshot::Selecting;
 /// they select.
 pub(super) fn resolve(
     resources: &Resources,
-    clusters: &BTreeMap<ClusterKey, Arc<[Endpoint]>>,
+    clusters: &mut BTreeMap<ClusterKey, Arc<[Endpoint]>>,
     discoveries: &BTreeMap<ClusterKey, Arc<Discovery>>,
     pods: &Pods,
     outdated: &Outdated,
@@ -41,14 +41,15 @@ pub(super) fn resolve(
     let all = policies.iter().cloned().collect();
     let is_egress = |s: &Selecting| s.policy.direction == Direction::Egress;
     let (egress, policies): (Vec<_>, Vec<_>) = policies.into_iter().partition(is_egress);
+    network_elsewhere::leave_out(&policies, &egress, clusters, findings);
     let mut network = NetworkPolicies {
         all,
-        sources: Arc::new(pods.by_address.clone()),
+        sources: Arc::new(pods.here().collect()),
         egress: network_egress::resolve(resources, &egress, clusters, discoveries, pods),
         ..NetworkPolicies::default()
     };
     let mut selected: FxHashMap<*const Workload, Selected> = FxHashMap::default();
-    for (key, endpoints) in clusters {
+    for (key, endpoints) in &*clusters {
         let mut subjects: Vec<NetworkSubject> = Vec::new();
         for endpoint in endpoints.iter() {
             let subject = match &endpoint.workload {
@@ -148,6 +149,16 @@ impl Selected {
         selected
     }
 
+    /// Those that select it for certain.
+    pub(super) fn policies(&self) -> &[Arc<NetworkPolicy>] {
+        &self.policies
+    }
+
+    /// Why it is not known which of those in force do.
+    pub(super) fn doubt(&self) -> Option<Arc<str>> {
+        self.unknown.clone()
+    }
+
     /// The workload with these policies. `None`: there are none.
     pub(super) fn subject(
         &self,
@@ -167,7 +178,7 @@ impl Selected {
 /// What is known of a workload.
 pub(super) fn view(workload: &Workload) -> LabelView<'_> {
     LabelView {
-        pod: Some(&workload.labels),
+        pod: workload.labels.as_deref(),
         namespace: Some(&workload.key.namespace),
         namespace_labels: workload.namespace_labels.as_deref(),
         service_account: workload.identity.service_account(),
@@ -223,9 +234,8 @@ fn nameless(
     })
 }
 
-/// The policy with names of ports replaced by this workload's numbers. A name that the workload has
-/// not is no port of it.
-fn with_named_ports(policy: &Arc<NetworkPolicy>, workload: &Workload) -> Arc<NetworkPolicy> {
+/// Whether a policy speaks of ports by their names.
+pub(super) fn has_named_ports(policy: &NetworkPolicy) -> bool {
     fn has_name(port: &PortSet) -> bool {
         match port {
             PortSet::Range(..) => false,
@@ -233,6 +243,13 @@ fn with_named_ports(policy: &Arc<NetworkPolicy>, workload: &Workload) -> Arc<Net
             PortSet::Not(ports) => ports.iter().any(has_name),
         }
     }
+    let mut ports = policy.rules.iter().filter_map(|rule| rule.ports.as_ref());
+    ports.any(|ports| ports.iter().any(has_name))
+}
+
+/// The policy with names of ports replaced by this workload's numbers. A name that the workload has
+/// not is no port of it.
+fn with_named_ports(policy: &Arc<NetworkPolicy>, workload: &Workload) -> Arc<NetworkPolicy> {
     fn numbers(ports: &[PortSet], workload: &Workload) -> Vec<PortSet> {
         let mut found = Vec::new();
         for port in ports {
@@ -247,8 +264,7 @@ fn with_named_ports(policy: &Arc<NetworkPolicy>, workload: &Workload) -> Arc<Net
         }
         found
     }
-    let ports = policy.rules.iter().filter_map(|rule| rule.ports.as_ref());
-    if !ports.flatten().any(has_name) {
+    if !has_named_ports(policy) {
         return policy.clone();
     }
     let mut own = NetworkPolicy::clone(policy);

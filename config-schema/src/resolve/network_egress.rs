@@ -74,7 +74,9 @@ fn clients(resources: &Resources, policies: &[Selecting], pods: &Pods) -> Egress
         shared.push(new.clone());
         new
     };
-    for (ip, workload) in &pods.by_address {
+    // A client of another cluster is known by its certificate alone.
+    let here = pods.by_address.iter();
+    for (ip, workload) in here.filter(|(_, workload)| workload.labels.is_some()) {
         let selected = Selected::by_view(&view(workload), policies);
         let subject = selected.subject(&workload.key, None);
         egress.clients.extend(subject.map(|s| (*ip, share(s))));

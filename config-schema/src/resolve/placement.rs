@@ -214,7 +214,7 @@ fn has_label(endpoint: &Endpoint, key: &str, wanted: Option<&Arc<str>>) -> bool 
         _ => of_place(&place.locality, key),
     });
     let workload = endpoint.workload.as_ref();
-    of_place.or_else(|| workload.and_then(|w| w.labels.get(key))) == wanted
+    of_place.or_else(|| workload.and_then(|w| w.label(key))) == wanted
 }
 
 /// The shares that are for a waypoint here.

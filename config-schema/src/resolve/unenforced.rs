@@ -210,7 +210,7 @@ impl Attached<'_> {
         let selects = |endpoint: &Endpoint| {
             let workload = endpoint.workload.as_ref();
             let view = LabelView {
-                pod: workload.map(|w| &*w.labels),
+                pod: workload.and_then(|w| w.labels.as_deref()),
                 ..LabelView::default()
             };
             selector.holds(&|key| view.of_pod(key)) != Truth::No

@@ -174,7 +174,7 @@ impl Listed<'_> {
             app: label("app").unwrap_or_default(),
             version: label("version").unwrap_or_default(),
             node: "".into(),
-            labels: Arc::new(labels),
+            labels: Some(Arc::new(labels)),
             namespace_labels: None,
             named_ports: Default::default(),
             host_network: false,

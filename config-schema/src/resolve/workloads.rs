@@ -7,13 +7,14 @@ use std::sync::Arc;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::attachment::{Attachment, Traffic};
+use super::discovered::OfPods;
 use super::{Findings, unreadable};
 use crate::diagnostics::{Code, Diagnostic};
 use crate::identity::Identity;
 use crate::origin::ObjectKey;
 use crate::resources::kube::PodSpec;
 use crate::resources::{Loaded, Object, Resources};
-use crate::snapshot::{Labels, Mesh, Workload, WorkloadType};
+use crate::snapshot::{Labels, Locality, Mesh, Workload, WorkloadType};
 
 /// Labels that name a workload, the first that is there (specs/istio-waypoint.md 4.1).
 pub(super) const CANONICAL_NAME: [&str; 3] = [
@@ -42,6 +43,17 @@ pub(super) struct Pods {
     pub unknown: FxHashSet<ObjectKey>,
     /// Addresses of such pods, as far as they are known.
     pub unknown_addresses: FxHashSet<IpAddr>,
+    /// Where pods are, as istiod tells by the labels of their nodes.
+    pub localities: FxHashMap<ObjectKey, Locality>,
+}
+
+impl Pods {
+    /// Workloads of this cluster by their addresses: those whose labels are known.
+    pub fn here(&self) -> impl Iterator<Item = (IpAddr, Arc<Workload>)> + '_ {
+        let all = self.by_address.iter();
+        all.filter(|(_, workload)| workload.labels.is_some())
+            .map(|(address, workload)| (*address, workload.clone()))
+    }
 }
 
 /// Every pod that runs.
@@ -49,6 +61,7 @@ pub(super) fn resolve(
     resources: &Resources,
     mesh: &Mesh,
     attachment: &Attachment<'_>,
+    discovered: &OfPods<'_>,
     findings: &mut Findings,
 ) -> Pods {
     let mut pods = Pods::default();
@@ -73,7 +86,14 @@ pub(super) fn resolve(
     by_age.sort_by_key(|object| object.meta.created_s.unwrap_or(i64::MAX));
     for object in by_age.into_iter().filter(|object| !object.spec.finished) {
         match workload(object, mesh, attachment, &mut shared, findings) {
-            Some(workload) => add(&mut pods, object, Arc::new(workload), findings),
+            Some(mut workload) => {
+                if let Some(told) = discovered.of(&workload) {
+                    workload.hbone |= told.hbone;
+                    pods.localities
+                        .insert(workload.key.clone(), told.locality.clone());
+                }
+                add(&mut pods, object, Arc::new(workload), findings);
+            }
             None => {
                 pods.unknown.insert(object.origin.key.clone());
                 pods.unknown_addresses.extend(&object.spec.pod_ips);
@@ -180,7 +200,7 @@ fn workload(
         app: label("app").cloned().unwrap_or_default(),
         version: label("version").cloned().unwrap_or_default(),
         node: spec.node.clone(),
-        labels: shared.of(&object.meta.labels),
+        labels: Some(shared.of(&object.meta.labels)),
         namespace_labels: shared.of_namespace(&key.namespace),
         named_ports: spec.named_ports.clone().into(),
         host_network: spec.host_network,

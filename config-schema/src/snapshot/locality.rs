@@ -41,6 +41,23 @@ impl Locality {
         }
     }
 
+    /// Takes from another account of the same place what is not known, unless that is of another region or zone.
+    pub fn complete(&mut self, other: &Self) {
+        let agree = |own: &Arc<str>, other: &Arc<str>| own.is_empty() || own == other;
+        if !agree(&self.region, &other.region) || !agree(&self.zone, &other.zone) {
+            return;
+        }
+        for (own, other) in [
+            (&mut self.region, &other.region),
+            (&mut self.zone, &other.zone),
+            (&mut self.subzone, &other.subzone),
+        ] {
+            if own.is_empty() {
+                *own = other.clone();
+            }
+        }
+    }
+
     /// Whether nothing is known.
     pub fn is_unknown(&self) -> bool {
         self.region.is_empty() && self.zone.is_empty() && self.subzone.is_empty()

@@ -234,8 +234,10 @@ pub struct Workload {
     pub version: Arc<str>,
     /// Node it runs on; empty when unknown.
     pub node: Arc<str>,
-    /// Labels of the pod, shared with pods that have the same.
-    pub labels: Arc<Labels>,
+    /// Labels of the pod, shared with pods that have the same. `None`: they are not known, for it is of
+    /// another cluster, and nobody tells them; no selector is known to select it, or not to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labels: Option<Arc<Labels>>,
     /// Labels of its namespace. `None`: no such Namespace is in the configuration.
     pub namespace_labels: Option<Arc<Labels>>,
     /// Ports of its containers that have a name, by the name in lower case.
@@ -247,6 +249,11 @@ pub struct Workload {
 }
 
 impl Workload {
+    /// The value of a label, if it is known to have it.
+    pub fn label(&self, name: &str) -> Option<&Arc<str>> {
+        self.labels.as_ref()?.get(name)
+    }
+
     /// Whether a peer with this certificate can be it: addresses are given away anew, certificates are not.
     pub fn may_be(&self, peer: &Identity) -> bool {
         let own = &self.identity;

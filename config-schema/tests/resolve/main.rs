@@ -9,6 +9,7 @@ mod backend_tls;
 mod backend_traffic_policies;
 mod broken_policies;
 mod destination_rules;
+mod elsewhere;
 mod endpoints;
 mod findings;
 mod l7_ports;

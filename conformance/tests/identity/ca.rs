@@ -151,7 +151,7 @@ fn copy(authority: &Authority) -> Authority {
 }
 
 /// TLS with a server's certificate of the authority.
-fn acceptor(authority: &Authority) -> TlsAcceptor {
+pub fn acceptor(authority: &Authority) -> TlsAcceptor {
     let key = KeyPair::from_pem(authority.key_pem()).expect("a key");
     let issuer = Issuer::from_ca_cert_pem(authority.root_cert_pem(), key).expect("a root");
     let key = KeyPair::generate().expect("a key");

@@ -1,5 +1,6 @@
-//! Where a waypoint's certificate comes from: small servers that speak the protocols of Istio's CA and of the
-//! SPIFFE Workload API for real, and Cairn between real Envoys (specs/istio-waypoint.md 3).
+//! Where a waypoint's certificate comes from, and what istiod tells it of workloads: small servers that speak the
+//! protocols of Istio's CA, of its discovery and of the SPIFFE Workload API for real, and Cairn between real Envoys
+//! (specs/istio-waypoint.md 3, 6).
 
 // A panic here is a failed test.
 #![allow(
@@ -10,8 +11,10 @@
 )]
 
 mod ca;
+mod discovery;
 mod grpc;
 mod istio_ca;
+mod istiod;
 mod mesh;
 mod spiffe;
 mod workload_api;

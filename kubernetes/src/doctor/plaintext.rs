@@ -59,9 +59,7 @@ fn selects(policy: &Value, pod: &Workload) -> Option<bool> {
     if labels.is_empty() {
         return None;
     }
-    let has = |(key, value): (&String, &Value)| {
-        pod.labels.get(key.as_str()).map(|v| &**v) == value.as_str()
-    };
+    let has = |(key, value): (&String, &Value)| pod.label(key).map(|v| &**v) == value.as_str();
     Some(labels.iter().all(has))
 }
 

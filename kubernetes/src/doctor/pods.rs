@@ -70,7 +70,7 @@ impl<'a> Pods<'a> {
                     !labels.is_empty()
                         && labels
                             .iter()
-                            .all(|(k, v)| w.labels.get(k.as_str()).map(|l| &**l) == v.as_str())
+                            .all(|(k, v)| w.label(k).map(|l| &**l) == v.as_str())
                 })
         };
         list.extend(snapshot.workloads.values().map(|w| &**w).filter(selected));

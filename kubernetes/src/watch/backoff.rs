@@ -11,7 +11,7 @@ const LONGEST: Duration = Duration::from_secs(15);
 
 /// Waits between attempts.
 #[derive(Debug, Default)]
-pub(super) struct Backoff {
+pub struct Backoff {
     failures: u32,
 }
 

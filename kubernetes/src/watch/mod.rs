@@ -22,6 +22,7 @@ use kube_client::Client;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
+pub use backoff::Backoff;
 pub use refusal::{Reason, Refusal};
 pub use stored::{Differences, State, Stored};
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 /// A reason for not being ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,10 +21,12 @@ pub enum NotReady {
     Draining,
     /// Not everything that the API server has is known yet; [`Readiness::told`] says what is missing.
     NotSynced,
+    /// istiod has told nothing of workloads yet; [`Readiness::told`] says why.
+    NotDiscovered,
 }
 
 impl NotReady {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::NoConfiguration,
         Self::NoGateway,
         Self::NoIdentity,
@@ -32,9 +34,10 @@ impl NotReady {
         Self::NotListening,
         Self::Draining,
         Self::NotSynced,
+        Self::NotDiscovered,
     ];
 
-    fn bit(self) -> u8 {
+    fn bit(self) -> u16 {
         1 << (self as u8)
     }
 }
@@ -49,14 +52,16 @@ impl fmt::Display for NotReady {
             Self::NotListening => "the tunnel port is not open yet",
             Self::Draining => "draining",
             Self::NotSynced => "not everything that the API server has is known yet",
+            Self::NotDiscovered => "istiod has not told of workloads yet",
         })
     }
 }
 
 /// Readiness, shared by those who know a part of it and those who are asked.
 pub struct Readiness {
-    bits: AtomicU8,
+    bits: AtomicU16,
     missing: OnceLock<Missing>,
+    undiscovered: OnceLock<Missing>,
 }
 
 /// Says what is not known yet, one thing a line.
@@ -75,11 +80,13 @@ impl Default for Readiness {
             NotReady::IdentityExpired,
             NotReady::Draining,
             NotReady::NotSynced,
+            NotReady::NotDiscovered,
         ];
         let at_start = NotReady::ALL.into_iter().filter(|r| !later.contains(r));
         Self {
-            bits: AtomicU8::new(at_start.fold(0, |bits, r| bits | r.bit())),
+            bits: AtomicU16::new(at_start.fold(0, |bits, r| bits | r.bit())),
             missing: OnceLock::new(),
+            undiscovered: OnceLock::new(),
         }
     }
 }
@@ -117,10 +124,24 @@ impl Readiness {
         let _ = self.missing.set(Box::new(missing));
     }
 
+    /// Has what is missing while [`NotReady::NotDiscovered`] holds told by this; the first one counts.
+    pub fn tell_undiscovered(&self, missing: impl Fn() -> Vec<String> + Send + Sync + 'static) {
+        // Set already: a process asks one istiod.
+        let _ = self.undiscovered.set(Box::new(missing));
+    }
+
+    fn missing(&self, reason: NotReady) -> Option<&Missing> {
+        match reason {
+            NotReady::NotSynced => self.missing.get(),
+            NotReady::NotDiscovered => self.undiscovered.get(),
+            _ => None,
+        }
+    }
+
     /// All reasons in words.
     pub fn told(&self) -> Vec<String> {
-        let in_words = |reason: NotReady| match (reason, self.missing.get()) {
-            (NotReady::NotSynced, Some(missing)) => {
+        let in_words = |reason: NotReady| match self.missing(reason) {
+            Some(missing) => {
                 let missing = missing();
                 let list = missing.iter().map(|one| format!("{reason}: {one}"));
                 match missing.is_empty() {
@@ -128,7 +149,7 @@ impl Readiness {
                     false => list.collect(),
                 }
             }
-            _ => vec![reason.to_string()],
+            None => vec![reason.to_string()],
         };
         self.reasons().into_iter().flat_map(in_words).collect()
     }
@@ -183,5 +204,11 @@ mod tests {
         );
         readiness.remove(NotReady::NotSynced);
         assert_eq!(readiness.told(), [""; 0]);
+        readiness.tell_undiscovered(|| vec!["istiod:15012 can not be reached".to_owned()]);
+        readiness.add(NotReady::NotDiscovered);
+        assert_eq!(
+            readiness.told(),
+            ["istiod has not told of workloads yet: istiod:15012 can not be reached"]
+        );
     }
 }

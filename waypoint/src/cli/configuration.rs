@@ -41,6 +41,7 @@ impl Choice {
             node: std::env::var("NODE_NAME").ok(),
             strict: false,
             access_log_format: None,
+            discovered: None,
             version: 1,
         }
     }

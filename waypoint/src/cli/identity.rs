@@ -115,7 +115,11 @@ impl IdentityArgs {
     ///
     /// # Errors
     /// When the cluster's name can not be sent.
-    fn plane(&self, address: Address, around: &Surroundings<'_>) -> anyhow::Result<ControlPlane> {
+    pub fn plane(
+        &self,
+        address: Address,
+        around: &Surroundings<'_>,
+    ) -> anyhow::Result<ControlPlane> {
         let first = |names: [&str; 2]| names.into_iter().find_map(|name| (around.variable)(name));
         let told = first(["ISTIOD_SAN", "ALT_CA_HOSTNAME"]);
         let cluster = first(["ISTIO_META_CLUSTER_ID", "CLUSTER_ID"]);

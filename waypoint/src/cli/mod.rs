@@ -9,6 +9,7 @@ mod controller;
 mod demo;
 mod detach;
 mod diff;
+mod discovery;
 mod doctor;
 mod explain;
 mod identity;

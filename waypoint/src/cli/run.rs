@@ -12,6 +12,7 @@ use clap::ValueEnum;
 use http::HeaderName;
 
 use super::Outcome;
+use super::discovery::DiscoveryArgs;
 use super::identity::{self, IdentityArgs, Surroundings};
 use crate::hubble::{self, Redaction};
 use crate::limits::{FLOW_RECORDS, FLOW_RECORDS_MAX, METRIC_IDLE_MINUTES, METRIC_IDLE_MINUTES_MAX};
@@ -42,6 +43,8 @@ pub struct Args {
     /// is away [default: none]
     #[arg(long, value_name = "DIR", env = "CAIRN_STATE_DIR", requires = "kube")]
     state_dir: Option<PathBuf>,
+    #[command(flatten)]
+    discovery: DiscoveryArgs,
     /// The Gateway to serve; not needed when there is only one of a waypoint class
     #[arg(long, value_name = "NS/NAME", env = "CAIRN_GATEWAY", value_parser = object_key)]
     gateway: Option<ObjectKey>,
@@ -295,8 +298,13 @@ fn settings(args: Args) -> anyhow::Result<run::Settings> {
     });
     let of_pod = || kube.as_ref().and_then(|_| gateway_of_pod());
     let around = Surroundings::of_process();
+    let cluster_domain = args.cluster_domain.as_deref();
+    let discovery = args
+        .discovery
+        .asking(&args.identity, cluster_domain, &around)?;
     Ok(run::Settings {
         config: args.config,
+        discovery,
         gateway: args.gateway.or_else(of_pod),
         kube,
         identity: args.identity.source(&around)?,

@@ -143,6 +143,7 @@ impl Lab {
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let waypoint = run::start(run::Settings {
             kube: None,
+            discovery: None,
             config: vec![config],
             gateway: None,
             identity: identity::Source::Files(IdentityFiles {

@@ -163,6 +163,9 @@ impl<'a> Way<'a> {
         let (end, name) = self.destination(&address);
         let what = format!("ingress of {name}, port {port}, from the waypoint");
         let link = Link::new("destination-ingress", By::Cni, what);
+        if self.is_elsewhere(&address) {
+            return in_another_cluster(link);
+        }
         self.by_cni(link, (&self.waypoint, (&end, port)), Direction::Ingress)
     }
 
@@ -175,6 +178,12 @@ impl<'a> Way<'a> {
 
     fn workload(&self, address: &IpAddr) -> Option<&'a Workload> {
         self.snapshot.workloads.get(address).map(AsRef::as_ref)
+    }
+
+    /// Whether only istiod tells of the workload at an address.
+    fn is_elsewhere(&self, address: &IpAddr) -> bool {
+        let workload = self.workload(address);
+        workload.is_some_and(|workload| workload.labels.is_none())
     }
 
     fn by_cni(
@@ -226,6 +235,9 @@ impl<'a> Way<'a> {
     fn ztunnel_of_destination(&self, address: SocketAddr) -> Link {
         let (_, name) = self.destination(&address.ip());
         let link = Link::new("destination-ztunnel", By::Ztunnel, name);
+        if self.is_elsewhere(&address.ip()) {
+            return in_another_cluster(link);
+        }
         let identity = waypoint::identity(self.snapshot);
         let (Some(pod), Some(identity)) = (self.workload(&address.ip()), identity) else {
             return Link {
@@ -272,6 +284,15 @@ impl<'a> Way<'a> {
             reason,
             ..link
         }
+    }
+}
+
+/// Policies of this cluster do not hold there.
+fn in_another_cluster(link: Link) -> Link {
+    Link {
+        outcome: LinkOutcome::Unknown,
+        reason: "it is in another cluster, whose policies are not known here".to_owned(),
+        ..link
     }
 }
 

@@ -58,7 +58,8 @@ pub fn service(service: &ServiceName) -> Service {
 fn of_workload(workload: &Workload, cluster: &str) -> Endpoint {
     let namespace = workload.key.namespace.to_string();
     let told = |name: &str| !LABELS_OF_ONE_POD.contains(&name);
-    let own = workload.labels.iter().filter(|(name, _)| told(name));
+    let own = workload.labels.iter().flat_map(|labels| labels.iter());
+    let own = own.filter(|(name, _)| told(name));
     let mut labels: Vec<String> = own
         .map(|(name, value)| format!("k8s:{name}={value}"))
         .collect();

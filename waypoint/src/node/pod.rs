@@ -76,7 +76,7 @@ pub fn workload_of(pod: &NodePod, addresses: &[IpAddr], trust_domain: &str) -> O
         app: label(&["app"]).unwrap_or_default(),
         version: label(&["version"]).unwrap_or_default(),
         node: "".into(),
-        labels: Arc::default(),
+        labels: None,
         namespace_labels: None,
         host_network: false,
         named_ports: Box::default(),

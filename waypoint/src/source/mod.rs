@@ -3,6 +3,7 @@
 
 mod collect;
 pub mod files;
+pub mod istiod;
 pub mod kube;
 mod watch;
 

@@ -234,6 +234,7 @@ pub fn families() -> Vec<MetricFamily> {
     let own = instruments.iter().filter_map(|i| i.family());
     own.chain(super::node::families())
         .chain(super::kubernetes::families())
+        .chain(super::discovery::families())
         .collect()
 }
 

@@ -14,6 +14,7 @@ pub mod access_log;
 mod changed;
 pub mod changes;
 pub mod counters;
+pub mod discovery;
 pub mod exchange;
 pub mod exposition;
 pub mod expression;

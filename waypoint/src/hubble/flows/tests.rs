@@ -131,7 +131,7 @@ fn replicas_share_an_identity() {
         let mut exchange = fixtures::http();
         let mut workload = (*fixtures::workload("web", "v1")).clone();
         let labels = [("app", "web"), ("pod-template-hash", hash)];
-        workload.labels = Arc::new(labels.map(|(k, v)| (k.into(), v.into())).into());
+        workload.labels = Some(Arc::new(labels.map(|(k, v)| (k.into(), v.into())).into()));
         exchange.source = Some(Arc::new(workload));
         ended(exchange)[1].source.clone().unwrap()
     };

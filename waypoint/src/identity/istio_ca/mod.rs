@@ -17,7 +17,7 @@ use self::answer::Issued;
 use self::messages::{CertificateRequest, CertificateResponse, METHOD};
 use super::own::{Outcome, OwnIdentity};
 use super::{Following, LOOK_INTERVAL, back_off};
-use crate::istiod::{ControlPlane, ControlPlaneError, Token};
+use crate::istiod::{CallError, ControlPlane, ControlPlaneError, Token};
 use crate::limits::{CA_ANSWER_BYTES_MAX, CA_ATTEMPT_TIMEOUT, CERTIFICATE_RENEWAL_MIN};
 use crate::pki::{PkiError, SigningRequest};
 use crate::tls::{LocalIdentity, certificates_of_pem};
@@ -265,21 +265,13 @@ async fn ask(plane: &ControlPlane, token: Token, csr: String) -> Result<Vec<Stri
     let codec: ProstCodec<CertificateRequest, CertificateResponse> = ProstCodec::default();
     let method = PathAndQuery::from_static(METHOD);
     let answer = client.unary(request, method, codec).await;
-    let answer = answer.map_err(|status| {
-        let message: String = status.message().chars().take(200).collect();
-        let message = message.escape_debug().to_string();
-        match status.code() {
-            Code::Unauthenticated | Code::PermissionDenied => CaError::Unauthenticated {
-                path: plane.token.display().to_string(),
-                message,
-            },
-            Code::Unavailable => CaError::Broke(message),
-            // A connection that broke is told by a status of tonic's own.
-            Code::Unknown if std::error::Error::source(&status).is_some() => {
-                CaError::Broke(message)
-            }
-            code => CaError::Refused { code, message },
-        }
+    let answer = answer.map_err(|status| match CallError::from(status) {
+        CallError::Unauthenticated(message) => CaError::Unauthenticated {
+            path: plane.token.display().to_string(),
+            message,
+        },
+        CallError::Broke(message) => CaError::Broke(message),
+        CallError::Refused(code, message) => CaError::Refused { code, message },
     })?;
     Ok(answer.into_inner().cert_chain)
 }

@@ -3,7 +3,7 @@
 
 mod feed;
 mod keep;
-mod pace;
+pub(super) mod pace;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, mpsc};

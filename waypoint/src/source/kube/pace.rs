@@ -23,7 +23,7 @@ const OTHERS_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// What the last time cost.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Pace {
+pub(in crate::source) struct Pace {
     last: Option<(Instant, Duration)>,
 }
 

@@ -138,7 +138,7 @@ fn upstream(seen: &Seen<'_>, field: &str) -> Option<Value> {
 
 /// A workload as Istio's peer metadata has it.
 fn peer(workload: &Workload) -> Value {
-    let labels = workload.labels.iter();
+    let labels = workload.labels.iter().flat_map(|labels| labels.iter());
     let labels: HashMap<String, Value> = labels
         .map(|(key, value)| (key.to_string(), Value::from(&**value)))
         .collect();

@@ -3,6 +3,7 @@
 
 mod controller;
 mod destinations;
+mod discovery;
 mod istio;
 mod kubernetes;
 mod node;
@@ -11,6 +12,7 @@ mod policy;
 
 pub use controller::*;
 pub use destinations::*;
+pub use discovery::*;
 pub use istio::*;
 pub use kubernetes::*;
 pub use node::*;

@@ -1,0 +1,311 @@
+//! Workloads of other clusters, as istiod tells of them, beside what this cluster has (docs/kube-source.md has the
+//! table of who is believed). What belongs to this cluster is believed about this cluster alone.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::discovered::{account, trust_domain};
+use super::elsewhere_endpoints::Elsewhere;
+use super::workloads::Pods;
+use super::{Findings, endpoints};
+use crate::diagnostics::{Code, Diagnostic, Severity};
+use crate::discovered::{Discovered, DiscoveredWorkload};
+use crate::identity::Identity;
+use crate::limits::LEFT_OUT_NAMED_MAX;
+use crate::origin::ObjectKey;
+use crate::resources::Resources;
+use crate::snapshot::{Binding, Endpoint, Mesh, Service, Workload, WorkloadType};
+
+/// What this cluster has.
+pub(super) struct Ground<'a> {
+    pub mesh: &'a Mesh,
+    pub resources: &'a Resources,
+    pub services: &'a BTreeMap<ObjectKey, Service>,
+}
+
+/// Why a workload receives nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum LeftOut {
+    Network,
+    NoAddress,
+    ProxyProtocol,
+    Identity,
+    Taken,
+    Shared,
+}
+
+impl LeftOut {
+    /// Severity, code, what is wrong, what helps.
+    fn words(self) -> (Severity, Code, &'static str, &'static str) {
+        use Severity::Warning;
+        match self {
+            Self::Network => (
+                Warning,
+                Code::Unsupported,
+                "are in other networks, which are reached through their gateways alone, by tunnels in tunnels",
+                "Cairn makes no tunnel in a tunnel: connect the networks, so that pods reach each other, and give them one name; --network says which one is this waypoint's",
+            ),
+            Self::NoAddress => (
+                Warning,
+                Code::Unsupported,
+                "have no address",
+                "a ServiceEntry of this cluster leads to names",
+            ),
+            Self::ProxyProtocol => (
+                Warning,
+                Code::Unsupported,
+                "are proxies that want to be told of their callers by the PROXY protocol",
+                "lead to what is behind them",
+            ),
+            Self::Identity => (
+                Warning,
+                Code::BadValue,
+                "have no identity that this mesh accepts",
+                "meshConfig.trustDomainAliases lists further trust domains",
+            ),
+            Self::Taken => (
+                Warning,
+                Code::Conflict,
+                "have addresses that are others' in this cluster",
+                "clusters of one network need different blocks of addresses; --ca-cluster must say what istiod calls this cluster",
+            ),
+            Self::Shared => (
+                Warning,
+                Code::Conflict,
+                "have addresses that several workloads claim",
+                "clusters of one network need different blocks of addresses",
+            ),
+        }
+    }
+}
+
+/// Takes in the workloads of other clusters. Whatever has an address here keeps it: nobody gets the identity of
+/// another workload by being told of at its address.
+pub(super) fn join<'a>(
+    told: Option<&'a Discovered>,
+    ground: &Ground<'_>,
+    pods: &mut Pods,
+    findings: &mut Findings,
+) -> Elsewhere<'a> {
+    let Some(told) = told else {
+        return Elsewhere::default();
+    };
+    let mut elsewhere = Elsewhere::default();
+    let mut left_out: BTreeMap<LeftOut, Vec<String>> = BTreeMap::new();
+    let judge = Judge {
+        told,
+        mesh: ground.mesh,
+        claims: Claims::of(told),
+        taken: taken(ground, pods),
+    };
+    for (uid, workload) in &told.workloads {
+        if told.is_own(workload) {
+            continue;
+        }
+        match judge.workload(uid, workload, pods) {
+            Ok(found) => elsewhere.add(workload, Arc::new(found), pods),
+            Err((reason, detail)) => {
+                // In plain text something might reach whoever it is.
+                if matches!(reason, LeftOut::Identity | LeftOut::Shared) {
+                    let free = |ip: &&IpAddr| !judge.is_taken(**ip, pods);
+                    let free: Vec<IpAddr> =
+                        workload.addresses.iter().filter(free).copied().collect();
+                    pods.unknown_addresses.extend(free);
+                }
+                let list = left_out.entry(reason).or_default();
+                list.push(format!("{uid}{detail}"));
+            }
+        }
+    }
+    for (reason, workloads) in left_out {
+        let (severity, code, what, hint) = reason.words();
+        let message = format!(
+            "{} that istiod tells of {what}: {}",
+            counted(workloads.len(), "workload"),
+            listed(&workloads)
+        );
+        let finding = Diagnostic::new(severity, code, message);
+        findings.push(finding.with_effect("they receive nothing").with_hint(hint));
+    }
+    elsewhere.tell_of_strangers(ground, findings);
+    elsewhere
+}
+
+/// Who claims the addresses of the own network.
+#[derive(Default)]
+struct Claims {
+    /// Workloads that say it is theirs alone.
+    owners: FxHashMap<IpAddr, usize>,
+    /// Addresses of nodes, which several have.
+    nodes: FxHashSet<IpAddr>,
+}
+
+impl Claims {
+    fn of(told: &Discovered) -> Self {
+        let mut claims = Self::default();
+        let own_network = |w: &&Arc<DiscoveredWorkload>| w.network == told.network;
+        for workload in told.workloads.values().filter(own_network) {
+            let addresses: FxHashSet<IpAddr> = workload.addresses.iter().copied().collect();
+            match workload.host_network {
+                true => claims.nodes.extend(addresses),
+                false => {
+                    for address in addresses {
+                        *claims.owners.entry(address).or_default() += 1;
+                    }
+                }
+            }
+        }
+        claims
+    }
+
+    /// Whether somebody else claims an address of a workload.
+    fn is_contested(&self, address: &IpAddr, host_network: bool) -> bool {
+        let owners = self.owners.get(address).copied().unwrap_or_default();
+        match host_network {
+            true => owners > 0,
+            false => owners > 1 || self.nodes.contains(address),
+        }
+    }
+}
+
+/// Addresses of this cluster that are no known workload's own: of Services, of nodes with pods in their network, and
+/// of pods that only EndpointSlices name.
+fn taken(ground: &Ground<'_>, pods: &Pods) -> FxHashSet<IpAddr> {
+    let services = ground.services.values();
+    let of_services = services.flat_map(|service| service.addresses.iter().copied());
+    let mut taken: FxHashSet<IpAddr> = of_services.map(|ip| ip.to_canonical()).collect();
+    taken.extend(endpoints::unidentified(ground.resources, pods));
+    let on_nodes = pods.by_key.values().filter(|pod| pod.host_network);
+    taken.extend(on_nodes.flat_map(|pod| pod.addresses.iter().copied()));
+    taken
+}
+
+struct Judge<'a> {
+    told: &'a Discovered,
+    mesh: &'a Mesh,
+    claims: Claims,
+    taken: FxHashSet<IpAddr>,
+}
+
+impl Judge<'_> {
+    /// Whether an address is somebody's of this cluster.
+    fn is_taken(&self, address: IpAddr, pods: &Pods) -> bool {
+        let of_workload = pods.by_address.get(&address);
+        self.taken.contains(&address) || of_workload.is_some_and(|w| w.labels.is_some())
+    }
+
+    /// The workload, or why it is left out, with a detail.
+    fn workload(
+        &self,
+        uid: &str,
+        told: &DiscoveredWorkload,
+        pods: &Pods,
+    ) -> Result<Workload, (LeftOut, String)> {
+        if told.network != self.told.network {
+            let network = match &*told.network {
+                "" => "the default network",
+                name => name,
+            };
+            return Err((LeftOut::Network, format!(" ({network})")));
+        }
+        if told.addresses.is_empty() {
+            let reason = match told.has_gateway {
+                true => LeftOut::Network,
+                false => LeftOut::NoAddress,
+            };
+            return Err((reason, String::new()));
+        }
+        if told.wants_proxy_protocol {
+            return Err((LeftOut::ProxyProtocol, String::new()));
+        }
+        for address in &told.addresses {
+            if let Some(pod) = pods.by_address.get(address).filter(|w| w.labels.is_some()) {
+                let detail = format!(" ({address} is that of {})", pod.key);
+                return Err((LeftOut::Taken, detail));
+            }
+            if self.taken.contains(address) {
+                let detail = format!(
+                    " ({address} is that of a Service, of a node, or of a pod that is not known)"
+                );
+                return Err((LeftOut::Taken, detail));
+            }
+            if self.claims.is_contested(address, told.host_network) {
+                return Err((LeftOut::Shared, format!(" ({address})")));
+            }
+        }
+        let identity = self
+            .identity(told)
+            .map_err(|why| (LeftOut::Identity, format!(" ({why})")))?;
+        Ok(workload(uid, told, identity))
+    }
+
+    fn identity(&self, told: &DiscoveredWorkload) -> Result<Identity, String> {
+        let trust_domain = trust_domain(told);
+        if !self.mesh.accepts_trust_domain(trust_domain) {
+            return Err(format!("trust domain {trust_domain}"));
+        }
+        let identity = Identity::of_workload(trust_domain, &told.namespace, account(told));
+        identity.map_err(|error| error.to_string())
+    }
+}
+
+fn workload(uid: &str, told: &DiscoveredWorkload, identity: Identity) -> Workload {
+    let name = match &*told.name {
+        "" => uid.rsplit('/').next().unwrap_or(uid),
+        name => name,
+    };
+    let or_name = |text: &Arc<str>| match &**text {
+        "" => Arc::from(name),
+        _ => text.clone(),
+    };
+    Workload {
+        // No Pod of this cluster has an @ in its name.
+        key: ObjectKey::new(&*told.namespace, format!("{name}@{}", told.cluster)),
+        addresses: told.addresses.clone(),
+        identity,
+        hbone: told.hbone,
+        workload_name: or_name(&told.workload_name),
+        workload_type: told.workload_type.unwrap_or(WorkloadType::Pod),
+        canonical_name: or_name(&told.canonical_name),
+        canonical_revision: match &*told.canonical_revision {
+            "" => "latest".into(),
+            _ => told.canonical_revision.clone(),
+        },
+        app: "".into(),
+        version: "".into(),
+        // Nodes of two clusters may have one name.
+        node: "".into(),
+        labels: None,
+        namespace_labels: None,
+        named_ports: Default::default(),
+        host_network: told.host_network,
+        binding: Binding::Unbound,
+    }
+}
+
+/// Whether an endpoint is in another cluster.
+pub(super) fn is_elsewhere(endpoint: &Endpoint) -> bool {
+    let workload = endpoint.workload.as_ref();
+    workload.is_some_and(|workload| workload.labels.is_none())
+}
+
+/// `1 workload`, `2 workloads`.
+pub(super) fn counted(count: usize, what: &str) -> String {
+    match count {
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
+    }
+}
+
+/// The first of them, and how many there are beyond.
+pub(super) fn listed(names: &[String]) -> String {
+    let shown = names.iter().take(LEFT_OUT_NAMED_MAX);
+    let shown: Vec<&str> = shown.map(String::as_str).collect();
+    match names.len().saturating_sub(LEFT_OUT_NAMED_MAX) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}

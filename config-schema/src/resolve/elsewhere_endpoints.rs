@@ -1,0 +1,181 @@
+//! Endpoints in other clusters: what is behind the services of this one there, and what is told of it. Which workloads
+//! there are is `elsewhere`'s.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::Findings;
+use super::elsewhere::{Ground, counted, is_elsewhere, listed};
+use super::workloads::Pods;
+use crate::diagnostics::{Code, Diagnostic, Severity};
+use crate::discovered::DiscoveredWorkload;
+use crate::limits::CAPACITY_MAX;
+use crate::origin::{Kind, ObjectKey, Origin};
+use crate::resources::{Loaded, Resources};
+use crate::snapshot::{ClusterKey, Endpoint, Service, Whereabouts, Workload};
+
+/// Workloads of other clusters that may receive something, by `namespace/hostname` of the services they are behind.
+#[derive(Default)]
+pub(super) struct Elsewhere<'a> {
+    by_service: FxHashMap<&'a str, Vec<Member<'a>>>,
+}
+
+/// A workload behind a service.
+struct Member<'a> {
+    workload: Arc<Workload>,
+    address: IpAddr,
+    ports: &'a [(u16, u16)],
+    told: &'a DiscoveredWorkload,
+}
+
+impl<'a> Elsewhere<'a> {
+    /// Takes in a workload: it has its addresses, unless they are its node's, and is behind its services.
+    pub fn add(&mut self, told: &'a DiscoveredWorkload, workload: Arc<Workload>, pods: &mut Pods) {
+        if !told.host_network {
+            let addresses = workload.addresses.iter();
+            pods.by_address
+                .extend(addresses.map(|address| (*address, workload.clone())));
+        }
+        let Some(address) = workload.addresses.first().copied() else {
+            return;
+        };
+        for (service, ports) in &told.services {
+            self.by_service.entry(service).or_default().push(Member {
+                workload: workload.clone(),
+                address,
+                ports,
+                told,
+            });
+        }
+    }
+
+    /// Services that other clusters have, and this one does not.
+    pub fn tell_of_strangers(&self, ground: &Ground<'_>, findings: &mut Findings) {
+        if self.by_service.is_empty() {
+            return;
+        }
+        let here: FxHashSet<String> = ground.services.values().map(full_name).collect();
+        let strangers = self.by_service.keys().filter(|name| !here.contains(**name));
+        let mut strangers: Vec<String> = strangers.map(|name| (*name).to_owned()).collect();
+        if strangers.is_empty() {
+            return;
+        }
+        strangers.sort_unstable();
+        let message = format!(
+            "istiod tells of {} that this cluster has not: {}",
+            counted(strangers.len(), "service"),
+            listed(&strangers)
+        );
+        let finding = Diagnostic::new(Severity::Info, Code::ParentNotFound, message)
+            .with_effect("nothing leads to their endpoints")
+            .with_hint("what holds for a service is said by its Service here: create it, without a selector that fits");
+        findings.push(finding);
+    }
+
+    /// Adds what is behind the services of this cluster elsewhere. An address that a service has here already is
+    /// what it is here.
+    pub fn add_endpoints(
+        &self,
+        resources: &Resources,
+        services: &BTreeMap<ObjectKey, Service>,
+        clusters: &mut BTreeMap<ClusterKey, Arc<[Endpoint]>>,
+    ) {
+        if self.by_service.is_empty() {
+            return;
+        }
+        for (key, service) in services.iter().filter(|(_, service)| !service.is_entry()) {
+            let Some(object) = resources.services.get(key).and_then(Loaded::object) else {
+                continue;
+            };
+            // `internalTrafficPolicy: Local` is about nodes of this cluster.
+            if object.spec.internal_traffic_policy_local {
+                continue;
+            }
+            let Some(members) = self.by_service.get(&*full_name(service)) else {
+                continue;
+            };
+            let any_health = object.spec.publish_not_ready_addresses;
+            for port in &service.ports {
+                let cluster = ClusterKey::new(key.clone(), port.number);
+                let Some(endpoints) = clusters.get_mut(&cluster) else {
+                    continue;
+                };
+                let members = members.iter().filter(|m| m.told.is_healthy || any_health);
+                let more = members.filter_map(|member| member.endpoint(port.number));
+                let mut all = endpoints.to_vec();
+                all.extend(more);
+                // Stable: what is here stays first.
+                all.sort_by_key(|endpoint| endpoint.address);
+                all.dedup_by_key(|endpoint| endpoint.address);
+                *endpoints = all.into();
+            }
+        }
+    }
+}
+
+/// A service as istiod names it.
+fn full_name(service: &Service) -> String {
+    format!("{}/{}", service.key.namespace, service.hostname)
+}
+
+impl Member<'_> {
+    /// Where a port of the service leads. `None`: nowhere.
+    fn endpoint(&self, port: u16) -> Option<Endpoint> {
+        let (_, target) = self.ports.iter().find(|(service, _)| *service == port)?;
+        if *target == 0 || self.told.capacity == 0 {
+            return None;
+        }
+        let place = &self.told.locality;
+        let whereabouts = (!place.is_unknown()).then(|| {
+            Arc::new(Whereabouts {
+                locality: place.clone(),
+                ..Whereabouts::default()
+            })
+        });
+        let address = SocketAddr::new(self.address, *target);
+        Some(Endpoint {
+            weight: self.told.capacity.min(CAPACITY_MAX),
+            whereabouts,
+            ..Endpoint::new(address, Some(self.workload.clone()))
+        })
+    }
+}
+
+/// Subsets are made by labels, which nobody tells of workloads of other clusters.
+pub(super) fn tell_of_subsets(
+    clusters: &BTreeMap<ClusterKey, Arc<[Endpoint]>>,
+    findings: &mut Findings,
+) {
+    let elsewhere = |endpoints: &[Endpoint]| endpoints.iter().filter(|e| is_elsewhere(e)).count();
+    for (key, endpoints) in clusters.iter().filter(|(key, _)| key.subset.is_none()) {
+        let count = elsewhere(endpoints);
+        if count == 0 {
+            continue;
+        }
+        let of_port = clusters.range(key.clone()..).skip(1);
+        let of_port = of_port.take_while(|(k, _)| (&k.service, k.port) == (&key.service, key.port));
+        let without = of_port.filter(|(_, endpoints)| elsewhere(endpoints) == 0);
+        let without: Vec<String> = without
+            .filter_map(|(key, _)| Some(key.subset.as_deref()?.to_owned()))
+            .collect();
+        if without.is_empty() {
+            continue;
+        }
+        let message = format!(
+            "{} of {key} in other clusters belong to none of these subsets, for their labels are not known: {}",
+            counted(count, "endpoint"),
+            listed(&without)
+        );
+        let origin = Origin {
+            kind: Kind::Service,
+            key: key.service.clone(),
+        };
+        let finding = Diagnostic::warning(Code::Unsupported, message)
+            .with_effect("what leads to these subsets stays in this cluster")
+            .of(origin, "");
+        findings.push(finding);
+    }
+}

@@ -1,0 +1,94 @@
+//! Endpoints of other clusters under network policies of this one, which are about labels that nobody tells of
+//! them. Where it can not be known what a policy makes of one, the endpoint is left out rather than the service closed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use super::Findings;
+use super::elsewhere::{counted, is_elsewhere};
+use super::network::{Selected, Selecting, has_named_ports, view};
+use crate::diagnostics::{Code, Diagnostic};
+use crate::origin::{Kind, ObjectKey, Origin};
+use crate::snapshot::{ClusterKey, Endpoint, Workload, World};
+
+/// Takes away endpoints of other clusters of which policies in force can not be judged: those of `ingress` that may
+/// select them, or speak of ports by names; and any of `egress`, which may allow or deny them by their labels.
+pub(super) fn leave_out(
+    ingress: &[Selecting],
+    egress: &[Selecting],
+    clusters: &mut BTreeMap<ClusterKey, Arc<[Endpoint]>>,
+    findings: &mut Findings,
+) {
+    let in_force = |s: &&Selecting| s.policy.standing.is_in(World::InForce);
+    let ingress: Vec<&Selecting> = ingress.iter().filter(in_force).collect();
+    let by_egress = egress.iter().find(in_force).map(|selecting| -> Arc<str> {
+        let origin = &selecting.policy.origin;
+        format!("{origin} judges what is sent by the labels of whom it is sent to").into()
+    });
+    let mut judged: FxHashMap<*const Workload, Option<Arc<str>>> = FxHashMap::default();
+    let mut told: BTreeMap<ObjectKey, (usize, Arc<str>)> = BTreeMap::new();
+    for (key, endpoints) in clusters {
+        if !endpoints.iter().any(is_elsewhere) {
+            continue;
+        }
+        let mut kept = Vec::with_capacity(endpoints.len());
+        let (mut gone, mut why) = (0, None);
+        for endpoint in endpoints.iter() {
+            let workload = endpoint
+                .workload
+                .as_ref()
+                .filter(|_| is_elsewhere(endpoint));
+            let reason = workload.and_then(|workload| {
+                let reason = judged.entry(Arc::as_ptr(workload));
+                let reason = reason.or_insert_with(|| doubt(workload, &ingress));
+                reason.clone().or_else(|| by_egress.clone())
+            });
+            match reason {
+                Some(reason) => {
+                    gone += 1;
+                    why = Some(reason);
+                }
+                None => kept.push(endpoint.clone()),
+            }
+        }
+        if let Some(why) = why {
+            *endpoints = kept.into();
+            let most = told.entry(key.service.clone()).or_insert((0, why));
+            most.0 = most.0.max(gone);
+        }
+    }
+    findings.extend(told.into_iter().map(finding));
+}
+
+/// Why it is not known what policies for ingress make of it.
+fn doubt(workload: &Workload, ingress: &[&Selecting]) -> Option<Arc<str>> {
+    // As for a pod of this cluster in the network of its node: none selects it.
+    if workload.host_network {
+        return None;
+    }
+    let selected = Selected::by_view(&view(workload), ingress.iter().copied());
+    selected.doubt().or_else(|| {
+        let mut policies = selected.policies().iter();
+        let named = policies.find(|policy| has_named_ports(policy))?;
+        Some(format!("{} speaks of its ports by their names", named.origin).into())
+    })
+}
+
+fn finding((service, (count, why)): (ObjectKey, (usize, Arc<str>))) -> Diagnostic {
+    let message = format!(
+        "{} of Service {service} in other clusters are left out: {why}",
+        counted(count, "endpoint")
+    );
+    let origin = Origin {
+        kind: Kind::Service,
+        key: service,
+    };
+    Diagnostic::warning(Code::NoEndpoints, message)
+        .with_effect("they receive nothing; endpoints of this cluster do")
+        .with_hint(
+            "istiod tells no labels of workloads: policies of the Istio and Gateway APIs need none",
+        )
+        .of(origin, "")
+}

@@ -1,0 +1,227 @@
+//! What istiod has told until now: resources by name, with their versions, within limits. Asks nobody, and
+//! publishes nothing.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use cairn_config_schema::discovered::{Discovered, DiscoveredWorkload};
+
+use super::messages::{ADDRESS_TYPE, DeltaDiscoveryResponse, Resource};
+use super::read::{self, Texts, Told};
+use crate::limits::{
+    XDS_REFUSED_TOLD_MAX, XDS_RESOURCES_MAX, XDS_RESUME_BYTES_MAX, XDS_STATE_BYTES_MAX,
+};
+
+/// How much may be known.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    pub resources: usize,
+    pub bytes: usize,
+    /// Of names and versions that are told when a stream begins.
+    pub resume_bytes: usize,
+}
+
+impl Bounds {
+    pub const OURS: Self = Self {
+        resources: XDS_RESOURCES_MAX,
+        bytes: XDS_STATE_BYTES_MAX,
+        resume_bytes: XDS_RESUME_BYTES_MAX,
+    };
+}
+
+/// Everything that was told.
+#[derive(Debug)]
+pub(super) struct State {
+    known: BTreeMap<Arc<str>, Known>,
+    texts: Texts,
+    bytes: usize,
+    bounds: Bounds,
+    allow_local: bool,
+    /// Those of which the last version was refused, and why.
+    refused: BTreeMap<Arc<str>, String>,
+    services: usize,
+}
+
+#[derive(Debug)]
+struct Known {
+    version: Box<str>,
+    /// As it was sent.
+    bytes: usize,
+    /// `None`: a service.
+    workload: Option<Arc<DiscoveredWorkload>>,
+}
+
+/// What an answer came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Applied {
+    /// A workload is new, different or gone.
+    pub changed: bool,
+    /// Why part of it was refused, with names. `None`: nothing was.
+    pub refused: Option<String>,
+}
+
+impl State {
+    pub fn new(bounds: Bounds, allow_local: bool) -> Self {
+        Self {
+            known: BTreeMap::new(),
+            texts: Texts::default(),
+            bytes: 0,
+            bounds,
+            allow_local,
+            refused: BTreeMap::new(),
+            services: 0,
+        }
+    }
+
+    /// Names and versions of what is known, for istiod to tell only what is different. `None`: so many that the
+    /// request would be too large for it; then its first answer is everything.
+    pub fn versions(&self) -> Option<HashMap<String, String>> {
+        // Each entry of a map costs a few bytes more than its texts.
+        let bytes = |(name, known): (&Arc<str>, &Known)| name.len() + known.version.len() + 8;
+        let all: usize = self.known.iter().map(bytes).sum();
+        (all <= self.bounds.resume_bytes).then(|| {
+            let each = self.known.iter();
+            each.map(|(name, known)| (name.to_string(), known.version.to_string()))
+                .collect()
+        })
+    }
+
+    /// Takes an answer; `is_whole`: it tells of everything there is. What can not be taken leaves the last good
+    /// version as it is.
+    pub fn apply(&mut self, response: DeltaDiscoveryResponse, is_whole: bool) -> Applied {
+        if response.type_url != ADDRESS_TYPE {
+            return Applied {
+                changed: false,
+                refused: Some(format!("{} was not asked for", response.type_url)),
+            };
+        }
+        let mut changed = false;
+        for name in &response.removed_resources {
+            changed |= self.remove(name);
+        }
+        if is_whole {
+            let told: HashSet<&str> = response.resources.iter().map(|r| r.name.as_str()).collect();
+            let gone = self.known.keys().filter(|name| !told.contains(&***name));
+            for name in gone.cloned().collect::<Vec<_>>() {
+                changed |= self.remove(&name);
+            }
+        }
+        let mut refused: Vec<String> = Vec::new();
+        for resource in response.resources {
+            match self.take(&resource) {
+                Ok(is_new) => {
+                    changed |= is_new;
+                    self.refused.remove(&*resource.name);
+                }
+                Err(reason) => {
+                    let name: String = resource.name.escape_debug().take(200).collect();
+                    refused.push(format!("{name}: {reason}"));
+                    if self.refused.len() < self.bounds.resources {
+                        self.refused.insert(name.into(), reason);
+                    }
+                }
+            }
+        }
+        self.texts.sweep();
+        Applied {
+            changed,
+            refused: (!refused.is_empty()).then(|| told(&refused)),
+        }
+    }
+
+    fn remove(&mut self, name: &str) -> bool {
+        self.refused.remove(name);
+        let Some(gone) = self.known.remove(name) else {
+            return false;
+        };
+        self.bytes -= gone.bytes;
+        self.services -= usize::from(gone.workload.is_none());
+        gone.workload.is_some()
+    }
+
+    /// Whether the resource is different from before.
+    fn take(&mut self, resource: &Resource) -> Result<bool, String> {
+        let any = resource.resource.as_ref();
+        let told = read::resource(&resource.name, any, self.allow_local, &mut self.texts)?;
+        let bytes = any.map_or(0, |any| any.value.len()) + resource.name.len();
+        let old = self.known.get(&*resource.name);
+        let old_bytes = old.map_or(0, |old| old.bytes);
+        if old.is_none() && self.known.len() >= self.bounds.resources {
+            return Err(format!(
+                "there are {} resources already",
+                self.bounds.resources
+            ));
+        }
+        if self.bytes - old_bytes + bytes > self.bounds.bytes {
+            return Err(format!(
+                "all resources together have {} bytes already",
+                self.bounds.bytes
+            ));
+        }
+        let workload = match told {
+            Told::Workload(workload) => Some(workload),
+            Told::Service => None,
+        };
+        let before = old.and_then(|old| old.workload.as_ref());
+        let is_new = before != workload.as_ref();
+        let was_service = old.is_some_and(|old| old.workload.is_none());
+        self.services += usize::from(workload.is_none());
+        self.services -= usize::from(was_service);
+        self.bytes = self.bytes - old_bytes + bytes;
+        let known = Known {
+            version: resource.version.as_str().into(),
+            bytes,
+            workload,
+        };
+        self.known.insert(resource.name.as_str().into(), known);
+        Ok(is_new)
+    }
+
+    /// The workloads, for resolving.
+    pub fn discovered(&self, cluster: Arc<str>, network: Arc<str>) -> Discovered {
+        let workloads = self.known.iter().filter_map(|(name, known)| {
+            let workload = known.workload.clone()?;
+            Some((name.clone(), workload))
+        });
+        Discovered {
+            cluster,
+            network,
+            workloads: workloads.collect(),
+        }
+    }
+
+    /// Workloads, services, refused ones, and the bytes of all.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            workloads: self.known.len() - self.services,
+            services: self.services,
+            refused: self.refused.len(),
+            bytes: self.bytes,
+        }
+    }
+}
+
+/// How much is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub workloads: usize,
+    pub services: usize,
+    pub refused: usize,
+    pub bytes: usize,
+}
+
+/// The first of them, and how many there are.
+fn told(refused: &[String]) -> String {
+    let first: Vec<&str> = refused
+        .iter()
+        .take(XDS_REFUSED_TOLD_MAX)
+        .map(String::as_str)
+        .collect();
+    match refused.len() - first.len() {
+        0 => first.join("; "),
+        more => format!("{}; and {more} more", first.join("; ")),
+    }
+}
+
+#[cfg(test)]
+mod tests;
