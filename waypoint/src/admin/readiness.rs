@@ -21,10 +21,12 @@ pub enum NotReady {
     Draining,
     /// Not everything that the API server has is known yet; [`Readiness::told`] says what is missing.
     NotSynced,
+    /// It is the agent of a node, and the pods there are not steered yet.
+    NotSteering,
 }
 
 impl NotReady {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::NoConfiguration,
         Self::NoGateway,
         Self::NoIdentity,
@@ -32,6 +34,7 @@ impl NotReady {
         Self::NotListening,
         Self::Draining,
         Self::NotSynced,
+        Self::NotSteering,
     ];
 
     fn bit(self) -> u8 {
@@ -49,6 +52,7 @@ impl fmt::Display for NotReady {
             Self::NotListening => "the tunnel port is not open yet",
             Self::Draining => "draining",
             Self::NotSynced => "not everything that the API server has is known yet",
+            Self::NotSteering => "this node's pods are not steered yet",
         })
     }
 }
@@ -75,6 +79,7 @@ impl Default for Readiness {
             NotReady::IdentityExpired,
             NotReady::Draining,
             NotReady::NotSynced,
+            NotReady::NotSteering,
         ];
         let at_start = NotReady::ALL.into_iter().filter(|r| !later.contains(r));
         Self {
