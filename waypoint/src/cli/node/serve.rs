@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,7 +55,7 @@ fn see_cgroups_of_host() -> anyhow::Result<()> {
 }
 
 /// Where the pods are to come from.
-fn pods(args: &Args, place: &Place) -> anyhow::Result<Pods> {
+fn pods(args: &Args, place: &Place, own_cgroup: &Path) -> anyhow::Result<Pods> {
     if let Some(file) = &args.pods {
         return Ok(Pods::File(PodsFile::open_settled(file)?));
     }
@@ -72,6 +72,7 @@ fn pods(args: &Args, place: &Place) -> anyhow::Result<Pods> {
         access,
         node,
         cgroup: place.cgroup.clone(),
+        own_cgroup: own_cgroup.to_owned(),
         state_dir,
     }))
 }
@@ -86,10 +87,11 @@ pub(super) fn serve(args: Args) -> anyhow::Result<Outcome> {
     })?;
     see_cgroups_of_host()?;
     let place = args.place.place()?;
+    let own_cgroup = own_cgroup()?;
     let start = Start {
-        pods: pods(&args, &place)?,
+        pods: pods(&args, &place, &own_cgroup)?,
         of: Attaching {
-            own_cgroup: own_cgroup()?,
+            own_cgroup,
             place,
             sizes: Sizes {
                 services: args.services_max,

@@ -6,7 +6,7 @@ mod folder;
 mod kept;
 mod roll;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -42,6 +42,8 @@ pub struct Settings {
     pub node: String,
     /// The cgroup above all pods.
     pub cgroup: PathBuf,
+    /// That of this process, whose pod is not steered.
+    pub own_cgroup: PathBuf,
     /// Folder in which the pods are kept for the next start; `None`: they are not.
     pub state_dir: Option<PathBuf>,
 }
@@ -122,6 +124,7 @@ async fn follow(
     };
     tracing::info!(node = %settings.node, cgroup = %settings.cgroup.display(), "following the pods of this node");
     let mut node = ThisNode::new(&settings.cgroup);
+    let own = own_pod(&settings.own_cgroup);
     let mut roll = Roll::default();
     let mut read = None;
     let patience = Instant::now() + PATIENCE;
@@ -135,15 +138,17 @@ async fn follow(
                 .as_ref()
                 .is_none_or(|read| !Arc::ptr_eq(read, &objects))
             {
-                roll.take(pods(objects.values()), now);
+                let mut pods = pods(objects.values());
+                pods.retain(|pod| own.as_ref() != Some(&pod.uid));
+                roll.take(pods, now);
                 read = Some(objects.clone());
             }
             let called = roll.call(&mut node, now);
             telemetry::roll(&called.counts());
-            let pods = Some(Arc::new(called.pods));
-            if *teller.borrow() != pods {
-                kept.list(pods.as_deref().map_or(&[], Vec::as_slice));
-                teller.send_replace(pods);
+            let is_news = teller.borrow().as_deref() != Some(&called.pods);
+            if is_news {
+                kept.list(&called.pods);
+                teller.send_replace(Some(Arc::new(called.pods)));
             }
             if watch.synced() {
                 kept.keep(&objects, now);
@@ -160,6 +165,12 @@ async fn follow(
     }
 }
 
+/// The uid of the pod that this process is in, if it is in one.
+fn own_pod(cgroup: &Path) -> Option<String> {
+    let mut folders = cgroup.iter().filter_map(|folder| folder.to_str());
+    folders.find_map(folder::pod_uid)
+}
+
 /// Reads texts of Pods. One that can not be read is said: it is not steered.
 fn pods<'t>(texts: impl Iterator<Item = &'t Arc<str>>) -> Vec<PodOfNode> {
     let read = texts.filter_map(|text| match PodOfNode::read(text) {
@@ -170,4 +181,32 @@ fn pods<'t>(texts: impl Iterator<Item = &'t Arc<str>>) -> Vec<PodOfNode> {
         }
     });
     read.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_agents_own_pod_is_known_by_its_cgroup() {
+        let uid = "5f0c2c2e-8a0e-4a4d-9b0e-3f1f3f1f3f1f";
+        let slice = format!("kubepods-burstable-pod{}.slice", uid.replace('-', "_"));
+        let own = format!("/sys/fs/cgroup/kubepods.slice/{slice}/cri-containerd-1.scope");
+        assert_eq!(own_pod(Path::new(&own)).as_deref(), Some(uid));
+        let service = Path::new("/sys/fs/cgroup/system.slice/cairn.service");
+        assert_eq!(own_pod(service), None);
+    }
+
+    #[tokio::test]
+    async fn the_list_is_told_once_it_is_known_and_then_when_it_changes() {
+        let (teller, told) = watch::channel(None);
+        let mut source = PodsOfCluster { told };
+        teller.send_replace(Some(Arc::default()));
+        source.begun().await;
+        assert_eq!(source.next().await, []);
+        let quiet = tokio::time::timeout(Duration::from_millis(1), source.next());
+        quiet.await.unwrap_err();
+        teller.send_replace(Some(Arc::default()));
+        assert_eq!(source.next().await, []);
+    }
 }

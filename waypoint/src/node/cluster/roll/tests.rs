@@ -1,7 +1,7 @@
 //! Who is on the roll while pods come, start late, end, and are deleted with or without their processes.
 
 use super::*;
-use crate::node::cluster::find::place;
+use crate::node::cluster::find::place as place_of;
 
 /// A node by hand: cgroups by uid, with the namespace that is found by them.
 #[derive(Default)]
@@ -31,15 +31,13 @@ impl Node for ByHand {
                 cgroup: cgroup.clone(),
                 error: std::io::ErrorKind::PermissionDenied.into(),
             },
-            Some(inode) => Found::At(place(inode, cgroup)),
+            Some(inode) => Found::At(place_of(inode, cgroup)),
         }
     }
 
     fn leads(&self, place: &Place) -> bool {
-        !self
-            .lost
-            .iter()
-            .any(|inode| super::super::find::place(*inode, &place.cgroup) == *place)
+        let mut lost = self.lost.iter();
+        !lost.any(|inode| place_of(*inode, &place.cgroup) == *place)
     }
 }
 
