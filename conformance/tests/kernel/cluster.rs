@@ -207,25 +207,22 @@ fn unpin(pod: &Pod, app: &App) -> Pod {
     }
 }
 
-/// In a cgroup namespace of its own, with the capabilities of the DaemonSet and with cgroups that can not be written.
-fn as_in_its_container() -> [String; 12] {
+/// With the capabilities of the DaemonSet, with cgroups that can not be written, and in a cgroup namespace of its own:
+/// that only where the first process may be looked at, by which the agent finds the host's.
+fn as_in_its_container() -> Vec<String> {
     let root = cairn_kernel_redirect::cgroup2_root().unwrap();
+    let mut words = vec!["unshare", "--mount", "--propagation", "slave"];
+    match fs::metadata("/proc/1/ns/cgroup") {
+        Ok(_) => words.push("--cgroup"),
+        Err(error) => {
+            eprintln!("without a cgroup namespace of its own: /proc/1/ns/cgroup: {error}")
+        }
+    }
     let script = format!("mount -o remount,bind,ro {} && exec \"$@\"", root.display());
-    [
-        "unshare",
-        "--cgroup",
-        "--mount",
-        "--propagation",
-        "slave",
-        "sh",
-        "-c",
-        &script,
-        "sh",
-        "setpriv",
-        &format!("--bounding-set={CAPABILITIES}"),
-        &format!("--inh-caps={CAPABILITIES}"),
-    ]
-    .map(str::to_owned)
+    let bounding = format!("--bounding-set={CAPABILITIES}");
+    let inherited = format!("--inh-caps={CAPABILITIES}");
+    words.extend(["sh", "-c", &script, "sh", "setpriv", &bounding, &inherited]);
+    words.into_iter().map(str::to_owned).collect()
 }
 
 #[tokio::test]
@@ -235,7 +232,7 @@ async fn a_pod_is_steered_from_its_first_process_to_its_last() {
     };
     let other = cluster.mesh.lab.pod("other");
     let wrapper = as_in_its_container();
-    let wrapper = wrapper.each_ref().map(String::as_str);
+    let wrapper: Vec<&str> = wrapper.iter().map(String::as_str).collect();
     let state = cluster.mesh.path("state");
     let agent = cluster.start(&wrapper, &["--state-dir", state.to_str().unwrap()]);
     let agent = agent.steering().await;
