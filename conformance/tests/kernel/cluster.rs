@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
@@ -198,11 +199,14 @@ fn web(pod: &Pod) -> String {
 /// Takes away the name of a pod's network namespace, as with a runtime that gives it none: it lives on with this
 /// process, and is found by it.
 fn unpin(pod: &Pod, app: &App) -> Pod {
+    let own = Path::new("/proc").join(app.id().to_string()).join("ns/net");
+    let id = |path: &Path| fs::metadata(path).map(|found| found.ino()).ok();
+    until("it is in there", DEADLINE, || id(&own) == id(&pod.netns));
     let name = pod.netns.file_name().unwrap();
     let status = Command::new("ip").args(["netns", "del"]).arg(name).status();
     assert!(status.unwrap().success());
     Pod {
-        netns: Path::new("/proc").join(app.id().to_string()).join("ns/net"),
+        netns: own,
         ..pod.clone()
     }
 }
