@@ -40,7 +40,7 @@ impl Claim {
 ///
 /// # Errors
 /// [`RedirectError::NotInThisBuild`].
-pub fn requirements(_: bool) -> Result<(), RedirectError> {
+pub fn requirements(_: crate::Duty) -> Result<(), RedirectError> {
     Err(RedirectError::NotInThisBuild)
 }
 

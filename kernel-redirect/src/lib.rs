@@ -62,7 +62,7 @@ pub use netns::netns_cookie;
 pub use netns::route_ipv6_slots;
 #[cfg(kernel)]
 pub use place::requirements;
-pub use place::{Place, cgroup2_root};
+pub use place::{Duty, Place, cgroup2_root};
 #[cfg(kernel)]
 pub use redirect::Redirect;
 pub use slot::{SLOT_MAX, address_of, is_of_slots, slot_of};

@@ -13,6 +13,17 @@ pub struct Place {
     pub cgroup: PathBuf,
 }
 
+/// What an agent does, each more than the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Duty {
+    /// Attaches the redirect.
+    Attach,
+    /// Enters pods' network namespaces, too.
+    EnterPods,
+    /// Finds those by the pods' processes, too.
+    FindPods,
+}
+
 /// Where the cgroup v2 hierarchy is mounted, if it is: `/sys/fs/cgroup`, or beside v1
 /// `/sys/fs/cgroup/unified`.
 #[must_use]
@@ -23,14 +34,18 @@ pub fn cgroup2_root() -> Option<PathBuf> {
     )
 }
 
-/// The first mount of a file system, from the text of /proc/self/mountinfo (proc(5)): the fifth
-/// field is where, the one after ` - ` is what.
+/// Where a file system is mounted, from the text of /proc/self/mountinfo (proc(5)): the fifth field is
+/// where, the one before it which folder of it, the one after ` - ` what. The first mount of the whole
+/// comes before those of parts: a container has its own cgroup mounted beside the host's.
 fn mounted(mountinfo: &str, kind: &str) -> Option<PathBuf> {
-    mountinfo.lines().find_map(|line| {
+    let mounts = mountinfo.lines().filter_map(|line| {
         let (mount, system) = line.split_once(" - ")?;
-        let at = mount.split(' ').nth(4)?;
-        (system.split(' ').next()? == kind).then(|| Path::new(at).to_path_buf())
-    })
+        let mut fields = mount.split(' ').skip(3);
+        let (folder, at) = (fields.next()?, fields.next()?);
+        (system.split(' ').next()? == kind).then_some((folder != "/", at))
+    });
+    let (_, at) = mounts.min_by_key(|(is_part, _)| *is_part)?;
+    Some(Path::new(at).to_path_buf())
 }
 
 #[cfg(kernel)]
@@ -49,7 +64,7 @@ mod checks {
     use nix::mount::{MsFlags, mount};
     use nix::sys::statfs::{BPF_FS_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
 
-    use super::cgroup2_root;
+    use super::{Duty, cgroup2_root};
     use crate::RedirectError;
 
     const BPFFS: &str = "/sys/fs/bpf";
@@ -60,16 +75,17 @@ mod checks {
             .map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
     }
 
-    /// Whether this kernel and process can run an agent, which needs more than the redirect itself if
-    /// it is to enter pods' network namespaces.
+    /// Whether this kernel and process can run an agent with this duty.
     ///
     /// # Errors
     /// [`RedirectError::KernelTooOld`], [`RedirectError::MissingCapability`].
-    pub fn requirements(enters_pods: bool) -> Result<(), RedirectError> {
-        if !enters_pods {
-            return may_attach();
-        }
-        judge(KernelVersion::current().ok(), held(), &super::OF_AN_AGENT)
+    pub fn requirements(of: Duty) -> Result<(), RedirectError> {
+        let needed: &[super::Capability] = match of {
+            Duty::Attach => &super::TO_ATTACH,
+            Duty::EnterPods => &super::OF_AN_AGENT,
+            Duty::FindPods => &super::TO_FIND_PODS,
+        };
+        judge(KernelVersion::current().ok(), held(), needed)
     }
 
     /// Whether they can attach the redirect.
@@ -204,6 +220,7 @@ fn effective(status: &str) -> Option<u64> {
 type Capability = (&'static str, &'static [u32]);
 
 const NET_ADMIN: u32 = 12;
+const SYS_PTRACE: u32 = 19;
 const SYS_ADMIN: u32 = 21;
 const BPF: u32 = 39;
 
@@ -215,6 +232,15 @@ const TO_ATTACH: [Capability; 2] = [
 
 /// What an agent needs: setns(2) into a pod's network namespace is CAP_SYS_ADMIN's.
 const OF_AN_AGENT: [Capability; 3] = [TO_ATTACH[0], TO_ATTACH[1], ("CAP_SYS_ADMIN", &[SYS_ADMIN])];
+
+/// Whose network namespace is whose is told of other users' processes to CAP_SYS_PTRACE alone
+/// (proc_pid_ns(5)).
+const TO_FIND_PODS: [Capability; 4] = [
+    OF_AN_AGENT[0],
+    OF_AN_AGENT[1],
+    OF_AN_AGENT[2],
+    ("CAP_SYS_PTRACE", &[SYS_PTRACE]),
+];
 
 /// Names of the capabilities that are missing in `held`.
 #[cfg(any(kernel, test))]
@@ -237,6 +263,18 @@ mod tests {
             mounted(beside, "cgroup2").unwrap(),
             Path::new("/sys/fs/cgroup/unified")
         );
+        // In a container: its own part of the hierarchy, and the whole of it where it was mounted in.
+        let container = "90 80 0:24 /kubepods.slice/x.scope /sys/fs/cgroup ro - cgroup2 cgroup ro\n\
+            91 80 0:24 / /host/cgroup ro - cgroup2 cgroup ro\n";
+        assert_eq!(
+            mounted(container, "cgroup2").unwrap(),
+            Path::new("/host/cgroup")
+        );
+        let part = container.lines().next().unwrap();
+        assert_eq!(
+            mounted(part, "cgroup2").unwrap(),
+            Path::new("/sys/fs/cgroup")
+        );
         let v1_only = "25 24 0:23 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n";
         assert_eq!(mounted(v1_only, "cgroup2"), None);
     }
@@ -255,6 +293,10 @@ mod tests {
         assert_eq!(
             missing(1 << BPF | 1 << NET_ADMIN, &OF_AN_AGENT),
             ["CAP_SYS_ADMIN"]
+        );
+        assert_eq!(
+            missing(all & !(1 << SYS_PTRACE), &TO_FIND_PODS),
+            ["CAP_SYS_PTRACE"]
         );
         assert_eq!(status("no number"), None);
     }

@@ -26,6 +26,14 @@ pub const EGRESS_SOCKETS_WAITING_MAX: usize = 1_024;
 /// is logged, counted and shown by `cairn node status`.
 pub const PODS_MAX: u32 = 65_536;
 
+/// cgroups looked at for those of pods, and for the processes of one pod: a kubelet makes one for each pod and one
+/// for each container. Beyond: the rest is not looked at, and pods in it wait, which is counted and logged.
+pub const CGROUP_FOLDERS_MAX: usize = 16_384;
+
+/// Processes of one pod that are looked at to find its network namespace, the runtime's own among the first. A pod
+/// with more is found by these.
+pub const PROCESSES_OF_POD_MAX: usize = 4_096;
+
 /// The most that `--services-max` can be: 34 MB of the kernel's memory, 220 MB when full. Beyond
 /// `--services-max` (65,536 by default) a service port is not flagged, which is logged and counted.
 pub const FLAGGED_SERVICES_MAX: u32 = 1_048_576;

@@ -11,6 +11,7 @@
     clippy::indexing_slicing
 )]
 
+mod cluster;
 mod cost;
 mod failure;
 mod hang;

@@ -104,6 +104,50 @@ fn values_do_what_their_comments_say() {
     assert!(!groups.is_empty(), "the rules of deploy/monitoring");
 }
 
+#[test]
+fn agents_of_nodes_are_there_when_asked_for() {
+    let Some(without) = rendered(r#"{"node": {"enabled": true}}"#) else {
+        return;
+    };
+    let said = without.expect_err("no Gateway is named");
+    assert!(said.contains("node.gateway"), "{said}");
+    let values = r#"{"node": {"enabled": true, "gateway": "shop/waypoint"}, "monitoring": {"podMonitor": {"enabled": true}}}"#;
+    let objects = documents(&rendered(values).unwrap().expect("the chart"));
+    let named = |kind: &str| {
+        let found = objects
+            .iter()
+            .find(|o| o["kind"] == kind && o["metadata"]["name"] == "cairn-node");
+        found.unwrap_or_else(|| panic!("no {kind} cairn-node"))
+    };
+    for kind in [
+        "ServiceAccount",
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "PodMonitor",
+    ] {
+        named(kind);
+    }
+    let set = &named("DaemonSet")["spec"];
+    assert_eq!(set["updateStrategy"]["rollingUpdate"]["maxUnavailable"], 1);
+    let pod = &set["template"]["spec"];
+    assert_eq!(pod["hostPID"], true);
+    assert_eq!(pod["tolerations"][0]["operator"], "Exists");
+    let container = &pod["containers"][0];
+    let arguments = container["args"].as_array().unwrap();
+    assert!(arguments.contains(&"--gateway=shop/waypoint".into()));
+    let may = &container["securityContext"];
+    assert_eq!(may["privileged"], Value::Null);
+    assert_eq!(may["capabilities"]["drop"][0], "ALL");
+    let added: Vec<&str> = may["capabilities"]["add"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
+    // What `conformance/tests/kernel/cluster.rs` runs the agent with.
+    assert_eq!(added, ["BPF", "NET_ADMIN", "SYS_ADMIN", "SYS_PTRACE"]);
+}
+
 /// Everything is taken by the API server, and again without a change; the namespace enforces the restricted
 /// Pod Security Standard, which a ReplicaSet of the controller passes.
 #[tokio::test]

@@ -7,7 +7,7 @@ use cairn_conformance::cluster::ApiServer;
 use futures::stream::{self, StreamExt};
 use serde_json::{Value, json};
 
-use super::chart::installed;
+use super::chart::{installed, rendered};
 
 const VERBS: [&str; 10] = [
     "bind",
@@ -233,6 +233,25 @@ async fn each_may_do_what_it_needs_and_nothing_else() {
     ] {
         assert_eq!(asks(question.clone()).await, allowed, "{question}");
     }
+
+    // The agent of a node reads what configures a waypoint, its node's pods with it, and nothing else.
+    let values = r#"{"node": {"enabled": true, "gateway": "shop/waypoint"}}"#;
+    let with_agents = rendered(values).unwrap().expect("the chart with agents");
+    cluster.apply(&with_agents).await;
+    let agent = ("cairn-system", "cairn-node");
+    assert_is(
+        &own(cluster, &resources, agent).await,
+        &table(&[CONFIGURATION]),
+    );
+    let token = cluster.account(agent.0, agent.1).await;
+    let list = ["get", "pods", "-A", "--field-selector=spec.nodeName=node-a"];
+    cluster
+        .kubectl_as(token.clone(), &list, "")
+        .await
+        .expect("pods of a node");
+    let refused = ["get", "secrets", "-A"];
+    let refused = cluster.kubectl_as(token, &refused, "").await;
+    assert!(refused.refused("secrets").contains("orbidden"));
 
     // A waypoint's account may nothing before the controller has bound it, and reads afterwards.
     let waypoint = ("shop", "waypoint");

@@ -127,6 +127,8 @@ pub(super) trait Api: Send + Sync + 'static {
 pub(super) struct Remote {
     pub client: Client,
     pub collection: Collection,
+    /// Those on this node alone; `None`: wherever they are.
+    pub node: Option<Arc<str>>,
 }
 
 #[derive(Deserialize)]
@@ -154,8 +156,12 @@ impl Remote {
     }
 
     fn fields(&self) -> Option<String> {
-        let name = self.collection.name.as_ref()?;
-        Some(format!("metadata.name={name}"))
+        let name = self.collection.name.as_ref();
+        let name = name.map(|name| format!("metadata.name={name}"));
+        let node = self.node.as_ref();
+        let node = node.map(|node| format!("spec.nodeName={node}"));
+        let all: Vec<String> = name.into_iter().chain(node).collect();
+        (!all.is_empty()).then(|| all.join(","))
     }
 }
 

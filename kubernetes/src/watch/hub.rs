@@ -365,6 +365,11 @@ impl Hub {
         state.discovery = Some(refusal);
     }
 
+    /// Whether anything may be told: all was listed once, or is known from earlier.
+    pub fn is_complete(&self) -> bool {
+        self.state().complete
+    }
+
     /// All objects, if they are kept and all were listed.
     pub fn objects(&self) -> Arc<Objects> {
         let state = self.state();

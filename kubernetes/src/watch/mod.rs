@@ -7,6 +7,7 @@ mod discovery;
 mod hub;
 mod mirror;
 mod named;
+mod of_node;
 mod reduce;
 mod reflector;
 mod refusal;
@@ -23,6 +24,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 pub use backoff::Backoff;
+pub use of_node::{PodOfNode, PodsOfNode};
 pub use refusal::{Reason, Refusal};
 pub use stored::{Differences, State, Stored};
 
@@ -263,6 +265,7 @@ impl Staff {
             api: Remote {
                 client: self.client.clone(),
                 collection: collection.clone(),
+                node: None,
             },
             collection,
             detail: self.detail,

@@ -16,6 +16,8 @@ pub(super) enum Detail {
     Whole,
     /// What a waypoint reads.
     Needed,
+    /// What the agent of a node reads of its Pods ([`PodOfNode`](super::PodOfNode)).
+    OfNode,
 }
 
 /// An object as a file would be.
@@ -76,8 +78,10 @@ pub(super) fn reduce(
             annotations.remove(LAST_APPLIED);
         }
     }
-    if detail == Detail::Needed {
-        needed(kind, fields);
+    match detail {
+        Detail::Whole => {}
+        Detail::Needed => needed(kind, fields),
+        Detail::OfNode => of_node(fields),
     }
     let text = json::text(&object).map_err(|e| Refusal::malformed(e.to_string()))?;
     Ok(Reduced {
@@ -126,6 +130,12 @@ fn needed(kind: &WatchedKind, fields: &mut Map<String, Value>) {
             fields.remove("status");
         }
     }
+}
+
+fn of_node(fields: &mut Map<String, Value>) {
+    keep(fields, "metadata", &["name", "namespace", "uid", "labels"]);
+    keep(fields, "spec", &["serviceAccountName", "hostNetwork"]);
+    keep(fields, "status", &["phase", "podIP", "podIPs"]);
 }
 
 fn keep(fields: &mut Map<String, Value>, key: &str, keys: &[&str]) {
@@ -230,6 +240,29 @@ mod tests {
                         "livenessProbe": {},
                     }],
                 },
+                "status": {"phase": "Running", "podIP": "10.0.0.1"},
+            })
+        );
+    }
+
+    /// Conditions come and go with every probe: no news to the agent of a node.
+    #[test]
+    fn to_its_node_a_pod_is_who_it_is_and_its_addresses() {
+        let pod = json!({
+            "metadata": {"name": "a", "namespace": "shop", "uid": "u", "resourceVersion": "7",
+                "labels": {"app": "a"}, "annotations": {"x": "y"}},
+            "spec": {"serviceAccountName": "s", "hostNetwork": true, "containers": [{"name": "c"}]},
+            "status": {"phase": "Running", "podIP": "10.0.0.1", "conditions": [{}]},
+        });
+        let kind = watched_kind("Pod").unwrap();
+        let text = reduce(kind, "v1", pod, Detail::OfNode).unwrap().text;
+        let kept: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(
+            kept,
+            json!({
+                "apiVersion": "v1", "kind": "Pod",
+                "metadata": {"name": "a", "namespace": "shop", "uid": "u", "labels": {"app": "a"}},
+                "spec": {"serviceAccountName": "s", "hostNetwork": true},
                 "status": {"phase": "Running", "podIP": "10.0.0.1"},
             })
         );

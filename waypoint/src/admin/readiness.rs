@@ -23,6 +23,8 @@ pub enum NotReady {
     NotSynced,
     /// istiod has told nothing of workloads yet; [`Readiness::told`] says why.
     NotDiscovered,
+    /// It is the agent of a node, and the pods there are not steered yet.
+    NotSteering,
 }
 
 impl NotReady {
@@ -35,6 +37,7 @@ impl NotReady {
         Self::Draining,
         Self::NotSynced,
         Self::NotDiscovered,
+        Self::NotSteering,
     ];
 
     fn bit(self) -> u16 {
@@ -53,6 +56,7 @@ impl fmt::Display for NotReady {
             Self::Draining => "draining",
             Self::NotSynced => "not everything that the API server has is known yet",
             Self::NotDiscovered => "istiod has not told of workloads yet",
+            Self::NotSteering => "this node's pods are not steered yet",
         })
     }
 }
@@ -81,6 +85,7 @@ impl Default for Readiness {
             NotReady::Draining,
             NotReady::NotSynced,
             NotReady::NotDiscovered,
+            NotReady::NotSteering,
         ];
         let at_start = NotReady::ALL.into_iter().filter(|r| !later.contains(r));
         Self {

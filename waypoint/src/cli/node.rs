@@ -2,26 +2,21 @@
 //! it does while it runs is [`crate::node`]'s and [`crate::run`]'s.
 
 mod connections;
+mod serve;
 mod status;
 
-use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use anyhow::Context;
-use cairn_kernel_redirect::{Claim, Place, Redirect, Sizes, cgroup2_root, requirements};
+use cairn_kernel_redirect::{Claim, Place, Redirect, Sizes, cgroup2_root};
 use clap::Subcommand;
-use tokio::sync::Notify;
 
 use super::output::{self, Format};
 use super::{Outcome, run};
 use crate::limits::{FLAGGED_SERVICES_MAX, PODS_MAX};
 use crate::log;
-use crate::node::agent::ServingThread;
-use crate::node::guard::{self, Guard};
-use crate::node::{Agent, PodsFile};
-use crate::run::Running;
+use crate::node::guard;
 
 /// Serve the pods of this node: a program in the kernel steers their connections to services that
 /// need a proxy (HTTP ports of a waypoint's services, routes, policies) to a listener in the pod
@@ -33,15 +28,26 @@ use crate::run::Running;
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
     after_help = "Examples:\n  cairn node --config ./mesh --pods ./pods.yaml --identity-dir ./pki/shop/waypoint\n  \
+    cairn node --kube --node-name node-a --gateway shop/waypoint --state-dir /var/lib/cairn\n  \
     cairn node status\n  cairn node connections --pods ./pods.yaml --close\n  cairn node detach\n\n\
-    Needs CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN (not with --listen-in-host), cgroup v2 and Linux 5.15; see docs/node.md."
+    Needs CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN (not with --listen-in-host), for pods of the API server CAP_SYS_PTRACE \
+    too, cgroup v2 and Linux 5.15; see docs/node.md."
 )]
 pub struct Args {
     #[command(subcommand)]
     command: Option<Command>,
-    /// List of this node's pods, YAML or JSON, followed for changes
-    #[arg(long, required = true, value_name = "FILE", env = "CAIRN_PODS")]
+    /// List of this node's pods, YAML or JSON, followed for changes [with --kube: the pods of this node that the
+    /// API server has]
+    #[arg(
+        long,
+        required_unless_present = "kube",
+        value_name = "FILE",
+        env = "CAIRN_PODS"
+    )]
     pods: Option<PathBuf>,
+    /// Name of this node, whose pods are taken from the API server
+    #[arg(long, value_name = "NAME", env = "NODE_NAME", value_parser = run::dns_name)]
+    node_name: Option<String>,
     #[command(flatten)]
     place: PlaceArgs,
     /// Service ports that can be flagged; those beyond go direct, and are reported
@@ -160,9 +166,17 @@ impl PlaceArgs {
 const NO_CGROUP2: &str =
     "cgroup v2 is not mounted: boot the node with systemd.unified_cgroup_hierarchy=1, or mount it";
 
+/// Where a kubelet has the cgroup of all pods: by either driver, and below `/kubelet` as kind's.
+const KUBEPODS: [&str; 4] = [
+    "kubepods.slice",
+    "kubepods",
+    "kubelet.slice/kubelet-kubepods.slice",
+    "kubelet/kubepods",
+];
+
 fn kubepods() -> anyhow::Result<PathBuf> {
     let root = cgroup2_root().context(NO_CGROUP2)?;
-    let usual = ["kubepods.slice", "kubepods"].map(|name| root.join(name));
+    let usual = KUBEPODS.map(|name| root.join(name));
     let found = usual.into_iter().find(|folder| folder.is_dir());
     found.with_context(|| {
         format!(
@@ -172,19 +186,10 @@ fn kubepods() -> anyhow::Result<PathBuf> {
     })
 }
 
-/// The cgroup of this process, whose own connections are never steered.
-fn own_cgroup() -> anyhow::Result<PathBuf> {
-    let root = cgroup2_root().context(NO_CGROUP2)?;
-    let text = fs::read_to_string("/proc/self/cgroup").context("read /proc/self/cgroup")?;
-    let path = text.lines().find_map(|line| line.strip_prefix("0::/"));
-    let path = path.context("this process is in no cgroup of version 2")?;
-    Ok(root.join(path))
-}
-
 /// Runs the agent, or the command given.
 pub fn node(args: Args) -> anyhow::Result<Outcome> {
     match args.command {
-        None => serve(args),
+        None => serve::serve(args),
         Some(Command::Status(args)) => {
             status::show(&args.place.pinned(), args.pods.as_deref(), args.output)
         }
@@ -198,84 +203,6 @@ pub fn node(args: Args) -> anyhow::Result<Outcome> {
             guard::guard(&mut UnixStream::from(line), &args.place()?)?;
             Ok(Outcome::Fine)
         }
-    }
-}
-
-fn serve(args: Args) -> anyhow::Result<Outcome> {
-    let pods = args.pods.unwrap_or_default();
-    // What is wrong with these is said before anything is opened or attached.
-    requirements(!args.listen_in_host)?;
-    let place = args.place.place()?;
-    let start = Start {
-        source: PodsFile::open_settled(&pods)?,
-        own_cgroup: own_cgroup()?,
-        place,
-        sizes: Sizes {
-            services: args.services_max,
-            pods: args.pods_max,
-        },
-        in_host: args.listen_in_host,
-    };
-    // Held until the process ends.
-    let claim = Claim::take(&start.place)?;
-    run::serve(args.run, |running| {
-        start_agent(running, start).inspect_err(|_| {
-            if let Err(error) = claim.give_up() {
-                tracing::error!(%error, "what was attached stays: run `cairn node detach`");
-            }
-        })
-    })
-}
-
-/// What an agent starts with.
-struct Start {
-    source: PodsFile,
-    place: Place,
-    own_cgroup: PathBuf,
-    sizes: Sizes,
-    in_host: bool,
-}
-
-/// Starts the agent on a thread of its own, and returns once it steers. What can fail comes before
-/// the programs are attached, as far as it can.
-fn start_agent(running: &Running, start: Start) -> anyhow::Result<()> {
-    let workers = running.workers().iter().map(|worker| ServingThread {
-        pods: worker.pods.clone(),
-        beat: worker.beat.clone(),
-    });
-    let workers = workers.collect();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let guard = Guard::start(&start.place).context("start the guard")?;
-    let in_force = running.in_force().clone();
-    let redirect = Redirect::attach_sized(&start.place, &start.own_cgroup, start.sizes)?;
-    let agent = Agent::new(redirect, start.place, in_force, workers, Some(guard))?
-        .listening_in_host(start.in_host);
-    let (sender, started) = std::sync::mpsc::channel();
-    let ends = EndsWithAgent(running.stop());
-    std::thread::Builder::new()
-        .name("node-agent".to_owned())
-        .spawn(move || {
-            let _ends = ends;
-            // Who waits for the number waits below.
-            runtime.block_on(agent.run(start.source, |failing| {
-                let _ = sender.send(failing);
-            }));
-        })?;
-    let failing = started.recv().context("the agent ended at once")?;
-    tracing::info!(failing, "steering");
-    Ok(())
-}
-
-/// Ends the process when the agent's thread ends, which only a panic can make it do: its listeners
-/// are closed then, and without an agent they would stay so.
-struct EndsWithAgent(Arc<Notify>);
-
-impl Drop for EndsWithAgent {
-    fn drop(&mut self) {
-        tracing::error!("the agent has ended: this process ends too, to be started again");
-        self.0.notify_one();
     }
 }
 
@@ -300,22 +227,4 @@ fn detach(args: &DetachArgs) -> anyhow::Result<Outcome> {
         ))?,
     }
     Ok(Outcome::Fine)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_process_whose_agent_panics_ends() {
-        let stop = Arc::<Notify>::default();
-        let ends = EndsWithAgent(stop.clone());
-        let agent = std::thread::spawn(move || {
-            let _ends = ends;
-            panic!("as no agent should");
-        });
-        agent.join().unwrap_err();
-        // Told before anybody waits, as at the start.
-        stop.notified().await;
-    }
 }

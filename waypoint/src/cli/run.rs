@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use cairn_config_schema::origin::ObjectKey;
 use cairn_config_schema::snapshot::{ISTIO_TEXT, Locality, LogFormat, WrittenFormat};
+use cairn_kubernetes::client::Access;
 use clap::ValueEnum;
 use http::HeaderName;
 
@@ -255,6 +256,14 @@ pub(super) fn dns_name(text: &str) -> Result<String, String> {
     match name.len() <= 253 && name.split('.').all(is_label) {
         true => Ok(name),
         false => Err("expected a DNS name, like cluster.local".to_owned()),
+    }
+}
+
+impl Args {
+    /// Which API server the configuration comes from, if it does, and where what it says is kept.
+    pub(super) fn cluster(&self) -> Option<(Access, Option<PathBuf>)> {
+        self.kube
+            .then(|| (self.access.clone().into(), self.state_dir.clone()))
     }
 }
 

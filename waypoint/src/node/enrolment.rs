@@ -16,7 +16,7 @@ use super::agent::Agent;
 use super::cgroup::is_below;
 use super::enrol_error::EnrolError;
 use super::namespace::{Inside, Leads, NamespaceError};
-use super::pod::{self, Pod};
+use super::pod::Pod;
 use super::site::Site;
 use crate::listener::steered::PodListener;
 use crate::log::Seldom;
@@ -33,8 +33,8 @@ pub(super) struct Failing {
 
 /// An enrolled pod.
 pub(super) struct Enrolled {
-    as_listed: NodePod,
-    site: Arc<Site>,
+    pub(super) as_listed: NodePod,
+    pub(super) site: Arc<Site>,
     pub(super) pod: Arc<Pod>,
     pub(super) in_kernel: EnrolledPod,
     /// The agent's own descriptor of the listener the worker has. It keeps the socket open, so a
@@ -70,7 +70,10 @@ impl<S: Steering> Agent<S> {
         let keyed = self.wanted.iter().map(|pod| (pod.key(), pod.clone()));
         let wanted: BTreeMap<ObjectKey, NodePod> = keyed.collect();
         for key in self.outdated(&wanted) {
-            self.let_go(&key, wanted.get(&key));
+            let listed = wanted.get(&key);
+            if !listed.is_some_and(|listed| self.relist(&key, listed)) {
+                self.let_go(&key, listed);
+            }
         }
         self.failing.retain(|key, _| wanted.contains_key(key));
         for (key, pod) in &wanted {
@@ -251,15 +254,7 @@ impl<S: Steering> Agent<S> {
         if addresses.is_empty() {
             return Err(EnrolError::NoAddress);
         }
-        let mesh = self.in_force.mesh.load();
-        let workload = pod::workload_of(listed, &addresses, &mesh.trust_domain);
-        let pod = Arc::new(Pod {
-            key: listed.key(),
-            service_account: listed.service_account.clone(),
-            addresses,
-            egress,
-            workload: workload.map(Arc::new),
-        });
+        let pod = self.pod_of(listed, addresses, egress);
         let listen = |e| NamespaceError::Listen(listed.netns.display().to_string(), e);
         let address = inside.listener.local_addr().map_err(listen)?;
         let in_kernel = EnrolledPod {
@@ -296,9 +291,12 @@ impl<S: Steering> Agent<S> {
     }
 
     /// Gives a pod's listener to the worker with the fewest, one that lives if there is any, and
-    /// takes it from the one that has it. The kernel need not know: the socket is the same.
-    pub(super) fn hand_over(&self, enrolled: &mut Enrolled) {
-        match self.offer(enrolled) {
+    /// takes it from the one that has it. The kernel need not know: the socket is the same. Whether one
+    /// took it.
+    pub(super) fn hand_over(&self, enrolled: &mut Enrolled) -> bool {
+        let offered = self.offer(enrolled);
+        let is_taken = offered.is_ok();
+        match offered {
             Ok((worker, until)) => {
                 enrolled.worker = Some(worker);
                 enrolled._until = Some(until);
@@ -311,6 +309,7 @@ impl<S: Steering> Agent<S> {
                 enrolled.untaken = Some(why);
             }
         }
+        is_taken
     }
 
     /// The worker that took it, and what ends its listening when dropped; or why none did.

@@ -3,12 +3,14 @@
 
 pub mod agent;
 mod cgroup;
+pub mod cluster;
 pub mod enrol_error;
 pub mod enrolment;
 pub mod guard;
 pub mod namespace;
 pub mod pod;
 mod process;
+mod relist;
 pub mod site;
 pub mod slots;
 pub mod source;
@@ -16,6 +18,7 @@ pub mod steering;
 pub mod watchdog;
 
 pub use agent::Agent;
+pub use cluster::PodsOfCluster;
 pub use namespace::Namespace;
 pub use pod::Pod;
 pub use site::Site;

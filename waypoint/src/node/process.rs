@@ -44,6 +44,17 @@ impl Process {
         File::open(self.path("ns/net"))
     }
 
+    /// When it was started, in clock ticks since the kernel was (field 22 of proc_pid_stat(5)).
+    pub(super) fn started(&self) -> io::Result<u64> {
+        let mut text = String::new();
+        File::open(self.path("stat"))?.read_to_string(&mut text)?;
+        // Its name, in brackets, may hold anything; the next field is the third.
+        let fields = text.rsplit_once(')').map_or("", |(_, rest)| rest);
+        let field = fields.split_ascii_whitespace().nth(19);
+        let number = field.and_then(|field| field.parse().ok());
+        number.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no time of its start"))
+    }
+
     /// The cgroup it is in, unless that is the pod's or below it.
     pub(super) fn strays_from(&self, pods: &Path) -> io::Result<Option<PathBuf>> {
         let mut text = String::new();
@@ -79,6 +90,23 @@ mod tests {
         Process::in_path(Path::new("/proc/0/ns/net")).unwrap_err();
         assert!(led_by_a_process(&File::open(own).unwrap()));
         assert!(!led_by_a_process(&File::open("/proc/self/stat").unwrap()));
+    }
+
+    #[test]
+    fn a_process_was_started_after_its_parent() {
+        let started = |id: u32| {
+            let path = format!("/proc/{id}/ns/net");
+            let process = Process::in_path(Path::new(&path)).unwrap().unwrap();
+            process.started().unwrap()
+        };
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        assert!(started(child.id()) >= started(std::process::id()));
+        assert!(started(std::process::id()) > 0);
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]

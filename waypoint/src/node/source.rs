@@ -1,4 +1,4 @@
-//! Where the node's pods come from. Here: a file. The cluster's API will be another source.
+//! Where the node's pods come from. Here: a file. The cluster's API is `cluster`'s.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

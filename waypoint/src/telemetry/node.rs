@@ -73,6 +73,31 @@ pub struct NodeState {
     pub connections: Option<Counters>,
 }
 
+/// Where the roll of a node's pods stands, that comes from the API server; numbers of pods.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RollState {
+    /// No process of theirs is there yet.
+    pub awaited: usize,
+    /// The same, for more than ten seconds.
+    pub overdue: usize,
+    /// The API server has them no more, and processes of theirs run on.
+    pub lingering: usize,
+    /// Never steered: on the host's network, or without a service account.
+    pub left_out: usize,
+}
+
+/// Shows it until the next time.
+pub fn roll(state: &RollState) {
+    for (label, value) in [
+        ("awaited", state.awaited),
+        ("overdue", state.overdue),
+        ("lingering", state.lingering),
+        ("left_out", state.left_out),
+    ] {
+        PODS.set(label, value as u64);
+    }
+}
+
 /// Shows it until the next time.
 pub fn state(state: &NodeState) {
     EVENTS.preset(NodeEvent::ALL.map(NodeEvent::label));

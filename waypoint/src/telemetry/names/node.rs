@@ -5,7 +5,7 @@ use super::{Metric, counter, gauge};
 /// Pods by state.
 pub const NODE_PODS: Metric = gauge(
     "cairn_node_pods",
-    "Pods of this node: served; unserved, with nobody listening; failed, listed and not enrolled; earlier, known to the kernel from before",
+    "Pods of this node: served; unserved, with nobody listening; failed, listed and not enrolled; earlier, known to the kernel from before; with pods from the API server also awaited, overdue, lingering, left_out",
     &["state"],
 );
 /// Services by state.

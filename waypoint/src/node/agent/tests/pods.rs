@@ -130,6 +130,47 @@ fn a_pod_is_withdrawn_when_it_is_known_to_be_gone_and_not_when_its_path_is() {
     assert!(!known(), "it is listed no more");
 }
 
+/// Labels change with every rollout: that is no reason to refuse a connection.
+#[test]
+fn a_pod_that_is_listed_otherwise_where_it_was_keeps_its_listener() {
+    let kernel = Kernel::default();
+    let (mut agent, mut taken) = with_a_worker(&kernel);
+    let folder = tempfile::tempdir().unwrap();
+    let (netns, also) = (folder.path().join("web-1"), folder.path().join("also"));
+    std::fs::write(&netns, "").unwrap();
+    std::fs::hard_link(&netns, &also).unwrap();
+    take_in(&mut agent, &listed_at(&netns));
+    let first = taken.try_recv().unwrap();
+
+    let mut listed = listed_at(&also);
+    listed.labels.insert("version".into(), "v2".into());
+    listed.addresses = vec!["10.9.0.9".parse().unwrap()];
+    agent.wanted = vec![listed.clone()];
+    agent.reconcile();
+    let second = taken.try_recv().unwrap();
+    let at = |listener: &PodListener| listener.socket.local_addr().unwrap();
+    assert_eq!(at(&first), at(&second), "the same socket");
+    assert_eq!(second.pod.addresses, listed.addresses);
+    let workload = second.pod.workload.as_ref().unwrap();
+    assert_eq!(&*workload.version, "v2");
+    assert!(kernel.0.lock().unwrap().pods[&COOKIE], "without a gap");
+    agent.reconcile();
+    assert!(taken.try_recv().is_err(), "and then no more");
+
+    // Nobody takes it: it is served as before, and tried again.
+    drop(taken);
+    let (pods, mut later) = mpsc::channel(8);
+    let mut other = listed.clone();
+    other.labels.clear();
+    agent.wanted = vec![other.clone()];
+    agent.reconcile();
+    assert!(agent.enrolled[&listed.key()].as_listed == listed);
+    agent.workers[0].pods = pods;
+    agent.reconcile();
+    assert!(agent.enrolled[&listed.key()].as_listed == other);
+    assert_eq!(later.try_recv().unwrap().pod.addresses, listed.addresses);
+}
+
 #[test]
 fn a_pod_that_would_not_be_steered_is_not_enrolled_in_silence() {
     let (kernel, in_force) = (Kernel::default(), InForce::default());
