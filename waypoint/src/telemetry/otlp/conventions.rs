@@ -5,7 +5,9 @@ use cairn_config_schema::snapshot::{PathMatch, Workload};
 use http::Method;
 
 use super::attributes::Attributes;
+use crate::telemetry::access_log;
 use crate::telemetry::exchange::{Exchange, HttpExchange};
+use crate::telemetry::trace::recording::Attempt;
 
 /// The path of the route's rule, if it has one: as written, for it is the same for many requests.
 pub(super) fn route(exchange: &Exchange) -> Option<String> {
@@ -23,8 +25,7 @@ pub(super) fn route(exchange: &Exchange) -> Option<String> {
 
 /// The service and port, as istiod names its clusters.
 pub(super) fn upstream_cluster(exchange: &Exchange) -> Option<String> {
-    let (service, port) = (exchange.service.as_ref()?, exchange.service_port);
-    Some(format!("inbound-vip|{port}|http|{};", service.hostname))
+    access_log::upstream_cluster(exchange).map(|cluster| cluster.to_string())
 }
 
 /// What was asked, by whom. `cut`: shortens what clients may make long.
@@ -76,6 +77,29 @@ pub(super) fn stream(attributes: &mut Attributes, exchange: &Exchange) {
     }
     attributes.number("cairn.bytes_received", exchange.bytes_received);
     attributes.number("cairn.bytes_sent", exchange.bytes_sent);
+}
+
+/// The connection of a TCP stream to an endpoint. Bytes are seen from here: those sent are the endpoint's to read.
+pub(super) fn connection(attributes: &mut Attributes, exchange: &Exchange, attempt: &Attempt) {
+    attributes.text("network.transport", "tcp");
+    endpoint(attributes, attempt);
+    if attempt.connected.is_some() {
+        if let Some(local) = exchange.upstream_local {
+            attributes.text("network.local.address", local.ip().to_string());
+            attributes.number("network.local.port", local.port());
+        }
+        attributes.number("cairn.bytes_sent", exchange.bytes_received);
+        attributes.number("cairn.bytes_received", exchange.bytes_sent);
+    }
+}
+
+/// Where an attempt went.
+pub(super) fn endpoint(attributes: &mut Attributes, attempt: &Attempt) {
+    let address = attempt.endpoint.address;
+    attributes.text("server.address", address.ip().to_string());
+    attributes.number("server.port", address.port());
+    attributes.text("network.peer.address", address.ip().to_string());
+    attributes.number("network.peer.port", address.port());
 }
 
 /// Which method of which service was called, and how it went.

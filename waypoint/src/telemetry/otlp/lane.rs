@@ -9,7 +9,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
-use super::endpoint::Signal;
+use super::endpoint::{Protocol, Signal};
 use super::environment::Batching;
 use super::export::Exporter;
 use super::process::Process;
@@ -85,7 +85,7 @@ async fn run(
                 Ok(None) | Err(_) => break,
             }
         }
-        let messages = encode(signal, &receiver, &batch, &process);
+        let messages = encode(signal, &receiver, &batch, &process, exporter.protocol());
         // The exchanges are not held while the receiver takes its time.
         batch.clear();
         for (message, records) in messages {
@@ -103,15 +103,16 @@ fn encode(
     receiver: &Receiver,
     batch: &[Arc<Ended>],
     process: &Process,
+    protocol: Protocol,
 ) -> Vec<Encoded> {
     match signal {
-        Signal::Traces => spans::encode(batch, process),
-        Signal::Logs | Signal::Metrics => logs::encode(batch, process, receiver),
+        Signal::Traces => spans::encode(batch, process, protocol),
+        Signal::Logs | Signal::Metrics => logs::encode(batch, process, receiver, protocol),
     }
 }
 
-/// Records as one message or several of at most [`OTLP_MESSAGE_BYTES_MAX`]; one that is longer alone is a
-/// message of its own.
+/// Records as one message or several of at most [`OTLP_MESSAGE_BYTES_MAX`], counted as protobuf; one that is longer
+/// alone is a message of its own.
 pub(super) fn messages<T: Message>(
     records: Vec<T>,
     message: impl Fn(Vec<T>) -> Bytes,
@@ -165,7 +166,8 @@ mod tests {
         let batch = long(200);
         let process = Process::default();
         for signal in [Signal::Traces, Signal::Logs] {
-            let messages = encode(signal, &Receiver::Environment, &batch, &process);
+            let receiver = Receiver::Environment;
+            let messages = encode(signal, &receiver, &batch, &process, Protocol::Http);
             assert!(messages.len() > 3, "{}", messages.len());
             let mut found = 0;
             for (message, records) in &messages {
@@ -195,7 +197,8 @@ mod tests {
         outlet.take(crate::telemetry::fixtures::http(), Duration::ZERO, vec![]);
         let batch = [records.try_recv().unwrap(), records.try_recv().unwrap()];
         let of = |signal, batch: &[Arc<Ended>]| {
-            let messages = encode(signal, &Receiver::Environment, batch, &process);
+            let receiver = Receiver::Environment;
+            let messages = encode(signal, &receiver, batch, &process, Protocol::Http);
             messages.iter().map(|(_, n)| *n).collect::<Vec<_>>()
         };
         assert_eq!(of(Signal::Logs, &batch), [2]);

@@ -3,17 +3,17 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use cairn_config_schema::snapshot::OtelLog;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::AnyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs, SeverityNumber};
 use opentelemetry_proto::tonic::resource::v1::Resource;
-use prost::Message;
 
 use super::attributes::{self, Attributes};
+use super::endpoint::Protocol;
 use super::lane::{Encoded, messages};
+use super::message;
 use super::process::Process;
 use super::queue::Ended;
 use super::spans::nanos;
@@ -68,7 +68,12 @@ pub fn lines(seen: &Seen<'_>) -> Vec<Line> {
 }
 
 /// The messages of a batch, and how many records each has.
-pub(super) fn encode(batch: &[Arc<Ended>], process: &Process, receiver: &Receiver) -> Vec<Encoded> {
+pub(super) fn encode(
+    batch: &[Arc<Ended>],
+    process: &Process,
+    receiver: &Receiver,
+    protocol: Protocol,
+) -> Vec<Encoded> {
     let mut resource = process.resource.clone();
     let records: Vec<_> = match receiver {
         Receiver::Log(log) => {
@@ -85,11 +90,17 @@ pub(super) fn encode(batch: &[Arc<Ended>], process: &Process, receiver: &Receive
             batch.iter().map(|ended| record(ended)).collect()
         }
     };
-    messages(records, |records| message(records, &resource, process))
+    messages(records, |records| {
+        message::encode(&request(records, &resource, process), protocol)
+    })
 }
 
-fn message(records: Vec<LogRecord>, resource: &Resource, process: &Process) -> Bytes {
-    let request = ExportLogsServiceRequest {
+fn request(
+    records: Vec<LogRecord>,
+    resource: &Resource,
+    process: &Process,
+) -> ExportLogsServiceRequest {
+    ExportLogsServiceRequest {
         resource_logs: vec![ResourceLogs {
             resource: Some(resource.clone()),
             scope_logs: vec![ScopeLogs {
@@ -99,8 +110,7 @@ fn message(records: Vec<LogRecord>, resource: &Resource, process: &Process) -> B
             }],
             ..ResourceLogs::default()
         }],
-    };
-    request.encode_to_vec().into()
+    }
 }
 
 fn record(ended: &Ended) -> LogRecord {
@@ -164,6 +174,8 @@ fn summary(exchange: &Exchange) -> String {
 mod tests {
     use std::time::Duration;
 
+    use prost::Message;
+
     use super::super::attributes::find;
     use super::super::{fixtures, queue};
     use super::*;
@@ -175,6 +187,7 @@ mod tests {
             &[queue.try_recv().unwrap()],
             &Process::default(),
             &Receiver::Environment,
+            Protocol::Http,
         );
         let [(message, 1)] = &messages[..] else {
             panic!("one record in one message")

@@ -19,6 +19,7 @@ pub(crate) mod fixtures;
 mod grpc;
 mod lane;
 mod logs;
+mod message;
 mod metrics;
 pub mod process;
 mod queue;

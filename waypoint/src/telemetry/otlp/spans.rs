@@ -1,22 +1,22 @@
-//! The spans of a request: one for the request itself, one for each attempt at an endpoint. Names and
-//! attributes are those of OpenTelemetry's stable conventions for HTTP, then Istio's and Envoy's tags
+//! The spans of a request or TCP stream: one for itself, one for each attempt at an endpoint. Names and
+//! attributes are those of OpenTelemetry's stable conventions, then Istio's and Envoy's tags
 //! (specs/istio-waypoint.md 5.4), then Cairn's.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use http::HeaderValue;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::trace::v1::span::{self, SpanKind};
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
-use prost::Message;
 
 use super::attributes::Attributes;
 use super::conventions::{self, method, peer, request_method, route, upstream_cluster, verdict};
+use super::endpoint::Protocol;
 use super::lane::{Encoded, messages};
+use super::message;
 use super::process::Process;
 use super::queue::Ended;
 use crate::telemetry::exchange::{Exchange, HttpExchange};
@@ -28,13 +28,19 @@ use crate::telemetry::trace::settings::{Receiver, Tag, TagValue};
 const SAMPLED: u32 = 1;
 
 /// The messages of a batch, and how many spans each has.
-pub(super) fn encode(batch: &[Arc<Ended>], process: &Process) -> Vec<Encoded> {
+pub(super) fn encode(
+    batch: &[Arc<Ended>],
+    process: &Process,
+    protocol: Protocol,
+) -> Vec<Encoded> {
     let spans: Vec<Span> = batch.iter().flat_map(|e| of(e, process)).collect();
-    messages(spans, |spans| message(spans, process))
+    messages(spans, |spans| {
+        message::encode(&request(spans, process), protocol)
+    })
 }
 
-fn message(spans: Vec<Span>, process: &Process) -> Bytes {
-    let request = ExportTraceServiceRequest {
+fn request(spans: Vec<Span>, process: &Process) -> ExportTraceServiceRequest {
+    ExportTraceServiceRequest {
         resource_spans: vec![ResourceSpans {
             resource: Some(process.resource.clone()),
             scope_spans: vec![ScopeSpans {
@@ -44,11 +50,10 @@ fn message(spans: Vec<Span>, process: &Process) -> Bytes {
             }],
             ..ResourceSpans::default()
         }],
-    };
-    request.encode_to_vec().into()
+    }
 }
 
-/// The spans of one request, its own first, or the one of a TCP stream; none for what was not sampled.
+/// The spans of one request or TCP stream, its own first; none for what was not sampled.
 fn of(ended: &Ended, process: &Process) -> Vec<Span> {
     let exchange = &ended.exchange;
     let Some(recording) = exchange.trace.recording() else {
@@ -60,13 +65,20 @@ fn of(ended: &Ended, process: &Process) -> Vec<Span> {
         recording,
         process,
     };
-    let Some(http) = &exchange.http else {
-        return vec![spanned.stream()];
-    };
-    let attempts = recording.attempts.iter().zip(0_u32..);
-    let attempts = attempts.map(|(attempt, number)| spanned.attempt(http, attempt, number));
-    let server = spanned.server(http);
-    std::iter::once(server).chain(attempts).collect()
+    match &exchange.http {
+        Some(http) => {
+            let attempts = recording.attempts.iter().zip(0_u32..);
+            let attempts = attempts.map(|(attempt, number)| spanned.attempt(http, attempt, number));
+            let server = spanned.server(http);
+            std::iter::once(server).chain(attempts).collect()
+        }
+        None => {
+            let attempts = recording.attempts.iter();
+            let attempts = attempts.map(|attempt| spanned.connection(attempt));
+            let stream = spanned.stream();
+            std::iter::once(stream).chain(attempts).collect()
+        }
+    }
 }
 
 /// One request or TCP stream that becomes spans.
@@ -94,12 +106,7 @@ impl Spanned<'_> {
             kind: SpanKind::Server as i32,
             end_time_unix_nano: nanos(self.ended.ended_at()),
             attributes: self.server_attributes(http, route, status),
-            events: self
-                .recording
-                .events
-                .iter()
-                .map(|e| self.event(e))
-                .collect(),
+            events: self.events(),
             dropped_events_count: self.recording.events_dropped,
             status: self.status(failed, self.exchange.reason.as_deref()),
             ..self.span(own, name, self.exchange.started_at)
@@ -132,24 +139,34 @@ impl Spanned<'_> {
             kind: SpanKind::Server as i32,
             end_time_unix_nano: nanos(self.ended.ended_at()),
             attributes: attributes.take(),
+            events: self.events(),
+            dropped_events_count: self.recording.events_dropped,
             status: self.status(failed, exchange.reason.as_deref()),
             ..self.span(own, name, exchange.started_at)
         }
     }
 
+    /// A TCP stream's connection to an endpoint, from dialling to the end of the stream, or an attempt at one.
+    fn connection(&self, attempt: &Attempt) -> Span {
+        let mut attributes = Attributes::default();
+        conventions::connection(&mut attributes, self.exchange, attempt);
+        let broke = attempt.connected.map(|_| self.exchange.flags);
+        let error = attempt.error.or(broke.filter(|flags| !flags.is_empty()));
+        let connected = attempt.connected.map(|at| span::Event {
+            time_unix_nano: nanos(self.at(at)),
+            name: "cairn.connected".to_owned(),
+            ..span::Event::default()
+        });
+        Span {
+            events: connected.into_iter().collect(),
+            ..self.client(attempt, "TCP", attributes, error.map(str::to_owned))
+        }
+    }
+
     fn attempt(&self, http: &HttpExchange, attempt: &Attempt, number: u32) -> Span {
-        let method = method(&http.method).unwrap_or("HTTP");
-        let server = self.exchange.trace.span().map_or(0, |span| span.get());
-        let ended = attempt
-            .ended
-            .map_or(self.ended.ended_at(), |at| self.at(at));
         let mut attributes = Attributes::default();
         request_method(&mut attributes, &http.method);
-        let address = attempt.endpoint.address;
-        attributes.text("server.address", address.ip().to_string());
-        attributes.number("server.port", address.port());
-        attributes.text("network.peer.address", address.ip().to_string());
-        attributes.number("network.peer.port", address.port());
+        conventions::endpoint(&mut attributes, attempt);
         attributes.known("url.full", attempt.url.as_deref().map(|url| self.cut(url)));
         if number > 0 {
             attributes.number("http.request.resend_count", number);
@@ -160,35 +177,44 @@ impl Spanned<'_> {
         if let Some(status) = attempt.grpc_status {
             attributes.number("rpc.grpc.status_code", status);
         }
-        let failed = attempt.error.is_some() || attempt.status.is_some_and(|s| s >= 400);
         let error = match (attempt.error, attempt.status) {
             (Some(error), _) => Some(error.to_owned()),
-            (None, Some(status)) if failed => Some(status.to_string()),
+            (None, Some(status)) if status >= 400 => Some(status.to_string()),
             _ => None,
         };
+        let name = method(&http.method).unwrap_or("HTTP");
+        self.client(attempt, name, attributes, error)
+    }
+
+    /// The span of an attempt at an endpoint, with what is said of all of them.
+    fn client(
+        &self,
+        attempt: &Attempt,
+        name: &str,
+        mut attributes: Attributes,
+        error: Option<String>,
+    ) -> Span {
+        let server = self.exchange.trace.span().map_or(0, |span| span.get());
+        let ended = attempt
+            .ended
+            .map_or(self.ended.ended_at(), |at| self.at(at));
+        let failed = error.is_some();
         attributes.known("error.type", error);
         attributes.known("upstream_cluster", upstream_cluster(self.exchange));
         if self.recording.tracing.istio_tags {
             let workload = attempt.endpoint.workload.as_deref();
-            peer(
-                &mut attributes,
-                "destination",
-                workload,
-                &self.process.cluster,
-            );
+            let cluster = &self.process.cluster;
+            peer(&mut attributes, "destination", workload, cluster);
         }
         self.tags(&mut attributes);
+        let began = self.at(attempt.began);
         Span {
             parent_span_id: bytes_of(server),
             kind: SpanKind::Client as i32,
             end_time_unix_nano: nanos(ended),
             attributes: attributes.take(),
             status: self.status(failed, attempt.reason.as_deref()),
-            ..self.span(
-                attempt.span.get(),
-                method.to_owned(),
-                self.at(attempt.began),
-            )
+            ..self.span(attempt.span.get(), name.to_owned(), began)
         }
     }
 
@@ -309,6 +335,11 @@ impl Spanned<'_> {
                 text.get(..max).unwrap_or_default()
             }
         }
+    }
+
+    fn events(&self) -> Vec<span::Event> {
+        let events = self.recording.events.iter();
+        events.map(|event| self.event(event)).collect()
     }
 
     fn event(&self, event: &Event) -> span::Event {
