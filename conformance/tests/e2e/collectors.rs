@@ -127,11 +127,17 @@ async fn spans_access_log_and_metrics_go_as_json() {
     };
     let (server, client) = (of(SpanKind::Server), of(SpanKind::Client));
     assert_eq!(client.parent_span_id, server.span_id);
-    assert_eq!(texts(&server.attributes)["http.response.status_code"], "200");
+    assert_eq!(
+        texts(&server.attributes)["http.response.status_code"],
+        "200"
+    );
     let [record] = &got.records[..] else {
         panic!("{:?}", got.records)
     };
-    assert_eq!((record.trace_id.len(), &record.trace_id), (16, &server.trace_id));
+    assert_eq!(
+        (record.trace_id.len(), &record.trace_id),
+        (16, &server.trace_id)
+    );
     assert_eq!(record.span_id, server.span_id);
     assert_eq!(texts(&record.attributes)["path"], "/json");
     let failed = ("cairn_otlp_failed_total", ["signal=\"traces\""]);
@@ -213,7 +219,10 @@ async fn a_tcp_stream_has_a_span_and_its_connection_another() {
             "{key}"
         );
     }
-    let clients = got.spans.iter().filter(|s| s.kind == SpanKind::Client as i32);
+    let clients = got
+        .spans
+        .iter()
+        .filter(|s| s.kind == SpanKind::Client as i32);
     let [connection] = &clients.collect::<Vec<_>>()[..] else {
         panic!("one connection: {:?}", got.spans)
     };

@@ -177,7 +177,15 @@ pub(super) fn record_for(
         return;
     };
     outliers::tell(cluster.key(), &event);
-    if let (Some(exchange), EjectionEvent::Ejected { endpoint, cause, for_ms }) = (seen_by, event) {
+    if let (
+        Some(exchange),
+        EjectionEvent::Ejected {
+            endpoint,
+            cause,
+            for_ms,
+        },
+    ) = (seen_by, event)
+    {
         exchange.trace.event(|| What::Ejected {
             endpoint: endpoint.endpoint.address,
             cause: cause.as_str(),

@@ -110,9 +110,7 @@ impl Expression {
                 program,
                 looks: reader.looks,
             }),
-            other => Err(format!(
-                "it does not say true or false, but gives {other}"
-            )),
+            other => Err(format!("it does not say true or false, but gives {other}")),
         }
     }
 

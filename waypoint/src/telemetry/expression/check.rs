@@ -258,12 +258,11 @@ fn of_operator(name: &str, args: &[Type]) -> Option<Result<Type, String>> {
     let sign = name.trim_matches(['_', '@']);
     let not_for = || Err(format!("`{sign}` is not for {}", listed(args)));
     Some(match (name, args) {
-        (operators::LOGICAL_AND | operators::LOGICAL_OR, [_, _]) | (operators::LOGICAL_NOT, [_]) => {
-            match args.iter().all(|arg| arg.may_be(&Type::Bool)) {
-                true => Ok(Type::Bool),
-                false => not_for(),
-            }
-        }
+        (operators::LOGICAL_AND | operators::LOGICAL_OR, [_, _])
+        | (operators::LOGICAL_NOT, [_]) => match args.iter().all(|arg| arg.may_be(&Type::Bool)) {
+            true => Ok(Type::Bool),
+            false => not_for(),
+        },
         (operators::NOT_STRICTLY_FALSE, [_]) => Ok(Type::Bool),
         (operators::CONDITIONAL, [asked, yes, no]) => match asked.may_be(&Type::Bool) {
             true => Ok(yes.clone().either(no.clone())),
@@ -271,10 +270,15 @@ fn of_operator(name: &str, args: &[Type]) -> Option<Result<Type, String>> {
         },
         (operators::EQUALS | operators::NOT_EQUALS, [a, b]) => match a.may_equal(b) {
             true => Ok(Type::Bool),
-            false => Err(format!("`{sign}` compares {a} with {b}, which are never equal")),
+            false => Err(format!(
+                "`{sign}` compares {a} with {b}, which are never equal"
+            )),
         },
         (
-            operators::LESS | operators::LESS_EQUALS | operators::GREATER | operators::GREATER_EQUALS,
+            operators::LESS
+            | operators::LESS_EQUALS
+            | operators::GREATER
+            | operators::GREATER_EQUALS,
             [a, b],
         ) => match a.has_order_with(b) {
             true => Ok(Type::Bool),
@@ -282,7 +286,11 @@ fn of_operator(name: &str, args: &[Type]) -> Option<Result<Type, String>> {
         },
         (operators::IN, [item, of]) => match of.items() {
             Some((place, within)) => {
-                let sought = if matches!(of, Type::List(_)) { within } else { place };
+                let sought = if matches!(of, Type::List(_)) {
+                    within
+                } else {
+                    place
+                };
                 match item.may_equal(&sought) {
                     true => Ok(Type::Bool),
                     false => Err(format!("{item} is never in {of} of what is {sought}")),
@@ -298,7 +306,10 @@ fn of_operator(name: &str, args: &[Type]) -> Option<Result<Type, String>> {
         (operators::NEGATE, [number @ (Type::Int | Type::Double)]) => Ok(number.clone()),
         (operators::NEGATE, [_]) => not_for(),
         (
-            operators::ADD | operators::SUBSTRACT | operators::MULTIPLY | operators::DIVIDE
+            operators::ADD
+            | operators::SUBSTRACT
+            | operators::MULTIPLY
+            | operators::DIVIDE
             | operators::MODULO,
             [a, b],
         ) => of_arithmetic(name, a, b).map_or_else(not_for, Ok),

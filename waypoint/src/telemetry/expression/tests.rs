@@ -102,11 +102,20 @@ fn what_can_not_be_read_or_is_not_known_is_refused_with_words() {
         ("metadata.filter", "there is no attribute `metadata` here"),
         ("true || foo.bar", "filter_state (column 9)"),
         ("nope(request.path)", "there is no function `nope` here"),
-        ("filter_state.upstream_peer.nope == ''", "there is no `nope` in it"),
+        (
+            "filter_state.upstream_peer.nope == ''",
+            "there is no `nope` in it",
+        ),
         ("request.path == 200", "compares a text with an integer"),
         ("response.code == '200'", "never equal (column 15)"),
-        ("request.headers['x-level'] > 3", "can not compare a text with"),
-        ("response.code.startsWith('5')", "`startsWith` is not for an integer"),
+        (
+            "request.headers['x-level'] > 3",
+            "can not compare a text with",
+        ),
+        (
+            "response.code.startsWith('5')",
+            "`startsWith` is not for an integer",
+        ),
     ] {
         for read in [Compiled::filter, Compiled::value] {
             let refused = read(expression).unwrap_err();
@@ -126,9 +135,17 @@ fn what_gives_no_truth_is_no_filter_and_what_has_no_text_no_value() {
         ("'5'", "a text"),
     ] {
         let refused = Compiled::filter(expression).unwrap_err();
-        assert!(refused.ends_with(&format!("this gives {gives}")), "{refused}");
+        assert!(
+            refused.ends_with(&format!("this gives {gives}")),
+            "{refused}"
+        );
     }
-    for expression in ["request.headers", "[1, 2]", "null", "filter_state.upstream_peer"] {
+    for expression in [
+        "request.headers",
+        "[1, 2]",
+        "null",
+        "filter_state.upstream_peer",
+    ] {
         let refused = Compiled::value(expression).unwrap_err();
         assert!(refused.starts_with("a value is a text"), "{refused}");
     }

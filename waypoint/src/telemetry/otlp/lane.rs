@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use prost::Message;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::JoinHandle;
@@ -111,37 +110,13 @@ fn encode(
     }
 }
 
-/// Records as one message or several of at most [`OTLP_MESSAGE_BYTES_MAX`], counted as protobuf; one that is longer
-/// alone is a message of its own.
-pub(super) fn messages<T: Message>(
-    records: Vec<T>,
-    message: impl Fn(Vec<T>) -> Bytes,
-) -> Vec<Encoded> {
-    let (mut all, mut piece, mut bytes) = (Vec::new(), Vec::new(), 0);
-    for record in records {
-        let len = record.encoded_len();
-        if !piece.is_empty() && bytes + len > OTLP_MESSAGE_BYTES_MAX {
-            let full: Vec<T> = std::mem::take(&mut piece);
-            let count = full.len() as u64;
-            all.push((message(full), count));
-            bytes = 0;
-        }
-        bytes += len;
-        piece.push(record);
-    }
-    if !piece.is_empty() {
-        let count = piece.len() as u64;
-        all.push((message(piece), count));
-    }
-    all
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
     use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+    use prost::Message;
 
     use super::super::{fixtures, queue};
     use super::*;

@@ -7,13 +7,13 @@ use cairn_config_schema::snapshot::OtelLog;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::AnyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs, SeverityNumber};
-use opentelemetry_proto::tonic::resource::v1::Resource;
+use opentelemetry_proto::tonic::logs::v1::{LogRecord, SeverityNumber};
 
 use super::attributes::{self, Attributes};
 use super::endpoint::Protocol;
-use super::lane::{Encoded, messages};
+use super::lane::Encoded;
 use super::message;
+use super::pack::Pack;
 use super::process::Process;
 use super::queue::Ended;
 use super::spans::nanos;
@@ -78,7 +78,7 @@ pub(super) fn encode(
     let records: Vec<_> = match receiver {
         Receiver::Log(log) => {
             let mut name = Attributes::default();
-            name.text("log_name", &*log.log_name);
+            name.text("log_name", &log.log_name);
             resource.attributes.extend(name.take());
             let lines = batch.iter().flat_map(|ended| {
                 let own = ended.lines.iter().filter(|line| line.to == *log);
@@ -90,27 +90,14 @@ pub(super) fn encode(
             batch.iter().map(|ended| record(ended)).collect()
         }
     };
-    messages(records, |records| {
-        message::encode(&request(records, &resource, process), protocol)
-    })
-}
-
-fn request(
-    records: Vec<LogRecord>,
-    resource: &Resource,
-    process: &Process,
-) -> ExportLogsServiceRequest {
-    ExportLogsServiceRequest {
-        resource_logs: vec![ResourceLogs {
-            resource: Some(resource.clone()),
-            scope_logs: vec![ScopeLogs {
-                scope: Some(process.scope.clone()),
-                log_records: records,
-                ..ScopeLogs::default()
-            }],
-            ..ResourceLogs::default()
-        }],
-    }
+    let mut pack = Pack::new(&resource, &process.scope);
+    records.iter().for_each(|record| pack.add(record));
+    let messages = pack.finish().into_iter();
+    let formed = messages.map(|(message, records)| {
+        let message = message::formed::<ExportLogsServiceRequest>(message, protocol);
+        (message, records)
+    });
+    formed.collect()
 }
 
 fn record(ended: &Ended) -> LogRecord {

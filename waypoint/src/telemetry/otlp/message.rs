@@ -29,6 +29,18 @@ pub(super) fn encode<T: Message + Serialize>(message: &T, protocol: Protocol) ->
     }
 }
 
+/// A message that was encoded as protobuf, as its receiver reads it.
+pub(super) fn formed<T: Message + Default + Serialize>(
+    message: Bytes,
+    protocol: Protocol,
+) -> Bytes {
+    match protocol {
+        Protocol::Grpc | Protocol::Http => message,
+        // It was encoded here.
+        Protocol::Json => encode(&T::decode(message).unwrap_or_default(), protocol),
+    }
+}
+
 /// What is not there is not written: a receiver that reads numbers need not take null for one.
 fn leave_out_nulls(value: &mut Value) {
     match value {

@@ -240,11 +240,20 @@ mod tests {
         let histogram = &named("istio_request_duration_milliseconds")["histogram"];
         assert_eq!(histogram["aggregationTemporality"], 2);
         let point = &histogram["dataPoints"][0];
-        assert_eq!((&point["count"], &point["sum"]), (&"2".into(), &43.0.into()));
+        assert_eq!(
+            (&point["count"], &point["sum"]),
+            (&"2".into(), &43.0.into())
+        );
         let counts = point["bucketCounts"].as_array().unwrap();
-        assert!(counts.iter().all(serde_json::Value::is_string), "{counts:?}");
+        assert!(
+            counts.iter().all(serde_json::Value::is_string),
+            "{counts:?}"
+        );
         let bounds = point["explicitBounds"].as_array().unwrap();
-        assert!(bounds.iter().all(serde_json::Value::is_number), "{bounds:?}");
+        assert!(
+            bounds.iter().all(serde_json::Value::is_number),
+            "{bounds:?}"
+        );
         assert!(point.get("min").is_none());
         let sum = &named("istio_requests_total")["sum"];
         assert_eq!(sum["isMonotonic"], true);

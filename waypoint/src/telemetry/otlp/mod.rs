@@ -21,6 +21,7 @@ mod lane;
 mod logs;
 mod message;
 mod metrics;
+mod pack;
 pub mod process;
 mod queue;
 mod spans;

@@ -47,7 +47,7 @@ impl Process {
         };
         let mut resource = Attributes::default();
         match &environment.service_name {
-            Some(name) => resource.text("service.name", name.as_str()),
+            Some(name) => resource.text("service.name", name),
             None if said("service.name") => {}
             None => resource.text("service.name", own),
         }
@@ -72,7 +72,7 @@ impl Process {
         for (key, value) in &environment.resource {
             // The variable made for it counts more.
             if key != "service.name" || environment.service_name.is_none() {
-                resource.text(key.clone(), value.as_str());
+                resource.text(key, value);
             }
         }
         let mut tags = Attributes::default();

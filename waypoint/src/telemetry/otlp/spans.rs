@@ -2,6 +2,8 @@
 //! attributes are those of OpenTelemetry's stable conventions, then Istio's and Envoy's tags
 //! (specs/istio-waypoint.md 5.4), then Cairn's.
 
+use std::borrow::Cow;
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -10,13 +12,16 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::trace::v1::span::{self, SpanKind};
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
-use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
+use opentelemetry_proto::tonic::trace::v1::{Span, Status};
 
 use super::attributes::Attributes;
-use super::conventions::{self, method, peer, request_method, route, upstream_cluster, verdict};
+use super::conventions::{
+    self, DESTINATION, SOURCE, method, peer, request_method, route, upstream_cluster, verdict,
+};
 use super::endpoint::Protocol;
-use super::lane::{Encoded, messages};
+use super::lane::Encoded;
 use super::message;
+use super::pack::Pack;
 use super::process::Process;
 use super::queue::Ended;
 use crate::telemetry::exchange::{Exchange, HttpExchange};
@@ -28,56 +33,53 @@ use crate::telemetry::trace::settings::{Receiver, Tag, TagValue};
 const SAMPLED: u32 = 1;
 
 /// The messages of a batch, and how many spans each has.
-pub(super) fn encode(
-    batch: &[Arc<Ended>],
-    process: &Process,
-    protocol: Protocol,
-) -> Vec<Encoded> {
-    let spans: Vec<Span> = batch.iter().flat_map(|e| of(e, process)).collect();
-    messages(spans, |spans| {
-        message::encode(&request(spans, process), protocol)
-    })
+pub(super) fn encode(batch: &[Arc<Ended>], process: &Process, protocol: Protocol) -> Vec<Encoded> {
+    let mut pack = Pack::new(&process.resource, &process.scope);
+    let room = Room::default();
+    for ended in batch {
+        each(ended, process, &room, |span| pack.add(span));
+    }
+    let messages = pack.finish().into_iter();
+    let formed = messages.map(|(message, spans)| {
+        let message = message::formed::<ExportTraceServiceRequest>(message, protocol);
+        (message, spans)
+    });
+    formed.collect()
 }
 
-fn request(spans: Vec<Span>, process: &Process) -> ExportTraceServiceRequest {
-    ExportTraceServiceRequest {
-        resource_spans: vec![ResourceSpans {
-            resource: Some(process.resource.clone()),
-            scope_spans: vec![ScopeSpans {
-                scope: Some(process.scope.clone()),
-                spans,
-                ..ScopeSpans::default()
-            }],
-            ..ResourceSpans::default()
-        }],
-    }
+/// Attributes of the last spans, to be written over.
+#[derive(Default)]
+struct Room {
+    servers: Cell<Vec<KeyValue>>,
+    clients: Cell<Vec<KeyValue>>,
 }
 
 /// The spans of one request or TCP stream, its own first; none for what was not sampled.
-fn of(ended: &Ended, process: &Process) -> Vec<Span> {
+fn each(ended: &Ended, process: &Process, room: &Room, mut take: impl FnMut(&Span)) {
     let exchange = &ended.exchange;
     let Some(recording) = exchange.trace.recording() else {
-        return Vec::new();
+        return;
     };
     let spanned = Spanned {
         ended,
         exchange,
         recording,
         process,
+        room,
     };
-    match &exchange.http {
-        Some(http) => {
-            let attempts = recording.attempts.iter().zip(0_u32..);
-            let attempts = attempts.map(|(attempt, number)| spanned.attempt(http, attempt, number));
-            let server = spanned.server(http);
-            std::iter::once(server).chain(attempts).collect()
-        }
-        None => {
-            let attempts = recording.attempts.iter();
-            let attempts = attempts.map(|attempt| spanned.connection(attempt));
-            let stream = spanned.stream();
-            std::iter::once(stream).chain(attempts).collect()
-        }
+    let own = match &exchange.http {
+        Some(http) => spanned.server(http),
+        None => spanned.stream(),
+    };
+    take(&own);
+    room.servers.set(own.attributes);
+    for (attempt, number) in recording.attempts.iter().zip(0_u32..) {
+        let span = match &exchange.http {
+            Some(http) => spanned.attempt(http, attempt, number),
+            None => spanned.connection(attempt),
+        };
+        take(&span);
+        room.clients.set(span.attributes);
     }
 }
 
@@ -87,6 +89,7 @@ struct Spanned<'a> {
     exchange: &'a Exchange,
     recording: &'a Recording,
     process: &'a Process,
+    room: &'a Room,
 }
 
 impl Spanned<'_> {
@@ -117,11 +120,11 @@ impl Spanned<'_> {
     fn stream(&self) -> Span {
         let exchange = self.exchange;
         let own = exchange.trace.span().map_or(0, |span| span.get());
-        let mut attributes = Attributes::default();
+        let mut attributes = Attributes::over(self.room.servers.take());
         conventions::stream(&mut attributes, exchange);
         attributes.text("component", "proxy");
         attributes.text("response_flags", flags(exchange));
-        attributes.known("upstream_cluster", upstream_cluster(exchange));
+        upstream_cluster(&mut attributes, exchange);
         if self.recording.tracing.istio_tags {
             self.istio_tags(&mut attributes);
         }
@@ -148,7 +151,7 @@ impl Spanned<'_> {
 
     /// A TCP stream's connection to an endpoint, from dialling to the end of the stream, or an attempt at one.
     fn connection(&self, attempt: &Attempt) -> Span {
-        let mut attributes = Attributes::default();
+        let mut attributes = Attributes::over(self.room.clients.take());
         conventions::connection(&mut attributes, self.exchange, attempt);
         let broke = attempt.connected.map(|_| self.exchange.flags);
         let error = attempt.error.or(broke.filter(|flags| !flags.is_empty()));
@@ -164,7 +167,7 @@ impl Spanned<'_> {
     }
 
     fn attempt(&self, http: &HttpExchange, attempt: &Attempt, number: u32) -> Span {
-        let mut attributes = Attributes::default();
+        let mut attributes = Attributes::over(self.room.clients.take());
         request_method(&mut attributes, &http.method);
         conventions::endpoint(&mut attributes, attempt);
         attributes.known("url.full", attempt.url.as_deref().map(|url| self.cut(url)));
@@ -200,11 +203,11 @@ impl Spanned<'_> {
             .map_or(self.ended.ended_at(), |at| self.at(at));
         let failed = error.is_some();
         attributes.known("error.type", error);
-        attributes.known("upstream_cluster", upstream_cluster(self.exchange));
+        upstream_cluster(&mut attributes, self.exchange);
         if self.recording.tracing.istio_tags {
             let workload = attempt.endpoint.workload.as_deref();
             let cluster = &self.process.cluster;
-            peer(&mut attributes, "destination", workload, cluster);
+            peer(&mut attributes, DESTINATION, workload, cluster);
         }
         self.tags(&mut attributes);
         let began = self.at(attempt.began);
@@ -252,14 +255,14 @@ impl Spanned<'_> {
         status: u16,
     ) -> Vec<KeyValue> {
         let exchange = self.exchange;
-        let mut attributes = Attributes::default();
+        let mut attributes = Attributes::over(self.room.servers.take());
         conventions::request(&mut attributes, exchange, http, |text| self.cut(text));
         attributes.known("http.route", route);
         if status > 0 {
             attributes.number("http.response.status_code", status);
         }
         if status >= 500 {
-            attributes.text("error.type", status.to_string());
+            attributes.display("error.type", status);
         } else if status == 0 {
             attributes.text("error.type", exchange.flags);
         }
@@ -273,7 +276,7 @@ impl Spanned<'_> {
         let id = http.request_id.as_ref().and_then(|id| id.to_str().ok());
         attributes.known("guid:x-request-id", id);
         attributes.text("response_flags", flags(exchange));
-        attributes.known("upstream_cluster", upstream_cluster(self.exchange));
+        upstream_cluster(&mut attributes, self.exchange);
         if self.recording.tracing.istio_tags {
             self.istio_tags(&mut attributes);
         }
@@ -287,7 +290,7 @@ impl Spanned<'_> {
         let exchange = self.exchange;
         let cluster = &self.process.cluster;
         let source = source_workload(exchange).map(|workload| &**workload);
-        peer(attributes, "source", source, cluster);
+        peer(attributes, SOURCE, source, cluster);
         if source.is_none() {
             // The certificate tells it without a Pod.
             let namespace = exchange.origin.peer.identity.namespace();
@@ -295,7 +298,7 @@ impl Spanned<'_> {
         }
         let endpoint = exchange.endpoint.as_ref();
         let destination = endpoint.and_then(|endpoint| endpoint.workload.as_deref());
-        peer(attributes, "destination", destination, cluster);
+        peer(attributes, DESTINATION, destination, cluster);
     }
 
     fn cairn_attributes(&self, attributes: &mut Attributes) {
@@ -304,7 +307,7 @@ impl Spanned<'_> {
         verdict(attributes, exchange);
         attributes.known("cairn.reason", exchange.reason.as_deref());
         if let Some((route, rule)) = &exchange.route {
-            attributes.text("cairn.route", route.origin.to_string());
+            attributes.display("cairn.route", &route.origin);
             attributes.number("cairn.route.rule", *rule);
         }
         attributes.number("cairn.attempts", exchange.attempts);
@@ -316,10 +319,10 @@ impl Spanned<'_> {
         let tracing = &self.recording.tracing;
         for (Tag { name, value }, found) in tracing.tags.iter().zip(&self.recording.tags) {
             let text = match value {
-                TagValue::Literal(text) => Some(text.to_string()),
+                TagValue::Literal(text) => Some(Cow::Borrowed(&**text)),
                 TagValue::Header { default, .. } => match found {
-                    Some(found) => Some(String::from_utf8_lossy(found.as_bytes()).into_owned()),
-                    None => default.as_ref().map(|text| text.to_string()),
+                    Some(found) => Some(String::from_utf8_lossy(found.as_bytes())),
+                    None => default.as_deref().map(Cow::Borrowed),
                 },
             };
             attributes.known(name, text.as_deref().map(|text| self.cut(text)));
@@ -360,7 +363,7 @@ impl Spanned<'_> {
                 cause,
                 for_ms,
             } => {
-                attributes.text("cairn.ejection.endpoint", endpoint.to_string());
+                attributes.display("cairn.ejection.endpoint", endpoint);
                 attributes.text("cairn.ejection.cause", *cause);
                 attributes.number("cairn.ejection.for_ms", *for_ms);
                 "cairn.ejection"

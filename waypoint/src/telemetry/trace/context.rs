@@ -34,7 +34,8 @@ impl TraceId {
         let mut digits = [0; 32];
         let bytes = self.get().to_be_bytes();
         for (pair, byte) in digits.as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
-            *pair = [byte >> 4, byte & 0xf].map(|half| half + if half < 10 { b'0' } else { b'a' - 10 });
+            *pair =
+                [byte >> 4, byte & 0xf].map(|half| half + if half < 10 { b'0' } else { b'a' - 10 });
         }
         digits
     }

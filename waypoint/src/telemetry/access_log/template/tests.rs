@@ -134,7 +134,8 @@ fn json_of_what_has_no_value_is_still_json() {
     let nothing = "%REQ(X-NOPE)%";
     assert_eq!(of(json!({"a": nothing})), "{}\n");
     assert_eq!(of(nothing.into()), "{}\n");
-    let some = json!({"a": nothing, "b": [nothing, 1, nothing, "\"%PROTOCOL%"], "c": {"d": nothing}});
+    let some =
+        json!({"a": nothing, "b": [nothing, 1, nothing, "\"%PROTOCOL%"], "c": {"d": nothing}});
     assert_eq!(of(some), "{\"b\":[1,\"\\\"HTTP/1.1\"],\"c\":{}}\n");
 }
 

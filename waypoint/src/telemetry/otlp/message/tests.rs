@@ -40,7 +40,12 @@ fn traces(protocol: Protocol) -> Bytes {
 
 fn records(protocol: Protocol) -> Bytes {
     let receiver = Receiver::Environment;
-    only(logs::encode(&[ended()], &Process::default(), &receiver, protocol))
+    only(logs::encode(
+        &[ended()],
+        &Process::default(),
+        &receiver,
+        protocol,
+    ))
 }
 
 /// Every member of every object, with its name.
@@ -59,11 +64,14 @@ fn members<'v>(value: &'v Value, found: &mut Vec<(&'v str, &'v Value)>) {
 
 fn is_hex(value: &Value, digits: usize) -> bool {
     let text = value.as_str().unwrap_or("no text");
-    text.is_empty() || text.len() == digits && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    text.is_empty()
+        || text.len() == digits && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn is_integer_text(value: &Value) -> bool {
-    value.as_str().is_some_and(|text| text.parse::<i128>().is_ok())
+    value
+        .as_str()
+        .is_some_and(|text| text.parse::<i128>().is_ok())
 }
 
 /// The rules of OTLP's mapping, member by member.
@@ -121,14 +129,19 @@ fn names_ids_numbers_and_enumerations_are_as_the_mapping_says() {
 fn json_says_what_protobuf_says() {
     let json: ExportTraceServiceRequest = serde_json::from_slice(&traces(Protocol::Json)).unwrap();
     let spans = |request: ExportTraceServiceRequest| {
-        let mut spans = request.resource_spans.into_iter().flat_map(|r| r.scope_spans);
+        let mut spans = request
+            .resource_spans
+            .into_iter()
+            .flat_map(|r| r.scope_spans);
         // The attempt still runs: when it began is this test's own time.
         spans.next().unwrap().spans.remove(0)
     };
     let protobuf = ExportTraceServiceRequest::decode(traces(Protocol::Http)).unwrap();
     let (mut json, mut protobuf) = (spans(json), spans(protobuf));
     for span in [&mut json, &mut protobuf] {
-        span.events.iter_mut().for_each(|event| event.time_unix_nano = 0);
+        span.events
+            .iter_mut()
+            .for_each(|event| event.time_unix_nano = 0);
     }
     assert_eq!(json, protobuf);
     let json: ExportLogsServiceRequest = serde_json::from_slice(&records(Protocol::Json)).unwrap();
@@ -156,21 +169,44 @@ fn what_was_rejected_is_read_and_its_words_are_kept_short() {
     assert_eq!(read(&negative.encode_to_vec()).unwrap().rejected, 0);
 }
 
-
 /// Each signal has its own name for what was rejected; numbers are texts, or numbers.
 #[test]
 fn answers_in_json_say_the_same() {
     for (answer, rejected) in [
-        (r#"{"partialSuccess":{"rejectedSpans":"3","errorMessage":"too\nlong"}}"#, 3),
-        (r#"{"partialSuccess":{"rejectedLogRecords":4,"errorMessage":"too\nlong"}}"#, 4),
-        (r#"{"partialSuccess":{"rejectedDataPoints":"5","errorMessage":"too\nlong"}}"#, 5),
-        (r#"{"partialSuccess":{"rejectedSpans":"-1","errorMessage":"too\nlong"}}"#, 0),
+        (
+            r#"{"partialSuccess":{"rejectedSpans":"3","errorMessage":"too\nlong"}}"#,
+            3,
+        ),
+        (
+            r#"{"partialSuccess":{"rejectedLogRecords":4,"errorMessage":"too\nlong"}}"#,
+            4,
+        ),
+        (
+            r#"{"partialSuccess":{"rejectedDataPoints":"5","errorMessage":"too\nlong"}}"#,
+            5,
+        ),
+        (
+            r#"{"partialSuccess":{"rejectedSpans":"-1","errorMessage":"too\nlong"}}"#,
+            0,
+        ),
     ] {
         let partial = read_json(answer.as_bytes()).unwrap();
-        assert_eq!((partial.rejected, &*partial.words), (rejected, "too\\nlong"));
+        assert_eq!(
+            (partial.rejected, &*partial.words),
+            (rejected, "too\\nlong")
+        );
     }
-    for fine in ["", "{}", r#"{"partialSuccess":{}}"#, r#"{"partialSuccess":null}"#] {
-        assert_eq!(read_json(fine.as_bytes()).unwrap(), Partial::default(), "{fine}");
+    for fine in [
+        "",
+        "{}",
+        r#"{"partialSuccess":{}}"#,
+        r#"{"partialSuccess":null}"#,
+    ] {
+        assert_eq!(
+            read_json(fine.as_bytes()).unwrap(),
+            Partial::default(),
+            "{fine}"
+        );
     }
     let deep = "[".repeat(100_000);
     for broken in ["{", "no answer at all", &*deep] {
