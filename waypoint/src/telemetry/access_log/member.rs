@@ -255,7 +255,7 @@ mod tests {
     proptest! {
         /// Texts of letters mostly, with what has to be escaped at any place.
         #[test]
-        fn texts_are_as_serde_json_writes_them(text in "([a-z/.:-]|[\\x00-\\x22]|\\\\|\\PC){0,40}") {
+        fn texts_are_as_serde_json_writes_them(text in "([a-z/.:-]|[\\x00-\\x22\\x7f]|\\\\|\\PC){0,40}") {
             agrees(&text.as_str())?;
             agrees(&Cow::Borrowed(text.as_str()))?;
             agrees(&Some(text.as_str()))?;
