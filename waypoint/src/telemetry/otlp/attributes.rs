@@ -96,12 +96,15 @@ impl Attributes {
     /// The same of a text, which is empty.
     fn string(&mut self, key: &str) -> Option<&mut String> {
         let slot = self.slot(key)?;
-        match slot {
-            Some(Value::StringValue(text)) if text.capacity() <= KEPT_BYTES => text.clear(),
-            other => *other = Some(Value::StringValue(String::new())),
-        }
-        match slot {
-            Some(Value::StringValue(text)) => Some(text),
+        let room = match slot.take() {
+            Some(Value::StringValue(text)) if text.capacity() <= KEPT_BYTES => text,
+            _ => String::new(),
+        };
+        match slot.insert(Value::StringValue(room)) {
+            Value::StringValue(text) => {
+                text.clear();
+                Some(text)
+            }
             _ => None,
         }
     }
