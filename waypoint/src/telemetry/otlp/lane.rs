@@ -18,6 +18,9 @@ use crate::limits::OTLP_MESSAGE_BYTES_MAX;
 use crate::telemetry::counters;
 use crate::telemetry::trace::settings::Receiver;
 
+/// Records taken at once: each time costs, and long ones are to be counted before there are too many.
+const GATHERED: usize = 64;
+
 /// The near end of a lane.
 pub(super) struct Lane {
     signal: Signal,
@@ -76,13 +79,13 @@ async fn run(
         batch.push(first);
         let until = Instant::now() + batching.delay;
         while batch.len() < batching.batch_max && bytes < OTLP_MESSAGE_BYTES_MAX {
-            match timeout_at(until, queue.recv()).await {
-                Ok(Some(ended)) => {
-                    bytes += ended.bytes();
-                    batch.push(ended);
-                }
-                Ok(None) | Err(_) => break,
+            let (before, room) = (batch.len(), batching.batch_max - batch.len());
+            let more = queue.recv_many(&mut batch, room.min(GATHERED));
+            if !matches!(timeout_at(until, more).await, Ok(1..)) {
+                break;
             }
+            let more = batch.iter().skip(before);
+            bytes += more.map(|ended| ended.bytes()).sum::<usize>();
         }
         let messages = encode(signal, &receiver, &batch, &process, exporter.protocol());
         // The exchanges are not held while the receiver takes its time.

@@ -1,10 +1,11 @@
 //! Records on their way into messages: encoded one by one as they are made, so that none is held, and the length of
 //! each is counted once and not again by every message around it. Protobuf alone: JSON is made of it (`message`).
 
+use bytes::Bytes;
 use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
-use prost::encoding::{bytes, message};
+use prost::encoding::{WireType, encode_key, encode_varint, message};
 
 use super::lane::Encoded;
 use crate::limits::OTLP_MESSAGE_BYTES_MAX;
@@ -15,42 +16,58 @@ const FIRST: u32 = 1;
 /// Where what is inside stands: `scope_spans`, `scope_logs`; `spans`, `log_records`.
 const INSIDE: u32 = 2;
 
+/// What begins a field around others: its number and a length.
+const FRAME_BYTES_MAX: usize = 1 + 10;
+
 /// Messages under way, of at most [`OTLP_MESSAGE_BYTES_MAX`]; a record that is longer alone is one of its own.
 pub(super) struct Pack {
     /// `resource` and `scope` as the messages around records begin.
     resource: Vec<u8>,
     scope: Vec<u8>,
     full: Vec<Encoded>,
-    /// Records of the message that is not full yet, each as a field.
-    records: Vec<u8>,
+    /// Room for what begins the message, whose lengths are known at its end; then its records, each as a field.
+    /// Megabytes are written once and never moved.
+    message: Vec<u8>,
     count: u64,
 }
 
 impl Pack {
     /// Without a record.
     pub(super) fn new(resource: &Resource, scope: &InstrumentationScope) -> Self {
-        let field = |of: &dyn Fn(&mut Vec<u8>)| {
-            let mut field = Vec::new();
-            of(&mut field);
-            field
-        };
+        let (mut of_resource, mut of_scope) = (Vec::new(), Vec::new());
+        message::encode(FIRST, resource, &mut of_resource);
+        message::encode(FIRST, scope, &mut of_scope);
         Self {
-            resource: field(&|to| message::encode(FIRST, resource, to)),
-            scope: field(&|to| message::encode(FIRST, scope, to)),
+            message: vec![0; of_resource.len() + of_scope.len() + 2 * FRAME_BYTES_MAX],
+            resource: of_resource,
+            scope: of_scope,
             full: Vec::new(),
-            records: Vec::new(),
             count: 0,
         }
     }
 
+    fn head_bytes_max(&self) -> usize {
+        self.resource.len() + self.scope.len() + 2 * FRAME_BYTES_MAX
+    }
+
+    fn records_bytes(&self) -> usize {
+        self.message.len().saturating_sub(self.head_bytes_max())
+    }
+
+    /// Makes room for so many times what there is.
+    pub(super) fn expect(&mut self, times: usize) {
+        let bytes = self.records_bytes().saturating_mul(times);
+        self.message.reserve(bytes.min(OTLP_MESSAGE_BYTES_MAX));
+    }
+
     /// Takes a span, or a record of a log.
     pub(super) fn add(&mut self, record: &impl Message) {
-        let before = self.records.len();
-        message::encode(INSIDE, record, &mut self.records);
-        if before > 0 && self.records.len() > OTLP_MESSAGE_BYTES_MAX {
-            let last = self.records.split_off(before);
+        let before = self.message.len();
+        message::encode(INSIDE, record, &mut self.message);
+        if self.count > 0 && self.records_bytes() > OTLP_MESSAGE_BYTES_MAX {
+            let last = self.message.split_off(before);
             self.close();
-            self.records = last;
+            self.message.extend_from_slice(&last);
         }
         self.count += 1;
     }
@@ -63,16 +80,30 @@ impl Pack {
         self.full
     }
 
+    /// Begins the next message.
     fn close(&mut self) {
-        let mut scoped = self.scope.clone();
-        scoped.append(&mut self.records);
-        let mut of_resource = self.resource.clone();
-        bytes::encode(INSIDE, &scoped, &mut of_resource);
-        let mut request = Vec::with_capacity(of_resource.len() + 16);
-        bytes::encode(FIRST, &of_resource, &mut request);
-        self.full
-            .push((request.into(), std::mem::take(&mut self.count)));
+        let (room, records) = (self.head_bytes_max(), self.records_bytes());
+        let mut inner = self.resource.clone();
+        frame(INSIDE, self.scope.len() + records, &mut inner);
+        inner.extend_from_slice(&self.scope);
+        let mut head = Vec::with_capacity(room);
+        frame(FIRST, inner.len() + records, &mut head);
+        head.append(&mut inner);
+        // There is always room for it.
+        let begin = room.saturating_sub(head.len());
+        if let Some(place) = self.message.get_mut(begin..room) {
+            place.copy_from_slice(&head);
+        }
+        let full = std::mem::replace(&mut self.message, vec![0; room]);
+        let full = Bytes::from(full).slice(begin..);
+        self.full.push((full, std::mem::take(&mut self.count)));
     }
+}
+
+/// Begins a field that holds so many bytes.
+fn frame(number: u32, bytes: usize, to: &mut Vec<u8>) {
+    encode_key(number, WireType::LengthDelimited, to);
+    encode_varint(bytes as u64, to);
 }
 
 #[cfg(test)]

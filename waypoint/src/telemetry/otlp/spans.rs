@@ -36,8 +36,11 @@ const SAMPLED: u32 = 1;
 pub(super) fn encode(batch: &[Arc<Ended>], process: &Process, protocol: Protocol) -> Vec<Encoded> {
     let mut pack = Pack::new(&process.resource, &process.scope);
     let room = Room::default();
-    for ended in batch {
+    for (ended, before) in batch.iter().zip(0..) {
         each(ended, process, &room, |span| pack.add(span));
+        if before == 0 {
+            pack.expect(batch.len());
+        }
     }
     let messages = pack.finish().into_iter();
     let formed = messages.map(|(message, spans)| {
