@@ -4,7 +4,7 @@
 use cairn_config_schema::snapshot::{PathMatch, Workload, WorkloadType};
 use http::Method;
 
-use super::attributes::Attributes;
+use super::pairs::Pairs;
 use crate::telemetry::access_log;
 use crate::telemetry::exchange::{Exchange, HttpExchange};
 use crate::telemetry::trace::recording::Attempt;
@@ -24,7 +24,7 @@ pub(super) fn route(exchange: &Exchange) -> Option<String> {
 }
 
 /// The service and port, as istiod names its clusters.
-pub(super) fn upstream_cluster(attributes: &mut Attributes, exchange: &Exchange) {
+pub(super) fn upstream_cluster(attributes: &mut Pairs, exchange: &Exchange) {
     if let Some(cluster) = access_log::upstream_cluster(exchange) {
         attributes.display("upstream_cluster", cluster);
     }
@@ -32,7 +32,7 @@ pub(super) fn upstream_cluster(attributes: &mut Attributes, exchange: &Exchange)
 
 /// What was asked, by whom. `cut`: shortens what clients may make long.
 pub(super) fn request<'t>(
-    attributes: &mut Attributes,
+    attributes: &mut Pairs,
     exchange: &Exchange,
     http: &'t HttpExchange,
     cut: impl Fn(&'t str) -> &'t str,
@@ -63,7 +63,7 @@ pub(super) fn request<'t>(
 }
 
 /// Who dialled what over TCP, and how much was said.
-pub(super) fn stream(attributes: &mut Attributes, exchange: &Exchange) {
+pub(super) fn stream(attributes: &mut Pairs, exchange: &Exchange) {
     let (peer, dialled) = (&exchange.origin.peer, exchange.origin.destination);
     attributes.text("network.transport", "tcp");
     match &exchange.service {
@@ -83,7 +83,7 @@ pub(super) fn stream(attributes: &mut Attributes, exchange: &Exchange) {
 }
 
 /// The connection of a TCP stream to an endpoint. Bytes are seen from here: those sent are the endpoint's to read.
-pub(super) fn connection(attributes: &mut Attributes, exchange: &Exchange, attempt: &Attempt) {
+pub(super) fn connection(attributes: &mut Pairs, exchange: &Exchange, attempt: &Attempt) {
     attributes.text("network.transport", "tcp");
     endpoint(attributes, attempt);
     if attempt.connected.is_some() {
@@ -97,7 +97,7 @@ pub(super) fn connection(attributes: &mut Attributes, exchange: &Exchange, attem
 }
 
 /// Where an attempt went.
-pub(super) fn endpoint(attributes: &mut Attributes, attempt: &Attempt) {
+pub(super) fn endpoint(attributes: &mut Pairs, attempt: &Attempt) {
     let address = attempt.endpoint.address;
     attributes.display("server.address", address.ip());
     attributes.number("server.port", address.port());
@@ -106,7 +106,7 @@ pub(super) fn endpoint(attributes: &mut Attributes, attempt: &Attempt) {
 }
 
 /// Which method of which service was called, and how it went.
-pub(super) fn grpc(attributes: &mut Attributes, http: &HttpExchange) {
+pub(super) fn grpc(attributes: &mut Pairs, http: &HttpExchange) {
     attributes.text("rpc.system", "grpc");
     if let Some((service, method)) = grpc_method(&http.path) {
         attributes.text("rpc.service", service);
@@ -118,7 +118,7 @@ pub(super) fn grpc(attributes: &mut Attributes, http: &HttpExchange) {
 }
 
 /// What policy decided.
-pub(super) fn verdict(attributes: &mut Attributes, exchange: &Exchange) {
+pub(super) fn verdict(attributes: &mut Pairs, exchange: &Exchange) {
     let Some(verdict) = &exchange.verdict else {
         return;
     };
@@ -164,7 +164,7 @@ pub(super) const DESTINATION: &Tags = &tags!("destination");
 
 /// Istio's tags of a workload.
 pub(super) fn peer(
-    attributes: &mut Attributes,
+    attributes: &mut Pairs,
     tags: &Tags,
     workload: Option<&Workload>,
     cluster: &str,
@@ -210,7 +210,7 @@ pub(super) fn method(method: &Method) -> Option<&str> {
     known.contains(method).then(|| method.as_str())
 }
 
-pub(super) fn request_method(attributes: &mut Attributes, of: &Method) {
+pub(super) fn request_method(attributes: &mut Pairs, of: &Method) {
     attributes.text("http.request.method", method(of).unwrap_or("_OTHER"));
     if method(of).is_none() {
         attributes.text("http.request.method_original", of.as_str());

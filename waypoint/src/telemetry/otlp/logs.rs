@@ -78,7 +78,7 @@ pub(super) fn encode(
     let records: Vec<_> = match receiver {
         Receiver::Log(log) => {
             let mut name = Attributes::default();
-            name.text("log_name", &log.log_name);
+            name.text("log_name", &*log.log_name);
             resource.attributes.extend(name.take());
             let lines = batch.iter().flat_map(|ended| {
                 let own = ended.lines.iter().filter(|line| line.to == *log);
@@ -91,7 +91,7 @@ pub(super) fn encode(
         }
     };
     let mut pack = Pack::new(&resource, &process.scope);
-    records.iter().for_each(|record| pack.add(record));
+    records.iter().for_each(|record| pack.add(record, &[]));
     let messages = pack.finish().into_iter();
     let formed = messages.map(|(message, records)| {
         let message = message::formed::<ExportLogsServiceRequest>(message, protocol);

@@ -22,6 +22,7 @@ mod logs;
 mod message;
 mod metrics;
 mod pack;
+mod pairs;
 pub mod process;
 mod queue;
 mod spans;

@@ -5,9 +5,9 @@ use bytes::Bytes;
 use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
-use prost::encoding::{WireType, encode_key, encode_varint, message};
 
 use super::lane::Encoded;
+use super::pairs::{begin, message};
 use crate::limits::OTLP_MESSAGE_BYTES_MAX;
 
 /// The first field of every message around a record: `resource_spans`, `resource_logs`; `resource`; `scope`.
@@ -35,8 +35,8 @@ impl Pack {
     /// Without a record.
     pub(super) fn new(resource: &Resource, scope: &InstrumentationScope) -> Self {
         let (mut of_resource, mut of_scope) = (Vec::new(), Vec::new());
-        message::encode(FIRST, resource, &mut of_resource);
-        message::encode(FIRST, scope, &mut of_scope);
+        message(FIRST, resource, &[], &mut of_resource);
+        message(FIRST, scope, &[], &mut of_scope);
         Self {
             message: vec![0; of_resource.len() + of_scope.len() + 2 * FRAME_BYTES_MAX],
             resource: of_resource,
@@ -60,10 +60,10 @@ impl Pack {
         self.message.reserve(bytes.min(OTLP_MESSAGE_BYTES_MAX));
     }
 
-    /// Takes a span, or a record of a log.
-    pub(super) fn add(&mut self, record: &impl Message) {
+    /// Takes a span, or a record of a log, with `more` of its fields that are encoded already.
+    pub(super) fn add(&mut self, record: &impl Message, more: &[u8]) {
         let before = self.message.len();
-        message::encode(INSIDE, record, &mut self.message);
+        message(INSIDE, record, more, &mut self.message);
         if self.count > 0 && self.records_bytes() > OTLP_MESSAGE_BYTES_MAX {
             let last = self.message.split_off(before);
             self.close();
@@ -84,26 +84,20 @@ impl Pack {
     fn close(&mut self) {
         let (room, records) = (self.head_bytes_max(), self.records_bytes());
         let mut inner = self.resource.clone();
-        frame(INSIDE, self.scope.len() + records, &mut inner);
+        begin(INSIDE, self.scope.len() + records, &mut inner);
         inner.extend_from_slice(&self.scope);
         let mut head = Vec::with_capacity(room);
-        frame(FIRST, inner.len() + records, &mut head);
+        begin(FIRST, inner.len() + records, &mut head);
         head.append(&mut inner);
         // There is always room for it.
-        let begin = room.saturating_sub(head.len());
-        if let Some(place) = self.message.get_mut(begin..room) {
+        let start = room.saturating_sub(head.len());
+        if let Some(place) = self.message.get_mut(start..room) {
             place.copy_from_slice(&head);
         }
         let full = std::mem::replace(&mut self.message, vec![0; room]);
-        let full = Bytes::from(full).slice(begin..);
+        let full = Bytes::from(full).slice(start..);
         self.full.push((full, std::mem::take(&mut self.count)));
     }
-}
-
-/// Begins a field that holds so many bytes.
-fn frame(number: u32, bytes: usize, to: &mut Vec<u8>) {
-    encode_key(number, WireType::LengthDelimited, to);
-    encode_varint(bytes as u64, to);
 }
 
 #[cfg(test)]
@@ -140,7 +134,7 @@ mod tests {
             ..InstrumentationScope::default()
         };
         let mut pack = Pack::new(&resource(), &scope);
-        spans.iter().for_each(|span| pack.add(span));
+        spans.iter().for_each(|span| pack.add(span, &[]));
         let request = ExportTraceServiceRequest {
             resource_spans: vec![ResourceSpans {
                 resource: Some(resource()),
@@ -163,7 +157,7 @@ mod tests {
         let mut pack = Pack::new(&Resource::default(), &scope);
         let half = OTLP_MESSAGE_BYTES_MAX / 2;
         for len in [10, half, half, 2 * OTLP_MESSAGE_BYTES_MAX, 10] {
-            pack.add(&span("x".repeat(len)));
+            pack.add(&span("x".repeat(len)), &[]);
         }
         let counts: Vec<u64> = pack.finish().iter().map(|(_, count)| *count).collect();
         assert_eq!(counts, [2, 1, 1, 1]);

@@ -3,18 +3,15 @@
 //! (specs/istio-waypoint.md 5.4), then Cairn's.
 
 use std::borrow::Cow;
-use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::HeaderValue;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::trace::v1::span::{self, SpanKind};
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{Span, Status};
 
-use super::attributes::Attributes;
 use super::conventions::{
     self, DESTINATION, SOURCE, method, peer, request_method, route, upstream_cluster, verdict,
 };
@@ -22,6 +19,7 @@ use super::endpoint::Protocol;
 use super::lane::Encoded;
 use super::message;
 use super::pack::Pack;
+use super::pairs::Pairs;
 use super::process::Process;
 use super::queue::Ended;
 use crate::telemetry::exchange::{Exchange, HttpExchange};
@@ -35,9 +33,9 @@ const SAMPLED: u32 = 1;
 /// The messages of a batch, and how many spans each has.
 pub(super) fn encode(batch: &[Arc<Ended>], process: &Process, protocol: Protocol) -> Vec<Encoded> {
     let mut pack = Pack::new(&process.resource, &process.scope);
-    let room = Room::default();
+    let mut pairs = Pairs::default();
     for (ended, before) in batch.iter().zip(0..) {
-        each(ended, process, &room, |span| pack.add(span));
+        add(ended, process, &mut pairs, &mut pack);
         if before == 0 {
             pack.expect(batch.len());
         }
@@ -50,15 +48,9 @@ pub(super) fn encode(batch: &[Arc<Ended>], process: &Process, protocol: Protocol
     formed.collect()
 }
 
-/// Attributes of the last spans, to be written over.
-#[derive(Default)]
-struct Room {
-    servers: Cell<Vec<KeyValue>>,
-    clients: Cell<Vec<KeyValue>>,
-}
-
-/// The spans of one request or TCP stream, its own first; none for what was not sampled.
-fn each(ended: &Ended, process: &Process, room: &Room, mut take: impl FnMut(&Span)) {
+/// The spans of one request or TCP stream, its own first; none for what was not sampled. `pairs`: room for the
+/// attributes of each.
+fn add(ended: &Ended, process: &Process, pairs: &mut Pairs, pack: &mut Pack) {
     let exchange = &ended.exchange;
     let Some(recording) = exchange.trace.recording() else {
         return;
@@ -68,21 +60,20 @@ fn each(ended: &Ended, process: &Process, room: &Room, mut take: impl FnMut(&Spa
         exchange,
         recording,
         process,
-        room,
     };
+    pairs.clear();
     let own = match &exchange.http {
-        Some(http) => spanned.server(http),
-        None => spanned.stream(),
+        Some(http) => spanned.server(http, pairs),
+        None => spanned.stream(pairs),
     };
-    take(&own);
-    room.servers.set(own.attributes);
+    pack.add(&own, pairs.bytes());
     for (attempt, number) in recording.attempts.iter().zip(0_u32..) {
+        pairs.clear();
         let span = match &exchange.http {
-            Some(http) => spanned.attempt(http, attempt, number),
-            None => spanned.connection(attempt),
+            Some(http) => spanned.attempt(http, attempt, number, pairs),
+            None => spanned.connection(attempt, pairs),
         };
-        take(&span);
-        room.clients.set(span.attributes);
+        pack.add(&span, pairs.bytes());
     }
 }
 
@@ -92,11 +83,11 @@ struct Spanned<'a> {
     exchange: &'a Exchange,
     recording: &'a Recording,
     process: &'a Process,
-    room: &'a Room,
 }
 
 impl Spanned<'_> {
-    fn server(&self, http: &HttpExchange) -> Span {
+    /// Of a request. Attributes and events go to `pairs`, of this and of all others.
+    fn server(&self, http: &HttpExchange, pairs: &mut Pairs) -> Span {
         let status = http.status.map_or(0, |status| status.as_u16());
         let route = route(self.exchange);
         let method = method(&http.method);
@@ -107,12 +98,12 @@ impl Spanned<'_> {
         let parent = self.recording.parent.map(|parent| parent.get());
         let own = self.exchange.trace.span().map_or(0, |span| span.get());
         let failed = status >= 500 || status == 0;
+        self.server_attributes(http, route, status, pairs);
+        self.events(pairs);
         Span {
             parent_span_id: parent.map(bytes_of).unwrap_or_default(),
             kind: SpanKind::Server as i32,
             end_time_unix_nano: nanos(self.ended.ended_at()),
-            attributes: self.server_attributes(http, route, status),
-            events: self.events(),
             dropped_events_count: self.recording.events_dropped,
             status: self.status(failed, self.exchange.reason.as_deref()),
             ..self.span(own, name, self.exchange.started_at)
@@ -120,23 +111,23 @@ impl Spanned<'_> {
     }
 
     /// Of a TCP stream, from its opening to its end. Nobody tells it of a trace, so that it begins one.
-    fn stream(&self) -> Span {
+    fn stream(&self, attributes: &mut Pairs) -> Span {
         let exchange = self.exchange;
         let own = exchange.trace.span().map_or(0, |span| span.get());
-        let mut attributes = Attributes::over(self.room.servers.take());
-        conventions::stream(&mut attributes, exchange);
+        conventions::stream(attributes, exchange);
         attributes.text("component", "proxy");
         attributes.text("response_flags", flags(exchange));
-        upstream_cluster(&mut attributes, exchange);
+        upstream_cluster(attributes, exchange);
         if self.recording.tracing.istio_tags {
-            self.istio_tags(&mut attributes);
+            self.istio_tags(attributes);
         }
-        self.cairn_attributes(&mut attributes);
-        self.tags(&mut attributes);
+        self.cairn_attributes(attributes);
+        self.tags(attributes);
         let failed = !exchange.flags.is_empty();
         if failed {
             attributes.text("error.type", exchange.flags);
         }
+        self.events(attributes);
         let name = exchange.service.as_ref().map_or_else(
             || "TCP".to_owned(),
             |service| format!("TCP {}:{}", service.hostname, exchange.service_port),
@@ -144,8 +135,6 @@ impl Spanned<'_> {
         Span {
             kind: SpanKind::Server as i32,
             end_time_unix_nano: nanos(self.ended.ended_at()),
-            attributes: attributes.take(),
-            events: self.events(),
             dropped_events_count: self.recording.events_dropped,
             status: self.status(failed, exchange.reason.as_deref()),
             ..self.span(own, name, exchange.started_at)
@@ -153,26 +142,26 @@ impl Spanned<'_> {
     }
 
     /// A TCP stream's connection to an endpoint, from dialling to the end of the stream, or an attempt at one.
-    fn connection(&self, attempt: &Attempt) -> Span {
-        let mut attributes = Attributes::over(self.room.clients.take());
-        conventions::connection(&mut attributes, self.exchange, attempt);
+    fn connection(&self, attempt: &Attempt, attributes: &mut Pairs) -> Span {
+        conventions::connection(attributes, self.exchange, attempt);
         let broke = attempt.connected.map(|_| self.exchange.flags);
         let error = attempt.error.or(broke.filter(|flags| !flags.is_empty()));
-        let connected = attempt.connected.map(|at| span::Event {
-            time_unix_nano: nanos(self.at(at)),
-            name: "cairn.connected".to_owned(),
-            ..span::Event::default()
-        });
-        Span {
-            events: connected.into_iter().collect(),
-            ..self.client(attempt, "TCP", attributes, error.map(str::to_owned))
+        attributes.known("error.type", error);
+        if let Some(at) = attempt.connected {
+            attributes.event(&self.event_at(at, "cairn.connected"), |_| {});
         }
+        self.client(attempt, "TCP", error.is_some(), attributes)
     }
 
-    fn attempt(&self, http: &HttpExchange, attempt: &Attempt, number: u32) -> Span {
-        let mut attributes = Attributes::over(self.room.clients.take());
-        request_method(&mut attributes, &http.method);
-        conventions::endpoint(&mut attributes, attempt);
+    fn attempt(
+        &self,
+        http: &HttpExchange,
+        attempt: &Attempt,
+        number: u32,
+        attributes: &mut Pairs,
+    ) -> Span {
+        request_method(attributes, &http.method);
+        conventions::endpoint(attributes, attempt);
         attributes.known("url.full", attempt.url.as_deref().map(|url| self.cut(url)));
         if number > 0 {
             attributes.number("http.request.resend_count", number);
@@ -183,42 +172,35 @@ impl Spanned<'_> {
         if let Some(status) = attempt.grpc_status {
             attributes.number("rpc.grpc.status_code", status);
         }
-        let error = match (attempt.error, attempt.status) {
-            (Some(error), _) => Some(error.to_owned()),
-            (None, Some(status)) if status >= 400 => Some(status.to_string()),
-            _ => None,
-        };
+        let refused = attempt.status.filter(|status| *status >= 400);
+        match (attempt.error, refused) {
+            (Some(error), _) => attributes.text("error.type", error),
+            (None, Some(status)) => attributes.display("error.type", status),
+            (None, None) => {}
+        }
+        let failed = attempt.error.is_some() || refused.is_some();
         let name = method(&http.method).unwrap_or("HTTP");
-        self.client(attempt, name, attributes, error)
+        self.client(attempt, name, failed, attributes)
     }
 
     /// The span of an attempt at an endpoint, with what is said of all of them.
-    fn client(
-        &self,
-        attempt: &Attempt,
-        name: &str,
-        mut attributes: Attributes,
-        error: Option<String>,
-    ) -> Span {
+    fn client(&self, attempt: &Attempt, name: &str, failed: bool, attributes: &mut Pairs) -> Span {
         let server = self.exchange.trace.span().map_or(0, |span| span.get());
         let ended = attempt
             .ended
             .map_or(self.ended.ended_at(), |at| self.at(at));
-        let failed = error.is_some();
-        attributes.known("error.type", error);
-        upstream_cluster(&mut attributes, self.exchange);
+        upstream_cluster(attributes, self.exchange);
         if self.recording.tracing.istio_tags {
             let workload = attempt.endpoint.workload.as_deref();
             let cluster = &self.process.cluster;
-            peer(&mut attributes, DESTINATION, workload, cluster);
+            peer(attributes, DESTINATION, workload, cluster);
         }
-        self.tags(&mut attributes);
+        self.tags(attributes);
         let began = self.at(attempt.began);
         Span {
             parent_span_id: bytes_of(server),
             kind: SpanKind::Client as i32,
             end_time_unix_nano: nanos(ended),
-            attributes: attributes.take(),
             status: self.status(failed, attempt.reason.as_deref()),
             ..self.span(attempt.span.get(), name.to_owned(), began)
         }
@@ -256,10 +238,10 @@ impl Spanned<'_> {
         http: &HttpExchange,
         route: Option<String>,
         status: u16,
-    ) -> Vec<KeyValue> {
+        attributes: &mut Pairs,
+    ) {
         let exchange = self.exchange;
-        let mut attributes = Attributes::over(self.room.servers.take());
-        conventions::request(&mut attributes, exchange, http, |text| self.cut(text));
+        conventions::request(attributes, exchange, http, |text| self.cut(text));
         attributes.known("http.route", route);
         if status > 0 {
             attributes.number("http.response.status_code", status);
@@ -272,23 +254,22 @@ impl Spanned<'_> {
         attributes.number("http.request.body.size", exchange.bytes_received);
         attributes.number("http.response.body.size", exchange.bytes_sent);
         if http.grpc {
-            conventions::grpc(&mut attributes, http);
+            conventions::grpc(attributes, http);
         }
         // Envoy's.
         attributes.text("component", "proxy");
         let id = http.request_id.as_ref().and_then(|id| id.to_str().ok());
         attributes.known("guid:x-request-id", id);
         attributes.text("response_flags", flags(exchange));
-        upstream_cluster(&mut attributes, self.exchange);
+        upstream_cluster(attributes, self.exchange);
         if self.recording.tracing.istio_tags {
-            self.istio_tags(&mut attributes);
+            self.istio_tags(attributes);
         }
-        self.cairn_attributes(&mut attributes);
-        self.tags(&mut attributes);
-        attributes.take()
+        self.cairn_attributes(attributes);
+        self.tags(attributes);
     }
 
-    fn istio_tags(&self, attributes: &mut Attributes) {
+    fn istio_tags(&self, attributes: &mut Pairs) {
         attributes.extend(&self.process.tags);
         let exchange = self.exchange;
         let cluster = &self.process.cluster;
@@ -304,7 +285,7 @@ impl Spanned<'_> {
         peer(attributes, DESTINATION, destination, cluster);
     }
 
-    fn cairn_attributes(&self, attributes: &mut Attributes) {
+    fn cairn_attributes(&self, attributes: &mut Pairs) {
         let exchange = self.exchange;
         attributes.text("source.principal", exchange.origin.peer.identity.uri());
         verdict(attributes, exchange);
@@ -318,7 +299,7 @@ impl Spanned<'_> {
         attributes.number("cairn.snapshot", exchange.snapshot);
     }
 
-    fn tags(&self, attributes: &mut Attributes) {
+    fn tags(&self, attributes: &mut Pairs) {
         let tracing = &self.recording.tracing;
         for (Tag { name, value }, found) in tracing.tags.iter().zip(&self.recording.tags) {
             let text = match value {
@@ -343,39 +324,36 @@ impl Spanned<'_> {
         }
     }
 
-    fn events(&self) -> Vec<span::Event> {
-        let events = self.recording.events.iter();
-        events.map(|event| self.event(event)).collect()
+    fn events(&self, pairs: &mut Pairs) {
+        for Event { at, what } in &self.recording.events {
+            match what {
+                What::Verdict => pairs.event(&self.event_at(*at, "cairn.verdict"), |of| {
+                    verdict(of, self.exchange);
+                    of.known("cairn.reason", self.exchange.reason.as_deref());
+                }),
+                What::Retry { cause, wait } => {
+                    pairs.event(&self.event_at(*at, "cairn.retry"), |of| {
+                        of.text("cairn.retry.cause", cause);
+                        of.number("cairn.retry.wait_ms", wait.as_millis());
+                    });
+                }
+                What::Ejected {
+                    endpoint,
+                    cause,
+                    for_ms,
+                } => pairs.event(&self.event_at(*at, "cairn.ejection"), |of| {
+                    of.display("cairn.ejection.endpoint", endpoint);
+                    of.text("cairn.ejection.cause", cause);
+                    of.number("cairn.ejection.for_ms", *for_ms);
+                }),
+            }
+        }
     }
 
-    fn event(&self, event: &Event) -> span::Event {
-        let mut attributes = Attributes::default();
-        let name = match &event.what {
-            What::Verdict => {
-                verdict(&mut attributes, self.exchange);
-                attributes.known("cairn.reason", self.exchange.reason.as_deref());
-                "cairn.verdict"
-            }
-            What::Retry { cause, wait } => {
-                attributes.text("cairn.retry.cause", *cause);
-                attributes.number("cairn.retry.wait_ms", wait.as_millis());
-                "cairn.retry"
-            }
-            What::Ejected {
-                endpoint,
-                cause,
-                for_ms,
-            } => {
-                attributes.display("cairn.ejection.endpoint", endpoint);
-                attributes.text("cairn.ejection.cause", *cause);
-                attributes.number("cairn.ejection.for_ms", *for_ms);
-                "cairn.ejection"
-            }
-        };
+    fn event_at(&self, at: Instant, name: &str) -> span::Event {
         span::Event {
-            time_unix_nano: nanos(self.at(event.at)),
+            time_unix_nano: nanos(self.at(at)),
             name: name.to_owned(),
-            attributes: attributes.take(),
             ..span::Event::default()
         }
     }
