@@ -1,4 +1,4 @@
-//! A receiver of OTLP on one port: over gRPC by tonic, and as protobuf over HTTP. Keeps what it gets; can be
+//! A receiver of OTLP on one port: over gRPC by tonic, and as protobuf or JSON over HTTP. Keeps what it gets; can be
 //! told to stall, to answer nonsense, to be busy, or to go away.
 
 use std::collections::BTreeMap;
@@ -33,6 +33,7 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -40,6 +41,8 @@ use tonic::codegen::Service;
 use tonic_prost::ProstCodec;
 
 use crate::process;
+
+const JSON: &str = "application/json";
 
 type AnyBody = UnsyncBoxBody<Bytes, tonic::Status>;
 
@@ -246,18 +249,16 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Response<AnyBo
 }
 
 fn full(status: StatusCode, body: &'static [u8]) -> Response<AnyBody> {
-    of(status, Bytes::from_static(body))
-}
-
-fn of(status: StatusCode, body: Bytes) -> Response<AnyBody> {
     let never = |e: std::convert::Infallible| match e {};
-    let mut answer = Response::new(Full::new(body).map_err(never).boxed_unsync());
+    let body = Full::new(Bytes::from_static(body));
+    let mut answer = Response::new(body.map_err(never).boxed_unsync());
     *answer.status_mut() = status;
     answer
 }
 
 async fn over_http(request: Request<Incoming>, state: &State) -> Response<AnyBody> {
     let path = request.uri().path().to_owned();
+    let is_json = (request.headers().get("content-type")).is_some_and(|v| v == JSON);
     let is_gzip = (request.headers().get("content-encoding")).is_some_and(|v| v == "gzip");
     let Ok(body) = request.into_body().collect().await else {
         return full(StatusCode::BAD_REQUEST, b"cut off");
@@ -270,24 +271,30 @@ async fn over_http(request: Request<Incoming>, state: &State) -> Response<AnyBod
             Err(_) => return full(StatusCode::BAD_REQUEST, b"not gzip"),
         }
     }
-    let answer = match &*path {
-        "/v1/traces" => ExportTraceServiceRequest::decode(body).map(|request| {
-            state.spans(request);
-            ExportTraceServiceResponse::default().encode_to_vec()
-        }),
-        "/v1/logs" => ExportLogsServiceRequest::decode(body).map(|request| {
-            state.records(request);
-            ExportLogsServiceResponse::default().encode_to_vec()
-        }),
-        "/v1/metrics" => ExportMetricsServiceRequest::decode(body).map(|request| {
-            state.metrics(request);
-            ExportMetricsServiceResponse::default().encode_to_vec()
-        }),
+    let taken = match &*path {
+        "/v1/traces" => read(&body, is_json).map(|request| state.spans(request)),
+        "/v1/logs" => read(&body, is_json).map(|request| state.records(request)),
+        "/v1/metrics" => read(&body, is_json).map(|request| state.metrics(request)),
         _ => return full(StatusCode::NOT_FOUND, b""),
     };
-    match answer {
-        Ok(answer) => of(StatusCode::OK, answer.into()),
-        Err(_) => full(StatusCode::BAD_REQUEST, b"not protobuf"),
+    match taken {
+        // An answer that says nothing more is the same of all signals.
+        Some(()) if is_json => {
+            let mut answer = full(StatusCode::OK, b"{}");
+            let form = http::HeaderValue::from_static(JSON);
+            answer.headers_mut().insert("content-type", form);
+            answer
+        }
+        Some(()) => full(StatusCode::OK, b""),
+        None => full(StatusCode::BAD_REQUEST, b"not what it says it is"),
+    }
+}
+
+/// A message in the form that it came in.
+fn read<T: Message + Default + DeserializeOwned>(body: &[u8], is_json: bool) -> Option<T> {
+    match is_json {
+        true => serde_json::from_slice(body).ok(),
+        false => T::decode(body).ok(),
     }
 }
 

@@ -1,11 +1,12 @@
-//! How OpenTelemetry collectors are reached (issue 6 item 3): behind TLS, with compressed messages, or not at
-//! all; and what they are told of TCP streams. What spans of requests say is in `tracing`.
+//! How OpenTelemetry collectors are reached (issue 6 item 3): behind TLS, with messages that are compressed or JSON,
+//! or not at all; and what they are told of TCP streams. What spans of requests say is in `tracing`.
 
 use cairn_conformance::app::App;
 use cairn_conformance::client;
 use cairn_conformance::collector::{Collector, Got, texts};
 use cairn_conformance::lab::{Lab, Port, Reach};
 use http::Method;
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -53,7 +54,7 @@ async fn behind_tls() -> (Collector, String) {
 async fn a_collector_behind_tls_gets_spans_if_its_certificate_is_vouched_for() {
     let folder = tempfile::tempdir().unwrap();
     let roots = folder.path().join("collector.pem");
-    for protocol in ["grpc", "http/protobuf"] {
+    for protocol in ["grpc", "http/protobuf", "http/json"] {
         let (collector, pem) = behind_tls().await;
         std::fs::write(&roots, pem).unwrap();
         let variables = [
@@ -87,6 +88,7 @@ async fn compressed_messages_are_understood_over_grpc_and_http() {
     for (protocol, header) in [
         ("grpc", "grpc-encoding"),
         ("http/protobuf", "content-encoding"),
+        ("http/json", "content-encoding"),
     ] {
         let collector = Collector::start("127.0.0.1:0".parse().unwrap()).await;
         let variables = [
@@ -99,6 +101,47 @@ async fn compressed_messages_are_understood_over_grpc_and_http() {
         let got = collector.until(&what, |got| has_path(got, "/small")).await;
         assert_eq!(got.headers.get(header).map(String::as_str), Some("gzip"));
     }
+}
+
+/// All three signals in JSON, read by the types that a collector's JSON is read by.
+#[tokio::test]
+async fn spans_access_log_and_metrics_go_as_json() {
+    let collector = Collector::start("127.0.0.1:0".parse().unwrap()).await;
+    let variables = [
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
+        ("OTEL_LOGS_EXPORTER", "otlp"),
+        ("OTEL_METRICS_EXPORTER", "otlp"),
+        ("OTEL_BLRP_SCHEDULE_DELAY", "20"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "100"),
+    ];
+    let (lab, _app) = started(format!("http://{}", collector.address), &variables).await;
+    get(&lab, "/json").await;
+    let all = |got: &Got| {
+        let counted = got.metrics.iter().any(|m| m.name == "istio_requests_total");
+        has_path(got, "/json") && counted && !got.records.is_empty()
+    };
+    let got = collector.until("all three signals", all).await;
+    let of = |kind: SpanKind| {
+        let mut spans = got.spans.iter();
+        spans.find(|span| span.kind == kind as i32).unwrap()
+    };
+    let (server, client) = (of(SpanKind::Server), of(SpanKind::Client));
+    assert_eq!(client.parent_span_id, server.span_id);
+    assert_eq!(
+        texts(&server.attributes)["http.response.status_code"],
+        "200"
+    );
+    let [record] = &got.records[..] else {
+        panic!("{:?}", got.records)
+    };
+    assert_eq!(
+        (record.trace_id.len(), &record.trace_id),
+        (16, &server.trace_id)
+    );
+    assert_eq!(record.span_id, server.span_id);
+    assert_eq!(texts(&record.attributes)["path"], "/json");
+    let failed = ("cairn_otlp_failed_total", ["signal=\"traces\""]);
+    assert_eq!(lab.cairn().metric(failed.0, &failed.1).await, 0.0);
 }
 
 /// OTEL_SDK_DISABLED counts more than an endpoint; what was left would have been sent at the exit.
@@ -124,9 +167,10 @@ async fn a_disabled_sdk_sends_nothing_and_leaves_the_context_alone() {
     assert_eq!(collector.got().requests, 0);
 }
 
-/// One span from the opening to the end, with bytes and verdict; a refused stream has one, too.
+/// One span from the opening to the end, with bytes and verdict, and one of its connection to the endpoint; a
+/// refused stream has the first alone.
 #[tokio::test]
-async fn a_tcp_stream_has_a_span() {
+async fn a_tcp_stream_has_a_span_and_its_connection_another() {
     let mut lab = Lab::new();
     let collector = Collector::start("127.0.0.1:0".parse().unwrap()).await;
     lab.service("db", &[Port::new("tcp", 5432)]);
@@ -150,12 +194,12 @@ async fn a_tcp_stream_has_a_span() {
     let _ = refused.read_to_end(&mut nothing).await;
 
     let got = collector
-        .until("both spans", |got| got.spans.len() >= 2)
+        .until("all spans", |got| got.spans.len() >= 3)
         .await;
     let of = |verdict: &str| {
         let mut spans = got.spans.iter().map(|span| (span, texts(&span.attributes)));
         spans
-            .find(|(_, of)| of["cairn.verdict"] == verdict)
+            .find(|(_, of)| of.get("cairn.verdict").is_some_and(|v| v == verdict))
             .unwrap()
     };
     let (span, attributes) = of("allow");
@@ -175,6 +219,19 @@ async fn a_tcp_stream_has_a_span() {
             "{key}"
         );
     }
+    let clients = got
+        .spans
+        .iter()
+        .filter(|s| s.kind == SpanKind::Client as i32);
+    let [connection] = &clients.collect::<Vec<_>>()[..] else {
+        panic!("one connection: {:?}", got.spans)
+    };
+    assert_eq!(connection.parent_span_id, span.span_id);
+    assert_eq!(connection.trace_id, span.trace_id);
+    assert!(connection.start_time_unix_nano >= span.start_time_unix_nano);
+    assert_eq!(connection.end_time_unix_nano, span.end_time_unix_nano);
+    assert_eq!(connection.events[0].name, "cairn.connected");
+    assert_eq!(texts(&connection.attributes)["cairn.bytes_sent"], "5");
     let (_, attributes) = of("deny");
     assert_eq!(
         attributes["cairn.policy"],

@@ -16,6 +16,7 @@ use http::header::{COOKIE, HeaderValue};
 use super::context::RequestContext;
 use crate::clock::now_ms;
 use crate::outliers;
+use crate::telemetry::exchange::Exchange;
 use crate::telemetry::trace::recording::What;
 
 /// What a request is balanced by.
@@ -161,13 +162,29 @@ pub(super) fn record(ctx: &mut RequestContext, answer: AnswerKind) {
     let (Some(plan), Some(active)) = (&ctx.plan, &ctx.active) else {
         return;
     };
-    let event = record_for(&plan.cluster, active.endpoint(), answer);
-    if let (Some(event), Some(exchange)) = (event, &mut ctx.exchange)
-        && let EjectionEvent::Ejected {
+    let exchange = ctx.exchange.as_mut();
+    record_for(&plan.cluster, active.endpoint(), answer, exchange);
+}
+
+/// Puts an answer, or its absence, to the record of an endpoint, and what came of it to the span of who saw it.
+pub(super) fn record_for(
+    cluster: &Cluster,
+    endpoint: &Arc<LiveEndpoint>,
+    answer: AnswerKind,
+    seen_by: Option<&mut Exchange>,
+) {
+    let Some(event) = cluster.record(endpoint, answer, now_ms()) else {
+        return;
+    };
+    outliers::tell(cluster.key(), &event);
+    if let (
+        Some(exchange),
+        EjectionEvent::Ejected {
             endpoint,
             cause,
             for_ms,
-        } = event
+        },
+    ) = (seen_by, event)
     {
         exchange.trace.event(|| What::Ejected {
             endpoint: endpoint.endpoint.address,
@@ -175,17 +192,6 @@ pub(super) fn record(ctx: &mut RequestContext, answer: AnswerKind) {
             for_ms,
         });
     }
-}
-
-/// Puts an answer, or its absence, to the record of an endpoint.
-pub(super) fn record_for(
-    cluster: &Cluster,
-    endpoint: &Arc<LiveEndpoint>,
-    answer: AnswerKind,
-) -> Option<EjectionEvent> {
-    let event = cluster.record(endpoint, answer, now_ms())?;
-    outliers::tell(cluster.key(), &event);
-    Some(event)
 }
 
 #[cfg(test)]

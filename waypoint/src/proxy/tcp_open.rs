@@ -2,7 +2,7 @@
 //! What passes over it afterwards is `tcp`'s.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cairn_authz::Verdict;
 use cairn_config_schema::snapshot::ExternalProvider;
@@ -19,6 +19,7 @@ use crate::runtime::{Runtime, Target};
 use crate::telemetry;
 use crate::telemetry::exchange::{Exchange, StreamOrigin};
 use crate::telemetry::trace::Trace;
+use crate::telemetry::trace::recording::{Attempt, What};
 use crate::tls::Alpn;
 use crate::upstream::{Carrier, Reach};
 use crate::worker::Worker;
@@ -158,7 +159,7 @@ fn denied(
 ) -> Refusal {
     let (reason, details) = tcp_denial(&target.chain, view, &verdict);
     (exchange.reason, exchange.details) = (Some(reason), details.into());
-    exchange.verdict = Some(verdict);
+    decided(&mut exchange, verdict);
     telemetry::finish(exchange);
     Refusal::PolicyDenied
 }
@@ -183,7 +184,7 @@ async fn judge(
                 }
                 Err(why) => {
                     exchange.reason = Some(why.reason);
-                    exchange.verdict = Some(why.verdict);
+                    decided(&mut exchange, why.verdict);
                     return Err(refused(exchange, why.outcome, Refusal::PolicyDenied));
                 }
             }
@@ -192,8 +193,14 @@ async fn judge(
     if !verdict.allowed {
         return Err(denied(exchange, target, view, verdict));
     }
-    exchange.verdict = Some(verdict);
+    decided(&mut exchange, verdict);
     Ok((exchange, allowed_by))
+}
+
+/// Notes what policy said.
+fn decided(exchange: &mut Exchange, verdict: Verdict) {
+    exchange.verdict = Some(verdict);
+    exchange.trace.event(|| What::Verdict);
 }
 
 /// The cluster that a stream goes to, by its route and the weights.
@@ -248,9 +255,17 @@ async fn connect(
             exchange.reason = Some(balance::no_endpoint(cluster));
             break;
         };
+        if !tried.is_empty() {
+            exchange.trace.event(|| What::Retry {
+                cause: "connect",
+                wait: Duration::ZERO,
+            });
+        }
         tried.push(live.endpoint.address);
         exchange.attempts += 1;
         exchange.endpoint = Some(live.endpoint.clone());
+        let random = || fastrand::u64(..);
+        exchange.trace.begin_attempt(&live.endpoint, random);
         let dialer = connections.dialer();
         let reach = Reach {
             egress: egress.as_ref(),
@@ -263,13 +278,19 @@ async fn connect(
         match dialer.dial(&destination, limit).await {
             Ok(carrier) => {
                 exchange.upstream_local = carrier.local_address();
+                let connected = |attempt: &mut Attempt| attempt.connected = Some(Instant::now());
+                exchange.trace.note_attempt(connected);
                 return Ok((carrier, live.begin(), permit));
             }
             Err(error) => {
-                exchange.upstream_failure = Some(error.to_string().into());
+                let words = error.to_string();
+                let failed = |attempt: &mut Attempt| attempt.fail("connect", &words);
+                exchange.trace.end_attempt(failed);
+                exchange.upstream_failure = Some(words.into());
                 outcome = Outcome::ConnectFailed;
                 if !error.is_ours() {
-                    balance::record_for(cluster, &live, AnswerKind::LocalFailure);
+                    let failed = AnswerKind::LocalFailure;
+                    balance::record_for(cluster, &live, failed, Some(exchange));
                 }
             }
         }

@@ -65,7 +65,7 @@ impl Changes {
                     TagChange::Set(value) => {
                         let known = texts.iter().position(|text| *text == value.text);
                         let at = known.or_else(|| {
-                            values.push(Compiled::parse(&value.text).ok()?);
+                            values.push(Compiled::value(&value.text).ok()?);
                             texts.push(value.text.clone());
                             Some(texts.len() - 1)
                         });

@@ -74,7 +74,7 @@ impl Collected {
             to: to.clone(),
             text: Format::read(&text, &mut Vec::new()),
             labels: Format::read(&labels, &mut Vec::new()),
-            filter: filter.and_then(|filter| Compiled::parse(&filter.text).ok()),
+            filter: filter.and_then(|filter| Compiled::filter(&filter.text).ok()),
         })
     }
 }
@@ -89,7 +89,7 @@ impl Settings {
             let filter = log.filter.as_ref();
             Some(Log {
                 format: Format::read(format, &mut Vec::new()),
-                filter: filter.and_then(|filter| Compiled::parse(&filter.text).ok()),
+                filter: filter.and_then(|filter| Compiled::filter(&filter.text).ok()),
             })
         });
         Self {
@@ -171,7 +171,8 @@ pub fn faults(snapshot: &Snapshot) -> Vec<Diagnostic> {
             }
             if let Some(filter) = &log.filter {
                 let effect = "the access log has every request";
-                of_expression(filter, effect, &mut seen, &mut found);
+                let fault = Compiled::filter(&filter.text).err();
+                of_expression(filter, fault, effect, &mut seen, &mut found);
             }
         }
         for tag in settings
@@ -182,7 +183,8 @@ pub fn faults(snapshot: &Snapshot) -> Vec<Diagnostic> {
         {
             if let TagChange::Set(value) = tag {
                 let effect = "the label is as without it";
-                of_expression(value, effect, &mut seen, &mut found);
+                let fault = Compiled::value(&value.text).err();
+                of_expression(value, fault, effect, &mut seen, &mut found);
             }
         }
     }
@@ -191,11 +193,11 @@ pub fn faults(snapshot: &Snapshot) -> Vec<Diagnostic> {
 
 fn of_expression(
     expression: &Expression,
+    fault: Option<String>,
     effect: &str,
     seen: &mut FxHashSet<WrittenAt>,
     found: &mut Vec<Diagnostic>,
 ) {
-    let fault = Compiled::parse(&expression.text).err();
     if let Some(message) = fault.filter(|_| seen.insert(expression.at.clone())) {
         found.push(marked(message, effect, Some(&expression.at)));
     }

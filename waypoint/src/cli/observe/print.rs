@@ -179,9 +179,7 @@ impl Printer {
 
 /// Without control characters: clients choose paths and names, and a terminal obeys U+009B.
 fn shown(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    escaped(text, &mut shown);
-    shown
+    escaped(text).into_owned()
 }
 
 /// A line of JSON, in which those control characters are escaped, too, that JSON may hold as they are.

@@ -9,34 +9,19 @@ use std::sync::{Arc, LazyLock};
 
 use cel::common::ast::{EntryExpr, Expr, LiteralValue};
 use cel::{Context, Env, ExecutionError, IdedExpr, Value};
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
 use self::fields::{ENUMS, FLOW, Kind};
 use super::Invalid;
 use crate::hubble::messages::{Flow, FlowFilter};
 use crate::limits::{HUBBLE_EXPRESSION_BYTES_MAX, HUBBLE_EXPRESSIONS_MAX};
+use crate::telemetry::expression::check::{Fault, Names, type_of};
+use crate::telemetry::expression::types::Type;
 use crate::telemetry::expression::{bounds, first};
 
 /// The language's standard functions and no others.
 static LANGUAGE: LazyLock<Arc<Env>> =
     LazyLock::new(|| Arc::new(Env::stdlib().with_optional_support(false)));
-
-/// What can be called by a name.
-const FUNCTIONS: [&str; 13] = [
-    "size",
-    "contains",
-    "startsWith",
-    "endsWith",
-    "matches",
-    "string",
-    "int",
-    "uint",
-    "double",
-    "bool",
-    "bytes",
-    "dyn",
-    "type",
-];
 
 /// The variable.
 const ROOT: &str = "_flow";
@@ -99,7 +84,8 @@ impl Expression {
     /// Reads an expression.
     ///
     /// # Errors
-    /// Its grammar; a name that there is not; that it may take too long, or does not say true or false.
+    /// Its grammar; a name that there is not; values that can not be compared; that it may take too long, or does not
+    /// say true or false.
     pub fn read(text: &str) -> Result<Self, Invalid> {
         Self::parse(text).map_err(|why| Invalid::new(format!("CEL expression {text:?}: {why}")))
     }
@@ -111,22 +97,20 @@ impl Expression {
                 text.len()
             ));
         }
-        let parsed = LANGUAGE.parser().parse(text);
-        let mut program = parsed.map_err(|errors| first(&errors))?;
+        let parsed = LANGUAGE.parser().parse_with_source_info(text);
+        let (mut program, source) = parsed.map_err(|errors| first(&errors))?;
         bounds::bounded(&program)?;
         let mut reader = Reader::default();
-        reader.expression(&mut program)?;
-        let read = Self {
-            program,
-            looks: reader.looks,
+        let given = match reader.expression(&mut program) {
+            Ok(()) => type_of(&program, &mut Looks(&reader.looks)),
+            Err(fault) => Err(fault),
         };
-        // The one field that can be null is not.
-        match read.evaluate(&json!({"is_reply": false})) {
-            Ok(Value::Bool(_)) => Ok(read),
-            Ok(_) => Err("it does not say true or false".to_owned()),
-            Err(error @ ExecutionError::NoSuchOverload(_)) => Err(error.to_string()),
-            // At other flows it may say something.
-            Err(_) => Ok(read),
+        match given.map_err(|fault| fault.told(&source))? {
+            Type::Bool | Type::Any => Ok(Self {
+                program,
+                looks: reader.looks,
+            }),
+            other => Err(format!("it does not say true or false, but gives {other}")),
         }
     }
 
@@ -150,6 +134,19 @@ impl Expression {
     }
 }
 
+/// What names in the place of paths give.
+struct Looks<'l>(&'l [Look]);
+
+impl Names for Looks<'_> {
+    fn whole(&mut self, name: &str) -> Result<Type, String> {
+        let found = self.0.iter().find(|look| look.name == name);
+        Ok(found.map_or(Type::Any, |look| match look.what {
+            What::Value(kind) => kind.gives(),
+            What::Presence => Type::Bool,
+        }))
+    }
+}
+
 /// Puts names in the place of paths, and numbers in that of enumerations.
 #[derive(Default)]
 struct Reader {
@@ -159,25 +156,22 @@ struct Reader {
 }
 
 impl Reader {
-    fn expression(&mut self, at: &mut IdedExpr) -> Result<(), String> {
+    fn expression(&mut self, at: &mut IdedExpr) -> Result<(), Fault> {
         if let Some((path, is_test)) = path(&at.expr) {
-            if let Some(instead) = self.named(&path, is_test)? {
+            let named = self.named(&path, is_test);
+            if let Some(instead) = named.map_err(|words| Fault::of(at, words))? {
                 at.expr = instead;
             }
             return Ok(());
         }
+        let id = at.id;
         match &mut at.expr {
             Expr::Unspecified | Expr::Literal(_) | Expr::Ident(_) => Ok(()),
-            Expr::Select(select) if select.test => only_of_flow(),
+            Expr::Select(select) if select.test => {
+                only_of_flow().map_err(|words| Fault::at(id, words))
+            }
             Expr::Select(select) => self.expression(&mut select.operand),
             Expr::Call(call) => {
-                let name = call.func_name.as_str();
-                if name.starts_with(char::is_alphabetic) && !FUNCTIONS.contains(&name) {
-                    let known = FUNCTIONS.join(", ");
-                    return Err(format!(
-                        "there is no function `{name}` here; there are {known}"
-                    ));
-                }
                 let target = call.target.as_deref_mut();
                 self.all(target.into_iter().chain(&mut call.args))
             }
@@ -208,14 +202,17 @@ impl Reader {
                 }
                 Ok(())
             }
-            Expr::Struct(of) => Err(format!("`{}` can not be made here", of.type_name)),
+            Expr::Struct(of) => {
+                let words = format!("`{}` can not be made here", of.type_name);
+                Err(Fault::at(id, words))
+            }
         }
     }
 
     fn all<'a>(
         &mut self,
         expressions: impl IntoIterator<Item = &'a mut IdedExpr>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Fault> {
         expressions
             .into_iter()
             .try_for_each(|one| self.expression(one))

@@ -14,13 +14,14 @@ use http::HeaderValue;
 use serde::{Serialize, Serializer};
 
 use super::address::Address;
+use super::member::Member;
 use crate::limits::POLICY_RECORDS_PER_LINE_MAX;
 use crate::telemetry::exchange::{Exchange, HttpExchange};
 use crate::telemetry::labels::source_workload;
 use crate::telemetry::trace::context::TraceId;
 
 /// Declares the line, and how it is written. Most of the time that a derived `Serialize` takes for one goes
-/// into escaping its names, which are constant: [`Line::write`] copies them.
+/// into escaping its names, which are constant, and texts, which need it seldom: [`Line::write`] copies both.
 macro_rules! members {
     ($($(#[$doc:meta])* $key:ident: $of:ty,)+) => {
         /// One line, borrowed from its exchange. `null` is what Envoy writes for `-`.
@@ -35,10 +36,11 @@ macro_rules! members {
             /// # Errors
             /// None but serde_json's, which a line of texts and numbers does not give.
             pub fn write(&self, to: &mut Vec<u8>) -> serde_json::Result<()> {
+                to.reserve(LINE_BYTES);
                 let begin = to.len();
                 $(
                     to.extend_from_slice(concat!(",\"", stringify!($key), "\":").as_bytes());
-                    serde_json::to_writer(&mut *to, &self.$key)?;
+                    Member::write(&self.$key, to)?;
                 )+
                 if let Some(first) = to.get_mut(begin) {
                     *first = b'{';
@@ -49,6 +51,9 @@ macro_rules! members {
         }
     };
 }
+
+/// Room for a usual line.
+const LINE_BYTES: usize = 1_536;
 
 members! {
     start_time: &'a str,
@@ -185,7 +190,7 @@ fn header<'a>(
 }
 
 /// Written into the JSON string as it displays, without a string in between.
-struct Text<T>(T);
+pub(super) struct Text<T>(pub(super) T);
 
 impl<T: Display> Serialize for Text<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -229,9 +234,9 @@ impl Display for RouteName<'_> {
 
 /// `inbound-vip|8000|http|httpbin.default.svc.cluster.local;`
 pub struct UpstreamCluster<'a> {
-    service: &'a Service,
-    port: u16,
-    protocol: &'static str,
+    pub(super) service: &'a Service,
+    pub(super) port: u16,
+    pub(super) protocol: &'static str,
 }
 
 /// The cluster that an exchange went to, as istiod names it.
@@ -259,7 +264,7 @@ impl Display for UpstreamCluster<'_> {
 }
 
 /// What policies recorded, up to a limit.
-struct Records<'a, T>(&'a [T]);
+pub(super) struct Records<'a, T>(pub(super) &'a [T]);
 
 #[derive(Serialize)]
 struct Record<'a> {

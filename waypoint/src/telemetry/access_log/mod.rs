@@ -4,6 +4,7 @@
 
 mod address;
 mod line;
+mod member;
 mod operator;
 mod queue;
 pub mod template;

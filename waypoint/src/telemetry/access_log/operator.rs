@@ -93,7 +93,7 @@ impl Operator {
             ("HOSTNAME", None) => std::env::var("HOSTNAME").map_or(What::Nothing, What::Fixed),
             ("CEL", Some(text)) => {
                 let compiled =
-                    Compiled::parse(text).map_err(|why| format!("`%CEL({text})%`: {why}"))?;
+                    Compiled::value(text).map_err(|why| format!("`%CEL({text})%`: {why}"))?;
                 What::Expression(Box::new(compiled))
             }
             ("GRPC_STATUS", _) => What::GrpcStatus,

@@ -66,7 +66,10 @@ impl Queue {
             }
             batch.lines += 1;
         }
-        if !self.pending.swap(true, Ordering::AcqRel) {
+        // Mostly the writer is awake already, and workers share the flag without taking it from each other. One who
+        // appended after the writer took this buffer sees that the flag was taken back before: by the lock.
+        let asleep = !self.pending.load(Ordering::Acquire);
+        if asleep && !self.pending.swap(true, Ordering::AcqRel) {
             lock(&self.state).wake = true;
             self.changed.notify_one();
         }

@@ -1,12 +1,14 @@
 //! Formats of access logs with Envoy's command operators (specs/istio-waypoint.md 5.5): reads them, and
 //! writes a line by them. What an operator gives is in `operator`.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use cairn_config_schema::snapshot::{LogFormat, WrittenFormat};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::line::TimeText;
+use super::member;
 use super::operator::{Given, Operator};
 use crate::telemetry::exchange::Seen;
 
@@ -71,15 +73,16 @@ impl Format {
             Self::Cairn => {}
             Self::Text(parts, omits_empty) => {
                 let missing = if *omits_empty { "" } else { "-" };
-                let mut line = String::new();
-                text(parts, seen, time, missing, &mut line);
-                to.extend_from_slice(line.as_bytes());
+                text(parts, seen, time, missing, to);
             }
             Self::Json(node, omits_empty) => {
-                let value =
-                    json(node, seen, time, *omits_empty).unwrap_or_else(|| Map::new().into());
-                // Writing to a Vec can not fail.
-                let _ = serde_json::to_writer(&mut *to, &value);
+                let begin = to.len();
+                // Texts and numbers do not fail to be written.
+                let written = json(node, seen, time, *omits_empty, to);
+                if !written.is_ok_and(|written| written) {
+                    to.truncate(begin);
+                    to.extend_from_slice(b"{}");
+                }
             }
         }
         if to.last() != Some(&b'\n') {
@@ -186,62 +189,95 @@ fn tail(text: &str) -> Option<(Option<usize>, &str)> {
     Some((Some(digits.parse().ok()?), rest))
 }
 
-fn text(parts: &[Part], seen: &Seen<'_>, time: &mut TimeText, missing: &str, to: &mut String) {
+fn text(parts: &[Part], seen: &Seen<'_>, time: &mut TimeText, missing: &str, to: &mut Vec<u8>) {
     for part in parts {
         match part {
-            Part::Text(text) => to.push_str(text),
+            Part::Text(text) => to.extend_from_slice(text.as_bytes()),
             Part::Operator(operator) => match operator.give(seen, time) {
-                Some(Given::Text(text)) => escaped(&text, to),
-                Some(Given::Number(n)) => drop(write!(to, "{n}")),
-                None => to.push_str(missing),
+                Some(Given::Text(text)) => to.extend_from_slice(escaped(&text).as_bytes()),
+                // Writing to a Vec can not fail.
+                Some(Given::Number(n)) => drop(member::number(n, to)),
+                None => to.extend_from_slice(missing.as_bytes()),
             },
         }
     }
 }
 
 /// Nobody may begin a new line, or move the cursor of who reads it, by what is logged of him.
-pub fn escaped(text: &str, to: &mut String) {
+pub fn escaped(text: &str) -> Cow<'_, str> {
+    // What can be a control character, or the first byte of one: hardly any text has it.
+    let odd = |found, byte: &u8| found | (*byte < 0x20) | (*byte == 0x7f) | (*byte == 0xc2);
+    if !text.as_bytes().iter().fold(false, odd) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         match c.is_control() {
-            true => drop(write!(to, "\\x{:02x}", u32::from(c))),
-            false => to.push(c),
+            // Writing to a String can not fail.
+            true => drop(write!(shown, "\\x{:02x}", u32::from(c))),
+            false => shown.push(c),
         }
     }
+    Cow::Owned(shown)
 }
 
-/// `None`: it has no value, and such are left out.
-fn json(node: &Node, seen: &Seen<'_>, time: &mut TimeText, omits_empty: bool) -> Option<Value> {
+/// `false`: it has no value, and such are left out. Nothing was written then.
+fn json(
+    node: &Node,
+    seen: &Seen<'_>,
+    time: &mut TimeText,
+    omits_empty: bool,
+    to: &mut Vec<u8>,
+) -> serde_json::Result<bool> {
     match node {
         Node::Operator(operator) => match operator.give(seen, time) {
-            Some(Given::Text(text)) => Some(text.into_owned().into()),
-            Some(Given::Number(n)) => Some(n.into()),
-            None => (!omits_empty).then_some(Value::Null),
+            Some(Given::Text(text)) => member::text(&text, to)?,
+            Some(Given::Number(n)) => member::number(n, to)?,
+            None if omits_empty => return Ok(false),
+            None => to.extend_from_slice(b"null"),
         },
         Node::Text(parts) => {
-            let mut line = String::new();
-            text(
-                parts,
-                seen,
-                time,
-                if omits_empty { "" } else { "-" },
-                &mut line,
-            );
-            Some(line.into())
+            let mut line = Vec::new();
+            let missing = if omits_empty { "" } else { "-" };
+            text(parts, seen, time, missing, &mut line);
+            member::text(&String::from_utf8_lossy(&line), to)?;
         }
-        Node::Fixed(value) => Some(value.clone()),
+        Node::Fixed(value) => serde_json::to_writer(to, value)?,
         Node::List(items) => {
-            let items = items
-                .iter()
-                .filter_map(|item| json(item, seen, time, omits_empty));
-            Some(items.collect::<Vec<Value>>().into())
+            to.push(b'[');
+            let begin = to.len();
+            for item in items {
+                let end = comma(begin, to);
+                if !json(item, seen, time, omits_empty, to)? {
+                    to.truncate(end);
+                }
+            }
+            to.push(b']');
         }
         Node::Object(fields) => {
-            let fields = fields.iter().filter_map(|(key, node)| {
-                Some((key.clone(), json(node, seen, time, omits_empty)?))
-            });
-            Some(fields.collect::<Map<String, Value>>().into())
+            to.push(b'{');
+            let begin = to.len();
+            for (key, node) in fields {
+                let end = comma(begin, to);
+                member::text(key, to)?;
+                to.push(b':');
+                if !json(node, seen, time, omits_empty, to)? {
+                    to.truncate(end);
+                }
+            }
+            to.push(b'}');
         }
     }
+    Ok(true)
+}
+
+/// Separates what follows from what stands after `begin`; gives the end before.
+fn comma(begin: usize, to: &mut Vec<u8>) -> usize {
+    let end = to.len();
+    if end > begin {
+        to.push(b',');
+    }
+    end
 }
 
 #[cfg(test)]

@@ -1,124 +1,144 @@
-//! Which attributes an expression looks at, so that no others are made for it, and that what is not
-//! known is told when the configuration is read. Evaluates nothing.
+//! Which attributes there are and what they give; which of them an expression looks at, so that no others are made
+//! for it. What is not known is told when the configuration is read. Evaluates nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cel::IdedExpr;
-use cel::common::ast::{CallExpr, Expr, LiteralValue, operators::INDEX};
+use super::check::Names;
+use super::types::Type;
 
-use super::bounds::parts;
+/// What an attribute gives.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Gives {
+    Text,
+    Integer,
+    Truth,
+    /// Of a request or response: texts by their names.
+    Headers,
+    /// A workload.
+    Peer,
+}
+
+use Gives::{Headers, Integer, Peer, Text, Truth};
+
+/// A field of a root.
+pub(super) type Field = (&'static str, Gives);
 
 /// Roots of attributes with their fields; the names are Envoy's.
-const ATTRIBUTES: [(&str, &[&str]); 8] = [
+pub(super) const ATTRIBUTES: [(&str, &[Field]); 8] = [
     (
         "request",
         &[
-            "path",
-            "url_path",
-            "host",
-            "scheme",
-            "method",
-            "headers",
-            "referer",
-            "useragent",
-            "time",
-            "id",
-            "protocol",
-            "query",
-            "duration",
-            "size",
-            "total_size",
+            ("path", Text),
+            ("url_path", Text),
+            ("host", Text),
+            ("scheme", Text),
+            ("method", Text),
+            ("headers", Headers),
+            ("referer", Text),
+            ("useragent", Text),
+            ("time", Integer),
+            ("id", Text),
+            ("protocol", Text),
+            ("query", Text),
+            ("duration", Integer),
+            ("size", Integer),
+            ("total_size", Integer),
         ],
     ),
     (
         "response",
         &[
-            "code",
-            "code_details",
-            "flags",
-            "grpc_status",
-            "headers",
-            "size",
-            "total_size",
-            "backend_latency",
+            ("code", Integer),
+            ("code_details", Text),
+            ("flags", Text),
+            ("grpc_status", Integer),
+            ("headers", Headers),
+            ("size", Integer),
+            ("total_size", Integer),
+            ("backend_latency", Integer),
         ],
     ),
     (
         "source",
-        &["address", "port", "principal", "workload", "namespace"],
+        &[
+            ("address", Text),
+            ("port", Integer),
+            ("principal", Text),
+            ("workload", Text),
+            ("namespace", Text),
+        ],
     ),
     (
         "destination",
         &[
-            "address",
-            "port",
-            "service",
-            "workload",
-            "namespace",
-            "principal",
+            ("address", Text),
+            ("port", Integer),
+            ("service", Text),
+            ("workload", Text),
+            ("namespace", Text),
+            ("principal", Text),
         ],
     ),
     (
         "connection",
         &[
-            "mtls",
-            "requested_server_name",
-            "tls_version",
-            "uri_san_peer_certificate",
-            "termination_details",
+            ("mtls", Truth),
+            ("requested_server_name", Text),
+            ("tls_version", Text),
+            ("uri_san_peer_certificate", Text),
+            ("termination_details", Text),
         ],
     ),
     (
         "upstream",
         &[
-            "address",
-            "port",
-            "local_address",
-            "transport_failure_reason",
-            "request_attempt_count",
+            ("address", Text),
+            ("port", Integer),
+            ("local_address", Text),
+            ("transport_failure_reason", Text),
+            ("request_attempt_count", Integer),
         ],
     ),
-    ("xds", &["cluster_name", "route_name"]),
-    ("filter_state", &["downstream_peer", "upstream_peer"]),
+    ("xds", &[("cluster_name", Text), ("route_name", Text)]),
+    (
+        "filter_state",
+        &[("downstream_peer", Peer), ("upstream_peer", Peer)],
+    ),
 ];
+
+/// Fields of a workload that are texts.
+const PEER: [&str; 7] = [
+    "name",
+    "namespace",
+    "workload",
+    "service",
+    "revision",
+    "app",
+    "version",
+];
+
+impl Gives {
+    /// For expressions to be checked by.
+    pub fn of(self) -> Type {
+        match self {
+            Text => Type::Text,
+            Integer => Type::Int,
+            Truth => Type::Bool,
+            Headers => Type::map(Type::Text),
+            Peer => {
+                let labels = ("labels", Type::map(Type::Text));
+                let texts = PEER.iter().map(|name| (*name, Type::Text));
+                Type::Message(texts.chain([labels]).collect())
+            }
+        }
+    }
+}
 
 /// Attributes by their roots.
 #[derive(Debug, Default)]
 pub(super) struct Looks(BTreeMap<&'static str, BTreeSet<&'static str>>);
 
 impl Looks {
-    /// # Errors
-    /// An attribute that is not known, with those that are.
-    pub fn of(expression: &IdedExpr) -> Result<Self, String> {
-        let mut walk = Walk::default();
-        walk.expression(expression);
-        let mut looks = Self::default();
-        for (root, field) in walk.found {
-            if walk.locals.contains(&root) {
-                continue;
-            }
-            let Some((root, fields)) = ATTRIBUTES.iter().find(|(known, _)| *known == root) else {
-                let known: Vec<&str> = ATTRIBUTES.iter().map(|(root, _)| *root).collect();
-                return Err(format!(
-                    "there is no attribute `{root}` here; there are {}",
-                    known.join(", ")
-                ));
-            };
-            let wanted = looks.0.entry(root).or_default();
-            match &field {
-                None => wanted.extend(fields.iter()),
-                Some(field) => match fields.iter().find(|known| *known == field) {
-                    Some(field) => drop(wanted.insert(field)),
-                    None => {
-                        let known = fields.join(", ");
-                        return Err(format!("`{root}` has no `{field}` here; it has {known}"));
-                    }
-                },
-            }
-        }
-        Ok(looks)
-    }
-
     /// Each root with the fields that are looked at.
     pub fn roots(
         &self,
@@ -129,50 +149,34 @@ impl Looks {
     }
 }
 
-/// Roots with a field, or as a whole; names that comprehensions declare.
-#[derive(Default)]
-struct Walk {
-    found: BTreeSet<(String, Option<String>)>,
-    locals: BTreeSet<String>,
-}
-
-impl Walk {
-    fn expression(&mut self, expression: &IdedExpr) {
-        match &expression.expr {
-            Expr::Ident(root) => drop(self.found.insert((root.clone(), None))),
-            Expr::Select(select) if let Expr::Ident(root) = &select.operand.expr => {
-                self.found
-                    .insert((root.clone(), Some(select.field.clone())));
-            }
-            Expr::Call(call) if let Some((root, field)) = indexed(call) => {
-                self.found.insert((root.to_owned(), Some(field.to_owned())));
-            }
-            Expr::Comprehension(all) => {
-                self.locals
-                    .extend([all.iter_var.clone(), all.accu_var.clone()]);
-                self.locals.extend(all.iter_var2.clone());
-                self.parts(expression);
-            }
-            _ => self.parts(expression),
-        }
+impl Names for Looks {
+    fn whole(&mut self, name: &str) -> Result<Type, String> {
+        let (root, fields) = root(name)?;
+        let names = fields.iter().map(|(field, _)| *field);
+        self.0.entry(root).or_default().extend(names);
+        let fields = fields.iter().map(|(field, gives)| (*field, gives.of()));
+        Ok(Type::Message(fields.collect()))
     }
 
-    fn parts(&mut self, expression: &IdedExpr) {
-        for part in parts(expression) {
-            self.expression(part);
-        }
+    fn field(&mut self, name: &str, field: &str) -> Option<Result<Type, String>> {
+        Some(root(name).and_then(|(root, fields)| {
+            let found = fields.iter().find(|(known, _)| *known == field);
+            let (field, gives) = found.ok_or_else(|| {
+                let known: Vec<&str> = fields.iter().map(|(known, _)| *known).collect();
+                let known = known.join(", ");
+                format!("`{root}` has no `{field}` here; it has {known}")
+            })?;
+            self.0.entry(root).or_default().insert(field);
+            Ok(gives.of())
+        }))
     }
 }
 
-/// `request['path']`: root and field.
-fn indexed(call: &CallExpr) -> Option<(&str, &str)> {
-    match (call.func_name.as_str(), call.args.as_slice()) {
-        (INDEX, [root, field]) => match (&root.expr, &field.expr) {
-            (Expr::Ident(root), Expr::Literal(LiteralValue::String(field))) => {
-                Some((root.as_str(), field.inner()))
-            }
-            _ => None,
-        },
-        _ => None,
-    }
+fn root(name: &str) -> Result<(&'static str, &'static [Field]), String> {
+    let found = ATTRIBUTES.into_iter().find(|(known, _)| *known == name);
+    found.ok_or_else(|| {
+        let known: Vec<&str> = ATTRIBUTES.iter().map(|(root, _)| *root).collect();
+        let known = known.join(", ");
+        format!("there is no attribute `{name}` here; there are {known}")
+    })
 }

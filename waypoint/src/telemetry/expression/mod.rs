@@ -4,7 +4,9 @@
 
 mod attributes;
 pub mod bounds;
+pub mod check;
 mod looks;
+pub mod types;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,7 +17,9 @@ use cel::{Context, Env, ParseErrors, Program, Value};
 
 use super::exchange::Seen;
 use attributes::attribute;
+use check::type_of;
 use looks::Looks;
+use types::Type;
 
 /// The language's standard functions and no others.
 static LANGUAGE: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
@@ -28,12 +32,34 @@ pub struct Compiled {
 }
 
 impl Compiled {
-    /// Reads an expression.
+    /// Reads an expression that is true of an exchange, or not.
     ///
     /// # Errors
-    /// What is wrong with it, in a sentence: its grammar, an attribute that is not known here, or that it
-    /// may take too long.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    /// What is wrong with it, in a sentence with its place: its grammar, an attribute that is not known here, values
+    /// that can not be compared or give no truth, or that it may take too long.
+    pub fn filter(text: &str) -> Result<Self, String> {
+        Self::parse(text, |given| match given {
+            Type::Any | Type::Bool => Ok(()),
+            other => Err(format!(
+                "a filter says true or false, and this gives {other}"
+            )),
+        })
+    }
+
+    /// Reads an expression whose value is written: of a label, or in a log.
+    ///
+    /// # Errors
+    /// As of [`Self::filter`], of what has no text.
+    pub fn value(text: &str) -> Result<Self, String> {
+        Self::parse(text, |given| match given {
+            Type::List(_) | Type::Map(_) | Type::Message(_) | Type::Null | Type::Bytes => Err(
+                format!("a value is a text, a number, or true or false, and this gives {given}"),
+            ),
+            _ => Ok(()),
+        })
+    }
+
+    fn parse(text: &str, fits: impl FnOnce(&Type) -> Result<(), String>) -> Result<Self, String> {
         if text.len() > TELEMETRY_EXPRESSION_BYTES_MAX {
             return Err(format!(
                 "an expression has at most {TELEMETRY_EXPRESSION_BYTES_MAX} bytes, this one {}",
@@ -42,7 +68,9 @@ impl Compiled {
         }
         let program = LANGUAGE.compile(text).map_err(|errors| first(&errors))?;
         bounds::bounded(program.expression())?;
-        let looks = Looks::of(program.expression())?;
+        let mut looks = Looks::default();
+        let given = type_of(program.expression(), &mut looks);
+        fits(&given.map_err(|fault| fault.told(program.source_info()))?)?;
         Ok(Self {
             program,
             looks,

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use super::Compiled;
+use super::attributes::attribute;
+use super::looks::ATTRIBUTES;
+use super::types::Type;
+use super::{Compiled, Value};
 use crate::telemetry::exchange::{Exchange, Headers, Seen};
 use crate::telemetry::fixtures::{http, tcp};
 
@@ -22,7 +25,7 @@ fn seen<'a>(exchange: &'a Exchange, request: &'a HeaderMap) -> Seen<'a> {
 fn text(expression: &str, exchange: &Exchange) -> Option<String> {
     let mut headers = HeaderMap::new();
     headers.insert("x-tenant", HeaderValue::from_static("blue"));
-    let compiled = Compiled::parse(expression).unwrap();
+    let compiled = Compiled::value(expression).unwrap();
     compiled.text(&seen(exchange, &headers))
 }
 
@@ -67,7 +70,6 @@ fn what_is_not_there_has_no_text() {
         ("request.headers['nope']", http()),
         ("request.host", tcp()),
         ("response.code", tcp()),
-        ("[1, 2]", http()),
         ("1 / 0", http()),
     ] {
         assert_eq!(text(expression, &exchange), None, "{expression}");
@@ -80,7 +82,7 @@ fn a_filter_is_met_by_what_it_is_true_of() {
     let (mut failed, headers) = (http(), HeaderMap::new());
     failed.http.as_mut().unwrap().status = Some(StatusCode::BAD_GATEWAY);
     let is_true = |expression: &str, exchange: &Exchange| {
-        Compiled::parse(expression)
+        Compiled::filter(expression)
             .unwrap()
             .is_true(&seen(exchange, &headers))
     };
@@ -88,10 +90,6 @@ fn a_filter_is_met_by_what_it_is_true_of() {
     assert!(!is_true("response.code >= 500", &http()));
     assert!(is_true("request.duration > 200", &http()));
     assert!(!is_true("request.headers['x'] == 'y'", &http()));
-    assert!(
-        !is_true("response.code", &http()),
-        "a number is not a truth"
-    );
 }
 
 #[test]
@@ -99,12 +97,88 @@ fn what_can_not_be_read_or_is_not_known_is_refused_with_words() {
     for (expression, words) in [
         ("response.code >=", "(column"),
         ("foo.bar", "there is no attribute `foo` here"),
-        ("request.nope", "`request` has no `nope` here"),
-        ("request['nope']", "`request` has no `nope` here"),
+        ("request.nope == ''", "`request` has no `nope` here"),
+        ("request['nope'] == ''", "`request` has no `nope` here"),
         ("metadata.filter", "there is no attribute `metadata` here"),
+        ("true || foo.bar", "filter_state (column 9)"),
+        ("nope(request.path)", "there is no function `nope` here"),
+        (
+            "filter_state.upstream_peer.nope == ''",
+            "there is no `nope` in it",
+        ),
+        ("request.path == 200", "compares a text with an integer"),
+        ("response.code == '200'", "never equal (column 15)"),
+        (
+            "request.headers['x-level'] > 3",
+            "can not compare a text with",
+        ),
+        (
+            "response.code.startsWith('5')",
+            "`startsWith` is not for an integer",
+        ),
     ] {
-        let refused = Compiled::parse(expression).unwrap_err();
-        assert!(refused.contains(words), "{expression}: {refused}");
+        for read in [Compiled::filter, Compiled::value] {
+            let refused = read(expression).unwrap_err();
+            assert!(refused.contains(words), "{expression}: {refused}");
+        }
+    }
+}
+
+/// A filter that is neither true nor false would have no request in the log, a label without a text would be
+/// `unknown` of all: nobody wants either.
+#[test]
+fn what_gives_no_truth_is_no_filter_and_what_has_no_text_no_value() {
+    for (expression, gives) in [
+        ("response.code", "an integer"),
+        ("request.path", "a text"),
+        ("request.headers", "a map"),
+        ("'5'", "a text"),
+    ] {
+        let refused = Compiled::filter(expression).unwrap_err();
+        assert!(
+            refused.ends_with(&format!("this gives {gives}")),
+            "{refused}"
+        );
+    }
+    for expression in [
+        "request.headers",
+        "[1, 2]",
+        "null",
+        "filter_state.upstream_peer",
+    ] {
+        let refused = Compiled::value(expression).unwrap_err();
+        assert!(refused.starts_with("a value is a text"), "{refused}");
+    }
+    assert!(Compiled::filter("dyn(response.code)").is_ok(), "not known");
+}
+
+/// What is declared of attributes is what they are.
+#[test]
+fn attributes_give_what_is_declared() {
+    let mut headers = HeaderMap::new();
+    headers.insert("referer", HeaderValue::from_static("http://a/"));
+    let mut exchange = http();
+    exchange.http.as_mut().unwrap().grpc_status = Some(0);
+    exchange.upstream_failure = Some("refused".into());
+    exchange.upstream_local = Some("10.0.0.1:4000".parse().unwrap());
+    exchange.server_name = Some("a".into());
+    for (exchange, response) in [(exchange, true), (tcp(), false)] {
+        let mut seen = seen(&exchange, &headers);
+        seen.headers.response = response.then_some(&headers);
+        for (root, fields) in ATTRIBUTES {
+            for (field, gives) in fields {
+                let Some(value) = attribute(&seen, root, field) else {
+                    continue;
+                };
+                let fits = match gives.of() {
+                    Type::Text => matches!(value, Value::String(_)),
+                    Type::Int => matches!(value, Value::Int(_)),
+                    Type::Bool => matches!(value, Value::Bool(_)),
+                    _ => matches!(value, Value::Map(_)),
+                };
+                assert!(fits, "{root}.{field} is {value:?}");
+            }
+        }
     }
 }
 
@@ -122,7 +196,7 @@ fn what_may_take_too_long_is_refused_with_words() {
         ("request.host.matches('(a{1000}){1000}')", "can not be used"),
         ("request.host.matches('(')", "can not be used"),
     ] {
-        let refused = Compiled::parse(expression).unwrap_err();
+        let refused = Compiled::filter(expression).unwrap_err();
         assert!(refused.contains(words), "{expression}: {refused}");
     }
 }

@@ -1,5 +1,5 @@
-//! Attributes of spans, records and resources, in the form of OTLP. Which ones there are is said where they
-//! are made.
+//! Attributes of resources, records and points, in the form of OTLP. Which ones there are is said where they are made;
+//! those of spans are in `pairs`.
 
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue, KeyValueList};
@@ -16,13 +16,8 @@ impl Attributes {
         }
     }
 
-    /// One of those that may be unknown.
-    pub(super) fn known(&mut self, key: &str, value: Option<impl Into<String>>) {
-        if let Some(value) = value {
-            self.text(key, value);
-        }
-    }
-
+    /// Of what is compared in tests: only spans have numbers.
+    #[cfg(test)]
     pub(super) fn number(&mut self, key: impl Into<String>, value: impl TryInto<i64>) {
         self.push(key, Value::IntValue(value.try_into().unwrap_or(i64::MAX)));
     }
@@ -34,10 +29,6 @@ impl Attributes {
 
     fn push(&mut self, key: impl Into<String>, value: Value) {
         self.0.push(pair(key.into(), Some(value)));
-    }
-
-    pub(super) fn extend(&mut self, more: &[KeyValue]) {
-        self.0.extend_from_slice(more);
     }
 
     /// What there is.

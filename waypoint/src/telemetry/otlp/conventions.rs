@@ -1,11 +1,13 @@
 //! OpenTelemetry's conventions for HTTP and Istio's tags, for what an exchange has: names and values of
 //! attributes. Which span gets which of them is in `spans`.
 
-use cairn_config_schema::snapshot::{PathMatch, Workload};
+use cairn_config_schema::snapshot::{PathMatch, Workload, WorkloadType};
 use http::Method;
 
-use super::attributes::Attributes;
+use super::pairs::Pairs;
+use crate::telemetry::access_log;
 use crate::telemetry::exchange::{Exchange, HttpExchange};
+use crate::telemetry::trace::recording::Attempt;
 
 /// The path of the route's rule, if it has one: as written, for it is the same for many requests.
 pub(super) fn route(exchange: &Exchange) -> Option<String> {
@@ -22,14 +24,15 @@ pub(super) fn route(exchange: &Exchange) -> Option<String> {
 }
 
 /// The service and port, as istiod names its clusters.
-pub(super) fn upstream_cluster(exchange: &Exchange) -> Option<String> {
-    let (service, port) = (exchange.service.as_ref()?, exchange.service_port);
-    Some(format!("inbound-vip|{port}|http|{};", service.hostname))
+pub(super) fn upstream_cluster(attributes: &mut Pairs, exchange: &Exchange) {
+    if let Some(cluster) = access_log::upstream_cluster(exchange) {
+        attributes.display("upstream_cluster", cluster);
+    }
 }
 
 /// What was asked, by whom. `cut`: shortens what clients may make long.
 pub(super) fn request<'t>(
-    attributes: &mut Attributes,
+    attributes: &mut Pairs,
     exchange: &Exchange,
     http: &'t HttpExchange,
     cut: impl Fn(&'t str) -> &'t str,
@@ -46,9 +49,9 @@ pub(super) fn request<'t>(
     let (host, port) = host_and_port(&http.authority);
     attributes.text("server.address", host);
     attributes.number("server.port", port.unwrap_or(exchange.service_port));
-    attributes.text("client.address", peer.address.ip().to_string());
+    attributes.display("client.address", peer.address.ip());
     attributes.number("client.port", peer.address.port());
-    attributes.text("network.peer.address", peer.address.ip().to_string());
+    attributes.display("network.peer.address", peer.address.ip());
     attributes.number("network.peer.port", peer.address.port());
     if let Some((name, version)) = http.protocol.split_once('/') {
         attributes.text("network.protocol.name", name.to_ascii_lowercase());
@@ -60,26 +63,50 @@ pub(super) fn request<'t>(
 }
 
 /// Who dialled what over TCP, and how much was said.
-pub(super) fn stream(attributes: &mut Attributes, exchange: &Exchange) {
+pub(super) fn stream(attributes: &mut Pairs, exchange: &Exchange) {
     let (peer, dialled) = (&exchange.origin.peer, exchange.origin.destination);
     attributes.text("network.transport", "tcp");
-    let host = exchange.service.as_ref().map(|s| s.hostname.to_string());
-    let host = host.unwrap_or_else(|| dialled.ip().to_string());
-    attributes.text("server.address", host);
+    match &exchange.service {
+        Some(service) => attributes.text("server.address", &service.hostname),
+        None => attributes.display("server.address", dialled.ip()),
+    }
     attributes.number("server.port", dialled.port());
-    attributes.text("client.address", peer.address.ip().to_string());
+    attributes.display("client.address", peer.address.ip());
     attributes.number("client.port", peer.address.port());
     let name = exchange.server_name.as_deref();
     attributes.known("tls.client.server_name", name);
     if let Some(endpoint) = &exchange.endpoint {
-        attributes.text("cairn.endpoint", endpoint.address.to_string());
+        attributes.display("cairn.endpoint", endpoint.address);
     }
     attributes.number("cairn.bytes_received", exchange.bytes_received);
     attributes.number("cairn.bytes_sent", exchange.bytes_sent);
 }
 
+/// The connection of a TCP stream to an endpoint. Bytes are seen from here: those sent are the endpoint's to read.
+pub(super) fn connection(attributes: &mut Pairs, exchange: &Exchange, attempt: &Attempt) {
+    attributes.text("network.transport", "tcp");
+    endpoint(attributes, attempt);
+    if attempt.connected.is_some() {
+        if let Some(local) = exchange.upstream_local {
+            attributes.display("network.local.address", local.ip());
+            attributes.number("network.local.port", local.port());
+        }
+        attributes.number("cairn.bytes_sent", exchange.bytes_received);
+        attributes.number("cairn.bytes_received", exchange.bytes_sent);
+    }
+}
+
+/// Where an attempt went.
+pub(super) fn endpoint(attributes: &mut Pairs, attempt: &Attempt) {
+    let address = attempt.endpoint.address;
+    attributes.display("server.address", address.ip());
+    attributes.number("server.port", address.port());
+    attributes.display("network.peer.address", address.ip());
+    attributes.number("network.peer.port", address.port());
+}
+
 /// Which method of which service was called, and how it went.
-pub(super) fn grpc(attributes: &mut Attributes, http: &HttpExchange) {
+pub(super) fn grpc(attributes: &mut Pairs, http: &HttpExchange) {
     attributes.text("rpc.system", "grpc");
     if let Some((service, method)) = grpc_method(&http.path) {
         attributes.text("rpc.service", service);
@@ -91,7 +118,7 @@ pub(super) fn grpc(attributes: &mut Attributes, http: &HttpExchange) {
 }
 
 /// What policy decided.
-pub(super) fn verdict(attributes: &mut Attributes, exchange: &Exchange) {
+pub(super) fn verdict(attributes: &mut Pairs, exchange: &Exchange) {
     let Some(verdict) = &exchange.verdict else {
         return;
     };
@@ -99,7 +126,9 @@ pub(super) fn verdict(attributes: &mut Attributes, exchange: &Exchange) {
         "cairn.verdict",
         if verdict.allowed { "allow" } else { "deny" },
     );
-    attributes.known("cairn.policy", verdict.origin().map(ToString::to_string));
+    if let Some(origin) = verdict.origin() {
+        attributes.display("cairn.policy", origin);
+    }
     if let Some(rule) = verdict.rule_index() {
         attributes.number("cairn.rule", rule);
     }
@@ -108,29 +137,61 @@ pub(super) fn verdict(attributes: &mut Attributes, exchange: &Exchange) {
     attributes.known("cairn.dry_run_verdict", dry_run);
 }
 
+/// Names of Istio's tags of a workload, in the order in which [`peer`] gives their values.
+type Tags = [&'static str; 9];
+
+macro_rules! tags {
+    ($side:literal) => {
+        [
+            concat!("istio.", $side, "_workload"),
+            concat!("istio.", $side, "_namespace"),
+            concat!("istio.", $side, "_cluster_id"),
+            concat!("istio.", $side, "_canonical_service"),
+            concat!("istio.", $side, "_canonical_revision"),
+            concat!("istio.", $side, "_app"),
+            concat!("istio.", $side, "_app_version"),
+            concat!("istio.", $side, "_workload_type"),
+            concat!("istio.", $side, "_instance_name"),
+        ]
+    };
+}
+
+/// Of who asks.
+pub(super) const SOURCE: &Tags = &tags!("source");
+
+/// Of who is asked.
+pub(super) const DESTINATION: &Tags = &tags!("destination");
+
 /// Istio's tags of a workload.
 pub(super) fn peer(
-    attributes: &mut Attributes,
-    side: &str,
+    attributes: &mut Pairs,
+    tags: &Tags,
     workload: Option<&Workload>,
     cluster: &str,
 ) {
     let Some(workload) = workload else {
         return;
     };
-    let mut tag = |name: &str, value: &str| attributes.text(format!("istio.{side}_{name}"), value);
-    tag("workload", &workload.workload_name);
-    tag("namespace", &workload.key.namespace);
-    tag("cluster_id", cluster);
-    tag("canonical_service", &workload.canonical_name);
-    tag("canonical_revision", &workload.canonical_revision);
-    tag("app", &workload.app);
-    tag("app_version", &workload.version);
-    tag(
-        "workload_type",
-        &format!("{:?}", workload.workload_type).to_lowercase(),
-    );
-    tag("instance_name", &workload.key.name);
+    let kind = match workload.workload_type {
+        WorkloadType::Deployment => "deployment",
+        WorkloadType::CronJob => "cronjob",
+        WorkloadType::Job => "job",
+        WorkloadType::Pod => "pod",
+    };
+    let values: [&str; 9] = [
+        &workload.workload_name,
+        &workload.key.namespace,
+        cluster,
+        &workload.canonical_name,
+        &workload.canonical_revision,
+        &workload.app,
+        &workload.version,
+        kind,
+        &workload.key.name,
+    ];
+    for (tag, value) in tags.iter().zip(values) {
+        attributes.text(tag, value);
+    }
 }
 
 /// A method of RFC 9110 or PATCH; others are for clients to make up, and would make names of spans.
@@ -149,7 +210,7 @@ pub(super) fn method(method: &Method) -> Option<&str> {
     known.contains(method).then(|| method.as_str())
 }
 
-pub(super) fn request_method(attributes: &mut Attributes, of: &Method) {
+pub(super) fn request_method(attributes: &mut Pairs, of: &Method) {
     attributes.text("http.request.method", method(of).unwrap_or("_OTHER"));
     if method(of).is_none() {
         attributes.text("http.request.method_original", of.as_str());

@@ -63,6 +63,8 @@ pub enum Protocol {
     Grpc,
     /// Protobuf in POSTs, over HTTP/1.1.
     Http,
+    /// JSON in POSTs, over HTTP/1.1.
+    Json,
 }
 
 /// Who vouches for a receiver, and who we are to it: files, read for each connection.
@@ -174,7 +176,7 @@ impl Destination {
             _ if authority.port_u16().is_some() => authority.port_u16().unwrap_or_default(),
             (_, true) => 443,
             (Protocol::Grpc, false) => 4317,
-            (Protocol::Http, false) => 80,
+            (Protocol::Http | Protocol::Json, false) => 80,
         };
         let path = uri.path().trim_end_matches('/');
         let path = match base_of {

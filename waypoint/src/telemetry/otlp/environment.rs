@@ -304,7 +304,7 @@ impl Reading<'_> {
             (None, None) => {
                 let url = match protocol {
                     Protocol::Grpc => "http://localhost:4317",
-                    Protocol::Http => "http://localhost:4318",
+                    Protocol::Http | Protocol::Json => "http://localhost:4318",
                 };
                 Destination::parse(url, protocol, Some(signal), true)
                     .map_err(|reason| unusable(&exporter, reason))?
@@ -344,13 +344,9 @@ impl Reading<'_> {
         match &*value {
             "grpc" => Protocol::Grpc,
             "http/protobuf" => Protocol::Http,
-            "http/json" => {
-                let warning = "http/json is not supported; http/protobuf is sent, which receivers of OTLP over HTTP take at the same address";
-                self.warnings.push(format!("{name}: {warning}"));
-                Protocol::Http
-            }
+            "http/json" => Protocol::Json,
             other => {
-                self.warn(&name, other, "grpc or http/protobuf");
+                self.warn(&name, other, "grpc, http/protobuf or http/json");
                 Protocol::Http
             }
         }

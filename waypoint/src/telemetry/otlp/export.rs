@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::endpoint::Signal;
+use super::endpoint::{Protocol, Signal};
 use super::transport::{Failure, Transport};
 use crate::limits::{OTLP_ATTEMPTS_MAX, OTLP_BACK_OFF, OTLP_BACK_OFF_MAX};
 use crate::telemetry::counters;
@@ -34,6 +34,11 @@ impl Exporter {
             closing,
             failing: false,
         }
+    }
+
+    /// In which form messages are to be.
+    pub(super) fn protocol(&self) -> Protocol {
+        self.transport.protocol()
     }
 
     /// Sends a message of `records` records, or gives it up.

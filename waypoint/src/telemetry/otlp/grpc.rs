@@ -15,7 +15,8 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
 use super::endpoint::{Destination, Signal};
-use super::transport::{Failure, Partial, read};
+use super::message::read;
+use super::transport::{Failure, Partial};
 use crate::grpc::Channel;
 use crate::limits::OTLP_ANSWER_BYTES_MAX;
 

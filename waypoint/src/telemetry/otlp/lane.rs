@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use prost::Message;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
-use super::endpoint::Signal;
+use super::endpoint::{Protocol, Signal};
 use super::environment::Batching;
 use super::export::Exporter;
 use super::process::Process;
@@ -18,6 +17,9 @@ use super::{logs, spans};
 use crate::limits::OTLP_MESSAGE_BYTES_MAX;
 use crate::telemetry::counters;
 use crate::telemetry::trace::settings::Receiver;
+
+/// Records taken at once: each time costs, and long ones are to be counted before there are too many.
+const GATHERED: usize = 64;
 
 /// The near end of a lane.
 pub(super) struct Lane {
@@ -77,15 +79,15 @@ async fn run(
         batch.push(first);
         let until = Instant::now() + batching.delay;
         while batch.len() < batching.batch_max && bytes < OTLP_MESSAGE_BYTES_MAX {
-            match timeout_at(until, queue.recv()).await {
-                Ok(Some(ended)) => {
-                    bytes += ended.bytes();
-                    batch.push(ended);
-                }
-                Ok(None) | Err(_) => break,
+            let (before, room) = (batch.len(), batching.batch_max - batch.len());
+            let more = queue.recv_many(&mut batch, room.min(GATHERED));
+            if !matches!(timeout_at(until, more).await, Ok(1..)) {
+                break;
             }
+            let more = batch.iter().skip(before);
+            bytes += more.map(|ended| ended.bytes()).sum::<usize>();
         }
-        let messages = encode(signal, &receiver, &batch, &process);
+        let messages = encode(signal, &receiver, &batch, &process, exporter.protocol());
         // The exchanges are not held while the receiver takes its time.
         batch.clear();
         for (message, records) in messages {
@@ -103,36 +105,12 @@ fn encode(
     receiver: &Receiver,
     batch: &[Arc<Ended>],
     process: &Process,
+    protocol: Protocol,
 ) -> Vec<Encoded> {
     match signal {
-        Signal::Traces => spans::encode(batch, process),
-        Signal::Logs | Signal::Metrics => logs::encode(batch, process, receiver),
+        Signal::Traces => spans::encode(batch, process, protocol),
+        Signal::Logs | Signal::Metrics => logs::encode(batch, process, receiver, protocol),
     }
-}
-
-/// Records as one message or several of at most [`OTLP_MESSAGE_BYTES_MAX`]; one that is longer alone is a
-/// message of its own.
-pub(super) fn messages<T: Message>(
-    records: Vec<T>,
-    message: impl Fn(Vec<T>) -> Bytes,
-) -> Vec<Encoded> {
-    let (mut all, mut piece, mut bytes) = (Vec::new(), Vec::new(), 0);
-    for record in records {
-        let len = record.encoded_len();
-        if !piece.is_empty() && bytes + len > OTLP_MESSAGE_BYTES_MAX {
-            let full: Vec<T> = std::mem::take(&mut piece);
-            let count = full.len() as u64;
-            all.push((message(full), count));
-            bytes = 0;
-        }
-        bytes += len;
-        piece.push(record);
-    }
-    if !piece.is_empty() {
-        let count = piece.len() as u64;
-        all.push((message(piece), count));
-    }
-    all
 }
 
 #[cfg(test)]
@@ -141,6 +119,7 @@ mod tests {
 
     use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
     use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+    use prost::Message;
 
     use super::super::{fixtures, queue};
     use super::*;
@@ -165,7 +144,8 @@ mod tests {
         let batch = long(200);
         let process = Process::default();
         for signal in [Signal::Traces, Signal::Logs] {
-            let messages = encode(signal, &Receiver::Environment, &batch, &process);
+            let receiver = Receiver::Environment;
+            let messages = encode(signal, &receiver, &batch, &process, Protocol::Http);
             assert!(messages.len() > 3, "{}", messages.len());
             let mut found = 0;
             for (message, records) in &messages {
@@ -195,7 +175,8 @@ mod tests {
         outlet.take(crate::telemetry::fixtures::http(), Duration::ZERO, vec![]);
         let batch = [records.try_recv().unwrap(), records.try_recv().unwrap()];
         let of = |signal, batch: &[Arc<Ended>]| {
-            let messages = encode(signal, &Receiver::Environment, batch, &process);
+            let receiver = Receiver::Environment;
+            let messages = encode(signal, &receiver, batch, &process, Protocol::Http);
             messages.iter().map(|(_, n)| *n).collect::<Vec<_>>()
         };
         assert_eq!(of(Signal::Logs, &batch), [2]);

@@ -3,17 +3,17 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use cairn_config_schema::snapshot::OtelLog;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::AnyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs, SeverityNumber};
-use opentelemetry_proto::tonic::resource::v1::Resource;
-use prost::Message;
+use opentelemetry_proto::tonic::logs::v1::{LogRecord, SeverityNumber};
 
 use super::attributes::{self, Attributes};
-use super::lane::{Encoded, messages};
+use super::endpoint::Protocol;
+use super::lane::Encoded;
+use super::message;
+use super::pack::Pack;
 use super::process::Process;
 use super::queue::Ended;
 use super::spans::nanos;
@@ -68,7 +68,12 @@ pub fn lines(seen: &Seen<'_>) -> Vec<Line> {
 }
 
 /// The messages of a batch, and how many records each has.
-pub(super) fn encode(batch: &[Arc<Ended>], process: &Process, receiver: &Receiver) -> Vec<Encoded> {
+pub(super) fn encode(
+    batch: &[Arc<Ended>],
+    process: &Process,
+    receiver: &Receiver,
+    protocol: Protocol,
+) -> Vec<Encoded> {
     let mut resource = process.resource.clone();
     let records: Vec<_> = match receiver {
         Receiver::Log(log) => {
@@ -85,22 +90,14 @@ pub(super) fn encode(batch: &[Arc<Ended>], process: &Process, receiver: &Receive
             batch.iter().map(|ended| record(ended)).collect()
         }
     };
-    messages(records, |records| message(records, &resource, process))
-}
-
-fn message(records: Vec<LogRecord>, resource: &Resource, process: &Process) -> Bytes {
-    let request = ExportLogsServiceRequest {
-        resource_logs: vec![ResourceLogs {
-            resource: Some(resource.clone()),
-            scope_logs: vec![ScopeLogs {
-                scope: Some(process.scope.clone()),
-                log_records: records,
-                ..ScopeLogs::default()
-            }],
-            ..ResourceLogs::default()
-        }],
-    };
-    request.encode_to_vec().into()
+    let mut pack = Pack::new(&resource, &process.scope);
+    records.iter().for_each(|record| pack.add(record, &[]));
+    let messages = pack.finish().into_iter();
+    let formed = messages.map(|(message, records)| {
+        let message = message::formed::<ExportLogsServiceRequest>(message, protocol);
+        (message, records)
+    });
+    formed.collect()
 }
 
 fn record(ended: &Ended) -> LogRecord {
@@ -164,6 +161,8 @@ fn summary(exchange: &Exchange) -> String {
 mod tests {
     use std::time::Duration;
 
+    use prost::Message;
+
     use super::super::attributes::find;
     use super::super::{fixtures, queue};
     use super::*;
@@ -175,6 +174,7 @@ mod tests {
             &[queue.try_recv().unwrap()],
             &Process::default(),
             &Receiver::Environment,
+            Protocol::Http,
         );
         let [(message, 1)] = &messages[..] else {
             panic!("one record in one message")

@@ -3,7 +3,6 @@
 
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
@@ -13,12 +12,12 @@ use opentelemetry_proto::tonic::metrics::v1::{
     ResourceMetrics, ScopeMetrics, Sum,
 };
 use prometheus::proto::{self, MetricFamily, MetricType};
-use prost::Message;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::attributes::Attributes;
 use super::export::Exporter;
+use super::message;
 use super::process::Process;
 use super::spans::nanos;
 use crate::limits::OTLP_POINTS_PER_MESSAGE_MAX;
@@ -62,13 +61,14 @@ pub(super) async fn run(
 async fn export(gathered: &mut Gathered, exporter: &mut Exporter, process: &Process) {
     let points = std::mem::take(&mut gathered.points);
     if points > 0 {
-        let message = message(std::mem::take(&mut gathered.metrics), process);
+        let request = request(std::mem::take(&mut gathered.metrics), process);
+        let message = message::encode(&request, exporter.protocol());
         exporter.export(message, points as u64).await;
     }
 }
 
-fn message(metrics: Vec<Metric>, process: &Process) -> Bytes {
-    let request = ExportMetricsServiceRequest {
+fn request(metrics: Vec<Metric>, process: &Process) -> ExportMetricsServiceRequest {
+    ExportMetricsServiceRequest {
         resource_metrics: vec![ResourceMetrics {
             resource: Some(process.resource.clone()),
             scope_metrics: vec![ScopeMetrics {
@@ -78,8 +78,7 @@ fn message(metrics: Vec<Metric>, process: &Process) -> Bytes {
             }],
             ..ResourceMetrics::default()
         }],
-    };
-    request.encode_to_vec().into()
+    }
 }
 
 /// Metrics for one message.
@@ -224,6 +223,41 @@ mod tests {
             point.attributes.len(),
             crate::telemetry::names::HTTP_LABELS.len()
         );
+    }
+
+    /// JSON of OTLP: counts of 64 bits are texts, bounds numbers, and what is not there is left out.
+    #[test]
+    fn in_json_counts_are_texts() {
+        use super::super::endpoint::Protocol;
+        let request = request(gathered(), &Process::default());
+        let message = message::encode(&request, Protocol::Json);
+        let value: serde_json::Value = serde_json::from_slice(&message).unwrap();
+        let metrics = &value["resourceMetrics"][0]["scopeMetrics"][0]["metrics"];
+        let named = |name| {
+            let mut metrics = metrics.as_array().unwrap().iter();
+            metrics.find(|metric| metric["name"] == name).unwrap()
+        };
+        let histogram = &named("istio_request_duration_milliseconds")["histogram"];
+        assert_eq!(histogram["aggregationTemporality"], 2);
+        let point = &histogram["dataPoints"][0];
+        assert_eq!(
+            (&point["count"], &point["sum"]),
+            (&"2".into(), &43.0.into())
+        );
+        let counts = point["bucketCounts"].as_array().unwrap();
+        assert!(
+            counts.iter().all(serde_json::Value::is_string),
+            "{counts:?}"
+        );
+        let bounds = point["explicitBounds"].as_array().unwrap();
+        assert!(
+            bounds.iter().all(serde_json::Value::is_number),
+            "{bounds:?}"
+        );
+        assert!(point.get("min").is_none());
+        let sum = &named("istio_requests_total")["sum"];
+        assert_eq!(sum["isMonotonic"], true);
+        assert_eq!(sum["dataPoints"][0]["asDouble"], 2.0);
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! What collectors are told of this process: its resource, and Istio's tags of it.
 
-use opentelemetry_proto::tonic::common::v1::{InstrumentationScope, KeyValue};
+use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 
 use super::attributes::Attributes;
 use super::environment::Environment;
+use super::pairs::Pairs;
 
 /// This process, as every message and span tells of it.
 #[derive(Debug, Default)]
@@ -12,7 +13,7 @@ pub struct Process {
     pub(super) resource: Resource,
     pub(super) scope: InstrumentationScope,
     /// Istio's tags (specs/istio-waypoint.md 5.4).
-    pub(super) tags: Vec<KeyValue>,
+    pub(super) tags: Pairs,
     pub(super) cluster: String,
 }
 
@@ -75,7 +76,7 @@ impl Process {
                 resource.text(key.clone(), value.as_str());
             }
         }
-        let mut tags = Attributes::default();
+        let mut tags = Pairs::default();
         tags.text("istio.canonical_service", name);
         tags.text("istio.canonical_revision", "latest");
         tags.text("istio.mesh_id", names.trust_domain);
@@ -91,7 +92,7 @@ impl Process {
                 version: version.to_owned(),
                 ..InstrumentationScope::default()
             },
-            tags: tags.take(),
+            tags,
             cluster: names.cluster.to_owned(),
         }
     }

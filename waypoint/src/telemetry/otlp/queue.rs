@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
+use http::HeaderValue;
 use tokio::sync::mpsc;
 
 use super::endpoint::Signal;
@@ -97,7 +98,7 @@ impl Outlet {
         (outlet, records)
     }
 
-    pub(super) fn take(&self, exchange: Exchange, elapsed: Duration, lines: Vec<Line>) {
+    pub(super) fn take(&self, mut exchange: Exchange, elapsed: Duration, lines: Vec<Line>) {
         let traced = exchange.trace.is_recorded();
         let logged = self.logged(&lines);
         if !traced && !logged {
@@ -116,6 +117,7 @@ impl Outlet {
             }
             return;
         };
+        let_go(&mut exchange);
         place.send(Arc::new(Ended {
             exchange,
             elapsed,
@@ -147,18 +149,34 @@ impl Outlet {
     }
 }
 
+/// Lets go of the header block that the values lie in, which the next request of the connection could use again.
+fn let_go(exchange: &mut Exchange) {
+    let own = |value: &mut Option<HeaderValue>| {
+        *value = value
+            .as_ref()
+            .and_then(|value| HeaderValue::from_bytes(value.as_bytes()).ok());
+    };
+    if let Some(http) = &mut exchange.http {
+        let values = [
+            &mut http.user_agent,
+            &mut http.request_id,
+            &mut http.forwarded_for,
+        ];
+        values.into_iter().for_each(own);
+    }
+    exchange.trace.values().for_each(own);
+}
+
 /// About what an exchange holds that nobody else does: the parts that clients can make large, and the rest
 /// as a round number.
 fn bytes_of(exchange: &Exchange) -> usize {
     const REST: usize = 1_024;
     const OF_ATTEMPT: usize = 256;
-    let header = |value: &Option<http::HeaderValue>| value.as_ref().map_or(0, |v| v.len());
+    let header = |value: &Option<HeaderValue>| value.as_ref().map_or(0, |v| v.len());
     let http = exchange.http.as_ref().map_or(0, |http| {
         let headers = [&http.user_agent, &http.request_id, &http.forwarded_for];
         let headers: usize = headers.into_iter().map(header).sum();
-        // Values of HTTP/1.1 lie in the block they came in.
-        let block = usize::try_from(http.request_header_bytes).unwrap_or(usize::MAX);
-        http.path.len() + http.authority.len() + headers.max(block)
+        http.path.len() + http.authority.len() + headers
     });
     let recording = exchange.trace.recording().map_or(0, |recording| {
         let tags: usize = recording.tags.iter().map(header).sum();

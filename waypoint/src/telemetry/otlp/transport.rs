@@ -12,24 +12,25 @@ use cairn_routing::Choice;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderName, HeaderValue, RETRY_AFTER};
-use http::{Request, StatusCode};
+use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
-use prost::Message;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tonic::body::Body;
 
 use super::endpoint::{Destination, Protocol, Signal};
-use super::grpc;
+use super::{grpc, message};
 use crate::clock::now_ms;
 use crate::limits::OTLP_ANSWER_BYTES_MAX;
 use crate::runtime::Runtime;
 use crate::tls::{Alpn, originate};
 use crate::upstream::{Dialer, Reach};
+
+/// How a POST says that it is JSON.
+const JSON: &str = "application/json";
 
 /// Why an export failed, in words.
 #[derive(Debug, PartialEq, Eq)]
@@ -104,6 +105,11 @@ impl Transport {
         }
     }
 
+    /// In which form it takes messages.
+    pub(super) fn protocol(&self) -> Protocol {
+        self.to.protocol
+    }
+
     /// Sends one message and reads the answer, within the time an export may take.
     pub(super) async fn send(&mut self, message: Bytes) -> Result<Partial, Failure> {
         let limit = self.to.timeout;
@@ -142,7 +148,7 @@ impl Transport {
     async fn connect(&self) -> io::Result<Sender> {
         let alpn = match self.to.protocol {
             Protocol::Grpc => Alpn::Http2,
-            Protocol::Http => Alpn::Http1,
+            Protocol::Http | Protocol::Json => Alpn::Http1,
         };
         match &self.way {
             Way::Mesh(cluster, mesh) => {
@@ -168,7 +174,7 @@ impl Transport {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         match self.to.protocol {
-            Protocol::Http => {
+            Protocol::Http | Protocol::Json => {
                 let handshake = http1::Builder::new()
                     .max_buf_size(OTLP_ANSWER_BYTES_MAX)
                     .handshake(TokioIo::new(stream));
@@ -230,7 +236,10 @@ async fn post(
     let body = body.map_err(|e| Failure::Final(format!("its answer can not be read: {e}")))?;
     let pause = head.headers.get(RETRY_AFTER).and_then(seconds);
     match head.status {
-        StatusCode::OK => read(&body.to_bytes()),
+        StatusCode::OK => match is_json(&head.headers) {
+            true => message::read_json(&body.to_bytes()),
+            false => message::read(&body.to_bytes()),
+        },
         // Those that OTLP names; everything else is for good.
         status @ (StatusCode::TOO_MANY_REQUESTS
         | StatusCode::BAD_GATEWAY
@@ -262,14 +271,21 @@ fn request(to: &Destination, message: Bytes) -> Result<Request<Full<Bytes>>, htt
             .map(|(n, v): (HeaderName, _)| (n, v)),
     );
     headers.insert(HOST, HeaderValue::try_from(host)?);
-    headers.insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("application/x-protobuf"),
-    );
+    let form = match to.protocol {
+        Protocol::Json => JSON,
+        Protocol::Grpc | Protocol::Http => "application/x-protobuf",
+    };
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(form));
     if to.gzip {
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
     Ok(request)
+}
+
+/// The form of an answer; a receiver that does not say answers as it was asked in protobuf.
+fn is_json(headers: &HeaderMap) -> bool {
+    let form = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    form.is_some_and(|form| form.starts_with(JSON.as_bytes()))
 }
 
 fn compressed(message: &[u8]) -> Bytes {
@@ -283,18 +299,6 @@ fn compressed(message: &[u8]) -> Bytes {
 fn seconds(value: &HeaderValue) -> Option<Duration> {
     let seconds = value.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds))
-}
-
-/// Reads what the receiver took. The answers of all signals have the same fields under the same numbers.
-pub(super) fn read(answer: &[u8]) -> Result<Partial, Failure> {
-    let answer = ExportTraceServiceResponse::decode(answer)
-        .map_err(|e| Failure::Final(format!("its answer can not be read: {e}")))?;
-    let partial = answer.partial_success.unwrap_or_default();
-    let words = partial.error_message.chars().take(200);
-    Ok(Partial {
-        rejected: u64::try_from(partial.rejected_spans).unwrap_or(0),
-        words: words.flat_map(char::escape_debug).collect(),
-    })
 }
 
 #[cfg(test)]

@@ -27,6 +27,25 @@ impl TraceId {
     pub fn get(self) -> u128 {
         self.0.get()
     }
+
+    /// The digits that it displays.
+    pub fn digits(self) -> [u8; 32] {
+        let mut digits = [0; 32];
+        write_digits(&self.get().to_be_bytes(), &mut digits);
+        digits
+    }
+}
+
+/// There are ids in each line of the access log and each request that is sampled, and formatting a number of 128 bits
+/// takes long.
+fn write_digits(bytes: &[u8], digits: &mut [u8]) {
+    let (pairs, _) = digits.as_chunks_mut::<2>();
+    for (pair, byte) in pairs.iter_mut().zip(bytes) {
+        *pair = [byte >> 4, byte & 0xf].map(|half| match half {
+            0..=9 => b'0' + half,
+            _ => b'a' - 10 + half,
+        });
+    }
 }
 
 impl SpanId {
@@ -43,6 +62,13 @@ impl SpanId {
     /// As a number.
     pub fn get(self) -> u64 {
         self.0.get()
+    }
+
+    /// The digits that it displays.
+    pub fn digits(self) -> [u8; 16] {
+        let mut digits = [0; 16];
+        write_digits(&self.get().to_be_bytes(), &mut digits);
+        digits
     }
 }
 

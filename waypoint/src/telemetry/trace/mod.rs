@@ -22,7 +22,7 @@ use std::time::Instant;
 
 use cairn_config_schema::snapshot::Endpoint;
 use cairn_filters::header_change::Headers;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 
 use self::context::{SpanContext, SpanId, TraceId};
 use self::propagate::{Incoming, Outgoing};
@@ -125,6 +125,12 @@ impl Trace {
     /// What was noted; `None` for a request that is not sampled.
     pub fn recording(&self) -> Option<&Recording> {
         self.recording.as_deref()
+    }
+
+    /// What it keeps of the headers of the request.
+    pub fn values(&mut self) -> impl Iterator<Item = &mut Option<HeaderValue>> {
+        let recordings = self.recording.iter_mut();
+        recordings.flat_map(|recording| recording.tags.iter_mut().chain([&mut recording.state]))
     }
 
     /// Whether spans are made of it.

@@ -42,6 +42,8 @@ pub struct Attempt {
     pub url: Option<Box<str>>,
     /// When it began: the endpoint was picked.
     pub began: Instant,
+    /// When its connection was there; of TCP streams alone, for an attempt of HTTP may find a kept one.
+    pub connected: Option<Instant>,
     /// When it was over; `None` while it runs.
     pub ended: Option<Instant>,
     /// What the endpoint answered.
@@ -108,6 +110,7 @@ impl Recording {
             endpoint: endpoint.clone(),
             url: None,
             began: Instant::now(),
+            connected: None,
             ended: None,
             status: None,
             grpc_status: None,

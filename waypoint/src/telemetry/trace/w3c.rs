@@ -1,7 +1,5 @@
 //! `traceparent` of the W3C trace context: read and written. `tracestate` is told on as it is.
 
-use std::io::Write;
-
 use http::HeaderValue;
 
 use super::context::{SpanContext, SpanId, TraceId, hex};
@@ -36,11 +34,19 @@ pub(super) fn parse(header: &[u8]) -> Option<SpanContext> {
 
 /// The header for the next hop.
 pub(super) fn format(context: &SpanContext) -> Option<HeaderValue> {
-    let mut text = [0; LENGTH];
     let flags = u8::from(context.sampled) | u8::from(context.random) << 1;
-    let (trace, span) = (context.trace, context.span);
-    write!(text.as_mut_slice(), "00-{trace}-{span}-{flags:02x}").ok()?;
-    HeaderValue::from_bytes(&text).ok()
+    let mut text = Vec::with_capacity(LENGTH);
+    for piece in [
+        &b"00-"[..],
+        &context.trace.digits(),
+        b"-",
+        &context.span.digits(),
+        b"-0",
+        &[b'0' + flags],
+    ] {
+        text.extend_from_slice(piece);
+    }
+    HeaderValue::try_from(text).ok()
 }
 
 #[cfg(test)]

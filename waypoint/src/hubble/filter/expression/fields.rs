@@ -9,6 +9,7 @@ use serde_json::Value as Json;
 use crate::hubble::messages::{
     DropReason, FlowType, IpVersion, L7FlowType, TracePoint, TrafficDirection, Verdict,
 };
+use crate::telemetry::expression::types::Type;
 
 /// A field by its name.
 pub type Field = (&'static str, Kind);
@@ -183,6 +184,20 @@ const POLICY: &[Field] = &[
 ];
 
 impl Kind {
+    /// What its value is, for expressions to be checked by.
+    pub fn gives(self) -> Type {
+        match self {
+            Self::Text => Type::Text,
+            Self::Int | Self::Enum(_) => Type::Int,
+            Self::Uint => Type::Uint,
+            Self::Bool | Self::MaybeBool => Type::Bool,
+            Self::Texts => Type::list(Type::Text),
+            Self::Message(fields) => message(fields),
+            Self::Messages(fields) => Type::list(message(fields)),
+            Self::Refused(_) | Self::Unseen => Type::Any,
+        }
+    }
+
     /// Its value, of how JSON has it; `None`: it is not set.
     pub fn value(self, json: Option<&Json>) -> Value {
         let list = || json.and_then(Json::as_array).into_iter().flatten();
@@ -207,6 +222,11 @@ impl Kind {
             Self::Message(_) | Self::Refused(_) | Self::Unseen => Value::Null,
         }
     }
+}
+
+fn message(fields: &[Field]) -> Type {
+    let fields = fields.iter();
+    Type::Message(fields.map(|(name, kind)| (*name, kind.gives())).collect())
 }
 
 fn map(fields: &[Field], json: &Json) -> Value {

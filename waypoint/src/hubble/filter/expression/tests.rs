@@ -131,6 +131,29 @@ fn what_means_nothing_or_takes_long_is_refused_with_words() {
         ("_flow.uuid.size == 1", "`_flow.uuid` has no fields"),
         ("_flow.verdict == Verdict.NOPE", "`Verdict` has no `NOPE`"),
         ("_flow.verdict == Nope.FORWARDED", "there is no `Nope`"),
+        (
+            "_flow.uuid + 1 == 2",
+            "`+` is not for a text and an integer (column 12)",
+        ),
+        ("_flow.uuid == 1", "which are never equal (column 12)"),
+        (
+            "_flow.verdict == 'DROPPED'",
+            "compares an integer with a text",
+        ),
+        ("_flow.source.labels == 'a'", "compares a list with a text"),
+        (
+            "1 in _flow.source.labels",
+            "never in a list of what is a text",
+        ),
+        (
+            "_flow.source.workloads.exists(w, w.nope == 'a')",
+            "there is no `nope` in it; there are kind, name",
+        ),
+        (
+            "_flow.l7.http.url.matches('a') && _flow.nope",
+            "(column 40)",
+        ),
+        ("_flow.uuid ? true : false", "asks whether a text is true"),
         ("_flow.reply && nope(1)", "there is no function `nope`"),
         ("_flow.time == 1", "since and until"),
         ("[{'a': 1}].exists(m, has(m.a))", "has() asks"),

@@ -110,7 +110,7 @@ fn headers_and_attributes_are_percent_decoded() {
 }
 
 #[test]
-fn messages_are_compressed_if_asked_for_and_json_is_told_that_it_is_not_there() {
+fn messages_are_compressed_or_json_if_asked_for() {
     let to = |more: &[(&str, &str)]| {
         let mut variables = vec![(ALL, "http://c:1")];
         variables.extend(more);
@@ -125,11 +125,10 @@ fn messages_are_compressed_if_asked_for_and_json_is_told_that_it_is_not_there() 
     let (unknown, warnings) = to(&[(compression, "zstd")]);
     assert!(!unknown.gzip && warnings[0].contains("'zstd' is not gzip or none"));
     let (json, warnings) = to(&[("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")]);
-    assert_eq!(json.protocol, Protocol::Http);
-    assert!(
-        warnings[0].contains("http/json is not supported"),
-        "{warnings:?}"
-    );
+    assert_eq!((json.protocol, warnings.len()), (Protocol::Json, 0));
+    let (unknown, warnings) = to(&[("OTEL_EXPORTER_OTLP_PROTOCOL", "http/xml")]);
+    assert_eq!(unknown.protocol, Protocol::Http);
+    assert!(warnings[0].contains("'http/xml' is not grpc, http/protobuf or http/json"));
 }
 
 #[test]

@@ -1,0 +1,394 @@
+//! What an expression gives, and what in it can never be evaluated: a text compared with a number, a field that there
+//! is not, a function that is not known. Found when it is read. Evaluates nothing; what names stand for is said
+//! by who asks. Shared with the filters of flows (`hubble::filter`).
+
+use cel::IdedExpr;
+use cel::common::ast::{
+    CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValue, SelectExpr, SourceInfo, operators,
+};
+
+use super::types::Type;
+
+/// What can be called, of the language's standard functions.
+const FUNCTIONS: [&str; 17] = [
+    "size",
+    "contains",
+    "startsWith",
+    "endsWith",
+    "matches",
+    "string",
+    "int",
+    "uint",
+    "double",
+    "bool",
+    "bytes",
+    "dyn",
+    "type",
+    "hasValue",
+    "value",
+    "or",
+    "orValue",
+];
+
+/// What is wrong with an expression.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Fault {
+    part: u64,
+    words: String,
+}
+
+impl Fault {
+    /// Of a part of it.
+    pub fn of(part: &IdedExpr, words: impl Into<String>) -> Self {
+        Self::at(part.id, words)
+    }
+
+    /// Of the part with this id.
+    pub fn at(part: u64, words: impl Into<String>) -> Self {
+        Self {
+            part,
+            words: words.into(),
+        }
+    }
+
+    /// In words, with its place in the source if that is known.
+    pub fn told(self, source: &SourceInfo) -> String {
+        let start = source.offset_for(self.part);
+        let before = start.and_then(|(start, _)| source.source.get(..start as usize));
+        let Some(before) = before else {
+            return self.words;
+        };
+        let (lines, last) = match before.rsplit_once('\n') {
+            Some((lines, last)) => (lines.split('\n').count() + 1, last),
+            None => (1, before),
+        };
+        let column = last.chars().count() + 1;
+        match source.source.contains('\n') {
+            true => format!("{} (line {lines}, column {column})", self.words),
+            false => format!("{} (column {column})", self.words),
+        }
+    }
+}
+
+/// What names stand for.
+pub trait Names {
+    /// What a name gives that no comprehension declares.
+    ///
+    /// # Errors
+    /// There is no such name, in words.
+    fn whole(&mut self, name: &str) -> Result<Type, String>;
+
+    /// What a field of such a name gives, if only that is looked at; `None`: as of any other value.
+    fn field(&mut self, _name: &str, _field: &str) -> Option<Result<Type, String>> {
+        None
+    }
+}
+
+/// What an expression gives.
+///
+/// # Errors
+/// What in it can never be evaluated.
+pub fn type_of(expression: &IdedExpr, names: &mut impl Names) -> Result<Type, Fault> {
+    let mut check = Check {
+        names,
+        locals: Vec::new(),
+    };
+    check.expression(expression)
+}
+
+struct Check<'n, N> {
+    names: &'n mut N,
+    /// What comprehensions declare, the innermost last.
+    locals: Vec<(String, Type)>,
+}
+
+impl<N: Names> Check<'_, N> {
+    fn expression(&mut self, at: &IdedExpr) -> Result<Type, Fault> {
+        match &at.expr {
+            Expr::Unspecified => Err(Fault::of(at, "it can not be read")),
+            Expr::Literal(literal) => Ok(of_literal(literal)),
+            Expr::Ident(name) => match self.local(name) {
+                Some(local) => Ok(local),
+                None => (self.names.whole(name)).map_err(|words| Fault::of(at, words)),
+            },
+            Expr::Select(select) => self.select(at, select),
+            Expr::Call(call) => self.call(at, call),
+            Expr::List(list) => {
+                let items = self.all(&list.elements)?.into_iter().reduce(Type::either);
+                let known = items.filter(|_| list.optional_indices.is_empty());
+                Ok(Type::list(known.unwrap_or(Type::Any)))
+            }
+            Expr::Map(map) => {
+                for entry in &map.entries {
+                    self.entry(&entry.expr)?;
+                }
+                Ok(Type::map(Type::Any))
+            }
+            Expr::Struct(of) => {
+                for entry in &of.entries {
+                    self.entry(&entry.expr)?;
+                }
+                Ok(Type::Any)
+            }
+            Expr::Comprehension(all) => self.comprehension(all),
+        }
+    }
+
+    fn all(&mut self, expressions: &[IdedExpr]) -> Result<Vec<Type>, Fault> {
+        expressions.iter().map(|one| self.expression(one)).collect()
+    }
+
+    fn entry(&mut self, entry: &EntryExpr) -> Result<(), Fault> {
+        match entry {
+            EntryExpr::StructField(field) => self.expression(&field.value)?,
+            EntryExpr::MapEntry(entry) => {
+                self.expression(&entry.key)?;
+                self.expression(&entry.value)?
+            }
+        };
+        Ok(())
+    }
+
+    fn local(&self, name: &str) -> Option<Type> {
+        let mut locals = self.locals.iter().rev();
+        let found = locals.find(|(local, _)| local == name);
+        found.map(|(_, of)| of.clone())
+    }
+
+    /// A field of a name that stands for more than one value, so that no others are made for it.
+    fn narrow(&mut self, of: &IdedExpr, field: &str) -> Option<Result<Type, Fault>> {
+        let Expr::Ident(name) = &of.expr else {
+            return None;
+        };
+        if self.local(name).is_some() {
+            return None;
+        }
+        let found = self.names.field(name, field)?;
+        Some(found.map_err(|words| Fault::of(of, words)))
+    }
+
+    fn select(&mut self, at: &IdedExpr, select: &SelectExpr) -> Result<Type, Fault> {
+        let field = &*select.field;
+        let found = match self.narrow(&select.operand, field) {
+            Some(found) => found?,
+            None => member(self.expression(&select.operand)?, field)
+                .map_err(|words| Fault::of(at, words))?,
+        };
+        Ok(if select.test { Type::Bool } else { found })
+    }
+
+    fn call(&mut self, at: &IdedExpr, call: &CallExpr) -> Result<Type, Fault> {
+        let name = call.func_name.as_str();
+        if let (operators::INDEX, [of, key]) = (name, call.args.as_slice())
+            && let Expr::Literal(LiteralValue::String(field)) = &key.expr
+        {
+            return match self.narrow(of, field.inner()) {
+                Some(found) => found,
+                None => member(self.expression(of)?, field.inner())
+                    .map_err(|words| Fault::of(at, words)),
+            };
+        }
+        let target = call.target.as_deref();
+        let target = target.map(|target| self.expression(target)).transpose()?;
+        let args = self.all(&call.args)?;
+        let given = match &target {
+            Some(target) => of_method(name, target, &args),
+            None => of_operator(name, &args).unwrap_or_else(|| of_function(name, &args)),
+        };
+        given.map_err(|words| Fault::of(at, words))
+    }
+
+    fn comprehension(&mut self, all: &ComprehensionExpr) -> Result<Type, Fault> {
+        let range = self.expression(&all.iter_range)?;
+        let items = range.items();
+        let (place, item) = items.ok_or_else(|| {
+            let words = format!("{range} can not be gone through");
+            Fault::of(&all.iter_range, words)
+        })?;
+        let begun = self.expression(&all.accu_init)?;
+        let outer = self.locals.len();
+        match &all.iter_var2 {
+            Some(second) => {
+                self.locals.push((all.iter_var.clone(), place));
+                self.locals.push((second.clone(), item));
+            }
+            // Of a map the keys.
+            None if matches!(range, Type::List(_)) => {
+                self.locals.push((all.iter_var.clone(), item));
+            }
+            None => self.locals.push((all.iter_var.clone(), place)),
+        }
+        self.locals.push((all.accu_var.clone(), begun));
+        self.expression(&all.loop_cond)?;
+        self.expression(&all.loop_step)?;
+        let result = self.expression(&all.result)?;
+        self.locals.truncate(outer);
+        Ok(result)
+    }
+}
+
+/// What a value has by a name, written with a point or in brackets.
+fn member(of: Type, field: &str) -> Result<Type, String> {
+    match of {
+        Type::Any => Ok(Type::Any),
+        Type::Map(of) => Ok(*of),
+        Type::Message(fields) => fields.get(field).cloned().ok_or_else(|| {
+            let known: Vec<&str> = fields.keys().copied().collect();
+            let known = known.join(", ");
+            format!("there is no `{field}` in it; there are {known}")
+        }),
+        other => Err(format!("{other} has no `{field}`")),
+    }
+}
+
+fn of_literal(literal: &LiteralValue) -> Type {
+    match literal {
+        LiteralValue::Boolean(_) => Type::Bool,
+        LiteralValue::Bytes(_) => Type::Bytes,
+        LiteralValue::Double(_) => Type::Double,
+        LiteralValue::Int(_) => Type::Int,
+        LiteralValue::Null => Type::Null,
+        LiteralValue::String(_) => Type::Text,
+        LiteralValue::UInt(_) => Type::Uint,
+    }
+}
+
+/// `None`: it is no operator.
+fn of_operator(name: &str, args: &[Type]) -> Option<Result<Type, String>> {
+    let sign = name.trim_matches(['_', '@']);
+    let not_for = || Err(format!("`{sign}` is not for {}", listed(args)));
+    Some(match (name, args) {
+        (operators::LOGICAL_AND | operators::LOGICAL_OR, [_, _])
+        | (operators::LOGICAL_NOT, [_]) => match args.iter().all(|arg| arg.may_be(&Type::Bool)) {
+            true => Ok(Type::Bool),
+            false => not_for(),
+        },
+        (operators::NOT_STRICTLY_FALSE, [_]) => Ok(Type::Bool),
+        (operators::CONDITIONAL, [asked, yes, no]) => match asked.may_be(&Type::Bool) {
+            true => Ok(yes.clone().either(no.clone())),
+            false => Err(format!("`?` asks whether {asked} is true")),
+        },
+        (operators::EQUALS | operators::NOT_EQUALS, [a, b]) => match a.may_equal(b) {
+            true => Ok(Type::Bool),
+            false => Err(format!(
+                "`{sign}` compares {a} with {b}, which are never equal"
+            )),
+        },
+        (
+            operators::LESS
+            | operators::LESS_EQUALS
+            | operators::GREATER
+            | operators::GREATER_EQUALS,
+            [a, b],
+        ) => match a.has_order_with(b) {
+            true => Ok(Type::Bool),
+            false => Err(format!("`{sign}` can not compare {a} with {b}")),
+        },
+        (operators::IN, [item, of]) => match of.items() {
+            Some((place, within)) => {
+                let sought = if matches!(of, Type::List(_)) {
+                    within
+                } else {
+                    place
+                };
+                match item.may_equal(&sought) {
+                    true => Ok(Type::Bool),
+                    false => Err(format!("{item} is never in {of} of what is {sought}")),
+                }
+            }
+            None => Err(format!("nothing is in {of}")),
+        },
+        (operators::INDEX, [of, key]) => of
+            .at(key)
+            .ok_or_else(|| format!("{of} has nothing at {key}")),
+        (operators::OPT_INDEX | operators::OPT_SELECT, [_, _]) => Ok(Type::Any),
+        (operators::NEGATE, [Type::Any]) => Ok(Type::Any),
+        (operators::NEGATE, [number @ (Type::Int | Type::Double)]) => Ok(number.clone()),
+        (operators::NEGATE, [_]) => not_for(),
+        (
+            operators::ADD
+            | operators::SUBSTRACT
+            | operators::MULTIPLY
+            | operators::DIVIDE
+            | operators::MODULO,
+            [a, b],
+        ) => of_arithmetic(name, a, b).map_or_else(not_for, Ok),
+        _ => return None,
+    })
+}
+
+/// `None`: the operator is not for these.
+fn of_arithmetic(name: &str, a: &Type, b: &Type) -> Option<Type> {
+    let (a, b) = match (a, b) {
+        (Type::Any, known) | (known, Type::Any) => (known, known),
+        both => both,
+    };
+    match (a, b) {
+        (Type::Any, _) => Some(Type::Any),
+        (Type::List(a), Type::List(b)) if name == operators::ADD => {
+            Some(Type::list((**a).clone().either((**b).clone())))
+        }
+        (Type::Text | Type::Bytes, _) if name == operators::ADD && a == b => Some(a.clone()),
+        (Type::Double, _) if name == operators::MODULO => None,
+        _ if a.is_number() && a == b => Some(a.clone()),
+        _ => None,
+    }
+}
+
+fn of_function(name: &str, args: &[Type]) -> Result<Type, String> {
+    match (name, args) {
+        ("size", [of]) if has_size(of) => Ok(Type::Int),
+        ("matches", [a, b]) if a.may_be(&Type::Text) && b.may_be(&Type::Text) => Ok(Type::Bool),
+        ("string", [_]) => Ok(Type::Text),
+        ("int", [_]) => Ok(Type::Int),
+        ("uint", [_]) => Ok(Type::Uint),
+        ("double", [_]) => Ok(Type::Double),
+        ("bool", [_]) => Ok(Type::Bool),
+        ("bytes", [_]) => Ok(Type::Bytes),
+        ("dyn" | "type", [_]) => Ok(Type::Any),
+        _ => Err(unknown(name, args)),
+    }
+}
+
+fn of_method(name: &str, target: &Type, args: &[Type]) -> Result<Type, String> {
+    match (name, args) {
+        ("contains" | "startsWith" | "endsWith" | "matches", [arg])
+            if target.may_be(&Type::Text) && arg.may_be(&Type::Text) =>
+        {
+            Ok(Type::Bool)
+        }
+        ("size", []) if has_size(target) => Ok(Type::Int),
+        // What may be there or not is not known any closer.
+        ("hasValue", []) if *target == Type::Any => Ok(Type::Bool),
+        ("value", []) | ("or" | "orValue", [_]) if *target == Type::Any => Ok(Type::Any),
+        _ => {
+            let all: Vec<Type> = std::iter::once(target).chain(args).cloned().collect();
+            Err(unknown(name, &all))
+        }
+    }
+}
+
+fn has_size(of: &Type) -> bool {
+    matches!(of, Type::Any | Type::Text | Type::Bytes) || of.items().is_some()
+}
+
+fn unknown(name: &str, args: &[Type]) -> String {
+    if FUNCTIONS.contains(&name) {
+        return format!("`{name}` is not for {}", listed(args));
+    }
+    let known = FUNCTIONS.join(", ");
+    format!("there is no function `{name}` here; there are {known}")
+}
+
+fn listed(args: &[Type]) -> String {
+    match args {
+        [] => "nothing".to_owned(),
+        args => {
+            let words: Vec<String> = args.iter().map(ToString::to_string).collect();
+            words.join(" and ")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
