@@ -376,12 +376,12 @@ fn metadata(
                 .with_hint("remove it"),
         );
     }
-    let mut shared = |map: Option<BTreeMap<String, String>>| -> BTreeMap<Arc<str>, Arc<str>> {
-        map.into_iter()
-            .flatten()
-            .filter(|(key, _)| key != LAST_APPLIED)
-            .map(|(key, value)| (names.share(&key), names.share(&value)))
-            .collect()
+    let mut shared = |map: Option<BTreeMap<String, String>>| {
+        let ours = map.into_iter().flatten();
+        let ours = ours.filter(|(key, _)| key != LAST_APPLIED);
+        let texts = ours.map(|(key, value)| (names.share(&key), names.share(&value)));
+        let texts = texts.collect();
+        names.share_texts(texts)
     };
     Some(Meta {
         labels: shared(meta.labels),
