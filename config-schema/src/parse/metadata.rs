@@ -2,7 +2,6 @@
 //! annotations mean is decided where they are used.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -48,12 +47,12 @@ pub(super) fn read(
                 .with_hint("remove it"),
         );
     }
-    let mut shared = |map: Option<BTreeMap<String, String>>| -> BTreeMap<Arc<str>, Arc<str>> {
-        map.into_iter()
-            .flatten()
-            .filter(|(key, _)| key != LAST_APPLIED)
-            .map(|(key, value)| (names.share(&key), names.share(&value)))
-            .collect()
+    let mut shared = |map: Option<BTreeMap<String, String>>| {
+        let ours = map.into_iter().flatten();
+        let ours = ours.filter(|(key, _)| key != LAST_APPLIED);
+        let texts = ours.map(|(key, value)| (names.share(&key), names.share(&value)));
+        let texts = texts.collect();
+        names.share_texts(texts)
     };
     Some(Meta {
         labels: shared(meta.labels),

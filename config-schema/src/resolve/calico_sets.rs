@@ -43,7 +43,7 @@ impl Sets {
                 .as_ref()
                 .map(|n| ObjectKey::new("", n.clone()));
             let namespace = key.and_then(|key| resources.namespaces.get(&key)?.object());
-            set.namespace_labels = namespace.map(|n| n.meta.labels.clone());
+            set.namespace_labels = namespace.map(|n| (*n.meta.labels).clone());
         }
         Self(sets)
     }
@@ -124,7 +124,7 @@ fn read<T>(
         };
         match loaded {
             Loaded::Good(object) | Loaded::KeptLastGood(object) => {
-                set.labels = object.meta.labels.clone();
+                set.labels = (*object.meta.labels).clone();
                 fill(&mut set, object, spec(&object.spec), findings);
             }
             Loaded::Broken(broken) => {

@@ -205,7 +205,7 @@ fn nameless(
     let mut namespace = namespace.filter(|n| n.origin.key.name == key.service.namespace);
     let view = LabelView {
         namespace: Some(&key.service.namespace),
-        namespace_labels: namespace.next().map(|n| &n.meta.labels),
+        namespace_labels: namespace.next().map(|n| &*n.meta.labels),
         ..LabelView::default()
     };
     let may_select = |world| {

@@ -90,7 +90,7 @@ fn clients(resources: &Resources, policies: &[Selecting], pods: &Pods) -> Egress
     let namespace = |s: &&Selecting| s.policy.origin.key.namespace.clone();
     let written = resources.namespaces.values().filter_map(Loaded::object);
     let labels: BTreeMap<_, _> = written
-        .map(|n| (n.origin.key.name.clone(), &n.meta.labels))
+        .map(|n| (n.origin.key.name.clone(), &*n.meta.labels))
         .collect();
     let mut namespaces: BTreeSet<Arc<str>> = all.iter().map(namespace).collect();
     namespaces.extend(labels.keys().cloned());

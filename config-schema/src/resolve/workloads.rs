@@ -65,7 +65,7 @@ pub(super) fn resolve(
     findings: &mut Findings,
 ) -> Pods {
     let mut pods = Pods::default();
-    let mut shared = SharedLabels::new(resources);
+    let namespaces = NamespaceLabels::new(resources);
     pods.unknown_addresses.extend(&resources.doubtful_pod_ips);
     let mut by_age: Vec<&Arc<Object<PodSpec>>> = Vec::with_capacity(resources.pods.len());
     for loaded in resources.pods.values() {
@@ -85,7 +85,7 @@ pub(super) fn resolve(
     // gives a freed address away before the old pod's status says so.
     by_age.sort_by_key(|object| object.meta.created_s.unwrap_or(i64::MAX));
     for object in by_age.into_iter().filter(|object| !object.spec.finished) {
-        match workload(object, mesh, attachment, &mut shared, findings) {
+        match workload(object, mesh, attachment, &namespaces, findings) {
             Some(mut workload) => {
                 if let Some(told) = discovered.of(&workload) {
                     workload.hbone |= told.hbone;
@@ -131,33 +131,18 @@ fn add(
     }
 }
 
-/// Labels, each set of them once: the pods of one Deployment have the same.
-struct SharedLabels {
-    sets: FxHashSet<Arc<Labels>>,
-    namespaces: FxHashMap<Arc<str>, Arc<Labels>>,
-}
+/// Labels of the namespaces.
+struct NamespaceLabels(FxHashMap<Arc<str>, Arc<Labels>>);
 
-impl SharedLabels {
+impl NamespaceLabels {
     fn new(resources: &Resources) -> Self {
         let readable = resources.namespaces.values().filter_map(Loaded::object);
-        let labels = |o: &Arc<Object<_>>| (o.origin.key.name.clone(), o.meta.labels.clone().into());
-        Self {
-            sets: FxHashSet::default(),
-            namespaces: readable.map(labels).collect(),
-        }
+        let labels = |o: &Arc<Object<_>>| (o.origin.key.name.clone(), o.meta.labels.clone());
+        Self(readable.map(labels).collect())
     }
 
-    fn of(&mut self, labels: &Labels) -> Arc<Labels> {
-        if let Some(same) = self.sets.get(labels) {
-            return same.clone();
-        }
-        let new = Arc::new(labels.clone());
-        self.sets.insert(new.clone());
-        new
-    }
-
-    fn of_namespace(&self, namespace: &str) -> Option<Arc<Labels>> {
-        self.namespaces.get(namespace).cloned()
+    fn of(&self, namespace: &str) -> Option<Arc<Labels>> {
+        self.0.get(namespace).cloned()
     }
 }
 
@@ -166,7 +151,7 @@ fn workload(
     object: &Object<PodSpec>,
     mesh: &Mesh,
     attachment: &Attachment<'_>,
-    shared: &mut SharedLabels,
+    namespaces: &NamespaceLabels,
     findings: &mut Findings,
 ) -> Option<Workload> {
     let key = &object.origin.key;
@@ -200,8 +185,8 @@ fn workload(
         app: label("app").cloned().unwrap_or_default(),
         version: label("version").cloned().unwrap_or_default(),
         node: spec.node.clone(),
-        labels: Some(shared.of(&object.meta.labels)),
-        namespace_labels: shared.of_namespace(&key.namespace),
+        labels: Some(object.meta.labels.clone()),
+        namespace_labels: namespaces.of(&key.namespace),
         named_ports: spec.named_ports.clone().into(),
         host_network: spec.host_network,
         binding: attachment.bind(object, Traffic::Workload, findings),

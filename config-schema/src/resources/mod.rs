@@ -34,10 +34,10 @@ use crate::origin::{Kind, ObjectKey, Origin};
 /// Metadata that matters to a waypoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Meta {
-    /// `metadata.labels`.
-    pub labels: BTreeMap<Arc<str>, Arc<str>>,
-    /// `metadata.annotations`.
-    pub annotations: BTreeMap<Arc<str>, Arc<str>>,
+    /// `metadata.labels`: one copy for all objects that have the same.
+    pub labels: Arc<BTreeMap<Arc<str>, Arc<str>>>,
+    /// `metadata.annotations`: one copy for all objects that have the same.
+    pub annotations: Arc<BTreeMap<Arc<str>, Arc<str>>>,
     /// `metadata.creationTimestamp`, seconds since 1970.
     pub created_s: Option<i64>,
     /// `metadata.generation`.
