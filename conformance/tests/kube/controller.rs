@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use cairn_conformance::cluster::{ApiServer, collection};
 use cairn_conformance::net::free_port;
-use cairn_conformance::process::{Process, tied, until};
+use cairn_conformance::process::{Process, READY_DEADLINE, tied, until};
 use cairn_conformance::workspace;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -17,10 +17,14 @@ use tokio::net::{TcpListener, TcpStream};
 const GATEWAY_API: &str = "gateway.networking.k8s.io/v1";
 const CONTROLLER: &str = "cairn.dev/waypoint-controller";
 
+/// How often it is asked whether it leads.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// A controller with its metrics.
 struct Controller {
     process: Process,
     metrics: std::net::SocketAddr,
+    ready: std::net::SocketAddr,
 }
 
 impl Controller {
@@ -36,7 +40,11 @@ impl Controller {
             .arg(format!("--ready-addr={ready}"));
         let mut process = Process::start(name, command, cluster.folder());
         process.listening(ready).await;
-        Self { process, metrics }
+        Self {
+            process,
+            metrics,
+            ready,
+        }
     }
 
     /// The value of one metric.
@@ -55,11 +63,18 @@ impl Controller {
             + self.metric(&name("failed")).await
     }
 
+    /// Leads, and has read everything; if not in time, what it says that it waits for is told.
     async fn until_leading(&self) {
-        until("a controller leads", async || {
-            self.metric("cairn_controller_leading").await == 1.0
-        })
-        .await;
+        let mut said = String::new();
+        let leads = async {
+            while !said.ends_with("ready, leading\n") {
+                tokio::time::sleep(LOOK).await;
+                said = fetch(self.ready, "/healthz/ready").await;
+            }
+        };
+        if tokio::time::timeout(READY_DEADLINE, leads).await.is_err() {
+            panic!("not in time: a controller leads; it says\n{said}");
+        }
     }
 }
 
