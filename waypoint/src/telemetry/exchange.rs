@@ -184,6 +184,7 @@ impl Exchange {
         ));
         self.details = closure.details.clone().into();
         self.flags = "";
+        self.trace.decided_anew();
     }
 
     /// An exchange that begins now.

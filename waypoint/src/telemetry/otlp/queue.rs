@@ -176,7 +176,8 @@ fn bytes_of(exchange: &Exchange) -> usize {
     let http = exchange.http.as_ref().map_or(0, |http| {
         let headers = [&http.user_agent, &http.request_id, &http.forwarded_for];
         let headers: usize = headers.into_iter().map(header).sum();
-        http.path.len() + http.authority.len() + headers
+        // The method too: clients may make up one of any length.
+        http.method.as_str().len() + http.path.len() + http.authority.len() + headers
     });
     let recording = exchange.trace.recording().map_or(0, |recording| {
         let tags: usize = recording.tags.iter().map(header).sum();
@@ -223,6 +224,16 @@ mod tests {
         drop(records.try_recv().unwrap());
         outlet.take(fixtures::sampled(), Duration::ZERO, vec![]);
         assert_eq!(records.len(), 2);
+    }
+
+    #[test]
+    fn a_method_that_a_client_made_up_counts_by_its_length() {
+        let mut exchange = fixtures::sampled();
+        let before = bytes_of(&exchange);
+        let http = exchange.http.as_mut().unwrap();
+        let was = http.method.as_str().len();
+        http.method = "X".repeat(55_000).parse().unwrap();
+        assert_eq!(bytes_of(&exchange), before + 55_000 - was);
     }
 
     #[test]

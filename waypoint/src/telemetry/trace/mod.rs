@@ -177,6 +177,13 @@ impl Trace {
         });
     }
 
+    /// What was decided before does not count any more: of the verdicts the last is told, when it came.
+    pub fn decided_anew(&mut self) {
+        if let Some(recording) = &mut self.recording {
+            recording.decided_anew();
+        }
+    }
+
     /// Something happened.
     pub fn event(&mut self, what: impl FnOnce() -> What) {
         if let Some(recording) = &mut self.recording {

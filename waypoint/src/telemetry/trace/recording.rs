@@ -98,6 +98,13 @@ impl Recording {
         self.events.push(Event { at, what });
     }
 
+    /// Of the verdicts only the one that comes now counts.
+    pub(super) fn decided_anew(&mut self) {
+        let is_other = |event: &Event| !matches!(event.what, What::Verdict);
+        self.events.retain(is_other);
+        self.event(What::Verdict);
+    }
+
     /// The attempt that runs.
     pub(super) fn running(&mut self) -> Option<&mut Attempt> {
         let last = self.attempts.last_mut();

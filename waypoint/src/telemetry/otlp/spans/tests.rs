@@ -8,6 +8,7 @@ use super::super::attributes::find;
 use super::super::process::Names;
 use super::super::{fixtures, queue};
 use super::*;
+use crate::recheck::Closure;
 use crate::telemetry::fixtures as exchanges;
 use crate::telemetry::trace::Trace;
 use crate::telemetry::trace::sampler::Sampler;
@@ -239,6 +240,26 @@ fn the_server_span_has_the_conventions_of_http_and_istios_tags() {
         assert_eq!(text(&server, key), value, "{key}");
     }
     assert_eq!(server.name, "GET");
+}
+
+/// What was allowed when it began does not become a denial of that moment.
+#[test]
+fn a_stream_that_a_new_policy_closed_has_its_verdict_when_it_came() {
+    let mut exchange = stream_at_its_second_endpoint();
+    let closing = SystemTime::now();
+    exchange.closed_by(&Closure {
+        snapshot: 9,
+        verdict: Some(exchanges::denied()),
+        reason: "a new rule matches".into(),
+        details: "closed".into(),
+    });
+    let server = spans(exchange).remove(0);
+    let [event] = &server.events[..] else {
+        panic!("{:?}", server.events)
+    };
+    assert_eq!(find(&event.attributes, "cairn.verdict").unwrap(), "deny");
+    // Moments of spans go by the monotonic clock since the begin: some slack for the wall clock.
+    assert!(event.time_unix_nano + 1_000_000 >= nanos(closing));
 }
 
 #[test]
