@@ -2,6 +2,8 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cairn_conformance::app::App;
 use cairn_conformance::client::{self, Connection};
@@ -34,12 +36,14 @@ async fn pprof_reads_where_time_goes_and_who_holds_memory() {
         let mut connection = Connection::http1(address).await;
         while connection.get("/").await.is_ok() {}
     });
+    // One after the other, until the asker below was sent away by one of them: it may itself be first, or late.
+    let sent_away = Arc::new(AtomicBool::new(false));
+    let is_done = sent_away.clone();
     let taken = tokio::spawn(async move {
         loop {
-            // Below, somebody else may have been first.
             let path = "/debug/pprof/profile?seconds=2";
             let answer = client::get_as("localhost", admin, path).await;
-            if answer.status() != 409 {
+            if answer.status() != 409 && is_done.load(Ordering::Relaxed) {
                 return answer;
             }
         }
@@ -49,6 +53,7 @@ async fn pprof_reads_where_time_goes_and_who_holds_memory() {
         second.status() == 409
     })
     .await;
+    sent_away.store(true, Ordering::Relaxed);
     let taken = taken.await.unwrap();
     busy.abort();
     let memory = client::get_as("localhost", admin, "/debug/pprof/heap").await;
