@@ -18,6 +18,7 @@ use crate::identity::Identity;
 use crate::limits::LEFT_OUT_NAMED_MAX;
 use crate::origin::ObjectKey;
 use crate::resources::Resources;
+use crate::snapshot::service::CLUSTER_MARK;
 use crate::snapshot::{Binding, Endpoint, Mesh, Service, Workload, WorkloadType};
 
 /// What this cluster has.
@@ -251,8 +252,10 @@ fn workload(uid: &str, told: &DiscoveredWorkload, identity: Identity) -> Workloa
         _ => text.clone(),
     };
     Workload {
-        // No Pod of this cluster has an @ in its name.
-        key: ObjectKey::new(&*told.namespace, format!("{name}@{}", told.cluster)),
+        key: ObjectKey::new(
+            &*told.namespace,
+            format!("{name}{CLUSTER_MARK}{}", told.cluster),
+        ),
         addresses: told.addresses.clone(),
         identity,
         hbone: told.tunnel == Tunnel::Hbone,

@@ -104,6 +104,7 @@ fn a_workload_of_another_cluster_is_reached_as_istiod_tells() {
     assert_eq!(found.whereabouts.as_ref().unwrap().locality, place);
     let workload = found.workload.as_ref().unwrap();
     assert_eq!(workload.key.to_string(), "shop/web-9@east");
+    assert_eq!(workload.name_and_cluster(), ("web-9", Some("east")));
     assert_eq!(workload.labels, None, "nobody tells them");
     assert_eq!(workload.namespace_labels, None);
     assert!(
@@ -201,6 +202,7 @@ endpoints: [{addresses: [10.1.0.7], targetRef: {kind: Pod, name: web-7, namespac
     );
     let own = &snapshot.workloads[&ip("10.1.0.1")];
     assert_eq!(own.key.to_string(), "shop/web-1");
+    assert_eq!(own.name_and_cluster(), ("web-1", None));
     assert!(!snapshot.workloads.contains_key(&ip("10.0.0.1")));
     assert_eq!(endpoint(&snapshot, "10.1.0.7:8000").workload, None);
     let finding = snapshot.finding(Code::Conflict);
