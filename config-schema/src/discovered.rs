@@ -23,10 +23,37 @@ impl Discovered {
     pub fn is_own(&self, workload: &DiscoveredWorkload) -> bool {
         workload.cluster.is_empty() || workload.cluster == self.cluster
     }
+
+    /// Whether a workload is a Pod, by the form of its uid: `CLUSTER//Pod/NAMESPACE/NAME`. The kubelet says what its
+    /// addresses are; those of all others are what somebody wrote into an object of a namespace.
+    pub fn is_pod(&self, uid: &str, workload: &DiscoveredWorkload) -> bool {
+        let cluster = match &*workload.cluster {
+            "" => &*self.cluster,
+            cluster => cluster,
+        };
+        let name = uid
+            .strip_prefix(cluster)
+            .and_then(|rest| rest.strip_prefix("//Pod/"))
+            .and_then(|rest| rest.strip_prefix(&*workload.namespace))
+            .and_then(|rest| rest.strip_prefix('/'));
+        name.is_some_and(|name| !name.is_empty() && !name.contains('/'))
+    }
 }
 
 /// Ports of a service, and the ports of a workload that they lead to.
 pub type TargetPorts = Box<[(u16, u16)]>;
+
+/// How a workload is reached: `tunnel_protocol` (specs/istio-waypoint.md 6.2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tunnel {
+    /// In plain text.
+    #[default]
+    None,
+    /// By HBONE.
+    Hbone,
+    /// By the mTLS of a sidecar, which Cairn does not speak.
+    LegacyMtls,
+}
 
 /// A workload as istiod tells of it. Fields are the protocol's (specs/istio-waypoint.md 6.2).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,8 +68,8 @@ pub struct DiscoveredWorkload {
     pub network: Arc<str>,
     /// `addresses`, in their canonical form. Empty: it is found by name, or behind a gateway alone.
     pub addresses: Vec<IpAddr>,
-    /// `tunnel_protocol` is HBONE.
-    pub hbone: bool,
+    /// `tunnel_protocol`.
+    pub tunnel: Tunnel,
     /// `trust_domain`; empty when it was left out.
     pub trust_domain: Arc<str>,
     /// `service_account`; empty: `default`.

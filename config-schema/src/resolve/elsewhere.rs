@@ -5,18 +5,20 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashSet;
 
 use super::discovered::{account, trust_domain};
+use super::elsewhere_claims::Claims;
 use super::elsewhere_endpoints::Elsewhere;
 use super::workloads::Pods;
 use super::{Findings, endpoints};
 use crate::diagnostics::{Code, Diagnostic, Severity};
-use crate::discovered::{Discovered, DiscoveredWorkload};
+use crate::discovered::{Discovered, DiscoveredWorkload, Tunnel};
 use crate::identity::Identity;
 use crate::limits::LEFT_OUT_NAMED_MAX;
 use crate::origin::ObjectKey;
 use crate::resources::Resources;
+use crate::snapshot::service::CLUSTER_MARK;
 use crate::snapshot::{Binding, Endpoint, Mesh, Service, Workload, WorkloadType};
 
 /// What this cluster has.
@@ -32,12 +34,26 @@ enum LeftOut {
     Network,
     NoAddress,
     ProxyProtocol,
+    LegacyMtls,
     Identity,
     Taken,
     Shared,
 }
 
 impl LeftOut {
+    /// Whether nothing may go to its addresses by any other way either: in plain text it might reach whoever it is.
+    fn closes_addresses(self) -> bool {
+        match self {
+            Self::ProxyProtocol
+            | Self::LegacyMtls
+            | Self::Identity
+            | Self::Taken
+            | Self::Shared => true,
+            // In another network an address is somebody else's.
+            Self::Network | Self::NoAddress => false,
+        }
+    }
+
     /// Severity, code, what is wrong, what helps.
     fn words(self) -> (Severity, Code, &'static str, &'static str) {
         use Severity::Warning;
@@ -59,6 +75,12 @@ impl LeftOut {
                 Code::Unsupported,
                 "are proxies that want to be told of their callers by the PROXY protocol",
                 "lead to what is behind them",
+            ),
+            Self::LegacyMtls => (
+                Warning,
+                Code::Unsupported,
+                "have sidecars, which are reached by mTLS of their own and not by HBONE",
+                "Cairn speaks HBONE alone: take the sidecars away and capture their pods (ambient)",
             ),
             Self::Identity => (
                 Warning,
@@ -95,6 +117,7 @@ pub(super) fn join<'a>(
     };
     let mut elsewhere = Elsewhere::default();
     let mut left_out: BTreeMap<LeftOut, Vec<String>> = BTreeMap::new();
+    let mut closed: Vec<IpAddr> = Vec::new();
     let judge = Judge {
         told,
         mesh: ground.mesh,
@@ -105,21 +128,22 @@ pub(super) fn join<'a>(
         if told.is_own(workload) {
             continue;
         }
-        match judge.workload(uid, workload, pods) {
-            Ok(found) => elsewhere.add(workload, Arc::new(found), pods),
+        let is_pod = told.is_pod(uid, workload);
+        match judge.workload((uid, is_pod), workload, pods) {
+            Ok(found) => elsewhere.add((workload, is_pod), Arc::new(found), pods),
             Err((reason, detail)) => {
-                // In plain text something might reach whoever it is.
-                if matches!(reason, LeftOut::Identity | LeftOut::Shared) {
+                if reason.closes_addresses() {
                     let free = |ip: &&IpAddr| !judge.is_taken(**ip, pods);
-                    let free: Vec<IpAddr> =
-                        workload.addresses.iter().filter(free).copied().collect();
-                    pods.unknown_addresses.extend(free);
+                    closed.extend(workload.addresses.iter().filter(free));
                 }
                 let list = left_out.entry(reason).or_default();
                 list.push(format!("{uid}{detail}"));
             }
         }
     }
+    // What was left out takes nothing from a Pod that was taken in.
+    closed.retain(|address| !pods.by_address.contains_key(address));
+    pods.unknown_addresses.extend(closed);
     for (reason, workloads) in left_out {
         let (severity, code, what, hint) = reason.words();
         let message = format!(
@@ -132,43 +156,6 @@ pub(super) fn join<'a>(
     }
     elsewhere.tell_of_strangers(ground, findings);
     elsewhere
-}
-
-/// Who claims the addresses of the own network.
-#[derive(Default)]
-struct Claims {
-    /// Workloads that say it is theirs alone.
-    owners: FxHashMap<IpAddr, usize>,
-    /// Addresses of nodes, which several have.
-    nodes: FxHashSet<IpAddr>,
-}
-
-impl Claims {
-    fn of(told: &Discovered) -> Self {
-        let mut claims = Self::default();
-        let own_network = |w: &&Arc<DiscoveredWorkload>| w.network == told.network;
-        for workload in told.workloads.values().filter(own_network) {
-            let addresses: FxHashSet<IpAddr> = workload.addresses.iter().copied().collect();
-            match workload.host_network {
-                true => claims.nodes.extend(addresses),
-                false => {
-                    for address in addresses {
-                        *claims.owners.entry(address).or_default() += 1;
-                    }
-                }
-            }
-        }
-        claims
-    }
-
-    /// Whether somebody else claims an address of a workload.
-    fn is_contested(&self, address: &IpAddr, host_network: bool) -> bool {
-        let owners = self.owners.get(address).copied().unwrap_or_default();
-        match host_network {
-            true => owners > 0,
-            false => owners > 1 || self.nodes.contains(address),
-        }
-    }
 }
 
 /// Addresses of this cluster that are no known workload's own: of Services, of nodes with pods in their network, and
@@ -186,7 +173,7 @@ fn taken(ground: &Ground<'_>, pods: &Pods) -> FxHashSet<IpAddr> {
 struct Judge<'a> {
     told: &'a Discovered,
     mesh: &'a Mesh,
-    claims: Claims,
+    claims: Claims<'a>,
     taken: FxHashSet<IpAddr>,
 }
 
@@ -200,7 +187,7 @@ impl Judge<'_> {
     /// The workload, or why it is left out, with a detail.
     fn workload(
         &self,
-        uid: &str,
+        (uid, is_pod): (&str, bool),
         told: &DiscoveredWorkload,
         pods: &Pods,
     ) -> Result<Workload, (LeftOut, String)> {
@@ -221,6 +208,9 @@ impl Judge<'_> {
         if told.wants_proxy_protocol {
             return Err((LeftOut::ProxyProtocol, String::new()));
         }
+        if told.tunnel == Tunnel::LegacyMtls {
+            return Err((LeftOut::LegacyMtls, String::new()));
+        }
         for address in &told.addresses {
             if let Some(pod) = pods.by_address.get(address).filter(|w| w.labels.is_some()) {
                 let detail = format!(" ({address} is that of {})", pod.key);
@@ -232,7 +222,7 @@ impl Judge<'_> {
                 );
                 return Err((LeftOut::Taken, detail));
             }
-            if self.claims.is_contested(address, told.host_network) {
+            if self.claims.is_contested(address, told, is_pod) {
                 return Err((LeftOut::Shared, format!(" ({address})")));
             }
         }
@@ -262,11 +252,13 @@ fn workload(uid: &str, told: &DiscoveredWorkload, identity: Identity) -> Workloa
         _ => text.clone(),
     };
     Workload {
-        // No Pod of this cluster has an @ in its name.
-        key: ObjectKey::new(&*told.namespace, format!("{name}@{}", told.cluster)),
+        key: ObjectKey::new(
+            &*told.namespace,
+            format!("{name}{CLUSTER_MARK}{}", told.cluster),
+        ),
         addresses: told.addresses.clone(),
         identity,
-        hbone: told.hbone,
+        hbone: told.tunnel == Tunnel::Hbone,
         workload_name: or_name(&told.workload_name),
         workload_type: told.workload_type.unwrap_or(WorkloadType::Pod),
         canonical_name: or_name(&told.canonical_name),

@@ -32,12 +32,23 @@ struct Member<'a> {
 }
 
 impl<'a> Elsewhere<'a> {
-    /// Takes in a workload: it has its addresses, unless they are its node's, and is behind its services.
-    pub fn add(&mut self, told: &'a DiscoveredWorkload, workload: Arc<Workload>, pods: &mut Pods) {
-        if !told.host_network {
-            let addresses = workload.addresses.iter();
-            pods.by_address
-                .extend(addresses.map(|address| (*address, workload.clone())));
+    /// Takes in a workload: it has its addresses, unless they are its node's, and is behind its services. Where an
+    /// entry says the same as a Pod, the address is the Pod's.
+    pub fn add(
+        &mut self,
+        (told, is_pod): (&'a DiscoveredWorkload, bool),
+        workload: Arc<Workload>,
+        pods: &mut Pods,
+    ) {
+        let own = workload.addresses.iter().filter(|_| !told.host_network);
+        for address in own {
+            match is_pod {
+                true => drop(pods.by_address.insert(*address, workload.clone())),
+                false => {
+                    let there = pods.by_address.entry(*address);
+                    there.or_insert_with(|| workload.clone());
+                }
+            }
         }
         let Some(address) = workload.addresses.first().copied() else {
             return;

@@ -21,6 +21,7 @@ mod destination_rules;
 mod discovered;
 mod dry_run;
 mod elsewhere;
+mod elsewhere_claims;
 mod elsewhere_endpoints;
 mod endpoints;
 mod entry_endpoints;

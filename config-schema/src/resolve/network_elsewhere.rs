@@ -11,10 +11,12 @@ use super::elsewhere::{counted, is_elsewhere};
 use super::network::{Selected, Selecting, has_named_ports, view};
 use crate::diagnostics::{Code, Diagnostic};
 use crate::origin::{Kind, ObjectKey, Origin};
-use crate::snapshot::{ClusterKey, Endpoint, Workload, World};
+use crate::snapshot::{
+    ClusterKey, Endpoint, Entity, LabelView, NetworkPolicy, Peer, Peers, Truth, Workload, World,
+};
 
 /// Takes away endpoints of other clusters of which policies in force can not be judged: those of `ingress` that may
-/// select them, or speak of ports by names; and any of `egress`, which may allow or deny them by their labels.
+/// select them, and those of `egress` that ask of them what is not known; and all that speak of ports by names.
 pub(super) fn leave_out(
     ingress: &[Selecting],
     egress: &[Selecting],
@@ -23,10 +25,7 @@ pub(super) fn leave_out(
 ) {
     let in_force = |s: &&Selecting| s.policy.standing.is_in(World::InForce);
     let ingress: Vec<&Selecting> = ingress.iter().filter(in_force).collect();
-    let by_egress = egress.iter().find(in_force).map(|selecting| -> Arc<str> {
-        let origin = &selecting.policy.origin;
-        format!("{origin} judges what is sent by the labels of whom it is sent to").into()
-    });
+    let egress: Vec<&Selecting> = egress.iter().filter(in_force).collect();
     let mut judged: FxHashMap<*const Workload, Option<Arc<str>>> = FxHashMap::default();
     let mut told: BTreeMap<ObjectKey, (usize, Arc<str>)> = BTreeMap::new();
     for (key, endpoints) in clusters {
@@ -42,8 +41,8 @@ pub(super) fn leave_out(
                 .filter(|_| is_elsewhere(endpoint));
             let reason = workload.and_then(|workload| {
                 let reason = judged.entry(Arc::as_ptr(workload));
-                let reason = reason.or_insert_with(|| doubt(workload, &ingress));
-                reason.clone().or_else(|| by_egress.clone())
+                let judge = || doubt(workload, &ingress).or_else(|| asked(workload, &egress));
+                reason.or_insert_with(judge).clone()
             });
             match reason {
                 Some(reason) => {
@@ -74,6 +73,39 @@ fn doubt(workload: &Workload, ingress: &[&Selecting]) -> Option<Arc<str>> {
         let named = policies.find(|policy| has_named_ports(policy))?;
         Some(format!("{} speaks of its ports by their names", named.origin).into())
     })
+}
+
+/// Why it is not known whether it is what a client may send to. Which clients there will be nobody knows: every
+/// policy may be one's.
+fn asked(workload: &Workload, egress: &[&Selecting]) -> Option<Arc<str>> {
+    let view = view(workload);
+    let asks = |policy: &NetworkPolicy| {
+        let mut rules = policy.rules.iter();
+        has_named_ports(policy) || rules.any(|rule| among(&rule.peers, &view) == Truth::Unknown)
+    };
+    let policy = &egress.iter().find(|s| asks(&s.policy))?.policy;
+    let origin = &policy.origin;
+    Some(format!("{origin} judges what is sent by the labels of whom it is sent to").into())
+}
+
+/// Whether a workload of another cluster is among those of a rule for egress, as far as `cairn-authz` can say it:
+/// selectors select it in no namespace but its own, and there nobody knows.
+fn among(peers: &Peers, view: &LabelView<'_>) -> Truth {
+    let is = |peer: &Peer| match peer {
+        Peer::Entity(Entity::All) => Truth::Yes,
+        Peer::Entity(Entity::None) => Truth::No,
+        Peer::Endpoints(labels) => labels.holds(&|key| view.of_pod(key)).and(Truth::Unknown),
+        Peer::Entity(_)
+        | Peer::Cidr { .. }
+        | Peer::Name(_)
+        | Peer::Services(_)
+        | Peer::Unknowable(_) => Truth::Unknown,
+    };
+    match peers {
+        Peers::Anybody => Truth::Yes,
+        Peers::AnyOf(peers) => Truth::any(peers.iter().map(is)),
+        Peers::Criteria(_) => Truth::Unknown,
+    }
 }
 
 fn finding((service, (count, why)): (ObjectKey, (usize, Arc<str>))) -> Diagnostic {

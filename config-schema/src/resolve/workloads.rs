@@ -10,6 +10,7 @@ use super::attachment::{Attachment, Traffic};
 use super::discovered::OfPods;
 use super::{Findings, unreadable};
 use crate::diagnostics::{Code, Diagnostic};
+use crate::discovered::Tunnel;
 use crate::identity::Identity;
 use crate::origin::ObjectKey;
 use crate::resources::kube::PodSpec;
@@ -88,7 +89,7 @@ pub(super) fn resolve(
         match workload(object, mesh, attachment, &namespaces, findings) {
             Some(mut workload) => {
                 if let Some(told) = discovered.of(&workload) {
-                    workload.hbone |= told.hbone;
+                    workload.hbone |= told.tunnel == Tunnel::Hbone;
                     pods.localities
                         .insert(workload.key.clone(), told.locality.clone());
                 }

@@ -24,7 +24,7 @@ mod network_policy;
 mod network_selection;
 mod policy;
 mod route;
-mod service;
+pub(crate) mod service;
 mod session;
 mod stream_route;
 mod telemetry;

@@ -248,10 +248,22 @@ pub struct Workload {
     pub binding: Binding,
 }
 
+/// Between the name of a pod of another cluster and that cluster, in its key. No Pod of this cluster has it.
+pub(crate) const CLUSTER_MARK: char = '@';
+
 impl Workload {
     /// The value of a label, if it is known to have it.
     pub fn label(&self, name: &str) -> Option<&Arc<str>> {
         self.labels.as_ref()?.get(name)
+    }
+
+    /// The name of its pod, and what istiod calls its cluster if it is another one.
+    pub fn name_and_cluster(&self) -> (&str, Option<&str>) {
+        // Whoever has labels is of this cluster, where no Pod has an @ in its name.
+        match self.key.name.rsplit_once(CLUSTER_MARK) {
+            Some((name, cluster)) if self.labels.is_none() => (name, Some(cluster)),
+            _ => (&self.key.name, None),
+        }
     }
 
     /// Whether a peer with this certificate can be it: addresses are given away anew, certificates are not.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use cairn_config_schema::diagnostics::Code;
-use cairn_config_schema::discovered::{Discovered, DiscoveredWorkload};
+use cairn_config_schema::discovered::{Discovered, DiscoveredWorkload, Tunnel};
 use cairn_config_schema::resolve::{Options, resolve};
 use cairn_config_schema::snapshot::{ClusterKey, Endpoint, Locality, Snapshot};
 use proptest::prelude::*;
@@ -42,7 +42,7 @@ fn remote(address: &str) -> DiscoveredWorkload {
         namespace: "shop".into(),
         cluster: "east".into(),
         addresses: vec![ip(address)],
-        hbone: true,
+        tunnel: Tunnel::Hbone,
         service_account: "web".into(),
         canonical_name: "web".into(),
         is_healthy: true,
@@ -104,6 +104,7 @@ fn a_workload_of_another_cluster_is_reached_as_istiod_tells() {
     assert_eq!(found.whereabouts.as_ref().unwrap().locality, place);
     let workload = found.workload.as_ref().unwrap();
     assert_eq!(workload.key.to_string(), "shop/web-9@east");
+    assert_eq!(workload.name_and_cluster(), ("web-9", Some("east")));
     assert_eq!(workload.labels, None, "nobody tells them");
     assert_eq!(workload.namespace_labels, None);
     assert!(
@@ -201,6 +202,7 @@ endpoints: [{addresses: [10.1.0.7], targetRef: {kind: Pod, name: web-7, namespac
     );
     let own = &snapshot.workloads[&ip("10.1.0.1")];
     assert_eq!(own.key.to_string(), "shop/web-1");
+    assert_eq!(own.name_and_cluster(), ("web-1", None));
     assert!(!snapshot.workloads.contains_key(&ip("10.0.0.1")));
     assert_eq!(endpoint(&snapshot, "10.1.0.7:8000").workload, None);
     let finding = snapshot.finding(Code::Conflict);
@@ -261,6 +263,150 @@ fn an_identity_of_a_trust_domain_that_is_not_accepted_is_none() {
     assert!(finding.message.contains("trust domain elsewhere.example"));
 }
 
+/// Addresses that this cluster's own objects list without a pod.
+fn listing(addresses: &str) -> String {
+    format!(
+        "
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: web-b, namespace: shop, labels: {{kubernetes.io/service-name: web}}}}
+addressType: IPv4
+ports: [{{name: http, port: 8000}}]
+endpoints: [{{addresses: [{addresses}]}}]
+"
+    )
+}
+
+/// specs/istio-waypoint.md 6.2: every pod with a sidecar has `LEGACY_ISTIO_MTLS`. It is not reached in plain text
+/// instead, by whatever way, and neither is a proxy that wants to be told of its callers.
+#[test]
+fn what_is_reached_in_another_way_is_left_out_and_never_reached_in_plain_text() {
+    let sidecar = DiscoveredWorkload {
+        tunnel: Tunnel::LegacyMtls,
+        ..remote("10.2.0.1")
+    };
+    let proxy = DiscoveredWorkload {
+        wants_proxy_protocol: true,
+        ..remote("10.2.0.1")
+    };
+    for (workload, words) in [(sidecar, "have sidecars"), (proxy, "PROXY protocol")] {
+        let uid = "east//Pod/shop/web-9";
+        let snapshot = with(&[POD, &listing("10.2.0.1")], &[(uid, workload.clone())]);
+        assert_eq!(snapshot.endpoints("shop/web", 80), ["10.1.0.1:8000"]);
+        assert!(snapshot.unidentified.contains(&ip("10.2.0.1")), "{words}");
+        assert!(!snapshot.workloads.contains_key(&ip("10.2.0.1")), "{words}");
+        let finding = snapshot.finding(Code::Unsupported);
+        assert!(finding.message.contains(words), "{}", finding.message);
+        assert!(finding.message.contains(uid), "{}", finding.message);
+        // It has the address all the same.
+        let other = DiscoveredWorkload {
+            service_account: "other".into(),
+            ..remote("10.2.0.1")
+        };
+        let both = [(uid, workload), ("west//Pod/shop/web-8", other)];
+        assert_eq!(with(&[POD], &both).endpoints("shop/web", 80).len(), 1);
+    }
+}
+
+/// Nothing changes for pods of this cluster: what they are the objects say.
+#[test]
+fn a_sidecar_of_this_cluster_is_what_its_pod_says() {
+    let own = DiscoveredWorkload {
+        name: "web-1".into(),
+        cluster: OWN.into(),
+        tunnel: Tunnel::LegacyMtls,
+        ..remote("10.1.0.1")
+    };
+    let snapshot = with(&[POD], &[("Kubernetes//Pod/shop/web-1", own)]);
+    assert_eq!(snapshot.endpoints("shop/web", 80), ["10.1.0.1:8000"]);
+    let found = endpoint(&snapshot, "10.1.0.1:8000");
+    assert!(found.hbone_identity().is_none());
+}
+
+/// Of a workload of which one address is another's here, the other one is not reached in plain text.
+#[test]
+fn the_other_address_of_what_is_left_out_is_closed() {
+    let workload = DiscoveredWorkload {
+        addresses: vec![ip("10.1.0.1"), ip("10.2.0.1")],
+        ..remote("10.2.0.1")
+    };
+    let snapshot = with(
+        &[POD, &listing("10.2.0.1")],
+        &[("east//Pod/shop/web-9", workload)],
+    );
+    assert_eq!(snapshot.endpoints("shop/web", 80), ["10.1.0.1:8000"]);
+    assert!(snapshot.unidentified.contains(&ip("10.2.0.1")));
+    assert!(!snapshot.unidentified.contains(&ip("10.1.0.1")));
+}
+
+/// An object in somebody's namespace does not cut a pod off, and gets nothing of the pod's.
+#[test]
+fn an_entry_takes_no_address_from_a_pod() {
+    let pod = ("east//Pod/shop/web-9", remote("10.2.0.1"));
+    let entry = |cluster: &str| DiscoveredWorkload {
+        name: "mine".into(),
+        namespace: "tenant".into(),
+        cluster: cluster.into(),
+        service_account: "tenant".into(),
+        tunnel: Tunnel::None,
+        services: [(WEB_HOST.into(), [(80, 81)].into())].into(),
+        ..remote("10.2.0.1")
+    };
+    for (uid, cluster) in [
+        (
+            "east/networking.istio.io/ServiceEntry/tenant/mine/10.2.0.1",
+            "east",
+        ),
+        ("aa/networking.istio.io/WorkloadEntry/tenant/mine", "aa"),
+        (
+            "Kubernetes/networking.istio.io/ServiceEntry/tenant/mine/10.2.0.1",
+            OWN,
+        ),
+        // No uid of a Pod: it is that of another cluster, or of another namespace.
+        ("east//Pod/shop/mine", "east"),
+        ("east//Pod/tenant/mine", "aa"),
+    ] {
+        let snapshot = with(&[POD], &[pod.clone(), (uid, entry(cluster))]);
+        assert_eq!(
+            snapshot.endpoints("shop/web", 80),
+            ["10.1.0.1:8000", "10.2.0.1:8080"],
+            "{uid}"
+        );
+        let has_it = &snapshot.workloads[&ip("10.2.0.1")];
+        assert_eq!(has_it.key.to_string(), "shop/web-9@east", "{uid}");
+        assert!(has_it.hbone, "{uid}");
+        assert!(!snapshot.unidentified.contains(&ip("10.2.0.1")), "{uid}");
+        let told = snapshot.diagnostics.iter();
+        let told = told.filter(|d| d.code == Code::Conflict).count();
+        assert_eq!(told, usize::from(cluster != OWN), "{uid}");
+    }
+}
+
+/// The same pod by two objects, or a virtual machine that two ServiceEntries list.
+#[test]
+fn accounts_that_say_the_same_do_not_contest_each_other() {
+    let entry = |cluster: &str| DiscoveredWorkload {
+        cluster: cluster.into(),
+        name: "vm".into(),
+        ..remote("10.2.0.1")
+    };
+    let pod = ("east//Pod/shop/web-9", remote("10.2.0.1"));
+    let first = ("aa/networking.istio.io/WorkloadEntry/shop/vm", entry("aa"));
+    let second = ("zz/networking.istio.io/WorkloadEntry/shop/vm", entry("zz"));
+    let snapshot = with(&[POD], &[first.clone(), pod, second.clone()]);
+    assert_eq!(snapshot.endpoints("shop/web", 80).len(), 2);
+    let has_it = &snapshot.workloads[&ip("10.2.0.1")];
+    assert_eq!(has_it.key.to_string(), "shop/web-9@east", "the Pod");
+    let snapshot = with(&[POD], &[first.clone(), second.clone()]);
+    assert_eq!(snapshot.endpoints("shop/web", 80).len(), 2);
+    // One of them knows of no tunnel: in plain text it might reach somebody else.
+    let (uid, mut plain) = second;
+    plain.tunnel = Tunnel::None;
+    let snapshot = with(&[POD], &[first, (uid, plain)]);
+    assert_eq!(snapshot.endpoints("shop/web", 80), ["10.1.0.1:8000"]);
+    assert!(snapshot.unidentified.contains(&ip("10.2.0.1")));
+}
+
 /// An account of a pod that is there adds to it; it takes nothing away, and one of another pod adds nothing.
 #[test]
 fn of_pods_of_this_cluster_istiod_tells_the_tunnel_and_the_place() {
@@ -285,7 +431,7 @@ fn of_pods_of_this_cluster_istiod_tells_the_tunnel_and_the_place() {
         1,
     );
     let not_captured = DiscoveredWorkload {
-        hbone: false,
+        tunnel: Tunnel::None,
         ..own.clone()
     };
     let snapshot = with(&[&captured], &[(uid, not_captured)]);
@@ -425,6 +571,35 @@ fn policies_for_egress_leave_no_endpoint_of_another_cluster() {
     assert_eq!(snapshot.endpoints("shop/web", 80), ["10.1.0.1:8000"]);
 }
 
+/// A rule that asks nothing of whom it is sent to, or by its namespace can not be for this one, is known to hold or not.
+#[test]
+fn policies_for_egress_that_need_no_labels_leave_endpoints_of_other_clusters_in() {
+    let web = [("east//Pod/shop/a", remote("10.2.0.1"))];
+    let count = |spec: &str, namespace: &str| {
+        let policy = cilium(spec).replace("namespace: shop", &format!("namespace: {namespace}"));
+        with(&[POD, &policy], &web).endpoints("shop/web", 80).len()
+    };
+    let by_ports =
+        "{endpointSelector: {}, egress: [{toPorts: [{ports: [{port: '8080', protocol: TCP}]}]}]}";
+    let by_name =
+        "{endpointSelector: {}, egress: [{toPorts: [{ports: [{port: http, protocol: TCP}]}]}]}";
+    let to_all = "{endpointSelector: {}, egress: [{toEntities: [all]}]}";
+    let to_cluster = "{endpointSelector: {}, egress: [{toEntities: [cluster]}]}";
+    let to_block = "{endpointSelector: {}, egress: [{toCIDR: [10.2.0.0/16]}]}";
+    let to_pods = "{endpointSelector: {}, egress: [{toEndpoints: [{matchLabels: {app: web}}]}]}";
+    let denied = "{endpointSelector: {}, egressDeny: [{toEndpoints: [{matchLabels: {app: web}}]}]}";
+    for spec in [by_ports, to_all] {
+        assert_eq!(count(spec, "shop"), 2, "{spec}");
+    }
+    for spec in [by_name, to_cluster, to_block] {
+        assert_eq!(count(spec, "shop"), 1, "{spec}");
+    }
+    for spec in [to_pods, denied] {
+        assert_eq!(count(spec, "shop"), 1, "{spec}");
+        assert_eq!(count(spec, "bank"), 2, "of its own namespace: {spec}");
+    }
+}
+
 /// Network policies know it by its certificate alone, as without istiod: what needs labels is in doubt.
 #[test]
 fn a_caller_of_another_cluster_is_no_pod_of_this_one() {
@@ -460,7 +635,20 @@ fn any_workload() -> impl Strategy<Value = DiscoveredWorkload> {
     let trust_domain = prop::sample::select(vec!["", "", "cluster.local", "other"]);
     let addresses = prop::collection::vec(0..POOL, 0..3);
     let ports = prop::sample::select(vec![None, Some(0), Some(8000), Some(8080)]);
-    let flags = (any::<bool>(), any::<bool>(), proptest::bool::weighted(0.2));
+    let tunnels = [
+        Tunnel::None,
+        Tunnel::Hbone,
+        Tunnel::Hbone,
+        Tunnel::LegacyMtls,
+    ];
+    let tunnel = prop::sample::select(tunnels.to_vec());
+    let is_proxy = proptest::bool::weighted(0.1);
+    let flags = (
+        is_proxy,
+        any::<bool>(),
+        proptest::bool::weighted(0.2),
+        tunnel,
+    );
     (
         cluster,
         network,
@@ -468,7 +656,7 @@ fn any_workload() -> impl Strategy<Value = DiscoveredWorkload> {
         addresses,
         ports,
         flags,
-        0..4u8,
+        0..3u8,
     )
         .prop_map(
             |(cluster, network, trust_domain, addresses, port, flags, account)| {
@@ -480,7 +668,8 @@ fn any_workload() -> impl Strategy<Value = DiscoveredWorkload> {
                     trust_domain: trust_domain.into(),
                     service_account: format!("account-{account}").into(),
                     addresses: addresses.into_iter().map(in_pool).collect(),
-                    hbone: flags.0,
+                    wants_proxy_protocol: flags.0,
+                    tunnel: flags.3,
                     is_healthy: flags.1,
                     host_network: flags.2,
                     capacity: 1,
@@ -494,41 +683,105 @@ fn any_workload() -> impl Strategy<Value = DiscoveredWorkload> {
         )
 }
 
+/// What istiod makes workloads of; the uid says which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Made {
+    OfPod,
+    OfServiceEntry,
+    OfWorkloadEntry,
+}
+
+fn any_made() -> impl Strategy<Value = Made> {
+    use Made::*;
+    prop::sample::select(vec![OfPod, OfPod, OfServiceEntry, OfWorkloadEntry])
+}
+
+fn uid_of(n: usize, made: Made, workload: &DiscoveredWorkload) -> String {
+    let cluster = match &*workload.cluster {
+        "" => OWN,
+        cluster => cluster,
+    };
+    match made {
+        Made::OfPod => format!("{cluster}//Pod/shop/told-{n}"),
+        Made::OfServiceEntry => {
+            format!("{cluster}/networking.istio.io/ServiceEntry/shop/told-{n}/10.1.0.1")
+        }
+        Made::OfWorkloadEntry => {
+            format!("{cluster}/networking.istio.io/WorkloadEntry/shop/told-{n}")
+        }
+    }
+}
+
 /// Who is who, said plainly: one workload after the other, compared with all others.
 struct Oracle<'a> {
     pods: &'a [LocalPod],
-    workloads: &'a [DiscoveredWorkload],
+    workloads: &'a [(Made, DiscoveredWorkload)],
 }
 
 impl Oracle<'_> {
     fn is_taken_in(&self, index: usize) -> bool {
-        let it = &self.workloads[index];
-        let is_ours = |ip: &IpAddr| self.pods.iter().any(|pod| in_pool(pod.address) == *ip);
+        let (made, it) = &self.workloads[index];
         let collides = |ip: &IpAddr| {
-            let others = self
-                .workloads
-                .iter()
-                .enumerate()
-                .filter(|(n, _)| *n != index);
-            others.into_iter().any(|(_, other)| {
-                other.network.is_empty()
-                    && other.addresses.contains(ip)
-                    && !(other.host_network && it.host_network)
-            })
+            let others = self.workloads.iter().enumerate();
+            let others = others.filter(|(n, (_, w))| {
+                *n != index && w.network.is_empty() && w.addresses.contains(ip)
+            });
+            let others: Vec<_> = others.map(|(_, other)| other).collect();
+            let alone = |w: &DiscoveredWorkload| !w.host_network;
+            let contests = |(kind, other): &(Made, DiscoveredWorkload)| {
+                let shared = other.host_network && it.host_network;
+                let owned = !other.host_network && !it.host_network;
+                match (*made == Made::OfPod, *kind == Made::OfPod) {
+                    // What is written of an address counts less than the Pod that has it.
+                    (true, false) => false,
+                    (true, true) => !shared,
+                    (false, _) => !shared && !(owned && Self::is_same(it, other)),
+                }
+            };
+            let pods = others.iter().filter(|(m, w)| *m == Made::OfPod && alone(w));
+            let several = *made != Made::OfPod && alone(it) && pods.count() > 1;
+            several || others.into_iter().any(contests)
         };
-        !it.cluster.is_empty()
-            && &*it.cluster != OWN
-            && it.network.is_empty()
+        self.is_remote(index)
+            && !it.wants_proxy_protocol
+            && it.tunnel != Tunnel::LegacyMtls
             && !it.addresses.is_empty()
-            && !it.addresses.iter().any(is_ours)
+            && !it.addresses.iter().any(|ip| self.is_ours(ip))
             && !it.addresses.iter().any(collides)
             && &*it.trust_domain != "other"
+    }
+
+    /// Whether it is of another cluster, in the own network.
+    fn is_remote(&self, index: usize) -> bool {
+        let (_, it) = &self.workloads[index];
+        !it.cluster.is_empty() && &*it.cluster != OWN && it.network.is_empty()
+    }
+
+    fn is_ours(&self, ip: &IpAddr) -> bool {
+        self.pods.iter().any(|pod| in_pool(pod.address) == *ip)
+    }
+
+    /// Whether both say the same of who it is and how it is reached.
+    fn is_same(one: &DiscoveredWorkload, other: &DiscoveredWorkload) -> bool {
+        let says = |w: &DiscoveredWorkload| {
+            let domain = match &*w.trust_domain {
+                "" => "cluster.local".to_owned(),
+                domain => domain.to_owned(),
+            };
+            (
+                domain,
+                w.service_account.clone(),
+                w.tunnel,
+                w.wants_proxy_protocol,
+            )
+        };
+        says(one) == says(other)
     }
 
     fn taken_in(&self) -> impl Iterator<Item = &DiscoveredWorkload> {
         let each = self.workloads.iter().enumerate();
         each.filter(|(index, _)| self.is_taken_in(*index))
-            .map(|(_, w)| w)
+            .map(|(_, (_, w))| w)
     }
 
     /// The account at each address.
@@ -563,7 +816,7 @@ proptest! {
     #[test]
     fn the_join_is_as_the_oracle_says(
         pods in prop::collection::vec(local_pod(), 0..4),
-        workloads in prop::collection::vec(any_workload(), 0..7),
+        workloads in prop::collection::vec((any_made(), any_workload()), 0..7),
     ) {
         let mut pods = pods;
         pods.sort_by_key(|pod| pod.address);
@@ -587,8 +840,10 @@ endpoints: [{{addresses: [{at}], targetRef: {{kind: Pod, name: pod-{address}, na
 "));
         }
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
-        let uids: Vec<String> = (0..workloads.len()).map(|n| format!("uid-{n}")).collect();
-        let named: Vec<_> = uids.iter().map(String::as_str).zip(workloads.iter().cloned()).collect();
+        let each = workloads.iter().enumerate();
+        let uids: Vec<String> = each.map(|(n, (made, w))| uid_of(n, *made, w)).collect();
+        let told_of = workloads.iter().map(|(_, workload)| workload.clone());
+        let named: Vec<_> = uids.iter().map(String::as_str).zip(told_of).collect();
         let options = Options {
             discovered: Some(Arc::new(told(&named))),
             ..Options::default()
@@ -601,6 +856,15 @@ endpoints: [{{addresses: [{at}], targetRef: {{kind: Pod, name: pod-{address}, na
         prop_assert_eq!(accounts, oracle.accounts());
         let endpoints: BTreeSet<String> = snapshot.endpoints("shop/web", 80).into_iter().collect();
         prop_assert_eq!(endpoints, oracle.endpoints());
+        // What is not taken in is not reached in plain text either.
+        for (index, (_, workload)) in workloads.iter().enumerate() {
+            if oracle.is_remote(index) && !oracle.is_taken_in(index) {
+                for ip in workload.addresses.iter().filter(|ip| !oracle.is_ours(ip)) {
+                    let has_owner = snapshot.workloads.contains_key(ip);
+                    prop_assert!(has_owner || snapshot.unidentified.contains(ip), "{}", ip);
+                }
+            }
+        }
         // What comes from a certificate of this cluster's pods is unchanged by what istiod tells.
         for pod in pods.iter().filter(|pod| !pod.on_node) {
             let workload = &snapshot.workloads[&in_pool(pod.address)];

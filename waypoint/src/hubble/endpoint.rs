@@ -57,6 +57,8 @@ pub fn service(service: &ServiceName) -> Service {
 
 fn of_workload(workload: &Workload, cluster: &str) -> Endpoint {
     let namespace = workload.key.namespace.to_string();
+    let (pod, other) = workload.name_and_cluster();
+    let cluster = other.unwrap_or(cluster);
     let told = |name: &str| !LABELS_OF_ONE_POD.contains(&name);
     let own = workload.labels.iter().flat_map(|labels| labels.iter());
     let own = own.filter(|(name, _)| told(name));
@@ -72,7 +74,7 @@ fn of_workload(workload: &Workload, cluster: &str) -> Endpoint {
         WorkloadType::Pod => "Pod",
     };
     let mut endpoint = known(namespace, labels, cluster);
-    endpoint.pod_name = workload.key.name.to_string();
+    endpoint.pod_name = pod.to_owned();
     endpoint.workloads = vec![WorkloadName {
         name: workload.workload_name.to_string(),
         kind: kind.to_owned(),

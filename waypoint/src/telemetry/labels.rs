@@ -79,7 +79,7 @@ impl SourceLabels {
             principal: peer.uri().into(),
             app: or(&workload.app, UNKNOWN),
             version: or(&workload.version, UNKNOWN),
-            cluster: cluster.clone(),
+            cluster: cluster_of(workload, cluster),
         }
     }
 
@@ -126,7 +126,7 @@ impl DestinationLabels {
             canonical_service: or(&workload.canonical_name, UNKNOWN),
             // Not `latest`, unlike the client's.
             canonical_revision: or(&workload.canonical_revision, UNKNOWN),
-            cluster: cluster.clone(),
+            cluster: cluster_of(workload, cluster),
         }
     }
 
@@ -144,6 +144,12 @@ impl DestinationLabels {
             cluster: word,
         }
     }
+}
+
+/// The cluster of a workload: `own`, unless istiod told of it as another one's.
+fn cluster_of(workload: &Workload, own: &Arc<str>) -> Arc<str> {
+    let (_, other) = workload.name_and_cluster();
+    other.map_or_else(|| own.clone(), Arc::from)
 }
 
 impl ServiceLabels {
@@ -230,6 +236,8 @@ fn is_name(value: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use cairn_config_schema::origin::ObjectKey;
+
     use super::*;
 
     #[test]
@@ -263,6 +271,23 @@ mod tests {
         ] {
             let header = HeaderValue::from_str(text).unwrap();
             assert_eq!(Baggage::parse(Some(&header)), Baggage::default(), "{text}");
+        }
+    }
+
+    /// docs/kube-source.md, workloads from istiod.
+    #[test]
+    fn a_workload_of_another_cluster_is_reported_as_that_ones() {
+        let near = crate::telemetry::fixtures::workload("web", "v1");
+        let mut far = (*near).clone();
+        far.key = ObjectKey::new("shop", "web-9@east");
+        for (workload, expected) in [(&*near, "home"), (&far, "east")] {
+            let own = "home".into();
+            let source = SourceLabels::of_workload(&workload.identity, workload, &own);
+            let destination = DestinationLabels::of_workload(workload, &own);
+            assert_eq!(
+                (&*source.cluster, &*destination.cluster),
+                (expected, expected)
+            );
         }
     }
 

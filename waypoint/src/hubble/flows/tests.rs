@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cairn_config_schema::origin::ObjectKey;
 use cairn_config_schema::snapshot::Action;
 use http::StatusCode;
 
@@ -137,6 +138,22 @@ fn replicas_share_an_identity() {
     };
     assert_eq!(with("a").identity, with("b").identity);
     assert!(with("a").labels.contains(&"k8s:app=web".to_owned()));
+}
+
+/// docs/kube-source.md, workloads from istiod.
+#[test]
+fn a_pod_of_another_cluster_is_told_as_that_ones() {
+    let mut exchange = fixtures::http();
+    let mut workload = (*fixtures::workload("web", "v1")).clone();
+    workload.key = ObjectKey::new("shop", "web-9@east");
+    exchange.source = Some(Arc::new(workload));
+    let source = ended(exchange)[1].source.clone().unwrap();
+    assert_eq!(
+        (&*source.pod_name, &*source.cluster_name),
+        ("web-9", "east")
+    );
+    let label = "k8s:io.cilium.k8s.policy.cluster=east";
+    assert!(source.labels.contains(&label.to_owned()));
 }
 
 /// A client whose pod is not known is named by its certificate, and by its baggage for the workload alone.

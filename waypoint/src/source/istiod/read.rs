@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use cairn_config_schema::discovered::{DiscoveredWorkload, TargetPorts};
+use cairn_config_schema::discovered::{DiscoveredWorkload, TargetPorts, Tunnel};
 use cairn_config_schema::snapshot::{Locality, WorkloadType};
 use prost::Message;
 
@@ -88,7 +88,8 @@ fn read(
     allow_local: bool,
     texts: &mut Texts,
 ) -> Result<DiscoveredWorkload, String> {
-    let hbone = one_of("tunnel_protocol", told.tunnel_protocol, [false, true])?;
+    let tunnels = [Tunnel::None, Tunnel::Hbone, Tunnel::LegacyMtls];
+    let tunnel = one_of("tunnel_protocol", told.tunnel_protocol, tunnels)?;
     let is_healthy = one_of("status", told.status, [true, false])?;
     let host_network = one_of("network_mode", told.network_mode, [false, true])?;
     let addresses = told.addresses.iter();
@@ -108,7 +109,7 @@ fn read(
         cluster: texts.share(told.cluster_id),
         network: texts.share(told.network),
         addresses: addresses?,
-        hbone,
+        tunnel,
         trust_domain: texts.share(told.trust_domain),
         service_account: texts.share(told.service_account),
         has_gateway: told.network_gateway.is_some(),
@@ -137,7 +138,7 @@ fn read(
 }
 
 /// The meaning of an enumeration's number. One that is new may mean that nothing of the rest is as it seems.
-fn one_of<T: Copy>(field: &str, value: i32, meanings: [T; 2]) -> Result<T, String> {
+fn one_of<T: Copy, const N: usize>(field: &str, value: i32, meanings: [T; N]) -> Result<T, String> {
     let meaning = usize::try_from(value).ok().and_then(|at| meanings.get(at));
     let unknown = || format!("{field} {value} is not known here");
     meaning.copied().ok_or_else(unknown)
@@ -209,7 +210,8 @@ mod tests {
         let Ok(Told::Workload(read)) = changed(|_| ()) else {
             panic!("a workload");
         };
-        assert!(read.hbone && read.is_healthy && !read.host_network);
+        assert_eq!(read.tunnel, Tunnel::Hbone);
+        assert!(read.is_healthy && !read.host_network);
         assert_eq!(read.capacity, 1);
         assert_eq!(read.addresses, ["10.2.0.1".parse::<IpAddr>().unwrap()]);
         assert_eq!(&*read.services[0].0, "shop/web.shop.svc.cluster.local");
@@ -221,6 +223,11 @@ mod tests {
             panic!("a workload");
         };
         assert_eq!((read.capacity, read.workload_type), (7, None));
+        // Every pod with a sidecar.
+        let Ok(Told::Workload(read)) = changed(|w| w.tunnel_protocol = 2) else {
+            panic!("a workload");
+        };
+        assert_eq!(read.tunnel, Tunnel::LegacyMtls);
     }
 
     /// A mapped address is the IPv4 address of whoever has that.
@@ -239,8 +246,8 @@ mod tests {
         let refused = |result: Result<Told, String>| result.unwrap_err();
         let cases = [
             (
-                changed(|w| w.tunnel_protocol = 2),
-                "tunnel_protocol 2 is not known here",
+                changed(|w| w.tunnel_protocol = 7),
+                "tunnel_protocol 7 is not known here",
             ),
             (changed(|w| w.status = 2), "status 2 is not known here"),
             (

@@ -73,15 +73,20 @@ impl State {
         }
     }
 
-    /// Names and versions of what is known, for istiod to tell only what is different. `None`: so many that the
-    /// request would be too large for it; then its first answer is everything.
+    /// Names and versions of what is known, for istiod to tell only what is different; with no version what was
+    /// refused at first sight, for it to tell that anew, or that it is gone. `None`: so many that the request would be
+    /// too large for it; then its first answer is everything.
     pub fn versions(&self) -> Option<HashMap<String, String>> {
+        let known = self.known.iter();
+        let known = known.map(|(name, known)| (name, &*known.version));
+        let refused = self.refused.keys().filter(|name| !name.is_empty());
+        let refused = refused.filter(|name| !self.known.contains_key(*name));
+        let all = known.chain(refused.map(|name| (name, "")));
         // Each entry of a map costs a few bytes more than its texts.
-        let bytes = |(name, known): (&Arc<str>, &Known)| name.len() + known.version.len() + 8;
-        let all: usize = self.known.iter().map(bytes).sum();
-        (all <= self.bounds.resume_bytes).then(|| {
-            let each = self.known.iter();
-            each.map(|(name, known)| (name.to_string(), known.version.to_string()))
+        let bytes = |(name, version): (&Arc<str>, &str)| name.len() + version.len() + 8;
+        let sum: usize = all.clone().map(bytes).sum();
+        (sum <= self.bounds.resume_bytes).then(|| {
+            all.map(|(name, version)| (name.to_string(), version.to_owned()))
                 .collect()
         })
     }
@@ -105,6 +110,7 @@ impl State {
             for name in gone.cloned().collect::<Vec<_>>() {
                 changed |= self.remove(&name);
             }
+            self.refused.retain(|name, _| told.contains(&**name));
         }
         let mut refused: Vec<String> = Vec::new();
         for resource in response.resources {

@@ -75,7 +75,7 @@ impl Stream {
     ) -> Result<(Self, DeltaDiscoveryResponse), StreamError> {
         let first = async {
             let mut stream = Self::connect(asking, versions).await?;
-            let answer = stream.next().await?;
+            let answer = first_of_workloads(stream.next().await?)?;
             Ok((stream, answer))
         };
         let first = tokio::time::timeout(XDS_FIRST_ANSWER_TIMEOUT, first).await;
@@ -142,6 +142,19 @@ impl Stream {
         let sent = self.requests.try_send(request);
         sent.map_err(|error| StreamError::Broke(format!("no answer can be sent: {error}")))
     }
+}
+
+/// The first answer on a stream, by which the waypoint gets ready and forgets what is not told any more: one of
+/// another type tells nothing of workloads.
+fn first_of_workloads(
+    answer: DeltaDiscoveryResponse,
+) -> Result<DeltaDiscoveryResponse, StreamError> {
+    if answer.type_url == ADDRESS_TYPE {
+        return Ok(answer);
+    }
+    let answered: String = answer.type_url.escape_debug().take(200).collect();
+    let words = format!("istiod answered with {answered}, which was not asked for");
+    Err(StreamError::Broke(words))
 }
 
 fn error(status: tonic::Status, token_path: &str) -> StreamError {
@@ -221,3 +234,24 @@ fn structure<const N: usize>(texts: [(&str, &str); N]) -> Struct {
 
 /// What never comes back: a stream is followed until it ends.
 pub(super) type Ended = Result<Infallible, StreamError>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Else the waypoint would be ready without having been told of anything.
+    #[test]
+    fn an_answer_of_another_type_is_no_first_answer() {
+        let answer = |type_url: &str| DeltaDiscoveryResponse {
+            type_url: type_url.to_owned(),
+            ..DeltaDiscoveryResponse::default()
+        };
+        assert!(first_of_workloads(answer(ADDRESS_TYPE)).is_ok());
+        let error = first_of_workloads(answer("other")).unwrap_err();
+        assert_eq!(error.reason(), "broke");
+        assert_eq!(
+            error.to_string(),
+            "the stream to istiod ended: istiod answered with other, which was not asked for"
+        );
+    }
+}

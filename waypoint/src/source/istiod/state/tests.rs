@@ -19,7 +19,7 @@ fn resource(name: &str, version: u32, kind: AddressKind) -> Resource {
     }
 }
 
-/// A workload; `protocol` 2 is none.
+/// A workload; `protocol` 7 is none.
 fn workload(name: &str, version: u32, protocol: i32) -> Resource {
     let workload = Workload {
         uid: name.into(),
@@ -98,11 +98,11 @@ fn resources_come_change_and_go() {
 fn what_can_not_be_understood_is_refused_by_name_and_the_last_good_version_stays() {
     let mut state = state();
     state.apply(answer(vec![workload("a", 1, 0)], &[]), true);
-    let mixed = answer(vec![workload("a", 2, 2), workload("b", 2, 1)], &[]);
+    let mixed = answer(vec![workload("a", 2, 7), workload("b", 2, 1)], &[]);
     let applied = state.apply(mixed, false);
     assert!(applied.changed);
     let reason = applied.refused.unwrap();
-    assert_eq!(reason, "a: tunnel_protocol 2 is not known here");
+    assert_eq!(reason, "a: tunnel_protocol 7 is not known here");
     assert_eq!(nodes(&state), pairs(&[("a", "node-1"), ("b", "node-2")]));
     assert_eq!(state.versions().unwrap()["a"], "1", "istiod tells it again");
     assert_eq!(state.counts().refused, 1);
@@ -140,6 +140,26 @@ fn beyond_the_bounds_what_is_new_is_refused_and_what_is_known_stays() {
         .unwrap();
     assert!(refused.contains("have 200 bytes already"), "{refused}");
     assert_eq!(state.versions().unwrap()["w0"], "1");
+}
+
+/// istiod says that something is gone only of what it knows to be known; what was refused must not be counted for ever.
+#[test]
+fn what_was_refused_is_forgotten_when_it_is_gone() {
+    let mut state = state();
+    let both = vec![workload("a", 1, 0), workload("b", 1, 7)];
+    assert!(state.apply(answer(both, &[]), true).refused.is_some());
+    assert_eq!(state.counts().refused, 1);
+    let versions = state.versions().unwrap();
+    assert_eq!((&*versions["a"], &*versions["b"]), ("1", ""));
+    // On a stream that resumes it is named as gone.
+    state.apply(answer(Vec::new(), &["b"]), false);
+    assert_eq!(state.counts().refused, 0);
+    assert_eq!(state.versions().unwrap().len(), 1);
+    // On one that does not, it is not named.
+    state.apply(answer(vec![workload("b", 2, 7)], &[]), false);
+    assert_eq!(state.counts().refused, 1);
+    state.apply(answer(vec![workload("a", 1, 0)], &[]), true);
+    assert_eq!(state.counts().refused, 0);
 }
 
 /// Then istiod is asked for everything, and what it does not tell is gone.
@@ -185,7 +205,7 @@ proptest! {
                     state.apply(answer(vec![workload(&name, version, 0)], &[]), false);
                 }
                 _ => {
-                    state.apply(answer(vec![workload(&name, version, 2)], &[]), false);
+                    state.apply(answer(vec![workload(&name, version, 7)], &[]), false);
                 }
             }
         }
