@@ -291,6 +291,14 @@ async fn a_pod_is_steered_from_its_first_process_to_its_last() {
     cluster.forget("client").await;
     agent.counts_one("lingering").await;
     assert_eq!(web(&client), "200", "no way past policy");
+
+    // Also by an agent that is started again, to whom the API server never speaks of it.
+    drop(agent);
+    assert_eq!(web(&client), "refused", "nobody serves");
+    let agent = cluster.start(&wrapper, &["--state-dir", state.to_str().unwrap()]);
+    let agent = agent.steering().await;
+    agent.counts_one("lingering").await;
+    assert_eq!(web(&client), "200", "no way past policy: {}", agent.log());
     drop(app);
     agent.says("the last process of the pod has ended pod=shop/client");
     agent.says("pod left pod=shop/client");
@@ -303,6 +311,35 @@ async fn a_pod_is_steered_from_its_first_process_to_its_last() {
         .collect();
     assert_eq!(left.len(), 1, "{}", agent.log());
     assert_eq!(web(&other), "403", "the other one is where it was");
+}
+
+/// With CRI-O, which drops infra containers, a pod in a crash loop has no process most of the time.
+#[tokio::test]
+async fn a_pod_between_two_of_its_containers_is_not_forgotten_by_an_agent_that_starts() {
+    let Some(cluster) = Cluster::new().await else {
+        return;
+    };
+    let uid = cluster.create("client", NODE, false).await;
+    let client = in_cgroup(&cluster.mesh.client, cluster.slice(&uid));
+    let app = client.app();
+    let agent = cluster.start(&[], &[]).steering().await;
+    let known = || -> Vec<u64> {
+        let pods = cluster.mesh.status().pods;
+        pods.iter().map(|pod| pod.netns_cookie).collect()
+    };
+    let before = known();
+    assert_eq!(before.len(), 1, "{}", agent.log());
+
+    drop(agent);
+    drop(app);
+    let agent = cluster.start(&[], &[]).steering().await;
+    agent.counts_one("awaited").await;
+    agent.counts_one("earlier").await;
+    assert_eq!(known(), before, "refused, not direct: {}", agent.log());
+    let _app = client.app();
+    agent.says("pod enrolled pod=shop/client");
+    assert_eq!(known(), before);
+    assert_eq!(web(&client), "200", "{}", agent.log());
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use kube_client::Client;
 use serde::Deserialize;
+use serde_json::json;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::AbortHandle;
 
@@ -109,6 +110,25 @@ impl PodOfNode {
             host_network: spec.host_network,
             has_ended: matches!(&*status.phase, "Succeeded" | "Failed"),
         })
+    }
+
+    /// A text that reads as this Pod, for one that the API server has no more.
+    pub fn text(&self) -> String {
+        let addresses = self.addresses.iter().map(|ip| json!({"ip": ip}));
+        let pod = json!({
+            "metadata": {
+                "uid": self.uid,
+                "namespace": self.namespace,
+                "name": self.name,
+                "labels": self.labels,
+            },
+            "spec": {"serviceAccountName": self.service_account, "hostNetwork": self.host_network},
+            "status": {
+                "phase": if self.has_ended { "Failed" } else { "Running" },
+                "podIPs": addresses.collect::<Vec<_>>(),
+            },
+        });
+        pod.to_string()
     }
 }
 
@@ -216,6 +236,10 @@ mod tests {
         assert!(ended.has_ended);
         let on_host = text.replace(r#""spec":{"#, r#""spec":{"hostNetwork":true,"#);
         assert!(PodOfNode::read(&on_host).unwrap().host_network);
+        for text in [text, &old, &text.replace("Running", "Failed"), &on_host] {
+            let pod = PodOfNode::read(text).unwrap();
+            assert_eq!(PodOfNode::read(&pod.text()).unwrap(), pod);
+        }
     }
 
     /// A Pod that nobody has begun to run has neither accounts' tokens nor addresses.

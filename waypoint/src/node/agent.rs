@@ -21,7 +21,7 @@ use tokio::time::MissedTickBehavior;
 use super::enrolment::{Enrolled, Failing};
 use super::guard::Guard;
 use super::watchdog::{Beat, Change, LOOK_INTERVAL, Watchdog};
-use super::{PodSource, Slots, Steering};
+use super::{PodList, PodSource, Slots, Steering};
 use crate::listener::steered::PodListener;
 use crate::log::Seldom;
 use crate::publish::InForce;
@@ -56,6 +56,8 @@ pub struct Agent<S> {
     slots: Slots,
     pub(super) shared: Arc<ArcSwap<Slots>>,
     pub(super) wanted: Vec<NodePod>,
+    /// Whether nobody is missing in `wanted`, so that what else the kernel knows may be forgotten.
+    pub(super) wanted_is_complete: bool,
     pub(super) enrolled: BTreeMap<ObjectKey, Enrolled>,
     /// Pods of the list that are not enrolled.
     pub(super) failing: BTreeMap<ObjectKey, Failing>,
@@ -108,6 +110,7 @@ impl<S: Steering> Agent<S> {
             guard,
             slots,
             wanted: Vec::new(),
+            wanted_is_complete: false,
             enrolled: BTreeMap::new(),
             failing: BTreeMap::new(),
             strangers,
@@ -135,8 +138,7 @@ impl<S: Steering> Agent<S> {
         version.mark_unchanged();
         // Services first: no connection may meet slots that mean something else to its worker.
         self.flag_services();
-        self.wanted = source.next().await;
-        self.reconcile();
+        self.follow(source.next().await);
         self.settle();
         self.show();
         started(self.failing.len());
@@ -147,10 +149,7 @@ impl<S: Steering> Agent<S> {
         loop {
             tokio::select! {
                 _ = look.tick() => self.look(),
-                pods = source.next() => {
-                    self.wanted = pods;
-                    self.reconcile();
-                }
+                list = source.next() => self.follow(list),
                 changed = version.changed() => {
                     // The sender is part of `in_force`, which lives as long as this.
                     let _ = changed;
@@ -159,6 +158,12 @@ impl<S: Steering> Agent<S> {
                 _ = retry.tick() => self.retry(),
             }
         }
+    }
+
+    fn follow(&mut self, list: PodList) {
+        self.wanted = list.pods;
+        self.wanted_is_complete = list.is_complete;
+        self.reconcile();
     }
 
     fn retry(&mut self) {

@@ -403,10 +403,12 @@ impl<S: Steering> Agent<S> {
         }
     }
 
-    /// Withdraws what the kernel knows from before and is no pod of the list. While the namespace of
-    /// a listed pod can not be found each of them may be that pod: they stay, refused.
+    /// Withdraws what the kernel knows from before and is no pod of the list. While the list may lack
+    /// a pod, or the namespace of a listed one can not be found, each of them may be that pod: they
+    /// stay, refused. That costs room in the kernel's map, and nothing else.
     fn forget_strangers(&mut self) {
-        if self.failing.values().any(|pod| pod.cookie.is_none()) {
+        let is_unfound = |pod: &Failing| pod.cookie.is_none();
+        if !self.wanted_is_complete || self.failing.values().any(is_unfound) {
             return;
         }
         let awaited = |cookie: &u64| {

@@ -23,6 +23,6 @@ pub use namespace::Namespace;
 pub use pod::Pod;
 pub use site::Site;
 pub use slots::Slots;
-pub use source::{PodSource, PodsFile};
+pub use source::{PodList, PodSource, PodsFile};
 pub use steering::Steering;
 pub use watchdog::Beat;

@@ -14,11 +14,21 @@ const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// So many looks are waited at the start for a file that is written all the time: ten seconds.
 const SETTLING_LOOKS_MAX: usize = 40;
 
+/// The pods there are, as far as they are known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodList {
+    /// Those that are known, each where it is.
+    pub pods: Vec<NodePod>,
+    /// There are no others: what the kernel knows besides is a pod no more. While somebody may be missing it is
+    /// not forgotten, for it would go past policy.
+    pub is_complete: bool,
+}
+
 /// Tells which pods there are.
 pub trait PodSource {
-    /// Waits until they are others than those told last, and tells all of them. The first call
+    /// Waits until the list is another than that told last, and tells all of it. The first call
     /// answers at once. Dropped before it answers, it has lost nothing.
-    fn next(&mut self) -> impl Future<Output = Vec<NodePod>> + Send;
+    fn next(&mut self) -> impl Future<Output = PodList> + Send;
 }
 
 /// Why there is no list of pods to begin with.
@@ -126,15 +136,17 @@ impl PodsFile {
 }
 
 impl PodSource for PodsFile {
-    async fn next(&mut self) -> Vec<NodePod> {
+    /// Whoever writes the file vouches for all of it.
+    async fn next(&mut self) -> PodList {
+        let is_complete = true;
         if let Some(pods) = self.untold.take() {
-            return pods;
+            return PodList { pods, is_complete };
         }
         loop {
             let looks = self.looks.get_or_insert_with(|| interval(POLL_INTERVAL));
             looks.tick().await;
             if let Some(pods) = self.look() {
-                return pods;
+                return PodList { pods, is_complete };
             }
         }
     }
@@ -203,7 +215,8 @@ mod tests {
         let path = folder.path().join("pods.yaml");
         std::fs::write(&path, pod("a")).unwrap();
         let mut file = PodsFile::open(&path).unwrap();
-        assert_eq!(names(&file.next().await), ["a"]);
+        let first = file.next().await;
+        assert_eq!((names(&first.pods), first.is_complete), (vec!["a"], true));
 
         std::fs::write(&path, pod("a").replace("netns", "netnss")).unwrap();
         assert_eq!([file.look(), file.look()], [None, None], "no change");
@@ -215,7 +228,11 @@ mod tests {
         assert_eq!(file.look(), None, "nor is a missing one");
 
         std::fs::write(&path, format!("{}{}", pod("a"), pod("b"))).unwrap();
-        assert_eq!(names(&file.next().await), ["a", "b"]);
+        let last = file.next().await;
+        assert_eq!(
+            (names(&last.pods), last.is_complete),
+            (vec!["a", "b"], true)
+        );
     }
 
     #[test]

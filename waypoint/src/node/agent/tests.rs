@@ -53,7 +53,14 @@ fn place() -> Place {
 }
 
 fn agent(kernel: &Kernel, in_force: &InForce) -> Agent<Kernel> {
-    Agent::new(kernel.clone(), place(), in_force.clone(), vec![], None).unwrap()
+    let agent = Agent::new(kernel.clone(), place(), in_force.clone(), vec![], None);
+    complete(agent.unwrap())
+}
+
+/// An agent whose list of pods has everybody, as a file's has.
+fn complete(mut agent: Agent<Kernel>) -> Agent<Kernel> {
+    agent.wanted_is_complete = true;
+    agent
 }
 
 fn flagged(kernel: &Kernel) -> Vec<(String, u32, bool)> {

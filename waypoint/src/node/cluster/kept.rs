@@ -1,5 +1,5 @@
-//! What is kept of this node's pods: what the API server said of them, for a start without it, and the list that the
-//! agent has, for people. Believes nothing itself; the file's checksum is `cairn_kubernetes::watch::Stored`'s.
+//! What is kept of this node's pods: what the API server said of them, for a start without it; those that it has no
+//! more and that run on, of whom nobody else tells; and the list that the agent has, for people. Believes nothing itself; the file's checksum is `cairn_kubernetes::watch::Stored`'s.
 
 use std::fs;
 use std::io;
@@ -23,26 +23,46 @@ const LIST: &str = "pods.json";
 pub(super) struct Kept {
     stored: Option<Stored>,
     list: Option<PathBuf>,
-    /// What the file has.
-    written: Option<Arc<Objects>>,
+    /// What the file has: what the API server had, and those that lingered.
+    written: Option<(Arc<Objects>, Vec<String>)>,
     next: Option<Instant>,
     told: bool,
 }
 
-/// Objects by path, as JSON.
-type Known = Vec<(Arc<str>, Arc<str>)>;
+/// Before the number of a pod that the API server had no more: its path may be another pod's by now.
+const LINGERING: &str = "lingering/";
+
+/// What was kept.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Known {
+    /// What the API server had, by path, as JSON.
+    pub listed: Vec<(Arc<str>, Arc<str>)>,
+    /// Pods that it had no more, or as ended, and whose processes ran on.
+    pub lingering: Vec<Arc<str>>,
+}
+
+impl Known {
+    fn of(objects: Vec<(Arc<str>, Arc<str>)>) -> Self {
+        let lingers = |(path, _): &(Arc<str>, Arc<str>)| path.starts_with(LINGERING);
+        let (lingering, listed) = objects.into_iter().partition::<Vec<_>, _>(lingers);
+        Self {
+            listed,
+            lingering: lingering.into_iter().map(|(_, text)| text).collect(),
+        }
+    }
+}
 
 impl Kept {
     /// Opens the folder, and gives what was kept there.
     pub fn open(state_dir: Option<&Path>) -> (Self, Known) {
         let Some(dir) = state_dir else {
-            return (Self::default(), Known::new());
+            return (Self::default(), Known::default());
         };
         let stored = match Stored::open(dir.join(FOLDER)) {
             Ok(stored) => stored,
             Err(error) => {
                 tracing::error!(dir = %dir.display(), %error, "--state-dir can not be used: this node's pods are not kept for the next start");
-                return (Self::default(), Known::new());
+                return (Self::default(), Known::default());
             }
         };
         let known = stored.load().unwrap_or_else(|error| {
@@ -54,22 +74,30 @@ impl Kept {
             list: Some(dir.join(LIST)),
             ..Self::default()
         };
-        (kept, known.map(|state| state.objects).unwrap_or_default())
+        let objects = known.map(|state| state.objects).unwrap_or_default();
+        (kept, Known::of(objects))
     }
 
-    /// Keeps what the API server has, if that is news and it is time.
-    pub fn keep(&mut self, objects: &Arc<Objects>, now: Instant) {
-        let is_written = |written: &Arc<Objects>| Arc::ptr_eq(written, objects);
+    /// Keeps what the API server has, and the texts of pods that linger, if that is news and it is time.
+    pub fn keep(&mut self, objects: &Arc<Objects>, lingering: Vec<String>, now: Instant) {
         let Some(stored) = &self.stored else { return };
-        if self.written.as_ref().is_some_and(is_written) || self.next.is_some_and(|at| now < at) {
+        let is_written = self
+            .written
+            .as_ref()
+            .is_some_and(|(written, before)| Arc::ptr_eq(written, objects) && *before == lingering);
+        if is_written || self.next.is_some_and(|at| now < at) {
             return;
         }
         self.next = Some(now + PAUSE);
         let all = objects
             .iter()
             .map(|(path, text)| (path.clone(), Some(text.clone())));
-        match stored.save(&all.collect::<Differences>(), true) {
-            Ok(()) => (self.written, self.told) = (Some(objects.clone()), false),
+        let besides = lingering.iter().enumerate().map(|(number, text)| {
+            let path = format!("{LINGERING}{number}");
+            (path.into(), Some(text.as_str().into()))
+        });
+        match stored.save(&all.chain(besides).collect::<Differences>(), true) {
+            Ok(()) => (self.written, self.told) = (Some((objects.clone(), lingering)), false),
             Err(error) => self.failed(&error),
         }
     }
@@ -116,22 +144,37 @@ mod tests {
     fn what_was_kept_is_known_at_the_next_start() {
         let dir = tempfile::tempdir().unwrap();
         let (mut kept, known) = Kept::open(Some(dir.path()));
-        assert!(known.is_empty());
+        assert_eq!(known, Known::default());
         let objects = |text: &str| Arc::new(Objects::from([("p".into(), text.into())]));
         let now = Instant::now();
-        kept.keep(&objects("{}"), now);
+        kept.keep(&objects("{}"), vec![], now);
         let again = || Kept::open(Some(dir.path())).1;
-        assert_eq!(again(), [("p".into(), "{}".into())]);
+        let known = |text: &str, lingering: &[&str]| Known {
+            listed: vec![("p".into(), text.into())],
+            lingering: lingering.iter().map(|&text| text.into()).collect(),
+        };
+        assert_eq!(again(), known("{}", &[]));
         let newer = objects("{\"x\":1}");
-        kept.keep(&newer, now);
-        assert_eq!(again(), [("p".into(), "{}".into())], "not so soon");
-        kept.keep(&newer, now + PAUSE);
-        assert_eq!(again(), [("p".into(), "{\"x\":1}".into())]);
+        kept.keep(&newer, vec![], now);
+        assert_eq!(again(), known("{}", &[]), "not so soon");
+        kept.keep(&newer, vec![], now + PAUSE);
+        assert_eq!(again(), known("{\"x\":1}", &[]));
+
+        // A pod that lingers comes and goes without news from the API server.
+        let lingering = || vec!["{\"y\":1}".to_owned()];
+        kept.keep(&newer, lingering(), now + PAUSE * 2);
+        assert_eq!(again(), known("{\"x\":1}", &["{\"y\":1}"]));
+        kept.keep(&newer, vec![], now + PAUSE * 3);
+        assert_eq!(again(), known("{\"x\":1}", &[]));
 
         let file = dir.path().join(FOLDER).join("objects");
         fs::write(&file, "cairn-state-1 0\nhalf").unwrap();
-        assert!(again().is_empty(), "what is not whole is not believed");
-        assert!(Kept::open(None).1.is_empty());
+        assert_eq!(
+            again(),
+            Known::default(),
+            "what is not whole is not believed"
+        );
+        assert_eq!(Kept::open(None).1, Known::default());
     }
 
     #[test]

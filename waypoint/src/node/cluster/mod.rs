@@ -4,6 +4,7 @@
 mod find;
 mod folder;
 mod kept;
+mod listing;
 mod roll;
 
 use std::path::{Path, PathBuf};
@@ -11,26 +12,23 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use cairn_config_schema::parse::NodePod;
 use cairn_kubernetes::client::{Access, Client, connect};
-use cairn_kubernetes::watch::{PodOfNode, PodsOfNode};
+use cairn_kubernetes::watch::PodsOfNode;
 use tokio::sync::watch;
 
 use self::find::ThisNode;
-use self::kept::Kept;
-use self::roll::Roll;
-use super::PodSource;
-use crate::telemetry::node as telemetry;
+use self::listing::Listing;
+use super::{PodList, PodSource};
 
-/// Between two looks for processes of a pod that is about to start. Its network is made before the first of its
-/// containers, so that it is steered before that in most cases.
+/// Between two looks for processes of a pod that is about to start, however long that takes. Its network is made before
+/// the first of its containers, and with it a process that holds it, so that it is steered before that in most cases;
+/// with a runtime that has no such process (CRI-O) it is found with its first container.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Between two looks at where everybody is.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
 
-/// For so long the API server is waited for before what it said earlier is told: a list that lacks a pod lets that
-/// one past policy.
+/// For so long the API server is waited for before what it said earlier is told: whom that lacks is not served.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Which pods are followed, and how.
@@ -52,7 +50,7 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct PodsOfCluster {
     /// `None`: nobody knows yet.
-    told: watch::Receiver<Option<Arc<Vec<NodePod>>>>,
+    told: watch::Receiver<Option<Arc<PodList>>>,
 }
 
 impl PodsOfCluster {
@@ -98,63 +96,46 @@ impl PodsOfCluster {
 }
 
 impl PodSource for PodsOfCluster {
-    async fn next(&mut self) -> Vec<NodePod> {
+    async fn next(&mut self) -> PodList {
         loop {
             if self.told.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
             let told = self.told.borrow_and_update().clone();
-            if let Some(pods) = told {
-                return pods.to_vec();
+            if let Some(list) = told {
+                return PodList::clone(&list);
             }
         }
     }
 }
 
 /// Follows the pods, and tells of each change, until nobody listens.
-async fn follow(
-    client: Client,
-    settings: Settings,
-    teller: watch::Sender<Option<Arc<Vec<NodePod>>>>,
-) {
-    let (mut kept, known) = Kept::open(settings.state_dir.as_deref());
+async fn follow(client: Client, settings: Settings, teller: watch::Sender<Option<Arc<PodList>>>) {
+    let began = Instant::now();
+    let own = own_pod(&settings.own_cgroup);
+    let (mut listing, known) = Listing::resume(settings.state_dir.as_deref(), own, began);
     let Some(mut watch) = PodsOfNode::follow(client, &settings.node, known) else {
         tracing::error!("Pods are not watched");
         return;
     };
     tracing::info!(node = %settings.node, cgroup = %settings.cgroup.display(), "following the pods of this node");
     let mut node = ThisNode::new(&settings.cgroup);
-    let own = own_pod(&settings.own_cgroup);
-    let mut roll = Roll::default();
-    let mut read = None;
-    let patience = Instant::now() + PATIENCE;
     while !teller.is_closed() {
         let now = Instant::now();
         let is_told = teller.borrow().is_some();
+        // First: what it says of the objects must not be older than they are.
+        let synced = watch.synced();
         if let Some(objects) = watch.objects()
-            && (is_told || watch.synced() || now > patience)
+            && (is_told || synced || now > began + PATIENCE)
         {
-            if read
-                .as_ref()
-                .is_none_or(|read| !Arc::ptr_eq(read, &objects))
-            {
-                let mut pods = pods(objects.values());
-                pods.retain(|pod| own.as_ref() != Some(&pod.uid));
-                roll.take(pods, now);
-                read = Some(objects.clone());
+            if let Some(news) = listing.turn(&objects, synced, &mut node, now) {
+                teller.send_replace(Some(news));
             }
-            let called = roll.call(&mut node, now);
-            telemetry::roll(&called.counts());
-            let is_news = teller.borrow().as_deref() != Some(&called.pods);
-            if is_news {
-                kept.list(&called.pods);
-                teller.send_replace(Some(Arc::new(called.pods)));
-            }
-            if watch.synced() {
-                kept.keep(&objects, now);
+            if synced {
+                listing.keep(now);
             }
         }
-        let pause = match roll.is_waiting() || !is_told {
+        let pause = match listing.is_waiting() || !is_told {
             true => LOOK,
             false => LOOK_AROUND,
         };
@@ -169,18 +150,6 @@ async fn follow(
 fn own_pod(cgroup: &Path) -> Option<String> {
     let mut folders = cgroup.iter().filter_map(|folder| folder.to_str());
     folders.find_map(folder::pod_uid)
-}
-
-/// Reads texts of Pods. One that can not be read is said: it is not steered.
-fn pods<'t>(texts: impl Iterator<Item = &'t Arc<str>>) -> Vec<PodOfNode> {
-    let read = texts.filter_map(|text| match PodOfNode::read(text) {
-        Ok(pod) => Some(pod),
-        Err(error) => {
-            tracing::error!(%error, %text, "a pod can not be read: its connections go direct, past policy");
-            None
-        }
-    });
-    read.collect()
 }
 
 #[cfg(test)]
@@ -203,10 +172,10 @@ mod tests {
         let mut source = PodsOfCluster { told };
         teller.send_replace(Some(Arc::default()));
         source.begun().await;
-        assert_eq!(source.next().await, []);
+        assert_eq!(source.next().await, PodList::default());
         let quiet = tokio::time::timeout(Duration::from_millis(1), source.next());
         quiet.await.unwrap_err();
         teller.send_replace(Some(Arc::default()));
-        assert_eq!(source.next().await, []);
+        assert_eq!(source.next().await, PodList::default());
     }
 }

@@ -82,7 +82,8 @@ fn left_out(pod: &PodOfNode) -> Option<&'static str> {
 }
 
 impl Roll {
-    /// Takes what the API server has now.
+    /// Takes what the API server has now, or had when an earlier agent kept it. One that it has as ended, or has no
+    /// more, stays if the next call finds processes of it, whoever knew of it first.
     pub fn take(&mut self, pods: Vec<PodOfNode>, now: Instant) {
         let out: Vec<_> = pods
             .iter()
@@ -99,19 +100,18 @@ impl Roll {
             entry.is_listed = false;
         }
         for pod in pods {
-            let is_listed = !pod.has_ended;
-            if uids.contains(&pod.uid) {
+            if left_out(&pod).is_some() {
                 continue;
             }
+            let is_listed = !pod.has_ended;
             match self.pods.get_mut(&pod.uid) {
                 Some(entry) => {
                     entry.is_listed = is_listed;
                     entry.pod = pod;
                 }
-                // It ended before this process had a look: nothing of it is steered.
-                None if !is_listed => {}
                 None => {
-                    self.pods.insert(pod.uid.clone(), Entry::new(pod, now));
+                    let entry = Entry::new(pod, is_listed, now);
+                    self.pods.insert(entry.pod.uid.clone(), entry);
                 }
             }
         }
@@ -135,9 +135,16 @@ impl Roll {
         self.say()
     }
 
-    /// Whether somebody is waited for who may be there at any moment.
+    /// Whether somebody is waited for, who may be there at any moment: also one that is late, for a slow volume says
+    /// nothing about how fast its containers start.
     pub fn is_waiting(&self) -> bool {
-        self.pods.values().any(|e| !e.is_there() && !e.is_late)
+        self.pods.values().any(|e| !e.is_there())
+    }
+
+    /// Pods that the API server has no more, or as ended, and whose processes ran on at the last call.
+    pub fn lingering(&self) -> impl Iterator<Item = &PodOfNode> {
+        let lingers = |e: &&Entry| !e.is_listed && e.is_there();
+        self.pods.values().filter(lingers).map(|e| &e.pod)
     }
 
     fn say(&mut self) -> Called {
@@ -174,10 +181,10 @@ impl Roll {
 }
 
 impl Entry {
-    fn new(pod: PodOfNode, since: Instant) -> Self {
+    fn new(pod: PodOfNode, is_listed: bool, since: Instant) -> Self {
         Self {
             pod,
-            is_listed: true,
+            is_listed,
             place: None,
             unclear: None,
             since,
@@ -219,7 +226,9 @@ impl Entry {
             }
             Found::Nobody if self.is_listed => self.wait(now),
             Found::Nobody => {
-                tracing::info!(pod = %key(&self.pod), "the last process of the pod has ended");
+                if self.is_there() {
+                    tracing::info!(pod = %key(&self.pod), "the last process of the pod has ended");
+                }
                 (self.place, self.unclear) = (None, None);
             }
         }
@@ -233,7 +242,7 @@ impl Entry {
         self.is_late = true;
         let after_s = LATE.as_secs();
         tracing::warn!(pod = %key(&self.pod), uid = %self.pod.uid, after_s,
-            "no process of this pod is there yet; if some are, its cgroup is not below that of all pods (--cgroup), and its connections go direct, past policy");
+            "no process of this pod is there yet; if some are, its cgroup is not below that of all pods (--cgroup), and its connections go direct, past policy, unless the kernel knows it from before: then each service's failure mode applies");
     }
 
     fn as_listed(&self) -> Option<NodePod> {
@@ -261,4 +270,4 @@ fn key(pod: &PodOfNode) -> ObjectKey {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -52,7 +52,7 @@ fn with_a_worker(kernel: &Kernel) -> (Agent<Kernel>, mpsc::Receiver<PodListener>
     let workers = vec![ServingThread { pods, beat }];
     let in_force = InForce::default();
     let agent = Agent::new(kernel.clone(), place(), in_force, workers, None);
-    (agent.unwrap(), taken)
+    (complete(agent.unwrap()), taken)
 }
 
 #[test]
@@ -249,6 +249,24 @@ fn a_pod_that_fails_keeps_what_may_be_it_from_being_forgotten_and_nothing_else()
     let left: Vec<u64> = kernel.0.lock().unwrap().pods.keys().copied().collect();
     assert_eq!(left, [COOKIE], "the strangers went, and it is not direct");
     assert!(failing(&agent).contains("so each service's failure mode applies"));
+}
+
+/// It may be between two of its containers, or have come after what is known was written: it stays refused.
+#[test]
+fn what_the_kernel_knows_from_before_is_not_forgotten_for_a_list_that_may_lack_it() {
+    let kernel = Kernel::default();
+    kernel.0.lock().unwrap().pods = BTreeMap::from([(1, false)]);
+    let (mut agent, _taken) = with_a_worker(&kernel);
+    let known = || kernel.0.lock().unwrap().pods.contains_key(&1);
+    let list = |is_complete| PodList {
+        pods: vec![],
+        is_complete,
+    };
+    agent.follow(list(false));
+    agent.retry();
+    assert!(known());
+    agent.follow(list(true));
+    assert!(!known());
 }
 
 #[test]

@@ -5,12 +5,12 @@ use crate::node::cluster::find::place as place_of;
 
 /// A node by hand: cgroups by uid, with the namespace that is found by them.
 #[derive(Default)]
-struct ByHand {
+pub struct ByHand {
     /// By uid; `None`: its folder is there, and no process in it.
-    pods: BTreeMap<String, Option<u64>>,
+    pub pods: BTreeMap<String, Option<u64>>,
     /// Namespaces whose path leads nowhere any more.
-    lost: BTreeSet<u64>,
-    is_refused: bool,
+    pub lost: BTreeSet<u64>,
+    pub is_refused: bool,
 }
 
 impl Node for ByHand {
@@ -41,7 +41,7 @@ impl Node for ByHand {
     }
 }
 
-fn pod(uid: &str, name: &str) -> PodOfNode {
+pub fn pod(uid: &str, name: &str) -> PodOfNode {
     PodOfNode {
         uid: uid.into(),
         namespace: "shop".into(),
@@ -76,12 +76,13 @@ fn a_pod_is_on_it_once_its_processes_are_there_and_told_of_when_they_are_late() 
     node.pods.insert("u1".into(), None);
     let called = roll.call(&mut node, start + LATE);
     assert_eq!((called.awaited, called.overdue), (0, 1));
-    assert!(!roll.is_waiting(), "looked for less often from now on");
+    assert!(roll.is_waiting(), "looked for as often as before");
 
     node.pods.insert("u1".into(), Some(4));
     let called = roll.call(&mut node, start + LATE * 2);
     assert_eq!(names(&called), [at("web", 4)]);
     assert_eq!((called.awaited, called.overdue), (0, 0));
+    assert!(!roll.is_waiting());
     assert_eq!(called.pods[0].service_account, "web");
     assert_eq!(called.pods[0].addresses, pod("u1", "web").addresses);
 }
@@ -116,6 +117,18 @@ fn a_pod_stays_until_its_last_process_has_ended() {
     assert_eq!(names(&roll.call(&mut node, now)), []);
     roll.take(vec![ended()], now);
     assert_eq!(roll.call(&mut node, now), Called::default());
+
+    // Also one that an agent hears of only as ended, or that it knows from an earlier one alone.
+    node.pods.insert("u2".into(), Some(5));
+    node.pods.insert("u3".into(), Some(6));
+    let mut roll = Roll::default();
+    roll.take(vec![pod("u3", "web"), pod("u4", "gone")], now);
+    roll.take(vec![ended()], now);
+    let called = roll.call(&mut node, now);
+    assert_eq!(names(&called), [at("job", 5), at("web", 6)]);
+    assert_eq!((called.lingering, called.awaited), (2, 0));
+    let uids: Vec<&str> = roll.lingering().map(|pod| &*pod.uid).collect();
+    assert_eq!(uids, ["u2", "u3"]);
 }
 
 /// As with a sandbox that ends and one that is made in its place.
@@ -178,10 +191,16 @@ fn pods_on_the_hosts_network_and_those_without_an_identity_are_left_out() {
     for uid in ["u1", "u2"] {
         node.pods.insert(uid.into(), Some(1));
     }
-    roll.take(vec![on_host, fixed], now);
+    roll.take(vec![on_host.clone(), fixed.clone()], now);
     let called = roll.call(&mut node, now);
     assert_eq!(names(&called), []);
     assert_eq!((called.left_out, called.awaited), (2, 0));
+    let ended = [on_host, fixed].map(|pod| PodOfNode {
+        has_ended: true,
+        ..pod
+    });
+    roll.take(ended.into(), now);
+    assert_eq!(roll.call(&mut node, now), Called::default());
 }
 
 #[test]
