@@ -95,3 +95,8 @@ pub const RATE_LIMIT_DESCRIPTORS_MAX: usize = 16;
 
 /// Entries of one descriptor. Beyond: the policy is broken.
 pub const RATE_LIMIT_ENTRIES_MAX: usize = 8;
+
+/// HTTP rules that one rule of an AuthorizationPolicy becomes in a CiliumNetworkPolicy: one for each path,
+/// host and value of a header together. Beyond: it is not translated. An object of some hundred KiB is all that
+/// the API server takes.
+pub const TRANSLATED_HTTP_RULES_MAX: usize = 1_024;

@@ -165,7 +165,7 @@ impl Selected {
 }
 
 /// What is known of a workload.
-pub(super) fn view(workload: &Workload) -> LabelView<'_> {
+pub(crate) fn view(workload: &Workload) -> LabelView<'_> {
     LabelView {
         pod: Some(&workload.labels),
         namespace: Some(&workload.key.namespace),
