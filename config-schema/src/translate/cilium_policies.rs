@@ -157,14 +157,12 @@ struct Group<'g, 'a> {
 
 impl<'a> Group<'_, 'a> {
     fn draft(&self, out: &mut Writing<'_, '_>) -> Draft {
-        let mut draft = Draft {
-            sources: self
-                .subjects
+        let mut draft = Draft::of(
+            self.subjects
                 .iter()
                 .map(|s| (s.origin.clone(), s.paths()))
                 .collect(),
-            ..Draft::default()
-        };
+        );
         for subject in &self.subjects {
             for (path, why) in &subject.refused {
                 draft.note(

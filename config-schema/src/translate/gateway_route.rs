@@ -35,7 +35,7 @@ pub(super) fn spec(
     let own = &service.key;
     let written: Vec<Value> = rules
         .iter()
-        .map(|rule| of_rule(rule, service, unsayable))
+        .map(|rule| of_rule(rule, service, ranks.len() > 1, unsayable))
         .collect();
     json!({
         "parentRefs": [{"group": "", "kind": "Service", "name": own.name, "port": port}],
@@ -66,11 +66,10 @@ impl Rank {
     }
 }
 
-fn of_rule(rule: &HttpRule, service: &Service, unsayable: &mut Unsayable) -> Value {
+fn of_rule(rule: &HttpRule, service: &Service, several: bool, unsayable: &mut Unsayable) -> Value {
     if let Some(why) = &rule.broken {
         unsayable.push(format!("it is in error: {why}"));
     }
-    let several = rule.matches.len() > 1;
     let matches: Vec<Value> = rule
         .matches
         .iter()

@@ -150,11 +150,8 @@ impl<'a> Group<'_, 'a> {
                 .collect()
         };
         let objects = self.objects.iter();
-        let sources = objects.map(|o| (o.origin.clone(), or_whole(paths(&o.spec))));
-        let mut draft = Draft {
-            sources: sources.collect(),
-            ..Draft::default()
-        };
+        let sources = objects.map(|o| (o.origin.clone(), paths(&o.spec)));
+        let mut draft = Draft::of(sources.collect());
         for object in &self.objects {
             self.check_targets(object, &mut draft);
         }
@@ -402,13 +399,5 @@ impl<'a> Group<'_, 'a> {
             let why = "the waypoint serves addresses of pods, which these policies do not restrict, and they would be restricted";
             draft.note_of_all(Outcome::Narrower, why);
         }
-    }
-}
-
-/// The paths of rules; without one the object as a whole.
-fn or_whole(paths: Vec<String>) -> Vec<String> {
-    match paths.is_empty() {
-        true => vec![String::new()],
-        false => paths,
     }
 }

@@ -26,7 +26,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::identity::Identity;
-use crate::origin::{Kind, Origin};
+use crate::origin::{Kind, ObjectKey, Origin};
 use crate::resolve;
 use crate::resources::Resources;
 use crate::snapshot::Snapshot;
@@ -136,7 +136,33 @@ pub fn translate(source: Source<'_>, target: Target, wider: bool) -> Translation
             cilium_policies::translate(&ground, &mut out);
             routes::translate(&ground, target, &mut out);
         }
-        Target::Gateway => routes::translate(&ground, target, &mut out),
+        Target::Gateway => {
+            leave_policies(source.resources, &mut out);
+            routes::translate(&ground, target, &mut out);
+        }
     }
     out.finish()
+}
+
+/// Policies for which the other side has no kind.
+fn leave_policies(resources: &Resources, out: &mut report::Writing<'_, '_>) {
+    let of = |kind: Kind| {
+        move |key: &ObjectKey| Origin {
+            kind,
+            key: key.clone(),
+        }
+    };
+    let istio = resources.authorization_policies.keys();
+    let cilium = resources.cilium_policies.keys();
+    let wide = resources.cilium_clusterwide_policies.keys();
+    let all = (istio.map(of(Kind::AuthorizationPolicy)))
+        .chain(cilium.map(of(Kind::CiliumNetworkPolicy)))
+        .chain(wide.map(of(Kind::CiliumClusterwideNetworkPolicy)));
+    for origin in all {
+        out.leave(
+            &origin,
+            "",
+            "the Gateway API has no policies of authorization",
+        );
+    }
 }

@@ -64,6 +64,17 @@ pub(super) struct Draft {
 }
 
 impl Draft {
+    /// Of these objects, with the paths of their parts; one without parts is one itself.
+    pub fn of(mut sources: Vec<(Origin, Vec<String>)>) -> Self {
+        for (_, paths) in sources.iter_mut().filter(|(_, paths)| paths.is_empty()) {
+            paths.push(String::new());
+        }
+        Self {
+            sources,
+            ..Self::default()
+        }
+    }
+
     /// Notes something of a part; the same is noted once.
     pub fn note(
         &mut self,
@@ -154,7 +165,7 @@ impl<'g, 'a> Writing<'g, 'a> {
         for (origin, paths) in &draft.sources {
             let noted = |path: &str| {
                 let mut found = draft.found.iter();
-                found.any(|(o, p, _, _)| o == origin && p.starts_with(path))
+                found.any(|(o, p, _, _)| o == origin && is_within(p, path))
             };
             if forbidden {
                 let blocks = |(o, _, outcome, _): &&(Origin, String, Outcome, String)| {
@@ -206,6 +217,12 @@ impl<'g, 'a> Writing<'g, 'a> {
         });
         self.out
     }
+}
+
+/// Whether a path is that of a part, or of something in it.
+fn is_within(path: &str, part: &str) -> bool {
+    let rest = path.strip_prefix(part);
+    rest.is_some_and(|rest| rest.is_empty() || part.is_empty() || rest.starts_with(['.', '[']))
 }
 
 /// Why an object that could be written by itself is not.

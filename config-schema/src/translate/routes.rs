@@ -28,10 +28,7 @@ pub(super) fn translate(ground: &Ground<'_>, target: Target, out: &mut Writing<'
     let before = out.written();
     let mut drafts = Vec::new();
     for (origin, refused) in originals(ground, target) {
-        let mut draft = Draft {
-            sources: vec![(origin.clone(), vec![String::new()])],
-            ..Draft::default()
-        };
+        let mut draft = Draft::of(vec![(origin.clone(), Vec::new())]);
         let mut unsayable: Unsayable = refused;
         write(ground, target, &origin, &mut draft, &mut unsayable, out);
         unsayable.sort();

@@ -88,7 +88,8 @@ struct Report<'a> {
 pub fn translate(args: &Args) -> anyhow::Result<Outcome> {
     let loaded = configuration::load(&args.file, &args.choice);
     let bad = bad_input(&loaded);
-    if !bad.is_empty() {
+    if loaded.snapshot.waypoint.is_none() || !bad.is_empty() {
+        eprintln!("cairn: the input can not be translated; `cairn check` says more");
         for diagnostic in bad {
             let at = diagnostic.location.as_ref().map(|at| format!("{at}: "));
             eprintln!("cairn: {}{}", at.unwrap_or_default(), diagnostic.message);
