@@ -2,12 +2,16 @@
 //! Most of a policy can be said in both languages; some of it can not.
 
 use proptest::collection::vec;
-use proptest::option::weighted;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use serde_json::{Map, Value, json};
 
 use crate::mesh::{CLIENTS, PORTS, Request};
+
+/// Something that is there so often, and hardly ever for 0.
+fn weighted<S: Strategy>(often: f64, value: S) -> impl Strategy<Value = Option<S::Value>> {
+    proptest::option::weighted(often.clamp(0.0001, 0.9999), value)
+}
 
 pub fn request() -> impl Strategy<Value = Request> {
     let paths = vec![
@@ -285,7 +289,8 @@ fn http_rule(sayable: f64) -> impl Strategy<Value = Value> {
 
 fn to_ports(sayable: f64) -> impl Strategy<Value = Value> {
     let ports = subsequence(vec!["8080", "9090"], 1..=2);
-    let protocol = prop_oneof![9 => Just("TCP"), (((1.0 - sayable) * 10.0) as u32) => Just("UDP")];
+    let protocol =
+        prop_oneof![40 => Just("TCP"), (((1.0 - sayable) * 10.0) as u32 + 1) => Just("UDP")];
     (
         ports,
         weighted(0.7, vec(http_rule(sayable), 1..4)),

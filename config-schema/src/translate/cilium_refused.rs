@@ -1,7 +1,7 @@
 //! What of a CiliumNetworkPolicy has no counterpart, by how it is written: the resolved rules do not
 //! hold what a waypoint does not see, and whoever takes them for all would lose it.
 
-use crate::resources::cilium::{CiliumRule, IngressRule, PortRule};
+use crate::resources::cilium::{CiliumRule, IngressRule, L7Rules, PortRule};
 
 /// What of a rule has no counterpart, by how it is written: the resolved rule does not hold it.
 pub(super) fn refused(rule: &CiliumRule, at: &str) -> Vec<(String, String)> {
@@ -124,7 +124,23 @@ fn refused_of_ports(port: &PortRule) -> Vec<(&'static str, &'static str)> {
             "rules",
             "of L7 rules only those of HTTP have a counterpart",
         ),
+        (
+            port.rules.as_ref().is_some_and(asks_for_header_values),
+            "rules",
+            "`headerMatches` is not translated: an AuthorizationPolicy changes no headers; write a value that is asked for as `headers`",
+        ),
     ];
     let there = found.into_iter().filter(|(there, _, _)| *there);
     there.map(|(_, field, why)| (field, why)).collect()
+}
+
+/// Whether a rule has `headerMatches`, which leave all rules of the port in doubt where it is not known for whom
+/// they are (specs/policies.md 2.1.5).
+fn asks_for_header_values(rules: &L7Rules) -> bool {
+    let mut http = rules.http.iter().flatten();
+    http.any(|rule| {
+        rule.header_matches
+            .as_ref()
+            .is_some_and(|list| !list.is_empty())
+    })
 }

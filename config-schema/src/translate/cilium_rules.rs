@@ -11,7 +11,7 @@ use super::ground::Ground;
 use super::report::{Draft, Outcome};
 use super::texts;
 use crate::origin::Origin;
-use crate::snapshot::{AuthenticationMode, CiliumHttpRule, HttpRules, Mismatch, NetworkRule};
+use crate::snapshot::{AuthenticationMode, CiliumHttpRule, HttpRules, NetworkRule};
 
 /// A rule of an AuthorizationPolicy without ports.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -150,19 +150,8 @@ fn of_http(
         };
         when.push(json!({"key": format!("request.headers[{name}]"), "values": [value]}));
     }
-    if let Some(expected) = rule.header_matches.first() {
-        let why = match expected.mismatch {
-            Mismatch::Fail | Mismatch::Log => {
-                "`headerMatches` is not translated: write it as `headers`"
-            }
-            _ => "an AuthorizationPolicy changes no headers",
-        };
-        draft.note(
-            origin,
-            format!("{at}.headerMatches"),
-            Outcome::NotTranslated,
-            why,
-        );
+    // Refused by how it is written (`cilium_refused`).
+    if !rule.header_matches.is_empty() {
         return None;
     }
     for (field, why) in wider {
