@@ -16,40 +16,7 @@ use serde_json::Value;
 
 /// Service `api` (80 and 9090 before 8080 and 9090) and `orders` (8080) of namespace `shop`, each before one pod
 /// with ztunnel, and clients in `shop` and `other`.
-const MESH: &str = r#"
-{apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {istio.io/use-waypoint: waypoint}}}
----
-{apiVersion: v1, kind: Namespace, metadata: {name: other}}
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: waypoint, namespace: shop}
-spec: {gatewayClassName: cairn-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}
----
-apiVersion: v1
-kind: Service
-metadata: {name: api, namespace: shop}
-spec: {clusterIP: 10.96.2.1, selector: {app: api}, ports: [{name: http, port: 80}, {name: http-metrics, port: 9090}]}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {name: api, namespace: shop, labels: {kubernetes.io/service-name: api}}
-addressType: IPv4
-ports: [{name: http, port: 8080}, {name: http-metrics, port: 9090}]
-endpoints: [{addresses: [10.0.1.1], targetRef: {kind: Pod, name: api-1, namespace: shop}}]
----
-apiVersion: v1
-kind: Service
-metadata: {name: orders, namespace: shop}
-spec: {clusterIP: 10.96.2.2, selector: {app: orders}, ports: [{name: http, port: 8080}]}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {name: orders, namespace: shop, labels: {kubernetes.io/service-name: orders}}
-addressType: IPv4
-ports: [{name: http, port: 8080}]
-endpoints: [{addresses: [10.0.1.2], targetRef: {kind: Pod, name: orders-1, namespace: shop}}]
-"#;
+const MESH: &str = include_str!("../../../config-schema/tests/translate/services.yaml");
 
 /// Name, namespace, service account, label `app` and address of each pod.
 const PODS: [(&str, &str, &str, &str, &str); 7] = [
@@ -112,7 +79,8 @@ annotations: {{ambient.istio.io/redirection: enabled}}}}, spec: {{serviceAccount
             )
         };
         let pods = PODS.into_iter().map(pod);
-        let mut parts: Vec<String> = std::iter::once(MESH.to_owned()).chain(pods).collect();
+        let other = "{apiVersion: v1, kind: Namespace, metadata: {name: other}}".to_owned();
+        let mut parts: Vec<String> = [MESH.to_owned(), other].into_iter().chain(pods).collect();
         parts.extend(objects.iter().map(ToString::to_string));
         let file = SourceFile {
             path: "mesh.yaml".into(),

@@ -135,21 +135,14 @@ fn of_http(
             }
         }
     }
-    let mut when = Vec::new();
-    for (index, (name, value)) in rule.headers.iter().enumerate() {
-        let value = match value {
-            None => Some("*"),
-            Some(value) => value.to_str().ok().filter(|v| is_plain_value(v)),
-        };
-        let Some(value) = value.filter(|_| *name != COOKIE && *name != HOST) else {
-            left_out(
-                &format!("headers[{index}]"),
-                "an AuthorizationPolicy reads this header in another way",
-            );
+    let when = match conditions(rule) {
+        Ok(when) => when,
+        Err(index) => {
+            let why = "an AuthorizationPolicy reads this header in another way";
+            left_out(&format!("headers[{index}]"), why);
             return None;
-        };
-        when.push(json!({"key": format!("request.headers[{name}]"), "values": [value]}));
-    }
+        }
+    };
     // Refused by how it is written (`cilium_refused`).
     if !rule.header_matches.is_empty() {
         return None;
@@ -162,6 +155,22 @@ fn of_http(
         operation.insert("methods".into(), json!(["*"]));
     }
     Some((operation, when))
+}
+
+/// `headers` of a rule as conditions; or which of them can not be one.
+fn conditions(rule: &CiliumHttpRule) -> Result<Vec<Value>, usize> {
+    let mut when = Vec::new();
+    for (index, (name, value)) in rule.headers.iter().enumerate() {
+        let value = match value {
+            None => Some("*"),
+            Some(value) => value.to_str().ok().filter(|v| is_plain_value(v)),
+        };
+        // Lines of cookies are joined in two ways, and Host is not where other headers are.
+        let value = value.filter(|_| *name != COOKIE && *name != HOST);
+        let value = value.ok_or(index)?;
+        when.push(json!({"key": format!("request.headers[{name}]"), "values": [value]}));
+    }
+    Ok(when)
 }
 
 /// Whether the text means itself as a value of a condition.

@@ -8,40 +8,11 @@ use cairn_config_schema::store::{SourceFile, Store};
 use cairn_config_schema::translate::{Outcome, Source, Target, Translation, translate};
 use serde_json::Value;
 
-/// Services `api` (80 and 9090 before 8080 and 9090) and `orders` (8080) of namespace `shop`, pods behind them, and
-/// a client.
-const MESH: &str = "
-{apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {istio.io/use-waypoint: waypoint}}}
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: waypoint, namespace: shop}
-spec: {gatewayClassName: cairn-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}
----
-apiVersion: v1
-kind: Service
-metadata: {name: api, namespace: shop}
-spec: {clusterIP: 10.96.2.1, selector: {app: api}, ports: [{name: http, port: 80}, {name: http-metrics, port: 9090}]}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {name: api, namespace: shop, labels: {kubernetes.io/service-name: api}}
-addressType: IPv4
-ports: [{name: http, port: 8080}, {name: http-metrics, port: 9090}]
-endpoints: [{addresses: [10.0.1.1], targetRef: {kind: Pod, name: api-1, namespace: shop}}]
----
-apiVersion: v1
-kind: Service
-metadata: {name: orders, namespace: shop}
-spec: {clusterIP: 10.96.2.2, selector: {app: orders}, ports: [{name: http, port: 8080}]}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {name: orders, namespace: shop, labels: {kubernetes.io/service-name: orders}}
-addressType: IPv4
-ports: [{name: http, port: 8080}]
-endpoints: [{addresses: [10.0.1.2], targetRef: {kind: Pod, name: orders-1, namespace: shop}}]
----
+/// Services `api` (80 and 9090 before 8080 and 9090) and `orders` (8080) of namespace `shop`.
+const SERVICES: &str = include_str!("services.yaml");
+
+/// The pods behind them, and a client.
+const PODS: &str = "
 apiVersion: v1
 kind: Pod
 metadata: {name: api-1, namespace: shop, labels: {app: api}, annotations: {ambient.istio.io/redirection: enabled}}
@@ -99,7 +70,7 @@ fn of_parts(target: Target, wider: bool, objects: &[&str]) -> Written {
         content: Ok(text.into_bytes().into()),
     };
     let files = [
-        file("mesh.yaml", MESH.to_owned()),
+        file("mesh.yaml", format!("{SERVICES}---{PODS}")),
         file("policy.yaml", objects.join("\n---\n")),
     ];
     let resources = Store::default().update(&files).resources;
