@@ -126,11 +126,11 @@ fn of_envoy_config(spec: &CiliumEnvoyConfigSpec) -> Unsayable {
     unsayable
 }
 
+/// Ports with the rules that are in force for them.
+type Ports<'a> = Vec<(u16, &'a [HttpRule])>;
+
 /// The routes of an object: of which Service, on which ports.
-fn routed<'a>(
-    snapshot: &'a Snapshot,
-    origin: &Origin,
-) -> Vec<(&'a Service, Vec<(u16, &'a [HttpRule])>)> {
+fn routed<'a>(snapshot: &'a Snapshot, origin: &Origin) -> Vec<(&'a Service, Ports<'a>)> {
     let mut found = Vec::new();
     for service in snapshot.services.values() {
         let mut ports = Vec::new();
