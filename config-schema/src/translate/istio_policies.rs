@@ -360,7 +360,7 @@ impl<'a> Group<'_, 'a> {
         };
         let selected = |pod: &&&Arc<Workload>| {
             pod.key.namespace == key.namespace
-                && selector.iter().all(|(k, v)| pod.labels.get(k) == Some(v))
+                && selector.iter().all(|(k, v)| pod.label(k) == Some(v))
         };
         let other = pods.iter().find(|pod| !selected(pod))?;
         Some(format!(

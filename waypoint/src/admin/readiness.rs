@@ -28,7 +28,7 @@ pub enum NotReady {
 }
 
 impl NotReady {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::NoConfiguration,
         Self::NoGateway,
         Self::NoIdentity,
