@@ -4,6 +4,7 @@
 use super::ground::Ground;
 use super::ground::view;
 use super::report::Outcome;
+use super::strangers::Stranger;
 use super::who::{ACCOUNT_LABEL, NAMESPACE_LABEL, Who};
 use crate::snapshot::{Entity, LabelExpression, Peer, Peers, Truth};
 
@@ -41,8 +42,17 @@ fn of_peer(ground: &Ground<'_>, peer: &Peer, notes: &mut Notes) -> Vec<Who> {
         Vec::new()
     };
     match peer {
-        Peer::Entity(Entity::All) => vec![Who::Anybody],
-        Peer::Entity(Entity::Cluster) => vec![Who::Meshed],
+        Peer::Entity(Entity::All) => {
+            tell_of_plain(ground, &LabelExpression::everything(), notes);
+            vec![Who::Anybody]
+        }
+        Peer::Entity(Entity::Cluster) => {
+            let mut strangers = ground.strangers.iter();
+            let outside = strangers.find(|s| s.is_not_in_cluster(&Who::Meshed));
+            notes.extend(outside.map(|s| (Outcome::Wider, newly_allowed(s))));
+            tell_of_plain(ground, &LabelExpression::everything(), notes);
+            vec![Who::Meshed]
+        }
         Peer::Entity(Entity::None) => Vec::new(),
         Peer::Entity(entity) => nobody(&format!("the entity {}", entity.as_str())),
         Peer::Cidr { block, .. } => {
@@ -55,15 +65,40 @@ fn of_peer(ground: &Ground<'_>, peer: &Peer, notes: &mut Notes) -> Vec<Who> {
                 Some(who) => who,
                 None => by_pods(ground, labels, notes),
             };
-            for pod in who.iter().filter_map(|who| who.on_a_node(ground.snapshot)) {
-                let why = format!(
-                    "Pod {} is in the network of its node, where Cilium does not take it for a pod, and would be allowed",
-                    pod.key
-                );
-                notes.push((Outcome::Wider, why));
+            for stranger in &ground.strangers {
+                if who.iter().any(|who| stranger.is(who)) {
+                    notes.push((Outcome::Wider, newly_allowed(stranger)));
+                }
             }
+            tell_of_plain(ground, labels, notes);
             who
         }
+    }
+}
+
+fn newly_allowed(stranger: &Stranger) -> String {
+    format!("{} would be allowed", stranger.what)
+}
+
+/// Pods that Cilium knows by their labels, and a waypoint not at all: they are not in the mesh.
+fn tell_of_plain(ground: &Ground<'_>, labels: &LabelExpression, notes: &mut Notes) {
+    let pods = ground.snapshot.workloads.values();
+    let mut plain: Vec<_> = pods
+        .filter(|pod| !pod.hbone && ground.is_pod(pod))
+        .filter(|pod| labels.holds(&|key| view(pod).of_pod(key)) != Truth::No)
+        .map(|pod| &pod.key)
+        .collect();
+    plain.sort();
+    plain.dedup();
+    if let Some((first, others)) = plain.split_first() {
+        let others = match others.len() {
+            0 => String::new(),
+            others => format!(", and {others} more pods,"),
+        };
+        let why = format!(
+            "Pod {first}{others} is not in the mesh, has no identity there, and would be denied"
+        );
+        notes.push((Outcome::Narrower, why));
     }
 }
 
@@ -113,7 +148,9 @@ fn by_pods(ground: &Ground<'_>, labels: &LabelExpression, notes: &mut Notes) -> 
     pods.sort_by(|a, b| a.key.cmp(&b.key));
     pods.dedup_by(|a, b| a.key == b.key);
     let has = |pod: &&&std::sync::Arc<crate::snapshot::Workload>| {
-        !pod.host_network && labels.holds(&|key| view(pod).of_pod(key)) == Truth::Yes
+        !pod.host_network
+            && ground.is_pod(pod)
+            && labels.holds(&|key| view(pod).of_pod(key)) == Truth::Yes
     };
     let mut who: Vec<Who> = pods
         .iter()

@@ -2,23 +2,22 @@
 //! select, with the rules of all of them for its own ports, and one for the pods themselves, whom then
 //! the waypoint alone may reach (specs/policies.md 2.1, specs/istio-waypoint.md 4.8).
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::cilium_refused::refused;
 use super::cilium_rules::{self, Rule};
+use super::cilium_subject::Subject;
 use super::closing;
-use super::ground::{Ground, is_cilium_ingress, view};
+use super::ground::Ground;
 use super::groups::{self, Node};
 use super::report::{Draft, Outcome, Writing};
-use crate::origin::{Kind, ObjectKey, Origin};
-use crate::resources::cilium::CiliumRule;
-use crate::resources::{Loaded, Meta};
+use crate::origin::{Kind, ObjectKey};
 use crate::snapshot::{
-    Binding, ClusterKey, NetworkAction, NetworkPolicy, NetworkRule, NetworkSubject, PortSet,
-    Selecting, Service, Surface, Truth, Workload, World,
+    AppProtocol, Binding, ClusterKey, NetworkAction, NetworkPolicy, NetworkRule, NetworkSubject,
+    PortSet, Service, ServicePort, Surface, Workload, World,
 };
 
 /// What holds of all that is written.
@@ -35,9 +34,10 @@ pub(super) fn translate(ground: &Ground<'_>, out: &mut Writing<'_, '_>) {
     let mut subjects = BTreeMap::new();
     for subject in Subject::all(ground, out) {
         let node = Node::Policy(subject.origin.kind, subject.origin.key.clone());
-        let ways = subject.pods.iter().flat_map(|pod| ground.ways(&pod.key));
-        for service in ways.map(|way| way.service.clone()) {
-            links.insert((node.clone(), Node::Service(service)));
+        for pod in &subject.pods {
+            for service in ground.behind.services(&pod.key) {
+                links.insert((node.clone(), Node::Service(service.clone())));
+            }
         }
         // One that leads to nothing is alone.
         links.insert((node.clone(), node.clone()));
@@ -53,6 +53,7 @@ pub(super) fn translate(ground: &Ground<'_>, out: &mut Writing<'_, '_>) {
             ground,
             services: services.collect(),
             subjects: subjects.collect(),
+            reached: RefCell::default(),
         };
         let draft = group.draft(out);
         out.take(draft);
@@ -62,97 +63,13 @@ pub(super) fn translate(ground: &Ground<'_>, out: &mut Writing<'_, '_>) {
     }
 }
 
-/// One object, its part for ingress.
-struct Subject<'a> {
-    origin: &'a Origin,
-    halves: Vec<&'a Selecting>,
-    pods: Vec<&'a Arc<Workload>>,
-    /// What can not be translated, and where it stands.
-    refused: Vec<(String, String)>,
-}
-
-impl<'a> Subject<'a> {
-    /// Those in force. Of the others it is told at once that they stay.
-    fn all(ground: &Ground<'a>, out: &mut Writing<'_, '_>) -> Vec<Self> {
-        let mut all = Vec::new();
-        let mut add = |origin: &'a Origin, meta: &Meta, rules: &[(String, CiliumRule)]| {
-            let asked = crate::resources::dry_run::asked(origin.kind, meta);
-            if asked == crate::resources::dry_run::Asked::Yes {
-                return out.leave(
-                    origin,
-                    "metadata.annotations",
-                    "it is only tried: translate it once it is in force",
-                );
-            }
-            all.push(Self::new(ground, origin, rules));
-        };
-        for loaded in ground.resources.cilium_policies.values() {
-            if let Loaded::Good(o) | Loaded::KeptLastGood(o) = loaded {
-                add(&o.origin, &o.meta, &o.spec.rules);
-            }
-        }
-        for loaded in ground.resources.cilium_clusterwide_policies.values() {
-            if let Loaded::Good(o) | Loaded::KeptLastGood(o) = loaded {
-                add(&o.origin, &o.meta, &o.spec.0.rules);
-            }
-        }
-        all
-    }
-
-    fn new(ground: &Ground<'a>, origin: &'a Origin, rules: &[(String, CiliumRule)]) -> Self {
-        let all = ground.snapshot.network.all.iter();
-        let halves = all.filter(|s| s.policy.origin == *origin && is_cilium_ingress(s));
-        let mut subject = Self {
-            origin,
-            halves: halves.collect(),
-            pods: Vec::new(),
-            refused: rules
-                .iter()
-                .flat_map(|(at, rule)| refused(rule, at))
-                .collect(),
-        };
-        for pod in ground.snapshot.workloads.values() {
-            let selects = subject.halves.iter().map(|half| half.selects(&view(pod)));
-            match selects.max() {
-                Some(Truth::Yes) if !pod.host_network => subject.pods.push(pod),
-                Some(Truth::Unknown) => {
-                    let why = format!("it is not known whether it selects Pod {}", pod.key);
-                    subject.refused.push((String::new(), why));
-                }
-                _ => {}
-            }
-        }
-        subject.pods.sort_by(|a, b| a.key.cmp(&b.key));
-        subject.pods.dedup_by(|a, b| a.key == b.key);
-        if let Some(why) = subject.halves.iter().find_map(|h| h.policy.broken.as_ref()) {
-            subject
-                .refused
-                .push((String::new(), format!("it is in error: {why}")));
-        }
-        if subject.halves.iter().any(|half| !half.policy.default_deny) {
-            let why = "an AuthorizationPolicy that allows something denies all else".to_owned();
-            subject.refused.push(("spec.enableDefaultDeny".into(), why));
-        }
-        if subject.pods.is_empty() {
-            subject
-                .refused
-                .push((String::new(), "it selects no Pod of the input".into()));
-        }
-        subject
-    }
-
-    /// The paths of its rules.
-    fn paths(&self) -> Vec<String> {
-        let rules = self.halves.iter().flat_map(|half| &half.policy.rules);
-        rules.map(|rule| rule.path.to_string()).collect()
-    }
-}
-
 /// Policies and Services that belong together.
 struct Group<'g, 'a> {
     ground: &'g Ground<'a>,
     services: Vec<ObjectKey>,
     subjects: Vec<&'g Subject<'a>>,
+    /// Ports of pods that Services lead to, by the policy that was asked about them.
+    reached: RefCell<BTreeMap<(Kind, ObjectKey), BTreeSet<u16>>>,
 }
 
 impl<'a> Group<'_, 'a> {
@@ -173,6 +90,9 @@ impl<'a> Group<'_, 'a> {
                 );
             }
         }
+        if let Some(why) = &self.ground.unread {
+            draft.note_of_all(Outcome::NotTranslated, why);
+        }
         let served: Vec<&'a Service> = self
             .services
             .iter()
@@ -188,6 +108,7 @@ impl<'a> Group<'_, 'a> {
             let policy = self.of_service(service, &mut draft, out);
             draft.objects.push(policy);
         }
+        self.tell_of_unreached(&mut draft);
         for subject in &self.subjects {
             closing::close(
                 self.ground,
@@ -201,6 +122,29 @@ impl<'a> Group<'_, 'a> {
         draft
     }
 
+    /// Rules for ports that no Service of the waypoint leads to: nobody is let in there any more.
+    fn tell_of_unreached(&self, draft: &mut Draft) {
+        let reached = self.reached.borrow();
+        for subject in &self.subjects {
+            let key = (subject.origin.kind, subject.origin.key.clone());
+            let ports = reached.get(&key);
+            let leads_to = |set: &PortSet| {
+                let mut ports = ports.into_iter().flatten();
+                ports.any(|port| holds(set, *port))
+            };
+            for rule in subject.halves.iter().flat_map(|half| &half.policy.rules) {
+                let whole = match &rule.ports {
+                    None => ports.is_some(),
+                    Some(sets) => sets.iter().all(leads_to),
+                };
+                if !whole {
+                    let why = "it is for a port that no Service of the waypoint leads to, and where nobody is let in any more";
+                    draft.note(subject.origin, &*rule.path, Outcome::Narrower, why);
+                }
+            }
+        }
+    }
+
     /// A Service for which a policy is written.
     fn served(&self, key: &ObjectKey, draft: &mut Draft) -> Option<&'a Service> {
         let service = self.ground.snapshot.services.get(key)?;
@@ -208,7 +152,7 @@ impl<'a> Group<'_, 'a> {
             let why = format!(
                 "the waypoint does not serve Service {key}, which leads to these pods, and whoever uses it would be denied"
             );
-            draft.note_of_all(Outcome::Narrower, &why);
+            draft.note_of_all(Outcome::NotTranslated, &why);
             return None;
         }
         if let Some(why) = self.ground.unusable(key) {
@@ -228,7 +172,7 @@ impl<'a> Group<'_, 'a> {
     fn of_service(&self, service: &Service, draft: &mut Draft, out: &mut Writing<'_, '_>) -> Value {
         let mut rules: Vec<(Rule, BTreeSet<u16>)> = Vec::new();
         for port in &service.ports {
-            for rule in self.of_port(service, port.number, draft) {
+            for rule in self.of_port(service, port, draft) {
                 match rules.iter_mut().find(|(there, _)| *there == rule) {
                     Some((_, ports)) => drop(ports.insert(port.number)),
                     None => rules.push((rule, BTreeSet::from([port.number]))),
@@ -259,7 +203,9 @@ impl<'a> Group<'_, 'a> {
         })
     }
 
-    fn of_port(&self, service: &Service, port: u16, draft: &mut Draft) -> Vec<Rule> {
+    fn of_port(&self, service: &Service, port: &ServicePort, draft: &mut Draft) -> Vec<Rule> {
+        let is_tcp = port.protocol == AppProtocol::Tcp;
+        let port = port.number;
         let key = ClusterKey::new(service.key.clone(), port);
         let subjects = self.ground.snapshot.network.clusters.get(&key);
         let subjects = subjects.map_or(&[][..], |subjects| &subjects[..]);
@@ -270,12 +216,16 @@ impl<'a> Group<'_, 'a> {
             }
             let policies = policies(subject);
             if !policies.is_empty() {
-                found.push(self.of_subject(&policies, subject.port, draft));
+                found.push(self.of_subject(&policies, subject.port, is_tcp, draft));
             }
         }
         let Some(first) = found.first() else {
-            // None of the pods is selected: everybody may call this port.
-            return vec![Rule::default()];
+            let why = format!(
+                "no policy selects a pod behind port {port} of Service {}",
+                service.key
+            );
+            draft.note_of_all(Outcome::NotTranslated, &why);
+            return Vec::new();
         };
         if found.iter().any(|other| other != first) {
             let why = format!(
@@ -305,10 +255,17 @@ impl<'a> Group<'_, 'a> {
         &self,
         policies: &[&Arc<NetworkPolicy>],
         port: Option<u16>,
+        is_tcp: bool,
         draft: &mut Draft,
     ) -> Vec<Rule> {
         let mut rules = Vec::new();
         for policy in policies {
+            let key = (policy.origin.kind, policy.origin.key.clone());
+            self.reached
+                .borrow_mut()
+                .entry(key)
+                .or_default()
+                .extend(port);
             if let Some(why) = &policy.broken {
                 let why = format!("{} is in error: {why}", policy.origin);
                 draft.note_of_all(Outcome::NotTranslated, &why);
@@ -320,7 +277,14 @@ impl<'a> Group<'_, 'a> {
             };
             let allows = |rule: &&NetworkRule| rule.action == NetworkAction::Allow;
             for rule in policy.rules.iter().filter(allows).filter(for_port) {
+                let at = &*rule.path;
                 for rule in cilium_rules::of_rule(self.ground, &policy.origin, rule, draft) {
+                    // Istio drops a rule on HTTP where the port is declared to be none.
+                    if is_tcp && rule.asks_for_http() {
+                        let why = "the port of the Service is declared TCP, where a rule on HTTP allows nothing";
+                        draft.note(&policy.origin, at, Outcome::Narrower, why);
+                        continue;
+                    }
                     if !rules.contains(&rule) {
                         rules.push(rule);
                     }

@@ -14,9 +14,14 @@ pub(super) fn refused(rule: &CiliumRule, at: &str) -> Vec<(String, String)> {
             "nodes are behind no Service",
         ),
         (
-            there(rule.egress.as_ref().map(Vec::len))
-                || there(rule.egress_deny.as_ref().map(Vec::len)),
+            rule.egress.is_some() || rule.egress_deny.is_some() || rule.egress_fault.is_some(),
             "egress",
+            "what these pods may reach is not asked by policies of Services: write it as an object of its own, which stays",
+        ),
+        (
+            // With no list at all it denies all that these pods send.
+            (rule.enable_default_deny.as_ref()).is_some_and(|deny| deny.egress == Some(true)),
+            "enableDefaultDeny.egress",
             "what these pods may reach is not asked by policies of Services: write it as an object of its own, which stays",
         ),
         (

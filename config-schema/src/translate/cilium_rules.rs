@@ -22,6 +22,11 @@ pub(super) struct Rule {
 }
 
 impl Rule {
+    /// Whether something of it only HTTP has.
+    pub fn asks_for_http(&self) -> bool {
+        !self.operation.is_empty() || !self.when.is_empty()
+    }
+
     /// For these ports of the Service.
     pub fn written(mut self, ports: &BTreeSet<u16>) -> Value {
         let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();

@@ -5,26 +5,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::Source;
+use super::behind::{self, Behind};
+use super::strangers::{self, Stranger};
 use crate::diagnostics::Location;
 use crate::identity::Identity;
 use crate::origin::{Kind, ObjectKey, Origin};
 use crate::resolve;
-use crate::resources::{Loaded, Place, Resources};
+use crate::resources::kube::PodSpec;
+use crate::resources::{Loaded, Object, Place, Resources};
 use crate::snapshot::{
     Action, Backend, BackendTarget, Binding, ClusterKey, Direction, Endpoint, Filter, HttpRule,
-    LabelView, Policy, Selecting, Service, Snapshot, Standing, Surface, Truth, Workload,
+    LabelView, Policy, PolicyRule, Selecting, Service, Snapshot, Source as SourceOfRule, Standing,
+    StringMatch, Surface, Truth, Values, Workload,
 };
-
-/// A way to a port of a pod.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Way {
-    /// The Service.
-    pub service: ObjectKey,
-    /// Its port.
-    pub port: u16,
-    /// The pod's port.
-    pub pod_port: u16,
-}
 
 /// What there is.
 pub(super) struct Ground<'a> {
@@ -32,38 +25,52 @@ pub(super) struct Ground<'a> {
     pub snapshot: &'a Snapshot,
     pub options: &'a resolve::Options,
     pub waypoint: Option<&'a Identity>,
-    ways: BTreeMap<&'a ObjectKey, BTreeSet<Way>>,
+    pub behind: Behind,
+    /// Clients that Cilium does not know by labels.
+    pub strangers: Vec<Stranger>,
+    /// Why it is not known who is behind what.
+    pub unread: Option<String>,
     routed: BTreeMap<ObjectKey, String>,
 }
 
 impl<'a> Ground<'a> {
     pub fn new(source: Source<'a>) -> Self {
         let snapshot = source.snapshot;
-        let mut ways: BTreeMap<&ObjectKey, BTreeSet<Way>> = BTreeMap::new();
-        for (key, endpoints) in &snapshot.clusters {
-            for endpoint in endpoints.iter() {
-                if let Some(workload) = &endpoint.workload {
-                    ways.entry(&workload.key).or_default().insert(Way {
-                        service: key.service.clone(),
-                        port: key.port,
-                        pod_port: endpoint.address.port(),
-                    });
-                }
-            }
-        }
         Self {
             resources: source.resources,
             snapshot,
             options: source.options,
             waypoint: source.waypoint,
-            ways,
+            behind: Behind::new(source.resources, snapshot),
+            strangers: strangers::all(source.resources),
+            unread: behind::unread(source.resources),
             routed: routed(snapshot),
         }
     }
 
-    /// The ways to a pod.
-    pub fn ways(&self, pod: &ObjectKey) -> impl Iterator<Item = &Way> {
-        self.ways.get(pod).into_iter().flatten()
+    /// Whether a workload is a Pod, and no WorkloadEntry.
+    pub fn is_pod(&self, workload: &Workload) -> bool {
+        let pod = self.resources.pods.get(&workload.key);
+        let addresses = |pod: &Arc<Object<PodSpec>>| pod.spec.pod_ips.clone();
+        let own = pod.and_then(Loaded::object).map(addresses);
+        own.is_some_and(|own| workload.addresses.iter().all(|ip| own.contains(ip)))
+    }
+
+    /// Pods that are known by no address, with what is known of them. Those in the network of their
+    /// node are not selected by policies of pods.
+    pub fn unaddressed(&self) -> impl Iterator<Item = (&'a ObjectKey, LabelView<'a>)> {
+        let known: BTreeSet<&ObjectKey> =
+            self.snapshot.workloads.values().map(|w| &w.key).collect();
+        let pods = behind::running(self.resources).filter(|pod| !pod.spec.host_network);
+        let pods = pods.filter(move |pod| !known.contains(&pod.origin.key));
+        pods.map(|pod| {
+            let view = LabelView {
+                pod: Some(&pod.meta.labels),
+                namespace: Some(&pod.origin.key.namespace),
+                ..LabelView::default()
+            };
+            (&pod.origin.key, view)
+        })
     }
 
     /// The endpoints of a service port.
@@ -113,6 +120,12 @@ impl<'a> Ground<'a> {
             }
             for endpoint in self.endpoints(key, port.number) {
                 match &endpoint.workload {
+                    Some(pod) if !self.is_pod(pod) => {
+                        return Some(format!(
+                            "endpoint {} of Service {key} is a workload outside of Kubernetes",
+                            endpoint.address
+                        ));
+                    }
                     Some(pod) if !pod.host_network => pods += 1,
                     Some(pod) => {
                         return Some(format!(
@@ -129,7 +142,10 @@ impl<'a> Ground<'a> {
                 }
             }
         }
-        (pods == 0).then(|| format!("no Pod of the input is behind Service {key}"))
+        if pods == 0 {
+            return Some(format!("no Pod of the input is behind Service {key}"));
+        }
+        self.behind.unready(key).cloned()
     }
 
     /// An ALLOW policy of a Service that is in force.
@@ -148,8 +164,14 @@ impl<'a> Ground<'a> {
         };
         let mut of_cilium = self.snapshot.network.all.iter();
         let of_cilium = of_cilium.find(|s| selects(s)).map(|s| &s.policy.origin);
-        // Those of Kubernetes are united with Cilium's (specs/policies.md 2.1.3).
-        let kube = self.snapshot.kube_network.iter().find(|policy| {
+        of_cilium.or_else(|| self.isolating_of_kubernetes(pods))
+    }
+
+    /// A NetworkPolicy of Kubernetes on what comes in that selects one of the pods, as far as is known.
+    /// They are united with Cilium's (specs/policies.md 2.1.3).
+    pub fn isolating_of_kubernetes(&self, pods: &[&Arc<Workload>]) -> Option<&'a Origin> {
+        let mut policies = self.snapshot.kube_network.iter();
+        let found = policies.find(|policy| {
             let speaks = policy.ingress.is_some() || policy.broken.is_some();
             speaks
                 && pods.iter().any(|pod| {
@@ -157,21 +179,58 @@ impl<'a> Ground<'a> {
                     own && policy.selector.holds(&|key| view(pod).of_pod(key)) != Truth::No
                 })
         });
-        of_cilium.or(kube.map(|policy| &policy.origin))
+        found.map(|policy| &policy.origin)
     }
 
     /// A policy of ztunnel that allows connections to one of the pods, as far as is known.
     pub fn let_in_by_ztunnel(&self, pods: &[&Arc<Workload>]) -> Option<&'a Origin> {
-        let mut policies = self.snapshot.ztunnel.iter();
-        let found = policies.find(|policy| {
+        let mut policies = self.of_ztunnel(pods);
+        let found = policies.find(|policy| policy.action == Action::Allow);
+        found.map(|policy| &policy.origin)
+    }
+
+    /// A policy of ztunnel that keeps somebody from one of the pods whom the waypoint lets through: any, but
+    /// for those that let the waypoint in and ask for nothing else.
+    pub fn kept_out_by_ztunnel(&self, pods: &[&Arc<Workload>]) -> Option<&'a Origin> {
+        let mut policies = self.of_ztunnel(pods);
+        let found = policies.find(|policy| !self.only_closes(policy));
+        found.map(|policy| &policy.origin)
+    }
+
+    /// The policies of ztunnel for one of the pods, as far as is known.
+    fn of_ztunnel(&self, pods: &[&Arc<Workload>]) -> impl Iterator<Item = &'a Policy> {
+        let policies = self.snapshot.ztunnel.iter().filter(|policy| {
             let namespace = policy.namespace.as_ref();
-            policy.policy.action == Action::Allow
-                && pods.iter().any(|pod| {
-                    namespace.is_none_or(|n| *n == pod.key.namespace)
-                        && policy.selector.holds(&|key| view(pod).of_pod(key)) != Truth::No
-                })
+            pods.iter().any(|pod| {
+                namespace.is_none_or(|n| *n == pod.key.namespace)
+                    && policy.selector.holds(&|key| view(pod).of_pod(key)) != Truth::No
+            })
         });
-        found.map(|policy| &policy.policy.origin)
+        policies.map(|policy| &*policy.policy)
+    }
+
+    /// Whether a policy is what `closing` writes: the waypoint is let in, whatever it brings.
+    fn only_closes(&self, policy: &Policy) -> bool {
+        let Some(waypoint) = self.waypoint else {
+            return false;
+        };
+        let only = SourceOfRule {
+            principals: Values {
+                any_of: vec![StringMatch::Exact(waypoint.principal().into())],
+                none_of: Vec::new(),
+            },
+            ..SourceOfRule::default()
+        };
+        let closes = |rule: &PolicyRule| {
+            rule.broken.is_none()
+                && rule.to.is_empty()
+                && rule.when.is_empty()
+                && matches!(rule.from.as_slice(), [source] if *source == only)
+        };
+        policy.action == Action::Allow
+            && policy.broken.is_none()
+            && !policy.rules.is_empty()
+            && policy.rules.iter().all(closes)
     }
 
     /// Kind, namespace and name of all objects of the kinds that are written.

@@ -9,7 +9,7 @@ use super::istio_rules::Said;
 use super::report::Writing;
 use super::who::{self, Who};
 use crate::origin::Kind;
-use crate::snapshot::{Action, Service};
+use crate::snapshot::{Action, Service, ServicePort};
 
 /// Ports of one item of `toPorts`, as Cilium's API limits them.
 const PORTS_MAX: usize = 40;
@@ -66,7 +66,7 @@ pub(super) fn written(
 }
 
 /// What rules say of a port of the Service.
-pub(super) fn on_port(rules: &[(Action, Said)], port: u16, isolates: bool) -> OnPort {
+pub(super) fn on_port(rules: &[(Action, Said)], port: &ServicePort, isolates: bool) -> OnPort {
     let mut on_port = OnPort {
         isolates,
         ..OnPort::default()

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use super::ground::{Ground, in_force};
 use super::groups::{self, Node};
 use super::isolating::{self, OnPort, on_port};
+use super::istio_beside::{self, sharing};
 use super::istio_rules::{self, Said};
+use super::lost_with_the_mesh;
 use super::report::{Draft, Outcome, Writing};
-use super::who::Who;
 use crate::origin::{ObjectKey, Origin};
 use crate::resources::istio::AuthorizationPolicySpec;
 use crate::resources::{Loaded, Object, TargetRef};
-use crate::snapshot::{Action, Binding, Policy, Service, Workload};
+use crate::snapshot::{Action, Policy, Service, Workload};
 
 /// What holds of all that is written.
 const REMARKS: [&str; 3] = [
@@ -116,24 +117,6 @@ fn targets(spec: &AuthorizationPolicySpec) -> impl Iterator<Item = (String, &Tar
     several.chain(one)
 }
 
-/// Other Services that lead to pods of this one.
-fn sharing<'a>(
-    ground: &Ground<'a>,
-    service: &'a Service,
-) -> impl Iterator<Item = &'a Service> + use<'a> {
-    let pods = ground.pods_of(service);
-    let ways = pods.iter().flat_map(|pod| ground.ways(&pod.key));
-    let mut others: Vec<ObjectKey> = ways.map(|way| way.service.clone()).collect();
-    others.retain(|key| *key != service.key);
-    others.sort();
-    others.dedup();
-    let services = &ground.snapshot.services;
-    others
-        .into_iter()
-        .filter_map(|key| services.get(&key))
-        .map(|service| &**service)
-}
-
 /// Policies and Services that belong together.
 struct Group<'g, 'a> {
     ground: &'g Ground<'a>,
@@ -155,9 +138,13 @@ impl<'a> Group<'_, 'a> {
         for object in &self.objects {
             self.check_targets(object, &mut draft);
         }
+        if let Some(why) = &self.ground.unread {
+            draft.note_of_all(Outcome::NotTranslated, why);
+        }
+        let mut asked = BTreeSet::new();
         let mut on_pods: BTreeMap<(ObjectKey, u16), (ObjectKey, OnPort)> = BTreeMap::new();
         for service in &self.services {
-            let said = self.of_service(service, &mut draft);
+            let said = self.of_service(service, &mut asked, &mut draft);
             for (pod_port, on_port) in &said {
                 for pod in self.ground.pods_of(service) {
                     let place = (pod.key.clone(), *pod_port);
@@ -179,7 +166,23 @@ impl<'a> Group<'_, 'a> {
                 draft.objects.push(policy);
             }
         }
+        self.tell_of_unasked(&asked, &mut draft);
         draft
+    }
+
+    /// Rules for ports that no Service has, and on HTTP where none is spoken: they say nothing there, and
+    /// nothing is written for them.
+    fn tell_of_unasked(&self, asked: &BTreeSet<(ObjectKey, String)>, draft: &mut Draft) {
+        for object in &self.objects {
+            for (index, _) in object.spec.rules.iter().flatten().enumerate() {
+                let at = format!("spec.rules[{index}]");
+                let place = (object.origin.key.clone(), at);
+                if !asked.contains(&place) && !draft.has_note(&object.origin, &place.1) {
+                    let why = "it is for no port of these Services, or on HTTP for one that is declared TCP: it says nothing, and nothing is written for it";
+                    draft.note(&object.origin, place.1, Outcome::Narrower, why);
+                }
+            }
+        }
     }
 
     /// Every target must be one for which something is written.
@@ -224,7 +227,12 @@ impl<'a> Group<'_, 'a> {
     }
 
     /// What the policies of a Service say of each port of its pods.
-    fn of_service(&self, service: &'a Service, draft: &mut Draft) -> BTreeMap<u16, OnPort> {
+    fn of_service(
+        &self,
+        service: &'a Service,
+        asked: &mut BTreeSet<(ObjectKey, String)>,
+        draft: &mut Draft,
+    ) -> BTreeMap<u16, OnPort> {
         if let Some(why) = self.ground.unusable(&service.key) {
             draft.note_of_all(Outcome::NotTranslated, &why);
             return BTreeMap::new();
@@ -240,10 +248,11 @@ impl<'a> Group<'_, 'a> {
             );
             draft.note_of_all(Outcome::NotTranslated, &why);
         }
+        lost_with_the_mesh::tell(self.ground, service, &pods, draft);
         let policies: Vec<&Arc<Policy>> = in_force(service).collect();
-        let rules = self.rules(&policies, draft);
+        let (rules, places) = self.rules(&policies, draft);
         let isolates = policies.iter().any(|policy| policy.action == Action::Allow);
-        self.tell_of_others(service, isolates, draft);
+        istio_beside::others(self.ground, service, isolates, draft);
         let mut said: BTreeMap<u16, OnPort> = BTreeMap::new();
         for port in &service.ports {
             let endpoints = self.ground.endpoints(&service.key, port.number).iter();
@@ -257,7 +266,10 @@ impl<'a> Group<'_, 'a> {
                 draft.note_of_all(Outcome::NotTranslated, &why);
                 continue;
             };
-            let on_port = on_port(&rules, port.number, isolates);
+            let on_port = on_port(&rules, port, isolates);
+            let said_here = rules.iter().zip(&places);
+            let said_here = said_here.filter(|((_, said), _)| said.on(port).is_some());
+            asked.extend(said_here.map(|(_, place)| place.clone()));
             match said.get(&pod_port) {
                 Some(there) if *there != on_port => {
                     let why = format!(
@@ -273,8 +285,13 @@ impl<'a> Group<'_, 'a> {
     }
 
     /// The rules of all policies, with what they mean.
-    fn rules(&self, policies: &[&Arc<Policy>], draft: &mut Draft) -> Vec<(Action, Said)> {
-        let mut all = Vec::new();
+    /// And where each stands.
+    fn rules(
+        &self,
+        policies: &[&Arc<Policy>],
+        draft: &mut Draft,
+    ) -> (Vec<(Action, Said)>, Vec<(ObjectKey, String)>) {
+        let (mut all, mut places) = (Vec::new(), Vec::new());
         for policy in policies {
             let origin = &policy.origin;
             if let Some(why) = &policy.broken {
@@ -320,34 +337,12 @@ impl<'a> Group<'_, 'a> {
                     };
                     draft.note(origin, path, outcome, why);
                 }
-                self.tell_of_nodes(origin, &at, &said, denies, draft);
+                istio_beside::strangers(self.ground, origin, &at, &said, denies, draft);
                 all.push((policy.action, said));
+                places.push((origin.key.clone(), at));
             }
         }
-        all
-    }
-
-    /// Pods in the network of their node are not what Cilium's selectors select.
-    fn tell_of_nodes(
-        &self,
-        origin: &Origin,
-        at: &str,
-        said: &Said,
-        denies: bool,
-        draft: &mut Draft,
-    ) {
-        let named = said.who.iter().filter(|who| matches!(who, Who::Of { .. }));
-        for pod in named.filter_map(|who| who.on_a_node(self.ground.snapshot)) {
-            let (outcome, verb) = match denies {
-                true => (Outcome::NotTranslated, "denied"),
-                false => (Outcome::Narrower, "allowed"),
-            };
-            let why = format!(
-                "Pod {} is in the network of its node, where Cilium does not take it for a pod: it is not {verb}",
-                pod.key
-            );
-            draft.note(origin, at, outcome, why);
-        }
+        (all, places)
     }
 
     /// Why the Service's selector does not select just the pods behind it.
@@ -375,29 +370,5 @@ impl<'a> Group<'_, 'a> {
             .spec
             .has_selector()
             .then_some(&*written.spec.selector)
-    }
-
-    /// Other ways to the same pods, which no policy has restricted.
-    fn tell_of_others(&self, service: &'a Service, isolates: bool, draft: &mut Draft) {
-        for other in sharing(self.ground, service) {
-            if other.binding == Binding::Served && in_force(other).next().is_some() {
-                continue;
-            }
-            let what = if isolates {
-                "denied what these policies do not allow"
-            } else {
-                "denied what these policies deny"
-            };
-            let why = format!(
-                "Service {}, which has no policy of a waypoint, leads to pods of Service {}, too, and would be {what}",
-                other.key, service.key
-            );
-            draft.note_of_all(Outcome::Narrower, &why);
-        }
-        let waypoint = self.ground.snapshot.waypoint.as_ref();
-        if waypoint.is_some_and(|waypoint| waypoint.serves_workloads) {
-            let why = "the waypoint serves addresses of pods, which these policies do not restrict, and they would be restricted";
-            draft.note_of_all(Outcome::Narrower, why);
-        }
     }
 }

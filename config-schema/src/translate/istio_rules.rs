@@ -10,7 +10,10 @@ use super::report::Outcome;
 use super::texts;
 use super::who::{self, Who};
 use crate::limits::TRANSLATED_HTTP_RULES_MAX;
-use crate::snapshot::{Condition, Mesh, Operation, PathPattern, PolicyRule, StringMatch, Values};
+use crate::snapshot::{
+    AppProtocol, Condition, Mesh, Operation, PathPattern, PolicyRule, ServicePort, StringMatch,
+    Values,
+};
 
 /// What is to be told of parts of a rule: where in it, what becomes of it, and why.
 pub(super) type Notes = Vec<(String, Outcome, String)>;
@@ -35,7 +38,12 @@ struct Asked {
 impl Said {
     /// On a port of the Service: the HTTP rules, of which one must match. `None`: it is not about the port.
     /// `Some(None)`: whatever is spoken.
-    pub fn on(&self, port: u16) -> Option<Option<Vec<Value>>> {
+    pub fn on(&self, port: &ServicePort) -> Option<Option<Vec<Value>>> {
+        // Istio drops a rule on HTTP where the port is declared to be none.
+        if self.needs_http && port.protocol == AppProtocol::Tcp {
+            return None;
+        }
+        let port = port.number;
         let holds = |values: &Values<u16>| {
             let any_of = values.any_of.is_empty() || values.any_of.contains(&port);
             any_of && !values.none_of.contains(&port)

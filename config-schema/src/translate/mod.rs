@@ -2,22 +2,28 @@
 //! not from how they are written, with a report of every part. What belongs together is written whole
 //! or not at all, so that what is written never allows what the original denies. Applies nothing.
 
+mod absent;
+mod behind;
 mod cilium_peers;
 mod cilium_policies;
 mod cilium_refused;
 mod cilium_rules;
+mod cilium_subject;
 mod closing;
 mod envoy_config;
 mod gateway_route;
 mod ground;
 mod groups;
 mod isolating;
+mod istio_beside;
 mod istio_policies;
 mod istio_rules;
+mod lost_with_the_mesh;
 mod names;
 mod report;
 mod route_rules;
 mod routes;
+mod strangers;
 mod texts;
 mod virtual_service;
 mod who;
@@ -78,6 +84,27 @@ impl Translation {
         parts.all(|part| part.outcome == Outcome::Replaced)
     }
 
+    /// Takes everything back, for the engine judges what was written otherwise than it was thought to.
+    pub fn refute(&mut self) {
+        self.objects.clear();
+        self.replaced.clear();
+        for part in &mut self.parts {
+            if part.outcome != Outcome::NotTranslated {
+                part.outcome = Outcome::NotTranslated;
+                part.why = format!(
+                    "nothing is written: the engine judges otherwise ({})",
+                    part.why
+                );
+            }
+        }
+    }
+
+    /// Whether a part of what is written was said to allow more.
+    pub fn is_wider(&self) -> bool {
+        let mut wider = self.parts.iter().filter(|p| p.outcome == Outcome::Wider);
+        wider.any(|part| self.replaced.contains(&part.object))
+    }
+
     /// The configuration after the move: without what is replaced, with what is written; and what
     /// is wrong with that.
     pub fn applied_to(&self, resources: &Resources) -> (Resources, Vec<String>) {
@@ -130,10 +157,12 @@ pub fn translate(source: Source<'_>, target: Target, wider: bool) -> Translation
     match target {
         Target::Cilium => {
             istio_policies::translate(&ground, &mut out);
+            absent::tell_of_policies(source.resources, target, &mut out);
             routes::translate(&ground, target, &mut out);
         }
         Target::Istio => {
             cilium_policies::translate(&ground, &mut out);
+            absent::tell_of_policies(source.resources, target, &mut out);
             routes::translate(&ground, target, &mut out);
         }
         Target::Gateway => {

@@ -97,6 +97,12 @@ impl Draft {
         }
     }
 
+    /// Whether something was noted of a part, or of something in it.
+    pub fn has_note(&self, object: &Origin, part: &str) -> bool {
+        let mut found = self.found.iter();
+        found.any(|(o, path, _, _)| o == object && is_within(path, part))
+    }
+
     /// Whether nothing was noted that forbids to write it.
     pub fn is_whole(&self) -> bool {
         self.worst() == Outcome::Replaced
@@ -163,10 +169,6 @@ impl<'g, 'a> Writing<'g, 'a> {
             .collect::<Vec<_>>()
             .join(", ");
         for (origin, paths) in &draft.sources {
-            let noted = |path: &str| {
-                let mut found = draft.found.iter();
-                found.any(|(o, p, _, _)| o == origin && is_within(p, path))
-            };
             if forbidden {
                 let blocks = |(o, _, outcome, _): &&(Origin, String, Outcome, String)| {
                     o == origin && (*outcome == Outcome::NotTranslated)
@@ -177,7 +179,7 @@ impl<'g, 'a> Writing<'g, 'a> {
                 }
                 continue;
             }
-            for path in paths.iter().filter(|path| !noted(path)) {
+            for path in paths.iter().filter(|path| !draft.has_note(origin, path)) {
                 self.tell(origin, path, Outcome::Replaced, format!("by {by}"));
             }
             self.out.replaced.push(origin.clone());

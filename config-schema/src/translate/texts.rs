@@ -137,6 +137,10 @@ pub(super) fn host(expression: &str) -> Option<Read> {
         Some(rest) => (rest, true),
         None => (expression, false),
     };
+    // Flags inside could take back those before them.
+    if expression.contains("(?") {
+        return None;
+    }
     let hir = parse(expression)?;
     let parts = unanchored(&hir)?;
     let is_open = |part: &Hir| parse(".*").is_some_and(|hir| *part == hir);
@@ -315,6 +319,8 @@ mod tests {
             (r"(?i).*\.shop", Some(("*.shop", false))),
             (r"api\.shop", Some(("api.shop", true))),
             ("api.shop", None),
+            (r"(?i)(?-i:api)", None),
+            (r"(?-i:api)", None),
             (r"api\*", None),
             ("a|b", None),
             ("(?i)", None),

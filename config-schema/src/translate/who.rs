@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::identity::Identity;
-use crate::snapshot::{Mesh, Snapshot, Source, StringMatch, Values, Workload};
+use crate::snapshot::{Mesh, Source, StringMatch, Values};
 
 pub(super) const NAMESPACE_LABEL: &str = "io.kubernetes.pod.namespace";
 pub(super) const ACCOUNT_LABEL: &str = "io.cilium.k8s.policy.serviceaccount";
@@ -53,29 +53,6 @@ impl Who {
                 })
             }
         }
-    }
-
-    /// Whether a workload is among them.
-    fn is(&self, workload: &Workload) -> bool {
-        let identity = &workload.identity;
-        match self {
-            Self::Anybody | Self::Meshed => true,
-            Self::Of { namespace, account } => {
-                let by_account = account.as_deref();
-                identity.namespace() == Some(&**namespace)
-                    && by_account.is_none_or(|a| identity.service_account() == Some(a))
-            }
-        }
-    }
-
-    /// A pod in the network of its node that is among them: Cilium takes it for the node, and a
-    /// waypoint knows it by its identity (specs/policies.md 2.1.2).
-    pub fn on_a_node<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a Arc<Workload>> {
-        if *self == Self::Anybody {
-            return None;
-        }
-        let mut workloads = snapshot.workloads.values();
-        workloads.find(|w| w.host_network && self.is(w))
     }
 
     /// As a `source` of an AuthorizationPolicy. `None`: no condition.

@@ -19,7 +19,10 @@ use crate::limits::DIFF_REQUESTS_MAX;
 const EXAMPLE: &str = "\
 Examples:
   cairn translate --to cilium -f ./mesh > cilium.yaml
-  kubectl get gateways,namespaces,services,endpointslices,pods,ciliumnetworkpolicies -A -o yaml | cairn translate --to istio -f /dev/stdin
+  kubectl get gateways,gatewayclasses,namespaces,services,endpointslices,pods,workloadentries,serviceentries,httproutes,grpcroutes,tlsroutes,tcproutes,virtualservices,destinationrules,authorizationpolicies,requestauthentications,peerauthentications,ciliumnetworkpolicies,ciliumclusterwidenetworkpolicies,ciliumenvoyconfigs,ciliumclusterwideenvoyconfigs,networkpolicies -A -o yaml > mesh.yaml
+  cairn translate --to istio -f mesh.yaml > istio.yaml
+
+Leave out the kinds that the cluster does not know, and no others: what is there is looked at, so that nothing is written that would allow more beside it.
 
 Objects go to stdout, as YAML; what becomes of each part to stderr. With -o json both go to stdout.
 
@@ -42,8 +45,8 @@ pub struct Args {
     #[arg(long)]
     allow_wider: bool,
     /// Requests that are compared, at most
-    #[arg(long, value_name = "N", default_value_t = DIFF_REQUESTS_MAX)]
-    requests: usize,
+    #[arg(long, value_name = "N", default_value_t = DIFF_REQUESTS_MAX as u64, value_parser = clap::value_parser!(u64).range(1..))]
+    requests: u64,
     /// How to answer
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: Format,
@@ -79,6 +82,8 @@ struct Report<'a> {
     replaced: Vec<String>,
     notes: &'a [String],
     compared: &'a Compared,
+    /// The engine judged requests otherwise, so that nothing is written.
+    refuted: bool,
 }
 
 /// Runs `cairn translate`.
@@ -105,12 +110,12 @@ pub fn translate(args: &Args) -> anyhow::Result<Outcome> {
         waypoint: waypoint.as_ref(),
     };
     let mut translation = translate::translate(source, args.to.into(), args.allow_wider);
-    let compared = compared::compare(&loaded, &options, &translation, args.requests)?;
+    let requests_max = usize::try_from(args.requests).unwrap_or(usize::MAX);
+    let compared = compared::compare(&loaded, &options, &translation, requests_max)?;
     // What is written was thought to be sound; where the engine says otherwise nothing is.
-    let refuted = compared.refutes(args.allow_wider);
+    let refuted = compared.refutes(translation.is_wider());
     if refuted {
-        translation.objects.clear();
-        translation.replaced.clear();
+        translation.refute();
     }
     match args.output {
         Format::Json => output::print_json(&Report {
@@ -123,6 +128,7 @@ pub fn translate(args: &Args) -> anyhow::Result<Outcome> {
                 .collect(),
             notes: &translation.notes,
             compared: &compared,
+            refuted,
         })?,
         Format::Text => {
             output::print(&yaml(&translation.objects)?)?;

@@ -82,7 +82,8 @@ impl Compared {
         }
     }
 
-    /// Whether what was written does what no part of it was said to do.
+    /// Whether what was written does what no part of it was said to do. `wider`: a part of it was said to allow
+    /// more.
     pub(super) fn refutes(&self, wider: bool) -> bool {
         (self.allowed_now > 0 && !wider) || self.elsewhere > 0 || !self.errors.is_empty()
     }
@@ -117,5 +118,27 @@ impl Compared {
             ));
         }
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// That more may be allowed has to be said of a part: the flag that asks for such parts says it of none.
+    #[test]
+    fn what_no_part_was_said_to_allow_refutes_the_translation() {
+        let compared = Compared {
+            requests: 1,
+            allowed_now: 1,
+            ..Compared::default()
+        };
+        assert!(compared.refutes(false));
+        assert!(!compared.refutes(true));
+        let elsewhere = Compared {
+            elsewhere: 1,
+            ..Compared::default()
+        };
+        assert!(elsewhere.refutes(true));
     }
 }
