@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use serde_json::{Map, Value, json};
 
-use crate::mesh::{CLIENTS, PORTS, Request};
+use crate::mesh::{CLIENTS, PORTS, Ready, Request, Shape};
 
 /// Something that is there so often, and hardly ever for 0.
 fn weighted<S: Strategy>(often: f64, value: S) -> impl Strategy<Value = Option<S::Value>> {
@@ -30,7 +30,7 @@ pub fn request() -> impl Strategy<Value = Request> {
         (
             select(CLIENTS.to_vec()),
             0..PORTS.len(),
-            prop::bool::weighted(0.15),
+            (prop::bool::weighted(0.15), prop::bool::weighted(0.1)),
         ),
         select(vec!["GET", "POST", "get", "GETS"]),
         (select(paths), weighted(0.4, select(queries))),
@@ -38,7 +38,7 @@ pub fn request() -> impl Strategy<Value = Request> {
         headers,
     )
         .prop_map(
-            |((client, port, tcp), method, (path, query), host, headers)| Request {
+            |((client, port, (tcp, direct)), method, (path, query), host, headers)| Request {
                 client,
                 port,
                 method,
@@ -47,8 +47,29 @@ pub fn request() -> impl Strategy<Value = Request> {
                 host,
                 headers,
                 tcp,
+                direct,
             },
         )
+}
+
+/// A mesh of which something is not ready, more often than not.
+pub fn shape() -> impl Strategy<Value = Shape> {
+    let ready = || {
+        prop_oneof![
+            6 => Just(Ready::Yes),
+            1 => Just(Ready::No),
+            1 => Just(Ready::Nowhere),
+        ]
+    };
+    let rarely = prop::bool::weighted(0.15);
+    (ready(), ready(), rarely, any::<bool>()).prop_map(|(api, orders, without_metrics, both)| {
+        Shape {
+            api,
+            orders,
+            without_metrics,
+            both,
+        }
+    })
 }
 
 /// A field that is often absent.
@@ -333,6 +354,7 @@ pub fn cilium_policies(sayable: f64) -> impl Strategy<Value = Vec<Value>> {
         json!({"matchLabels": {"app": "api"}}),
         json!({"matchLabels": {"app": "api"}}),
         json!({"matchLabels": {"app": "orders"}}),
+        json!({"matchLabels": {"tier": "back"}}),
     ]);
     let odd = (1.0 - sayable) / 5.0;
     let one = (
@@ -355,8 +377,10 @@ pub fn cilium_policies(sayable: f64) -> impl Strategy<Value = Vec<Value>> {
             if let Some(egress) = egress {
                 spec["egress"] = egress;
             }
-            if let Some(default) = default {
-                spec["enableDefaultDeny"] = json!({"ingress": default});
+            match default {
+                Some(true) => spec["enableDefaultDeny"] = json!({"egress": true}),
+                Some(false) => spec["enableDefaultDeny"] = json!({"ingress": false}),
+                None => {}
             }
             json!({
                 "apiVersion": "cilium.io/v2",

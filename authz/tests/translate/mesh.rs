@@ -1,14 +1,15 @@
 //! A mesh with two Services, their pods and clients, and how it is asked. Holds no case itself.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use cairn_authz::ztunnel::{Arrival, judge, of_pod};
 use cairn_authz::{Attestation, Egress, Facts, HttpFacts, Network, PolicySet};
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::origin::ObjectKey;
 use cairn_config_schema::resolve::{Options, resolve};
 use cairn_config_schema::resources::Resources;
-use cairn_config_schema::snapshot::{ClusterKey, Snapshot};
+use cairn_config_schema::snapshot::{ClusterKey, Snapshot, Truth};
 use cairn_config_schema::store::{SourceFile, Store};
 use cairn_config_schema::translate::{Source, Target, Translation, translate};
 use http::HeaderMap;
@@ -44,14 +45,101 @@ pub const CLIENTS: [(&str, &str, &str); 8] = [
     ("other", "web", UNKNOWN),
 ];
 
-/// Services and their ports.
-pub const PORTS: [(&str, u16); 3] = [("api", 80), ("api", 9090), ("orders", 8080)];
+/// Services, their ports, and the pods behind them. `both` is not always there.
+pub const PORTS: [(&str, u16, &[&str]); 4] = [
+    ("api", 80, &["10.0.1.1:8080"]),
+    ("api", 9090, &["10.0.1.1:9090"]),
+    ("orders", 8080, &["10.0.1.2:8080"]),
+    ("both", 7000, &["10.0.1.1:8080", "10.0.1.2:8080"]),
+];
+
+/// Service `both`, before the pods of the two others.
+const BOTH: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: both, namespace: shop}
+spec: {clusterIP: 10.96.2.7, selector: {tier: back}, ports: [{name: http, port: 7000}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: both, namespace: shop, labels: {kubernetes.io/service-name: both}}
+addressType: IPv4
+ports: [{name: http, port: 8080}]
+endpoints: [{addresses: [10.0.1.1], targetRef: {kind: Pod, name: api-1, namespace: shop}}, {addresses: [10.0.1.2], targetRef: {kind: Pod, name: orders-1, namespace: shop}}]";
+
+/// What a pod is to the Services before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ready {
+    #[default]
+    Yes,
+    /// Its endpoints are not ready.
+    No,
+    /// It has no endpoint.
+    Nowhere,
+}
+
+/// How the mesh is when it is exported.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Shape {
+    pub api: Ready,
+    pub orders: Ready,
+    /// Port 9090 of `api` has no endpoint.
+    pub without_metrics: bool,
+    /// There is Service `both`.
+    pub both: bool,
+}
+
+impl Shape {
+    /// The same once all pods are ready.
+    pub fn ready(self) -> Self {
+        Self {
+            both: self.both,
+            ..Self::default()
+        }
+    }
+
+    fn services(self) -> String {
+        let mut mesh = MESH.to_owned();
+        if self.both {
+            mesh = format!("{mesh}\n---{BOTH}");
+        }
+        for (ready, ip, pod) in [
+            (self.api, "10.0.1.1", "api-1"),
+            (self.orders, "10.0.1.2", "orders-1"),
+        ] {
+            let rest = format!(
+                "addresses: [{ip}], targetRef: {{kind: Pod, name: {pod}, namespace: shop}}"
+            );
+            let endpoint = format!("{{{rest}}}");
+            assert!(mesh.contains(&endpoint));
+            mesh = match ready {
+                Ready::Yes => mesh,
+                Ready::No => mesh.replace(
+                    &endpoint,
+                    &format!("{{conditions: {{ready: false}}, {rest}}}"),
+                ),
+                Ready::Nowhere => mesh
+                    .replace(&format!("{endpoint}, "), "")
+                    .replace(&format!(", {endpoint}"), "")
+                    .replace(&endpoint, ""),
+            };
+        }
+        let metrics = ", {name: http-metrics, port: 9090}]\nendpoints";
+        assert!(mesh.contains(metrics));
+        match self.without_metrics {
+            true => mesh.replace(metrics, "]\nendpoints"),
+            false => mesh,
+        }
+    }
+}
 
 /// A configuration, as written and as resolved.
 pub struct World {
     pub resources: Resources,
     pub snapshot: Snapshot,
     sets: Vec<PolicySet>,
+    /// What the CNI asks, for those who call pods by their own addresses.
+    cni: Vec<PolicySet>,
 }
 
 /// A request, or a stream.
@@ -66,21 +154,33 @@ pub struct Request {
     pub host: &'static str,
     pub headers: Vec<(&'static str, &'static str)>,
     pub tcp: bool,
+    /// To the address of the pod, past the waypoint.
+    pub direct: bool,
 }
 
 impl World {
     /// The mesh with these objects.
     pub fn with(objects: &[Value]) -> Self {
+        Self::shaped(Shape::default(), objects)
+    }
+
+    /// The mesh as it is at some moment, with these objects.
+    pub fn shaped(shape: Shape, objects: &[Value]) -> Self {
         let pod = |(name, namespace, account, app, ip): (&str, &str, &str, &str, &str)| {
+            let tier = if matches!(app, "api" | "orders") {
+                "back"
+            } else {
+                "front"
+            };
             format!(
                 r#"
-{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, namespace: {namespace}, labels: {{app: {app}}},
+{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, namespace: {namespace}, labels: {{app: {app}, tier: {tier}}},
 annotations: {{ambient.istio.io/redirection: enabled}}}}, spec: {{serviceAccountName: {account}}}, status: {{podIPs: [{{ip: {ip}}}]}}}}"#
             )
         };
         let pods = PODS.into_iter().map(pod);
         let other = "{apiVersion: v1, kind: Namespace, metadata: {name: other}}".to_owned();
-        let mut parts: Vec<String> = [MESH.to_owned(), other].into_iter().chain(pods).collect();
+        let mut parts: Vec<String> = [shape.services(), other].into_iter().chain(pods).collect();
         parts.extend(objects.iter().map(ToString::to_string));
         let file = SourceFile {
             path: "mesh.yaml".into(),
@@ -91,11 +191,15 @@ annotations: {{ambient.istio.io/redirection: enabled}}}}, spec: {{serviceAccount
 
     fn of(resources: Resources) -> Self {
         let snapshot = resolve(&resources, &Options::default());
-        let sets = PORTS
-            .iter()
-            .map(|(service, port)| set(&snapshot, service, *port));
+        let sets = |waypoint: bool| {
+            let ports = PORTS.iter();
+            ports
+                .map(|(service, port, _)| set(&snapshot, service, *port, waypoint))
+                .collect()
+        };
         Self {
-            sets: sets.collect(),
+            sets: sets(true),
+            cni: sets(false),
             resources,
             snapshot,
         }
@@ -144,14 +248,36 @@ annotations: {{ambient.istio.io/redirection: enabled}}}}, spec: {{serviceAccount
                 token: None,
             }),
         };
-        self.sets[request.port].decide(&facts).allowed
+        if request.direct {
+            return self.cni[request.port].decide(&facts).allowed && self.lets_in(request, &peer);
+        }
+        let waypoint = cairn_authz::waypoint::identity(&self.snapshot).unwrap();
+        self.sets[request.port].decide(&facts).allowed && self.lets_in(request, &waypoint)
+    }
+
+    /// Whether ztunnel lets somebody in to all pods behind a port.
+    fn lets_in(&self, request: &Request, peer: &Identity) -> bool {
+        let mut pods = PORTS[request.port].2.iter();
+        pods.all(|address| {
+            let destination: SocketAddr = address.parse().unwrap();
+            let pod = self.snapshot.workloads.get(&destination.ip()).unwrap();
+            let policies: Vec<_> = of_pod(&self.snapshot.ztunnel, pod).collect();
+            let arrival = Arrival {
+                peer,
+                source: None,
+                destination,
+            };
+            judge(&policies, &arrival).passes == Truth::Yes
+        })
     }
 }
 
-fn set(snapshot: &Snapshot, service: &str, port: u16) -> PolicySet {
+/// What is asked of requests to a port of a Service; without `waypoint` by the CNI alone. Of a Service that is
+/// not there nothing.
+fn set(snapshot: &Snapshot, service: &str, port: u16, waypoint: bool) -> PolicySet {
     let key = ObjectKey::new("shop", service);
-    let policies = &snapshot.services.get(&key).unwrap().policies;
-    let policies: Vec<Arc<_>> = policies.to_vec();
+    let found = snapshot.services.get(&key).filter(|_| waypoint);
+    let policies: Vec<Arc<_>> = found.map_or_else(Vec::new, |service| service.policies.to_vec());
     let egress = Egress::compile(&snapshot.network);
     let network = Network::of_port(&snapshot.network, &egress, &ClusterKey::new(key, port), []);
     PolicySet::compile(&policies).with_network(network)

@@ -142,10 +142,8 @@ impl<'a> Ground<'a> {
                 }
             }
         }
-        if pods == 0 {
-            return Some(format!("no Pod of the input is behind Service {key}"));
-        }
-        self.behind.unready(key).cloned()
+        let late = self.behind.unready(key).cloned();
+        late.or_else(|| (pods == 0).then(|| format!("no Pod of the input is behind Service {key}")))
     }
 
     /// An ALLOW policy of a Service that is in force.

@@ -10,6 +10,8 @@
 )]
 
 mod cilium;
+mod guards;
 mod istio;
 mod routes;
 mod support;
+mod unready;

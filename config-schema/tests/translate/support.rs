@@ -27,7 +27,7 @@ status: {podIPs: [{ip: 10.0.1.2}]}
 ---
 apiVersion: v1
 kind: Pod
-metadata: {name: web-1, namespace: shop, labels: {app: web}}
+metadata: {name: web-1, namespace: shop, labels: {app: web}, annotations: {ambient.istio.io/redirection: enabled}}
 spec: {serviceAccountName: web}
 status: {podIPs: [{ip: 10.0.2.1}]}
 ";
@@ -56,21 +56,39 @@ pub struct Written(pub Translation);
 
 /// Translates objects in the mesh.
 pub fn written(target: Target, objects: &[&str]) -> Written {
-    of_parts(target, false, objects)
+    of_parts(target, false, mesh(), objects)
+}
+
+/// The same in another mesh.
+pub fn written_in(mesh: String, target: Target, objects: &[&str]) -> Written {
+    of_parts(target, false, mesh, objects)
+}
+
+/// The Services and the pods, as YAML.
+pub fn mesh() -> String {
+    format!("{SERVICES}---{PODS}")
+}
+
+/// With other text in place of some that is there.
+pub fn mesh_with(changes: &[(&str, &str)]) -> String {
+    changes.iter().fold(mesh(), |mesh, (old, new)| {
+        assert!(mesh.contains(old), "{old}");
+        mesh.replace(old, new)
+    })
 }
 
 /// The same, with what allows more.
 pub fn written_wider(target: Target, objects: &[&str]) -> Written {
-    of_parts(target, true, objects)
+    of_parts(target, true, mesh(), objects)
 }
 
-fn of_parts(target: Target, wider: bool, objects: &[&str]) -> Written {
+fn of_parts(target: Target, wider: bool, mesh: String, objects: &[&str]) -> Written {
     let file = |path: &str, text: String| SourceFile {
         path: path.into(),
         content: Ok(text.into_bytes().into()),
     };
     let files = [
-        file("mesh.yaml", format!("{SERVICES}---{PODS}")),
+        file("mesh.yaml", mesh),
         file("policy.yaml", objects.join("\n---\n")),
     ];
     let resources = Store::default().update(&files).resources;
