@@ -115,10 +115,61 @@ fn input_that_is_not_understood_is_not_translated() {
     assert!(output.stdout.is_empty());
     let missing = translate("istio", &[&mesh, Path::new("nowhere.yaml")]);
     assert_eq!(missing.status.code(), Some(2), "{missing:?}");
+    let policy = Path::new("network-policy/policy.yaml");
+    let unasked = translate("istio", &[&mesh, policy, Path::new("--requests=0")]);
+    assert_eq!(unasked.status.code(), Some(2), "{unasked:?}");
+    assert!(unasked.stdout.is_empty());
     let without_waypoint = translate("istio", &[Path::new("network-policy/policy.yaml")]);
     assert_eq!(
         without_waypoint.status.code(),
         Some(2),
         "{without_waypoint:?}"
     );
+}
+
+#[test]
+fn json_says_whether_the_engine_agreed() {
+    let mesh = root().join("mesh.yaml");
+    let policy = Path::new("network-policy/policy.yaml");
+    let output = translate("istio", &[&mesh, policy, Path::new("--output=json")]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["refuted"], false);
+    assert_eq!(report["objects"].as_array().unwrap().len(), 2);
+}
+
+/// Whoever follows a page exports every kind that is looked at.
+#[test]
+fn every_page_exports_the_kinds_that_are_looked_at() {
+    let help = Command::new(workspace::cairn())
+        .args(["translate", "--help"])
+        .output()
+        .unwrap();
+    let kinds = |text: &str| {
+        let command = text
+            .lines()
+            .find(|line| line.contains("kubectl get gateways,"))
+            .unwrap()
+            .to_owned();
+        let list = command.split("kubectl get ").nth(1).unwrap();
+        list.split(' ').next().unwrap().to_owned()
+    };
+    let wanted = kinds(&text(&help.stdout));
+    for guard in [
+        "authorizationpolicies",
+        "peerauthentications",
+        "requestauthentications",
+        "networkpolicies",
+        "ciliumclusterwidenetworkpolicies",
+        "workloadentries",
+    ] {
+        assert!(wanted.split(',').any(|kind| kind == guard), "{guard}");
+    }
+    for page in [
+        "translate.md",
+        "migrate-from-cilium.md",
+        "migrate-from-istio.md",
+    ] {
+        let page = fs::read_to_string(workspace::root().join("docs").join(page)).unwrap();
+        assert_eq!(kinds(&page), wanted);
+    }
 }

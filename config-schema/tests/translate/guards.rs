@@ -100,7 +100,7 @@ fn rules_on_http_say_nothing_of_a_port_that_is_declared_tcp() {
 #[test]
 fn an_http_rule_of_cilium_for_a_port_that_is_declared_tcp_is_narrower() {
     let get = cnp(&format!(
-        "ingress: [{{{BY_ACCOUNT}, toPorts: [{{ports: [{{port: '8080'}}, {{port: '9090'}}], rules: {{http: [{{method: GET}}]}}}}]}}]"
+        "ingress: [{{{BY_ACCOUNT}, toPorts: [{{ports: [{{port: '8080', protocol: TCP}}, {{port: '9090', protocol: TCP}}], rules: {{http: [{{method: GET}}]}}}}]}}]"
     ));
     let found = written_in(with_tcp(), Target::Istio, &[&get]);
     assert_eq!(

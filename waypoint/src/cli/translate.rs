@@ -19,7 +19,7 @@ use crate::limits::DIFF_REQUESTS_MAX;
 const EXAMPLE: &str = "\
 Examples:
   cairn translate --to cilium -f ./mesh > cilium.yaml
-  kubectl get gateways,gatewayclasses,namespaces,services,endpointslices,pods,workloadentries,serviceentries,httproutes,grpcroutes,tlsroutes,tcproutes,virtualservices,destinationrules,authorizationpolicies,requestauthentications,peerauthentications,ciliumnetworkpolicies,ciliumclusterwidenetworkpolicies,ciliumenvoyconfigs,ciliumclusterwideenvoyconfigs,networkpolicies -A -o yaml > mesh.yaml
+  kubectl get gateways,gatewayclasses,namespaces,services,endpointslices,pods,workloadentries,serviceentries,httproutes,grpcroutes,tlsroutes,tcproutes,virtualservices,destinationrules,telemetries,authorizationpolicies,requestauthentications,peerauthentications,ciliumnetworkpolicies,ciliumclusterwidenetworkpolicies,ciliumenvoyconfigs,ciliumclusterwideenvoyconfigs,networkpolicies -A -o yaml > mesh.yaml
   cairn translate --to istio -f mesh.yaml > istio.yaml
 
 Leave out the kinds that the cluster does not know, and no others: what is there is looked at, so that nothing is written that would allow more beside it.
