@@ -17,3 +17,4 @@ pub mod resources;
 pub mod snapshot;
 pub mod status;
 pub mod store;
+pub mod translate;

@@ -102,3 +102,8 @@ pub const LEFT_OUT_NAMED_MAX: usize = 5;
 /// Weight of an endpoint that istiod tells of (`capacity`). Beyond: so much. One workload that claims to bear
 /// everything must not starve the others for good.
 pub const CAPACITY_MAX: u32 = 10_000;
+
+/// HTTP rules that one rule of an AuthorizationPolicy becomes in a CiliumNetworkPolicy: one for each path,
+/// host and value of a header together. Beyond: it is not translated. An object of some hundred KiB is all that
+/// the API server takes.
+pub const TRANSLATED_HTTP_RULES_MAX: usize = 1_024;

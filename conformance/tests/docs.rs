@@ -183,6 +183,7 @@ fn every_flag_and_variable_is_explained() {
         "check",
         "explain",
         "diff",
+        "translate",
         "request",
         "pki",
         "node",

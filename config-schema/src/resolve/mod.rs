@@ -83,6 +83,9 @@ mod workload_entries;
 mod workloads;
 mod ztunnel;
 
+pub(crate) use network::view as label_view;
+pub(crate) use paths::canonical as canonical_path;
+
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;

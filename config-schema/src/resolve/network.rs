@@ -176,7 +176,7 @@ impl Selected {
 }
 
 /// What is known of a workload.
-pub(super) fn view(workload: &Workload) -> LabelView<'_> {
+pub(crate) fn view(workload: &Workload) -> LabelView<'_> {
     LabelView {
         pod: workload.labels.as_deref(),
         namespace: Some(&workload.key.namespace),

@@ -9,7 +9,7 @@ use crate::snapshot::PathNormalization;
 /// A path with its escapes as normalised requests have them: unreserved characters decoded, other
 /// escapes in upper case, characters beyond ASCII escaped. So `/%7euser` means `/~user` to a
 /// policy as it does to the application, and does not sit there matching nothing.
-pub(super) fn canonical(path: &str, mode: PathNormalization) -> Cow<'_, str> {
+pub(crate) fn canonical(path: &str, mode: PathNormalization) -> Cow<'_, str> {
     if mode == PathNormalization::None || (path.is_ascii() && !path.contains('%')) {
         return Cow::Borrowed(path);
     }

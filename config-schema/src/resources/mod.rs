@@ -254,6 +254,9 @@ pub struct Resources {
     pub calico_sets: BTreeMap<ObjectKey, Loaded<calico::NetworkSetSpec>>,
     /// GlobalNetworkSets of Calico; cluster-scoped.
     pub calico_global_sets: BTreeMap<ObjectKey, Loaded<Clusterwide<calico::NetworkSetSpec>>>,
+    /// Where the first PeerAuthentication stands. They are ztunnel's, and not read; whoever takes pods out of
+    /// the mesh has to know of them.
+    pub peer_authentication: Option<Location>,
     /// The ConfigMap `istio` of the root namespace; other ConfigMaps are not read.
     pub mesh_config: BTreeMap<ObjectKey, Loaded<istio::MeshConfigSpec>>,
     /// Files that could not be read and documents whose kind or name could not be told: nothing can

@@ -68,6 +68,10 @@ impl Assembly {
                 self.diagnostics.push(finding);
             }
             for (kind, location) in &parsed.kinds_not_read {
+                if kind.starts_with("PeerAuthentication (security.istio.io/") {
+                    let place = &mut self.resources.peer_authentication;
+                    place.get_or_insert_with(|| moved(location, lines_before));
+                }
                 if kinds.insert(kind) {
                     let message = format!("{kind} is not read by this version");
                     let finding = Diagnostic::new(Severity::Info, Code::UnknownKind, message)

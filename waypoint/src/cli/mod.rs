@@ -20,6 +20,7 @@ mod pki;
 mod request;
 mod run;
 mod status;
+mod translate;
 
 use std::process::ExitCode;
 
@@ -52,6 +53,8 @@ enum Command {
     Explain(explain::Args),
     /// Say which requests another configuration would judge differently, and why
     Diff(diff::Args),
+    /// Write policy and routes of one mesh as objects of another, and say what becomes of each part
+    Translate(translate::Args),
     /// Send an HTTP request through an HBONE tunnel, as a client's ztunnel would
     Request(request::Args),
     /// Create a small certificate authority and SPIFFE identities in a folder, for trying things out
@@ -82,6 +85,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::check(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Diff(args) => diff::run(&args),
+        Command::Translate(args) => translate::translate(&args),
         Command::Request(args) => request::request(&args),
         Command::Pki(args) => pki::pki(&args),
         Command::Observe(args) => observe::observe(*args),

@@ -1,0 +1,209 @@
+//! VirtualServices and CiliumEnvoyConfigs to each other, and to HTTPRoutes.
+
+use cairn_config_schema::translate::Target;
+use serde_json::{Value, json};
+
+use crate::support::{Written, written};
+
+/// A VirtualService for `orders` with these rules, and these other fields.
+fn virtual_service(http: &str, more: &str) -> String {
+    format!(
+        "{{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {{name: canary, namespace: shop}}, \
+         spec: {{hosts: [orders], http: [{http}]{more}}}}}"
+    )
+}
+
+const CANARY: &str = "{route: [{destination: {host: orders, port: {number: 8080}}, weight: 90}, \
+                      {destination: {host: api, port: {number: 80}}, weight: 10, headers: {request: {set: {x-canary: '1'}}}}]}";
+
+fn to_cilium(http: &str) -> Written {
+    written(Target::Cilium, &[&virtual_service(http, "")])
+}
+
+fn text(objects: &[Value]) -> String {
+    let documents = objects.iter().map(Value::to_string);
+    documents.collect::<Vec<String>>().join("\n---\n")
+}
+
+#[test]
+fn a_canary_keeps_its_weights_there_and_back() {
+    let there = to_cilium(&format!(
+        "{{match: [{{uri: {{prefix: /old/}}, headers: {{x-user: {{regex: 'a.*'}}}}}}], redirect: {{uri: /new/, redirectCode: 308}}}}, {CANARY}"
+    ));
+    there.is_whole();
+    let config = there.only("CiliumEnvoyConfig");
+    let service = &config["spec"]["services"][0];
+    assert_eq!(
+        service,
+        &json!({"name": "orders", "namespace": "shop", "listener": "canary-orders-8080", "ports": [8080]})
+    );
+    let routes = &config["spec"]["resources"][1]["virtualHosts"][0]["routes"];
+    let clusters = &routes[1]["route"]["weightedClusters"]["clusters"];
+    assert_eq!(
+        clusters[0],
+        json!({"name": "shop/orders:8080", "weight": 90})
+    );
+    assert_eq!(clusters[1]["name"], "shop/api:80");
+
+    let back = written(Target::Istio, &[&text(&there.0.objects)]);
+    back.is_whole();
+    let http = &back.only("VirtualService")["spec"]["http"];
+    assert_eq!(
+        http[0]["redirect"],
+        json!({"uri": "/new/", "redirectCode": 308})
+    );
+    assert_eq!(http[1]["route"][0]["weight"], 90);
+    assert_eq!(
+        http[1]["route"][1]["headers"],
+        json!({"request": {"set": {"x-canary": "1"}}})
+    );
+}
+
+#[test]
+fn timeouts_and_retries_are_kept() {
+    let there = to_cilium(
+        "{timeout: 2s, retries: {attempts: 3, perTryTimeout: 500ms, retryOn: '5xx,reset'}, \
+         route: [{destination: {host: orders}}]}",
+    );
+    there.is_whole();
+    let config = there.only("CiliumEnvoyConfig");
+    let route = &config["spec"]["resources"][1]["virtualHosts"][0]["routes"][0]["route"];
+    assert_eq!(route["timeout"], "2s");
+    assert_eq!(route["retryPolicy"]["numRetries"], 3);
+    let back = written(Target::Istio, &[&text(&there.0.objects)]);
+    back.is_whole();
+    assert_eq!(
+        back.only("VirtualService")["spec"]["http"][0]["timeout"],
+        "2000ms"
+    );
+}
+
+#[test]
+fn an_answer_of_its_own_is_kept() {
+    let there = to_cilium("{directResponse: {status: 503, body: {string: closed}}}");
+    there.is_whole();
+    let back = written(Target::Istio, &[&text(&there.0.objects)]);
+    back.is_whole();
+    let http = &back.only("VirtualService")["spec"]["http"];
+    assert_eq!(
+        http[0]["directResponse"],
+        json!({"status": 503, "body": {"string": "closed"}})
+    );
+}
+
+/// One CiliumEnvoyConfig for a port of a Service that has two: the other goes where it went.
+#[test]
+fn routes_of_one_port_leave_the_other_alone() {
+    let route = "{route: [{destination: {host: api, port: {number: 80}}, weight: 1}, {destination: {host: orders, port: {number: 8080}}, weight: 1}]}";
+    let both = virtual_service(route, "").replace("hosts: [orders]", "hosts: [api]");
+    let there = written(Target::Cilium, &[&both]);
+    there.is_whole();
+    assert_eq!(there.all("CiliumEnvoyConfig").len(), 2);
+    let one = there.named("canary-api-80").to_string();
+    let back = written(Target::Istio, &[&one]);
+    back.is_whole();
+    let http = back.only("VirtualService")["spec"]["http"]
+        .as_array()
+        .unwrap()
+        .clone();
+    assert_eq!(
+        http[0]["match"],
+        json!([{"port": 80, "uri": {"prefix": "/"}}])
+    );
+    assert_eq!(http[1]["match"], json!([{"port": 9090}]));
+}
+
+#[test]
+fn what_is_not_routes_of_the_mesh_is_refused() {
+    for (more, words) in [
+        (
+            ", gateways: [mesh, shop/edge]",
+            "gateways other than the mesh",
+        ),
+        (", tcp: [{route: [{destination: {host: orders}}]}]", "`tcp`"),
+        (
+            ", tls: [{match: [{sniHosts: [a.example]}], route: [{destination: {host: orders}}]}]",
+            "`tls`",
+        ),
+        (", exportTo: ['.']", "exportTo"),
+    ] {
+        let text = virtual_service(CANARY, more);
+        written(Target::Cilium, &[&text]).is_refused(&[words]);
+    }
+    let hosts = virtual_service(CANARY, "").replace("[orders]", "[orders, elsewhere.example]");
+    written(Target::Cilium, &[&hosts]).is_refused(&["every Service it names"]);
+    let delegate = virtual_service("{match: [{uri: {prefix: /a}}], delegate: {name: d}}", "");
+    written(Target::Cilium, &[&delegate]).is_refused(&["delegates"]);
+}
+
+#[test]
+fn what_the_other_side_can_not_say_is_refused_with_the_whole_object() {
+    let route = "route: [{destination: {host: orders}}]";
+    for (rule, words) in [
+        (
+            format!("{{match: [{{sourceLabels: {{app: web}}}}], {route}}}"),
+            "conditions on the caller",
+        ),
+        (
+            format!("{{match: [{{sourceNamespace: other}}], {route}}}"),
+            "conditions on the caller",
+        ),
+        (
+            format!("{{match: [{{method: {{exact: GET}}}}], {route}}}"),
+            "method",
+        ),
+        (
+            format!("{{fault: {{abort: {{httpStatus: 500, percentage: {{value: 1}}}}}}, {route}}}"),
+            "faults",
+        ),
+        (
+            format!("{{corsPolicy: {{allowOrigins: [{{exact: 'https://a'}}]}}, {route}}}"),
+            "CORS",
+        ),
+    ] {
+        to_cilium(&format!("{rule}, {CANARY}")).is_refused(&[words]);
+    }
+    // A subset is endpoints with labels, which Cilium has no word for.
+    let rule = "{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: d, namespace: shop}, \
+                spec: {host: orders, subsets: [{name: v1, labels: {version: v1}}]}}";
+    let subset = virtual_service("{route: [{destination: {host: orders, subset: v1}}]}", "");
+    written(Target::Cilium, &[&subset, rule]).is_refused(&["subset v1"]);
+}
+
+#[test]
+fn settings_of_clusters_are_not_lost_in_silence() {
+    let config = to_cilium(CANARY).only("CiliumEnvoyConfig").clone();
+    let mut with = config.clone();
+    let cluster = json!({"@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster", "name": "shop/api:80", "lbPolicy": "RANDOM"});
+    with["spec"]["resources"]
+        .as_array_mut()
+        .unwrap()
+        .push(cluster);
+    written(Target::Istio, &[&with.to_string()]).is_refused(&["type Cluster"]);
+    written(Target::Istio, &[&config.to_string()]).is_whole();
+}
+
+/// Rules of an HTTPRoute are asked by what is most specific: only what is written in that order is written.
+#[test]
+fn an_http_route_is_written_where_the_order_is_the_same() {
+    let by_header = "{match: [{headers: {x-canary: {exact: '1'}}}], route: [{destination: {host: api, port: {number: 80}}}]}";
+    let rest = "{route: [{destination: {host: orders, port: {number: 8080}}}]}";
+    let found = written(
+        Target::Gateway,
+        &[&virtual_service(&format!("{by_header}, {rest}"), "")],
+    );
+    found.is_whole();
+    let route = found.only("HTTPRoute");
+    assert_eq!(
+        route["spec"]["parentRefs"],
+        json!([{"group": "", "kind": "Service", "name": "orders", "port": 8080}])
+    );
+    assert_eq!(
+        route["spec"]["rules"][0]["matches"][0]["headers"][0]["value"],
+        "1"
+    );
+    let other_way = virtual_service(&format!("{rest}, {by_header}"), "");
+    written(Target::Gateway, &[&other_way]).is_refused(&["most specific"]);
+    let prefix = "{match: [{uri: {prefix: /a}}], route: [{destination: {host: orders}}]}";
+    written(Target::Gateway, &[&virtual_service(prefix, "")]).is_refused(&["whole segments"]);
+}
