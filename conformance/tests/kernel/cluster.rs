@@ -292,7 +292,12 @@ async fn a_pod_is_steered_from_its_first_process_to_its_last() {
     agent.counts_one("lingering").await;
     assert_eq!(web(&client), "200", "no way past policy");
 
-    // Also by an agent that is started again, to whom the API server never speaks of it.
+    // Also by an agent that is started again, to whom the API server never speaks of it. What it knows was written at
+    // most once in five seconds.
+    let kept = state.join("node/objects");
+    until("it is kept though it is no object", DEADLINE, || {
+        fs::read_to_string(&kept).is_ok_and(|text| text.contains("lingering/"))
+    });
     drop(agent);
     assert_eq!(web(&client), "refused", "nobody serves");
     let agent = cluster.start(&wrapper, &["--state-dir", state.to_str().unwrap()]);
