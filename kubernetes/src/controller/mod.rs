@@ -29,7 +29,7 @@ use cairn_config_schema::resolve::Options;
 use kube_client::Client;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 pub use api::Sent;
 pub use objects::{MANAGED, MANAGED_BY, PodSettings};
@@ -44,6 +44,9 @@ use world::{Reader, World};
 
 use crate::limits::TASKS_AT_ONCE;
 use crate::watch::{Observer, Wanted, Watch};
+
+/// What a leader waits for is said when nothing new came for so long.
+const SAID_AFTER: Duration = Duration::from_secs(15);
 
 /// Everything is looked at again so often, whether anything changed or not.
 const RESYNC: Duration = Duration::from_secs(600);
@@ -182,7 +185,10 @@ async fn lead(api: Api, settings: Arc<Settings>, standing: &Standing) {
     }
     followers.spawn(follow_config_maps(api.client().clone(), sender));
     while !watch.synced() {
-        watch.changed().await;
+        if timeout(SAID_AFTER, watch.changed()).await.is_err() {
+            let waiting = watch.observer().waiting().join("; ");
+            tracing::warn!(waiting, "leading, and not everything is read yet");
+        }
     }
     while !office.owned.is_complete() {
         // The sender lives as long as the followers, which live as long as this.

@@ -26,8 +26,12 @@ const QUIET: Duration = Duration::from_millis(200);
 /// It counts as told after this time even if the watch is never quiet.
 const CATCH_UP: Duration = Duration::from_secs(1);
 
-/// How long a page, or the beginning of a watch, may take.
+/// How long a page may take.
 const ANSWER: Duration = Duration::from_secs(60);
+
+/// How long the beginning of a watch may take, which has nothing to read: a server that takes longer has lost it, as
+/// one does that replaces the storage of a CRD.
+const BEGINNING: Duration = Duration::from_secs(10);
 
 /// Looks by which a kind must be found missing before its objects are taken to be gone with it: a server that
 /// starts may not have all of its kinds yet.
@@ -146,7 +150,7 @@ impl<A: Api> Reflector<A> {
             let mut has_missed = false;
             loop {
                 let (began, stood_at) = (Instant::now(), from.clone());
-                let ended = match in_time(self.api.watch(version, &from)).await {
+                let ended = match in_time(BEGINNING, self.api.watch(version, &from)).await {
                     Ok(events) => {
                         let catches_up = has_missed.then(|| Instant::now() + CATCH_UP);
                         self.watch(version, events, &mut from, &mut backoff, catches_up)
@@ -188,7 +192,7 @@ impl<A: Api> Reflector<A> {
         loop {
             // Until the page is read, for it is largest then.
             let _turn = self.turns.acquire().await;
-            let page = match in_time(self.api.list(version, token.take(), whole)).await {
+            let page = match in_time(ANSWER, self.api.list(version, token.take(), whole)).await {
                 // The pages took longer than the server keeps them: all at once, then.
                 Err(refusal) if refusal.reason == Reason::Expired && !whole => {
                     whole = true;
@@ -276,12 +280,15 @@ fn silent() -> Refusal {
 }
 
 /// An answer that does not come is one that failed.
-async fn in_time<T>(answer: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
-    match tokio::time::timeout(ANSWER, answer).await {
+async fn in_time<T>(
+    limit: Duration,
+    answer: impl Future<Output = Result<T, Refusal>>,
+) -> Result<T, Refusal> {
+    match tokio::time::timeout(limit, answer).await {
         Ok(answer) => answer,
         Err(_) => Err(Refusal {
             reason: Reason::Unreachable,
-            message: format!("no answer within {} s", ANSWER.as_secs()),
+            message: format!("no answer within {} s", limit.as_secs()),
         }),
     }
 }
