@@ -145,13 +145,10 @@ fn every_page_exports_the_kinds_that_are_looked_at() {
         .output()
         .unwrap();
     let kinds = |text: &str| {
-        let command = text
-            .lines()
-            .find(|line| line.contains("kubectl get gateways,"))
-            .unwrap()
-            .to_owned();
-        let list = command.split("kubectl get ").nth(1).unwrap();
-        list.split(' ').next().unwrap().to_owned()
+        // A help text breaks its lines where the terminal does.
+        let mut words = text.split_whitespace();
+        let list = words.find(|word| word.starts_with("gateways,")).unwrap();
+        list.to_owned()
     };
     let wanted = kinds(&text(&help.stdout));
     for guard in [

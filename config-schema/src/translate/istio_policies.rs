@@ -124,6 +124,9 @@ struct Group<'g, 'a> {
     objects: Vec<&'g Arc<Object<AuthorizationPolicySpec>>>,
 }
 
+/// Where a rule stands: its policy and its path there.
+type Written = (ObjectKey, String);
+
 impl<'a> Group<'_, 'a> {
     fn draft(&self, out: &mut Writing<'_, '_>) -> Draft {
         let paths = |spec: &AuthorizationPolicySpec| {
@@ -284,13 +287,12 @@ impl<'a> Group<'_, 'a> {
         said
     }
 
-    /// The rules of all policies, with what they mean.
-    /// And where each stands.
+    /// The rules of all policies, with what they mean, and where each stands.
     fn rules(
         &self,
         policies: &[&Arc<Policy>],
         draft: &mut Draft,
-    ) -> (Vec<(Action, Said)>, Vec<(ObjectKey, String)>) {
+    ) -> (Vec<(Action, Said)>, Vec<Written>) {
         let (mut all, mut places) = (Vec::new(), Vec::new());
         for policy in policies {
             let origin = &policy.origin;

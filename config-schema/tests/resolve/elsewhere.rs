@@ -686,14 +686,19 @@ fn any_workload() -> impl Strategy<Value = DiscoveredWorkload> {
 /// What istiod makes workloads of; the uid says which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Made {
-    OfPod,
-    OfServiceEntry,
-    OfWorkloadEntry,
+    Pod,
+    ServiceEntry,
+    WorkloadEntry,
 }
 
 fn any_made() -> impl Strategy<Value = Made> {
-    use Made::*;
-    prop::sample::select(vec![OfPod, OfPod, OfServiceEntry, OfWorkloadEntry])
+    let all = [
+        Made::Pod,
+        Made::Pod,
+        Made::ServiceEntry,
+        Made::WorkloadEntry,
+    ];
+    prop::sample::select(all.to_vec())
 }
 
 fn uid_of(n: usize, made: Made, workload: &DiscoveredWorkload) -> String {
@@ -702,11 +707,11 @@ fn uid_of(n: usize, made: Made, workload: &DiscoveredWorkload) -> String {
         cluster => cluster,
     };
     match made {
-        Made::OfPod => format!("{cluster}//Pod/shop/told-{n}"),
-        Made::OfServiceEntry => {
+        Made::Pod => format!("{cluster}//Pod/shop/told-{n}"),
+        Made::ServiceEntry => {
             format!("{cluster}/networking.istio.io/ServiceEntry/shop/told-{n}/10.1.0.1")
         }
-        Made::OfWorkloadEntry => {
+        Made::WorkloadEntry => {
             format!("{cluster}/networking.istio.io/WorkloadEntry/shop/told-{n}")
         }
     }
@@ -731,15 +736,15 @@ impl Oracle<'_> {
             let contests = |(kind, other): &(Made, DiscoveredWorkload)| {
                 let shared = other.host_network && it.host_network;
                 let owned = !other.host_network && !it.host_network;
-                match (*made == Made::OfPod, *kind == Made::OfPod) {
+                match (*made == Made::Pod, *kind == Made::Pod) {
                     // What is written of an address counts less than the Pod that has it.
                     (true, false) => false,
                     (true, true) => !shared,
-                    (false, _) => !shared && !(owned && Self::is_same(it, other)),
+                    (false, _) => !(shared || owned && Self::is_same(it, other)),
                 }
             };
-            let pods = others.iter().filter(|(m, w)| *m == Made::OfPod && alone(w));
-            let several = *made != Made::OfPod && alone(it) && pods.count() > 1;
+            let pods = others.iter().filter(|(m, w)| *m == Made::Pod && alone(w));
+            let several = *made != Made::Pod && alone(it) && pods.count() > 1;
             several || others.into_iter().any(contests)
         };
         self.is_remote(index)

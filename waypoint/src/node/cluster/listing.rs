@@ -27,6 +27,9 @@ pub(super) struct Listing {
     told: Option<Arc<PodList>>,
 }
 
+/// An object by its path, as JSON.
+type Text = (Arc<str>, Arc<str>);
+
 impl Listing {
     /// A list that begins with the pods that were kept, which are given as the API server had them. Who is not among
     /// those it has now may run all the same, deleted by force: nobody but the file knows of it.
@@ -34,7 +37,7 @@ impl Listing {
         state_dir: Option<&Path>,
         own: Option<String>,
         now: Instant,
-    ) -> (Self, Vec<(Arc<str>, Arc<str>)>) {
+    ) -> (Self, Vec<Text>) {
         let (kept, Known { listed, lingering }) = Kept::open(state_dir);
         let mut listing = Self {
             kept,
