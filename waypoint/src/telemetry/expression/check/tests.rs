@@ -69,81 +69,84 @@ fn what_an_expression_gives_is_known() {
     }
 }
 
+/// Expressions, and what is told of each.
+const REFUSED: &[(&str, &str)] = &[
+    (
+        "text == 1",
+        "`==` compares a text with an integer, which are never equal (column 6)",
+    ),
+    (
+        "true && 1 != text",
+        "`!=` compares an integer with a text, which are never equal (column 11)",
+    ),
+    (
+        "number < 'a'",
+        "`<` can not compare an integer with a text (column 8)",
+    ),
+    (
+        "words < words",
+        "`<` can not compare a list with a list (column 7)",
+    ),
+    (
+        "text && true",
+        "`&&` is not for a text and true or false (column 6)",
+    ),
+    ("!number", "`!` is not for an integer (column 1)"),
+    (
+        "number ? 1 : 2",
+        "`?` asks whether an integer is true (column 8)",
+    ),
+    (
+        "text + 1",
+        "`+` is not for a text and an integer (column 6)",
+    ),
+    (
+        "number + 1u",
+        "`+` is not for an integer and an unsigned integer (column 8)",
+    ),
+    ("text - text", "`-` is not for a text and a text (column 6)"),
+    (
+        "1 in words",
+        "an integer is never in a list of what is a text (column 3)",
+    ),
+    ("1 in text", "nothing is in a text (column 3)"),
+    ("text.size", "a text has no `size` (column 5)"),
+    ("text[0]", "a text has nothing at an integer (column 5)"),
+    ("words['a']", "a list has no `a` (column 6)"),
+    (
+        "peer.nope",
+        "there is no `nope` in it; there are app, port (column 5)",
+    ),
+    (
+        "has(peer.nope)",
+        "there is no `nope` in it; there are app, port (column 4)",
+    ),
+    ("text == nope", "there is no `nope` (column 9)"),
+    (
+        "number.startsWith('a')",
+        "`startsWith` is not for an integer and a text (column 18)",
+    ),
+    ("size(number)", "`size` is not for an integer (column 5)"),
+    (
+        "words.exists(w, w == 1)",
+        "`==` compares a text with an integer, which are never equal (column 19)",
+    ),
+    (
+        "words.exists(w, w)",
+        "`||` is not for true or false and a text",
+    ),
+    (
+        "number.exists(w, true)",
+        "an integer can not be gone through (column 1)",
+    ),
+    ("text ==\n  'a' && text == 1", "(line 2, column 15)"),
+];
+
 #[test]
 fn what_can_never_be_evaluated_is_told_with_its_place() {
-    for (expression, told) in [
-        (
-            "text == 1",
-            "`==` compares a text with an integer, which are never equal (column 6)",
-        ),
-        (
-            "true && 1 != text",
-            "`!=` compares an integer with a text, which are never equal (column 11)",
-        ),
-        (
-            "number < 'a'",
-            "`<` can not compare an integer with a text (column 8)",
-        ),
-        (
-            "words < words",
-            "`<` can not compare a list with a list (column 7)",
-        ),
-        (
-            "text && true",
-            "`&&` is not for a text and true or false (column 6)",
-        ),
-        ("!number", "`!` is not for an integer (column 1)"),
-        (
-            "number ? 1 : 2",
-            "`?` asks whether an integer is true (column 8)",
-        ),
-        (
-            "text + 1",
-            "`+` is not for a text and an integer (column 6)",
-        ),
-        (
-            "number + 1u",
-            "`+` is not for an integer and an unsigned integer (column 8)",
-        ),
-        ("text - text", "`-` is not for a text and a text (column 6)"),
-        (
-            "1 in words",
-            "an integer is never in a list of what is a text (column 3)",
-        ),
-        ("1 in text", "nothing is in a text (column 3)"),
-        ("text.size", "a text has no `size` (column 5)"),
-        ("text[0]", "a text has nothing at an integer (column 5)"),
-        ("words['a']", "a list has no `a` (column 6)"),
-        (
-            "peer.nope",
-            "there is no `nope` in it; there are app, port (column 5)",
-        ),
-        (
-            "has(peer.nope)",
-            "there is no `nope` in it; there are app, port (column 4)",
-        ),
-        ("text == nope", "there is no `nope` (column 9)"),
-        (
-            "number.startsWith('a')",
-            "`startsWith` is not for an integer and a text (column 18)",
-        ),
-        ("size(number)", "`size` is not for an integer (column 5)"),
-        (
-            "words.exists(w, w == 1)",
-            "`==` compares a text with an integer, which are never equal (column 19)",
-        ),
-        (
-            "words.exists(w, w)",
-            "`||` is not for true or false and a text",
-        ),
-        (
-            "number.exists(w, true)",
-            "an integer can not be gone through (column 1)",
-        ),
-        ("text ==\n  'a' && text == 1", "(line 2, column 15)"),
-    ] {
+    for (expression, told) in REFUSED {
         let refused = read(expression).unwrap_err();
-        assert!(refused.contains(told), "{expression}: {refused}");
+        assert!(refused.contains(*told), "{expression}: {refused}");
     }
     let unknown = read("nope(text)").unwrap_err();
     assert!(
