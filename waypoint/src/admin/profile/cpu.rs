@@ -26,7 +26,8 @@ pub struct Turn(());
 impl Turn {
     /// `None`: somebody has it.
     pub fn take() -> Option<Self> {
-        (!RUNNING.swap(true, Ordering::AcqRel)).then_some(Self(()))
+        // Made only when it is got: one that is made and dropped would end the turn of whoever has it.
+        (!RUNNING.swap(true, Ordering::AcqRel)).then(|| Self(()))
     }
 }
 
