@@ -255,6 +255,14 @@ annotations: {{ambient.istio.io/redirection: enabled}}}}, spec: {{serviceAccount
         self.sets[request.port].decide(&facts).allowed && self.lets_in(request, &waypoint)
     }
 
+    /// Whether there is anybody whom a request can be sent to.
+    pub fn leads_to_somebody(&self, request: &Request) -> bool {
+        let (service, port, _) = PORTS[request.port];
+        let key = ClusterKey::new(ObjectKey::new("shop", service), port);
+        let endpoints = self.snapshot.clusters.get(&key);
+        request.direct || endpoints.is_some_and(|endpoints| !endpoints.is_empty())
+    }
+
     /// Whether ztunnel lets somebody in to all pods behind a port.
     fn lets_in(&self, request: &Request, peer: &Identity) -> bool {
         let mut pods = PORTS[request.port].2.iter();

@@ -173,6 +173,9 @@ pub struct Pattern {
     rank: (usize, usize),
 }
 
+/// How an expression begins that folds the case of ASCII alone.
+const ASCII_IN_ANY_CASE: &str = "(?i-u:";
+
 impl Pattern {
     /// Compiles an expression in RE2 syntax; `Err` is the reason in words.
     pub fn compile(source: &str) -> Result<Self, String> {
@@ -201,6 +204,24 @@ impl Pattern {
             regex,
             rank: (0, 0),
         })
+    }
+
+    /// An expression for one path, whatever its case. It is none of RE2's, where ASCII can not be folded by itself:
+    /// who writes it elsewhere asks [`Self::in_any_case`].
+    pub fn of_any_case(path: &str) -> Result<Self, String> {
+        Self::compile(&format!("{ASCII_IN_ANY_CASE}{})", regex::escape(path)))
+    }
+
+    /// The path of [`Self::of_any_case`], if it is such an expression.
+    pub fn in_any_case(&self) -> Option<String> {
+        let escaped = self.source.strip_prefix(ASCII_IN_ANY_CASE)?;
+        let escaped = escaped.strip_suffix(')')?;
+        let mut path = String::with_capacity(escaped.len());
+        let mut chars = escaped.chars();
+        while let Some(c) = chars.next() {
+            path.push(if c == '\\' { chars.next()? } else { c });
+        }
+        (regex::escape(&path) == escaped).then_some(path)
     }
 
     /// How many groups it has.

@@ -1,5 +1,5 @@
-//! Which pods Services lead to, ready or not: whoever is not ready now is called once it is, and what was
-//! written without it would leave it open. Decides nothing of policies.
+//! Which pods Services lead to, listed or not: whoever no EndpointSlice lists is called once one does, at a port
+//! that nobody knows yet, and what was written without it would leave it open. Decides nothing of policies.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -76,16 +76,8 @@ impl Behind {
         let late = members.iter().find_map(|pod| {
             let port = first_port_without(service, pod, snapshot)?;
             Some(format!(
-                "Pod {pod} behind Service {key} is no ready endpoint of its port {port}: translate once it is"
+                "Pod {pod} behind Service {key} is no endpoint of its port {port}: translate once it is"
             ))
-        });
-        let late = late.or_else(|| {
-            let unready = endpoints().find(|endpoint| !endpoint.ready && endpoint.pod.is_none())?;
-            let address = unready.addresses.first()?;
-            let own = object.spec.publish_not_ready_addresses;
-            (!own).then(|| {
-                format!("endpoint {address} of Service {key} is not ready: translate once it is")
-            })
         });
         self.unready.extend(late.map(|why| (key.clone(), why)));
     }

@@ -5,7 +5,9 @@ use http::StatusCode;
 use http::header::{HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};
 
-use super::route_rules::{Unsayable, cluster, clusters, is_host, substitution, text};
+use super::route_rules::{
+    Unsayable, cluster, clusters, is_host, re2, retry_words, substitution, text,
+};
 use crate::snapshot::{
     Backend, ClusterKey, Filter, HeaderChange, HttpMatch, HttpRule, Mirror, PathMatch, PathRewrite,
     Redirect, RetryPolicy, RuleTraffic, Service, TextMatch,
@@ -66,6 +68,8 @@ fn listener(name: &str) -> Value {
                 "rds": {"routeConfigName": name},
                 "useRemoteAddress": true,
                 "skipXffAppend": true,
+                // As Istio's listeners have it: without it Envoy answers requests for WebSockets itself.
+                "upgradeConfigs": [{"upgradeType": "websocket"}],
                 "httpFilters": [{
                     "name": "envoy.filters.http.router",
                     "typedConfig": {"@type": format!("{TYPES}.{router}")},
@@ -105,9 +109,16 @@ fn of_match(wanted: &HttpMatch, unsayable: &mut Unsayable) -> Value {
             }
             out.insert("prefix".into(), json!(text));
         }
-        PathMatch::Regex(pattern) => {
-            out.insert("safeRegex".into(), json!({"regex": pattern.source()}));
-        }
+        PathMatch::Regex(pattern) => match pattern.in_any_case() {
+            Some(path) => {
+                out.insert("path".into(), json!(path));
+                out.insert("caseSensitive".into(), json!(false));
+            }
+            None => {
+                let regex = re2(pattern, unsayable);
+                out.insert("safeRegex".into(), json!({"regex": regex}));
+            }
+        },
     }
     if wanted.method.is_some() {
         unsayable.push("conditions on the method are not read in a CiliumEnvoyConfig".into());
@@ -137,7 +148,7 @@ fn of_match(wanted: &HttpMatch, unsayable: &mut Unsayable) -> Value {
         } else {
             header.name.as_str()
         };
-        named(name, &header.value)
+        named(name, &header.value, unsayable)
     }));
     if !headers.is_empty() {
         out.insert("headers".into(), json!(headers));
@@ -145,7 +156,7 @@ fn of_match(wanted: &HttpMatch, unsayable: &mut Unsayable) -> Value {
     let query: Vec<Value> = wanted
         .query
         .iter()
-        .map(|q| named(&q.name, &q.value))
+        .map(|q| named(&q.name, &q.value, unsayable))
         .collect();
     if !query.is_empty() {
         out.insert("queryParameters".into(), json!(query));
@@ -153,13 +164,14 @@ fn of_match(wanted: &HttpMatch, unsayable: &mut Unsayable) -> Value {
     Value::Object(out)
 }
 
-fn named(name: &str, value: &TextMatch) -> Value {
+fn named(name: &str, value: &TextMatch, unsayable: &mut Unsayable) -> Value {
     match value {
         TextMatch::Present => json!({"name": name, "presentMatch": true}),
         TextMatch::Exact(text) => json!({"name": name, "stringMatch": {"exact": text}}),
         TextMatch::Prefix(text) => json!({"name": name, "stringMatch": {"prefix": text}}),
         TextMatch::Regex(pattern) => {
-            json!({"name": name, "stringMatch": {"safeRegex": {"regex": pattern.source()}}})
+            let regex = re2(pattern, unsayable);
+            json!({"name": name, "stringMatch": {"safeRegex": {"regex": regex}}})
         }
     }
 }
@@ -175,7 +187,9 @@ fn act(
     let mut mirrors = Vec::new();
     for filter in &rule.filters {
         match filter {
-            Filter::Redirect(redirect) => return ("redirect", of_redirect(redirect)),
+            Filter::Redirect(redirect) => {
+                return ("redirect", of_redirect(redirect, unsayable));
+            }
             Filter::Respond(answer) => {
                 let mut response = Map::new();
                 response.insert("status".into(), json!(answer.status.as_u16()));
@@ -194,7 +208,8 @@ fn act(
                 if let Some(host) = &rewrite.hostname {
                     route.insert("hostRewriteLiteral".into(), json!(text(host, unsayable)));
                 }
-                route.extend(rewrite.path.as_ref().map(rewritten));
+                let path = rewrite.path.as_ref();
+                route.extend(path.map(|path| rewritten(path, unsayable)));
             }
             Filter::Mirror(mirror) => mirrors.push(of_mirror(mirror, unsayable)),
             Filter::Cors(_) | Filter::ExternalAuth(_) => {
@@ -210,7 +225,7 @@ fn act(
     ("route", Value::Object(route))
 }
 
-fn of_redirect(redirect: &Redirect) -> Value {
+fn of_redirect(redirect: &Redirect, unsayable: &mut Unsayable) -> Value {
     let mut out = Map::new();
     if let Some(scheme) = redirect.scheme {
         out.insert("schemeRedirect".into(), json!(scheme));
@@ -223,7 +238,7 @@ fn of_redirect(redirect: &Redirect) -> Value {
     }
     out.extend(redirect.path.as_ref().map(|path| match path {
         PathRewrite::Full(path) => ("pathRedirect".to_owned(), json!(path)),
-        other => rewritten(other),
+        other => rewritten(other, unsayable),
     }));
     let code = match redirect.status {
         StatusCode::FOUND => "FOUND",
@@ -236,13 +251,13 @@ fn of_redirect(redirect: &Redirect) -> Value {
     Value::Object(out)
 }
 
-fn rewritten(path: &PathRewrite) -> (String, Value) {
+fn rewritten(path: &PathRewrite, unsayable: &mut Unsayable) -> (String, Value) {
     let (pattern, by) = match path {
         PathRewrite::Prefix(text) | PathRewrite::Matched(text) => {
             return ("prefixRewrite".to_owned(), json!(text));
         }
         PathRewrite::Full(text) => ("^/.*$", text.replace('\\', "\\\\")),
-        PathRewrite::Regex(pattern, text) => (pattern.source(), substitution(text)),
+        PathRewrite::Regex(pattern, text) => (re2(pattern, unsayable), substitution(text)),
     };
     let value = json!({"pattern": {"regex": pattern}, "substitution": by});
     ("regexRewrite".to_owned(), value)
@@ -343,17 +358,7 @@ fn of_traffic(traffic: &RuleTraffic, route: &mut Map<String, Value>, unsayable: 
 }
 
 fn of_retry(policy: &RetryPolicy, attempt_ms: Option<u64>) -> Value {
-    let mut words = vec!["connect-failure", "refused-stream"];
-    let mut statuses: Vec<u16> = Vec::new();
-    for range in &policy.on.statuses {
-        match (*range.start(), *range.end()) {
-            (500, 599) => words.push("5xx"),
-            (first, last) => statuses.extend(first..=last),
-        }
-    }
-    if policy.on.reset {
-        words.push("reset");
-    }
+    let (mut words, statuses) = retry_words(&policy.on);
     let mut retry = Map::new();
     if !statuses.is_empty() {
         words.push("retriable-status-codes");

@@ -3,11 +3,23 @@
 
 use serde_json::{Map, Value, json};
 
-use super::route_rules::{Unsayable, cluster, is_host, text};
+use super::route_rules::{Unsayable, cluster, is_host, re2, text};
 use crate::snapshot::{
     Backend, Filter, HeaderChange, HttpMatch, HttpRule, Mirror, PathMatch, PathRewrite, Redirect,
     Service, TextMatch,
 };
+
+/// What the API server takes in one HTTPRoute.
+const RULES_MAX: usize = 16;
+const MATCHES_MAX: usize = 64;
+const MATCHES_OF_ROUTE_MAX: usize = 128;
+const BACKENDS_MAX: usize = 16;
+const WEIGHT_MAX: u32 = 1_000_000;
+/// Headers or parameters of a match, filters of a rule or backend, headers of a change.
+const CONDITIONS_MAX: usize = 16;
+const PATH_BYTES_MAX: usize = 1024;
+const HEADER_BYTES_MAX: usize = 4096;
+const PARAMETER_BYTES_MAX: usize = 1024;
 
 /// `spec` of the HTTPRoute for the rules of a port.
 pub(super) fn spec(
@@ -32,6 +44,12 @@ pub(super) fn spec(
                 .into(),
         );
     }
+    if rules.is_empty() {
+        unsayable.push(format!(
+            "no rule is for port {port}: an HTTPRoute has one at least"
+        ));
+    }
+    within_limits(&rules, unsayable);
     let own = &service.key;
     let written: Vec<Value> = rules
         .iter()
@@ -41,6 +59,109 @@ pub(super) fn spec(
         "parentRefs": [{"group": "", "kind": "Service", "name": own.name, "port": port}],
         "rules": written,
     })
+}
+
+/// The API server takes no HTTPRoute with more, by its schema, however it is read here.
+fn within_limits(rules: &[&HttpRule], unsayable: &mut Unsayable) {
+    let most = |count: fn(&HttpRule) -> usize| rules.iter().map(|rule| count(rule)).max();
+    let all_matches: usize = rules.iter().map(|rule| rule.matches.len()).sum();
+    let of_matches = |count: fn(&HttpMatch) -> usize| {
+        let matches = rules.iter().flat_map(|rule| &rule.matches);
+        matches.map(count).max()
+    };
+    let filters = || rules.iter().flat_map(|rule| lists_of_filters(rule));
+    let changed = filters().flatten().filter_map(changed);
+    let found = [
+        (Some(rules.len()), RULES_MAX, "rules"),
+        (most(|r| r.matches.len()), MATCHES_MAX, "matches in a rule"),
+        (Some(all_matches), MATCHES_OF_ROUTE_MAX, "matches"),
+        (
+            most(|r| r.backends.len()),
+            BACKENDS_MAX,
+            "backends in a rule",
+        ),
+        (
+            of_matches(|m| m.headers.len()),
+            CONDITIONS_MAX,
+            "headers in a match",
+        ),
+        (
+            of_matches(|m| m.query.len()),
+            CONDITIONS_MAX,
+            "parameters in a match",
+        ),
+        (
+            filters().map(<[Filter]>::len).max(),
+            CONDITIONS_MAX,
+            "filters in a list",
+        ),
+        (
+            changed.max(),
+            CONDITIONS_MAX,
+            "headers in one list of a change",
+        ),
+    ];
+    for (count, at_most, what) in found {
+        if count.is_some_and(|count| count > at_most) {
+            unsayable.push(format!("an HTTPRoute has {at_most} {what} at most"));
+        }
+    }
+    let mut backends = rules.iter().flat_map(|rule| &rule.backends);
+    if backends.any(|backend| backend.weight > WEIGHT_MAX) {
+        unsayable.push(format!("a weight of an HTTPRoute is {WEIGHT_MAX} at most"));
+    }
+}
+
+/// The filters of a rule, and those of each of its backends.
+fn lists_of_filters(rule: &HttpRule) -> impl Iterator<Item = &[Filter]> {
+    let of_backends = rule.backends.iter();
+    let of_backends = of_backends.map(|backend| backend.filters.as_slice());
+    std::iter::once(rule.filters.as_slice()).chain(of_backends)
+}
+
+/// How long the longest list of a change is.
+fn changed(filter: &Filter) -> Option<usize> {
+    match filter {
+        Filter::RequestHeaders(change) | Filter::ResponseHeaders(change) => {
+            let lists = [change.set.len(), change.add.len(), change.remove.len()];
+            lists.into_iter().max()
+        }
+        _ => None,
+    }
+}
+
+/// Whether the API server takes this path, other than as an expression.
+fn is_path(path: &str) -> bool {
+    let legal = |b: u8| b.is_ascii_alphanumeric() || b"-/._~!$&'()*+,;=:@%".contains(&b);
+    let within = ["//", "/./", "/../", "%2f", "%2F"];
+    path.len() <= PATH_BYTES_MAX
+        && path.bytes().all(legal)
+        && !within.iter().any(|part| path.contains(part))
+        && !path.ends_with("/.")
+        && !path.ends_with("/..")
+}
+
+/// A value of a header or parameter: not empty, and not longer.
+fn check_value(value: &str, bytes_max: usize, unsayable: &mut Unsayable) {
+    if value.is_empty() || value.len() > bytes_max {
+        unsayable.push(format!(
+            "a value in an HTTPRoute has 1 to {bytes_max} bytes"
+        ));
+    }
+}
+
+/// A duration as the Gateway API has it: no number of more than five digits (GEP-2257).
+fn duration(ms: u64) -> String {
+    let parts = [
+        (ms / 3_600_000, "h"),
+        (ms / 60_000 % 60, "m"),
+        (ms / 1_000 % 60, "s"),
+        (ms % 1_000, "ms"),
+    ];
+    let parts = parts.into_iter().filter(|(number, _)| *number > 0);
+    parts
+        .map(|(number, unit)| format!("{number}{unit}"))
+        .collect()
 }
 
 /// What the Gateway API compares matches by (specs/gateway-api.md 1.4): an exact path, the length of a
@@ -106,7 +227,7 @@ fn of_rule(rule: &HttpRule, service: &Service, several: bool, unsayable: &mut Un
     ];
     let times = times
         .into_iter()
-        .filter_map(|(field, ms)| Some((field.to_owned(), json!(format!("{}ms", ms?)))));
+        .filter_map(|(field, ms)| Some((field.to_owned(), json!(duration(ms?)))));
     let times: Map<String, Value> = times.collect();
     if !times.is_empty() {
         out.insert("timeouts".into(), Value::Object(times));
@@ -128,9 +249,16 @@ fn of_match(wanted: &HttpMatch, several: bool, unsayable: &mut Unsayable) -> Val
             if several {
                 unsayable.push("the order of expressions is not defined for HTTPRoutes".into());
             }
-            ("RegularExpression", pattern.source().to_owned())
+            if pattern.in_any_case().is_some() {
+                unsayable.push("an HTTPRoute compares paths with their case".into());
+            }
+            ("RegularExpression", re2(pattern, unsayable).to_owned())
         }
     };
+    let is_expression = matches!(wanted.path, PathMatch::Regex(_));
+    if value.len() > PATH_BYTES_MAX || !is_expression && !is_path(&value) {
+        unsayable.push(format!("an HTTPRoute takes no path '{value}'"));
+    }
     if wanted.more.is_some() {
         unsayable.push("an HTTPRoute asks neither for callers, claims nor absent headers".into());
     }
@@ -145,7 +273,8 @@ fn of_match(wanted: &HttpMatch, several: bool, unsayable: &mut Unsayable) -> Val
             unsayable
                 .push("the Host of a request to a Service is not a header to an HTTPRoute".into());
         }
-        headers.push(named(header.name.as_str(), &header.value, unsayable));
+        let name = header.name.as_str();
+        headers.push(named(name, &header.value, HEADER_BYTES_MAX, unsayable));
     }
     if !headers.is_empty() {
         out.insert("headers".into(), json!(headers));
@@ -153,7 +282,7 @@ fn of_match(wanted: &HttpMatch, several: bool, unsayable: &mut Unsayable) -> Val
     let query: Vec<Value> = wanted
         .query
         .iter()
-        .map(|q| named(&q.name, &q.value, unsayable))
+        .map(|q| named(&q.name, &q.value, PARAMETER_BYTES_MAX, unsayable))
         .collect();
     if !query.is_empty() {
         out.insert("queryParams".into(), json!(query));
@@ -161,15 +290,16 @@ fn of_match(wanted: &HttpMatch, several: bool, unsayable: &mut Unsayable) -> Val
     Value::Object(out)
 }
 
-fn named(name: &str, value: &TextMatch, unsayable: &mut Unsayable) -> Value {
+fn named(name: &str, value: &TextMatch, bytes_max: usize, unsayable: &mut Unsayable) -> Value {
     let (kind, value) = match value {
         TextMatch::Exact(text) => ("Exact", text.to_string()),
-        TextMatch::Regex(pattern) => ("RegularExpression", pattern.source().to_owned()),
+        TextMatch::Regex(pattern) => ("RegularExpression", re2(pattern, unsayable).to_owned()),
         TextMatch::Present | TextMatch::Prefix(_) => {
             unsayable.push("an HTTPRoute compares whole values".into());
             ("Exact", String::new())
         }
     };
+    check_value(&value, bytes_max, unsayable);
     json!({"type": kind, "name": name, "value": value})
 }
 
@@ -253,8 +383,11 @@ fn changes(change: &HeaderChange, unsayable: &mut Unsayable) -> Value {
     let mut out = Map::new();
     for (field, list) in [("set", &change.set), ("add", &change.add)] {
         let pairs = list.iter();
-        let pairs = pairs
-            .map(|(name, value)| json!({"name": name.as_str(), "value": text(value, unsayable)}));
+        let pairs = pairs.map(|(name, value)| {
+            let value = text(value, unsayable);
+            check_value(&value, HEADER_BYTES_MAX, unsayable);
+            json!({"name": name.as_str(), "value": value})
+        });
         let pairs: Vec<Value> = pairs.collect();
         if !pairs.is_empty() {
             out.insert(field.into(), json!(pairs));

@@ -51,7 +51,7 @@ impl<'a> Ground<'a> {
     /// Whether a workload is a Pod, and no WorkloadEntry.
     pub fn is_pod(&self, workload: &Workload) -> bool {
         let pod = self.resources.pods.get(&workload.key);
-        let addresses = |pod: &Arc<Object<PodSpec>>| pod.spec.pod_ips.clone();
+        let addresses = |pod: &Arc<Object<PodSpec>>| pod.spec.pod_ips.to_vec();
         let own = pod.and_then(Loaded::object).map(addresses);
         own.is_some_and(|own| workload.addresses.iter().all(|ip| own.contains(ip)))
     }

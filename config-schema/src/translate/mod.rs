@@ -10,6 +10,7 @@ mod cilium_refused;
 mod cilium_rules;
 mod cilium_subject;
 mod closing;
+mod coming;
 mod envoy_config;
 mod gateway_route;
 mod ground;
@@ -27,6 +28,8 @@ mod strangers;
 mod texts;
 mod virtual_service;
 mod who;
+
+use std::borrow::Cow;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -150,8 +153,33 @@ fn add(objects: &[Value], into: &mut Resources) -> Vec<String> {
     wrong.map(|diagnostic| diagnostic.message).collect()
 }
 
+/// What is said where something was not ready.
+const NOT_READY: &str = "endpoints that are not ready were taken for ready, as they may be at any moment; while one is not, the waypoint sends it nothing";
+
+/// The configuration that a translation is about: with every endpoint ready that an EndpointSlice lists.
+pub fn as_ready(resources: &Resources) -> Cow<'_, Resources> {
+    coming::ready(resources).map_or(Cow::Borrowed(resources), Cow::Owned)
+}
+
 /// Writes what can be written. With `wider` also what allows more than the original, which is told.
 pub fn translate(source: Source<'_>, target: Target, wider: bool) -> Translation {
+    let Cow::Owned(coming) = as_ready(source.resources) else {
+        return translate_ready(source, target, wider);
+    };
+    let snapshot = resolve::resolve(&coming, source.options);
+    let later = Source {
+        resources: &coming,
+        snapshot: &snapshot,
+        ..source
+    };
+    let mut translation = translate_ready(later, target, wider);
+    if !translation.objects.is_empty() {
+        translation.notes.push(NOT_READY.to_owned());
+    }
+    translation
+}
+
+fn translate_ready(source: Source<'_>, target: Target, wider: bool) -> Translation {
     let ground = ground::Ground::new(source);
     let mut out = report::Writing::new(&ground, wider);
     match target {

@@ -1,13 +1,15 @@
 //! What a rule of a route means, whatever language it is written in: to compare what was written with
 //! what it takes the place of. And what all languages of routes write alike.
 
+use std::collections::BTreeMap;
+
 use http::header::{HOST, HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};
 
 use crate::origin::ObjectKey;
 use crate::snapshot::{
-    Backend, BackendTarget, ClusterKey, Filter, HeaderChange, HttpMatch, HttpRoute, HttpRule,
-    PathMatch, ServicePort,
+    Backend, BackendTarget, ClusterKey, Filter, HeaderChange, HeaderMatch, HttpMatch, HttpRoute,
+    HttpRule, Mirror, PathMatch, Pattern, RetryConditions, RuleTraffic, ServicePort,
 };
 
 /// What can not be written of a rule.
@@ -17,20 +19,69 @@ pub(super) type Unsayable = Vec<String>;
 /// names them. Two ports with the same text do the same.
 pub(super) fn meaning(service: &ObjectKey, port: &ServicePort) -> Vec<String> {
     let mut said = Vec::new();
+    // One set is in force for a caller: they are never merged (specs/gateway-api.md 1.4).
+    let mut by_author: BTreeMap<&str, Vec<&HttpRoute>> = BTreeMap::new();
     for route in &port.routes {
-        let own = ClusterKey::new(service.clone(), port.number);
-        if is_nothing(route, &own) {
-            continue;
+        let of_author = by_author.entry(author(route, service)).or_default();
+        of_author.push(route);
+    }
+    for (author, routes) in by_author {
+        said.extend(of_author(author, routes, service, port.number));
+    }
+    let streams = port.stream_routes.iter();
+    said.extend(streams.map(|route| format!("{:?}", route.rules)));
+    said
+}
+
+/// For whom a route speaks: the service's own namespace, its producer, or that of a consumer. One that is
+/// cluster-wide is its service's.
+fn author<'r>(route: &'r HttpRoute, service: &'r ObjectKey) -> &'r str {
+    match &*route.origin.key.namespace {
+        "" => &service.namespace,
+        own => own,
+    }
+}
+
+/// Whether it is among those for callers that have none of their own.
+pub(super) fn is_of_producer(route: &HttpRoute, service: &ObjectKey) -> bool {
+    *author(route, service) == *service.namespace
+}
+
+/// The rules of one author in the order in which they are asked.
+fn of_author(
+    author: &str,
+    mut routes: Vec<&HttpRoute>,
+    service: &ObjectKey,
+    port: u16,
+) -> Vec<String> {
+    // As `cairn-routing` asks them: the oldest first. Rules of several HTTPRoutes are mixed, and nothing
+    // is written of which there would be several.
+    routes.sort_by_cached_key(|route| {
+        let key = &route.origin.key;
+        let created_s = route.created_s.unwrap_or(i64::MAX);
+        (created_s, format!("{}/{}", key.namespace, key.name))
+    });
+    // Beside others it takes requests from those that come later, and those that no rule is for; a consumer's
+    // takes them from the producer's.
+    if let [only] = routes.as_slice()
+        && is_of_producer(only, service)
+        && is_nothing(only, &ClusterKey::new(service.clone(), port))
+    {
+        return Vec::new();
+    }
+    let mut said = Vec::new();
+    for route in routes {
+        // Without any, requests go to the service; how many there are makes no difference.
+        let there = format!("routes of {author}, broken: {}", route.broken);
+        if !said.contains(&there) {
+            said.push(there);
         }
-        said.push(format!("route, broken: {}", route.broken));
         for rule in &route.rules {
             for matched in &rule.matches {
                 said.extend(matches(matched).into_iter().map(|m| entry(&m, rule)));
             }
         }
     }
-    let streams = port.stream_routes.iter();
-    said.extend(streams.map(|route| format!("{:?}", route.rules)));
     said
 }
 
@@ -69,9 +120,12 @@ fn is_everything(matched: &HttpMatch) -> bool {
 /// A match without what can be said in two ways.
 fn matches(matched: &HttpMatch) -> Vec<HttpMatch> {
     let mut same = matched.clone();
-    same.headers
-        .sort_by(|a, b| a.name.as_str().cmp(b.name.as_str()));
+    let by_name = |a: &HeaderMatch, b: &HeaderMatch| a.name.as_str().cmp(b.name.as_str());
+    same.headers.sort_by(by_name);
     same.query.sort_by(|a, b| a.name.cmp(&b.name));
+    if let Some(more) = &mut same.more {
+        more.without_headers.sort_by(by_name);
+    }
     let begins = |text: &str| PathMatch::Begins {
         text: text.into(),
         ignore_case: false,
@@ -92,21 +146,100 @@ fn matches(matched: &HttpMatch) -> Vec<HttpMatch> {
 }
 
 fn entry(matched: &HttpMatch, rule: &HttpRule) -> String {
-    let mut filters: Vec<String> = rule.filters.iter().map(|f| format!("{f:?}")).collect();
-    // Of one kind there is one, but for mirrors: what is asked first is the same to all kinds.
-    filters.sort();
+    let filters = plain_filters(&rule.filters);
     let weight = |backend: &Backend| match rule.backends.len() {
         1 => 1,
         _ => backend.weight,
     };
     let backends = rule.backends.iter();
     let backends: Vec<String> = backends
-        .map(|b| format!("{} of {:?} {:?}", weight(b), b.target, b.filters))
+        .map(|b| {
+            let filters = plain_filters(&b.filters);
+            format!("{} of {:?} {filters:?}", weight(b), b.target)
+        })
         .collect();
+    let traffic = plain_traffic(&rule.traffic);
     format!(
-        "{matched:?} {filters:?} {backends:?} {:?} {:?}",
-        rule.traffic, rule.broken
+        "{matched:?} {filters:?} {backends:?} {traffic:?} {:?}",
+        rule.broken
     )
+}
+
+/// Filters as texts, without what can be said in two ways. Those that change nothing are left out.
+fn plain_filters(filters: &[Filter]) -> Vec<String> {
+    let mut plain: Vec<String> = Vec::new();
+    for filter in filters {
+        let same = match filter {
+            Filter::RequestHeaders(change) => plain_change(change).map(Filter::RequestHeaders),
+            Filter::ResponseHeaders(change) => plain_change(change).map(Filter::ResponseHeaders),
+            Filter::Rewrite(rewrite) if rewrite.hostname.is_none() && rewrite.path.is_none() => {
+                None
+            }
+            Filter::Mirror(mirror) => Some(Filter::Mirror(reduced(mirror))),
+            other => Some(other.clone()),
+        };
+        plain.extend(same.map(|filter| format!("{filter:?}")));
+    }
+    // Of one kind there is one, but for mirrors: what is asked first is the same to all kinds.
+    plain.sort();
+    plain
+}
+
+/// Changes in the order of the names of headers, which change nothing of each other. `None`: it is empty.
+fn plain_change(change: &HeaderChange) -> Option<HeaderChange> {
+    let mut same = change.clone();
+    for list in [&mut same.set, &mut same.add] {
+        list.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
+    }
+    same.remove.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+    same.remove.dedup();
+    let is_empty = same.set.is_empty() && same.add.is_empty() && same.remove.is_empty();
+    (!is_empty).then_some(same)
+}
+
+/// The same share in the least numbers.
+fn reduced(mirror: &Mirror) -> Mirror {
+    let (mut divisor, mut rest) = (mirror.denominator, mirror.numerator);
+    while rest > 0 {
+        (divisor, rest) = (rest, divisor % rest);
+    }
+    let divisor = divisor.max(1);
+    Mirror {
+        target: mirror.target.clone(),
+        denominator: mirror.denominator / divisor,
+        numerator: mirror.numerator / divisor,
+    }
+}
+
+/// Time and failure with each status by itself.
+fn plain_traffic(traffic: &RuleTraffic) -> RuleTraffic {
+    let mut same = traffic.clone();
+    if let Some(policy) = &mut same.retry {
+        let ranges = std::mem::take(&mut policy.on.statuses);
+        let mut statuses: Vec<u16> = ranges.into_iter().flatten().collect();
+        statuses.sort_unstable();
+        statuses.dedup();
+        policy.on.statuses = statuses.into_iter().map(|status| status..=status).collect();
+    }
+    same
+}
+
+/// After what a request is tried again, in the words that Istio and Envoy share, and the statuses for which
+/// there is no word.
+pub(super) fn retry_words(on: &RetryConditions) -> (Vec<&'static str>, Vec<u16>) {
+    let mut words = vec!["connect-failure", "refused-stream"];
+    let mut statuses: Vec<u16> = Vec::new();
+    for range in &on.statuses {
+        match (*range.start(), *range.end()) {
+            (500, 599) => words.push("5xx"),
+            (502, 504) => words.push("gateway-error"),
+            (first, last) => statuses.extend(first..=last),
+        }
+    }
+    if on.reset {
+        words.push("reset");
+    }
+    (words, statuses)
 }
 
 /// The clusters that a rule leads to, or copies requests for.
@@ -146,6 +279,21 @@ pub(super) fn text(value: &HeaderValue, unsayable: &mut Unsayable) -> String {
         unsayable.push("a value of a header is no text".into());
         String::new()
     })
+}
+
+/// An expression for other proxies, which know those of RE2 alone.
+pub(super) fn re2<'p>(pattern: &'p Pattern, unsayable: &mut Unsayable) -> &'p str {
+    let source = pattern.source();
+    let mut groups = source.split("(?").skip(1);
+    let has_other_flags = groups.any(|group| {
+        let flags = group.split([':', ')']).next().unwrap_or_default();
+        let is_flags = flags.chars().all(|c| c.is_ascii_alphabetic() || c == '-');
+        is_flags && flags.contains(['u', 'x', 'R'])
+    });
+    if has_other_flags {
+        unsayable.push(format!("the expression '{source}' is none of RE2"));
+    }
+    source
 }
 
 /// `${1}` of a replacement as `\1`.

@@ -10,6 +10,7 @@ use super::ground::Ground;
 use super::report::{Draft, Outcome, Writing};
 use super::route_rules::{Unsayable, meaning};
 use super::{Target, Translation, envoy_config, gateway_route, virtual_service};
+use crate::diagnostics::Severity;
 use crate::origin::{Kind, ObjectKey, Origin};
 use crate::resolve;
 use crate::resources::Loaded;
@@ -30,6 +31,7 @@ pub(super) fn translate(ground: &Ground<'_>, target: Target, out: &mut Writing<'
     for (origin, refused) in originals(ground, target) {
         let mut draft = Draft::of(vec![(origin.clone(), Vec::new())]);
         let mut unsayable: Unsayable = refused;
+        unsayable.extend(warned_of(ground.snapshot, &origin));
         write(ground, target, &origin, &mut draft, &mut unsayable, out);
         unsayable.sort();
         unsayable.dedup();
@@ -75,14 +77,39 @@ fn originals(ground: &Ground<'_>, target: Target) -> Vec<(Origin, Unsayable)> {
     all
 }
 
+/// What the waypoint does not do as it is written: what it means there would be lost with what is written.
+fn warned_of(snapshot: &Snapshot, origin: &Origin) -> Unsayable {
+    let found = snapshot.diagnostics.iter().filter(|finding| {
+        finding.severity > Severity::Info && finding.object.as_ref() == Some(origin)
+    });
+    let said = found.map(|finding| {
+        let (path, message) = (&finding.path, &finding.message);
+        format!("the waypoint does not do what is written at {path}: {message}")
+    });
+    said.collect()
+}
+
+/// Why words of `retryOn` are not translated: the waypoint repeats the same after `reset` as after
+/// `reset-before-request`, after which Envoy repeats less. `5xx` is both.
+fn resets(retry_on: &str) -> Option<String> {
+    let has = |wanted: &str| retry_on.split(',').any(|word| word.trim() == wanted);
+    let lost = has("reset-before-request") && !has("reset") && !has("5xx");
+    lost.then(|| "`reset-before-request` is not told apart from `reset`".to_owned())
+}
+
 /// What of a VirtualService is not routes of requests to Services of the mesh.
 fn of_virtual_service(spec: &VirtualServiceSpec) -> Unsayable {
     let http = || spec.http.iter().flatten();
     let gateways = spec.gateways.as_deref().unwrap_or_default();
+    let hosts = || spec.hosts.iter().flatten();
     let found = [
         (
             spec.hosts.as_ref().is_none_or(Vec::is_empty),
             "it has no hosts: it is for others that delegate to it",
+        ),
+        (
+            hosts().any(|host| host.starts_with('*')),
+            "it is for Services that are made later, too: a host begins with `*`",
         ),
         (
             http().any(|rule| rule.delegate.is_some()),
@@ -104,26 +131,51 @@ fn of_virtual_service(spec: &VirtualServiceSpec) -> Unsayable {
         (http().next().is_none(), "it has no `http` rules"),
     ];
     let there = found.into_iter().filter(|(there, _)| *there);
-    there.map(|(_, why)| why.to_owned()).collect()
+    let retries = http().filter_map(|rule| rule.retries.as_ref());
+    let words = retries.filter_map(|retries| retries.retry_on.as_deref());
+    (there.map(|(_, why)| why.to_owned()))
+        .chain(words.filter_map(resets))
+        .collect()
 }
 
 /// What of a CiliumEnvoyConfig is not routes of requests.
 fn of_envoy_config(spec: &CiliumEnvoyConfigSpec) -> Unsayable {
     let mut unsayable = Unsayable::new();
+    let mut listens = false;
     for resource in spec.resources.iter().flatten() {
+        unsayable.extend(retry_words_in(resource).into_iter().filter_map(resets));
         let kind = resource
             .get("@type")
             .and_then(Value::as_str)
             .unwrap_or_default();
         let kind = kind.rsplit('.').next().unwrap_or_default();
+        listens |= kind == "Listener";
         if !matches!(kind, "Listener" | "RouteConfiguration") {
             unsayable.push(format!("a resource of type {kind} is not translated"));
         }
+    }
+    if !listens {
+        unsayable.push("without a Listener its routes are not in force at Cilium".into());
     }
     if spec.node_selector.is_some() {
         unsayable.push("nodeSelector is not translated".into());
     }
     unsayable
+}
+
+/// The texts of `retryOn`, wherever in a resource of Envoy.
+fn retry_words_in(resource: &Value) -> Vec<&str> {
+    match resource {
+        Value::Object(fields) => {
+            let below = fields.iter().flat_map(|(name, value)| match value {
+                Value::String(words) if name == "retryOn" || name == "retry_on" => vec![&**words],
+                other => retry_words_in(other),
+            });
+            below.collect()
+        }
+        Value::Array(items) => items.iter().flat_map(retry_words_in).collect(),
+        _ => Vec::new(),
+    }
 }
 
 /// Ports with the rules that are in force for them.
@@ -143,6 +195,17 @@ fn routed<'a>(snapshot: &'a Snapshot, origin: &Origin) -> Vec<(&'a Service, Port
         }
     }
     found
+}
+
+/// Whether a port has routes of another object, but for those of callers of one namespace.
+fn has_other_routes(service: &Service, port: u16, origin: &Origin) -> bool {
+    let ports = service.ports.iter().filter(|p| p.number == port);
+    let mut routes = ports.flat_map(|port| &port.routes);
+    routes.any(|route| {
+        let namespace = &route.origin.key.namespace;
+        let is_of_service = namespace.is_empty() || *namespace == service.key.namespace;
+        route.origin != *origin && is_of_service
+    })
 }
 
 /// How many Services the object is written for; those that it does not reach are not translated.
@@ -209,6 +272,12 @@ fn write(
             continue;
         }
         for (port, rules) in ports {
+            if has_other_routes(service, port, origin) {
+                unsayable.push(
+                    "another object has routes for the same port: one CiliumEnvoyConfig is in force for a port, and rules of HTTPRoutes are mixed"
+                        .into(),
+                );
+            }
             let base = format!("{}-{of}-{port}", origin.key.name);
             let (api, kind) = match target {
                 Target::Gateway => ("gateway.networking.k8s.io/v1", Kind::HTTPRoute),

@@ -3,10 +3,12 @@
 
 use serde_json::{Map, Value, json};
 
-use super::route_rules::{Unsayable, changes, cluster, is_host, substitution, text};
+use super::route_rules::{
+    Unsayable, changes, cluster, is_host, is_of_producer, re2, retry_words, substitution, text,
+};
 use crate::snapshot::{
-    Backend, ClusterKey, Filter, HttpMatch, HttpRule, MoreConditions, PathMatch, PathRewrite,
-    Redirect, RuleTraffic, Service, TextMatch,
+    BackOff, Backend, ClusterKey, Filter, HttpMatch, HttpRule, MoreConditions, PathMatch,
+    PathRewrite, Redirect, RuleTraffic, Service, ServicePort, TextMatch,
 };
 
 /// `spec` of the VirtualService for these rules of ports.
@@ -22,9 +24,15 @@ pub(super) fn spec(
             http.push(of_rule(rule, *port, domain, unsayable));
         }
     }
-    // It is for all ports of the host: the others go where they went.
-    let routed = |number: u16| ports.iter().any(|(port, _)| *port == number);
-    for port in service.ports.iter().filter(|port| !routed(port.number)) {
+    // It is for all ports of the host: those without routes go where they went, and what is written for
+    // those of other objects must not be hidden. Routes of consumers are for their own callers alone.
+    let own = |number: u16| ports.iter().any(|(port, _)| *port == number);
+    let others = service.ports.iter();
+    let has_routes = |port: &ServicePort| {
+        let mut routes = port.routes.iter();
+        routes.any(|route| is_of_producer(route, &service.key))
+    };
+    for port in others.filter(|port| !own(port.number) && !has_routes(port)) {
         let key = ClusterKey::new(service.key.clone(), port.number);
         let route = json!([{"destination": destination(&key, domain)}]);
         http.push(json!({"match": [{"port": port.number}], "route": route}));
@@ -62,7 +70,7 @@ fn of_match(wanted: &HttpMatch, port: u16, unsayable: &mut Unsayable) -> Vec<Val
     }
     let mut headers = Map::new();
     for header in &wanted.headers {
-        let value = of_text(&header.value);
+        let value = of_text(&header.value, unsayable);
         match is_host(&header.name) {
             true => drop(out.insert("authority".into(), value)),
             false => drop(headers.insert(header.name.to_string(), value)),
@@ -73,7 +81,7 @@ fn of_match(wanted: &HttpMatch, port: u16, unsayable: &mut Unsayable) -> Vec<Val
     }
     let query = wanted.query.iter();
     let query: Map<String, Value> = query
-        .map(|q| (q.name.to_string(), of_text(&q.value)))
+        .map(|q| (q.name.to_string(), of_text(&q.value, unsayable)))
         .collect();
     if !query.is_empty() {
         out.insert("queryParams".into(), Value::Object(query));
@@ -89,7 +97,14 @@ fn of_match(wanted: &HttpMatch, port: u16, unsayable: &mut Unsayable) -> Vec<Val
     match &wanted.path {
         PathMatch::Prefix(path) if path.is_empty() => vec![Value::Object(out)],
         PathMatch::Exact(path) => vec![with(json!({"exact": path}))],
-        PathMatch::Regex(pattern) => vec![with(json!({"regex": pattern.source()}))],
+        PathMatch::Regex(pattern) => match pattern.in_any_case() {
+            Some(path) => {
+                out.insert("uri".into(), json!({"exact": path}));
+                out.insert("ignoreUriCase".into(), json!(true));
+                vec![Value::Object(out)]
+            }
+            None => vec![with(json!({"regex": re2(pattern, unsayable)}))],
+        },
         PathMatch::Prefix(path) => vec![
             with(json!({"exact": path})),
             with(json!({"prefix": format!("{path}/")})),
@@ -106,11 +121,11 @@ fn of_match(wanted: &HttpMatch, port: u16, unsayable: &mut Unsayable) -> Vec<Val
 
 fn of_more(more: &MoreConditions, out: &mut Map<String, Value>, unsayable: &mut Unsayable) {
     if let Some(method) = &more.method {
-        out.insert("method".into(), of_text(method));
+        out.insert("method".into(), of_text(method, unsayable));
     }
     let without = more.without_headers.iter();
     let without: Map<String, Value> = without
-        .map(|h| (h.name.to_string(), of_text(&h.value)))
+        .map(|h| (h.name.to_string(), of_text(&h.value, unsayable)))
         .collect();
     if !without.is_empty() {
         out.insert("withoutHeaders".into(), Value::Object(without));
@@ -121,12 +136,12 @@ fn of_more(more: &MoreConditions, out: &mut Map<String, Value>, unsayable: &mut 
     }
 }
 
-fn of_text(value: &TextMatch) -> Value {
+fn of_text(value: &TextMatch, unsayable: &mut Unsayable) -> Value {
     match value {
         TextMatch::Present => json!({}),
         TextMatch::Exact(text) => json!({"exact": text}),
         TextMatch::Prefix(text) => json!({"prefix": text}),
-        TextMatch::Regex(pattern) => json!({"regex": pattern.source()}),
+        TextMatch::Regex(pattern) => json!({"regex": re2(pattern, unsayable)}),
     }
 }
 
@@ -161,7 +176,8 @@ fn of_filter(
             match &rewrite.path {
                 None => {}
                 Some(PathRewrite::Regex(pattern, text)) => {
-                    let value = json!({"match": pattern.source(), "rewrite": substitution(text)});
+                    let value =
+                        json!({"match": re2(pattern, unsayable), "rewrite": substitution(text)});
                     written.insert("uriRegexRewrite".into(), value);
                 }
                 Some(PathRewrite::Full(t) | PathRewrite::Prefix(t) | PathRewrite::Matched(t)) => {
@@ -261,21 +277,18 @@ fn of_traffic(traffic: &RuleTraffic, out: &mut Map<String, Value>) {
     let Some(policy) = &traffic.retry else {
         return;
     };
-    let mut words: Vec<String> = vec!["connect-failure".into(), "refused-stream".into()];
-    for range in &policy.on.statuses {
-        match (*range.start(), *range.end()) {
-            (500, 599) => words.push("5xx".into()),
-            (first, last) => words.extend((first..=last).map(|status| status.to_string())),
-        }
-    }
-    if policy.on.reset {
-        words.push("reset".into());
-    }
+    let (words, statuses) = retry_words(&policy.on);
+    let mut words: Vec<String> = words.into_iter().map(str::to_owned).collect();
+    words.extend(statuses.iter().map(u16::to_string));
     let mut retries = Map::new();
     retries.insert("attempts".into(), json!(policy.retries_max));
     retries.insert("retryOn".into(), json!(words.join(",")));
     if let Some(ms) = traffic.timeouts.attempt_ms {
         retries.insert("perTryTimeout".into(), json!(format!("{ms}ms")));
+    }
+    let base_ms = policy.back_off.spread_ms;
+    if policy.back_off == BackOff::from_base(base_ms) && policy.back_off != BackOff::default() {
+        retries.insert("backoff".into(), json!(format!("{base_ms}ms")));
     }
     out.insert("retries".into(), Value::Object(retries));
 }

@@ -207,3 +207,104 @@ fn an_http_route_is_written_where_the_order_is_the_same() {
     let prefix = "{match: [{uri: {prefix: /a}}], route: [{destination: {host: orders}}]}";
     written(Target::Gateway, &[&virtual_service(prefix, "")]).is_refused(&["whole segments"]);
 }
+
+/// What is said of it would be lost or be more than it was, though the routes of the Services that are there are the same.
+#[test]
+fn what_only_seems_to_be_the_same_is_refused() {
+    // Services that are made later.
+    for hosts in [
+        "['*.shop.svc.cluster.local']",
+        "[orders, '*.example.com']",
+        "['*']",
+    ] {
+        let hosts = virtual_service(CANARY, "").replace("[orders]", hosts);
+        written(Target::Cilium, &[&hosts]).is_refused(&["begins with `*`"]);
+    }
+    let rule = |retries: &str| {
+        format!("{{retries: {{attempts: 2{retries}}}, route: [{{destination: {{host: orders}}}}]}}")
+    };
+    to_cilium(&rule(", retryOn: reset")).is_whole();
+    to_cilium(&rule(", retryOn: '5xx,reset-before-request'")).is_whole();
+    let before = ", retryOn: 'connect-failure,reset-before-request'";
+    to_cilium(&rule(before)).is_refused(&["reset-before-request"]);
+    // The waypoint warns of it and does something else.
+    to_cilium(&rule(", retryOn: unavailable")).is_refused(&["does not do what is written"]);
+
+    let config = to_cilium(CANARY).only("CiliumEnvoyConfig").clone();
+    let mut silent = config.clone();
+    silent["spec"]["resources"]
+        .as_array_mut()
+        .unwrap()
+        .remove(0);
+    written(Target::Istio, &[&silent.to_string()]).is_refused(&["without a Listener"]);
+    let text = config.to_string();
+    let retries = text.replace(
+        "\"timeout\":",
+        "\"retryPolicy\":{\"retryOn\":\"reset-before-request\"},\"timeout\":",
+    );
+    assert_ne!(text, retries);
+    written(Target::Istio, &[&retries]).is_refused(&["reset-before-request"]);
+}
+
+/// Both have a word for it; RE2 has no expression that folds the case of ASCII alone.
+#[test]
+fn a_path_in_any_case_is_no_expression() {
+    let there = to_cilium(
+        "{match: [{uri: {exact: /Fo.o}, ignoreUriCase: true}], route: [{destination: {host: orders}}]}",
+    );
+    there.is_whole();
+    let config = there.only("CiliumEnvoyConfig");
+    let routes = &config["spec"]["resources"][1]["virtualHosts"][0]["routes"];
+    let expected = json!({"path": "/Fo.o", "caseSensitive": false});
+    assert_eq!(routes[0]["match"], expected);
+    let manager = &config["spec"]["resources"][0]["filterChains"][0]["filters"][0]["typedConfig"];
+    assert_eq!(
+        manager["upgradeConfigs"],
+        json!([{"upgradeType": "websocket"}])
+    );
+    let back = written(Target::Istio, &[&text(&there.0.objects)]);
+    back.is_whole();
+    let matched = &back.only("VirtualService")["spec"]["http"][0]["match"][0];
+    assert_eq!(matched["uri"], json!({"exact": "/Fo.o"}));
+    assert_eq!(matched["ignoreUriCase"], true);
+    let own = "{match: [{uri: {regex: '(?i-u:/a|/b)'}}], route: [{destination: {host: orders}}]}";
+    to_cilium(own).is_refused(&["none of RE2"]);
+}
+
+/// The schema of HTTPRoutes has limits that the waypoint does not need.
+#[test]
+fn an_http_route_has_no_more_than_the_api_server_takes() {
+    let route = "route: [{destination: {host: orders, port: {number: 8080}}}]";
+    let many = |of: &dyn Fn(usize) -> String| (0..17).map(of).collect::<Vec<_>>().join(", ");
+    let headers = many(&|at| format!("x-{at}: {{exact: a}}"));
+    let set = many(&|at| format!("x-{at}: a"));
+    for (rule, words) in [
+        (
+            format!("match: [{{headers: {{{headers}}}}}]"),
+            "16 headers in a match",
+        ),
+        (
+            format!("match: [{{queryParams: {{{headers}}}}}]"),
+            "16 parameters in a match",
+        ),
+        (
+            format!("headers: {{request: {{set: {{{set}}}}}}}"),
+            "16 headers in one list",
+        ),
+        (
+            "match: [{uri: {exact: '/v1/{id}'}}]".to_owned(),
+            "takes no path",
+        ),
+        (
+            format!("match: [{{uri: {{exact: /{}}}}}]", "a".repeat(1024)),
+            "takes no path",
+        ),
+        (
+            "headers: {request: {set: {x-a: ''}}}".to_owned(),
+            "1 to 4096 bytes",
+        ),
+    ] {
+        let rule = virtual_service(&format!("{{{rule}, {route}}}"), "");
+        written(Target::Gateway, &[&rule]).is_refused(&[words]);
+    }
+}

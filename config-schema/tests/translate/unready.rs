@@ -41,8 +41,7 @@ fn a_service_whose_pods_are_not_ready_is_not_left_open() {
     let found = written_in(mesh_of(&[]), Target::Istio, &[CNP]);
     found.is_whole();
     assert_eq!(found.all("AuthorizationPolicy").len(), 3);
-    let why = "Pod shop/orders-1 behind Service shop/orders is no ready endpoint";
-    written_in(mesh_of(&[NOT_READY]), Target::Istio, &[CNP]).is_refused(&[why]);
+    let why = "Pod shop/orders-1 behind Service shop/orders is no endpoint";
     // In no EndpointSlice at all: by the selector it will be.
     let gone = (
         "endpoints: [{addresses: [10.0.1.2], targetRef: {kind: Pod, name: orders-1, namespace: shop}}]",
@@ -56,6 +55,19 @@ fn a_service_whose_pods_are_not_ready_is_not_left_open() {
     );
     let found = written_in(mesh_of(&[gone, pending]), Target::Istio, &[CNP]);
     found.is_refused(&["Pod shop/orders-1 has no address yet"]);
+}
+
+/// An EndpointSlice says what its port will be: the same is written as when it is ready.
+#[test]
+fn a_pod_that_is_listed_is_taken_for_ready() {
+    for (target, policy) in [(Target::Istio, CNP), (Target::Cilium, AP)] {
+        let ready = written_in(mesh_of(&[]), target, &[policy]);
+        ready.is_whole();
+        let late = written_in(mesh_of(&[NOT_READY]), target, &[policy]);
+        assert_eq!(late.0.objects, ready.0.objects);
+        let told = |notes: &[String]| notes.iter().any(|note| note.contains("not ready"));
+        assert!(told(&late.0.notes) && !told(&ready.0.notes));
+    }
 }
 
 #[test]
@@ -81,7 +93,7 @@ fn a_port_without_an_endpoint_keeps_the_policy_from_being_written() {
         ", {name: http-metrics, port: 9090}]\nendpoints",
         "]\nendpoints",
     );
-    let why = "Pod shop/api-1 behind Service shop/api is no ready endpoint of its port 9090";
+    let why = "Pod shop/api-1 behind Service shop/api is no endpoint of its port 9090";
     for (target, policy) in [(Target::Istio, CNP), (Target::Cilium, AP)] {
         written_in(mesh_of(&[no_metrics]), target, &[policy]).is_refused(&[why]);
     }
@@ -102,7 +114,7 @@ kind: CiliumNetworkPolicy
 metadata: {name: quarantine, namespace: shop}
 spec: {endpointSelector: {matchLabels: {quarantine: 'yes'}}, ingress: [{}]}";
     let found = written_in(mesh_of(&[]), Target::Cilium, &[AP, quarantined]);
-    found.is_refused(&["Pod shop/api-2 behind Service shop/api is no ready endpoint"]);
+    found.is_refused(&["Pod shop/api-2 behind Service shop/api is no endpoint"]);
 }
 
 /// Whoever can not be read may be behind anything.

@@ -58,7 +58,7 @@ fn path(written: &mut Message<'_, '_>, mode: PathNormalization) -> PathMatch {
             let text = literal(text, "path", mode, written);
             match ignore_case {
                 false => PathMatch::Exact(text),
-                true => either_case(&text).map_or_else(|| begins("/"), PathMatch::Regex),
+                true => Pattern::of_any_case(&text).map_or_else(|_| begins("/"), PathMatch::Regex),
             }
         }
         (None, None, Some(text), None) => {
@@ -91,10 +91,6 @@ fn literal(
         written.wrong(Code::BadValue, field, message);
     }
     path.into()
-}
-
-fn either_case(text: &str) -> Option<Pattern> {
-    Pattern::compile(&format!("(?i-u:{})", regex::escape(text))).ok()
 }
 
 /// A `RegexMatcher`.

@@ -2,7 +2,7 @@
 //! opinion on a translation, by the engine.
 
 use cairn_config_schema::resolve::{self, Options};
-use cairn_config_schema::translate::Translation;
+use cairn_config_schema::translate::{Translation, as_ready};
 use serde::Serialize;
 
 use super::super::configuration::Loaded;
@@ -49,9 +49,11 @@ pub(super) fn compare(
     if translation.objects.is_empty() {
         return Ok(compared);
     }
-    let (after, errors) = translation.applied_to(&loaded.resources);
+    // As it was translated: nothing can be asked of a Service that leads to nobody yet.
+    let loaded = as_ready(&loaded.resources);
+    let (after, errors) = translation.applied_to(&loaded);
     compared.errors = errors;
-    let before = Side::new(resolve::resolve(&loaded.resources, options));
+    let before = Side::new(resolve::resolve(&loaded, options));
     let after = Side::new(resolve::resolve(&after, options));
     let matrix = Matrix::new(before.snapshot(), after.snapshot(), requests_max);
     for case in matrix.cases() {
