@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use cairn_config_schema::origin::ObjectKey;
 use cairn_conformance::golden::engine::Judged;
 use cairn_conformance::golden::format::Ask;
 use cairn_conformance::workspace;
@@ -33,7 +34,8 @@ pub async fn compare(replay: &Replay, ask: &Ask, judged: &Judged) -> Vec<String>
         (Some(name), rule) => {
             let namespace = policy["namespace"].as_str().unwrap_or_default();
             let rule = rule.map_or_else(String::new, |rule| format!("#{rule}"));
-            format!("{namespace}/{name}{rule}")
+            // Without a namespace, as it is with those of the cluster, there is no slash either.
+            format!("{}{rule}", ObjectKey::new(namespace, name))
         }
     };
     if by != judged.by {
@@ -55,6 +57,15 @@ pub async fn compare(replay: &Replay, ask: &Ask, judged: &Judged) -> Vec<String>
     wrong
 }
 
+/// What differs for a peer of a trust domain that is not accepted, whom TLS does not let in.
+pub async fn compare_foreign(replay: &Replay, ask: &Ask, judged: &Judged) -> Vec<String> {
+    let explained = explain(replay, ask, judged).await;
+    match explained["refused"]["phase"].as_str() {
+        Some("handshake") => Vec::new(),
+        _ => vec![format!("explain lets a foreign peer in: {explained}")],
+    }
+}
+
 async fn explain(replay: &Replay, ask: &Ask, judged: &Judged) -> Value {
     let mut command = Command::new(workspace::cairn());
     command.arg("explain").arg("--config").arg(replay.config());
@@ -63,13 +74,15 @@ async fn explain(replay: &Replay, ask: &Ask, judged: &Judged) -> Value {
     }
     command
         .args(["--from", ask.peer().uri()])
-        .args(["--from-ip", &replay.source().to_string()])
+        .args(["--from-ip", &replay.source(ask).to_string()])
         .args(["--to", &judged.address.unwrap().to_string()])
         .args(["-o", "json"]);
     if let Some(name) = ask.server_name() {
         command.args(["--sni", name]);
     }
-    if !ask.is_tcp() {
+    if ask.is_tcp() {
+        command.arg("--tcp");
+    } else {
         let (method, target) = ask.method_and_target();
         command.args(["--method", method.as_str(), "--path", target]);
         for (name, value) in &ask.header_map() {

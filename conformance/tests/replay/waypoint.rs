@@ -21,20 +21,28 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::observe::{Observed, parse};
 
-/// First two bytes of the loopback block that stands for 10.0.0.0/16.
-fn block() -> String {
-    format!("127.{}.", std::process::id() % 200 + 50)
+/// The blocks that pods of the cases are in: 10.0.0.0/16 and 10.244.0.0/16.
+const PODS: [&str; 2] = ["10.0.", "10.244."];
+
+/// First two bytes of the loopback block that stands for one of [`PODS`].
+fn block(index: usize) -> String {
+    let first = std::process::id() as usize % 100;
+    format!("127.{}.", 50 + 2 * first + index)
 }
 
 /// Moves the pods of a text to loopback.
 pub fn on_loopback(text: &str) -> String {
-    text.replace("10.0.", &block())
+    let pods = PODS.iter().enumerate();
+    pods.fold(text.to_owned(), |text, (index, pods)| {
+        text.replace(pods, &block(index))
+    })
 }
 
-/// Moves what an ask dials to loopback, if it dials a pod.
+/// Moves what an ask dials and where it comes from to loopback, as far as they are pods.
 pub fn on_loopback_ask(ask: Ask) -> Ask {
     Ask {
         to: ask.to.as_deref().map(on_loopback),
+        ip: ask.ip.as_deref().map(on_loopback),
         ..ask
     }
 }
@@ -74,7 +82,8 @@ pub struct Replay {
     source: IpAddr,
     mesh: Mesh,
     gateway: Option<String>,
-    tunnels: HashMap<String, Tunnel>,
+    /// By peer and address.
+    tunnels: HashMap<(String, IpAddr), Tunnel>,
     asked: u32,
 }
 
@@ -164,24 +173,26 @@ impl Replay {
         self.gateway.as_deref()
     }
 
-    /// Address the asks come from.
-    pub fn source(&self) -> IpAddr {
-        self.source
+    /// Address that an ask comes from: its own, or that of this run.
+    pub fn source(&self, ask: &Ask) -> IpAddr {
+        let own = ask.ip.as_ref().map(|ip| ip.parse().unwrap());
+        own.unwrap_or(self.source)
     }
 
     /// Sends one ask through a tunnel of its peer.
     pub async fn ask(&mut self, snapshot: &Snapshot, ask: &Ask) -> Observed {
         self.asked += 1;
-        let peer = ask.peer().to_string();
+        let source = self.source(ask);
+        let peer = (ask.peer().to_string(), source);
         if !self.tunnels.contains_key(&peer) {
             let leaf = Leaf {
-                uris: vec![peer.clone()],
+                uris: vec![peer.0.clone()],
                 ..Leaf::of(&ask.peer(), DAY)
             };
             let issued = self.identities.issue_leaf(&leaf);
             let tls = Tls::with(issued.cert_chain_pem, issued.key_pem);
             let hbone = self.cairn.as_ref().unwrap().hbone;
-            match Tunnel::connect(&tls, hbone, self.source).await {
+            match Tunnel::connect(&tls, hbone, source).await {
                 Ok(tunnel) => self.tunnels.insert(peer.clone(), tunnel),
                 Err(error) => return Observed::NoTunnel(error),
             };
