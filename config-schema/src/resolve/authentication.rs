@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::authentication_rules;
-use super::policy_targets::{Reach, Targets, scope};
+use super::policy_targets::{Reach, Targets, scope, target_refs};
 use super::{Findings, dry_run};
 use crate::diagnostics::{Code, Diagnostic};
 use crate::origin::ObjectKey;
 use crate::resources::authentication::RequestAuthenticationSpec;
-use crate::resources::{Broken, Loaded, Object, Resources, TargetRef};
+use crate::resources::{Broken, Loaded, Object, Resources};
 use crate::snapshot::{Authentications, Binding, Mesh, RequestAuthentication, Service, Waypoint};
 
 type Written = Object<RequestAuthenticationSpec>;
@@ -75,22 +75,12 @@ fn push(list: &mut Vec<Arc<RequestAuthentication>>, added: &Arc<RequestAuthentic
 }
 
 fn follow(object: &Written, targets: &Targets<'_>, findings: &mut Findings) -> Attached {
-    let refs = target_refs(&object.spec);
+    let refs = target_refs(&object.spec.target_refs, &object.spec.target_ref);
     if refs.is_empty() {
         findings.push(not_for_waypoint(object));
         return Vec::new();
     }
-    let (mut whole, mut limited) = (Vec::new(), Vec::new());
-    for (path, target) in refs {
-        let Some(reach) = targets.follow(object, &path, target, findings) else {
-            continue;
-        };
-        if target.section_name.is_some() || target.port.is_some() {
-            limited.push((path, reach));
-        } else {
-            whole.push(reach);
-        }
-    }
+    let (whole, limited) = targets.reached(object, refs, findings);
     let mut attached = Vec::new();
     // One that reaches nothing here is another waypoint's to judge.
     if whole.is_empty() && limited.is_empty() {
@@ -116,15 +106,6 @@ fn follow(object: &Written, targets: &Targets<'_>, findings: &mut Findings) -> A
 }
 
 const NO_SECTIONS: &str = "sectionName is not supported for a RequestAuthentication";
-
-/// `targetRefs` and the deprecated `targetRef`, each with its path.
-fn target_refs(spec: &RequestAuthenticationSpec) -> Vec<(String, &TargetRef)> {
-    let many = spec.target_refs.iter().flatten().enumerate();
-    let many = many.map(|(index, target)| (format!("spec.targetRefs[{index}]"), target));
-    let one = spec.target_ref.iter();
-    many.chain(one.map(|target| ("spec.targetRef".to_owned(), target)))
-        .collect()
-}
 
 /// Reads the object for these places.
 fn read(

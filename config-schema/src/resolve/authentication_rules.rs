@@ -178,19 +178,23 @@ fn keys(written: &authentication::JwtRule, path: &str, reading: &mut Reading<'_>
             )
         }
     };
-    if let Err(wrong) = check_url(&url) {
-        let message = match discovery {
-            true => format!(
-                "without jwks and jwksUri the keys are looked for at the issuer, but '{}' {wrong}",
-                written.issuer
-            ),
-            false => format!("'{url}' {wrong}"),
-        };
-        reading.fail(Code::BadValue, &path, message);
-    } else if url.starts_with("http:") {
-        let message = format!("keys come from '{url}' without TLS");
-        let effect = "who is on the way can put keys of their own in place";
-        reading.warn(&path, message, effect);
+    match check_url(&url) {
+        Err(wrong) => {
+            let message = match discovery {
+                true => format!(
+                    "without jwks and jwksUri the keys are looked for at the issuer, but '{}' {wrong}",
+                    written.issuer
+                ),
+                false => format!("'{url}' {wrong}"),
+            };
+            reading.fail(Code::BadValue, &path, message);
+        }
+        Ok(parsed) if parsed.scheme_str() == Some("http") => {
+            let message = format!("keys come from '{url}' without TLS");
+            let effect = "who is on the way can put keys of their own in place";
+            reading.warn(&path, message, effect);
+        }
+        Ok(_) => {}
     }
     KeySource::Remote(RemoteKeys {
         url: url.into(),
@@ -198,15 +202,15 @@ fn keys(written: &authentication::JwtRule, path: &str, reading: &mut Reading<'_>
     })
 }
 
-/// Whether keys can be fetched from there.
-fn check_url(url: &str) -> Result<(), &'static str> {
+/// The URL, if keys can be fetched from there.
+fn check_url(url: &str) -> Result<Uri, &'static str> {
     let parsed: Uri = url.parse().map_err(|_| "is not a URL")?;
     if !matches!(parsed.scheme_str(), Some("http" | "https")) {
         return Err("is not an http or https URL");
     }
     match parsed.authority() {
         Some(authority) if authority.as_str().contains('@') => Err("has a user part"),
-        Some(authority) if !authority.host().is_empty() => Ok(()),
+        Some(authority) if !authority.host().is_empty() => Ok(parsed),
         _ => Err("has no host"),
     }
 }

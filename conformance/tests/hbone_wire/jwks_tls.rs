@@ -36,9 +36,14 @@ async fn server(version: &'static rustls::SupportedProtocolVersion) -> (u16, Str
             let Ok(mut client) = acceptor.accept(client).await else {
                 continue;
             };
-            let _ = client.read(&mut [0; 4096]).await;
+            let mut request = [0; 4096];
+            let _ = client.read(&mut request).await;
             let body = jwks();
-            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+            let head = match request.starts_with(b"GET /moved ") {
+                true => "HTTP/1.1 302 Found\r\nlocation: http://localhost:1/keys".to_owned(),
+                false => "HTTP/1.1 200 OK".to_owned(),
+            };
+            let head = format!("{head}\r\ncontent-length: {}\r\n\r\n", body.len());
             let _ = client.write_all((head + &body).as_bytes()).await;
             let _ = client.shutdown().await;
         }
@@ -46,6 +51,7 @@ async fn server(version: &'static rustls::SupportedProtocolVersion) -> (u16, Str
     (port, made.cert.pem())
 }
 
+/// From the latter nothing leads to a server without TLS, where anybody on the way could give other keys.
 #[tokio::test]
 async fn keys_are_fetched_over_tls_1_3_and_1_2() {
     let mesh = Mesh::start().await;
@@ -53,17 +59,19 @@ async fn keys_are_fetched_over_tls_1_3_and_1_2() {
     let (old, old_root) = server(&TLS12).await;
     let roots = mesh.lab.folder().join("roots.pem");
     std::fs::write(&roots, new_root + &old_root).expect("a file");
-    let rule = |port| {
+    let rule = |scheme, port, path| {
         format!(
-            "  - {{issuer: 'https://{port}.example', jwksUri: 'https://localhost:{port}/keys'}}\n"
+            "  - {{issuer: '{scheme}://{port}.example/{path}', jwksUri: '{scheme}://localhost:{port}/{path}'}}\n"
         )
     };
     let yaml = format!(
         "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\n\
          metadata: {{name: raw, namespace: shop}}\nspec:\n  \
-         targetRefs: [{{group: \"\", kind: Service, name: raw}}]\n  jwtRules:\n{}{}",
-        rule(new),
-        rule(old)
+         targetRefs: [{{group: \"\", kind: Service, name: raw}}]\n  jwtRules:\n{}{}{}{}",
+        rule("https", new, "keys"),
+        rule("https", old, "keys"),
+        rule("https", new, "moved"),
+        rule("HTTPS", new, "moved")
     );
     mesh.configure("raw", &yaml).await;
     let [hbone, metrics, ready, admin] = [(); 4].map(|()| free_address(mesh.cairn().hbone.ip()));
@@ -82,11 +90,17 @@ async fn keys_are_fetched_over_tls_1_3_and_1_2() {
         .env_remove("SSL_CERT_DIR");
     let mut cairn = Process::start("cairn-beside", command, mesh.lab.folder());
     cairn.listening(admin).await;
-    until("both sets of keys are there", async || {
+    until("both sets of keys are there, and no others", async || {
         let answer = client::get_as("localhost", admin, "/config_dump").await;
         let dump: serde_json::Value = serde_json::from_slice(answer.body()).expect("JSON");
         let sets = dump["keys"].as_array().cloned().unwrap_or_default();
-        sets.len() == 2 && sets.iter().all(|set| set["keys"] == 4)
+        let led_away = |set: &serde_json::Value| {
+            let error = set["error"].as_str().unwrap_or_default();
+            set["keys"] == 0 && error.contains("from https to http")
+        };
+        sets.len() == 4
+            && sets.iter().filter(|set| set["keys"] == 4).count() == 2
+            && sets.iter().filter(|set| led_away(set)).count() == 2
     })
     .await;
 }

@@ -112,7 +112,7 @@ impl Fetcher {
                 Answer::Moved(to) => {
                     let next = redirected(&uri, &to)
                         .ok_or_else(|| FetchError::Redirect(url.clone(), "to nowhere"))?;
-                    if url.starts_with("https:") && !next.starts_with("https:") {
+                    if leaves_tls(&url, &next) {
                         return Err(FetchError::Redirect(url, "from https to http"));
                     }
                     url = next;
@@ -207,9 +207,20 @@ where
     Ok(Answer::Body(body))
 }
 
+/// Whether the way from one URL to the next has no TLS any more, so that anybody on it could give other keys.
+/// `HTTPS` is `https` (RFC 3986 3.1).
+fn leaves_tls(from: &str, to: &str) -> bool {
+    let is_https = |url: &str| {
+        let parsed = url.parse::<Uri>();
+        parsed.is_ok_and(|url| url.scheme_str() == Some("https"))
+    };
+    is_https(from) && !is_https(to)
+}
+
 /// Where a Location leads: a URL, or an absolute path at the same place.
 fn redirected(from: &Uri, to: &str) -> Option<String> {
-    if to.starts_with("http://") || to.starts_with("https://") {
+    let is_url = |to: Uri| matches!(to.scheme_str(), Some("http" | "https"));
+    if to.parse::<Uri>().is_ok_and(is_url) {
         return Some(to.to_owned());
     }
     let (scheme, authority) = (from.scheme_str()?, from.authority()?);
@@ -229,7 +240,7 @@ fn jwks_uri(url: &str, configuration: &str) -> Result<String, FetchError> {
         return Err(wrong("its `issuer` is another"));
     }
     let keys = text("jwks_uri").ok_or_else(|| wrong("it has no `jwks_uri`"))?;
-    if url.starts_with("https:") && !keys.starts_with("https:") {
+    if leaves_tls(url, keys) {
         return Err(wrong("its `jwks_uri` is not https"));
     }
     Ok(keys.to_owned())
@@ -245,9 +256,40 @@ mod tests {
         let to = |to| redirected(&from, to);
         assert_eq!(to("/keys").as_deref(), Some("https://idp.example/keys"));
         assert_eq!(to("http://other/").as_deref(), Some("http://other/"));
+        assert_eq!(to("HTTPS://other/").as_deref(), Some("HTTPS://other/"));
         assert_eq!(to("//other/keys"), None);
         assert_eq!(to("keys"), None);
         assert_eq!(to("file:///etc/passwd"), None);
+    }
+
+    /// RFC 3986 3.1: schemes are compared without their case.
+    #[test]
+    fn from_tls_nothing_leads_to_where_there_is_none() {
+        for from in ["https://idp.example/", "HTTPS://idp.example/", "HttpS://a"] {
+            for to in [
+                "http://other/",
+                "HTTP://other/",
+                "Http://other/",
+                "other",
+                "",
+            ] {
+                assert!(leaves_tls(from, to), "{from} {to}");
+            }
+            for to in ["https://other/", "HTTPS://other/"] {
+                assert!(!leaves_tls(from, to), "{from} {to}");
+            }
+        }
+        assert!(!leaves_tls("HTTP://idp.example/", "http://other/"));
+        let upper = "HTTPS://idp.example/.well-known/openid-configuration";
+        let of = |keys: &str| {
+            let issuer = "HTTPS://idp.example";
+            jwks_uri(
+                upper,
+                &format!("{{\"issuer\":\"{issuer}\",\"jwks_uri\":\"{keys}\"}}"),
+            )
+        };
+        assert!(of("https://idp.example/keys").is_ok());
+        assert!(of("http://idp.example/keys").is_err());
     }
 
     #[test]
