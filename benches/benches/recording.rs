@@ -97,7 +97,7 @@ fn c_metrics_and_flow_record(bencher: Bencher<'_, '_>) {
         .with_inputs(|| exchange(&origin))
         .bench_local_values(|mut exchange| {
             metrics::record(black_box(&seen(&exchange)));
-            ring.push(Record::ended(&mut exchange, ELAPSED, false, false));
+            ring.push(Record::ended(&mut exchange, ELAPSED, false));
         });
 }
 
@@ -112,6 +112,6 @@ fn d_all(bencher: Bencher<'_, '_>) {
                 metrics::record(black_box(&seen));
                 access_log::write(black_box(&seen));
             }
-            ring.push(Record::ended(&mut exchange, ELAPSED, false, false));
+            ring.push(Record::ended(&mut exchange, ELAPSED, false));
         });
 }

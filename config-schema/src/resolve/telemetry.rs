@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::policy_targets::{Reach, Targets};
+use super::policy_targets::{Reach, Targets, target_refs};
 use super::telemetry_levels::{self, Level};
 use super::telemetry_providers::{self, TelemetryProviders};
 use super::{Findings, Options, mesh, unreadable};
@@ -89,7 +89,7 @@ impl Levels {
         findings: &mut Findings,
     ) {
         let spec = &object.spec;
-        let refs = target_refs(spec);
+        let refs = target_refs(&spec.target_refs, &spec.target_ref);
         if let Some(selector) = &spec.selector {
             let (severity, code, message) = match refs.is_empty() {
                 true => (
@@ -228,15 +228,6 @@ fn second(object: &Written, first: &str) -> Diagnostic {
     .with_effect("this one has no effect there")
     .with_hint("put both into one object");
     object.mark(finding, "spec")
-}
-
-/// `targetRefs` and the deprecated `targetRef`, each with its path.
-fn target_refs(spec: &TelemetrySpec) -> Vec<(String, &TargetRef)> {
-    let many = spec.target_refs.iter().flatten().enumerate();
-    let many = many.map(|(index, target)| (format!("spec.targetRefs[{index}]"), target));
-    let one = spec.target_ref.iter();
-    many.chain(one.map(|target| ("spec.targetRef".to_owned(), target)))
-        .collect()
 }
 
 /// Each setting as the last level that has it says.

@@ -378,6 +378,19 @@ fn default_providers_hold_where_no_telemetry_says() {
     assert_eq!(names(&settings.access_log), ["lines"]);
 }
 
+#[test]
+fn default_providers_of_metrics_are_refused() {
+    let mesh = providers().replace(
+        "    extensionProviders:",
+        "    defaultProviders: {metrics: [otel]}\n    extensionProviders:",
+    );
+    let snapshot = shop_with(&[COLLECTOR, &mesh]);
+    assert_eq!(
+        snapshot.said(),
+        ["error unsupported ConfigMap/istio-system/istio data.mesh.defaultProviders.metrics[0]"]
+    );
+}
+
 /// specs/istio-waypoint.md 5.1: the narrower one counts, and what is no time counts for nothing.
 #[test]
 fn the_reporting_interval_is_that_of_the_narrowest_level_that_says_one() {

@@ -66,7 +66,7 @@ fn of_workload(workload: &Workload, cluster: &str) -> Endpoint {
         .map(|(name, value)| format!("k8s:{name}={value}"))
         .collect();
     labels.push(namespace_label(&namespace));
-    labels.extend(workload.identity.service_account().map(account_label));
+    labels.extend(workload.account().map(account_label));
     let kind = match workload.workload_type {
         WorkloadType::Deployment => "Deployment",
         WorkloadType::CronJob => "CronJob",

@@ -126,7 +126,7 @@ mod tests {
         for end in ends {
             let mut exchange = fixtures::http();
             exchange.started_at = at(*end);
-            ring.push(Record::ended(&mut exchange, Duration::ZERO, false, false));
+            ring.push(Record::ended(&mut exchange, Duration::ZERO, false));
         }
         ring
     }

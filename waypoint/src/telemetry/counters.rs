@@ -29,6 +29,8 @@ pub static TUNNELS: Gauge = Gauge::new(&names::TUNNELS);
 pub static STREAMS: Gauge = Gauge::new(&names::STREAMS);
 /// Upstream tunnels.
 pub static UPSTREAM_TUNNELS: Gauge = Gauge::new(&names::UPSTREAM_TUNNELS);
+/// Tunnels inside of streams to gateways of other networks.
+pub static INNER_TUNNELS: Gauge = Gauge::new(&names::INNER_TUNNELS);
 /// Streams to endpoints.
 pub static UPSTREAM_STREAMS: Gauge = Gauge::new(&names::UPSTREAM_STREAMS);
 /// What connections to endpoints are kept by.
@@ -195,6 +197,7 @@ pub fn families() -> Vec<MetricFamily> {
         &TUNNELS,
         &STREAMS,
         &UPSTREAM_TUNNELS,
+        &INNER_TUNNELS,
         &UPSTREAM_STREAMS,
         &UPSTREAM_DESTINATIONS,
         &ACCESS_LOG_DROPPED,

@@ -23,11 +23,7 @@ pub fn finish_with(mut exchange: Exchange, headers: Headers<'_>) {
     };
     metrics::record(&seen);
     access_log::write(&seen);
-    let lines = otlp::lines(&seen);
-    // Last, for they take what they need out of the exchange.
-    let exported = otlp::wants(&exchange, &lines);
-    flow::ended(&mut exchange, elapsed, was_open, exported);
-    if exported {
-        otlp::take(exchange, elapsed, lines);
-    }
+    otlp::tell(&seen);
+    // Last, for it takes what it needs out of the exchange.
+    flow::ended(&mut exchange, elapsed, was_open);
 }

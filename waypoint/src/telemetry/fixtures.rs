@@ -35,7 +35,7 @@ pub fn origin(service_account: &str, baggage: Option<&'static str>) -> Arc<Strea
 pub fn workload(name: &str, version: &str) -> Arc<Workload> {
     Arc::new(Workload {
         key: ObjectKey::new("shop", format!("{name}-5d4f-x")),
-        addresses: vec![],
+        addresses: vec![address("10.0.0.1:0").ip()],
         identity: Identity::of_workload("cluster.local", "shop", name).unwrap(),
         hbone: true,
         workload_name: name.into(),

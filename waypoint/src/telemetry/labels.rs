@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use cairn_config_schema::identity::Identity;
-use cairn_config_schema::snapshot::{Service, Workload};
+use cairn_config_schema::snapshot::{Service, Workload, WorkloadType};
 use http::HeaderValue;
 
 use super::exchange::Exchange;
@@ -79,7 +79,7 @@ impl SourceLabels {
             principal: peer.uri().into(),
             app: or(&workload.app, UNKNOWN),
             version: or(&workload.version, UNKNOWN),
-            cluster: cluster_of(workload, cluster),
+            cluster: cluster_label(workload, cluster),
         }
     }
 
@@ -126,7 +126,7 @@ impl DestinationLabels {
             canonical_service: or(&workload.canonical_name, UNKNOWN),
             // Not `latest`, unlike the client's.
             canonical_revision: or(&workload.canonical_revision, UNKNOWN),
-            cluster: cluster_of(workload, cluster),
+            cluster: cluster_label(workload, cluster),
         }
     }
 
@@ -147,9 +147,24 @@ impl DestinationLabels {
 }
 
 /// The cluster of a workload: `own`, unless istiod told of it as another one's.
-fn cluster_of(workload: &Workload, own: &Arc<str>) -> Arc<str> {
+pub(super) fn cluster_of<'w>(workload: &'w Workload, own: &'w str) -> &'w str {
+    let (_, other) = workload.name_and_cluster();
+    other.unwrap_or(own)
+}
+
+fn cluster_label(workload: &Workload, own: &Arc<str>) -> Arc<str> {
     let (_, other) = workload.name_and_cluster();
     other.map_or_else(|| own.clone(), Arc::from)
+}
+
+/// What a workload is, as Istio's peer metadata has it.
+pub(super) fn type_of(workload: &Workload) -> &'static str {
+    match workload.workload_type {
+        WorkloadType::Deployment => "deployment",
+        WorkloadType::CronJob => "cronjob",
+        WorkloadType::Job => "job",
+        WorkloadType::Pod => "pod",
+    }
 }
 
 impl ServiceLabels {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cairn_config_schema::diagnostics::{Code, Diagnostic};
+use cairn_config_schema::diagnostics::{Code, Diagnostic, Severity};
 use cairn_config_schema::origin::ObjectKey;
 use cairn_config_schema::snapshot::{
     AccessLog, Expression, LogFormat, LogSink, OtelLog, Snapshot, TagChange, Telemetry,
@@ -12,9 +12,9 @@ use cairn_config_schema::snapshot::{
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::access_log::template::Format;
+use super::access_log::template::{Format, Wrong};
 use super::changes::Changes;
-use super::expression::Compiled;
+use super::expression::{Compiled, Outcome};
 use super::trace::settings::Tracing;
 use super::trace::{self, compile};
 use crate::limits::TCP_REPORT_INTERVAL;
@@ -170,9 +170,12 @@ pub fn faults(snapshot: &Snapshot) -> Vec<Diagnostic> {
                     .for_each(|format| of_format(format, &mut seen, &mut found)),
             }
             if let Some(filter) = &log.filter {
-                let effect = "the access log has every request";
-                let fault = Compiled::filter(&filter.text).err();
-                of_expression(filter, fault, effect, &mut seen, &mut found);
+                let effects = Effects {
+                    of_fault: "the access log has every request",
+                    of_error: "a request is not in the access log if that decides, as at Istio",
+                };
+                let read = Compiled::filter(&filter.text);
+                of_expression(filter, read, effects, &mut seen, &mut found);
             }
         }
         for tag in settings
@@ -182,24 +185,62 @@ pub fn faults(snapshot: &Snapshot) -> Vec<Diagnostic> {
             .flat_map(|change| change.tags.values())
         {
             if let TagChange::Set(value) = tag {
-                let effect = "the label is as without it";
-                let fault = Compiled::value(&value.text).err();
-                of_expression(value, fault, effect, &mut seen, &mut found);
+                let effects = Effects {
+                    of_fault: "the label is as without it",
+                    of_error: "the label is `unknown` if that decides, as at Istio",
+                };
+                let read = Compiled::value(&value.text);
+                of_expression(value, read, effects, &mut seen, &mut found);
             }
         }
     }
     found
 }
 
+/// What holds instead of an expression that can not be taken, and where a part of one is an error.
+#[derive(Clone, Copy)]
+struct Effects {
+    of_fault: &'static str,
+    of_error: &'static str,
+}
+
+/// How bad a part is that can not be right, and what it means; `of_error`: where it is an error.
+fn judged(outcome: Outcome, of_error: &'static str) -> (Severity, &'static str) {
+    match outcome {
+        Outcome::Unknown => (Severity::Error, of_error),
+        Outcome::Error => (Severity::Warning, of_error),
+        Outcome::Always(true) => (
+            Severity::Warning,
+            "that comparison is true wherever both sides are there, as at Istio",
+        ),
+        Outcome::Always(false) => (
+            Severity::Warning,
+            "that comparison is false wherever both sides are there, as at Istio",
+        ),
+    }
+}
+
 fn of_expression(
     expression: &Expression,
-    fault: Option<String>,
-    effect: &str,
+    read: Result<Compiled, String>,
+    effects: Effects,
     seen: &mut FxHashSet<WrittenAt>,
     found: &mut Vec<Diagnostic>,
 ) {
-    if let Some(message) = fault.filter(|_| seen.insert(expression.at.clone())) {
-        found.push(marked(message, effect, Some(&expression.at)));
+    let at = Some(&expression.at);
+    let told: Vec<_> = match read {
+        Err(fault) => vec![marked(fault, (Severity::Error, effects.of_fault), at)],
+        Ok(compiled) => {
+            let doubts = compiled.doubts().iter();
+            let told = doubts.map(|doubt| {
+                let judged = judged(doubt.outcome, effects.of_error);
+                marked(doubt.words.clone(), judged, at)
+            });
+            told.collect()
+        }
+    };
+    if !told.is_empty() && seen.insert(expression.at.clone()) {
+        found.extend(told);
     }
 }
 
@@ -218,11 +259,24 @@ fn of_format(format: &LogFormat, seen: &mut FxHashSet<WrittenAt>, found: &mut Ve
     Format::read(format, &mut wrong);
     let effect = "a value that is not there is written in its place";
     let at = written.at.as_ref();
-    found.extend(wrong.into_iter().map(|message| marked(message, effect, at)));
+    found.extend(wrong.into_iter().map(|wrong| match wrong {
+        Wrong::Missing(words) => marked(words, (Severity::Error, effect), at),
+        Wrong::Doubted(doubt) => {
+            let effect = "a value that is not there is written in its place if that decides";
+            marked(doubt.words, judged(doubt.outcome, effect), at)
+        }
+    }));
 }
 
-fn marked(message: String, effect: &str, at: Option<&WrittenAt>) -> Diagnostic {
-    let finding = Diagnostic::error(Code::BadValue, message).with_effect(effect);
+fn marked(
+    message: String,
+    (severity, effect): (Severity, &str),
+    at: Option<&WrittenAt>,
+) -> Diagnostic {
+    let finding = Diagnostic {
+        severity,
+        ..Diagnostic::error(Code::BadValue, message).with_effect(effect)
+    };
     match at {
         Some(at) => finding
             .at(at.location.clone())
@@ -239,20 +293,98 @@ mod tests {
     use super::*;
 
     fn written(template: serde_json::Value, path: &str) -> Arc<WrittenFormat> {
-        let key = ObjectKey::new("istio-system", "istio");
-        let origin = Origin {
-            kind: Kind::ConfigMap,
-            key,
-        };
         Arc::new(WrittenFormat {
             template,
             omits_empty: false,
-            at: Some(WrittenAt {
-                origin: Arc::new(origin),
-                path: path.into(),
-                location: None,
-            }),
+            at: Some(at(path)),
         })
+    }
+
+    fn at(path: &str) -> WrittenAt {
+        let key = ObjectKey::new("istio-system", "istio");
+        WrittenAt {
+            origin: Arc::new(Origin {
+                kind: Kind::ConfigMap,
+                key,
+            }),
+            path: path.into(),
+            location: None,
+        }
+    }
+
+    /// specs/istio-waypoint.md 5.5: what is told of a part that can not be right is what it does.
+    #[test]
+    fn findings_say_what_a_part_of_an_expression_does_that_can_not_be_right() {
+        use Severity::{Error, Warning};
+        for (text, severity, effect) in [
+            ("response.code >= ", Error, "every request"),
+            ("response.code == '200'", Warning, "is false wherever"),
+            ("!(response.code == '200')", Warning, "is false wherever"),
+            ("response.code != '200'", Warning, "is true wherever"),
+            ("response.code in ['200']", Warning, "is false wherever"),
+            ("response.code > '200'", Warning, "is not in the access log"),
+            ("request.nope == ''", Error, "is not in the access log"),
+            ("connection.id == 7u", Error, "is not in the access log"),
+            (
+                "request.duration > duration('1s')",
+                Error,
+                "is not in the access log",
+            ),
+        ] {
+            let log = AccessLog {
+                provider: "logs".into(),
+                sink: LogSink::Stdout(LogFormat::Cairn),
+                filter: Some(Arc::new(Expression {
+                    text: text.into(),
+                    at: at(text),
+                })),
+            };
+            let mut snapshot = Snapshot::default();
+            snapshot.telemetry.waypoint = Arc::new(TelemetrySettings {
+                access_log: vec![log],
+                ..TelemetrySettings::default()
+            });
+            let [found] = &faults(&snapshot)[..] else {
+                panic!("{text}: {:?}", faults(&snapshot))
+            };
+            assert_eq!(found.severity, severity, "{text}");
+            let told = found.effect.as_deref().unwrap();
+            assert!(told.contains(effect), "{text}: {told}");
+        }
+    }
+
+    /// As of filters, with what is written instead.
+    #[test]
+    fn findings_of_formats_say_whether_a_dash_is_written() {
+        let log = AccessLog {
+            provider: "logs".into(),
+            sink: LogSink::Stdout(LogFormat::Text(written(
+                "%CEL(foo.bar)% %CEL(response.code == '200')% %NO_SUCH%".into(),
+                "accessLogFormat",
+            ))),
+            filter: None,
+        };
+        let mut snapshot = Snapshot::default();
+        snapshot.telemetry.waypoint = Arc::new(TelemetrySettings {
+            access_log: vec![log],
+            ..TelemetrySettings::default()
+        });
+        let found = faults(&snapshot);
+        let told: Vec<_> = found
+            .iter()
+            .map(|d| (d.severity, d.effect.as_deref().unwrap()))
+            .collect();
+        let missing = "a value that is not there is written in its place";
+        let decides = format!("{missing} if that decides");
+        let never = "that comparison is false wherever both sides are there, as at Istio";
+        assert_eq!(
+            told,
+            [
+                (Severity::Error, &*decides),
+                (Severity::Warning, never),
+                (Severity::Error, missing),
+            ]
+        );
     }
 
     /// specs/istio-waypoint.md 5.5: formats of `envoyOtelAls` have the same operators as those of files.

@@ -215,7 +215,7 @@ mod tests {
         for n in 0..10_000 {
             let mut exchange = fixtures::http();
             exchange.started_at = ended - Duration::from_secs(if n < 1_000 { 20 } else { 0 });
-            ring.push(Record::ended(&mut exchange, Duration::ZERO, false, false));
+            ring.push(Record::ended(&mut exchange, Duration::ZERO, false));
         }
         let mut shown = 0;
         let span = walk(&ring, |_| shown += 1);

@@ -46,7 +46,6 @@ fn ended(mut exchange: Exchange) -> Vec<Flow> {
         &mut exchange,
         Duration::from_millis(12),
         false,
-        false,
     ))
 }
 
@@ -293,7 +292,7 @@ fn a_stream_opens_and_closes() {
     assert_eq!(opened[0].event_type.unwrap().r#type, event::POLICY_VERDICT);
     assert_eq!(opened[1].event_type.unwrap().r#type, event::TRACE);
     assert_eq!(opened[1].summary, "TCP Flags: SYN");
-    let closed = Record::ended(&mut fixtures::tcp(), Duration::from_millis(12), true, false);
+    let closed = Record::ended(&mut fixtures::tcp(), Duration::from_millis(12), true);
     let closed = told(closed);
     assert_eq!(closed.len(), 1);
     assert_eq!(

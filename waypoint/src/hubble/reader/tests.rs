@@ -13,7 +13,7 @@ fn push(ring: &Ring, n: usize) {
     let mut exchange = fixtures::http();
     exchange.started_at = SystemTime::UNIX_EPOCH + Duration::from_secs(n as u64);
     exchange.http.as_mut().unwrap().path = format!("/{n}");
-    ring.push(Record::ended(&mut exchange, Duration::ZERO, false, false));
+    ring.push(Record::ended(&mut exchange, Duration::ZERO, false));
 }
 
 fn ring(capacity: usize, records: usize) -> Arc<Ring> {
@@ -221,7 +221,7 @@ async fn a_mask_leaves_out_and_keeps_policies() {
     let ring = Arc::new(Ring::new(4));
     let mut exchange = fixtures::http();
     exchange.verdict = Some(fixtures::denied());
-    ring.push(Record::ended(&mut exchange, Duration::ZERO, false, false));
+    ring.push(Record::ended(&mut exchange, Duration::ZERO, false));
     let request = GetFlowsRequest {
         field_mask: Some(crate::hubble::messages::FieldMask {
             paths: vec!["verdict".into(), "Summary".into()],

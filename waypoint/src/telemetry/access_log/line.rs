@@ -14,7 +14,7 @@ use http::HeaderValue;
 use serde::{Serialize, Serializer};
 
 use super::address::Address;
-use super::member::Member;
+use super::member::{Member, Members};
 use crate::limits::POLICY_RECORDS_PER_LINE_MAX;
 use crate::telemetry::exchange::{Exchange, HttpExchange};
 use crate::telemetry::labels::source_workload;
@@ -47,6 +47,11 @@ macro_rules! members {
                 }
                 to.push(b'}');
                 Ok(())
+            }
+
+            /// Tells of its members that are there, one by one.
+            pub fn tell(&self, to: &mut impl Members) {
+                $(Member::tell(&self.$key, stringify!($key), to);)+
             }
         }
     };

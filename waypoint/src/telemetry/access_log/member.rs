@@ -2,10 +2,12 @@
 //! once costs a fraction of looking at each. Everything else is left to serde_json; the outcome is the same.
 
 use std::borrow::Cow;
+use std::fmt::Display;
 use std::net::SocketAddr;
 
 use cairn_config_schema::origin::Origin;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::address::Address;
 use super::line::{Records, RouteName, Text, UpstreamCluster};
@@ -18,6 +20,21 @@ pub(super) trait Member {
     /// # Errors
     /// None but serde_json's, which texts and numbers do not give.
     fn write(&self, to: &mut Vec<u8>) -> serde_json::Result<()>;
+
+    /// Tells of it, if it is there.
+    fn tell(&self, key: &str, to: &mut impl Members);
+}
+
+/// Who is told of members one by one.
+pub trait Members {
+    /// A text.
+    fn text(&mut self, key: &str, text: &str);
+    /// A text that displays.
+    fn shown(&mut self, key: &str, text: impl Display);
+    /// An integer.
+    fn number(&mut self, key: &str, number: u64);
+    /// Anything else, which is rare. `null` is not there.
+    fn json(&mut self, key: &str, value: Value);
 }
 
 /// Whether a text stands in JSON as it is.
@@ -79,11 +96,21 @@ impl<T: Member> Member for Option<T> {
             }
         }
     }
+
+    fn tell(&self, key: &str, to: &mut impl Members) {
+        if let Some(member) = self {
+            member.tell(key, to);
+        }
+    }
 }
 
 impl Member for &str {
     fn write(&self, to: &mut Vec<u8>) -> serde_json::Result<()> {
         text(self, to)
+    }
+
+    fn tell(&self, key: &str, to: &mut impl Members) {
+        to.text(key, self);
     }
 }
 
@@ -91,11 +118,19 @@ impl Member for Cow<'_, str> {
     fn write(&self, to: &mut Vec<u8>) -> serde_json::Result<()> {
         text(self, to)
     }
+
+    fn tell(&self, key: &str, to: &mut impl Members) {
+        to.text(key, self);
+    }
 }
 
 impl Member for u64 {
     fn write(&self, to: &mut Vec<u8>) -> serde_json::Result<()> {
         number(*self, to)
+    }
+
+    fn tell(&self, key: &str, to: &mut impl Members) {
+        to.number(key, *self);
     }
 }
 
@@ -103,17 +138,29 @@ impl Member for u32 {
     fn write(&self, to: &mut Vec<u8>) -> serde_json::Result<()> {
         number(u64::from(*self), to)
     }
+
+    fn tell(&self, key: &str, to: &mut impl Members) {
+        to.number(key, u64::from(*self));
+    }
 }
 
 impl Member for u16 {
     fn write(&self, to: &mut Vec<u8>) -> serde_json::Result<()> {
         number(u64::from(*self), to)
     }
+
+    fn tell(&self, key: &str, to: &mut impl Members) {
+        to.number(key, u64::from(*self));
+    }
 }
 
 impl Member for usize {
     fn write(&self, to: &mut Vec<u8>) -> serde_json::Result<()> {
         number(*self as u64, to)
+    }
+
+    fn tell(&self, key: &str, to: &mut impl Members) {
+        to.number(key, *self as u64);
     }
 }
 
@@ -124,6 +171,10 @@ impl Member for Text<u64> {
         to.push(b'"');
         Ok(())
     }
+
+    fn tell(&self, key: &str, to: &mut impl Members) {
+        to.shown(key, self.0);
+    }
 }
 
 impl Member for Text<TraceId> {
@@ -132,6 +183,11 @@ impl Member for Text<TraceId> {
         to.extend_from_slice(&self.0.digits());
         to.push(b'"');
         Ok(())
+    }
+
+    fn tell(&self, key: &str, to: &mut impl Members) {
+        let digits = self.0.digits();
+        to.text(key, std::str::from_utf8(&digits).unwrap_or_default());
     }
 }
 
@@ -148,6 +204,10 @@ impl Member for Text<&Origin> {
         } else {
             serde_json::to_writer(to, self)
         }
+    }
+
+    fn tell(&self, key: &str, to: &mut impl Members) {
+        to.shown(key, self.0);
     }
 }
 
@@ -168,6 +228,10 @@ impl Member for Text<RouteName<'_>> {
             }
         }
     }
+
+    fn tell(&self, key: &str, to: &mut impl Members) {
+        to.shown(key, &self.0);
+    }
 }
 
 impl Member for Text<UpstreamCluster<'_>> {
@@ -187,6 +251,10 @@ impl Member for Text<UpstreamCluster<'_>> {
         }
         Ok(())
     }
+
+    fn tell(&self, key: &str, to: &mut impl Members) {
+        to.shown(key, &self.0);
+    }
 }
 
 impl Member for Address {
@@ -205,6 +273,10 @@ impl Member for Address {
         small(address.port(), to);
         to.push(b'"');
         Ok(())
+    }
+
+    fn tell(&self, key: &str, to: &mut impl Members) {
+        to.shown(key, self.0);
     }
 }
 
@@ -233,6 +305,11 @@ where
             return Ok(());
         }
         serde_json::to_writer(to, self)
+    }
+
+    fn tell(&self, key: &str, to: &mut impl Members) {
+        // A list of texts and numbers can not fail to be one of values.
+        to.json(key, serde_json::to_value(self).unwrap_or_default());
     }
 }
 

@@ -11,11 +11,11 @@ pub mod template;
 
 use std::cell::RefCell;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
-use super::exchange::{Exchange, Seen};
+use super::exchange::Seen;
 use line::Line;
 pub(super) use line::{TimeText, route_name, upstream_cluster};
+pub(super) use member::Members;
 pub use queue::Writer;
 use queue::{Lines, Queue};
 
@@ -52,10 +52,17 @@ pub fn start(to: Box<dyn std::io::Write + Send>) -> std::io::Result<Option<Write
     Writer::start(queue, to).map(Some)
 }
 
-/// The members of the JSON line of an exchange.
+/// Tells of the members of the JSON line of an exchange that are there.
+pub(super) fn tell(seen: &Seen<'_>, time: &mut TimeText, to: &mut impl Members) {
+    let started_at = time.text(seen.exchange.started_at);
+    Line::new(seen.exchange, started_at, seen.elapsed).tell(to);
+}
+
+/// The members of the JSON line of an exchange: the oracle of what is told one by one.
+#[cfg(test)]
 pub(super) fn members(
-    exchange: &Exchange,
-    elapsed: Duration,
+    exchange: &super::exchange::Exchange,
+    elapsed: std::time::Duration,
 ) -> serde_json::Map<String, serde_json::Value> {
     let mut time = TimeText::default();
     let line = Line::new(exchange, time.text(exchange.started_at), elapsed);

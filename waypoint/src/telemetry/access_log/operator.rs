@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use super::line::{TimeText, method, route_name, upstream_cluster};
 use crate::telemetry::exchange::{Exchange, HttpExchange, Seen};
-use crate::telemetry::expression::Compiled;
+use crate::telemetry::expression::{Compiled, Doubt};
 
 /// An operator, and how many bytes of its value are written.
 #[derive(Debug)]
@@ -92,9 +92,8 @@ impl Operator {
             ("ENVIRONMENT", Some(name)) => std::env::var(name).map_or(What::Nothing, What::Fixed),
             ("HOSTNAME", None) => std::env::var("HOSTNAME").map_or(What::Nothing, What::Fixed),
             ("CEL", Some(text)) => {
-                let compiled =
-                    Compiled::value(text).map_err(|why| format!("`%CEL({text})%`: {why}"))?;
-                What::Expression(Box::new(compiled))
+                let compiled = Compiled::value(text);
+                What::Expression(Box::new(compiled.map_err(|why| of_cel(text, &why))?))
             }
             ("GRPC_STATUS", _) => What::GrpcStatus,
             ("RESPONSE_CODE_DETAILS", _) => What::Text(|e| e.http.as_ref().and(some(&e.details))),
@@ -108,6 +107,20 @@ impl Operator {
             (name, Some(_)) => return Err(refusal(name)),
         };
         Ok(Self { what, max })
+    }
+
+    /// What of its expression can not be right; it is evaluated all the same.
+    pub fn doubts(&self) -> impl Iterator<Item = Doubt> {
+        let compiled = match &self.what {
+            What::Expression(compiled) => Some(compiled),
+            _ => None,
+        };
+        compiled.into_iter().flat_map(|compiled| {
+            compiled.doubts().iter().map(move |doubt| Doubt {
+                words: of_cel(compiled.source(), &doubt.words),
+                outcome: doubt.outcome,
+            })
+        })
     }
 
     /// Its value; `None`: there is none of this exchange.
@@ -145,6 +158,10 @@ impl Operator {
             None => text,
         }))
     }
+}
+
+fn of_cel(text: &str, why: &str) -> String {
+    format!("`%CEL({text})%`: {why}")
 }
 
 /// At most so many bytes, whole characters.

@@ -8,9 +8,10 @@ use cairn_config_schema::snapshot::{LogFormat, WrittenFormat};
 use serde_json::Value;
 
 use super::line::TimeText;
-use super::member;
+use super::member::{self, Members};
 use super::operator::{Given, Operator};
 use crate::telemetry::exchange::Seen;
+use crate::telemetry::expression::Doubt;
 
 /// A format that is ready to be written by.
 #[derive(Debug)]
@@ -47,10 +48,28 @@ pub enum Node {
     Object(Vec<(String, Node)>),
 }
 
+/// What is wrong with a format.
+#[derive(Debug)]
+pub enum Wrong {
+    /// A value that can not be given, in a sentence.
+    Missing(String),
+    /// A part of an expression, which is evaluated all the same.
+    Doubted(Doubt),
+}
+
+impl Wrong {
+    /// What it is, in a sentence.
+    pub fn words(self) -> String {
+        match self {
+            Self::Missing(words) => words,
+            Self::Doubted(doubt) => doubt.words,
+        }
+    }
+}
+
 impl Format {
-    /// Makes a format ready. What is wrong with it goes to `wrong`, in a sentence each; an operator that
-    /// can not be given is written as a value that is not there.
-    pub fn read(format: &LogFormat, wrong: &mut Vec<String>) -> Self {
+    /// Makes a format ready. What is wrong with it goes to `wrong`; an operator that can not be given is written as a value that is not there.
+    pub fn read(format: &LogFormat, wrong: &mut Vec<Wrong>) -> Self {
         let (written, is_text): (&WrittenFormat, bool) = match format {
             LogFormat::Cairn => return Self::Cairn,
             LogFormat::Text(written) => (written, true),
@@ -91,7 +110,33 @@ impl Format {
     }
 }
 
-fn node(template: &Value, wrong: &mut Vec<String>) -> Node {
+impl Format {
+    /// Tells of the members of a JSON object that are there, one by one.
+    pub fn tell(&self, seen: &Seen<'_>, time: &mut TimeText, to: &mut impl Members) {
+        let Self::Json(Node::Object(fields), omits_empty) = self else {
+            return;
+        };
+        for (key, node) in fields {
+            match node {
+                Node::Operator(operator) => match operator.give(seen, time) {
+                    Some(Given::Text(text)) => to.text(key, &text),
+                    Some(Given::Number(number)) => to.number(key, number),
+                    None => {}
+                },
+                Node::Fixed(value) => to.json(key, value.clone()),
+                // A text among others or more than one value: hardly anybody writes it.
+                Node::Text(_) | Node::List(_) | Node::Object(_) => {
+                    let mut written = Vec::new();
+                    // Texts and numbers do not fail to be written, nor what was written to be read.
+                    let _ = json(node, seen, time, *omits_empty, &mut written);
+                    to.json(key, serde_json::from_slice(&written).unwrap_or_default());
+                }
+            }
+        }
+    }
+}
+
+fn node(template: &Value, wrong: &mut Vec<Wrong>) -> Node {
     match template {
         Value::String(text) => {
             let mut parts = parts(text, wrong);
@@ -115,7 +160,7 @@ fn node(template: &Value, wrong: &mut Vec<String>) -> Node {
 
 /// Splits a text at its operators: `%NAME%`, `%NAME(arguments)%`, `%NAME(arguments):length%`, and `%%`
 /// for a percent sign.
-pub(super) fn parts(text: &str, wrong: &mut Vec<String>) -> Vec<Part> {
+pub(super) fn parts(text: &str, wrong: &mut Vec<Wrong>) -> Vec<Part> {
     let mut parts = Vec::new();
     let mut literal = String::new();
     let mut rest = text;
@@ -127,10 +172,10 @@ pub(super) fn parts(text: &str, wrong: &mut Vec<String>) -> Vec<Part> {
             continue;
         }
         let Some((name, arguments, length, after)) = operator(after) else {
-            wrong.push(format!(
+            wrong.push(Wrong::Missing(format!(
                 "`%{}` is no operator; write %% for a percent sign",
                 shown(after)
-            ));
+            )));
             literal.push('%');
             rest = after;
             continue;
@@ -139,9 +184,10 @@ pub(super) fn parts(text: &str, wrong: &mut Vec<String>) -> Vec<Part> {
             parts.push(Part::Text(std::mem::take(&mut literal)));
         }
         let read = Operator::read(name, arguments, length).unwrap_or_else(|reason| {
-            wrong.push(reason);
+            wrong.push(Wrong::Missing(reason));
             Operator::missing()
         });
+        wrong.extend(read.doubts().map(Wrong::Doubted));
         parts.push(Part::Operator(read));
         rest = after;
     }

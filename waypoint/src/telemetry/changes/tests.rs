@@ -136,12 +136,14 @@ fn what_is_disabled_is_not_counted() {
     );
 }
 
-/// 5.1: what can not be evaluated is `unknown`; a bad expression leaves the label as it is.
+/// 5.1: what can not be evaluated is `unknown`, names that there are not among it; what is no expression leaves the label
+/// as it is.
 #[test]
 fn a_value_that_is_not_there_is_unknown() {
     let tags = [
         ("tenant", cel("request.headers['x-tenant']")),
         ("source_app", cel("no.such.attribute")),
+        ("destination_app", cel("request.path ==")),
     ];
     let exchange = with(
         &[(IstioMetric::RequestCount, false, &tags)],
@@ -150,7 +152,8 @@ fn a_value_that_is_not_there_is_unknown() {
     let text = scrape(&[exchange], 10);
     let sample = samples(&text, "istio_requests_total{")[0];
     assert!(sample.contains("tenant=\"unknown\""), "{sample}");
-    assert!(sample.contains("source_app=\"web\""), "{sample}");
+    assert!(sample.contains("source_app=\"unknown\""), "{sample}");
+    assert!(sample.contains("destination_app=\"httpbin\""), "{sample}");
 }
 
 #[test]

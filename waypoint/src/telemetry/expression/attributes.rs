@@ -10,7 +10,8 @@ use http::header::{HeaderName, REFERER, USER_AGENT};
 
 use crate::telemetry::access_log::{route_name, upstream_cluster};
 use crate::telemetry::exchange::{HttpExchange, Seen};
-use crate::telemetry::labels::source_workload;
+use crate::telemetry::labels::{cluster_of, source_workload, type_of};
+use crate::telemetry::metrics;
 
 /// An attribute; `None` if there is none of this exchange.
 pub(super) fn attribute(seen: &Seen<'_>, root: &str, field: &str) -> Option<Value> {
@@ -142,16 +143,20 @@ fn peer(workload: &Workload) -> Value {
     let labels: HashMap<String, Value> = labels
         .map(|(key, value)| (key.to_string(), Value::from(&**value)))
         .collect();
-    let fields = [
-        ("name", &workload.key.name),
+    let (name, _) = workload.name_and_cluster();
+    let cluster = cluster_of(workload, &metrics::registry().cluster);
+    let fields: [(&str, &str); 9] = [
+        ("name", name),
         ("namespace", &workload.key.namespace),
         ("workload", &workload.workload_name),
         ("service", &workload.canonical_name),
         ("revision", &workload.canonical_revision),
         ("app", &workload.app),
         ("version", &workload.version),
+        ("cluster", cluster),
+        ("type", type_of(workload)),
     ];
-    let fields = fields.map(|(key, value)| (key.to_owned(), Value::from(&**value)));
+    let fields = fields.map(|(key, value)| (key.to_owned(), Value::from(value)));
     let mut all: HashMap<String, Value> = fields.into();
     all.insert("labels".to_owned(), labels.into());
     all.into()

@@ -80,7 +80,10 @@ impl Walk {
                 self.in_comprehension = false;
                 return Ok(());
             }
-            Expr::Call(call) if call.func_name == MATCHES => self.pattern(call)?,
+            // With a point before it (`.matches(a, b)`) it is the same function.
+            Expr::Call(call) if call.func_name.trim_start_matches('.') == MATCHES => {
+                self.pattern(call)?;
+            }
             _ => {}
         }
         self.parts(expression)

@@ -1,4 +1,4 @@
-//! What an expression gives, and what in it can never be evaluated: a text compared with a number, a field that there
+//! What an expression gives, and what in it can never be right: a text compared with a number, a field that there
 //! is not, a function that is not known. Found when it is read. Evaluates nothing; what names stand for is said
 //! by who asks. Shared with the filters of flows (`hubble::filter`).
 
@@ -70,6 +70,17 @@ impl Fault {
     }
 }
 
+/// What comes of a part of an expression that can not be right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// An error: it is not for values of these types.
+    Error,
+    /// An error: there is no such name, field or function here.
+    Unknown,
+    /// True, or false, whatever is compared: the types are never equal.
+    Always(bool),
+}
+
 /// What names stand for.
 pub trait Names {
     /// What a name gives that no comprehension declares.
@@ -87,30 +98,64 @@ pub trait Names {
 /// What an expression gives.
 ///
 /// # Errors
-/// What in it can never be evaluated.
+/// What in it can never be right, the first.
 pub fn type_of(expression: &IdedExpr, names: &mut impl Names) -> Result<Type, Fault> {
-    let mut check = Check {
-        names,
-        locals: Vec::new(),
-    };
-    check.expression(expression)
+    let mut check = Check::new(names);
+    let given = check.expression(expression);
+    match check.doubts.into_iter().next() {
+        Some((doubt, _)) => Err(doubt),
+        None => given,
+    }
+}
+
+/// The same for who evaluates what can be evaluated: beside what it gives, what of it gives an error whatever it is
+/// asked of, or always the same: it is not for values of these types, or there is no such name, field or function.
+///
+/// # Errors
+/// What can not be read.
+pub fn doubted(
+    expression: &IdedExpr,
+    names: &mut impl Names,
+) -> Result<(Type, Vec<(Fault, Outcome)>), Fault> {
+    let mut check = Check::new(names);
+    let given = check.expression(expression)?;
+    Ok((given, check.doubts))
 }
 
 struct Check<'n, N> {
     names: &'n mut N,
     /// What comprehensions declare, the innermost last.
     locals: Vec<(String, Type)>,
+    /// What can not be right, and what comes of it.
+    doubts: Vec<(Fault, Outcome)>,
 }
 
-impl<N: Names> Check<'_, N> {
+impl<'n, N: Names> Check<'n, N> {
+    fn new(names: &'n mut N) -> Self {
+        Self {
+            names,
+            locals: Vec::new(),
+            doubts: Vec::new(),
+        }
+    }
+
+    /// Of the types, all that is known after a doubt is that nothing is.
+    fn doubt(&mut self, at: &IdedExpr, outcome: Outcome, words: String) -> Type {
+        self.doubts.push((Fault::of(at, words), outcome));
+        Type::Any
+    }
+
     fn expression(&mut self, at: &IdedExpr) -> Result<Type, Fault> {
         match &at.expr {
             Expr::Unspecified => Err(Fault::of(at, "it can not be read")),
             Expr::Literal(literal) => Ok(of_literal(literal)),
-            Expr::Ident(name) => match self.local(name) {
-                Some(local) => Ok(local),
-                None => (self.names.whole(name)).map_err(|words| Fault::of(at, words)),
-            },
+            Expr::Ident(name) => Ok(match self.local(name) {
+                Some(local) => local,
+                None => {
+                    let found = self.names.whole(name);
+                    found.unwrap_or_else(|words| self.doubt(at, Outcome::Unknown, words))
+                }
+            }),
             Expr::Select(select) => self.select(at, select),
             Expr::Call(call) => self.call(at, call),
             Expr::List(list) => {
@@ -156,7 +201,7 @@ impl<N: Names> Check<'_, N> {
     }
 
     /// A field of a name that stands for more than one value, so that no others are made for it.
-    fn narrow(&mut self, of: &IdedExpr, field: &str) -> Option<Result<Type, Fault>> {
+    fn narrow(&mut self, of: &IdedExpr, field: &str) -> Option<Type> {
         let Expr::Ident(name) = &of.expr else {
             return None;
         };
@@ -164,47 +209,76 @@ impl<N: Names> Check<'_, N> {
             return None;
         }
         let found = self.names.field(name, field)?;
-        Some(found.map_err(|words| Fault::of(of, words)))
+        Some(found.unwrap_or_else(|words| self.doubt(of, Outcome::Unknown, words)))
     }
 
     fn select(&mut self, at: &IdedExpr, select: &SelectExpr) -> Result<Type, Fault> {
         let field = &*select.field;
         let found = match self.narrow(&select.operand, field) {
-            Some(found) => found?,
-            None => member(self.expression(&select.operand)?, field)
-                .map_err(|words| Fault::of(at, words))?,
+            Some(found) => found,
+            None => {
+                let of = self.expression(&select.operand)?;
+                self.member(at, of, field)
+            }
         };
         Ok(if select.test { Type::Bool } else { found })
     }
 
+    /// What a value has by a name, written with a point or in brackets.
+    fn member(&mut self, at: &IdedExpr, of: Type, field: &str) -> Type {
+        match of {
+            Type::Any => Type::Any,
+            Type::Map(of) => *of,
+            Type::Message(fields) => fields.get(field).cloned().unwrap_or_else(|| {
+                let known: Vec<&str> = fields.keys().copied().collect();
+                let known = known.join(", ");
+                let words = format!("there is no `{field}` in it; there are {known}");
+                self.doubt(at, Outcome::Unknown, words)
+            }),
+            other => self.doubt(at, Outcome::Error, format!("{other} has no `{field}`")),
+        }
+    }
+
     fn call(&mut self, at: &IdedExpr, call: &CallExpr) -> Result<Type, Fault> {
-        let name = call.func_name.as_str();
+        // With a point before it, it is the same function.
+        let name = call.func_name.trim_start_matches('.');
         if let (operators::INDEX, [of, key]) = (name, call.args.as_slice())
             && let Expr::Literal(LiteralValue::String(field)) = &key.expr
         {
-            return match self.narrow(of, field.inner()) {
+            return Ok(match self.narrow(of, field.inner()) {
                 Some(found) => found,
-                None => member(self.expression(of)?, field.inner())
-                    .map_err(|words| Fault::of(at, words)),
-            };
+                None => {
+                    let of = self.expression(of)?;
+                    self.member(at, of, field.inner())
+                }
+            });
         }
         let target = call.target.as_deref();
         let target = target.map(|target| self.expression(target)).transpose()?;
         let args = self.all(&call.args)?;
-        let given = match &target {
-            Some(target) => of_method(name, target, &args),
-            None => of_operator(name, &args).unwrap_or_else(|| of_function(name, &args)),
+        let operator = of_operator(name, &args).filter(|_| target.is_none());
+        let is_known = operator.is_some() || FUNCTIONS.contains(&name);
+        let given = match (&target, operator) {
+            (Some(target), _) => of_method(name, target, &args),
+            (None, Some(given)) => given,
+            (None, None) => of_function(name, &args),
         };
-        given.map_err(|words| Fault::of(at, words))
+        Ok(given.unwrap_or_else(|words| {
+            let outcome = match is_known {
+                true => unfit(name, &args),
+                false => Outcome::Unknown,
+            };
+            self.doubt(at, outcome, words)
+        }))
     }
 
     fn comprehension(&mut self, all: &ComprehensionExpr) -> Result<Type, Fault> {
         let range = self.expression(&all.iter_range)?;
-        let items = range.items();
-        let (place, item) = items.ok_or_else(|| {
+        let (place, item) = range.items().unwrap_or_else(|| {
             let words = format!("{range} can not be gone through");
-            Fault::of(&all.iter_range, words)
-        })?;
+            let any = self.doubt(&all.iter_range, Outcome::Error, words);
+            (any.clone(), any)
+        });
         let begun = self.expression(&all.accu_init)?;
         let outer = self.locals.len();
         match &all.iter_var2 {
@@ -227,20 +301,6 @@ impl<N: Names> Check<'_, N> {
     }
 }
 
-/// What a value has by a name, written with a point or in brackets.
-fn member(of: Type, field: &str) -> Result<Type, String> {
-    match of {
-        Type::Any => Ok(Type::Any),
-        Type::Map(of) => Ok(*of),
-        Type::Message(fields) => fields.get(field).cloned().ok_or_else(|| {
-            let known: Vec<&str> = fields.keys().copied().collect();
-            let known = known.join(", ");
-            format!("there is no `{field}` in it; there are {known}")
-        }),
-        other => Err(format!("{other} has no `{field}`")),
-    }
-}
-
 fn of_literal(literal: &LiteralValue) -> Type {
     match literal {
         LiteralValue::Boolean(_) => Type::Bool,
@@ -250,6 +310,16 @@ fn of_literal(literal: &LiteralValue) -> Type {
         LiteralValue::Null => Type::Null,
         LiteralValue::String(_) => Type::Text,
         LiteralValue::UInt(_) => Type::Uint,
+    }
+}
+
+/// What comes of a function or operator that is not for these.
+fn unfit(name: &str, args: &[Type]) -> Outcome {
+    match (name, args) {
+        (operators::EQUALS, _) => Outcome::Always(false),
+        (operators::NOT_EQUALS, _) => Outcome::Always(true),
+        (operators::IN, [_, of]) if of.items().is_some() => Outcome::Always(false),
+        _ => Outcome::Error,
     }
 }
 

@@ -107,7 +107,7 @@ pub(super) const ATTRIBUTES: [(&str, &[Field]); 8] = [
 ];
 
 /// Fields of a workload that are texts.
-const PEER: [&str; 7] = [
+const PEER: [&str; 9] = [
     "name",
     "namespace",
     "workload",
@@ -115,6 +115,8 @@ const PEER: [&str; 7] = [
     "revision",
     "app",
     "version",
+    "cluster",
+    "type",
 ];
 
 impl Gives {
@@ -160,13 +162,15 @@ impl Names for Looks {
 
     fn field(&mut self, name: &str, field: &str) -> Option<Result<Type, String>> {
         Some(root(name).and_then(|(root, fields)| {
+            // It is there, also without the field: `has()` can ask for it.
+            let looked_at = self.0.entry(root).or_default();
             let found = fields.iter().find(|(known, _)| *known == field);
             let (field, gives) = found.ok_or_else(|| {
                 let known: Vec<&str> = fields.iter().map(|(known, _)| *known).collect();
                 let known = known.join(", ");
                 format!("`{root}` has no `{field}` here; it has {known}")
             })?;
-            self.0.entry(root).or_default().insert(field);
+            looked_at.insert(field);
             Ok(gives.of())
         }))
     }

@@ -12,22 +12,33 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
-use cairn_config_schema::limits::TELEMETRY_EXPRESSION_BYTES_MAX;
+use cairn_config_schema::limits::{DIAGNOSTICS_PER_OBJECT_MAX, TELEMETRY_EXPRESSION_BYTES_MAX};
 use cel::{Context, Env, ParseErrors, Program, Value};
 
 use super::exchange::Seen;
 use attributes::attribute;
-use check::type_of;
+pub use check::Outcome;
+use check::{Fault, doubted};
 use looks::Looks;
 use types::Type;
 
 /// The language's standard functions and no others.
 static LANGUAGE: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
 
+/// What of an expression can not be right.
+#[derive(Clone, Debug)]
+pub struct Doubt {
+    /// In a sentence with its place.
+    pub words: String,
+    /// What comes of it.
+    pub outcome: Outcome,
+}
+
 /// An expression that can be evaluated.
 pub struct Compiled {
     program: Program,
     looks: Looks,
+    doubts: Vec<Doubt>,
     text: Arc<str>,
 }
 
@@ -35,8 +46,8 @@ impl Compiled {
     /// Reads an expression that is true of an exchange, or not.
     ///
     /// # Errors
-    /// What is wrong with it, in a sentence with its place: its grammar, an attribute that is not known here, values
-    /// that can not be compared or give no truth, or that it may take too long.
+    /// What is wrong with it, in a sentence with its place: its grammar, that it gives no truth, or that it may take too
+    /// long.
     pub fn filter(text: &str) -> Result<Self, String> {
         Self::parse(text, |given| match given {
             Type::Any | Type::Bool => Ok(()),
@@ -69,13 +80,33 @@ impl Compiled {
         let program = LANGUAGE.compile(text).map_err(|errors| first(&errors))?;
         bounds::bounded(program.expression())?;
         let mut looks = Looks::default();
-        let given = type_of(program.expression(), &mut looks);
-        fits(&given.map_err(|fault| fault.told(program.source_info()))?)?;
+        let told = |fault: Fault| fault.told(program.source_info());
+        let (given, doubts) = doubted(program.expression(), &mut looks).map_err(told)?;
+        fits(&given)?;
         Ok(Self {
+            doubts: doubts
+                .into_iter()
+                .take(DIAGNOSTICS_PER_OBJECT_MAX)
+                .map(|(fault, outcome)| Doubt {
+                    words: told(fault),
+                    outcome,
+                })
+                .collect(),
             program,
             looks,
             text: text.into(),
         })
+    }
+
+    /// What of it is an error or always the same whatever it is asked of: a text compared with a number, an attribute that
+    /// there is not. It is evaluated all the same, as Envoy does, which finds that only then.
+    pub fn doubts(&self) -> &[Doubt] {
+        &self.doubts
+    }
+
+    /// As it is written.
+    pub fn source(&self) -> &str {
+        &self.text
     }
 
     /// Whether it is true of the exchange. What can not be evaluated, for want of a header say, is not

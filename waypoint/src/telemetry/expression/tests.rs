@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use cairn_config_schema::limits::DIAGNOSTICS_PER_OBJECT_MAX;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::attributes::attribute;
 use super::looks::ATTRIBUTES;
 use super::types::Type;
-use super::{Compiled, Value};
+use super::{Compiled, Outcome, Value};
 use crate::telemetry::exchange::{Exchange, Headers, Seen};
 use crate::telemetry::fixtures::{http, tcp};
 
@@ -48,6 +49,8 @@ fn attributes_have_envoys_names() {
         ("destination.port", "8000"),
         ("filter_state.downstream_peer.workload", "web"),
         ("filter_state['upstream_peer']['version']", "v2"),
+        ("filter_state.upstream_peer.type", "deployment"),
+        ("filter_state.downstream_peer.cluster", "Kubernetes"),
         (
             "xds.cluster_name",
             "inbound-vip|8000|http|httpbin.default.svc.cluster.local;",
@@ -93,35 +96,115 @@ fn a_filter_is_met_by_what_it_is_true_of() {
 }
 
 #[test]
-fn what_can_not_be_read_or_is_not_known_is_refused_with_words() {
+fn what_can_not_be_read_is_refused_with_words() {
+    for read in [Compiled::filter, Compiled::value] {
+        let refused = read("response.code >=").unwrap_err();
+        assert!(refused.contains("(column"), "{refused}");
+    }
+}
+
+/// specs/istio-waypoint.md 5.5: a name that there is not is an error when it is evaluated, as at Envoy: by itself it is not
+/// met, and what decides beside it counts.
+#[test]
+fn what_is_not_known_is_told_of_and_evaluated() {
+    let (exchange, headers) = (http(), HeaderMap::new());
     for (expression, words) in [
-        ("response.code >=", "(column"),
-        ("foo.bar", "there is no attribute `foo` here"),
+        ("foo.bar == ''", "there is no attribute `foo` here"),
         ("request.nope == ''", "`request` has no `nope` here"),
         ("request['nope'] == ''", "`request` has no `nope` here"),
-        ("metadata.filter", "there is no attribute `metadata` here"),
-        ("true || foo.bar", "filter_state (column 9)"),
+        (
+            "metadata.filter == ''",
+            "there is no attribute `metadata` here",
+        ),
+        ("false || foo.bar", "filter_state (column 10)"),
         ("nope(request.path)", "there is no function `nope` here"),
         (
             "filter_state.upstream_peer.nope == ''",
             "there is no `nope` in it",
         ),
-        ("request.path == 200", "compares a text with an integer"),
-        ("response.code == '200'", "never equal (column 15)"),
+        (
+            "request.duration > duration('1s')",
+            "there is no function `duration` here",
+        ),
+        ("has(request.nope)", "`request` has no `nope` here"),
+    ] {
+        let beside = format!("({expression}) || response.code == 200");
+        for (text, met) in [(expression, false), (&*beside, true)] {
+            let compiled = Compiled::filter(text).unwrap();
+            let [doubt] = compiled.doubts() else {
+                panic!("{text}: {:?}", compiled.doubts())
+            };
+            assert_eq!(doubt.outcome, Outcome::Unknown, "{text}");
+            if text == expression {
+                assert!(doubt.words.contains(words), "{text}: {doubt:?}");
+            }
+            assert_eq!(compiled.is_true(&seen(&exchange, &headers)), met, "{text}");
+        }
+    }
+    let without = Compiled::filter("!has(request.nope)").unwrap();
+    assert!(without.is_true(&seen(&exchange, &headers)));
+}
+
+/// specs/istio-waypoint.md 5.5: Envoy finds only when it evaluates that types do not fit, and what is an error then is
+/// not logged; `==` of them is false. Here it is the same, and told of when the configuration is read.
+#[test]
+fn what_is_not_for_its_types_is_told_of_and_evaluated() {
+    let (exchange, mut headers) = (http(), HeaderMap::new());
+    headers.insert("x-level", HeaderValue::from_static("5"));
+    for (expression, words, met) in [
+        (
+            "request.path == 200",
+            "compares a text with an integer",
+            false,
+        ),
+        ("response.code == '200'", "never equal (column 15)", false),
+        ("response.code != '200'", "never equal (column 15)", true),
+        ("response.code in ['200']", "is never in a list", false),
         (
             "request.headers['x-level'] > 3",
             "can not compare a text with",
+            false,
         ),
         (
-            "response.code.startsWith('5')",
+            "response.code.startsWith('2')",
             "`startsWith` is not for an integer",
+            false,
+        ),
+        ("request.path.size > 1", "a text has no `size`", false),
+        // What decides beside it counts.
+        (
+            "response.code == '200' || request.method == 'GET'",
+            "never equal",
+            true,
+        ),
+        (
+            "request.headers['x-level'] > 3 || request.method == 'GET'",
+            "can not compare",
+            true,
+        ),
+        (
+            "request.headers['x-level'] > 3 && request.method == 'GET'",
+            "can not compare",
+            false,
         ),
     ] {
-        for read in [Compiled::filter, Compiled::value] {
-            let refused = read(expression).unwrap_err();
-            assert!(refused.contains(words), "{expression}: {refused}");
-        }
+        let compiled = Compiled::filter(expression).unwrap();
+        let [doubt] = compiled.doubts() else {
+            panic!("{expression}: {:?}", compiled.doubts())
+        };
+        assert!(doubt.words.contains(words), "{expression}: {doubt:?}");
+        assert_eq!(
+            compiled.is_true(&seen(&exchange, &headers)),
+            met,
+            "{expression}"
+        );
     }
+    assert!(
+        Compiled::filter("response.code >= 500")
+            .unwrap()
+            .doubts()
+            .is_empty()
+    );
 }
 
 /// A filter that is neither true nor false would have no request in the log, a label without a text would be
@@ -193,10 +276,23 @@ fn what_may_take_too_long_is_refused_with_words() {
         ("request.host.matches(request.path)", "text in quotes"),
         ("matches(request.host, request.path)", "text in quotes"),
         ("['a'].all(x, x.matches('a'))", "`matches` inside"),
+        (".matches(request.host, request.path)", "text in quotes"),
+        ("['a'].all(x, .matches(x, 'a'))", "`matches` inside"),
+        (
+            ".matches(request.host, '(a{1000}){1000}')",
+            "can not be used",
+        ),
         ("request.host.matches('(a{1000}){1000}')", "can not be used"),
         ("request.host.matches('(')", "can not be used"),
     ] {
         let refused = Compiled::filter(expression).unwrap_err();
         assert!(refused.contains(words), "{expression}: {refused}");
     }
+}
+
+/// Each is a finding and kept: a short expression must not make many.
+#[test]
+fn so_many_parts_that_can_not_be_right_are_told_of_and_no_more() {
+    let compiled = Compiled::filter(&["a"; 300].join("||")).unwrap();
+    assert_eq!(compiled.doubts().len(), DIAGNOSTICS_PER_OBJECT_MAX);
 }

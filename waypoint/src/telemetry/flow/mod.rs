@@ -32,11 +32,10 @@ pub fn ring() -> Option<&'static Arc<Ring>> {
     RING.get()
 }
 
-/// Keeps what became of an exchange that took `elapsed`; `stays`: it is told of elsewhere too. Never
-/// blocks.
-pub(super) fn ended(exchange: &mut Exchange, elapsed: Duration, was_open: bool, stays: bool) {
+/// Keeps what became of an exchange that took `elapsed`. Never blocks.
+pub(super) fn ended(exchange: &mut Exchange, elapsed: Duration, was_open: bool) {
     if let Some(ring) = ring() {
-        ring.push(Record::ended(exchange, elapsed, was_open, stays));
+        ring.push(Record::ended(exchange, elapsed, was_open));
     }
 }
 

@@ -103,9 +103,9 @@ impl Record {
         http + self.reason.as_ref().map_or(0, String::len)
     }
 
-    /// Of an exchange that ended; `was_open`: it is a TCP stream whose opening was recorded. What others
-    /// need of it as well (`stays`) is copied, else moved.
-    pub fn ended(exchange: &mut Exchange, elapsed: Duration, was_open: bool, stays: bool) -> Self {
+    /// Of an exchange that ended, with what nobody needs any more; `was_open`: it is a TCP stream whose opening was
+    /// recorded.
+    pub fn ended(exchange: &mut Exchange, elapsed: Duration, was_open: bool) -> Self {
         let part = match (&exchange.http, was_open) {
             (Some(_), _) => Part::Http,
             (None, true) => Part::Closed,
@@ -113,13 +113,8 @@ impl Record {
         };
         let mut record = Self::of(part, exchange);
         record.elapsed = elapsed;
-        if stays {
-            record.http.clone_from(&exchange.http);
-            record.reason.clone_from(&exchange.reason);
-        } else {
-            record.http = exchange.http.take();
-            record.reason = exchange.reason.take();
-        }
+        record.http = exchange.http.take();
+        record.reason = exchange.reason.take();
         record.details.clone_from(&exchange.details);
         record.upstream_failure = exchange.upstream_failure.clone();
         record.shorten();
@@ -289,7 +284,7 @@ mod tests {
         http.path = "/ä".repeat(20_000);
         http.user_agent = Some("x".repeat(60_000).parse().unwrap());
         exchange.reason = Some("y".repeat(60_000));
-        let record = Record::ended(&mut exchange, Duration::ZERO, false, false);
+        let record = Record::ended(&mut exchange, Duration::ZERO, false);
         let http = record.http.unwrap();
         assert!(
             http.path.ends_with("/ä…") || http.path.ends_with("/…"),

@@ -32,6 +32,12 @@ pub const UPSTREAM_TUNNELS: Metric = gauge(
     "Open HBONE tunnels to destinations",
     &[],
 );
+/// Tunnels inside of tunnels.
+pub const INNER_TUNNELS: Metric = gauge(
+    "cairn_inner_tunnels",
+    "Open tunnels to services of other networks, each inside of a stream of the tunnel to the gateway there",
+    &[],
+);
 /// Streams to endpoints: those with a request and those kept for the next.
 pub const UPSTREAM_STREAMS: Metric = gauge(
     "cairn_upstream_streams",

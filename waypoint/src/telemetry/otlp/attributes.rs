@@ -51,7 +51,8 @@ pub(super) fn of_json(members: serde_json::Map<String, serde_json::Value>) -> Ve
     members.map(|(key, value)| pair(key, any(value))).collect()
 }
 
-fn any(value: serde_json::Value) -> Option<Value> {
+/// A value of JSON; `None` for null.
+pub(super) fn any(value: serde_json::Value) -> Option<Value> {
     Some(match value {
         serde_json::Value::Null => return None,
         serde_json::Value::Bool(value) => Value::BoolValue(value),

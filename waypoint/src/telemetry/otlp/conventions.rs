@@ -1,24 +1,38 @@
 //! OpenTelemetry's conventions for HTTP and Istio's tags, for what an exchange has: names and values of
 //! attributes. Which span gets which of them is in `spans`.
 
-use cairn_config_schema::snapshot::{PathMatch, Workload, WorkloadType};
+use std::fmt;
+
+use cairn_config_schema::snapshot::{PathMatch, Workload};
 use http::Method;
 
 use super::pairs::Pairs;
 use crate::telemetry::access_log;
 use crate::telemetry::exchange::{Exchange, HttpExchange};
+use crate::telemetry::labels::{cluster_of, type_of};
 use crate::telemetry::trace::recording::Attempt;
 
+/// The path of a rule, as it is written.
+#[derive(Clone, Copy)]
+pub(super) struct Route<'a>(&'a str, &'static str);
+
+impl fmt::Display for Route<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)?;
+        f.write_str(self.1)
+    }
+}
+
 /// The path of the route's rule, if it has one: as written, for it is the same for many requests.
-pub(super) fn route(exchange: &Exchange) -> Option<String> {
+pub(super) fn route(exchange: &Exchange) -> Option<Route<'_>> {
     let (route, rule) = exchange.route.as_ref()?;
     let [only] = &*route.rules.get(*rule)?.matches else {
         return None;
     };
     Some(match &only.path {
-        PathMatch::Exact(path) => path.to_string(),
-        PathMatch::Prefix(path) => format!("{path}/*"),
-        PathMatch::Begins { text, .. } => format!("{text}*"),
+        PathMatch::Exact(path) => Route(path, ""),
+        PathMatch::Prefix(path) => Route(path, "/*"),
+        PathMatch::Begins { text, .. } => Route(text, "*"),
         PathMatch::Regex(_) => return None,
     })
 }
@@ -49,12 +63,14 @@ pub(super) fn request<'t>(
     let (host, port) = host_and_port(&http.authority);
     attributes.text("server.address", host);
     attributes.number("server.port", port.unwrap_or(exchange.service_port));
-    attributes.display("client.address", peer.address.ip());
+    attributes.display_as(
+        ["client.address", "network.peer.address"],
+        peer.address.ip(),
+    );
     attributes.number("client.port", peer.address.port());
-    attributes.display("network.peer.address", peer.address.ip());
     attributes.number("network.peer.port", peer.address.port());
-    if let Some((name, version)) = http.protocol.split_once('/') {
-        attributes.text("network.protocol.name", name.to_ascii_lowercase());
+    if let Some(version) = http.protocol.strip_prefix("HTTP/") {
+        attributes.text("network.protocol.name", "http");
         attributes.text("network.protocol.version", version);
     }
     let agent = http.user_agent.as_ref();
@@ -99,9 +115,8 @@ pub(super) fn connection(attributes: &mut Pairs, exchange: &Exchange, attempt: &
 /// Where an attempt went.
 pub(super) fn endpoint(attributes: &mut Pairs, attempt: &Attempt) {
     let address = attempt.endpoint.address;
-    attributes.display("server.address", address.ip());
+    attributes.display_as(["server.address", "network.peer.address"], address.ip());
     attributes.number("server.port", address.port());
-    attributes.display("network.peer.address", address.ip());
     attributes.number("network.peer.port", address.port());
 }
 
@@ -172,22 +187,17 @@ pub(super) fn peer(
     let Some(workload) = workload else {
         return;
     };
-    let kind = match workload.workload_type {
-        WorkloadType::Deployment => "deployment",
-        WorkloadType::CronJob => "cronjob",
-        WorkloadType::Job => "job",
-        WorkloadType::Pod => "pod",
-    };
+    let (name, _) = workload.name_and_cluster();
     let values: [&str; 9] = [
         &workload.workload_name,
         &workload.key.namespace,
-        cluster,
+        cluster_of(workload, cluster),
         &workload.canonical_name,
         &workload.canonical_revision,
         &workload.app,
         &workload.version,
-        kind,
-        &workload.key.name,
+        type_of(workload),
+        name,
     ];
     for (tag, value) in tags.iter().zip(values) {
         attributes.text(tag, value);

@@ -12,6 +12,12 @@ use super::transport::{Failure, Transport};
 use crate::limits::{OTLP_ATTEMPTS_MAX, OTLP_BACK_OFF, OTLP_BACK_OFF_MAX};
 use crate::telemetry::counters;
 
+/// The wait before another attempt: as long as the receiver asks for, to the limit, and not less than usual.
+fn until_again(asked: Option<Duration>, usual: Duration) -> Duration {
+    let asked = asked.map(|asked| asked.min(OTLP_BACK_OFF_MAX));
+    asked.map_or(usual, |asked| asked.max(usual))
+}
+
 /// Sends messages of one signal to one receiver.
 pub(super) struct Exporter {
     signal: Signal,
@@ -52,10 +58,7 @@ impl Exporter {
             };
             let last = attempt == OTLP_ATTEMPTS_MAX;
             let again = match &failure {
-                Failure::Again(_, asked) if !last => {
-                    let asked = asked.filter(|asked| *asked <= OTLP_BACK_OFF_MAX);
-                    asked.map_or(wait, |asked| asked.max(wait))
-                }
+                Failure::Again(_, asked) if !last => until_again(*asked, wait),
                 Failure::Again(words, _) | Failure::Final(words) => {
                     counters::OTLP_FAILED.add(signal, records);
                     return self.gave_up(words);
@@ -102,6 +105,27 @@ impl Exporter {
                 signal = self.signal.as_str(), receiver = %self.transport, error = words,
                 "an export failed and was given up; told once until one succeeds, counted always"
             );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who is overloaded for longer than the limit is not asked sooner for that.
+    #[test]
+    fn a_receiver_gets_the_pause_that_it_asks_for_up_to_the_limit() {
+        let seconds = Duration::from_secs;
+        for (asked, expected) in [
+            (None, 2),
+            (Some(1), 2),
+            (Some(7), 7),
+            (Some(30), 30),
+            (Some(60), 30),
+        ] {
+            let found = until_again(asked.map(seconds), seconds(2));
+            assert_eq!(found, seconds(expected), "{asked:?}");
         }
     }
 }

@@ -19,6 +19,7 @@ use super::attributes::Attributes;
 use super::export::Exporter;
 use super::message;
 use super::process::Process;
+use super::queue::Queue;
 use super::spans::nanos;
 use crate::limits::OTLP_POINTS_PER_MESSAGE_MAX;
 use crate::telemetry::exposition::Exposition;
@@ -31,10 +32,10 @@ pub(super) async fn run(
     scrape: Scrape,
     every: Duration,
     mut exporter: Exporter,
-    process: std::sync::Arc<Process>,
+    queue: std::sync::Arc<Queue>,
     mut closing: watch::Receiver<bool>,
 ) {
-    let began = SystemTime::now();
+    let (began, process) = (SystemTime::now(), queue.process());
     let mut ticks = interval(every);
     // A receiver that is slow gets the newest counts, not those it missed.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -48,10 +49,10 @@ pub(super) async fn run(
         for (families, _) in scrape().families() {
             families.iter().for_each(|family| gathered.add(family));
             if gathered.points >= OTLP_POINTS_PER_MESSAGE_MAX {
-                export(&mut gathered, &mut exporter, &process).await;
+                export(&mut gathered, &mut exporter, process).await;
             }
         }
-        export(&mut gathered, &mut exporter, &process).await;
+        export(&mut gathered, &mut exporter, process).await;
         if closes {
             return;
         }

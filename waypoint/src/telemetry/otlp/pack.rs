@@ -1,14 +1,15 @@
-//! Records on their way into messages: encoded one by one as they are made, so that none is held, and the length of
-//! each is counted once and not again by every message around it. Protobuf alone: JSON is made of it (`message`).
+//! Records on their way into messages: encoded one by one as they are made, each as a field of the message around it, so
+//! that none is held, none is moved again, and lengths are counted once. Protobuf alone: JSON is made of it (`message`).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use bytes::Bytes;
 use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
 use opentelemetry_proto::tonic::resource::v1::Resource;
-use prost::Message;
 
-use super::lane::Encoded;
 use super::pairs::{begin, message};
-use crate::limits::OTLP_MESSAGE_BYTES_MAX;
+use crate::limits::{OTLP_MESSAGE_BYTES_MAX, OTLP_ROOM_BYTES_MAX};
 
 /// The first field of every message around a record: `resource_spans`, `resource_logs`; `resource`; `scope`.
 const FIRST: u32 = 1;
@@ -19,73 +20,215 @@ const INSIDE: u32 = 2;
 /// What begins a field around others: its number and a length.
 const FRAME_BYTES_MAX: usize = 1 + 10;
 
-/// Messages under way, of at most [`OTLP_MESSAGE_BYTES_MAX`]; a record that is longer alone is one of its own.
-pub(super) struct Pack {
-    /// `resource` and `scope` as the messages around records begin.
+/// `resource` and `scope`, as the messages around records begin: made once for all of them.
+#[derive(Debug)]
+pub(super) struct Head {
     resource: Vec<u8>,
     scope: Vec<u8>,
-    full: Vec<Encoded>,
-    /// Room for what begins the message, whose lengths are known at its end; then its records, each as a field.
-    /// Megabytes are written once and never moved.
+}
+
+impl Head {
+    pub(super) fn new(resource: &Resource, scope: &InstrumentationScope) -> Self {
+        let (mut of_resource, mut of_scope) = (Vec::new(), Vec::new());
+        message(FIRST, resource, &mut of_resource);
+        message(FIRST, scope, &mut of_scope);
+        Self {
+            resource: of_resource,
+            scope: of_scope,
+        }
+    }
+
+    fn bytes_max(&self) -> usize {
+        self.resource.len() + self.scope.len() + 2 * FRAME_BYTES_MAX
+    }
+}
+
+/// Bytes of a receiver's records that are held, and of all records.
+#[derive(Debug, Default)]
+pub(super) struct Share {
+    own: AtomicUsize,
+    all: Arc<AtomicUsize>,
+}
+
+impl Share {
+    pub(super) fn part_of(all: Arc<AtomicUsize>) -> Self {
+        Self {
+            own: AtomicUsize::new(0),
+            all,
+        }
+    }
+
+    pub(super) fn own(&self) -> usize {
+        self.own.load(Relaxed)
+    }
+
+    pub(super) fn of_all(&self) -> usize {
+        self.all.load(Relaxed)
+    }
+
+    fn add(&self, bytes: usize) {
+        self.own.fetch_add(bytes, Relaxed);
+        self.all.fetch_add(bytes, Relaxed);
+    }
+}
+
+/// Bytes that are held, as long as anybody holds them.
+#[derive(Debug)]
+struct Held {
+    bytes: usize,
+    of: Arc<Share>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.of.own.fetch_sub(self.bytes, Relaxed);
+        self.of.all.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
+/// What is in a message that is under way.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct UnderWay {
+    pub exchanges: usize,
+    /// Of its records.
+    pub bytes: usize,
+}
+
+/// A message that is whole.
+#[derive(Debug)]
+pub(super) struct Parcel {
+    pub message: Bytes,
+    /// Spans or records of a log in it.
+    pub records: u64,
+    /// Exchanges that it tells of; each counts in the message that has its last record. One whose records do not fit in a
+    /// message leaves others with none.
+    pub exchanges: usize,
+    _held: Held,
+}
+
+/// Messages under way, of at most [`OTLP_MESSAGE_BYTES_MAX`]; a record that is longer alone is one of its own.
+#[derive(Debug)]
+pub(super) struct Pack {
+    head: Arc<Head>,
+    full: Vec<Parcel>,
+    /// Empty, or room for what begins the message, whose lengths are known at its end; then its records, each as a
+    /// field. Megabytes are written once and never moved.
     message: Vec<u8>,
-    count: u64,
+    records: u64,
+    exchanges: usize,
+    /// What is held, these records among it.
+    held: Arc<Share>,
 }
 
 impl Pack {
-    /// Without a record.
-    pub(super) fn new(resource: &Resource, scope: &InstrumentationScope) -> Self {
-        let (mut of_resource, mut of_scope) = (Vec::new(), Vec::new());
-        message(FIRST, resource, &[], &mut of_resource);
-        message(FIRST, scope, &[], &mut of_scope);
+    /// Without a record, and with room for about so many bytes. `held`: where its bytes are counted.
+    pub(super) fn new(head: Arc<Head>, held: Arc<Share>, expected: usize) -> Self {
         Self {
-            message: vec![0; of_resource.len() + of_scope.len() + 2 * FRAME_BYTES_MAX],
-            resource: of_resource,
-            scope: of_scope,
+            head,
             full: Vec::new(),
-            count: 0,
+            message: Vec::with_capacity(expected.min(OTLP_ROOM_BYTES_MAX)),
+            records: 0,
+            exchanges: 0,
+            held,
         }
     }
 
-    fn head_bytes_max(&self) -> usize {
-        self.resource.len() + self.scope.len() + 2 * FRAME_BYTES_MAX
+    /// What is in the message that is under way.
+    pub(super) fn under_way(&self) -> UnderWay {
+        UnderWay {
+            exchanges: self.exchanges,
+            bytes: self.records_bytes(),
+        }
     }
 
     fn records_bytes(&self) -> usize {
-        self.message.len().saturating_sub(self.head_bytes_max())
+        self.message.len().saturating_sub(self.head.bytes_max())
     }
 
-    /// Makes room for so many times what there is.
-    pub(super) fn expect(&mut self, times: usize) {
-        let bytes = self.records_bytes().saturating_mul(times);
-        self.message.reserve(bytes.min(OTLP_MESSAGE_BYTES_MAX));
-    }
-
-    /// Takes a span, or a record of a log, with `more` of its fields that are encoded already.
-    pub(super) fn add(&mut self, record: &impl Message, more: &[u8]) {
+    /// Takes a span, or a record of a log, encoded.
+    pub(super) fn add(&mut self, record: &[u8]) {
+        self.begin();
         let before = self.message.len();
-        message(INSIDE, record, more, &mut self.message);
-        if self.count > 0 && self.records_bytes() > OTLP_MESSAGE_BYTES_MAX {
+        begin(INSIDE, record.len(), &mut self.message);
+        self.message.extend_from_slice(record);
+        let written = self.message.len() - before;
+        if self.records > 0 && self.records_bytes() > OTLP_MESSAGE_BYTES_MAX {
             let last = self.message.split_off(before);
             self.close();
+            self.begin();
             self.message.extend_from_slice(&last);
         }
-        self.count += 1;
+        self.held.add(written);
+        self.records += 1;
     }
 
-    /// All messages, and how many records each has.
-    pub(super) fn finish(mut self) -> Vec<Encoded> {
-        if self.count > 0 {
+    /// What was added is all of an exchange; the message is whole with `max` of them.
+    pub(super) fn end_exchange(&mut self, max: usize) {
+        self.exchanges += 1;
+        if self.exchanges >= max {
             self.close();
         }
+    }
+
+    /// Takes the message that is under way elsewhere, too, with at most `max` exchanges in all.
+    pub(super) fn append(&mut self, other: Self, max: usize) {
+        self.full.extend(other.full);
+        let bytes = self.records_bytes() + other.message.len();
+        if self.exchanges + other.exchanges > max || bytes > OTLP_MESSAGE_BYTES_MAX {
+            self.seal();
+        }
+        if self.records == 0 {
+            self.message = other.message;
+        } else {
+            let records = other.message.get(self.head.bytes_max()..);
+            self.message.extend_from_slice(records.unwrap_or_default());
+        }
+        self.records += other.records;
+        self.exchanges += other.exchanges;
+    }
+
+    /// Messages that are whole.
+    pub(super) fn whole(&self) -> usize {
+        self.full.len()
+    }
+
+    /// The messages that are whole, without the one that is under way.
+    pub(super) fn take_whole(&mut self) -> Self {
+        let mut whole = Self::new(self.head.clone(), self.held.clone(), 0);
+        std::mem::swap(&mut whole.full, &mut self.full);
+        whole
+    }
+
+    /// All messages.
+    pub(super) fn finish(mut self) -> Vec<Parcel> {
+        self.seal();
         self.full
     }
 
-    /// Begins the next message.
+    /// Makes room for what begins a message.
+    fn begin(&mut self) {
+        if self.message.is_empty() {
+            self.message.resize(self.head.bytes_max(), 0);
+        }
+    }
+
+    /// Makes the message under way whole, with room for the next one: it will be about as long.
     fn close(&mut self) {
-        let (room, records) = (self.head_bytes_max(), self.records_bytes());
-        let mut inner = self.resource.clone();
-        begin(INSIDE, self.scope.len() + records, &mut inner);
-        inner.extend_from_slice(&self.scope);
+        let next = self.message.len().min(OTLP_ROOM_BYTES_MAX);
+        self.seal();
+        self.message.reserve(next);
+    }
+
+    /// Makes the message under way whole.
+    fn seal(&mut self) {
+        if self.records == 0 {
+            return;
+        }
+        let Head { resource, scope } = &*self.head;
+        let (room, records) = (self.head.bytes_max(), self.records_bytes());
+        let mut inner = resource.clone();
+        begin(INSIDE, scope.len() + records, &mut inner);
+        inner.extend_from_slice(scope);
         let mut head = Vec::with_capacity(room);
         begin(FIRST, inner.len() + records, &mut head);
         head.append(&mut inner);
@@ -94,9 +237,16 @@ impl Pack {
         if let Some(place) = self.message.get_mut(start..room) {
             place.copy_from_slice(&head);
         }
-        let full = std::mem::replace(&mut self.message, vec![0; room]);
-        let full = Bytes::from(full).slice(start..);
-        self.full.push((full, std::mem::take(&mut self.count)));
+        let message = std::mem::take(&mut self.message);
+        self.full.push(Parcel {
+            message: Bytes::from(message).slice(start..),
+            records: std::mem::take(&mut self.records),
+            exchanges: std::mem::take(&mut self.exchanges),
+            _held: Held {
+                bytes: records,
+                of: self.held.clone(),
+            },
+        });
     }
 }
 
@@ -104,6 +254,7 @@ impl Pack {
 mod tests {
     use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
     use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
+    use prost::Message;
 
     use super::super::attributes::Attributes;
     use super::*;
@@ -117,6 +268,13 @@ mod tests {
         }
     }
 
+    fn scope() -> InstrumentationScope {
+        InstrumentationScope {
+            name: "cairn".into(),
+            ..InstrumentationScope::default()
+        }
+    }
+
     fn span(name: String) -> Span {
         Span {
             name,
@@ -125,41 +283,103 @@ mod tests {
         }
     }
 
-    /// The messages of the crate for OTLP are the oracle.
-    #[test]
-    fn what_is_packed_is_what_would_be_encoded_at_once() {
-        let spans: Vec<Span> = (0..3).map(|n| span(format!("span {n}"))).collect();
-        let scope = InstrumentationScope {
-            name: "cairn".into(),
-            ..InstrumentationScope::default()
-        };
-        let mut pack = Pack::new(&resource(), &scope);
-        spans.iter().for_each(|span| pack.add(span, &[]));
+    fn pack() -> Pack {
+        let head = Head::new(&resource(), &scope());
+        Pack::new(head.into(), Arc::default(), 0)
+    }
+
+    fn add(pack: &mut Pack, names: impl IntoIterator<Item = String>, max: usize) {
+        for name in names {
+            pack.add(&span(name).encode_to_vec());
+            pack.end_exchange(max);
+        }
+    }
+
+    fn names(numbers: std::ops::Range<usize>) -> impl Iterator<Item = String> {
+        numbers.map(|n| format!("span {n}"))
+    }
+
+    /// The messages of the crate for OTLP.
+    fn request(names: impl IntoIterator<Item = String>) -> Bytes {
         let request = ExportTraceServiceRequest {
             resource_spans: vec![ResourceSpans {
                 resource: Some(resource()),
                 scope_spans: vec![ScopeSpans {
-                    scope: Some(scope),
-                    spans,
+                    scope: Some(scope()),
+                    spans: names.into_iter().map(span).collect(),
                     ..ScopeSpans::default()
                 }],
                 ..ResourceSpans::default()
             }],
         };
-        assert_eq!(pack.finish(), [(request.encode_to_vec().into(), 3)]);
-        let none = Pack::new(&resource(), &InstrumentationScope::default());
-        assert!(none.finish().is_empty());
+        request.encode_to_vec().into()
+    }
+
+    /// The messages of the crate for OTLP are the oracle.
+    #[test]
+    fn what_is_packed_is_what_would_be_encoded_at_once() {
+        let mut pack = pack();
+        add(&mut pack, names(0..3), 10);
+        let [parcel] = &pack.finish()[..] else {
+            panic!("one message")
+        };
+        assert_eq!(
+            (&parcel.message, parcel.records),
+            (&request(names(0..3)), 3)
+        );
+        assert!(self::pack().finish().is_empty());
+    }
+
+    #[test]
+    fn a_message_is_whole_with_so_many_exchanges_and_another_begins() {
+        let mut pack = pack();
+        add(&mut pack, names(0..5), 2);
+        let full: Vec<_> = pack
+            .take_whole()
+            .finish()
+            .into_iter()
+            .map(|p| p.message)
+            .collect();
+        assert_eq!(full, [request(names(0..2)), request(names(2..4))]);
+        let [last] = &pack.finish()[..] else {
+            panic!("the rest")
+        };
+        assert_eq!(last.message, request(names(4..5)));
+        assert_eq!(last.exchanges, 1);
+    }
+
+    #[test]
+    fn what_others_have_under_way_goes_along_while_there_is_room() {
+        let mut all = pack();
+        for numbers in [0..2, 2..4, 4..9] {
+            let mut other = pack();
+            add(&mut other, names(numbers), 100);
+            all.append(other, 5);
+        }
+        let messages: Vec<_> = all.finish().into_iter().map(|p| p.message).collect();
+        assert_eq!(messages, [request(names(0..4)), request(names(4..9))]);
+    }
+
+    #[test]
+    fn bytes_are_held_until_the_message_is_let_go() {
+        let mut pack = pack();
+        let held = pack.held.clone();
+        add(&mut pack, names(0..3), 2);
+        let bytes = held.own();
+        assert_eq!(bytes, 3 * (2 + span("span 0".into()).encoded_len()));
+        let parcels = pack.finish();
+        assert_eq!((held.own(), held.of_all()), (bytes, bytes));
+        drop(parcels);
+        assert_eq!((held.own(), held.of_all()), (0, 0));
     }
 
     #[test]
     fn a_record_that_does_not_fit_begins_another_message() {
-        let scope = InstrumentationScope::default();
-        let mut pack = Pack::new(&Resource::default(), &scope);
+        let mut pack = pack();
         let half = OTLP_MESSAGE_BYTES_MAX / 2;
-        for len in [10, half, half, 2 * OTLP_MESSAGE_BYTES_MAX, 10] {
-            pack.add(&span("x".repeat(len)), &[]);
-        }
-        let counts: Vec<u64> = pack.finish().iter().map(|(_, count)| *count).collect();
+        let lengths = [10, half, half, 2 * OTLP_MESSAGE_BYTES_MAX, 10];
+        add(&mut pack, lengths.map(|len| "x".repeat(len)), 100);
+        let counts: Vec<u64> = pack.finish().iter().map(|p| p.records).collect();
         assert_eq!(counts, [2, 1, 1, 1]);
     }
 }

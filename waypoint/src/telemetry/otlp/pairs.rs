@@ -1,17 +1,20 @@
-//! Attributes of spans in protobuf as they are made: a span has about fifty, and to make a `KeyValue` of each, with two
-//! texts of its own, to be measured at each level and then copied, is most of what a span costs. Which attributes
-//! there are is said in `conventions` and `spans`; those of resources and records are in `attributes`.
+//! Spans and records of logs in protobuf as they are made: a span has about fifty attributes, and to make a `KeyValue` of
+//! each, with two texts of its own, to be measured at each level and then copied, is most of what a span costs. Which
+//! fields and attributes there are is said in `conventions`, `spans` and `logs`; attributes of resources are in `attributes`.
 
 use std::fmt::{self, Write as _};
 
-use opentelemetry_proto::tonic::trace::v1::span;
+use opentelemetry_proto::tonic::common::v1::AnyValue;
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 
-/// Numbers of fields in the protocol: `Span.attributes` and `Span.events`, `Event.attributes`, `KeyValue.key` and
-/// `.value`, `AnyValue.string_value` and `.int_value`.
+/// Numbers of fields in the protocol: `Span.attributes` and `Span.events`, `LogRecord.attributes`; `Event.time_unix_nano`,
+/// `.name` and `.attributes`; `KeyValue.key` and `.value`, `AnyValue.string_value` and `.int_value`.
 const SPAN_ATTRIBUTES: u32 = 9;
 const SPAN_EVENTS: u32 = 11;
+const RECORD_ATTRIBUTES: u32 = 6;
+const EVENT_TIME: u32 = 1;
+const EVENT_NAME: u32 = 2;
 const EVENT_ATTRIBUTES: u32 = 3;
 const PAIR_KEY: u32 = 1;
 const PAIR_VALUE: u32 = 2;
@@ -21,13 +24,16 @@ const ANY_INT: u32 = 3;
 /// The number of such a field with what it holds takes one byte.
 const KEY_BYTES: usize = 1;
 
-/// Fields of a span: its attributes and events, encoded. Texts without a letter are left out: they say nothing.
+/// Fields of a span or of a record, encoded, attributes and events among them. An attribute whose text has no letter is
+/// left out: it says nothing.
 #[derive(Debug)]
 pub(super) struct Pairs {
     field: u32,
     bytes: Vec<u8>,
     /// Room for what displays.
     shown: String,
+    /// Room for what is in an event.
+    inner: Vec<u8>,
 }
 
 /// Of a span.
@@ -43,7 +49,69 @@ impl Pairs {
             field,
             bytes: Vec::new(),
             shown: String::new(),
+            inner: Vec::new(),
         }
+    }
+
+    /// Of a record of a log.
+    pub(super) fn of_record() -> Self {
+        Self::of(RECORD_ATTRIBUTES)
+    }
+
+    /// A field of its own, not an attribute, as long as it is not its default.
+    pub(super) fn field_bytes(&mut self, field: u32, value: &[u8]) {
+        if !value.is_empty() {
+            begin(field, value.len(), &mut self.bytes);
+            self.bytes.extend_from_slice(value);
+        }
+    }
+
+    /// The same of what displays.
+    pub(super) fn field_shown(&mut self, field: u32, value: impl fmt::Display) {
+        self.shown(&value, |to, shown| to.field_bytes(field, shown.as_bytes()));
+    }
+
+    /// The same of integers, and of enumerations.
+    pub(super) fn field_number(&mut self, field: u32, value: u64) {
+        if value > 0 {
+            encode_key(field, WireType::Varint, &mut self.bytes);
+            encode_varint(value, &mut self.bytes);
+        }
+    }
+
+    /// The same of a time or bits.
+    pub(super) fn field_fixed64(&mut self, field: u32, value: u64) {
+        encode_key(field, WireType::SixtyFourBit, &mut self.bytes);
+        self.bytes.extend_from_slice(&value.to_le_bytes());
+    }
+
+    /// The same of 32 bits.
+    pub(super) fn field_fixed32(&mut self, field: u32, value: u32) {
+        if value > 0 {
+            encode_key(field, WireType::ThirtyTwoBit, &mut self.bytes);
+            self.bytes.extend_from_slice(&value.to_le_bytes());
+        }
+    }
+
+    /// A field that is a value with a text.
+    pub(super) fn field_any(&mut self, field: u32, text: &str) {
+        begin(field, field_bytes(text.len()), &mut self.bytes);
+        put(ANY_STRING, text, &mut self.bytes);
+    }
+
+    /// The same of what displays.
+    pub(super) fn field_any_shown(&mut self, field: u32, value: impl fmt::Display) {
+        self.shown(&value, |to, shown| to.field_any(field, shown));
+    }
+
+    /// What displays, for as long as `then` needs it.
+    fn shown(&mut self, value: &dyn fmt::Display, then: impl FnOnce(&mut Self, &str)) {
+        let mut shown = std::mem::take(&mut self.shown);
+        shown.clear();
+        // Writing to a String can not fail.
+        let _ = write!(shown, "{value}");
+        then(self, &shown);
+        self.shown = shown;
     }
 
     pub(super) fn text(&mut self, key: impl AsRef<str>, value: impl AsRef<str>) {
@@ -54,14 +122,37 @@ impl Pairs {
         }
     }
 
+    /// A text that is there even without a letter.
+    pub(super) fn any_text(&mut self, key: &str, value: &str) {
+        let any = field_bytes(value.len());
+        self.pair(key, any, |to| put(ANY_STRING, value, to));
+    }
+
+    /// The same of what displays.
+    pub(super) fn any_shown(&mut self, key: &str, value: impl fmt::Display) {
+        self.shown(&value, |to, shown| to.any_text(key, shown));
+    }
+
     /// What it displays.
     pub(super) fn display(&mut self, key: &str, value: impl fmt::Display) {
-        let mut shown = std::mem::take(&mut self.shown);
-        shown.clear();
-        // Writing to a String can not fail.
-        let _ = write!(shown, "{value}");
-        self.text(key, &shown);
-        self.shown = shown;
+        self.display_as([key], value);
+    }
+
+    /// The same under several keys.
+    pub(super) fn display_as<const N: usize>(&mut self, keys: [&str; N], value: impl fmt::Display) {
+        self.shown(&value, |to, shown| {
+            for key in keys {
+                to.text(key, shown);
+            }
+        });
+    }
+
+    /// Of any type.
+    pub(super) fn value(&mut self, key: &str, value: &AnyValue) {
+        self.pair(key, value.encoded_len(), |to| {
+            // There is always room in memory.
+            let _ = value.encode(to);
+        });
     }
 
     /// One of those that may be unknown.
@@ -87,14 +178,30 @@ impl Pairs {
         self.bytes.extend_from_slice(&more.bytes);
     }
 
-    /// Adds an event with attributes of its own.
-    pub(super) fn event(&mut self, event: &span::Event, attributes: impl FnOnce(&mut Self)) {
-        let mut own = Self::of(EVENT_ATTRIBUTES);
-        attributes(&mut own);
-        message(SPAN_EVENTS, event, own.bytes(), &mut self.bytes);
+    /// Adds an event at a time, in nanoseconds since 1970, with attributes of its own.
+    pub(super) fn event(&mut self, time: u64, name: &str, attributes: impl FnOnce(&mut Self)) {
+        self.field_message(SPAN_EVENTS, |event| {
+            event.field_fixed64(EVENT_TIME, time);
+            event.field_bytes(EVENT_NAME, name.as_bytes());
+            attributes(event);
+        });
     }
 
-    /// As fields of a span.
+    /// A field that is a message; its attributes are those of an event.
+    pub(super) fn field_message(&mut self, field: u32, write: impl FnOnce(&mut Self)) {
+        let mut own = Self {
+            field: EVENT_ATTRIBUTES,
+            bytes: std::mem::take(&mut self.inner),
+            shown: std::mem::take(&mut self.shown),
+            inner: Vec::new(),
+        };
+        own.bytes.clear();
+        write(&mut own);
+        self.field_bytes(field, &own.bytes);
+        (self.inner, self.shown) = (own.bytes, own.shown);
+    }
+
+    /// As they are encoded.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -126,21 +233,28 @@ fn put(field: u32, text: &str, to: &mut Vec<u8>) {
 
 /// Begins a field that holds so many bytes.
 pub(super) fn begin(field: u32, bytes: usize, to: &mut Vec<u8>) {
+    // Nearly all are short and of the first fields: two bytes, of which there are hundreds in a span.
+    if let (Ok(field @ ..16), Ok(bytes @ ..128)) = (u8::try_from(field), u8::try_from(bytes)) {
+        to.extend_from_slice(&[field << 3 | WireType::LengthDelimited as u8, bytes]);
+        return;
+    }
     encode_key(field, WireType::LengthDelimited, to);
     encode_varint(bytes as u64, to);
 }
 
-/// A message as a field, with `more` of its fields that are encoded already: their order is of no account.
-pub(super) fn message(field: u32, of: &impl Message, more: &[u8], to: &mut Vec<u8>) {
-    begin(field, of.encoded_len() + more.len(), to);
+/// A message as a field.
+pub(super) fn message(field: u32, of: &impl Message, to: &mut Vec<u8>) {
+    begin(field, of.encoded_len(), to);
     // There is always room in memory.
     let _ = of.encode(to);
-    to.extend_from_slice(more);
 }
 
 #[cfg(test)]
 mod tests {
-    use opentelemetry_proto::tonic::trace::v1::Span;
+    use opentelemetry_proto::tonic::common::v1::KeyValue;
+    use opentelemetry_proto::tonic::common::v1::any_value::Value;
+    use opentelemetry_proto::tonic::logs::v1::LogRecord;
+    use opentelemetry_proto::tonic::trace::v1::{Span, span};
     use proptest::prelude::*;
 
     use super::super::attributes::Attributes;
@@ -183,7 +297,7 @@ mod tests {
         ) {
             let (mut pairs, attributes) = both(&said);
             let event = span::Event { time_unix_nano: 7, name: "event".into(), ..span::Event::default() };
-            pairs.event(&event, |own| {
+            pairs.event(7, "event", |own| {
                 for (key, value) in &of_event {
                     match value {
                         Ok(text) => own.text(key, text),
@@ -191,11 +305,9 @@ mod tests {
                     }
                 }
             });
+            pairs.field_shown(5, "span");
             let bare = Span { name: "span".into(), ..Span::default() };
-            let mut encoded = Vec::new();
-            message(1, &bare, pairs.bytes(), &mut encoded);
-            // A field is its number, its length, and what it holds.
-            let decoded = Span::decode_length_delimited(&encoded[1..]).unwrap();
+            let decoded = Span::decode(pairs.bytes()).unwrap();
             let expected = Span {
                 attributes: attributes.take(),
                 events: vec![span::Event { attributes: both(&of_event).1.take(), ..event }],
@@ -221,5 +333,46 @@ mod tests {
         assert_eq!(span.attributes, attributes.take());
         pairs.clear();
         assert!(pairs.bytes().is_empty());
+    }
+
+    #[test]
+    fn fields_of_every_kind_are_those_of_the_structs() {
+        let mut pairs = Pairs::of_record();
+        pairs.field_fixed64(1, 7);
+        pairs.field_number(2, 300);
+        pairs.field_bytes(3, b"INFO");
+        pairs.field_any_shown(5, "body");
+        pairs.field_fixed32(8, 1);
+        // What is as by default takes no byte.
+        let before = pairs.bytes().len();
+        pairs.field_number(7, 0);
+        pairs.field_bytes(9, b"");
+        pairs.field_fixed32(8, 0);
+        assert_eq!(pairs.bytes().len(), before);
+        pairs.any_text("empty", "");
+        let flag = AnyValue {
+            value: Some(Value::BoolValue(true)),
+        };
+        pairs.value("flag", &flag);
+        let mut attributes = Attributes::default();
+        attributes.label("empty", "");
+        let mut attributes = attributes.take();
+        attributes.push(KeyValue {
+            key: "flag".into(),
+            value: Some(flag),
+            ..KeyValue::default()
+        });
+        let expected = LogRecord {
+            time_unix_nano: 7,
+            severity_number: 300,
+            severity_text: "INFO".into(),
+            body: Some(AnyValue {
+                value: Some(Value::StringValue("body".into())),
+            }),
+            flags: 1,
+            attributes,
+            ..LogRecord::default()
+        };
+        assert_eq!(LogRecord::decode(pairs.bytes()).unwrap(), expected);
     }
 }

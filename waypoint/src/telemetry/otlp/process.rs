@@ -6,6 +6,7 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use super::attributes::Attributes;
 use super::environment::Environment;
 use super::pairs::Pairs;
+use crate::telemetry::trace::settings::Receiver;
 
 /// This process, as every message and span tells of it.
 #[derive(Debug, Default)]
@@ -95,6 +96,19 @@ impl Process {
             tags,
             cluster: names.cluster.to_owned(),
         }
+    }
+}
+
+impl Process {
+    /// Its resource, as a receiver is told of it: one of access logs by the name of the log, too.
+    pub(super) fn resource_for(&self, receiver: &Receiver) -> Resource {
+        let mut resource = self.resource.clone();
+        if let Receiver::Log(log) = receiver {
+            let mut name = Attributes::default();
+            name.text("log_name", &*log.log_name);
+            resource.attributes.extend(name.take());
+        }
+        resource
     }
 }
 

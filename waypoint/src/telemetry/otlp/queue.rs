@@ -1,145 +1,429 @@
-//! From the workers to the exporting thread: a queue that never makes a worker wait.
+//! From the workers to the exporting thread: each worker encodes what ended into buffers of its own, one for each signal
+//! and receiver, while all of it is at hand; that thread takes the messages that are whole, and the rest once it has
+//! waited long enough. A worker never waits; when receivers do not keep up, exchanges are dropped and counted.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
 
-use http::HeaderValue;
-use tokio::sync::mpsc;
+use tokio::sync::Notify;
 
 use super::endpoint::Signal;
-use super::logs::Line;
-use crate::limits::OTLP_QUEUE_BYTES_MAX;
+use super::environment::Batching;
+use super::pack::{Head, Pack, Share, UnderWay};
+use super::pairs::Pairs;
+use super::process::Process;
+use super::{logs, spans};
+use crate::limits::{OTLP_MESSAGE_BYTES_MAX, OTLP_QUEUE_BYTES_MAX, OTLP_RECEIVERS_MAX};
+use crate::telemetry::access_log::TimeText;
 use crate::telemetry::counters;
-use crate::telemetry::exchange::Exchange;
+use crate::telemetry::exchange::Seen;
+use crate::telemetry::trace::settings::Receiver;
 
-static OUTLET: OnceLock<Outlet> = OnceLock::new();
+/// A receiver's records may be so many times what is free of [`OTLP_QUEUE_BYTES_MAX`], three quarters of it if it is alone:
+/// one that takes nothing leaves room to the others.
+const SHARE_OF_FREE: usize = 3;
 
-/// An exchange that ended and is to be told of.
+static QUEUE: OnceLock<Arc<Queue>> = OnceLock::new();
+
+thread_local! {
+    static WORKER: RefCell<Option<Worker>> = const { RefCell::new(None) };
+}
+
+/// Where the records of one signal for one receiver go; all workers share it.
 #[derive(Debug)]
-pub struct Ended {
-    /// What happened.
-    pub exchange: Exchange,
-    /// How long it took.
-    pub elapsed: Duration,
-    /// What collectors of access logs are told of it.
-    pub lines: Vec<Line>,
+pub(super) struct Channel {
+    pub signal: Signal,
+    pub receiver: Receiver,
+    pub batching: Batching,
+    head: Arc<Head>,
+    /// Exchanges that wait, in buffers and messages.
+    waiting: AtomicUsize,
+    /// Exchanges of them in messages under way, of all workers.
+    under_way: AtomicUsize,
+    /// Bytes of the records in those.
+    under_way_bytes: AtomicUsize,
+    /// What is under way leaves now, with all workers: together it is a message. Said once for each time that the thread
+    /// comes, which takes it from one worker after the other.
+    leaves: AtomicBool,
+    bytes: Arc<Share>,
+    /// Bytes that a worker had under way when it was last looked at: it will have about as many.
+    expected: AtomicUsize,
+}
+
+impl Channel {
+    fn is(&self, signal: Signal, receiver: &Receiver) -> bool {
+        self.signal == signal && self.receiver.is(receiver)
+    }
+
+    /// What a worker has under way became more or less. Whether by that the workers together have enough for a message:
+    /// one alone may never have, and the room is for all of them.
+    fn under_way_changed(&self, before: UnderWay, after: UnderWay) -> bool {
+        let exchanges = (before.exchanges, after.exchanges);
+        let by_number = reaches(&self.under_way, exchanges, self.batching.batch_max);
+        let bytes = (before.bytes, after.bytes);
+        reaches(&self.under_way_bytes, bytes, OTLP_MESSAGE_BYTES_MAX) || by_number
+    }
+
+    /// What is under way leaves now: it is a message, or there is no room for more of it.
+    fn is_filled(&self) -> bool {
+        let under_way = self.under_way.load(Relaxed);
+        under_way >= self.batching.batch_max
+            || self.under_way_bytes.load(Relaxed) >= OTLP_MESSAGE_BYTES_MAX
+            || under_way > 0 && self.has_no_room()
+    }
+
+    /// It has as much as it may have, by number or by bytes.
+    fn is_full(&self) -> bool {
+        self.waiting.load(Relaxed) >= self.batching.queue_max || self.has_no_room()
+    }
+
+    /// It has as many bytes as others leave it: perhaps fewer than a message has.
+    fn has_no_room(&self) -> bool {
+        let free = OTLP_QUEUE_BYTES_MAX.saturating_sub(self.bytes.of_all());
+        self.bytes.own() >= free.saturating_mul(SHARE_OF_FREE)
+    }
+
+    /// So many exchanges are on their way to the receiver.
+    pub(super) fn left(&self, exchanges: usize) {
+        self.waiting.fetch_sub(exchanges, Relaxed);
+    }
+
+    /// No record waits.
+    pub(super) fn is_idle(&self) -> bool {
+        self.waiting.load(Relaxed) == 0
+    }
+
+    /// So many exchanges that waited are not told of.
+    pub(super) fn dropped(&self, exchanges: usize) {
+        self.left(exchanges);
+        counters::OTLP_DROPPED.add(self.signal.as_str(), exchanges as u64);
+    }
+}
+
+/// Adds the difference to a sum; whether that took it to a limit. Under the lock of the worker whose part it is, so that
+/// no part is taken away before it was added.
+fn reaches(sum: &AtomicUsize, (before, after): (usize, usize), limit: usize) -> bool {
+    let by = after.wrapping_sub(before);
+    let was = sum.fetch_add(by, Relaxed);
+    was < limit && was.wrapping_add(by) >= limit
+}
+
+/// Records of one worker for one channel that wait.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub to: Arc<Channel>,
+    pub pack: Pack,
+    /// When the first of the message that is under way came.
+    began: Option<Instant>,
+}
+
+/// The records of one worker. The lock is held while records are written, and contended only while they are taken, which
+/// is a few nanoseconds, some fifty times a second at most. Filters are asked without it.
+type Buffer = Mutex<Vec<Batch>>;
+
+/// What a worker needs to write records.
+pub(super) struct Worker {
+    buffer: Arc<Buffer>,
     room: Room,
 }
 
-impl Ended {
-    /// Wall clock at its end.
-    pub fn ended_at(&self) -> SystemTime {
-        self.exchange.started_at + self.elapsed
-    }
-
-    /// About how many bytes it is, here and encoded.
-    pub(super) fn bytes(&self) -> usize {
-        self.room.bytes
-    }
+/// Room for one record.
+pub(super) struct Room {
+    pub span: Pairs,
+    pub record: Pairs,
+    pub time: TimeText,
+    /// Of a line that a provider's format makes.
+    pub text: Vec<u8>,
 }
 
-/// The workers' end.
+/// The records of all workers.
 #[derive(Debug)]
-pub(super) struct Outlet {
-    records: mpsc::Sender<Arc<Ended>>,
-    bytes: Arc<AtomicUsize>,
+pub(super) struct Queue {
+    process: Process,
+    spans: Batching,
+    records: Batching,
     /// The access log goes this way.
     logs: bool,
+    buffers: Mutex<Vec<Arc<Buffer>>>,
+    channels: Mutex<Vec<Arc<Channel>>>,
+    /// Bytes of all records, until they were sent.
+    bytes: Arc<AtomicUsize>,
+    closed: AtomicBool,
+    /// There is something to take; nobody need be told again.
+    pending: AtomicBool,
+    stirred: Notify,
+    filled: Notify,
 }
 
-/// Bytes of a record, as long as anybody holds it.
-#[derive(Debug)]
-struct Room {
-    bytes: usize,
-    of: Arc<AtomicUsize>,
+/// Tells of an exchange that ended, if anybody wants to hear of it. Never waits.
+pub fn tell(seen: &Seen<'_>) {
+    let Some(queue) = QUEUE.get().filter(|queue| queue.is_wanted(seen)) else {
+        return;
+    };
+    // The thread-local is gone only while the thread is being torn down: no exchange ends then.
+    let _ = WORKER.try_with(|worker| {
+        if let Ok(mut worker) = worker.try_borrow_mut() {
+            queue.tell(worker.get_or_insert_with(|| queue.join()), seen);
+        }
+    });
 }
 
-impl Drop for Room {
-    fn drop(&mut self) {
-        self.of.fetch_sub(self.bytes, Relaxed);
-    }
-}
-
-/// Whether anybody is to be told of an exchange that ended.
-pub fn wants(exchange: &Exchange, lines: &[Line]) -> bool {
-    (OUTLET.get()).is_some_and(|outlet| exchange.trace.is_recorded() || outlet.logged(lines))
-}
-
-/// Takes an exchange that ended, if anybody wants it. Never waits.
-pub fn take(exchange: Exchange, elapsed: Duration, lines: Vec<Line>) {
-    if let Some(outlet) = OUTLET.get() {
-        outlet.take(exchange, elapsed, lines);
-    }
-}
-
-/// Exchanges that wait for collectors, and about how many bytes they are.
+/// Exchanges that wait for collectors, and the bytes of their records.
 pub fn waiting() -> (usize, usize) {
-    OUTLET.get().map_or((0, 0), |outlet| {
-        let waiting = outlet.records.max_capacity() - outlet.records.capacity();
-        (waiting, outlet.bytes.load(Relaxed))
+    QUEUE.get().map_or((0, 0), |queue| {
+        let channels = lock(&queue.channels);
+        let waiting = channels.iter().map(|channel| channel.waiting.load(Relaxed));
+        (waiting.sum(), queue.bytes.load(Relaxed))
     })
 }
 
 /// Opens the way for exchanges, for the rest of the process. `None` when it is open already.
-pub(super) fn open(records_max: usize, logs: bool) -> Option<mpsc::Receiver<Arc<Ended>>> {
-    let (outlet, records) = Outlet::new(records_max, logs);
-    OUTLET.set(outlet).ok().map(|()| records)
+pub(super) fn open(queue: Queue) -> Option<Arc<Queue>> {
+    let queue = Arc::new(queue);
+    QUEUE.set(queue.clone()).ok().map(|()| queue)
 }
 
-impl Outlet {
-    pub(super) fn new(records_max: usize, logs: bool) -> (Self, mpsc::Receiver<Arc<Ended>>) {
-        let (sender, records) = mpsc::channel(records_max.max(1));
-        let outlet = Self {
-            records: sender,
-            bytes: Arc::default(),
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Queue {
+    /// `logs`: the access log goes to the receiver that the environment names.
+    pub(super) fn new(process: Process, [spans, records]: [Batching; 2], logs: bool) -> Self {
+        Self {
+            process,
+            spans,
+            records,
             logs,
-        };
-        (outlet, records)
+            buffers: Mutex::default(),
+            channels: Mutex::default(),
+            bytes: Arc::default(),
+            closed: AtomicBool::new(false),
+            pending: AtomicBool::new(false),
+            stirred: Notify::new(),
+            filled: Notify::new(),
+        }
     }
 
-    pub(super) fn take(&self, mut exchange: Exchange, elapsed: Duration, lines: Vec<Line>) {
-        let traced = exchange.trace.is_recorded();
-        let logged = self.logged(&lines);
-        if !traced && !logged {
+    /// This process.
+    pub(super) fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Buffers for a new worker.
+    pub(super) fn join(&self) -> Worker {
+        let buffer = Arc::<Buffer>::default();
+        lock(&self.buffers).push(buffer.clone());
+        Worker {
+            buffer,
+            room: Room {
+                span: Pairs::default(),
+                record: Pairs::of_record(),
+                time: TimeText::default(),
+                text: Vec::new(),
+            },
+        }
+    }
+
+    /// Whether anybody may want to hear of an exchange.
+    fn is_wanted(&self, seen: &Seen<'_>) -> bool {
+        let settings = seen.exchange.settings.as_ref();
+        let collected = settings.is_some_and(|settings| !settings.collected.is_empty());
+        self.logs || collected || seen.exchange.trace.is_recorded()
+    }
+
+    /// Writes the records of an exchange into a worker's buffers.
+    pub(super) fn tell(&self, worker: &mut Worker, seen: &Seen<'_>) {
+        let Worker { buffer, room } = worker;
+        if let Some(recording) = seen.exchange.trace.recording() {
+            let receiver = &recording.tracing.receiver;
+            self.add(&mut lock(buffer), Signal::Traces, receiver, seen, |pack| {
+                spans::add(seen, &self.process, &mut room.span, pack);
+            });
+        }
+        if self.logs {
+            let receiver = &Receiver::Environment;
+            self.add(&mut lock(buffer), Signal::Logs, receiver, seen, |pack| {
+                logs::add(seen, room, pack);
+            });
+        }
+        // Their filters are asked without the lock.
+        for log in logs::collected(seen) {
+            let receiver = &Receiver::Log(log.to.clone());
+            self.add(&mut lock(buffer), Signal::Logs, receiver, seen, |pack| {
+                logs::add_written(seen, log, room, pack);
+            });
+        }
+    }
+
+    /// Adds the records of an exchange for a receiver, or drops and counts them.
+    fn add(
+        &self,
+        batches: &mut Vec<Batch>,
+        signal: Signal,
+        receiver: &Receiver,
+        seen: &Seen<'_>,
+        write: impl FnOnce(&mut Pack),
+    ) {
+        let Some(batch) = self.batch(batches, signal, receiver) else {
+            counters::OTLP_DROPPED.inc(signal.as_str());
+            // Perhaps a receiver of old can be let go.
+            self.stir();
+            return;
+        };
+        let Batch { to, pack, began } = batch;
+        if to.is_full() || self.closed.load(Relaxed) {
+            counters::OTLP_DROPPED.inc(signal.as_str());
+            // Others may have taken the room since the last one was added.
+            if to.is_filled() {
+                self.filled.notify_one();
+            }
             return;
         }
-        let record = match self.records.try_reserve() {
-            Ok(place) => self.room(&exchange, &lines).map(|room| (place, room)),
-            Err(_) => None,
-        };
-        let Some((place, room)) = record else {
-            if traced {
-                counters::OTLP_DROPPED.inc(Signal::Traces.as_str());
-            }
-            if logged {
-                counters::OTLP_DROPPED.inc(Signal::Logs.as_str());
-            }
-            return;
-        };
-        let_go(&mut exchange);
-        place.send(Arc::new(Ended {
-            exchange,
-            elapsed,
-            lines,
-            room,
-        }));
+        to.waiting.fetch_add(1, Relaxed);
+        began.get_or_insert(seen.exchange.started + seen.elapsed);
+        let (whole, before) = (pack.whole(), pack.under_way());
+        write(pack);
+        pack.end_exchange(to.batching.batch_max);
+        let after = pack.under_way();
+        if after.exchanges == 0 {
+            *began = None;
+        }
+        let filled = to.under_way_changed(before, after) || to.has_no_room();
+        if filled || pack.whole() > whole {
+            self.filled.notify_one();
+        }
+        self.stir();
     }
 
-    fn logged(&self, lines: &[Line]) -> bool {
-        self.logs || !lines.is_empty()
+    /// Mostly the thread knows already, and workers share the flag without taking it from each other. One who added
+    /// after that thread took its buffer sees that the flag was taken back before: by the lock.
+    fn stir(&self) {
+        let asleep = !self.pending.load(Ordering::Acquire);
+        if asleep && !self.pending.swap(true, Ordering::AcqRel) {
+            self.stirred.notify_one();
+        }
     }
 
-    fn room(&self, exchange: &Exchange, lines: &[Line]) -> Option<Room> {
-        let lines: usize = lines.iter().map(Line::bytes).sum();
-        let bytes = bytes_of(exchange) + lines;
-        let before = self.bytes.fetch_add(bytes, Relaxed);
-        // Gives the bytes back when it is dropped here.
-        let room = Room {
-            bytes,
-            of: self.bytes.clone(),
+    /// The records of a worker for a receiver; `None` when there are too many receivers.
+    fn batch<'b>(
+        &self,
+        batches: &'b mut Vec<Batch>,
+        signal: Signal,
+        receiver: &Receiver,
+    ) -> Option<&'b mut Batch> {
+        let found = batches.iter().position(|b| b.to.is(signal, receiver));
+        let place = match found {
+            Some(place) => place,
+            None => {
+                let to = self.channel(signal, receiver)?;
+                let expected = to.expected.load(Relaxed);
+                let pack = Pack::new(to.head.clone(), to.bytes.clone(), expected);
+                batches.push(Batch {
+                    to,
+                    pack,
+                    began: None,
+                });
+                batches.len() - 1
+            }
         };
-        (before + bytes <= OTLP_QUEUE_BYTES_MAX).then_some(room)
+        batches.get_mut(place)
+    }
+
+    fn channel(&self, signal: Signal, receiver: &Receiver) -> Option<Arc<Channel>> {
+        let mut channels = lock(&self.channels);
+        let found = channels.iter().find(|channel| channel.is(signal, receiver));
+        if let Some(found) = found {
+            return Some(found.clone());
+        }
+        if channels.len() >= OTLP_RECEIVERS_MAX {
+            channels.retain(|channel| Arc::strong_count(channel) > 1);
+        }
+        if channels.len() >= OTLP_RECEIVERS_MAX {
+            return None;
+        }
+        let Process { scope, .. } = &self.process;
+        let channel = Arc::new(Channel {
+            signal,
+            receiver: receiver.clone(),
+            batching: match signal {
+                Signal::Traces => self.spans,
+                Signal::Logs | Signal::Metrics => self.records,
+            },
+            head: Head::new(&self.process.resource_for(receiver), scope).into(),
+            waiting: AtomicUsize::new(0),
+            under_way: AtomicUsize::new(0),
+            under_way_bytes: AtomicUsize::new(0),
+            leaves: AtomicBool::new(false),
+            bytes: Share::part_of(self.bytes.clone()).into(),
+            expected: AtomicUsize::new(0),
+        });
+        channels.push(channel.clone());
+        Some(channel)
+    }
+
+    /// Takes the messages that are whole, those that are with what other workers have, and those that waited long enough at
+    /// `now` for others. Returns when to come again at the latest; `None`: when there is something.
+    pub(super) fn drain(&self, now: Instant, mut take: impl FnMut(Batch)) -> Option<Instant> {
+        // First the flag: what is added from here on is told of again.
+        self.pending.store(false, Ordering::Release);
+        for channel in lock(&self.channels).iter() {
+            channel.leaves.store(channel.is_filled(), Relaxed);
+        }
+        let buffers: Vec<_> = lock(&self.buffers).clone();
+        let (mut next, mut taken) = (None, Vec::new());
+        for buffer in buffers {
+            let mut batches = lock(&buffer);
+            for at in (0..batches.len()).rev() {
+                let Some(batch) = batches.get_mut(at) else {
+                    continue;
+                };
+                let due = batch.began.map(|began| began + batch.to.batching.delay);
+                let leaves = batch.to.leaves.load(Relaxed) || self.closed.load(Relaxed);
+                match due.filter(|due| *due > now && !leaves) {
+                    None => {
+                        let under_way = batch.pack.under_way();
+                        batch.to.under_way_changed(under_way, UnderWay::default());
+                        batch.to.expected.store(under_way.bytes, Relaxed);
+                        taken.push(batches.swap_remove(at));
+                    }
+                    Some(due) => {
+                        next = Some(next.map_or(due, |next: Instant| next.min(due)));
+                        taken.extend(batch.whole());
+                    }
+                }
+            }
+            // To put them to others takes a while, and a worker may wait for the lock.
+            drop(batches);
+            taken.drain(..).for_each(&mut take);
+        }
+        // So much came meanwhile that it is too late to be told of it.
+        if lock(&self.channels)
+            .iter()
+            .any(|channel| channel.is_filled())
+        {
+            return Some(now);
+        }
+        // What is added meanwhile for another signal may have to leave before.
+        let soonest = now + self.spans.delay.min(self.records.delay);
+        next.map(|next| next.min(soonest))
+    }
+
+    /// Waits until something is there that was not when it was drained.
+    pub(super) async fn stirred(&self) {
+        self.stirred.notified().await;
+    }
+
+    /// Waits until a message is whole.
+    pub(super) async fn filled(&self) {
+        self.filled.notified().await;
+    }
+
+    /// Takes nothing more: what comes from now on is dropped and counted.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Relaxed);
     }
 
     /// Bytes of all records that are held.
@@ -149,106 +433,23 @@ impl Outlet {
     }
 }
 
-/// Lets go of the header block that the values lie in, which the next request of the connection could use again.
-fn let_go(exchange: &mut Exchange) {
-    let own = |value: &mut Option<HeaderValue>| {
-        *value = value
-            .as_ref()
-            .and_then(|value| HeaderValue::from_bytes(value.as_bytes()).ok());
-    };
-    if let Some(http) = &mut exchange.http {
-        let values = [
-            &mut http.user_agent,
-            &mut http.request_id,
-            &mut http.forwarded_for,
-        ];
-        values.into_iter().for_each(own);
+impl Batch {
+    /// Nobody takes it.
+    pub(super) fn give_up(self) {
+        for parcel in self.pack.finish() {
+            self.to.dropped(parcel.exchanges);
+        }
     }
-    exchange.trace.values().for_each(own);
-}
 
-/// About what an exchange holds that nobody else does: the parts that clients can make large, and the rest
-/// as a round number.
-fn bytes_of(exchange: &Exchange) -> usize {
-    const REST: usize = 1_024;
-    const OF_ATTEMPT: usize = 256;
-    let header = |value: &Option<HeaderValue>| value.as_ref().map_or(0, |v| v.len());
-    let http = exchange.http.as_ref().map_or(0, |http| {
-        let headers = [&http.user_agent, &http.request_id, &http.forwarded_for];
-        let headers: usize = headers.into_iter().map(header).sum();
-        // The method too: clients may make up one of any length.
-        http.method.as_str().len() + http.path.len() + http.authority.len() + headers
-    });
-    let recording = exchange.trace.recording().map_or(0, |recording| {
-        let tags: usize = recording.tags.iter().map(header).sum();
-        let texts = recording.attempts.iter().map(|attempt| {
-            let texts = [&attempt.url, &attempt.reason].into_iter().flatten();
-            texts.map(|text| text.len()).sum::<usize>()
-        });
-        let texts: usize = texts.sum();
-        recording.attempts.len() * OF_ATTEMPT + texts + tags + header(&recording.state)
-    });
-    let reason = exchange.reason.as_ref().map_or(0, String::len);
-    REST + http + recording + reason
+    /// Its messages that are whole, if there are any; the one under way stays.
+    fn whole(&mut self) -> Option<Self> {
+        (self.pack.whole() > 0).then(|| Self {
+            to: self.to.clone(),
+            pack: self.pack.take_whole(),
+            began: None,
+        })
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::fixtures;
-    use super::*;
-
-    #[test]
-    fn only_what_is_wanted_is_taken() {
-        let (outlet, mut records) = Outlet::new(8, false);
-        outlet.take(crate::telemetry::fixtures::http(), Duration::ZERO, vec![]);
-        assert!(
-            records.try_recv().is_err(),
-            "not sampled, and no access log"
-        );
-        outlet.take(fixtures::sampled(), Duration::ZERO, vec![]);
-        assert!(records.try_recv().is_ok());
-        let (outlet, mut records) = Outlet::new(8, true);
-        outlet.take(crate::telemetry::fixtures::http(), Duration::ZERO, vec![]);
-        assert!(records.try_recv().is_ok());
-    }
-
-    #[test]
-    fn what_does_not_fit_is_dropped_and_counted() {
-        let before = counters::OTLP_DROPPED.value("traces");
-        let (outlet, mut records) = Outlet::new(2, false);
-        for _ in 0..5 {
-            outlet.take(fixtures::sampled(), Duration::ZERO, vec![]);
-        }
-        assert_eq!(records.len(), 2);
-        assert!(counters::OTLP_DROPPED.value("traces") >= before + 3);
-        drop(records.try_recv().unwrap());
-        outlet.take(fixtures::sampled(), Duration::ZERO, vec![]);
-        assert_eq!(records.len(), 2);
-    }
-
-    #[test]
-    fn a_method_that_a_client_made_up_counts_by_its_length() {
-        let mut exchange = fixtures::sampled();
-        let before = bytes_of(&exchange);
-        let http = exchange.http.as_mut().unwrap();
-        let was = http.method.as_str().len();
-        http.method = "X".repeat(55_000).parse().unwrap();
-        assert_eq!(bytes_of(&exchange), before + 55_000 - was);
-    }
-
-    #[test]
-    fn long_paths_fill_the_queue_by_their_bytes_and_leave_it_with_their_record() {
-        let (outlet, mut records) = Outlet::new(1_000_000, false);
-        let large = || {
-            let mut exchange = fixtures::sampled();
-            exchange.http.as_mut().unwrap().path = "x".repeat(60 * 1024);
-            exchange
-        };
-        let fit = OTLP_QUEUE_BYTES_MAX / (60 * 1024) + 10;
-        (0..fit).for_each(|_| outlet.take(large(), Duration::ZERO, vec![]));
-        assert!(records.len() < fit);
-        assert!(outlet.bytes() <= OTLP_QUEUE_BYTES_MAX);
-        while records.try_recv().is_ok() {}
-        assert_eq!(outlet.bytes(), 0);
-    }
-}
+mod tests;

@@ -3,26 +3,19 @@
 //! (specs/istio-waypoint.md 5.4), then Cairn's.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::fmt;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use http::HeaderValue;
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::trace::v1::span::{self, SpanKind};
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
-use opentelemetry_proto::tonic::trace::v1::{Span, Status};
 
 use super::conventions::{
     self, DESTINATION, SOURCE, method, peer, request_method, route, upstream_cluster, verdict,
 };
-use super::endpoint::Protocol;
-use super::lane::Encoded;
-use super::message;
 use super::pack::Pack;
 use super::pairs::Pairs;
 use super::process::Process;
-use super::queue::Ended;
-use crate::telemetry::exchange::{Exchange, HttpExchange};
+use crate::telemetry::exchange::{Exchange, HttpExchange, Seen};
 use crate::telemetry::labels::source_workload;
 use crate::telemetry::trace::recording::{Attempt, Event, Recording, What};
 use crate::telemetry::trace::settings::{Receiver, Tag, TagValue};
@@ -30,202 +23,212 @@ use crate::telemetry::trace::settings::{Receiver, Tag, TagValue};
 /// The sampled bit of a span's flags.
 const SAMPLED: u32 = 1;
 
-/// The messages of a batch, and how many spans each has.
-pub(super) fn encode(batch: &[Arc<Ended>], process: &Process, protocol: Protocol) -> Vec<Encoded> {
-    let mut pack = Pack::new(&process.resource, &process.scope);
-    let mut pairs = Pairs::default();
-    for (ended, before) in batch.iter().zip(0..) {
-        add(ended, process, &mut pairs, &mut pack);
-        if before == 0 {
-            pack.expect(batch.len());
-        }
-    }
-    let messages = pack.finish().into_iter();
-    let formed = messages.map(|(message, spans)| {
-        let message = message::formed::<ExportTraceServiceRequest>(message, protocol);
-        (message, spans)
-    });
-    formed.collect()
+/// Numbers of the fields of `Span`; attributes and events have theirs in `pairs`.
+mod field {
+    pub const TRACE_ID: u32 = 1;
+    pub const SPAN_ID: u32 = 2;
+    pub const TRACE_STATE: u32 = 3;
+    pub const PARENT: u32 = 4;
+    pub const NAME: u32 = 5;
+    pub const KIND: u32 = 6;
+    pub const START: u32 = 7;
+    pub const END: u32 = 8;
+    pub const EVENTS_DROPPED: u32 = 12;
+    pub const STATUS: u32 = 15;
+    pub const FLAGS: u32 = 16;
+    /// Of `Status`.
+    pub const STATUS_MESSAGE: u32 = 2;
+    pub const STATUS_CODE: u32 = 3;
 }
 
-/// The spans of one request or TCP stream, its own first; none for what was not sampled. `pairs`: room for the
-/// attributes of each.
-fn add(ended: &Ended, process: &Process, pairs: &mut Pairs, pack: &mut Pack) {
-    let exchange = &ended.exchange;
+/// Adds the spans of a request or TCP stream, its own first; none for what was not sampled. `to`: room for one.
+pub(super) fn add(seen: &Seen<'_>, process: &Process, to: &mut Pairs, pack: &mut Pack) {
+    let exchange = seen.exchange;
     let Some(recording) = exchange.trace.recording() else {
         return;
     };
     let spanned = Spanned {
-        ended,
+        ended: exchange.started_at + seen.elapsed,
         exchange,
         recording,
         process,
     };
-    pairs.clear();
-    let own = match &exchange.http {
-        Some(http) => spanned.server(http, pairs),
-        None => spanned.stream(pairs),
-    };
-    pack.add(&own, pairs.bytes());
+    to.clear();
+    match &exchange.http {
+        Some(http) => spanned.server(http, to),
+        None => spanned.stream(to),
+    }
+    pack.add(to.bytes());
     for (attempt, number) in recording.attempts.iter().zip(0_u32..) {
-        pairs.clear();
-        let span = match &exchange.http {
-            Some(http) => spanned.attempt(http, attempt, number, pairs),
-            None => spanned.connection(attempt, pairs),
-        };
-        pack.add(&span, pairs.bytes());
+        to.clear();
+        match &exchange.http {
+            Some(http) => spanned.attempt(http, attempt, number, to),
+            None => spanned.connection(attempt, to),
+        }
+        pack.add(to.bytes());
     }
 }
 
 /// One request or TCP stream that becomes spans.
 struct Spanned<'a> {
-    ended: &'a Ended,
+    ended: SystemTime,
     exchange: &'a Exchange,
     recording: &'a Recording,
     process: &'a Process,
 }
 
+/// What every span has, besides its name and attributes.
+struct Bare<'a> {
+    id: u64,
+    parent: Option<u64>,
+    kind: SpanKind,
+    began: SystemTime,
+    ended: SystemTime,
+    /// It failed, for this reason if one is known.
+    failed: Option<&'a str>,
+}
+
 impl Spanned<'_> {
-    /// Of a request. Attributes and events go to `pairs`, of this and of all others.
-    fn server(&self, http: &HttpExchange, pairs: &mut Pairs) -> Span {
+    /// Of a request.
+    fn server(&self, http: &HttpExchange, to: &mut Pairs) {
         let status = http.status.map_or(0, |status| status.as_u16());
         let route = route(self.exchange);
-        let method = method(&http.method);
-        let name = match &route {
-            Some(route) => format!("{} {route}", method.unwrap_or("HTTP")),
-            None => method.unwrap_or("HTTP").to_owned(),
-        };
-        let parent = self.recording.parent.map(|parent| parent.get());
-        let own = self.exchange.trace.span().map_or(0, |span| span.get());
         let failed = status >= 500 || status == 0;
-        self.server_attributes(http, route, status, pairs);
-        self.events(pairs);
-        Span {
-            parent_span_id: parent.map(bytes_of).unwrap_or_default(),
-            kind: SpanKind::Server as i32,
-            end_time_unix_nano: nanos(self.ended.ended_at()),
-            dropped_events_count: self.recording.events_dropped,
-            status: self.status(failed, self.exchange.reason.as_deref()),
-            ..self.span(own, name, self.exchange.started_at)
+        let bare = self.own(failed);
+        let method = method(&http.method).unwrap_or("HTTP");
+        match route {
+            Some(route) => self.bare(&bare, format_args!("{method} {route}"), to),
+            None => self.bare(&bare, format_args!("{method}"), to),
         }
+        self.server_attributes(http, status, to);
+        if let Some(route) = route {
+            to.display("http.route", route);
+        }
+        self.events(to);
     }
 
     /// Of a TCP stream, from its opening to its end. Nobody tells it of a trace, so that it begins one.
-    fn stream(&self, attributes: &mut Pairs) -> Span {
+    fn stream(&self, to: &mut Pairs) {
         let exchange = self.exchange;
-        let own = exchange.trace.span().map_or(0, |span| span.get());
-        conventions::stream(attributes, exchange);
-        attributes.text("component", "proxy");
-        attributes.text("response_flags", flags(exchange));
-        upstream_cluster(attributes, exchange);
-        if self.recording.tracing.istio_tags {
-            self.istio_tags(attributes);
-        }
-        self.cairn_attributes(attributes);
-        self.tags(attributes);
         let failed = !exchange.flags.is_empty();
+        let bare = self.own(failed);
+        match &exchange.service {
+            Some(service) => {
+                let (host, port) = (&service.hostname, exchange.service_port);
+                self.bare(&bare, format_args!("TCP {host}:{port}"), to);
+            }
+            None => self.bare(&bare, format_args!("TCP"), to),
+        }
+        conventions::stream(to, exchange);
+        to.text("component", "proxy");
+        to.text("response_flags", flags(exchange));
+        upstream_cluster(to, exchange);
+        if self.recording.tracing.istio_tags {
+            self.istio_tags(to);
+        }
+        self.cairn_attributes(to);
+        self.tags(to);
         if failed {
-            attributes.text("error.type", exchange.flags);
+            to.text("error.type", exchange.flags);
         }
-        self.events(attributes);
-        let name = exchange.service.as_ref().map_or_else(
-            || "TCP".to_owned(),
-            |service| format!("TCP {}:{}", service.hostname, exchange.service_port),
-        );
-        Span {
-            kind: SpanKind::Server as i32,
-            end_time_unix_nano: nanos(self.ended.ended_at()),
-            dropped_events_count: self.recording.events_dropped,
-            status: self.status(failed, exchange.reason.as_deref()),
-            ..self.span(own, name, exchange.started_at)
-        }
+        self.events(to);
     }
 
     /// A TCP stream's connection to an endpoint, from dialling to the end of the stream, or an attempt at one.
-    fn connection(&self, attempt: &Attempt, attributes: &mut Pairs) -> Span {
-        conventions::connection(attributes, self.exchange, attempt);
+    fn connection(&self, attempt: &Attempt, to: &mut Pairs) {
         let broke = attempt.connected.map(|_| self.exchange.flags);
         let error = attempt.error.or(broke.filter(|flags| !flags.is_empty()));
-        attributes.known("error.type", error);
+        self.client(attempt, "TCP", error.is_some(), to);
+        conventions::connection(to, self.exchange, attempt);
+        to.known("error.type", error);
         if let Some(at) = attempt.connected {
-            attributes.event(&self.event_at(at, "cairn.connected"), |_| {});
+            to.event(nanos(self.at(at)), "cairn.connected", |_| {});
         }
-        self.client(attempt, "TCP", error.is_some(), attributes)
     }
 
-    fn attempt(
-        &self,
-        http: &HttpExchange,
-        attempt: &Attempt,
-        number: u32,
-        attributes: &mut Pairs,
-    ) -> Span {
-        request_method(attributes, &http.method);
-        conventions::endpoint(attributes, attempt);
-        attributes.known("url.full", attempt.url.as_deref().map(|url| self.cut(url)));
-        if number > 0 {
-            attributes.number("http.request.resend_count", number);
-        }
-        if let Some(status) = attempt.status {
-            attributes.number("http.response.status_code", status);
-        }
-        if let Some(status) = attempt.grpc_status {
-            attributes.number("rpc.grpc.status_code", status);
-        }
+    fn attempt(&self, http: &HttpExchange, attempt: &Attempt, number: u32, to: &mut Pairs) {
         let refused = attempt.status.filter(|status| *status >= 400);
-        match (attempt.error, refused) {
-            (Some(error), _) => attributes.text("error.type", error),
-            (None, Some(status)) => attributes.display("error.type", status),
-            (None, None) => {}
-        }
         let failed = attempt.error.is_some() || refused.is_some();
         let name = method(&http.method).unwrap_or("HTTP");
-        self.client(attempt, name, failed, attributes)
+        self.client(attempt, name, failed, to);
+        request_method(to, &http.method);
+        conventions::endpoint(to, attempt);
+        to.known("url.full", attempt.url.as_deref().map(|url| self.cut(url)));
+        if number > 0 {
+            to.number("http.request.resend_count", number);
+        }
+        if let Some(status) = attempt.status {
+            to.number("http.response.status_code", status);
+        }
+        if let Some(status) = attempt.grpc_status {
+            to.number("rpc.grpc.status_code", status);
+        }
+        match (attempt.error, refused) {
+            (Some(error), _) => to.text("error.type", error),
+            (None, Some(status)) => to.display("error.type", status),
+            (None, None) => {}
+        }
     }
 
     /// The span of an attempt at an endpoint, with what is said of all of them.
-    fn client(&self, attempt: &Attempt, name: &str, failed: bool, attributes: &mut Pairs) -> Span {
-        let server = self.exchange.trace.span().map_or(0, |span| span.get());
-        let ended = attempt
-            .ended
-            .map_or(self.ended.ended_at(), |at| self.at(at));
-        upstream_cluster(attributes, self.exchange);
+    fn client(&self, attempt: &Attempt, name: &str, failed: bool, to: &mut Pairs) {
+        let bare = Bare {
+            id: attempt.span.get(),
+            parent: self.exchange.trace.span().map(|span| span.get()),
+            kind: SpanKind::Client,
+            began: self.at(attempt.began),
+            ended: attempt.ended.map_or(self.ended, |at| self.at(at)),
+            failed: failed.then_some(attempt.reason.as_deref().unwrap_or_default()),
+        };
+        self.bare(&bare, format_args!("{name}"), to);
+        upstream_cluster(to, self.exchange);
         if self.recording.tracing.istio_tags {
             let workload = attempt.endpoint.workload.as_deref();
             let cluster = &self.process.cluster;
-            peer(attributes, DESTINATION, workload, cluster);
+            peer(to, DESTINATION, workload, cluster);
         }
-        self.tags(attributes);
-        let began = self.at(attempt.began);
-        Span {
-            parent_span_id: bytes_of(server),
-            kind: SpanKind::Client as i32,
-            end_time_unix_nano: nanos(ended),
-            status: self.status(failed, attempt.reason.as_deref()),
-            ..self.span(attempt.span.get(), name.to_owned(), began)
+        self.tags(to);
+    }
+
+    /// The span of the request or TCP stream itself.
+    fn own(&self, failed: bool) -> Bare<'_> {
+        let exchange = self.exchange;
+        Bare {
+            id: exchange.trace.span().map_or(0, |span| span.get()),
+            parent: self.recording.parent.map(|parent| parent.get()),
+            kind: SpanKind::Server,
+            began: exchange.started_at,
+            ended: self.ended,
+            failed: failed.then_some(exchange.reason.as_deref().unwrap_or_default()),
         }
     }
 
-    fn span(&self, id: u64, name: String, began: SystemTime) -> Span {
+    fn bare(&self, span: &Bare<'_>, name: fmt::Arguments<'_>, to: &mut Pairs) {
         let trace = self.exchange.trace.id().map_or(0, |trace| trace.get());
-        let state = self.recording.state.as_ref();
-        let state = state.and_then(|state: &HeaderValue| state.to_str().ok());
-        Span {
-            trace_id: trace.to_be_bytes().to_vec(),
-            span_id: bytes_of(id),
-            trace_state: state.unwrap_or_default().to_owned(),
-            flags: SAMPLED,
-            name,
-            start_time_unix_nano: nanos(began),
-            ..Span::default()
+        to.field_bytes(field::TRACE_ID, &trace.to_be_bytes());
+        to.field_bytes(field::SPAN_ID, &span.id.to_be_bytes());
+        if let Some(parent) = span.parent {
+            to.field_bytes(field::PARENT, &parent.to_be_bytes());
         }
-    }
-
-    fn status(&self, failed: bool, reason: Option<&str>) -> Option<Status> {
-        failed.then(|| Status {
-            message: reason.unwrap_or_default().to_owned(),
-            code: StatusCode::Error as i32,
-        })
+        let state = self.recording.state.as_ref();
+        if let Some(state) = state.and_then(|state| state.to_str().ok()) {
+            to.field_bytes(field::TRACE_STATE, state.as_bytes());
+        }
+        to.field_shown(field::NAME, name);
+        to.field_number(field::KIND, span.kind as u64);
+        to.field_fixed64(field::START, nanos(span.began));
+        to.field_fixed64(field::END, nanos(span.ended));
+        to.field_fixed32(field::FLAGS, SAMPLED);
+        if let Some(reason) = span.failed {
+            to.field_message(field::STATUS, |status| {
+                status.field_bytes(field::STATUS_MESSAGE, reason.as_bytes());
+                status.field_number(field::STATUS_CODE, StatusCode::Error as u64);
+            });
+        }
+        if span.kind == SpanKind::Server {
+            let dropped = u64::from(self.recording.events_dropped);
+            to.field_number(field::EVENTS_DROPPED, dropped);
+        }
     }
 
     /// Wall clock of a moment of the request.
@@ -233,16 +236,9 @@ impl Spanned<'_> {
         self.exchange.started_at + moment.saturating_duration_since(self.exchange.started)
     }
 
-    fn server_attributes(
-        &self,
-        http: &HttpExchange,
-        route: Option<String>,
-        status: u16,
-        attributes: &mut Pairs,
-    ) {
+    fn server_attributes(&self, http: &HttpExchange, status: u16, attributes: &mut Pairs) {
         let exchange = self.exchange;
         conventions::request(attributes, exchange, http, |text| self.cut(text));
-        attributes.known("http.route", route);
         if status > 0 {
             attributes.number("http.response.status_code", status);
         }
@@ -324,37 +320,28 @@ impl Spanned<'_> {
         }
     }
 
-    fn events(&self, pairs: &mut Pairs) {
+    fn events(&self, to: &mut Pairs) {
         for Event { at, what } in &self.recording.events {
+            let at = nanos(self.at(*at));
             match what {
-                What::Verdict => pairs.event(&self.event_at(*at, "cairn.verdict"), |of| {
+                What::Verdict => to.event(at, "cairn.verdict", |of| {
                     verdict(of, self.exchange);
                     of.known("cairn.reason", self.exchange.reason.as_deref());
                 }),
-                What::Retry { cause, wait } => {
-                    pairs.event(&self.event_at(*at, "cairn.retry"), |of| {
-                        of.text("cairn.retry.cause", cause);
-                        of.number("cairn.retry.wait_ms", wait.as_millis());
-                    });
-                }
+                What::Retry { cause, wait } => to.event(at, "cairn.retry", |of| {
+                    of.text("cairn.retry.cause", cause);
+                    of.number("cairn.retry.wait_ms", wait.as_millis());
+                }),
                 What::Ejected {
                     endpoint,
                     cause,
                     for_ms,
-                } => pairs.event(&self.event_at(*at, "cairn.ejection"), |of| {
+                } => to.event(at, "cairn.ejection", |of| {
                     of.display("cairn.ejection.endpoint", endpoint);
                     of.text("cairn.ejection.cause", cause);
                     of.number("cairn.ejection.for_ms", *for_ms);
                 }),
             }
-        }
-    }
-
-    fn event_at(&self, at: Instant, name: &str) -> span::Event {
-        span::Event {
-            time_unix_nano: nanos(self.at(at)),
-            name: name.to_owned(),
-            ..span::Event::default()
         }
     }
 }
@@ -365,10 +352,6 @@ fn flags(exchange: &Exchange) -> &'static str {
         "" => "-",
         flags => flags,
     }
-}
-
-fn bytes_of(id: u64) -> Vec<u8> {
-    id.to_be_bytes().to_vec()
 }
 
 pub(super) fn nanos(at: SystemTime) -> u64 {

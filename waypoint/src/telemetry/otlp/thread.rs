@@ -1,21 +1,22 @@
-//! The thread that exports: takes what the workers queued, shares it out among lanes, ends in good order.
+//! The thread that exports: takes what the workers wrote, shares it out among lanes, ends in good order.
 
 use std::sync::Arc;
 use std::sync::mpsc as blocking;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use cairn_config_schema::snapshot::Collector;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::{sleep, sleep_until};
 
 use super::endpoint::{Destination, Signal};
-use super::environment::{Batching, Environment};
+use super::environment::Environment;
 use super::export::Exporter;
 use super::lane::Lane;
 use super::metrics::{self, Scrape};
 use super::process::Process;
-use super::queue::{self, Ended};
+use super::queue::{self, Batch, Channel, Queue};
 use super::transport::{Mesh, Transport, Way};
 use crate::limits::{OTLP_FLUSH_TIMEOUT, OTLP_GATHER_INTERVAL, OTLP_RECEIVERS_MAX};
 use crate::runtime::Runtime;
@@ -27,9 +28,6 @@ use crate::upstream::Dialer;
 
 /// How often metrics are exported, as the specification has it.
 const METRIC_INTERVAL: Duration = Duration::from_secs(60);
-
-/// Records taken out of the queue at once.
-const GATHERED: usize = 512;
 
 /// What exporting needs of the rest of the process.
 pub struct Parts {
@@ -43,6 +41,14 @@ pub struct Parts {
     pub runtime: Arc<ArcSwap<Runtime>>,
     /// Makes a scrape.
     pub scrape: Box<dyn Fn() -> crate::telemetry::exposition::Exposition + Send + Sync>,
+}
+
+/// [`Parts`], without what the workers need too.
+struct Running {
+    environment: Environment,
+    dialer: Dialer,
+    runtime: Arc<ArcSwap<Runtime>>,
+    scrape: Scrape,
 }
 
 /// Exports while it lives; what is left is sent when it is dropped, for as long as the limit allows.
@@ -90,7 +96,8 @@ pub fn start(parts: Parts) -> std::io::Result<Option<Exports>> {
         counter.preset(signals);
     }
     let logs = environment.logs.is_some();
-    let Some(records) = queue::open(environment.spans.queue_max, logs) else {
+    let batching = [environment.spans, environment.records];
+    let Some(queue) = queue::open(Queue::new(parts.process, batching, logs)) else {
         return Ok(None);
     };
     if let Some(to) = &environment.traces {
@@ -102,8 +109,14 @@ pub fn start(parts: Parts) -> std::io::Result<Option<Exports>> {
     let (closing, closes) = watch::channel(false);
     let (ended, done) = blocking::channel();
     let thread = std::thread::Builder::new().name("otlp".to_owned());
+    let parts = Running {
+        environment: parts.environment,
+        dialer: parts.dialer,
+        runtime: parts.runtime,
+        scrape: parts.scrape,
+    };
     thread.spawn(move || {
-        runtime.block_on(run(parts, records, closes));
+        runtime.block_on(run(parts, queue, closes));
         // Nobody listens any more if it took too long.
         let _ = ended.send(());
     })?;
@@ -127,42 +140,40 @@ fn of_environment(environment: &Environment) -> Tracing {
     }
 }
 
-async fn run(
-    parts: Parts,
-    mut records: mpsc::Receiver<Arc<Ended>>,
-    mut closes: watch::Receiver<bool>,
-) {
+async fn run(parts: Running, queue: Arc<Queue>, mut closes: watch::Receiver<bool>) {
     let mesh = Mesh {
         dialer: parts.dialer,
         runtime: parts.runtime,
     };
-    let environment = parts.environment;
     let mut lanes = Lanes {
         open: Vec::new(),
-        process: Arc::new(parts.process),
+        queue: queue.clone(),
         mesh: Arc::new(mesh),
         closing: closes.clone(),
-        environment,
+        environment: parts.environment,
     };
     let metrics = lanes.metrics(parts.scrape);
-    let mut gathered = Vec::with_capacity(GATHERED);
     loop {
+        let next = lanes.take();
+        // A worker wakes this thread at most so often, and not with each request.
         tokio::select! {
-            taken = records.recv_many(&mut gathered, GATHERED) => if taken == 0 { break },
-            // Once it is closed, what is in it is still received.
-            _ = closes.changed() => records.close(),
+            () = sleep(OTLP_GATHER_INTERVAL) => {}
+            _ = closes.changed() => break,
         }
-        for ended in gathered.drain(..) {
-            lanes.offer(&ended);
-        }
-        if records.is_empty() && !*closes.borrow() {
-            // A worker wakes this thread at most so often, and not with each request.
-            tokio::select! {
-                () = tokio::time::sleep(OTLP_GATHER_INTERVAL) => {}
-                _ = closes.changed() => records.close(),
+        let due = async {
+            match next {
+                Some(at) => sleep_until(at.into()).await,
+                None => queue.stirred().await,
             }
+        };
+        tokio::select! {
+            () = due => {}
+            () = queue.filled() => {}
+            _ = closes.changed() => break,
         }
     }
+    queue.close();
+    lanes.take();
     for task in lanes.close().into_iter().chain(metrics) {
         // A task that panicked has nothing left to send.
         let _ = task.await;
@@ -171,58 +182,46 @@ async fn run(
 
 /// The lanes that are open.
 struct Lanes {
-    open: Vec<((Signal, Receiver), Lane)>,
-    process: Arc<Process>,
+    open: Vec<Lane>,
+    queue: Arc<Queue>,
     mesh: Arc<Mesh>,
     closing: watch::Receiver<bool>,
     environment: Environment,
 }
 
 impl Lanes {
-    fn offer(&mut self, ended: &Arc<Ended>) {
-        if let Some(recording) = ended.exchange.trace.recording() {
-            self.offer_to(Signal::Traces, &recording.tracing.receiver, ended);
-        }
-        if self.environment.logs.is_some() {
-            self.offer_to(Signal::Logs, &Receiver::Environment, ended);
-        }
-        for line in &ended.lines {
-            self.offer_to(Signal::Logs, &Receiver::Log(line.to.clone()), ended);
-        }
-    }
-
-    fn offer_to(&mut self, signal: Signal, receiver: &Receiver, ended: &Arc<Ended>) {
-        let is_it = |((s, r), _): &((Signal, Receiver), Lane)| *s == signal && r == receiver;
-        if !self.open.iter().any(is_it) {
-            if self.open.len() >= OTLP_RECEIVERS_MAX {
-                self.open.retain(|(_, lane)| !lane.is_idle());
-            }
-            if let Some(lane) = self.lane(signal, receiver) {
-                self.open.push(((signal, receiver.clone()), lane));
-            }
-        }
-        match self.open.iter().find(|lane| is_it(lane)) {
-            Some((_, lane)) => lane.offer(ended),
-            None => counters::OTLP_DROPPED.inc(signal.as_str()),
-        }
-    }
-
-    fn lane(&self, signal: Signal, receiver: &Receiver) -> Option<Lane> {
+    /// Takes what is to leave, and says when to come again.
+    fn take(&mut self) -> Option<Instant> {
+        let queue = self.queue.clone();
         if self.open.len() >= OTLP_RECEIVERS_MAX {
-            return None;
+            self.open.retain(|lane| !lane.is_idle());
         }
-        let exporter = self.exporter(signal, receiver)?;
-        let process = self.process.clone();
-        let batching = self.batching(signal);
-        let of = (signal, receiver.clone());
-        Some(Lane::start(of, batching, exporter, process))
+        let next = queue.drain(Instant::now(), |batch| self.offer(batch));
+        self.open.iter_mut().for_each(Lane::send);
+        next
     }
 
-    fn batching(&self, signal: Signal) -> Batching {
-        match signal {
-            Signal::Traces => self.environment.spans,
-            Signal::Logs | Signal::Metrics => self.environment.records,
+    fn offer(&mut self, batch: Batch) {
+        let found = self.open.iter().position(|lane| lane.is_of(&batch.to));
+        let lane = match found {
+            Some(at) => self.open.get_mut(at),
+            None => match self.lane(batch.to.clone()) {
+                Some(lane) => {
+                    self.open.push(lane);
+                    self.open.last_mut()
+                }
+                None => None,
+            },
+        };
+        match lane {
+            Some(lane) => lane.gather(batch.pack),
+            None => batch.give_up(),
         }
+    }
+
+    fn lane(&self, channel: Arc<Channel>) -> Option<Lane> {
+        let exporter = self.exporter(channel.signal, &channel.receiver)?;
+        Some(Lane::start(channel, exporter))
     }
 
     fn exporter(&self, signal: Signal, receiver: &Receiver) -> Option<Exporter> {
@@ -252,14 +251,14 @@ impl Lanes {
     fn metrics(&self, scrape: Scrape) -> Option<JoinHandle<()>> {
         let exporter = self.exporter(Signal::Metrics, &Receiver::Environment)?;
         let every = self.environment.metric_interval.unwrap_or(METRIC_INTERVAL);
-        let (process, closing) = (self.process.clone(), self.closing.clone());
+        let (queue, closing) = (self.queue.clone(), self.closing.clone());
         Some(tokio::spawn(metrics::run(
-            scrape, every, exporter, process, closing,
+            scrape, every, exporter, queue, closing,
         )))
     }
 
     fn close(self) -> Vec<JoinHandle<()>> {
         let lanes = self.open.into_iter();
-        lanes.map(|(_, lane)| lane.close()).collect()
+        lanes.map(Lane::close).collect()
     }
 }

@@ -22,7 +22,7 @@ use std::time::Instant;
 
 use cairn_config_schema::snapshot::Endpoint;
 use cairn_filters::header_change::Headers;
-use http::{HeaderMap, HeaderValue};
+use http::HeaderMap;
 
 use self::context::{SpanContext, SpanId, TraceId};
 use self::propagate::{Incoming, Outgoing};
@@ -127,12 +127,6 @@ impl Trace {
         self.recording.as_deref()
     }
 
-    /// What it keeps of the headers of the request.
-    pub fn values(&mut self) -> impl Iterator<Item = &mut Option<HeaderValue>> {
-        let recordings = self.recording.iter_mut();
-        recordings.flat_map(|recording| recording.tags.iter_mut().chain([&mut recording.state]))
-    }
-
     /// Whether spans are made of it.
     pub fn is_recorded(&self) -> bool {
         self.recording.is_some()
@@ -207,8 +201,9 @@ fn recording(headers: &HeaderMap, tracing: &Arc<Tracing>, parent: Option<SpanId>
         parent,
         state: parent.and_then(|_| propagate::state(headers)),
         tags: tags.collect(),
-        attempts: Vec::new(),
-        events: Vec::new(),
+        // Most have one attempt, and one event: the verdict.
+        attempts: Vec::with_capacity(1),
+        events: Vec::with_capacity(1),
         events_dropped: 0,
     }
 }

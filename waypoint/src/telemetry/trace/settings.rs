@@ -37,6 +37,18 @@ pub enum Receiver {
     Log(Arc<OtelLog>),
 }
 
+impl Receiver {
+    /// Whether it is the other, which it mostly is by its address already.
+    pub fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Environment, Self::Environment) => true,
+            (Self::Collector(a), Self::Collector(b)) => Arc::ptr_eq(a, b) || a == b,
+            (Self::Log(a), Self::Log(b)) => Arc::ptr_eq(a, b) || a == b,
+            _ => false,
+        }
+    }
+}
+
 /// A tag of every span of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tag {

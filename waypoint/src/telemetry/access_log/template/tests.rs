@@ -7,7 +7,7 @@ use cairn_config_schema::snapshot::{LogFormat, WrittenFormat};
 use http::{HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 
-use super::Format;
+use super::{Format, Wrong};
 use crate::telemetry::access_log::line::TimeText;
 use crate::telemetry::exchange::{Exchange, Headers, Seen};
 use crate::telemetry::fixtures::{http, tcp};
@@ -23,7 +23,7 @@ fn written(template: Value, omits_empty: bool) -> Arc<WrittenFormat> {
 fn line(format: &LogFormat, exchange: &Exchange) -> String {
     let mut wrong = Vec::new();
     let format = Format::read(format, &mut wrong);
-    assert_eq!(wrong, Vec::<String>::new());
+    assert!(wrong.is_empty(), "{wrong:?}");
     let (mut request, mut response) = (HeaderMap::new(), HeaderMap::new());
     request.insert("authorization", HeaderValue::from_static("Bearer secret"));
     request.insert("x-tenant", HeaderValue::from_static("blue"));
@@ -167,15 +167,49 @@ fn what_can_not_be_written_is_refused_with_words_and_leaves_a_dash() {
         ("%REQ%", "needs an argument"),
         ("%PROTOCOL(x)%", "takes no argument"),
         ("%START_TIME(%@)%", "no format of times"),
-        ("%CEL(foo.bar)%", "there is no attribute `foo`"),
+        ("%CEL(1 +)%", "`%CEL(1 +)%`: "),
         ("50% off", "no operator"),
     ] {
         let mut wrong = Vec::new();
         let format = LogFormat::Text(written(template.into(), false));
         Format::read(&format, &mut wrong);
-        assert!(
-            wrong.len() == 1 && wrong[0].contains(words),
-            "{template}: {wrong:?}"
-        );
+        let [Wrong::Missing(told)] = &wrong[..] else {
+            panic!("{template}: {wrong:?}")
+        };
+        assert!(told.contains(words), "{template}: {told}");
+    }
+}
+
+/// The second is from Envoy's documentation of the operator, but for its header.
+#[test]
+fn an_expression_with_a_part_that_can_not_be_right_is_told_of_and_evaluated() {
+    for (template, words, expected) in [
+        (
+            "%CEL(foo.bar)%",
+            "`%CEL(foo.bar)%`: there is no attribute `foo`",
+            "-",
+        ),
+        (
+            "%CEL(request.method || request.url_path.contains('a'))%",
+            "`||` is not for",
+            "true",
+        ),
+    ] {
+        let mut wrong = Vec::new();
+        let format = LogFormat::Text(written(template.into(), false));
+        let read = Format::read(&format, &mut wrong);
+        let [Wrong::Doubted(doubt)] = &wrong[..] else {
+            panic!("{template}: {wrong:?}")
+        };
+        assert!(doubt.words.contains(words), "{template}: {doubt:?}");
+        let exchange = http();
+        let (mut time, mut line) = (TimeText::default(), Vec::new());
+        let seen = Seen {
+            exchange: &exchange,
+            elapsed: Duration::ZERO,
+            headers: Headers::default(),
+        };
+        read.write(&seen, &mut time, &mut line);
+        assert_eq!(String::from_utf8(line).unwrap(), format!("{expected}\n"));
     }
 }

@@ -8,7 +8,7 @@ use crate::telemetry::fixtures;
 fn record(bytes: u64) -> Record {
     let mut exchange = fixtures::http();
     exchange.bytes_sent = bytes;
-    Record::ended(&mut exchange, Duration::ZERO, false, false)
+    Record::ended(&mut exchange, Duration::ZERO, false)
 }
 
 #[test]

@@ -1,6 +1,5 @@
 //! What JSON of OTLP looks like, checked by the rules of its mapping and not by what wrote it; and what answers say.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
@@ -8,44 +7,29 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTracePartialSuccess, ExportTraceServiceRequest,
 };
 
-use super::super::lane::Encoded;
+use super::super::endpoint::Signal;
+use super::super::fixtures;
 use super::super::process::Process;
-use super::super::queue::{Ended, Outlet};
-use super::super::{fixtures, logs, spans};
 use super::*;
 use crate::telemetry::trace::recording::What;
-use crate::telemetry::trace::settings::Receiver;
 
-/// A request with an attempt and an event.
-fn ended() -> Arc<Ended> {
-    let (outlet, mut records) = Outlet::new(1, true);
+/// What is told of a request with an attempt and an event.
+fn told(signal: Signal) -> Bytes {
     let mut exchange = fixtures::sampled();
     let endpoint = exchange.endpoint.clone().unwrap();
     exchange.trace.begin_attempt(&endpoint, || 21);
     exchange.trace.event(|| What::Verdict);
-    outlet.take(exchange, Duration::from_millis(12), vec![]);
-    records.try_recv().unwrap()
-}
-
-fn only(messages: Vec<Encoded>) -> Bytes {
-    let [(message, _)] = &messages[..] else {
-        panic!("one message");
-    };
-    message.clone()
+    let (elapsed, of) = (Duration::from_millis(12), (signal, true));
+    let parcel = fixtures::told(&exchange, elapsed, Process::default(), of);
+    parcel.message.clone()
 }
 
 fn traces(protocol: Protocol) -> Bytes {
-    only(spans::encode(&[ended()], &Process::default(), protocol))
+    formed::<ExportTraceServiceRequest>(told(Signal::Traces), protocol)
 }
 
 fn records(protocol: Protocol) -> Bytes {
-    let receiver = Receiver::Environment;
-    only(logs::encode(
-        &[ended()],
-        &Process::default(),
-        &receiver,
-        protocol,
-    ))
+    formed::<ExportLogsServiceRequest>(told(Signal::Logs), protocol)
 }
 
 /// Every member of every object, with its name.

@@ -1,21 +1,26 @@
 //! What spans say of requests and TCP streams.
 
+use std::sync::Arc;
+
 use cairn_authz::Verdict;
 use http::StatusCode as Http;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::trace::v1::span::Event as SpanEvent;
+use opentelemetry_proto::tonic::trace::v1::{Span, Status};
 use prost::Message;
 
 use super::super::attributes::find;
+use super::super::endpoint::Signal;
+use super::super::fixtures;
 use super::super::process::Names;
-use super::super::{fixtures, queue};
 use super::*;
+use crate::limits::SPAN_EVENTS_MAX;
 use crate::recheck::Closure;
 use crate::telemetry::fixtures as exchanges;
 use crate::telemetry::trace::Trace;
 use crate::telemetry::trace::sampler::Sampler;
 
 fn spans(exchange: Exchange) -> Vec<Span> {
-    let (outlet, mut records) = queue::Outlet::new(1, false);
-    outlet.take(exchange, Duration::from_millis(12), vec![]);
     let names = Names {
         gateway: Some(("shop", "waypoint")),
         trust_domain: "cluster.local",
@@ -23,13 +28,15 @@ fn spans(exchange: Exchange) -> Vec<Span> {
         ..Names::default()
     };
     let process = Process::new(&names, &Default::default());
-    let messages = encode(&[records.try_recv().unwrap()], &process, Protocol::Http);
-    let [(message, count)] = &messages[..] else {
-        panic!("one message")
-    };
-    let mut request = ExportTraceServiceRequest::decode(message.clone()).unwrap();
+    let parcel = fixtures::told(
+        &exchange,
+        Duration::from_millis(12),
+        process,
+        (Signal::Traces, false),
+    );
+    let mut request = ExportTraceServiceRequest::decode(parcel.message.clone()).unwrap();
     let spans = request.resource_spans.remove(0).scope_spans.remove(0).spans;
-    assert_eq!(spans.len() as u64, *count);
+    assert_eq!(spans.len() as u64, parcel.records);
     spans
 }
 
@@ -342,4 +349,64 @@ fn a_request_that_ended_before_policy_has_no_verdict() {
     exchange.verdict = None::<Verdict>;
     let server = spans(exchange).remove(0);
     assert_eq!(find(&server.attributes, "cairn.verdict"), None);
+}
+
+/// Numbers of fields are written by hand: nothing of a span may be in another one's place. What the attributes are is said
+/// by the other tests, and how they are written by those of `pairs`.
+#[test]
+fn a_whole_span_is_read_as_it_was_meant() {
+    let mut exchange = fixtures::sampled();
+    let headers = http::HeaderMap::from_iter(
+        [
+            ("traceparent", fixtures::TRACEPARENT),
+            ("tracestate", "a=b"),
+        ]
+        .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())),
+    );
+    exchange.trace = Trace::begin(&headers, &fixtures::tracing(vec![]), || 1);
+    exchange.http.as_mut().unwrap().status = Some(Http::SERVICE_UNAVAILABLE);
+    exchange.reason = Some("no endpoint is left".into());
+    for _ in 0..=SPAN_EVENTS_MAX {
+        exchange.trace.event(|| What::Retry {
+            cause: "connect",
+            wait: Duration::from_millis(25),
+        });
+    }
+    let server = spans(exchange).remove(0);
+    assert!(!server.attributes.is_empty());
+    assert_eq!(server.events.len(), SPAN_EVENTS_MAX);
+    let event = server.events[0].clone();
+    assert_eq!(event.attributes.len(), 2);
+    assert!(event.time_unix_nano >= server.start_time_unix_nano);
+    let expected = SpanEvent {
+        time_unix_nano: event.time_unix_nano,
+        name: "cairn.retry".into(),
+        attributes: event.attributes.clone(),
+        dropped_attributes_count: 0,
+    };
+    assert_eq!(event, expected);
+    let expected = Span {
+        trace_id: 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736_u128
+            .to_be_bytes()
+            .to_vec(),
+        span_id: 1_u64.to_be_bytes().to_vec(),
+        trace_state: "a=b".into(),
+        parent_span_id: 0x00f0_67aa_0ba9_02b7_u64.to_be_bytes().to_vec(),
+        flags: 1,
+        name: "GET".into(),
+        kind: SpanKind::Server as i32,
+        start_time_unix_nano: 1_793_795_696_789_000_000,
+        end_time_unix_nano: 1_793_795_696_801_000_000,
+        attributes: server.attributes.clone(),
+        dropped_attributes_count: 0,
+        events: server.events.clone(),
+        dropped_events_count: 1,
+        links: vec![],
+        dropped_links_count: 0,
+        status: Some(Status {
+            message: "no endpoint is left".into(),
+            code: StatusCode::Error as i32,
+        }),
+    };
+    assert_eq!(server, expected);
 }
