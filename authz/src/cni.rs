@@ -34,7 +34,7 @@ impl<'a> End<'a> {
                 pod: workload.labels.as_deref(),
                 namespace: Some(&workload.key.namespace),
                 namespace_labels: workload.namespace_labels.as_deref(),
-                service_account: workload.identity.service_account(),
+                service_account: workload.account(),
             },
             addresses: &workload.addresses,
             named_ports: Some(&workload.named_ports),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::identity::Identity;
 use crate::snapshot::{Locality, WorkloadType};
 
 /// Everything that istiod told, as of one moment.
@@ -16,6 +17,9 @@ pub struct Discovered {
     pub network: Arc<str>,
     /// Workloads by their uid.
     pub workloads: BTreeMap<Arc<str>, Arc<DiscoveredWorkload>>,
+    /// Who may answer for a service, by `namespace/hostname`: its `subject_alt_names`, as far as they are identities. A
+    /// service without any is left out.
+    pub identities: BTreeMap<Arc<str>, Arc<[Identity]>>,
 }
 
 impl Discovered {
@@ -40,6 +44,24 @@ impl Discovered {
     }
 }
 
+/// Whether a workload stands for the gateway of a network, by the form of its uid: `NetworkGateway/...`, or
+/// `NAMESPACE/GATEWAY/ADDRESS`. Istiod makes these of Gateways; what is written into a namespace as an entry has another.
+pub fn is_network_gateway(uid: &str, workload: &DiscoveredWorkload) -> bool {
+    if uid.starts_with("NetworkGateway/") {
+        return true;
+    }
+    let mut parts = uid.split('/');
+    let (namespace, name, address) = (parts.next(), parts.next(), parts.next());
+    let has_address = |text: &str| {
+        let address = text.parse::<IpAddr>();
+        address.is_ok_and(|ip| workload.addresses.contains(&ip.to_canonical()))
+    };
+    parts.next().is_none()
+        && namespace == Some(&*workload.namespace)
+        && name.is_some_and(|name| !name.is_empty())
+        && address.is_some_and(has_address)
+}
+
 /// Ports of a service, and the ports of a workload that they lead to.
 pub type TargetPorts = Box<[(u16, u16)]>;
 
@@ -53,6 +75,31 @@ pub enum Tunnel {
     Hbone,
     /// By the mTLS of a sidecar, which Cairn does not speak.
     LegacyMtls,
+}
+
+/// Where the gateway of a network is: `network_gateway`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiscoveredGateway {
+    /// `destination`.
+    pub destination: GatewayDestination,
+    /// `hbone_mtls_port`; the usual one when it was left out.
+    pub port: u16,
+}
+
+/// What leads to a gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GatewayDestination {
+    /// An address of a network.
+    Address {
+        /// The network.
+        network: Arc<str>,
+        /// The address, in its canonical form.
+        ip: IpAddr,
+    },
+    /// A name.
+    Host(Arc<str>),
+    /// Nothing was told.
+    Nowhere,
 }
 
 /// A workload as istiod tells of it. Fields are the protocol's (specs/istio-waypoint.md 6.2).
@@ -74,8 +121,8 @@ pub struct DiscoveredWorkload {
     pub trust_domain: Arc<str>,
     /// `service_account`; empty: `default`.
     pub service_account: Arc<str>,
-    /// `network_gateway` is set: it is reached through one.
-    pub has_gateway: bool,
+    /// `network_gateway`: what it is reached through from other networks.
+    pub gateway: Option<DiscoveredGateway>,
     /// `application_tunnel` asks for a protocol: it is a proxy that wants to be told who calls.
     pub wants_proxy_protocol: bool,
     /// `node`.

@@ -112,7 +112,8 @@ impl DestinationTunnel<'_> {
     pub async fn start(&self, name: &str, folder: &Path) -> Process {
         let listeners = self.pods.iter().map(|(ip, identity)| {
             let listen = SocketAddr::new(*ip, self.port);
-            self.listener(listen, identity)
+            let manager = connection_manager(self.streams_max, "original");
+            tunnel_listener(listen, identity, manager)
         });
         let ip = self.pods.first().expect("a pod").0;
         start(
@@ -124,71 +125,102 @@ impl DestinationTunnel<'_> {
         )
         .await
     }
+}
 
-    fn listener(&self, listen: SocketAddr, identity: &Path) -> Value {
-        json!({
-            "name": listen.to_string(),
-            "address": address(listen),
-            "filter_chains": [{
-                "transport_socket": {
-                    "name": "envoy.transport_sockets.tls",
-                    "typed_config": {
-                        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
-                        "require_client_certificate": true,
-                        "common_tls_context": tls(identity, None),
-                    },
+/// A listener that ends tunnels.
+fn tunnel_listener(listen: SocketAddr, identity: &Path, manager: Value) -> Value {
+    json!({
+        "name": listen.to_string(),
+        "address": address(listen),
+        "filter_chains": [{
+            "transport_socket": {
+                "name": "envoy.transport_sockets.tls",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+                    "require_client_certificate": true,
+                    "common_tls_context": tls(identity, None),
                 },
-                "filters": [{
-                    "name": "envoy.filters.network.http_connection_manager",
-                    "typed_config": self.connection_manager(),
-                }],
-            }],
-        })
-    }
-
-    fn connection_manager(&self) -> Value {
-        json!({
-            "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-            "stat_prefix": "destination",
-            "codec_type": "HTTP2",
-            "stream_idle_timeout": "0s",
-            "http2_protocol_options": {
-                "allow_connect": true,
-                "max_concurrent_streams": self.streams_max,
-                "initial_stream_window_size": 4 * 1024 * 1024,
-                "initial_connection_window_size": 16 * 1024 * 1024,
             },
-            "upgrade_configs": [{ "upgrade_type": "CONNECT" }],
-            // Who came and where to, as each stream begins.
-            "access_log": [{
-                "name": "envoy.access_loggers.stdout",
-                "typed_config": {
-                    "@type": "type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog",
-                    "log_format": { "text_format_source": {
-                        "inline_string": "%DOWNSTREAM_PEER_URI_SAN% %DOWNSTREAM_REMOTE_ADDRESS% %REQ(:AUTHORITY)%\n",
-                    }},
+            "filters": [{
+                "name": "envoy.filters.network.http_connection_manager",
+                "typed_config": manager,
+            }],
+        }],
+    })
+}
+
+/// Takes CONNECTs and leads all to a cluster; so many streams may be open on a connection.
+fn connection_manager(streams_max: u32, cluster: &str) -> Value {
+    json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "destination",
+        "codec_type": "HTTP2",
+        "stream_idle_timeout": "0s",
+        "http2_protocol_options": {
+            "allow_connect": true,
+            "max_concurrent_streams": streams_max,
+            "initial_stream_window_size": 4 * 1024 * 1024,
+            "initial_connection_window_size": 16 * 1024 * 1024,
+        },
+        "upgrade_configs": [{ "upgrade_type": "CONNECT" }],
+        // Who came and where to, as each stream begins.
+        "access_log": [{
+            "name": "envoy.access_loggers.stdout",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog",
+                "log_format": { "text_format_source": {
+                    "inline_string": "%DOWNSTREAM_PEER_URI_SAN% %DOWNSTREAM_REMOTE_ADDRESS% %REQ(:AUTHORITY)%\n",
+                }},
+            },
+        }],
+        "access_log_options": { "flush_access_log_on_new_request": true },
+        "http_filters": [router()],
+        "route_config": { "virtual_hosts": [{
+            "name": "all",
+            "domains": ["*"],
+            "routes": [{
+                "match": { "connect_matcher": {} },
+                "route": {
+                    "cluster": cluster,
+                    "timeout": "0s",
+                    "upgrade_configs": [{ "upgrade_type": "CONNECT", "connect_config": {} }],
                 },
             }],
-            "access_log_options": { "flush_access_log_on_new_request": true },
-            "http_filters": [{
-                "name": "envoy.filters.http.router",
-                "typed_config": {
-                    "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
-                },
-            }],
-            "route_config": { "virtual_hosts": [{
-                "name": "all",
-                "domains": ["*"],
-                "routes": [{
-                    "match": { "connect_matcher": {} },
-                    "route": {
-                        "cluster": "original",
-                        "timeout": "0s",
-                        "upgrade_configs": [{ "upgrade_type": "CONNECT", "connect_config": {} }],
-                    },
-                }],
-            }]},
-        })
+        }]},
+    })
+}
+
+/// A tunnel for one service, whose streams all lead to one address: the east-west gateway of a network, or what is behind
+/// it (specs/istio-waypoint.md 2.6).
+#[derive(Debug)]
+pub struct ServiceTunnel<'a> {
+    /// Folder with its certificate.
+    pub identity: &'a Path,
+    /// Where it takes tunnels.
+    pub listen: SocketAddr,
+    /// What alone is served: host and port.
+    pub authority: &'a str,
+    /// Where all of it goes.
+    pub to: SocketAddr,
+}
+
+impl ServiceTunnel<'_> {
+    /// Starts Envoy and waits until it listens. Its standard output has a line for each stream, as it begins: who came,
+    /// for what, from what, and from which network.
+    pub async fn start(&self, name: &str, folder: &Path) -> Process {
+        let mut manager = connection_manager(200, "service");
+        manager["route_config"]["virtual_hosts"][0]["domains"] = json!([self.authority]);
+        manager["access_log"][0]["typed_config"]["log_format"]["text_format_source"]["inline_string"] = json!(
+            "%DOWNSTREAM_PEER_URI_SAN% %REQ(:AUTHORITY)% %REQ(X-ISTIO-SOURCE)% %REQ(X-FORWARDED-NETWORK)%\n"
+        );
+        let listeners = vec![tunnel_listener(self.listen, self.identity, manager)];
+        let cluster = json!({
+            "name": "service",
+            "type": "STATIC",
+            "connect_timeout": "5s",
+            "load_assignment": assignment("service", self.to),
+        });
+        start(name, self.listen.ip(), listeners, vec![cluster], folder).await
     }
 }
 
@@ -243,12 +275,7 @@ impl TokenGate<'_> {
                         }],
                     },
                 },
-                {
-                    "name": "envoy.filters.http.router",
-                    "typed_config": {
-                        "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
-                    },
-                },
+                router(),
             ],
             "route_config": { "virtual_hosts": [{
                 "name": "all",
@@ -304,6 +331,16 @@ fn assignment(cluster: &str, endpoint: SocketAddr) -> Value {
     json!({
         "cluster_name": cluster,
         "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": address(endpoint) } }] }],
+    })
+}
+
+/// The filter that every chain of HTTP filters ends with.
+fn router() -> Value {
+    json!({
+        "name": "envoy.filters.http.router",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
+        },
     })
 }
 

@@ -398,6 +398,6 @@ fn view(workload: &Workload) -> LabelView<'_> {
         pod: workload.labels.as_deref(),
         namespace: Some(&workload.key.namespace),
         namespace_labels: workload.namespace_labels.as_deref(),
-        service_account: workload.identity.service_account(),
+        service_account: workload.account(),
     }
 }

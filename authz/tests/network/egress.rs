@@ -51,6 +51,8 @@ impl Known {
             Self::Pod => Some(Arc::new(world.workload())),
             Self::Namespace => None,
             Self::Identity => Some(Arc::new(Workload {
+                // Without an address it would stand for what is behind a gateway.
+                addresses: vec![world.address()],
                 labels: None,
                 namespace_labels: None,
                 ..world.workload()

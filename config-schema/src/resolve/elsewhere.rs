@@ -10,10 +10,12 @@ use rustc_hash::FxHashSet;
 use super::discovered::{account, trust_domain};
 use super::elsewhere_claims::Claims;
 use super::elsewhere_endpoints::Elsewhere;
+use super::elsewhere_gateways::{Gateways, is_far};
+use super::elsewhere_left_out::LeftOut;
 use super::workloads::Pods;
 use super::{Findings, endpoints};
-use crate::diagnostics::{Code, Diagnostic, Severity};
-use crate::discovered::{Discovered, DiscoveredWorkload, Tunnel};
+use crate::diagnostics::Diagnostic;
+use crate::discovered::{Discovered, DiscoveredWorkload, Tunnel, is_network_gateway};
 use crate::identity::Identity;
 use crate::limits::LEFT_OUT_NAMED_MAX;
 use crate::origin::ObjectKey;
@@ -26,82 +28,6 @@ pub(super) struct Ground<'a> {
     pub mesh: &'a Mesh,
     pub resources: &'a Resources,
     pub services: &'a BTreeMap<ObjectKey, Service>,
-}
-
-/// Why a workload receives nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum LeftOut {
-    Network,
-    NoAddress,
-    ProxyProtocol,
-    LegacyMtls,
-    Identity,
-    Taken,
-    Shared,
-}
-
-impl LeftOut {
-    /// Whether nothing may go to its addresses by any other way either: in plain text it might reach whoever it is.
-    fn closes_addresses(self) -> bool {
-        match self {
-            Self::ProxyProtocol
-            | Self::LegacyMtls
-            | Self::Identity
-            | Self::Taken
-            | Self::Shared => true,
-            // In another network an address is somebody else's.
-            Self::Network | Self::NoAddress => false,
-        }
-    }
-
-    /// Severity, code, what is wrong, what helps.
-    fn words(self) -> (Severity, Code, &'static str, &'static str) {
-        use Severity::Warning;
-        match self {
-            Self::Network => (
-                Warning,
-                Code::Unsupported,
-                "are in other networks, which are reached through their gateways alone, by tunnels in tunnels",
-                "Cairn makes no tunnel in a tunnel: connect the networks, so that pods reach each other, and give them one name; --network says which one is this waypoint's",
-            ),
-            Self::NoAddress => (
-                Warning,
-                Code::Unsupported,
-                "have no address",
-                "a ServiceEntry of this cluster leads to names",
-            ),
-            Self::ProxyProtocol => (
-                Warning,
-                Code::Unsupported,
-                "are proxies that want to be told of their callers by the PROXY protocol",
-                "lead to what is behind them",
-            ),
-            Self::LegacyMtls => (
-                Warning,
-                Code::Unsupported,
-                "have sidecars, which are reached by mTLS of their own and not by HBONE",
-                "Cairn speaks HBONE alone: take the sidecars away and capture their pods (ambient)",
-            ),
-            Self::Identity => (
-                Warning,
-                Code::BadValue,
-                "have no identity that this mesh accepts",
-                "meshConfig.trustDomainAliases lists further trust domains",
-            ),
-            Self::Taken => (
-                Warning,
-                Code::Conflict,
-                "have addresses that are others' in this cluster",
-                "clusters of one network need different blocks of addresses; --ca-cluster must say what istiod calls this cluster",
-            ),
-            Self::Shared => (
-                Warning,
-                Code::Conflict,
-                "have addresses that several workloads claim",
-                "clusters of one network need different blocks of addresses",
-            ),
-        }
-    }
 }
 
 /// Takes in the workloads of other clusters. Whatever has an address here keeps it: nobody gets the identity of
@@ -118,13 +44,27 @@ pub(super) fn join<'a>(
     let mut elsewhere = Elsewhere::default();
     let mut left_out: BTreeMap<LeftOut, Vec<String>> = BTreeMap::new();
     let mut closed: Vec<IpAddr> = Vec::new();
+    let gateways = Gateways::of(told, ground.mesh);
     let judge = Judge {
-        told,
         mesh: ground.mesh,
         claims: Claims::of(told),
         taken: taken(ground, pods),
     };
     for (uid, workload) in &told.workloads {
+        if is_far(told, workload) {
+            // An address there is somebody else's here: nothing is closed by what is left out.
+            if !is_network_gateway(uid, workload) {
+                let mut leave_out = |reason, detail: String| {
+                    let list: &mut Vec<String> = left_out.entry(reason).or_default();
+                    list.push(format!("{uid}{detail}"));
+                };
+                match gateways.reach(uid, workload) {
+                    Ok(far) => elsewhere.add_far(&far, &gateways, &mut leave_out),
+                    Err((reason, detail)) => leave_out(reason, detail),
+                }
+            }
+            continue;
+        }
         if told.is_own(workload) {
             continue;
         }
@@ -171,7 +111,6 @@ fn taken(ground: &Ground<'_>, pods: &Pods) -> FxHashSet<IpAddr> {
 }
 
 struct Judge<'a> {
-    told: &'a Discovered,
     mesh: &'a Mesh,
     claims: Claims<'a>,
     taken: FxHashSet<IpAddr>,
@@ -191,19 +130,8 @@ impl Judge<'_> {
         told: &DiscoveredWorkload,
         pods: &Pods,
     ) -> Result<Workload, (LeftOut, String)> {
-        if told.network != self.told.network {
-            let network = match &*told.network {
-                "" => "the default network",
-                name => name,
-            };
-            return Err((LeftOut::Network, format!(" ({network})")));
-        }
         if told.addresses.is_empty() {
-            let reason = match told.has_gateway {
-                true => LeftOut::Network,
-                false => LeftOut::NoAddress,
-            };
-            return Err((reason, String::new()));
+            return Err((LeftOut::NoAddress, String::new()));
         }
         if told.wants_proxy_protocol {
             return Err((LeftOut::ProxyProtocol, String::new()));
@@ -226,20 +154,20 @@ impl Judge<'_> {
                 return Err((LeftOut::Shared, format!(" ({address})")));
             }
         }
-        let identity = self
-            .identity(told)
-            .map_err(|why| (LeftOut::Identity, format!(" ({why})")))?;
+        let identity =
+            identity(self.mesh, told).map_err(|why| (LeftOut::Identity, format!(" ({why})")))?;
         Ok(workload(uid, told, identity))
     }
+}
 
-    fn identity(&self, told: &DiscoveredWorkload) -> Result<Identity, String> {
-        let trust_domain = trust_domain(told);
-        if !self.mesh.accepts_trust_domain(trust_domain) {
-            return Err(format!("trust domain {trust_domain}"));
-        }
-        let identity = Identity::of_workload(trust_domain, &told.namespace, account(told));
-        identity.map_err(|error| error.to_string())
+/// Who a workload is, if the mesh accepts that; else why not.
+pub(super) fn identity(mesh: &Mesh, told: &DiscoveredWorkload) -> Result<Identity, String> {
+    let trust_domain = trust_domain(told);
+    if !mesh.accepts_trust_domain(trust_domain) {
+        return Err(format!("trust domain {trust_domain}"));
     }
+    let identity = Identity::of_workload(trust_domain, &told.namespace, account(told));
+    identity.map_err(|error| error.to_string())
 }
 
 fn workload(uid: &str, told: &DiscoveredWorkload, identity: Identity) -> Workload {
@@ -251,21 +179,37 @@ fn workload(uid: &str, told: &DiscoveredWorkload, identity: Identity) -> Workloa
         "" => Arc::from(name),
         _ => text.clone(),
     };
+    let name = &Arc::from(name);
     Workload {
-        key: ObjectKey::new(
-            &*told.namespace,
-            format!("{name}{CLUSTER_MARK}{}", told.cluster),
-        ),
         addresses: told.addresses.clone(),
-        identity,
         hbone: told.tunnel == Tunnel::Hbone,
         workload_name: or_name(&told.workload_name),
-        workload_type: told.workload_type.unwrap_or(WorkloadType::Pod),
         canonical_name: or_name(&told.canonical_name),
         canonical_revision: match &*told.canonical_revision {
             "" => "latest".into(),
             _ => told.canonical_revision.clone(),
         },
+        host_network: told.host_network,
+        ..of_other_cluster(told, &told.namespace, name, identity)
+    }
+}
+
+/// One of which nothing is known but whose it is: in a tunnel, without labels and addresses.
+pub(super) fn of_other_cluster(
+    told: &DiscoveredWorkload,
+    namespace: &str,
+    name: &Arc<str>,
+    identity: Identity,
+) -> Workload {
+    Workload {
+        key: ObjectKey::new(namespace, format!("{name}{CLUSTER_MARK}{}", told.cluster)),
+        addresses: Vec::new(),
+        identity,
+        hbone: true,
+        workload_name: name.clone(),
+        workload_type: told.workload_type.unwrap_or(WorkloadType::Pod),
+        canonical_name: name.clone(),
+        canonical_revision: "latest".into(),
         app: "".into(),
         version: "".into(),
         // Nodes of two clusters may have one name.
@@ -273,7 +217,7 @@ fn workload(uid: &str, told: &DiscoveredWorkload, identity: Identity) -> Workloa
         labels: None,
         namespace_labels: None,
         named_ports: Default::default(),
-        host_network: told.host_network,
+        host_network: false,
         binding: Binding::Unbound,
     }
 }

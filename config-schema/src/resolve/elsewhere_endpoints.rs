@@ -8,19 +8,39 @@ use std::sync::Arc;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::Findings;
-use super::elsewhere::{Ground, counted, is_elsewhere, listed};
+use super::elsewhere::{Ground, counted, is_elsewhere, listed, of_other_cluster};
+use super::elsewhere_gateways::{Far, Gateways};
+use super::elsewhere_left_out::LeftOut;
 use super::workloads::Pods;
 use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::discovered::DiscoveredWorkload;
+use crate::identity::Identity;
 use crate::limits::CAPACITY_MAX;
 use crate::origin::{Kind, ObjectKey, Origin};
 use crate::resources::{Loaded, Resources};
-use crate::snapshot::{ClusterKey, Endpoint, Service, Whereabouts, Workload};
+use crate::snapshot::{ClusterKey, Endpoint, NetworkGateway, Service, Whereabouts, Workload};
 
 /// Workloads of other clusters that may receive something, by `namespace/hostname` of the services they are behind.
 #[derive(Default)]
 pub(super) struct Elsewhere<'a> {
-    by_service: FxHashMap<&'a str, Vec<Member<'a>>>,
+    by_service: FxHashMap<&'a str, Behind<'a>>,
+    own_network: Arc<str>,
+}
+
+/// What is behind a service elsewhere.
+#[derive(Default)]
+struct Behind<'a> {
+    members: Vec<Member<'a>>,
+    far: Vec<FarMember<'a>>,
+}
+
+/// A workload behind a gateway, or all those of a service there.
+struct FarMember<'a> {
+    told: &'a DiscoveredWorkload,
+    ports: &'a [(u16, u16)],
+    gateway: SocketAddr,
+    identity: Identity,
+    expected: Vec<Identity>,
 }
 
 /// A workload behind a service.
@@ -54,11 +74,37 @@ impl<'a> Elsewhere<'a> {
             return;
         };
         for (service, ports) in &told.services {
-            self.by_service.entry(service).or_default().push(Member {
+            let behind = self.by_service.entry(service).or_default();
+            behind.members.push(Member {
                 workload: workload.clone(),
                 address,
                 ports,
                 told,
+            });
+        }
+    }
+
+    /// Takes in what is behind a gateway of another network, but for services of which nobody tells who may answer.
+    pub fn add_far(
+        &mut self,
+        far: &Far<'a>,
+        gateways: &Gateways<'_>,
+        leave_out: &mut impl FnMut(LeftOut, String),
+    ) {
+        self.own_network = gateways.own_network();
+        for (service, ports) in &far.told.services {
+            let expected = gateways.expected(service, far.told);
+            if expected.is_empty() {
+                leave_out(LeftOut::NobodyExpected, format!(" ({service})"));
+                continue;
+            }
+            let behind = self.by_service.entry(service).or_default();
+            behind.far.push(FarMember {
+                told: far.told,
+                ports,
+                gateway: far.gateway,
+                identity: far.identity.clone(),
+                expected,
             });
         }
     }
@@ -105,19 +151,23 @@ impl<'a> Elsewhere<'a> {
             if object.spec.internal_traffic_policy_local {
                 continue;
             }
-            let Some(members) = self.by_service.get(&*full_name(service)) else {
+            let Some(behind) = self.by_service.get(&*full_name(service)) else {
                 continue;
             };
             let any_health = object.spec.publish_not_ready_addresses;
+            let gateways = behind.through_gateways(service, any_health);
             for port in &service.ports {
                 let cluster = ClusterKey::new(key.clone(), port.number);
                 let Some(endpoints) = clusters.get_mut(&cluster) else {
                     continue;
                 };
-                let members = members.iter().filter(|m| m.told.is_healthy || any_health);
+                let members = behind.members.iter();
+                let members = members.filter(|m| m.told.is_healthy || any_health);
                 let more = members.filter_map(|member| member.endpoint(port.number));
                 let mut all = endpoints.to_vec();
                 all.extend(more);
+                let far = gateways.values();
+                all.extend(far.filter_map(|g| g.endpoint(service, port.number, &self.own_network)));
                 // Stable: what is here stays first.
                 all.sort_by_key(|endpoint| endpoint.address);
                 all.dedup_by_key(|endpoint| endpoint.address);
@@ -139,20 +189,99 @@ impl Member<'_> {
         if *target == 0 || self.told.capacity == 0 {
             return None;
         }
-        let place = &self.told.locality;
-        let whereabouts = (!place.is_unknown()).then(|| {
-            Arc::new(Whereabouts {
-                locality: place.clone(),
-                ..Whereabouts::default()
-            })
-        });
         let address = SocketAddr::new(self.address, *target);
         Some(Endpoint {
             weight: self.told.capacity.min(CAPACITY_MAX),
-            whereabouts,
+            whereabouts: whereabouts(self.told),
             ..Endpoint::new(address, Some(self.workload.clone()))
         })
     }
+}
+
+fn whereabouts(told: &DiscoveredWorkload) -> Option<Arc<Whereabouts>> {
+    let place = &told.locality;
+    (!place.is_unknown()).then(|| {
+        Arc::new(Whereabouts {
+            locality: place.clone(),
+            ..Whereabouts::default()
+        })
+    })
+}
+
+/// What of a service is reached through one gateway.
+struct Through<'b, 'a> {
+    members: Vec<&'b FarMember<'a>>,
+    workload: Arc<Workload>,
+}
+
+impl<'a> Behind<'a> {
+    /// By gateways: which of those behind it gets a request is the gateway's to say, so that all are one endpoint.
+    fn through_gateways<'b>(
+        &'b self,
+        service: &Service,
+        any_health: bool,
+    ) -> BTreeMap<(SocketAddr, &'b Identity), Through<'b, 'a>> {
+        let mut through = BTreeMap::new();
+        let far = self.far.iter();
+        for member in far.filter(|m| m.told.is_healthy || any_health) {
+            let at = through.entry((member.gateway, &member.identity));
+            let there = at.or_insert_with(|| Through {
+                members: Vec::new(),
+                workload: Arc::new(member.stand_in(service)),
+            });
+            there.members.push(member);
+        }
+        through
+    }
+}
+
+impl FarMember<'_> {
+    /// What is known of whom a gateway leads to. It is in the namespace of its service, as all that a Service has; the
+    /// identity is the gateway's, for its is the certificate that is seen, and who is behind it changes by the request.
+    /// Without an address, that identity is nobody's account ([`Workload::account`]).
+    fn stand_in(&self, service: &Service) -> Workload {
+        let key = &service.key;
+        of_other_cluster(self.told, &key.namespace, &key.name, self.identity.clone())
+    }
+}
+
+impl Through<'_, '_> {
+    /// The endpoint that stands for all of them. `None`: none of them has the port.
+    fn endpoint(&self, service: &Service, port: u16, own_network: &Arc<str>) -> Option<Endpoint> {
+        let has_port = |m: &&&FarMember<'_>| m.ports.iter().any(|(number, _)| *number == port);
+        let members: Vec<&&FarMember<'_>> = self.members.iter().filter(has_port).collect();
+        let first = members.first()?;
+        let sum = |sum: u32, m: &&&FarMember<'_>| sum.saturating_add(m.told.capacity);
+        let capacity = members.iter().fold(0, sum);
+        if capacity == 0 {
+            return None;
+        }
+        let mut identities: Vec<Identity> =
+            members.iter().flat_map(|m| m.expected.clone()).collect();
+        identities.sort_unstable();
+        identities.dedup();
+        let gateway = NetworkGateway {
+            network: first.told.network.clone(),
+            own_network: own_network.clone(),
+            authority: format!("{}:{port}", service.hostname).into(),
+            identities: identities.into(),
+            target_port: target_port(&members, port),
+        };
+        Some(Endpoint {
+            weight: capacity.min(CAPACITY_MAX),
+            whereabouts: whereabouts(first.told),
+            gateway: Some(Arc::new(gateway)),
+            ..Endpoint::new(first.gateway, Some(self.workload.clone()))
+        })
+    }
+}
+
+/// The port of the workloads that a port of the service leads to, if it is told and the same of all.
+fn target_port(members: &[&&FarMember<'_>], port: u16) -> Option<u16> {
+    let ports = members.iter().flat_map(|member| member.ports.iter());
+    let mut targets = ports.filter(|(number, _)| *number == port);
+    let (_, first) = targets.next().filter(|(_, target)| *target != 0)?;
+    targets.all(|(_, other)| other == first).then_some(*first)
 }
 
 /// Subsets are made by labels, which nobody tells of workloads of other clusters.

@@ -23,6 +23,8 @@ mod dry_run;
 mod elsewhere;
 mod elsewhere_claims;
 mod elsewhere_endpoints;
+mod elsewhere_gateways;
+mod elsewhere_left_out;
 mod endpoints;
 mod entry_endpoints;
 mod entry_hosts;

@@ -57,7 +57,7 @@ pub(super) fn resolve(
                     let selected = selected
                         .entry(Arc::as_ptr(workload))
                         .or_insert_with(|| Selected::of(workload, &policies));
-                    selected.subject(&workload.key, Some(endpoint.address.port()))
+                    selected.subject(&workload.key, endpoint.target_port())
                 }
                 None => nameless(key, resources, &policies, findings),
             };
@@ -181,7 +181,7 @@ pub(crate) fn view(workload: &Workload) -> LabelView<'_> {
         pod: workload.labels.as_deref(),
         namespace: Some(&workload.key.namespace),
         namespace_labels: workload.namespace_labels.as_deref(),
-        service_account: workload.identity.service_account(),
+        service_account: workload.account(),
     }
 }
 
@@ -232,6 +232,11 @@ fn nameless(
         unknown: in_force,
         unknown_in_trial: in_trial,
     })
+}
+
+/// Whether a policy speaks of ports.
+pub(super) fn has_ports(policy: &NetworkPolicy) -> bool {
+    policy.rules.iter().any(|rule| rule.ports.is_some())
 }
 
 /// Whether a policy speaks of ports by their names.

@@ -199,13 +199,10 @@ impl Destinations<'_> {
     ) -> Arc<[Destination]> {
         let mut found = found_later.map_or_else(Vec::new, |found| outside(key, found));
         for endpoint in endpoints {
-            let (ip, port) = (
-                endpoint.address.ip().to_canonical(),
-                endpoint.address.port(),
-            );
+            let ip = endpoint.address.ip().to_canonical();
             let destination = match &endpoint.workload {
-                Some(workload) => self.workload(workload, ip, Some(port)),
-                None => self.nameless(key, ip, port),
+                Some(workload) => self.workload(workload, ip, endpoint.target_port()),
+                None => self.nameless(key, ip, endpoint.address.port()),
             };
             if !found.iter().any(|other| self.same(other, &destination)) {
                 found.push(destination);
@@ -264,6 +261,7 @@ impl Destinations<'_> {
             && (!self.asked.addresses || one.address == other.address)
             && a.labels == b.labels
             && a.identity == b.identity
+            && a.account() == b.account()
             && a.namespace_labels == b.namespace_labels
             && a.named_ports == b.named_ports
             && (a.hbone, a.host_network) == (b.hbone, b.host_network)

@@ -8,7 +8,7 @@ use rustc_hash::FxHashMap;
 
 use super::Findings;
 use super::elsewhere::{counted, is_elsewhere};
-use super::network::{Selected, Selecting, has_named_ports, view};
+use super::network::{Selected, Selecting, has_named_ports, has_ports, view};
 use crate::diagnostics::{Code, Diagnostic};
 use crate::origin::{Kind, ObjectKey, Origin};
 use crate::snapshot::{
@@ -16,7 +16,8 @@ use crate::snapshot::{
 };
 
 /// Takes away endpoints of other clusters of which policies in force can not be judged: those of `ingress` that may
-/// select them, and those of `egress` that ask of them what is not known; and all that speak of ports by names.
+/// select them, and those of `egress` that ask of them what is not known; and all that speak of ports by names, or at all
+/// where the port is not known.
 pub(super) fn leave_out(
     ingress: &[Selecting],
     egress: &[Selecting],
@@ -26,7 +27,8 @@ pub(super) fn leave_out(
     let in_force = |s: &&Selecting| s.policy.standing.is_in(World::InForce);
     let ingress: Vec<&Selecting> = ingress.iter().filter(in_force).collect();
     let egress: Vec<&Selecting> = egress.iter().filter(in_force).collect();
-    let mut judged: FxHashMap<*const Workload, Option<Arc<str>>> = FxHashMap::default();
+    // A workload may have one endpoint of which the port is known, and one of which it is not.
+    let mut judged: FxHashMap<(*const Workload, bool), Option<Arc<str>>> = FxHashMap::default();
     let mut told: BTreeMap<ObjectKey, (usize, Arc<str>)> = BTreeMap::new();
     for (key, endpoints) in clusters {
         if !endpoints.iter().any(is_elsewhere) {
@@ -40,8 +42,12 @@ pub(super) fn leave_out(
                 .as_ref()
                 .filter(|_| is_elsewhere(endpoint));
             let reason = workload.and_then(|workload| {
-                let reason = judged.entry(Arc::as_ptr(workload));
-                let judge = || doubt(workload, &ingress).or_else(|| asked(workload, &egress));
+                let knows_port = endpoint.target_port().is_some();
+                let reason = judged.entry((Arc::as_ptr(workload), knows_port));
+                let judge = || {
+                    let by_ingress = doubt(workload, knows_port, &ingress);
+                    by_ingress.or_else(|| asked(workload, knows_port, &egress))
+                };
                 reason.or_insert_with(judge).clone()
             });
             match reason {
@@ -62,7 +68,7 @@ pub(super) fn leave_out(
 }
 
 /// Why it is not known what policies for ingress make of it.
-fn doubt(workload: &Workload, ingress: &[&Selecting]) -> Option<Arc<str>> {
+fn doubt(workload: &Workload, knows_port: bool, ingress: &[&Selecting]) -> Option<Arc<str>> {
     // As for a pod of this cluster in the network of its node: none selects it.
     if workload.host_network {
         return None;
@@ -70,22 +76,34 @@ fn doubt(workload: &Workload, ingress: &[&Selecting]) -> Option<Arc<str>> {
     let selected = Selected::by_view(&view(workload), ingress.iter().copied());
     selected.doubt().or_else(|| {
         let mut policies = selected.policies().iter();
-        let named = policies.find(|policy| has_named_ports(policy))?;
-        Some(format!("{} speaks of its ports by their names", named.origin).into())
+        policies.find_map(|policy| of_ports(policy, knows_port))
     })
+}
+
+/// Why it is not known whether its port is one of those that a policy speaks of.
+fn of_ports(policy: &NetworkPolicy, knows_port: bool) -> Option<Arc<str>> {
+    let origin = &policy.origin;
+    if has_named_ports(policy) {
+        return Some(format!("{origin} speaks of its ports by their names").into());
+    }
+    let words = "speaks of ports, and istiod tells no port that all behind the gateway have";
+    (!knows_port && has_ports(policy)).then(|| format!("{origin} {words}").into())
 }
 
 /// Why it is not known whether it is what a client may send to. Which clients there will be nobody knows: every
 /// policy may be one's.
-fn asked(workload: &Workload, egress: &[&Selecting]) -> Option<Arc<str>> {
+fn asked(workload: &Workload, knows_port: bool, egress: &[&Selecting]) -> Option<Arc<str>> {
     let view = view(workload);
-    let asks = |policy: &NetworkPolicy| {
+    let asks = |policy: &NetworkPolicy| -> Option<Arc<str>> {
         let mut rules = policy.rules.iter();
-        has_named_ports(policy) || rules.any(|rule| among(&rule.peers, &view) == Truth::Unknown)
+        if rules.any(|rule| among(&rule.peers, &view) == Truth::Unknown) {
+            let origin = &policy.origin;
+            let words = "judges what is sent by the labels of whom it is sent to";
+            return Some(format!("{origin} {words}").into());
+        }
+        of_ports(policy, knows_port)
     };
-    let policy = &egress.iter().find(|s| asks(&s.policy))?.policy;
-    let origin = &policy.origin;
-    Some(format!("{origin} judges what is sent by the labels of whom it is sent to").into())
+    egress.iter().find_map(|selecting| asks(&selecting.policy))
 }
 
 /// Whether a workload of another cluster is among those of a rule for egress, as far as `cairn-authz` can say it:

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::policy_rules::{self, Reading, Terms};
-use super::policy_targets::{Reach, Targets, scope};
+use super::policy_targets::{Reach, Targets, scope, target_refs};
 use super::providers::Providers;
 use super::trust_domains::TrustDomains;
 use super::{Findings, dry_run};
 use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::origin::ObjectKey;
 use crate::resources::istio::{AuthorizationPolicySpec, Rule};
-use crate::resources::{Broken, Loaded, Object, Resources, TargetRef};
+use crate::resources::{Broken, Loaded, Object, Resources};
 use crate::snapshot::{Action, Binding, Mesh, Policy, PolicyRule, Provider, Service, Waypoint};
 
 type Services = BTreeMap<ObjectKey, Service>;
@@ -94,24 +94,12 @@ fn attached(
     providers: &Providers,
     findings: &mut Findings,
 ) -> Attached {
-    let refs = target_refs(&object.spec);
+    let refs = target_refs(&object.spec.target_refs, &object.spec.target_ref);
     if refs.is_empty() {
         findings.push(not_for_waypoint(object));
         return Vec::new();
     }
-    let (mut whole, mut limited) = (Vec::new(), Vec::new());
-    for (path, target) in refs {
-        let Some(reach) = targets.follow(object, &path, target, findings) else {
-            continue;
-        };
-        // sectionName names a part of the target that Cairn can not tell apart, so that what the
-        // policy says for the part is unknown for the whole.
-        if target.section_name.is_some() || target.port.is_some() {
-            limited.push((path, reach));
-        } else {
-            whole.push(reach);
-        }
-    }
+    let (whole, limited) = targets.reached(object, refs, findings);
     let mut attached = Vec::new();
     // One that reaches nothing here is another waypoint's to judge.
     if whole.is_empty() && limited.is_empty() {
@@ -137,15 +125,6 @@ fn attached(
 }
 
 const NO_SECTIONS: &str = "sectionName is not supported for an AuthorizationPolicy";
-
-/// `targetRefs` and the deprecated `targetRef`, each with its path.
-fn target_refs(spec: &AuthorizationPolicySpec) -> Vec<(String, &TargetRef)> {
-    let many = spec.target_refs.iter().flatten().enumerate();
-    let many = many.map(|(index, target)| (format!("spec.targetRefs[{index}]"), target));
-    let one = spec.target_ref.iter();
-    many.chain(one.map(|target| ("spec.targetRef".to_owned(), target)))
-        .collect()
-}
 
 /// Reads the policy for these places.
 fn compile(

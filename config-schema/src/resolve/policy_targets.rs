@@ -14,6 +14,19 @@ const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
 const ISTIO_GROUP: &str = "networking.istio.io";
 const EFFECT_NOTHING: &str = "the policy is not enforced by this targetRef";
 
+/// `targetRefs` and the deprecated `targetRef`, each with its path.
+pub(super) fn target_refs<'t>(
+    several: &'t Option<Vec<TargetRef>>,
+    one: &'t Option<TargetRef>,
+) -> Vec<(String, &'t TargetRef)> {
+    let several = several.iter().flatten().enumerate();
+    let several = several.map(|(index, target)| (format!("spec.targetRefs[{index}]"), target));
+    let one = one.iter();
+    several
+        .chain(one.map(|target| ("spec.targetRef".to_owned(), target)))
+        .collect()
+}
+
 /// What a policy reaches at this waypoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Reach {
@@ -81,6 +94,29 @@ impl<'a> Targets<'a> {
             services,
         }
     }
+
+    /// What targets lead to: as a whole, and, each with its path, by a name of a part that Cairn can not tell
+    /// apart, so that what the policy says for the part is unknown for the whole.
+    pub fn reached<T>(
+        &self,
+        policy: &Object<T>,
+        refs: Vec<(String, &TargetRef)>,
+        findings: &mut Findings,
+    ) -> (Vec<Reach>, Vec<(String, Reach)>) {
+        let (mut whole, mut limited) = (Vec::new(), Vec::new());
+        for (path, target) in refs {
+            let Some(reach) = self.follow(policy, &path, target, findings) else {
+                continue;
+            };
+            if target.section_name.is_some() || target.port.is_some() {
+                limited.push((path, reach));
+            } else {
+                whole.push(reach);
+            }
+        }
+        (whole, limited)
+    }
+
     /// What a target leads to. `None`: to nothing here, which a finding says.
     pub fn follow<T>(
         &self,

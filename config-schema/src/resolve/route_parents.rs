@@ -283,23 +283,8 @@ impl Parent<'_> {
     }
 
     fn say_not_served(&mut self, service: &Service) {
-        let key = &service.key;
-        let (severity, why) = match &service.binding {
-            Binding::Other(gateway) => (
-                Severity::Info,
-                format!("Service {key} is served by another waypoint, {gateway}"),
-            ),
-            Binding::Refused(reason) => (
-                Severity::Warning,
-                format!("Service {key} is not served: {reason}"),
-            ),
-            _ => (
-                Severity::Warning,
-                format!("Service {key} is bound to no waypoint"),
-            ),
-        };
         self.say(
-            Diagnostic::new(severity, Code::NotEnforced, why)
+            not_served(service)
                 .with_effect("this waypoint does not apply the route to it")
                 .with_hint("label the Service or its namespace istio.io/use-waypoint"),
             "name",
@@ -313,4 +298,24 @@ impl Parent<'_> {
         };
         self.findings.push(self.object.mark(diagnostic, &path));
     }
+}
+
+/// Of a Service that this waypoint does not serve: who does, or why nobody does.
+pub(super) fn not_served(service: &Service) -> Diagnostic {
+    let key = &service.key;
+    let (severity, message) = match &service.binding {
+        Binding::Other(gateway) => (
+            Severity::Info,
+            format!("Service {key} is served by another waypoint, {gateway}"),
+        ),
+        Binding::Refused(reason) => (
+            Severity::Warning,
+            format!("Service {key} is not served: {reason}"),
+        ),
+        Binding::Unbound | Binding::Served => (
+            Severity::Warning,
+            format!("Service {key} is bound to no waypoint"),
+        ),
+    };
+    Diagnostic::new(severity, Code::NotEnforced, message)
 }

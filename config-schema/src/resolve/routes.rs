@@ -58,6 +58,7 @@ fn broken(object: &Object<GrpcRouteSpec>, error: &serde_json::Error) -> Broken {
     Broken {
         dry_run: false,
         selection: None,
+        uid: object.meta.uid,
         origin: object.origin.clone(),
         location: object.place.locate(""),
         reason: error.to_string().into(),

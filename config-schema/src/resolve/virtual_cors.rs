@@ -34,7 +34,15 @@ pub(super) fn read(written: &CorsPolicy, at: &str, reading: &mut Reading<'_>) ->
     }
     let forwards_unmatched = match written.unmatched_preflights.as_deref() {
         Some("FORWARD") => true,
-        None | Some("" | "UNSPECIFIED" | "IGNORE") => false,
+        Some("IGNORE") => false,
+        None | Some("" | "UNSPECIFIED") => {
+            let message =
+                "unmatchedPreflights is not said, which is FORWARD at Istio and IGNORE here";
+            let effect = "preflights of other origins are answered here, and allow nothing";
+            let hint = "unmatchedPreflights: FORWARD sends them to the service, as any other request; IGNORE says what is done here";
+            reading.tell(at, message, effect, hint);
+            false
+        }
         Some(other) => {
             let at = format!("{at}.unmatchedPreflights");
             let message = format!("unmatchedPreflights '{other}' is neither FORWARD nor IGNORE");

@@ -182,8 +182,9 @@ impl Block<'_, '_> {
                 let text = self.literal(&text, &at);
                 match ignore_case {
                     false => PathMatch::Exact(text),
-                    true => Pattern::compile(&format!("(?i-u:{})", regex::escape(&text)))
-                        .map_or_else(|_| any_path(), PathMatch::Regex),
+                    true => {
+                        Pattern::of_any_case(&text).map_or_else(|_| any_path(), PathMatch::Regex)
+                    }
                 }
             }
             Some(TextMatch::Prefix(text)) => PathMatch::Begins {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::virtual_delegates::{self, Delegates};
 use super::virtual_destinations::{Destinations, Nowhere};
 use super::{Findings, virtual_actions, virtual_cors, virtual_matches, virtual_traffic};
-use crate::diagnostics::{Code, Diagnostic};
+use crate::diagnostics::{Code, Diagnostic, Severity};
 use crate::resources::Object;
 use crate::resources::virtual_service::{
     Delegate, Destination, HttpDestination, HttpRoute, Percent, StringMatch, VirtualServiceSpec,
@@ -51,6 +51,14 @@ impl Reading<'_> {
     /// Something that works, but otherwise than written; `effect` says how.
     pub fn warn(&mut self, code: Code, path: &str, message: impl Into<String>, effect: &str) {
         let finding = Diagnostic::warning(code, message).with_effect(effect);
+        self.findings.push(self.object.mark(finding, path));
+    }
+
+    /// Something that works, and otherwise than at Istio; `effect` says how, `hint` how to say which is meant.
+    pub fn tell(&mut self, path: &str, message: &str, effect: &str, hint: &str) {
+        let finding = Diagnostic::new(Severity::Info, Code::MissingField, message)
+            .with_effect(effect)
+            .with_hint(hint);
         self.findings.push(self.object.mark(finding, path));
     }
 

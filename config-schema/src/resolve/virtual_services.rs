@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::destination_rules::{Settings, is_exported};
-use super::route_parents::Carries;
+use super::route_parents::{Carries, not_served};
 use super::virtual_delegates::Delegates;
 use super::virtual_destinations::Destinations;
 use super::virtual_rules::{self, Written};
@@ -238,12 +238,13 @@ impl Attaching<'_> {
             let at = format!("spec.hosts[{index}]");
             let found = self.of_host(host, &at, findings);
             for service in found {
-                match &service.binding {
-                    Binding::Served => {
-                        named.insert(&service.key, service);
-                    }
-                    binding => findings.push(self.not_served(service, binding, &at)),
+                if service.binding == Binding::Served {
+                    named.insert(&service.key, service);
+                    continue;
                 }
+                let finding = not_served(service)
+                    .with_effect("this waypoint does not apply the VirtualService to it");
+                findings.push(self.object.mark(finding, &at));
             }
         }
         named.into_values().collect()
@@ -274,27 +275,6 @@ impl Attaching<'_> {
             findings.push(self.object.mark(finding, at));
         }
         own
-    }
-
-    fn not_served(&self, service: &Service, binding: &Binding, at: &str) -> Diagnostic {
-        let key = &service.key;
-        let (severity, message) = match binding {
-            Binding::Other(gateway) => (
-                Severity::Info,
-                format!("Service {key} is served by another waypoint, {gateway}"),
-            ),
-            Binding::Refused(reason) => (
-                Severity::Warning,
-                format!("Service {key} is not served: {reason}"),
-            ),
-            _ => (
-                Severity::Warning,
-                format!("Service {key} is bound to no waypoint"),
-            ),
-        };
-        let finding = Diagnostic::new(severity, Code::NotEnforced, message)
-            .with_effect("this waypoint does not apply the VirtualService to it");
-        self.object.mark(finding, at)
     }
 }
 

@@ -11,7 +11,7 @@ use super::discovered::OfPods;
 use super::{Findings, unreadable};
 use crate::diagnostics::{Code, Diagnostic};
 use crate::discovered::Tunnel;
-use crate::identity::Identity;
+use crate::identity::{Identity, IdentityError};
 use crate::origin::ObjectKey;
 use crate::resources::kube::PodSpec;
 use crate::resources::{Loaded, Object, Resources};
@@ -66,7 +66,7 @@ pub(super) fn resolve(
     findings: &mut Findings,
 ) -> Pods {
     let mut pods = Pods::default();
-    let namespaces = NamespaceLabels::new(resources);
+    let mut shared = Shared::new(resources, mesh);
     pods.unknown_addresses.extend(&resources.doubtful_pod_ips);
     let mut by_age: Vec<&Arc<Object<PodSpec>>> = Vec::with_capacity(resources.pods.len());
     for loaded in resources.pods.values() {
@@ -86,7 +86,7 @@ pub(super) fn resolve(
     // gives a freed address away before the old pod's status says so.
     by_age.sort_by_key(|object| object.meta.created_s.unwrap_or(i64::MAX));
     for object in by_age.into_iter().filter(|object| !object.spec.finished) {
-        match workload(object, mesh, attachment, &namespaces, findings) {
+        match workload(object, attachment, &mut shared, findings) {
             Some(mut workload) => {
                 if let Some(told) = discovered.of(&workload) {
                     workload.hbone |= told.tunnel == Tunnel::Hbone;
@@ -97,7 +97,7 @@ pub(super) fn resolve(
             }
             None => {
                 pods.unknown.insert(object.origin.key.clone());
-                pods.unknown_addresses.extend(&object.spec.pod_ips);
+                pods.unknown_addresses.extend(object.spec.pod_ips.iter());
             }
         }
     }
@@ -132,36 +132,56 @@ fn add(
     }
 }
 
-/// Labels of the namespaces.
-struct NamespaceLabels(FxHashMap<Arc<str>, Arc<Labels>>);
+/// What many pods have in common, once.
+struct Shared<'a> {
+    mesh: &'a Mesh,
+    /// Labels of the namespaces.
+    labels: FxHashMap<Arc<str>, Arc<Labels>>,
+    /// By namespace and service account.
+    identities: FxHashMap<(Arc<str>, Arc<str>), Result<Identity, IdentityError>>,
+    latest: Arc<str>,
+}
 
-impl NamespaceLabels {
-    fn new(resources: &Resources) -> Self {
+impl<'a> Shared<'a> {
+    fn new(resources: &Resources, mesh: &'a Mesh) -> Self {
         let readable = resources.namespaces.values().filter_map(Loaded::object);
         let labels = |o: &Arc<Object<_>>| (o.origin.key.name.clone(), o.meta.labels.clone());
-        Self(readable.map(labels).collect())
+        Self {
+            mesh,
+            labels: readable.map(labels).collect(),
+            identities: FxHashMap::default(),
+            latest: "latest".into(),
+        }
     }
 
-    fn of(&self, namespace: &str) -> Option<Arc<Labels>> {
-        self.0.get(namespace).cloned()
+    fn identity(
+        &mut self,
+        namespace: &Arc<str>,
+        account: &Arc<str>,
+    ) -> Result<Identity, IdentityError> {
+        let trust_domain = &self.mesh.trust_domain;
+        let known = self
+            .identities
+            .entry((namespace.clone(), account.clone()))
+            .or_insert_with(|| Identity::of_workload(trust_domain, namespace, account));
+        known.clone()
     }
 }
 
 /// `None`: it has no identity, which a finding says.
 fn workload(
     object: &Object<PodSpec>,
-    mesh: &Mesh,
     attachment: &Attachment<'_>,
-    namespaces: &NamespaceLabels,
+    shared: &mut Shared<'_>,
     findings: &mut Findings,
 ) -> Option<Workload> {
     let key = &object.origin.key;
     let spec = &object.spec;
     let account = match &*spec.service_account {
-        "" => "default",
-        account => account,
+        "" => Arc::from("default"),
+        _ => spec.service_account.clone(),
     };
-    let identity = match Identity::of_workload(&mesh.trust_domain, &key.namespace, account) {
+    let identity = match shared.identity(&key.namespace, &account) {
         Ok(identity) => identity,
         Err(error) => {
             let finding = Diagnostic::error(
@@ -178,17 +198,17 @@ fn workload(
     let first = |names: &[&str]| names.iter().find_map(|name| label(name)).cloned();
     Some(Workload {
         key: key.clone(),
-        addresses: spec.pod_ips.clone(),
+        addresses: spec.pod_ips.to_vec(),
         identity,
         hbone: is_hbone(object),
         canonical_name: first(&CANONICAL_NAME).unwrap_or_else(|| workload_name.clone()),
-        canonical_revision: first(&CANONICAL_REVISION).unwrap_or_else(|| "latest".into()),
+        canonical_revision: first(&CANONICAL_REVISION).unwrap_or_else(|| shared.latest.clone()),
         app: label("app").cloned().unwrap_or_default(),
         version: label("version").cloned().unwrap_or_default(),
         node: spec.node.clone(),
         labels: Some(object.meta.labels.clone()),
-        namespace_labels: namespaces.of(&key.namespace),
-        named_ports: spec.named_ports.clone().into(),
+        namespace_labels: shared.labels.get(&key.namespace).cloned(),
+        named_ports: spec.named_ports.clone(),
         host_network: spec.host_network,
         binding: attachment.bind(object, Traffic::Workload, findings),
         workload_name,

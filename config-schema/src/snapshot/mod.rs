@@ -26,6 +26,7 @@ mod policy;
 mod route;
 pub(crate) mod service;
 mod session;
+mod shared;
 mod stream_route;
 mod telemetry;
 mod traffic;
@@ -80,8 +81,8 @@ pub use route::{
     QueryMatch, Redirect, RedirectScheme, Rewrite, TextMatch,
 };
 pub use service::{
-    AppProtocol, Binding, ClusterKey, Endpoint, RedirectFailure, Service, ServicePort, Workload,
-    WorkloadType,
+    AppProtocol, Binding, ClusterKey, Endpoint, NetworkGateway, RedirectFailure, Service,
+    ServicePort, Workload, WorkloadType,
 };
 pub use session::{SessionCarrier, SessionPersistence};
 pub use stream_route::{ServerNames, StreamMatch, StreamRoute, StreamRule};
@@ -182,6 +183,13 @@ impl Snapshot {
         self.services
             .values()
             .filter(|s| matches!(s.binding, Binding::Served))
+    }
+
+    /// Whether labels of callers' pods decide who may do what, or where it goes: then a pod that is not what it was
+    /// must not be taken for that for long.
+    pub fn asks_for_caller_labels(&self) -> bool {
+        let mut ports = self.services.values().flat_map(|service| &service.ports);
+        !self.network.all.is_empty() || ports.any(ServicePort::asks_for_caller_labels)
     }
 }
 

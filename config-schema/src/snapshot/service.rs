@@ -183,6 +183,26 @@ pub struct Endpoint {
     /// Where it is; shared by those at one place. `None`: not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub whereabouts: Option<Arc<Whereabouts>>,
+    /// It is in another network: the address is that of the gateway there, and the tunnel to it carries another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<Arc<NetworkGateway>>,
+}
+
+/// What is behind the gateway of another network, and who it is. The gateway's own identity is the endpoint's
+/// ([`Endpoint::hbone_identity`]).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct NetworkGateway {
+    /// The network it leads into; empty: the default one.
+    pub network: Arc<str>,
+    /// The network of this waypoint, which is told there.
+    pub own_network: Arc<str>,
+    /// What is asked for, of the gateway and behind it: host and port of the service, as clients dial it.
+    pub authority: Arc<str>,
+    /// Who may be at the end of the inner tunnel; never empty.
+    pub identities: Arc<[Identity]>,
+    /// Port of the workloads there, which network policies are about; istiod takes it to be that of the Service here.
+    /// `None`: it is not known, or not the same of all.
+    pub target_port: Option<u16>,
 }
 
 impl Endpoint {
@@ -195,6 +215,16 @@ impl Endpoint {
             weight: 1,
             priority: 0,
             whereabouts: None,
+            gateway: None,
+        }
+    }
+
+    /// The port of the workload that a request ends at, as network policies have it: of what is behind a gateway not
+    /// the gateway's. `None`: it is not known.
+    pub fn target_port(&self) -> Option<u16> {
+        match &self.gateway {
+            Some(gateway) => gateway.target_port,
+            None => Some(self.address.port()),
         }
     }
 
@@ -255,6 +285,15 @@ impl Workload {
     /// The value of a label, if it is known to have it.
     pub fn label(&self, name: &str) -> Option<&Arc<str>> {
         self.labels.as_ref()?.get(name)
+    }
+
+    /// The service account. `None`: it is not known, for it stands for what is behind the gateway of another network,
+    /// and its identity is the gateway's. Such a one has no address of its own, and nobody tells its labels.
+    pub fn account(&self) -> Option<&str> {
+        match self.labels.is_none() && self.addresses.is_empty() {
+            true => None,
+            false => self.identity.service_account(),
+        }
     }
 
     /// The name of its pod, and what istiod calls its cluster if it is another one.

@@ -12,11 +12,11 @@ use proptest::prelude::*;
 
 use super::support::{Ask, documents, key, load, shop};
 
-const OWN: &str = "Kubernetes";
-const WEB_HOST: &str = "shop/web.shop.svc.cluster.local";
+pub(super) const OWN: &str = "Kubernetes";
+pub(super) const WEB_HOST: &str = "shop/web.shop.svc.cluster.local";
 
 /// A pod of this cluster and its endpoint; not captured.
-const POD: &str = "
+pub(super) const POD: &str = "
 apiVersion: v1
 kind: Pod
 metadata: {name: web-1, namespace: shop, labels: {app: web}}
@@ -31,12 +31,12 @@ ports: [{name: http, port: 8000}, {name: http-admin, port: 8001}, {name: tcp, po
 endpoints: [{addresses: [10.1.0.1], nodeName: n1, zone: z1, targetRef: {kind: Pod, name: web-1, namespace: shop}}]
 ";
 
-fn ip(text: &str) -> IpAddr {
+pub(super) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
 /// A healthy, captured pod of the cluster `east`, behind port 80 of `shop/web`.
-fn remote(address: &str) -> DiscoveredWorkload {
+pub(super) fn remote(address: &str) -> DiscoveredWorkload {
     DiscoveredWorkload {
         name: "web-9".into(),
         namespace: "shop".into(),
@@ -52,7 +52,7 @@ fn remote(address: &str) -> DiscoveredWorkload {
     }
 }
 
-fn told(workloads: &[(&str, DiscoveredWorkload)]) -> Discovered {
+pub(super) fn told(workloads: &[(&str, DiscoveredWorkload)]) -> Discovered {
     let each = workloads.iter();
     Discovered {
         cluster: OWN.into(),
@@ -60,6 +60,7 @@ fn told(workloads: &[(&str, DiscoveredWorkload)]) -> Discovered {
         workloads: each
             .map(|(uid, workload)| (Arc::from(*uid), Arc::new(workload.clone())))
             .collect(),
+        ..Discovered::default()
     }
 }
 
@@ -71,14 +72,14 @@ fn with(more: &[&str], workloads: &[(&str, DiscoveredWorkload)]) -> Snapshot {
     resolve(&load(&shop(more)), &options)
 }
 
-fn endpoint<'a>(snapshot: &'a Snapshot, address: &str) -> &'a Endpoint {
+pub(super) fn endpoint<'a>(snapshot: &'a Snapshot, address: &str) -> &'a Endpoint {
     let cluster = &snapshot.clusters[&ClusterKey::new(key("shop/web"), 80)];
     let at = cluster.iter().find(|e| e.address.to_string() == address);
     at.expect("the endpoint")
 }
 
 /// Messages of findings with these words in them.
-fn messages(snapshot: &Snapshot, words: &str) -> Vec<String> {
+pub(super) fn messages(snapshot: &Snapshot, words: &str) -> Vec<String> {
     let all = snapshot.diagnostics.iter().map(|d| d.message.clone());
     all.filter(|message| message.contains(words)).collect()
 }
@@ -134,43 +135,6 @@ fn what_can_take_no_requests_gets_none() {
     ];
     let snapshot = with(&[POD], &workloads);
     assert_eq!(snapshot.endpoints("shop/web", 80), ["10.1.0.1:8000"]);
-}
-
-/// Tunnels in tunnels are not made, and nothing goes in plain text instead.
-#[test]
-fn other_networks_are_left_out_and_told() {
-    let elsewhere = DiscoveredWorkload {
-        network: "net-2".into(),
-        ..remote("10.1.0.1")
-    };
-    let behind_gateway = DiscoveredWorkload {
-        addresses: Vec::new(),
-        has_gateway: true,
-        ..remote("10.2.0.1")
-    };
-    let workloads = [
-        ("east//Pod/shop/web-9", elsewhere),
-        ("east/SplitHorizonWorkload/shop/gw", behind_gateway),
-    ];
-    let snapshot = with(&[POD], &workloads);
-    assert_eq!(snapshot.endpoints("shop/web", 80), ["10.1.0.1:8000"]);
-    assert!(
-        !endpoint(&snapshot, "10.1.0.1:8000")
-            .workload
-            .as_ref()
-            .unwrap()
-            .hbone
-    );
-    let finding = snapshot.finding(Code::Unsupported);
-    assert!(
-        finding
-            .message
-            .starts_with("2 workloads that istiod tells of are in other networks")
-            && finding.message.contains("east//Pod/shop/web-9 (net-2)"),
-        "{}",
-        finding.message
-    );
-    assert_eq!(finding.effect.as_deref(), Some("they receive nothing"));
 }
 
 #[test]
@@ -532,7 +496,7 @@ spec:
     );
 }
 
-fn cilium(spec: &str) -> String {
+pub(super) fn cilium(spec: &str) -> String {
     format!(
         "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: p, namespace: shop}}\nspec: {spec}\n"
     )

@@ -1,9 +1,12 @@
 //! Endpoints of service ports (specs/istio-waypoint.md 4.1).
 
+use std::sync::Arc;
+
 use cairn_config_schema::diagnostics::Code;
-use cairn_config_schema::origin::Kind;
+use cairn_config_schema::origin::{Kind, ObjectKey};
 use cairn_config_schema::resolve::{Options, resolve};
 use cairn_config_schema::resources::Resources;
+use cairn_config_schema::snapshot::{ClusterKey, Snapshot};
 use cairn_config_schema::store::{SourceFile, Store};
 
 use super::support::{Ask, break_object, documents, load, shop, shop_with};
@@ -249,6 +252,45 @@ fn a_pod_that_can_not_be_read_is_known_by_its_addresses() {
     let resources = fed(&mut store, &shop(&[&by_address, &moved]));
     let snapshot = resolve(&resources, &Options::default());
     assert_eq!(snapshot.endpoints("shop/web", 80), ["10.1.0.1:8000"]);
+}
+
+/// Else every change would keep a second copy of all pods alive in the data path, and have it look at all.
+#[test]
+fn what_is_as_it_was_is_kept_once() {
+    let endpoints = "{addresses: [10.1.0.1], targetRef: {kind: Pod, name: web-1, namespace: shop}}";
+    let snapshot = |pod: &str, endpoints: &str| shop_with(&[pod, &slice("web-a", HTTP, endpoints)]);
+    let text = |snapshot: &Snapshot| serde_json::to_string(snapshot).unwrap();
+    let web = ClusterKey::new(ObjectKey::new("shop", "web"), 80);
+    let before = snapshot(POD, endpoints);
+
+    let mut same = snapshot(POD, endpoints);
+    let said = text(&same);
+    same.share_with(&before);
+    assert_eq!(text(&same), said);
+    assert!(Arc::ptr_eq(&same.clusters[&web], &before.clusters[&web]));
+    for (address, workload) in &same.workloads {
+        assert!(Arc::ptr_eq(workload, &before.workloads[address]));
+    }
+
+    // The slice is new, the pod is not.
+    let more = format!("{endpoints}, {{addresses: [10.1.0.7]}}");
+    let mut more = snapshot(POD, &more);
+    let said = text(&more);
+    more.share_with(&before);
+    assert_eq!(text(&more), said);
+    let workload = more.clusters[&web][0].workload.as_ref().unwrap();
+    assert!(Arc::ptr_eq(
+        workload,
+        &before.workloads[&"10.1.0.1".parse().unwrap()]
+    ));
+
+    // Another identity at the same address.
+    let other = POD.replace("serviceAccountName: web", "serviceAccountName: other");
+    let mut other = snapshot(&other, endpoints);
+    let said = text(&other);
+    other.share_with(&before);
+    assert_eq!(text(&other), said);
+    assert_ne!(said, text(&before));
 }
 
 fn fed(store: &mut Store, yaml: &str) -> Resources {

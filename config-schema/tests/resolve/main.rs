@@ -15,6 +15,7 @@ mod findings;
 mod l7_ports;
 mod mesh;
 mod network;
+mod networks;
 mod places;
 mod policies;
 mod policy_rules;

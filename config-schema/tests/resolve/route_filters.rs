@@ -5,6 +5,7 @@ use cairn_config_schema::snapshot::{
 };
 
 use super::route_rules::{BACKEND, breaks, good, rule};
+use super::support::{Ask, shop_with};
 
 fn filtering(text: &str) -> String {
     format!("filters: [{text}], {BACKEND}")
@@ -172,6 +173,20 @@ fn filters_that_are_left_out_break_the_rule_and_are_never_skipped() {
     let filter = "{type: ExtensionRef, extensionRef: {group: g, kind: K, name: ext}}";
     let rule = breaks(&filtering(filter), "unsupported", "filters[0]");
     assert_eq!(rule.matches.len(), 1);
+    let of_backend = format!("backendRefs: [{{name: api, port: 80, filters: [{filter}]}}]");
+    breaks(&of_backend, "unsupported", "backendRefs[0].filters[0]");
+    for rule in [filtering(filter), of_backend] {
+        let calls = format!(
+            "{{apiVersion: gateway.networking.k8s.io/v1, kind: GRPCRoute, metadata: {{name: r, namespace: shop}}, \
+             spec: {{parentRefs: [{{group: '', kind: Service, name: web}}], rules: [{{{rule}}}]}}}}"
+        );
+        let snapshot = shop_with(&[&calls]);
+        let said = snapshot.said().join("\n");
+        assert!(
+            said.contains("error unsupported GRPCRoute/shop/r spec.rules[0]."),
+            "{said}"
+        );
+    }
 }
 
 #[test]

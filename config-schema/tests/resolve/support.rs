@@ -113,6 +113,7 @@ pub fn broken(kind: Kind, name: &str, targets: Option<Vec<TargetRef>>) -> Arc<Br
         pod_ips: Vec::new(),
         dry_run: false,
         selection: None,
+        uid: None,
     })
 }
 

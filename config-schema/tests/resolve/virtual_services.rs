@@ -123,3 +123,20 @@ fn without_a_waypoint_nothing_is_attached() {
     let ports = snapshot.services.values().flat_map(|s| &s.ports);
     assert!(ports.into_iter().all(|port| port.routes.is_empty()));
 }
+
+/// Left out, preflights of other origins go to the service at Istio, and are answered here.
+#[test]
+fn what_becomes_of_preflights_that_match_no_origin_is_told() {
+    let told = |field: &str| {
+        let rule = routes(&format!(
+            "{{corsPolicy: {{allowOrigins: [{{exact: 'https://a.example'}}]{field}}}, route: [{{destination: {{host: web}}}}]}}"
+        ));
+        let snapshot = shop_with(&[&rule]);
+        let words = "unmatchedPreflights is not said";
+        let mut findings = snapshot.diagnostics.iter();
+        findings.any(|finding| finding.message.contains(words))
+    };
+    assert!(told(""));
+    assert!(!told(", unmatchedPreflights: FORWARD"));
+    assert!(!told(", unmatchedPreflights: IGNORE"));
+}

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{address, assignment, start, tls};
+use super::{address, assignment, router, start, tls};
 use crate::net::free_address;
 use crate::process::Process;
 
@@ -80,12 +80,7 @@ impl CheckGate<'_> {
             "merge_slashes": true,
             "http_filters": [
                 self.filter,
-                {
-                    "name": "envoy.filters.http.router",
-                    "typed_config": {
-                        "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
-                    },
-                },
+                router(),
             ],
             "route_config": { "virtual_hosts": [{
                 "name": "all",

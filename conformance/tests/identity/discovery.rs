@@ -8,21 +8,22 @@ use cairn_conformance::app::App;
 use cairn_conformance::client;
 use cairn_conformance::lab::{Client, Lab, Port, Reach};
 use cairn_conformance::process::until;
+use cairn_waypoint::source::istiod::messages::Service;
 
 use crate::ca::NAME;
 use crate::istiod::{Istiod, uid, workload};
 use crate::mesh::token;
 
 /// `shop/web` with one pod here, and an application with a tunnel in another cluster, which nothing but istiod tells of.
-struct World {
-    lab: Lab,
-    istiod: Istiod,
-    near: App,
+pub struct World {
+    pub lab: Lab,
+    pub istiod: Istiod,
+    pub near: App,
     far: App,
 }
 
 impl World {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut lab = Lab::new();
         lab.service("web", &[Port::new("http", 80)]);
         let near = lab.pod("web", "web-a", Reach::Hbone, |at| App::http("near", at));
@@ -52,7 +53,7 @@ impl World {
     }
 
     /// Starts the waypoint, which may not get ready.
-    async fn start_unready(&mut self) {
+    pub async fn start_unready(&mut self, more: &[&str]) {
         let file = |name: &str| self.lab.folder().join(name).display().to_string();
         let flags = [
             (
@@ -67,14 +68,24 @@ impl World {
             ("--ca-cluster", "home".to_owned()),
         ];
         let flags: Vec<&str> = flags.iter().flat_map(|(k, v)| [*k, v.as_str()]).collect();
-        let flags = [&flags[..], &["--xds-allow-local"]].concat();
+        let flags = [&flags[..], &["--xds-allow-local"], more].concat();
         self.lab.start_as_told(&flags).await;
     }
 
     async fn start(&mut self) -> Client {
-        self.start_unready().await;
+        self.start_unready(&[]).await;
         self.lab.cairn_mut().until_ready().await;
         self.lab.client("shop/viewer").await
+    }
+
+    /// Waits until the waypoint is not ready, for a reason in these words.
+    async fn unready(&self, words: &str) {
+        let ready = self.lab.cairn().ready;
+        until(words, async || {
+            let answer = client::get(ready, "/healthz/ready").await;
+            answer.status() == 503 && client::text(&answer).contains(words)
+        })
+        .await;
     }
 
     fn far(&self, name: &str) -> cairn_waypoint::source::istiod::messages::Workload {
@@ -83,7 +94,7 @@ impl World {
 }
 
 /// Who answers each of twenty requests; all of them are answered.
-async fn answering(to: SocketAddr) -> BTreeSet<String> {
+pub async fn answering(to: SocketAddr) -> BTreeSet<String> {
     let mut apps = BTreeSet::new();
     for _ in 0..20 {
         let answer = client::get(to, "/").await;
@@ -93,7 +104,7 @@ async fn answering(to: SocketAddr) -> BTreeSet<String> {
     apps
 }
 
-async fn answered_by(to: SocketAddr, apps: &[&str]) {
+pub async fn answered_by(to: SocketAddr, apps: &[&str]) {
     until(&format!("{apps:?} answer, and nobody else"), async || {
         answering(to).await.iter().eq(apps)
     })
@@ -207,21 +218,13 @@ async fn what_can_not_be_understood_is_refused_by_name_and_the_rest_counts() {
 async fn at_the_first_start_readiness_names_what_is_missed() {
     let mut world = World::new();
     world.istiod.tell(&[world.far("web-9")]);
-    world.start_unready().await;
-    let probe = async |words: &str| {
-        let ready = world.lab.cairn().ready;
-        until(words, async || {
-            let answer = client::get(ready, "/healthz/ready").await;
-            answer.status() == 503 && client::text(&answer).contains(words)
-        })
-        .await;
-    };
-    probe("istiod has not told of workloads yet").await;
-    probe("can not be reached").await;
+    world.start_unready(&[]).await;
+    world.unready("istiod has not told of workloads yet").await;
+    world.unready("can not be reached").await;
     let second = token("shop", "waypoint", "2");
     world.istiod.accepts(&second);
     world.istiod.start().await;
-    probe("does not accept the token").await;
+    world.unready("does not accept the token").await;
     let cairn = world.lab.cairn();
     let tokens = ["reason=\"token\""];
     assert!(cairn.metric("cairn_xds_errors_total", &tokens).await >= 1.0);
@@ -232,6 +235,39 @@ async fn at_the_first_start_readiness_names_what_is_missed() {
     );
 
     world.write_token("2");
+    world.lab.cairn_mut().until_ready().await;
+    let viewer = world.lab.client("shop/viewer").await;
+    answered_by(viewer.to("web", 80), &["far", "near"]).await;
+}
+
+/// It would serve as if there were nobody in other clusters, and nothing in other networks.
+#[tokio::test]
+async fn a_first_answer_that_is_refused_whole_makes_nobody_ready() {
+    let mut world = World::new();
+    let mut strange = world.far("web-9");
+    strange.tunnel_protocol = 7;
+    world.istiod.tell(&[strange]);
+    // Services are in it, too, and say nothing of tunnels.
+    let service = |name: &str| Service {
+        name: name.to_owned(),
+        namespace: "shop".to_owned(),
+        hostname: format!("{name}.shop.svc.cluster.local"),
+        subject_alt_names: Vec::new(),
+    };
+    world.istiod.tell_service(&service("web"));
+    world.istiod.start().await;
+    world.start_unready(&[]).await;
+    let refused = "everything that it told was refused: east//Pod/shop/web-9: tunnel_protocol 7";
+    world.unready(refused).await;
+    // Nor does a later answer, of which nothing is refused, but with no workload in it.
+    world.istiod.tell_service(&service("api"));
+    let services = ["kind=\"service\""];
+    let cairn = world.lab.cairn();
+    cairn
+        .metric_reaches("cairn_xds_resources", &services, 2.0)
+        .await;
+    world.unready(refused).await;
+    world.istiod.tell(&[world.far("web-9")]);
     world.lab.cairn_mut().until_ready().await;
     let viewer = world.lab.client("shop/viewer").await;
     answered_by(viewer.to("web", 80), &["far", "near"]).await;

@@ -209,8 +209,9 @@ async fn a_token_of_another_pod_is_not_sent() {
     mesh.lab.variable("SERVICE_ACCOUNT", "other");
     start(&mut mesh, &ca, &[]).await;
     mesh.attempts_beyond("token", 0.0).await;
-    let log = mesh.cairn().process.stderr();
-    assert!(log.contains("is for shop/waypoint, and the pod says that it is shop/other"));
+    let words = "is for shop/waypoint, and the pod says that it is shop/other";
+    let said = async || mesh.cairn().process.stderr().contains(words);
+    until(words, said).await;
     assert!(ca.asked().is_empty());
 }
 

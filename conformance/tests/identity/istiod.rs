@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use cairn_conformance::process::until;
 use cairn_waypoint::pki::Authority;
 use cairn_waypoint::source::istiod::messages::{
-    ADDRESS_TYPE, Address, AddressKind, Any, DeltaDiscoveryRequest, DeltaDiscoveryResponse, METHOD,
-    Port, PortList, Resource, Workload,
+    self, ADDRESS_TYPE, Address, AddressKind, Any, DeltaDiscoveryRequest, DeltaDiscoveryResponse,
+    METHOD, Port, PortList, Resource, Workload,
 };
 use futures::StreamExt;
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
@@ -109,6 +109,15 @@ impl Istiod {
             (workload.uid.clone(), address.encode_to_vec())
         });
         self.lock().tell(named.collect());
+    }
+
+    /// Tells a service.
+    pub fn tell_service(&self, service: &messages::Service) {
+        let address = Address {
+            kind: Some(AddressKind::Service(service.clone())),
+        };
+        let name = format!("{}/{}", service.namespace, service.hostname);
+        self.lock().tell(vec![(name, address.encode_to_vec())]);
     }
 
     /// Tells that these are gone.

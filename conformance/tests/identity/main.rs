@@ -16,5 +16,6 @@ mod grpc;
 mod istio_ca;
 mod istiod;
 mod mesh;
+mod networks;
 mod spiffe;
 mod workload_api;

@@ -154,6 +154,7 @@ mod tests {
         let destination = Destination {
             address: "10.0.0.1:80".parse().unwrap(),
             identity: None,
+            gateway: None,
             tunnel_only: false,
             epoch: 1,
             egress: None,

@@ -165,6 +165,7 @@ mod tests {
             destination: Destination {
                 address: endpoint(),
                 identity: None,
+                gateway: None,
                 tunnel_only: false,
                 epoch: 1,
                 egress: None,

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::snapshot::Mesh;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 use super::rotate::client_config;
-use super::{IdentitySource, LocalIdentity, peer_identity};
+use super::{Expected, IdentitySource, LocalIdentity, peer_identity};
 
 const H2: &[u8] = b"h2";
 
@@ -55,15 +56,18 @@ impl Acceptor {
 ///
 /// # Errors
 /// Whatever makes the other end not that workload: the message says what.
-pub async fn connect(
+pub async fn connect<S>(
     local: Arc<LocalIdentity>,
-    expected: Identity,
+    expected: Expected,
     address: SocketAddr,
-    tcp: TcpStream,
-) -> io::Result<EndpointConnection> {
+    stream: S,
+) -> io::Result<client::TlsStream<S>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let config = client_config(local, expected).map_err(io::Error::other)?;
     let name = ServerName::IpAddress(address.ip().into());
-    let tls = TlsConnector::from(config).connect(name, tcp).await?;
+    let tls = TlsConnector::from(config).connect(name, stream).await?;
     require_h2(tls.get_ref().1.alpn_protocol())?;
     Ok(tls)
 }

@@ -25,5 +25,5 @@ pub use originate::{Alpn, Originate, Originations};
 pub use rotate::IdentitySource;
 pub use tokio_rustls::client::TlsStream;
 pub use trust::Anchors;
-pub use verify::{VerifyError, peer_identity};
+pub use verify::{Expected, VerifyError, peer_identity};
 pub use web::WebClient;

@@ -6,7 +6,6 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use cairn_config_schema::identity::Identity;
 use cairn_config_schema::snapshot::Mesh;
 use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
@@ -86,22 +85,19 @@ impl IdentitySource {
     }
 }
 
-/// TLS towards one workload, with the local identity of one epoch.
+/// TLS towards a workload, with the local identity of one epoch.
 ///
 /// # Errors
 /// When the provider has no TLS 1.3 suite.
 pub fn client_config(
     local: Arc<LocalIdentity>,
-    expected: Identity,
+    expected: Expected,
 ) -> Result<Arc<ClientConfig>, rustls::Error> {
     let certified = Arc::new(Fixed(local.certified.clone()));
     let mut config = ClientConfig::builder_with_provider(local.provider.clone())
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(EndpointVerifier {
-            local,
-            expected: Expected::Workload(expected),
-        }))
+        .with_custom_certificate_verifier(Arc::new(EndpointVerifier { local, expected }))
         .with_client_cert_resolver(certified);
     config.alpn_protocols = vec![ALPN_H2.to_vec()];
     config.resumption = Resumption::disabled();

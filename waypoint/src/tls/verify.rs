@@ -173,8 +173,41 @@ impl ClientCertVerifier for ClientVerifier {
 pub enum Expected {
     /// The workload that the configuration says lives there, and no other.
     Workload(Identity),
+    /// Any of these: behind the gateway of another network it is not known which of them answers.
+    OneOf(Arc<[Identity]>),
     /// Any workload of the mesh: for debugging clients only, the data path knows whom it dials.
     AnyWorkload,
+}
+
+impl Expected {
+    fn includes(&self, found: &Identity) -> bool {
+        match self {
+            Self::Workload(expected) => found == expected,
+            Self::OneOf(expected) => expected.contains(found),
+            Self::AnyWorkload => true,
+        }
+    }
+}
+
+/// Identities that are named where one of them is expected; the rest is counted.
+const IDENTITIES_SHOWN_MAX: usize = 5;
+
+impl std::fmt::Display for Expected {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Workload(expected) => write!(f, "{expected}"),
+            Self::OneOf(expected) => {
+                let first = expected.iter().take(IDENTITIES_SHOWN_MAX);
+                let first: Vec<&str> = first.map(Identity::uri).collect();
+                write!(f, "{}", first.join(" or "))?;
+                match expected.len() - first.len() {
+                    0 => Ok(()),
+                    more => write!(f, " or one of {more} more"),
+                }
+            }
+            Self::AnyWorkload => f.write_str("any workload"),
+        }
+    }
 }
 
 /// Verifies the other end of a connection that we open.
@@ -204,15 +237,13 @@ impl ServerCertVerifier for EndpointVerifier {
             now,
             self.local.provider.signature_verification_algorithms.all,
         )?;
-        match &self.expected {
-            Expected::Workload(expected) if found != *expected => {
-                Err(rejected(VerifyError::OtherIdentity {
-                    found: found.to_string(),
-                    expected: expected.to_string(),
-                }))
-            }
-            Expected::Workload(_) | Expected::AnyWorkload => Ok(ServerCertVerified::assertion()),
+        if !self.expected.includes(&found) {
+            return Err(rejected(VerifyError::OtherIdentity {
+                found: found.to_string(),
+                expected: self.expected.to_string(),
+            }));
         }
+        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -239,5 +270,26 @@ impl ServerCertVerifier for EndpointVerifier {
             .provider
             .signature_verification_algorithms
             .supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_who_are_expected_the_first_are_named() {
+        let expected = |count: usize| {
+            let each = (0..count).map(|n| Identity::of_workload("td", "shop", &format!("a{n}")));
+            let all: Vec<Identity> = each.filter_map(Result::ok).collect();
+            Expected::OneOf(all.into()).to_string()
+        };
+        let two = "spiffe://td/ns/shop/sa/a0 or spiffe://td/ns/shop/sa/a1";
+        assert_eq!(expected(2), two);
+        let many = expected(5_000);
+        assert!(
+            many.starts_with(two) && many.ends_with("/a4 or one of 4995 more"),
+            "{many}"
+        );
     }
 }

@@ -1,5 +1,6 @@
 //! A byte stream to an endpoint, whatever carries it.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -9,8 +10,9 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 
-use super::tunnel_pool::StreamLease;
+use super::tunnel_pool::{StreamLease, Underneath};
 use crate::tls::TlsStream;
 use crate::tunnel_stream::TunnelStream;
 
@@ -24,10 +26,21 @@ pub enum Carrier {
         /// Its place in the tunnel.
         lease: StreamLease,
     },
+    /// The stream of a tunnel inside of a stream of another one.
+    Inner(Box<InnerStream>),
     /// A TCP connection.
     Plain(TcpStream),
     /// TLS inside one of the others.
     Tls(Box<TlsStream<Carrier>>),
+}
+
+/// The stream of a tunnel inside of a stream of another one, which holds its place in that.
+#[derive(Debug)]
+pub struct InnerStream {
+    pub(super) stream: TunnelStream,
+    pub(super) underneath: Underneath,
+    /// Tells the inner tunnel that nobody needs it any more.
+    pub(super) _held: oneshot::Sender<Infallible>,
 }
 
 impl Carrier {
@@ -39,7 +52,8 @@ impl Carrier {
     pub fn descriptor(&self) -> io::Result<OwnedFd> {
         use std::os::fd::AsFd;
         match self {
-            Self::Tunnel { lease, .. } => lease.descriptor(),
+            Self::Tunnel { lease, .. } => lease.underneath().descriptor(),
+            Self::Inner(inner) => inner.underneath.descriptor(),
             Self::Plain(tcp) => tcp.as_fd().try_clone_to_owned(),
             Self::Tls(tls) => tls.get_ref().0.descriptor(),
         }
@@ -54,6 +68,7 @@ impl Carrier {
         }
         match carrier {
             Self::Tunnel { stream, .. } => stream.break_off().await,
+            Self::Inner(inner) => inner.stream.break_off().await,
             // Closing with linger 0 is how a socket sends a reset. Fails only on a dead socket.
             Self::Plain(tcp) => drop(tcp.set_zero_linger()),
             Self::Tls(_) => {}
@@ -63,7 +78,8 @@ impl Carrier {
     /// Our end of the TCP connection underneath: the tunnel's, or the one to the endpoint itself.
     pub fn local_address(&self) -> Option<SocketAddr> {
         match self {
-            Self::Tunnel { lease, .. } => lease.local_address(),
+            Self::Tunnel { lease, .. } => lease.underneath().local_address(),
+            Self::Inner(inner) => inner.underneath.local_address(),
             Self::Plain(tcp) => tcp.local_addr().ok(),
             Self::Tls(tls) => tls.get_ref().0.local_address(),
         }
@@ -75,6 +91,7 @@ macro_rules! carried {
     ($self:ident, $method:ident ( $($arg:expr),* )) => {
         match $self.get_mut() {
             Carrier::Tunnel { stream, .. } => Pin::new(stream.as_mut()).$method($($arg),*),
+            Carrier::Inner(inner) => Pin::new(&mut inner.stream).$method($($arg),*),
             Carrier::Plain(tcp) => Pin::new(tcp).$method($($arg),*),
             Carrier::Tls(tls) => Pin::new(tls.as_mut()).$method($($arg),*),
         }

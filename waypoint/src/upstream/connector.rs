@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cairn_config_schema::identity::Identity;
-use cairn_config_schema::snapshot::{ClusterSettings, Endpoint};
+use cairn_config_schema::snapshot::{ClusterSettings, Endpoint, NetworkGateway};
 use http::StatusCode;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::asked::Asked;
 use super::carrier::Carrier;
 use super::egress::Egress;
+use super::inner_tunnel;
 use super::tunnel_pool::TunnelPool;
 use cairn_kernel_redirect::is_of_slots;
 
@@ -21,7 +23,7 @@ use crate::listener::accept::tune;
 use crate::tls::{Alpn, IdentitySource, Originate, Originations};
 
 /// An endpoint as a thing to connect to. Two destinations are equal when their connections may be
-/// shared: same address, same expected identity, same local identity,
+/// shared: same address, same expected identity, same local identity, same service behind a gateway,
 /// same pod they are for, same TLS inside, same client where the endpoint is told of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Destination {
@@ -29,6 +31,8 @@ pub struct Destination {
     pub address: SocketAddr,
     /// Whom the tunnel must end at; `None` is plain TCP.
     pub identity: Option<Identity>,
+    /// It is the gateway of another network, and inside of its tunnel there is another one.
+    pub gateway: Option<Arc<NetworkGateway>>,
     /// There must be a tunnel (`tls.mode: ISTIO_MUTUAL`).
     pub tunnel_only: bool,
     /// Epoch of the local identity.
@@ -243,6 +247,7 @@ impl Dialer {
         Destination {
             address: endpoint.address,
             identity: endpoint.hbone_identity().cloned(),
+            gateway: endpoint.gateway.clone(),
             tunnel_only: settings.tunnel_only,
             epoch: self.identity.borrow().epoch,
             egress: reach.egress.cloned(),
@@ -256,9 +261,10 @@ impl Dialer {
 
     /// The TCP address a destination is reached through.
     pub fn next_hop(&self, destination: &Destination) -> SocketAddr {
-        match destination.identity {
-            Some(_) => SocketAddr::new(destination.address.ip(), self.hbone_port),
-            None => destination.address,
+        match (&destination.identity, &destination.gateway) {
+            (Some(_), None) => SocketAddr::new(destination.address.ip(), self.hbone_port),
+            // Of a gateway it is the port of its tunnels that is told.
+            (_, Some(_)) | (None, None) => destination.address,
         }
     }
 
@@ -285,11 +291,21 @@ impl Dialer {
             let carrier = match &destination.identity {
                 Some(identity) => {
                     let local = self.identity.current();
-                    self.tunnels
-                        .open(next_hop, identity, local, destination.address, limit)
-                        .await?
+                    let gateway = destination.gateway.as_deref();
+                    let endpoint = Asked::Endpoint(destination.address);
+                    let asked = gateway.map_or(endpoint, Asked::Service);
+                    let tunnels = &self.tunnels;
+                    let outer = tunnels.open(next_hop, identity, local.clone(), asked, limit);
+                    match gateway {
+                        None => outer.await?,
+                        // Boxed: few requests go there, and all would have a larger future.
+                        Some(gateway) => {
+                            let inner = inner_tunnel::open(outer.await?, gateway, next_hop, local);
+                            Box::pin(inner).await?
+                        }
+                    }
                 }
-                None if destination.tunnel_only => {
+                None if destination.tunnel_only || destination.gateway.is_some() => {
                     return Err(ConnectError::NoTunnel(next_hop));
                 }
                 None => {

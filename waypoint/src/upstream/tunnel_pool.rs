@@ -15,9 +15,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use cairn_config_schema::identity::Identity;
 use h2::client::SendRequest;
-use http::{Method, Request, StatusCode};
 use tokio::sync::Notify;
 
+use super::asked::{Asked, StreamError};
 use super::carrier::Carrier;
 use super::connector::{ConnectError, TcpDialer};
 use crate::limits::{
@@ -26,8 +26,7 @@ use crate::limits::{
 };
 use crate::listener::tunnel::keepalive;
 use crate::telemetry::counters;
-use crate::tls::{self, LocalIdentity};
-use crate::tunnel_stream::TunnelStream;
+use crate::tls::{self, Expected, LocalIdentity};
 
 /// Who is at the other end, and as whom we came.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -72,12 +71,22 @@ pub struct StreamLease {
 }
 
 impl StreamLease {
+    pub(super) fn underneath(&self) -> Underneath {
+        Underneath(self.tunnel.clone())
+    }
+}
+
+/// The TCP connection under a tunnel. Holds no place in the tunnel.
+#[derive(Clone, Debug)]
+pub struct Underneath(Arc<Tunnel>);
+
+impl Underneath {
     pub(super) fn descriptor(&self) -> io::Result<OwnedFd> {
-        self.tunnel.descriptor.try_clone()
+        self.0.descriptor.try_clone()
     }
 
     pub(super) fn local_address(&self) -> Option<SocketAddr> {
-        self.tunnel.local
+        self.0.local
     }
 }
 
@@ -133,7 +142,7 @@ impl TunnelPool {
         self.len() == 0
     }
 
-    /// A stream to `authority` through a tunnel to `next_hop`, which must be `identity`. A new tunnel may take
+    /// A stream to what is `asked` for through a tunnel to `next_hop`, which must be `identity`. A new tunnel may take
     /// `limit` to come about.
     ///
     /// # Errors
@@ -143,7 +152,7 @@ impl TunnelPool {
         next_hop: SocketAddr,
         identity: &Identity,
         local: Arc<LocalIdentity>,
-        authority: SocketAddr,
+        asked: Asked<'_>,
         limit: Duration,
     ) -> Result<Carrier, ConnectError> {
         let key = Key {
@@ -157,7 +166,7 @@ impl TunnelPool {
                 Some(lease) => (lease, false),
                 None => hop.connect(&self.tcp, &key, &local, limit).await?,
             };
-            match connect_stream(&lease, authority).await {
+            match asked.stream(&lease.tunnel.requests).await {
                 Ok(stream) => {
                     let stream = Box::new(stream);
                     return Ok(Carrier::Tunnel { stream, lease });
@@ -172,7 +181,7 @@ impl TunnelPool {
                     return Err(ConnectError::Tunnel(next_hop, error));
                 }
                 Err(StreamError::Refused(status)) => {
-                    return Err(ConnectError::Refused(authority, status));
+                    return Err(ConnectError::Refused(asked.endpoint(next_hop), status));
                 }
             }
         }
@@ -242,7 +251,8 @@ impl Hop {
             .try_clone_to_owned()
             .map_err(|e| ConnectError::Here(next_hop, e))?;
         let local_address = tcp.local_addr().ok();
-        let tls = tls::connect(local.clone(), key.identity.clone(), next_hop, tcp)
+        let expected = Expected::Workload(key.identity.clone());
+        let tls = tls::connect(local.clone(), expected, next_hop, tcp)
             .await
             .map_err(|e| ConnectError::Tls(next_hop, e))?;
         let (requests, mut connection) = h2::client::Builder::new()
@@ -294,39 +304,6 @@ async fn idle(tunnel: &Tunnel) {
                 }
             }
         }
-    }
-}
-
-enum StreamError {
-    Tunnel(h2::Error),
-    Refused(StatusCode),
-}
-
-async fn connect_stream(
-    lease: &StreamLease,
-    authority: SocketAddr,
-) -> Result<TunnelStream, StreamError> {
-    let mut requests = lease
-        .tunnel
-        .requests
-        .clone()
-        .ready()
-        .await
-        .map_err(StreamError::Tunnel)?;
-    let mut request = Request::new(());
-    *request.method_mut() = Method::CONNECT;
-    // `ip:port` is always a valid authority; the default would be refused by the other end.
-    *request.uri_mut() = http::Uri::builder()
-        .authority(authority.to_string())
-        .build()
-        .unwrap_or_default();
-    let (response, send) = requests
-        .send_request(request, false)
-        .map_err(StreamError::Tunnel)?;
-    let response = response.await.map_err(StreamError::Tunnel)?;
-    match response.status() {
-        StatusCode::OK => Ok(TunnelStream::new(response.into_body(), send)),
-        status => Err(StreamError::Refused(status)),
     }
 }
 

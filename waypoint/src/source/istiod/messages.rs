@@ -143,7 +143,7 @@ pub enum AddressKind {
     Service(Service),
 }
 
-/// A service: it is the Service of this cluster that counts.
+/// A service: it is the Service of this cluster that counts, but for who may answer for it elsewhere.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Service {
     /// Name.
@@ -155,6 +155,9 @@ pub struct Service {
     /// Hostname.
     #[prost(string, tag = "3")]
     pub hostname: String,
+    /// Who may answer for it, beside what its workloads say of themselves.
+    #[prost(string, repeated, tag = "6")]
+    pub subject_alt_names: Vec<String>,
 }
 
 /// A workload.
@@ -208,12 +211,48 @@ pub struct Workload {
     pub capacity: Option<Number>,
 }
 
-/// Where a gateway is. Nothing is sent to one, so that the port is all that is read.
-#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+/// Where a gateway is.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct GatewayAddress {
-    /// Port for tunnels.
+    /// What leads there.
+    #[prost(oneof = "GatewayDestination", tags = "1, 2")]
+    pub destination: Option<GatewayDestination>,
+    /// Port for tunnels; 0: the usual one.
     #[prost(uint32, tag = "3")]
     pub hbone_mtls_port: u32,
+}
+
+/// What leads to a gateway.
+#[derive(Clone, PartialEq, Eq, prost::Oneof)]
+pub enum GatewayDestination {
+    /// A name.
+    #[prost(message, tag = "1")]
+    Hostname(NamespacedHostname),
+    /// An address.
+    #[prost(message, tag = "2")]
+    Address(NetworkAddress),
+}
+
+/// A name, and whose it is.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct NamespacedHostname {
+    /// Namespace of the Gateway.
+    #[prost(string, tag = "1")]
+    pub namespace: String,
+    /// The name.
+    #[prost(string, tag = "2")]
+    pub hostname: String,
+}
+
+/// An address in a network.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct NetworkAddress {
+    /// The network; empty: the default one.
+    #[prost(string, tag = "1")]
+    pub network: String,
+    /// 4 or 16 bytes.
+    #[prost(bytes = "vec", tag = "2")]
+    pub address: Vec<u8>,
 }
 
 /// Ports of a service, and where they lead.

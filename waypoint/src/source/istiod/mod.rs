@@ -7,8 +7,9 @@ mod state;
 mod stream;
 
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use cairn_config_schema::discovered::{Discovered, DiscoveredWorkload, Tunnel};
 use cairn_kubernetes::watch::Backoff;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -17,9 +18,10 @@ use self::messages::DeltaDiscoveryResponse;
 use self::state::{Bounds, Counts, State};
 pub use self::stream::NodeNames;
 use self::stream::{Ended, Stream, StreamError};
-use super::kube::pace::Pace;
+use super::kube::pace::{Done, Pace};
 use crate::admin::{NotReady, Readiness};
 use crate::istiod::ControlPlane;
+use crate::limits::XDS_OWN_PODS_PAUSE;
 use crate::publish::Publisher;
 use crate::telemetry::discovery as metrics;
 
@@ -63,12 +65,22 @@ pub fn follow(
         .enable_all()
         .build()?;
     let feed = Feed {
-        state: State::new(Bounds::OURS, asking.allow_local),
+        state: State::new(
+            Bounds::OURS,
+            asking.allow_local,
+            asking.plane.cluster.to_str().unwrap_or_default(),
+        ),
         asking,
         publisher,
         readiness,
         pace: Pace::default(),
         since: None,
+        is_urgent: false,
+        own_since: None,
+        to_hand_over: None,
+        untold: Vec::new(),
+        hand_over_pace: Pace::default(),
+        handed_over: 0,
         has_answered: false,
         last_error,
     };
@@ -93,6 +105,18 @@ struct Feed {
     pace: Pace,
     /// When the first change was noticed that is not in force yet.
     since: Option<Instant>,
+    /// Among these is a tunnel to where plain text goes.
+    is_urgent: bool,
+    /// The same of Pods of the own cluster.
+    own_since: Option<Instant>,
+    /// When the first of these was noticed that the publisher was not told of. To tell it costs a copy of everything.
+    to_hand_over: Option<Instant>,
+    /// Those of these Pods that are new or different: the API server may tell of one before the publisher knows its tunnel.
+    untold: Vec<Arc<DiscoveredWorkload>>,
+    hand_over_pace: Pace,
+    /// What was in force when the publisher was told of these: with the next version they are.
+    handed_over: u64,
+    /// Something that it told was taken.
     has_answered: bool,
     /// Why there is no stream; shown while nothing is ready, and logged once.
     last_error: Arc<Mutex<Option<String>>>,
@@ -169,48 +193,133 @@ impl Feed {
         if let Some(refused) = &applied.refused {
             tracing::error!(%refused, "part of what istiod tells is refused, the last good version of it stays in force");
         }
-        if applied.changed || !self.has_answered {
+        // While all workloads are refused nobody gets ready: Services, which are told too, in the first answer and in
+        // later ones, tell of no tunnels and nobody elsewhere.
+        let told_anything = workloads > 0 || (applied.refused.is_none() && refused == 0);
+        if !self.has_answered && !told_anything {
+            if let Some(words) = &applied.refused {
+                self.failed_with(Some(&format!(
+                    "everything that it told was refused: {words}"
+                )));
+            }
+        } else if self.is_missed(&applied.own) {
             self.since.get_or_insert_with(Instant::now);
+            self.is_urgent = true;
+        } else if applied.changed || applied.own_changed || !self.has_answered {
+            if applied.changed || !self.has_answered {
+                self.since.get_or_insert_with(Instant::now);
+            } else {
+                self.own_since.get_or_insert_with(Instant::now);
+            }
+            if applied.own_changed {
+                self.to_hand_over.get_or_insert_with(Instant::now);
+                self.untold.extend(applied.own);
+            }
         }
-        self.has_answered = true;
+        self.has_answered |= told_anything;
         stream.answer(nonce, applied.refused)
+    }
+
+    /// Whether one of these Pods has a tunnel of which nothing is in force: in plain text nothing may go there.
+    fn is_missed(&self, own: &[Arc<DiscoveredWorkload>]) -> bool {
+        let tunnelled = own.iter().filter(|pod| pod.tunnel == Tunnel::Hbone);
+        let mut addresses = tunnelled.flat_map(|pod| &pod.addresses).peekable();
+        if addresses.peek().is_none() {
+            return false;
+        }
+        let snapshot = self.lock().snapshot();
+        addresses.any(|ip| snapshot.workloads.get(ip).is_some_and(|there| !there.hbone))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Publisher> {
+        let publisher = self.publisher.lock();
+        publisher.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for something, and meanwhile puts in force what is due.
     async fn beside<T>(&mut self, other: impl Future<Output = T>) -> T {
         let mut other = pin!(other);
         loop {
-            let Some(since) = self.since else {
+            let due = self
+                .since
+                .map(|since| self.pace.due(since, !self.is_urgent));
+            let own_due = self.own_since.map(|since| since + XDS_OWN_PODS_PAUSE);
+            let publish = due.into_iter().chain(own_due).min();
+            let hand_over = self.to_hand_over;
+            let hand_over = hand_over.map(|since| self.hand_over_pace.due(since, true));
+            let Some(next) = publish.into_iter().chain(hand_over).min() else {
                 return other.await;
             };
             tokio::select! {
                 biased;
-                () = tokio::time::sleep_until(self.pace.due(since, true)) => self.publish(),
+                () = tokio::time::sleep_until(next) => match publish == Some(next) {
+                    true => self.publish(),
+                    false => self.hand_over(),
+                },
                 done = &mut other => return done,
             }
         }
     }
 
+    /// Has what is known of Pods of the own cluster come into force with what the API server says next.
+    fn hand_over(&mut self) {
+        let began = Instant::now();
+        self.to_hand_over = None;
+        let discovered = self.discovered();
+        let mut publisher = self.lock();
+        publisher.discover(discovered);
+        let version = publisher.snapshot().version;
+        drop(publisher);
+        self.handed_over = version;
+        // The API server has told of one meanwhile: since then it is known without its tunnel.
+        let own = std::mem::take(&mut self.untold);
+        if self.is_missed(&own) {
+            self.since.get_or_insert(began);
+            self.is_urgent = true;
+        }
+        let done = Done {
+            took: began.elapsed(),
+            is_of_endpoints: true,
+            callers_count: false,
+        };
+        self.hand_over_pace.done(Instant::now(), done);
+    }
+
+    fn discovered(&self) -> Arc<Discovered> {
+        let cluster = self.asking.plane.cluster.to_str().unwrap_or_default();
+        let network = self.asking.node.network.as_str();
+        Arc::new(self.state.discovered(cluster.into(), network.into()))
+    }
+
     fn publish(&mut self) {
-        let Some(since) = self.since.take() else {
+        let own_since = self.own_since.take();
+        let is_pending = self.to_hand_over.is_some();
+        let own_since =
+            own_since.filter(|_| is_pending || self.lock().snapshot().version == self.handed_over);
+        let Some(since) = self.since.take().or(own_since) else {
             return;
         };
-        let plane = &self.asking.plane;
-        let cluster = plane.cluster.to_str().unwrap_or_default().into();
-        let network = self.asking.node.network.as_str().into();
-        let discovered = Arc::new(self.state.discovered(cluster, network));
+        self.to_hand_over = None;
+        self.untold.clear();
+        self.is_urgent = false;
         let began = Instant::now();
-        let mut publisher = self
-            .publisher
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let discovered = self.discovered();
+        let mut publisher = self.lock();
         publisher.discover(discovered);
         // Without the objects of the API server this would be half a configuration; they come with it.
-        if !self.readiness.reasons().contains(&NotReady::NotSynced) {
+        let reasons = self.readiness.reasons();
+        if !reasons.contains(&NotReady::NotSynced) {
             publisher.change(&[], &[], since.into_std());
         }
+        let callers_count = publisher.callers_count();
         drop(publisher);
         self.readiness.remove(NotReady::NotDiscovered);
-        self.pace.done(Instant::now(), began.elapsed());
+        let done = Done {
+            took: began.elapsed(),
+            // The first time everything is new, which takes many times as long.
+            is_of_endpoints: !reasons.contains(&NotReady::NotDiscovered),
+            callers_count,
+        };
+        self.pace.done(Instant::now(), done);
     }
 }

@@ -5,20 +5,31 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use cairn_config_schema::discovered::{DiscoveredWorkload, TargetPorts, Tunnel};
+use cairn_config_schema::discovered::{
+    DiscoveredGateway, DiscoveredWorkload, GatewayDestination, TargetPorts, Tunnel,
+};
+use cairn_config_schema::identity::Identity;
 use cairn_config_schema::snapshot::{Locality, WorkloadType};
 use prost::Message;
 
-use super::messages::{ADDRESS_TYPE, Address, AddressKind, Any, PortList, Workload};
+use super::messages::{
+    ADDRESS_TYPE, Address, AddressKind, Any, GatewayAddress, GatewayDestination as Destination,
+    PortList, Service, Workload,
+};
 use crate::guarded::forbidden;
-use crate::limits::{XDS_NAME_BYTES_MAX, XDS_RESOURCE_BYTES_MAX};
+use crate::limits::{XDS_IDENTITIES_MAX, XDS_NAME_BYTES_MAX, XDS_RESOURCE_BYTES_MAX};
+
+/// Where gateways take tunnels unless istiod says another port (specs/istio-waypoint.md 1.6).
+const HBONE_PORT: u16 = 15008;
 
 /// What is kept of a resource.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Told {
     Workload(Arc<DiscoveredWorkload>),
     /// Of a service only that it is there: what holds for it is said by its Service.
     Service,
+    /// And who may answer for it elsewhere: `namespace/hostname`, and identities.
+    Answered(Arc<str>, Arc<[Identity]>),
 }
 
 /// Texts that many workloads share.
@@ -78,9 +89,48 @@ pub(super) fn resource(
         Some(AddressKind::Service(service)) if service.hostname.is_empty() => {
             Err("the service has no hostname".to_owned())
         }
-        Some(AddressKind::Service(_)) => Ok(Told::Service),
+        Some(AddressKind::Service(service)) => answered(&service),
         None => Err("it is neither a workload nor a service".to_owned()),
     }
+}
+
+/// Who may answer for a service. What is no SPIFFE ID is nobody's whom a tunnel could end at.
+fn answered(service: &Service) -> Result<Told, String> {
+    let names = service.subject_alt_names.iter();
+    let mut identities: Vec<Identity> = names.filter_map(|san| Identity::parse(san).ok()).collect();
+    // istiod has them in any order.
+    identities.sort_unstable();
+    identities.dedup();
+    match identities.len() {
+        0 => Ok(Told::Service),
+        1..=XDS_IDENTITIES_MAX => {
+            let name = format!("{}/{}", service.namespace, service.hostname);
+            Ok(Told::Answered(name.into(), identities.into()))
+        }
+        many => Err(format!(
+            "{many} identities may answer for it, more than {XDS_IDENTITIES_MAX}"
+        )),
+    }
+}
+
+fn gateway(
+    told: GatewayAddress,
+    allow_local: bool,
+    texts: &mut Texts,
+) -> Result<DiscoveredGateway, String> {
+    let destination = match told.destination {
+        None => GatewayDestination::Nowhere,
+        Some(Destination::Hostname(name)) => GatewayDestination::Host(texts.share(name.hostname)),
+        Some(Destination::Address(at)) => GatewayDestination::Address {
+            ip: ip_address(&at.address, allow_local).map_err(|e| format!("its gateway: {e}"))?,
+            network: texts.share(at.network),
+        },
+    };
+    let port = match told.hbone_mtls_port {
+        0 => HBONE_PORT,
+        port => u16::try_from(port).map_err(|_| "the port of its gateway is beyond 65535")?,
+    };
+    Ok(DiscoveredGateway { destination, port })
 }
 
 fn read(
@@ -103,6 +153,8 @@ fn read(
     }
     services.sort_unstable();
     let place = told.locality.unwrap_or_default();
+    let gateway = told.network_gateway;
+    let gateway = gateway.map(|told| self::gateway(told, allow_local, texts));
     Ok(DiscoveredWorkload {
         name: told.name.into(),
         namespace: texts.share(told.namespace),
@@ -112,7 +164,7 @@ fn read(
         tunnel,
         trust_domain: texts.share(told.trust_domain),
         service_account: texts.share(told.service_account),
-        has_gateway: told.network_gateway.is_some(),
+        gateway: gateway.transpose()?,
         wants_proxy_protocol: told.application_tunnel.is_some_and(|t| t.protocol != 0),
         node: texts.share(told.node),
         canonical_name: texts.share(told.canonical_name),
@@ -165,150 +217,4 @@ fn ports_of(service: &str, list: &PortList) -> Result<TargetPorts, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::source::istiod::messages::{Number, Port, Service};
-
-    const UID: &str = "west//Pod/shop/web-1";
-
-    fn workload() -> Workload {
-        let ports = PortList {
-            ports: vec![Port {
-                service_port: 80,
-                target_port: 8080,
-            }],
-        };
-        Workload {
-            uid: UID.into(),
-            name: "web-1".into(),
-            namespace: "shop".into(),
-            cluster_id: "west".into(),
-            addresses: vec![vec![10, 2, 0, 1]],
-            tunnel_protocol: 1,
-            services: [("shop/web.shop.svc.cluster.local".to_owned(), ports)].into(),
-            ..Workload::default()
-        }
-    }
-
-    fn told(kind: AddressKind) -> Result<Told, String> {
-        let any = Any {
-            type_url: ADDRESS_TYPE.into(),
-            value: Address { kind: Some(kind) }.encode_to_vec(),
-        };
-        resource(UID, Some(&any), false, &mut Texts::default())
-    }
-
-    fn changed(change: impl FnOnce(&mut Workload)) -> Result<Told, String> {
-        let mut workload = workload();
-        change(&mut workload);
-        told(AddressKind::Workload(Box::new(workload)))
-    }
-
-    /// specs/istio-waypoint.md 6.2; what is left out has its default.
-    #[test]
-    fn a_workload_is_read() {
-        let Ok(Told::Workload(read)) = changed(|_| ()) else {
-            panic!("a workload");
-        };
-        assert_eq!(read.tunnel, Tunnel::Hbone);
-        assert!(read.is_healthy && !read.host_network);
-        assert_eq!(read.capacity, 1);
-        assert_eq!(read.addresses, ["10.2.0.1".parse::<IpAddr>().unwrap()]);
-        assert_eq!(&*read.services[0].0, "shop/web.shop.svc.cluster.local");
-        assert_eq!(*read.services[0].1, [(80, 8080)]);
-        let Ok(Told::Workload(read)) = changed(|w| {
-            w.capacity = Some(Number { value: 7 });
-            w.workload_type = 9;
-        }) else {
-            panic!("a workload");
-        };
-        assert_eq!((read.capacity, read.workload_type), (7, None));
-        // Every pod with a sidecar.
-        let Ok(Told::Workload(read)) = changed(|w| w.tunnel_protocol = 2) else {
-            panic!("a workload");
-        };
-        assert_eq!(read.tunnel, Tunnel::LegacyMtls);
-    }
-
-    /// A mapped address is the IPv4 address of whoever has that.
-    #[test]
-    fn an_address_has_one_form() {
-        let mapped = vec![0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 10, 2, 0, 1];
-        let Ok(Told::Workload(read)) = changed(|w| w.addresses = vec![mapped]) else {
-            panic!("a workload");
-        };
-        assert_eq!(read.addresses, ["10.2.0.1".parse::<IpAddr>().unwrap()]);
-    }
-
-    /// A guess could send in plain text, or to the wrong one.
-    #[test]
-    fn what_is_not_understood_is_refused() {
-        let refused = |result: Result<Told, String>| result.unwrap_err();
-        let cases = [
-            (
-                changed(|w| w.tunnel_protocol = 7),
-                "tunnel_protocol 7 is not known here",
-            ),
-            (changed(|w| w.status = 2), "status 2 is not known here"),
-            (
-                changed(|w| w.network_mode = -1),
-                "network_mode -1 is not known here",
-            ),
-            (
-                changed(|w| w.uid = "other".into()),
-                "its uid is not its name",
-            ),
-            (
-                changed(|w| w.addresses = vec![vec![1, 2]]),
-                "an address of 2 bytes is none",
-            ),
-            (
-                changed(|w| w.addresses = vec![vec![127, 0, 0, 1]]),
-                "127.0.0.1 is a loopback address, and no workload's",
-            ),
-            (
-                changed(|w| w.addresses = vec![vec![169, 254, 169, 254]]),
-                "169.254.169.254 is a metadata address, and no workload's",
-            ),
-            (
-                told(AddressKind::Service(Service::default())),
-                "the service has no hostname",
-            ),
-        ];
-        for (result, reason) in cases {
-            assert_eq!(refused(result), reason);
-        }
-        let beyond = changed(|w| {
-            for list in w.services.values_mut() {
-                list.ports[0].target_port = 70_000;
-            }
-        });
-        assert!(refused(beyond).ends_with("is beyond 65535"));
-        let read = |any: Option<&Any>| resource(UID, any, false, &mut Texts::default());
-        assert_eq!(refused(read(None)), "it is empty");
-        let mut any = Any {
-            type_url: "other".into(),
-            value: Vec::new(),
-        };
-        assert_eq!(refused(read(Some(&any))), "it is of another type");
-        any.type_url = ADDRESS_TYPE.into();
-        assert_eq!(
-            refused(read(Some(&any))),
-            "it is neither a workload nor a service"
-        );
-        any.value = vec![0xff];
-        assert!(read(Some(&any)).is_err(), "garbage");
-    }
-
-    #[test]
-    fn texts_that_nobody_holds_are_forgotten() {
-        let mut texts = Texts::default();
-        let held = texts.share("held".into());
-        for n in 0..10 {
-            texts.share(n.to_string());
-        }
-        texts.sweep();
-        assert_eq!(texts.all.len(), 1);
-        assert!(Arc::ptr_eq(&held, &texts.share("held".into())));
-    }
-}
+mod tests;

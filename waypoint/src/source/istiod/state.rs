@@ -37,6 +37,8 @@ pub(super) struct State {
     bytes: usize,
     bounds: Bounds,
     allow_local: bool,
+    /// What the uid of a Pod of the own cluster begins with.
+    own_pods: String,
     /// Those of which the last version was refused, and why.
     refused: BTreeMap<Arc<str>, String>,
     services: usize,
@@ -47,22 +49,36 @@ struct Known {
     version: Box<str>,
     /// As it was sent.
     bytes: usize,
-    /// `None`: a service.
-    workload: Option<Arc<DiscoveredWorkload>>,
+    told: Told,
+}
+
+impl Known {
+    fn workload(&self) -> Option<&Arc<DiscoveredWorkload>> {
+        match &self.told {
+            Told::Workload(workload) => Some(workload),
+            Told::Service | Told::Answered(..) => None,
+        }
+    }
 }
 
 /// What an answer came to.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Applied {
-    /// A workload is new, different or gone.
+    /// A workload, or who may answer for a service, is new, different or gone; but for Pods of the own cluster.
     pub changed: bool,
+    /// The same of Pods of the own cluster, of which the API server tells, too.
+    pub own_changed: bool,
+    /// Those of them that are new or different.
+    pub own: Vec<Arc<DiscoveredWorkload>>,
     /// Why part of it was refused, with names. `None`: nothing was.
     pub refused: Option<String>,
 }
 
 impl State {
-    pub fn new(bounds: Bounds, allow_local: bool) -> Self {
+    /// `cluster`: what istiod calls the own one.
+    pub fn new(bounds: Bounds, allow_local: bool, cluster: &str) -> Self {
         Self {
+            own_pods: format!("{cluster}//Pod/"),
             known: BTreeMap::new(),
             texts: Texts::default(),
             bytes: 0,
@@ -96,27 +112,26 @@ impl State {
     pub fn apply(&mut self, response: DeltaDiscoveryResponse, is_whole: bool) -> Applied {
         if response.type_url != ADDRESS_TYPE {
             return Applied {
-                changed: false,
                 refused: Some(format!("{} was not asked for", response.type_url)),
+                ..Applied::default()
             };
         }
-        let mut changed = false;
+        let mut applied = Applied::default();
         for name in &response.removed_resources {
-            changed |= self.remove(name);
+            self.remove(name, &mut applied);
         }
         if is_whole {
             let told: HashSet<&str> = response.resources.iter().map(|r| r.name.as_str()).collect();
             let gone = self.known.keys().filter(|name| !told.contains(&***name));
             for name in gone.cloned().collect::<Vec<_>>() {
-                changed |= self.remove(&name);
+                self.remove(&name, &mut applied);
             }
             self.refused.retain(|name, _| told.contains(&**name));
         }
         let mut refused: Vec<String> = Vec::new();
         for resource in response.resources {
-            match self.take(&resource) {
-                Ok(is_new) => {
-                    changed |= is_new;
+            match self.take(&resource, &mut applied) {
+                Ok(()) => {
                     self.refused.remove(&*resource.name);
                 }
                 Err(reason) => {
@@ -129,26 +144,33 @@ impl State {
             }
         }
         self.texts.sweep();
-        Applied {
-            changed,
-            refused: (!refused.is_empty()).then(|| told(&refused)),
+        applied.refused = (!refused.is_empty()).then(|| told(&refused));
+        applied
+    }
+
+    fn remove(&mut self, name: &str, applied: &mut Applied) {
+        self.refused.remove(name);
+        let Some(gone) = self.known.remove(name) else {
+            return;
+        };
+        self.bytes -= gone.bytes;
+        self.services -= usize::from(gone.workload().is_none());
+        match name.starts_with(&self.own_pods) {
+            true => applied.own_changed = true,
+            false => applied.changed |= gone.told != Told::Service,
         }
     }
 
-    fn remove(&mut self, name: &str) -> bool {
-        self.refused.remove(name);
-        let Some(gone) = self.known.remove(name) else {
-            return false;
-        };
-        self.bytes -= gone.bytes;
-        self.services -= usize::from(gone.workload.is_none());
-        gone.workload.is_some()
-    }
-
-    /// Whether the resource is different from before.
-    fn take(&mut self, resource: &Resource) -> Result<bool, String> {
+    fn take(&mut self, resource: &Resource, applied: &mut Applied) -> Result<(), String> {
         let any = resource.resource.as_ref();
         let told = read::resource(&resource.name, any, self.allow_local, &mut self.texts)?;
+        let (told, own) = match told {
+            Told::Workload(workload) if resource.name.starts_with(&self.own_pods) => {
+                let own = Arc::new(what_counts_of_own(&workload));
+                (Told::Workload(own.clone()), Some(own))
+            }
+            other => (other, None),
+        };
         let bytes = any.map_or(0, |any| any.value.len()) + resource.name.len();
         let old = self.known.get(&*resource.name);
         let old_bytes = old.map_or(0, |old| old.bytes);
@@ -164,36 +186,50 @@ impl State {
                 self.bounds.bytes
             ));
         }
-        let workload = match told {
-            Told::Workload(workload) => Some(workload),
-            Told::Service => None,
-        };
-        let before = old.and_then(|old| old.workload.as_ref());
-        let is_new = before != workload.as_ref();
-        let was_service = old.is_some_and(|old| old.workload.is_none());
-        self.services += usize::from(workload.is_none());
-        self.services -= usize::from(was_service);
-        self.bytes = self.bytes - old_bytes + bytes;
+        let nothing = Told::Service;
+        let before = old.map_or(&nothing, |old| &old.told);
+        let is_new = *before != told;
+        let was_service = old.is_some_and(|old| old.workload().is_none());
         let known = Known {
             version: resource.version.as_str().into(),
             bytes,
-            workload,
+            told,
         };
+        self.services += usize::from(known.workload().is_none());
+        self.services -= usize::from(was_service);
+        self.bytes = self.bytes - old_bytes + bytes;
         self.known.insert(resource.name.as_str().into(), known);
-        Ok(is_new)
+        match own.filter(|_| is_new) {
+            Some(own) => {
+                applied.own_changed = true;
+                applied.own.push(own);
+            }
+            None => applied.changed |= is_new && !resource.name.starts_with(&self.own_pods),
+        }
+        Ok(())
     }
 
-    /// The workloads, for resolving.
+    /// What is known, for resolving.
     pub fn discovered(&self, cluster: Arc<str>, network: Arc<str>) -> Discovered {
-        let workloads = self.known.iter().filter_map(|(name, known)| {
-            let workload = known.workload.clone()?;
-            Some((name.clone(), workload))
-        });
-        Discovered {
+        let mut discovered = Discovered {
             cluster,
             network,
-            workloads: workloads.collect(),
+            ..Discovered::default()
+        };
+        for (name, known) in &self.known {
+            match &known.told {
+                Told::Workload(workload) => {
+                    let workloads = &mut discovered.workloads;
+                    workloads.insert(name.clone(), workload.clone());
+                }
+                Told::Answered(service, identities) => {
+                    let all = &mut discovered.identities;
+                    all.insert(service.clone(), identities.clone());
+                }
+                Told::Service => {}
+            }
         }
+        discovered
     }
 
     /// Workloads, services, refused ones, and the bytes of all.
@@ -204,6 +240,25 @@ impl State {
             refused: self.refused.len(),
             bytes: self.bytes,
         }
+    }
+}
+
+/// What counts of a Pod of the own cluster, of which its objects say the rest (docs/kube-source.md): whether it is ready,
+/// what it is behind and what it is called must not cost anything a second time.
+fn what_counts_of_own(told: &DiscoveredWorkload) -> DiscoveredWorkload {
+    DiscoveredWorkload {
+        name: told.name.clone(),
+        namespace: told.namespace.clone(),
+        cluster: told.cluster.clone(),
+        network: told.network.clone(),
+        addresses: told.addresses.clone(),
+        tunnel: told.tunnel,
+        trust_domain: told.trust_domain.clone(),
+        service_account: told.service_account.clone(),
+        wants_proxy_protocol: told.wants_proxy_protocol,
+        locality: told.locality.clone(),
+        host_network: told.host_network,
+        ..DiscoveredWorkload::default()
     }
 }
 

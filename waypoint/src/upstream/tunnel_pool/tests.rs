@@ -54,7 +54,10 @@ impl Wire {
         let (pool, local, there) = (self.pool.clone(), self.local.clone(), self.there.clone());
         let next_hop = self.listener.local_addr().unwrap();
         let pod = SocketAddr::from(([10, 0, 0, 1], 80));
-        tokio::spawn(async move { pool.open(next_hop, &there, local, pod, LIMIT).await })
+        tokio::spawn(async move {
+            let pod = Asked::Endpoint(pod);
+            pool.open(next_hop, &there, local, pod, LIMIT).await
+        })
     }
 
     /// The connection of a dial, which waits for TLS.

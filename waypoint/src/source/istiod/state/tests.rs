@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use prost::Message;
 
 use super::*;
+use crate::limits::XDS_IDENTITIES_MAX;
 use crate::source::istiod::messages::{Address, AddressKind, Any, Service, Workload};
 
 fn resource(name: &str, version: u32, kind: AddressKind) -> Resource {
@@ -54,7 +55,7 @@ const BOUNDS: Bounds = Bounds {
 };
 
 fn state() -> State {
-    State::new(BOUNDS, false)
+    State::new(BOUNDS, false, "home")
 }
 
 fn nodes(state: &State) -> Vec<(String, String)> {
@@ -73,7 +74,7 @@ fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
 fn taken(changed: bool) -> Applied {
     Applied {
         changed,
-        refused: None,
+        ..Applied::default()
     }
 }
 
@@ -170,7 +171,7 @@ fn too_many_names_to_resume_by_are_told_anew() {
         bytes: 2_000,
         ..BOUNDS
     };
-    let mut state = State::new(bounds, false);
+    let mut state = State::new(bounds, false, "home");
     state.apply(answer(vec![workload("a", 1, 0)], &[]), true);
     assert!(state.versions().is_some());
     state.apply(answer(vec![workload("b", 1, 0), service("c")], &[]), false);
@@ -180,6 +181,95 @@ fn too_many_names_to_resume_by_are_told_anew() {
     assert_eq!(nodes(&state), pairs(&[("b", "node-1")]));
 }
 
+/// The API server tells of them, too: what it alone is believed in costs nothing, and the rest has its own mark.
+#[test]
+fn of_pods_of_the_own_cluster_only_counts_what_counts() {
+    let pod = |change: &dyn Fn(&mut Workload)| {
+        let mut pod = Workload {
+            uid: "home//Pod/shop/web-1".into(),
+            name: "web-1".into(),
+            ..Workload::default()
+        };
+        change(&mut pod);
+        resource(
+            "home//Pod/shop/web-1",
+            1,
+            AddressKind::Workload(Box::new(pod)),
+        )
+    };
+    let bounds = Bounds {
+        bytes: 2_000,
+        ..BOUNDS
+    };
+    let mut state = State::new(bounds, false, "home");
+    let new = state.apply(answer(vec![pod(&|_| ())], &[]), true);
+    assert!(new.own_changed && !new.changed);
+    let ready = pod(&|pod| {
+        pod.status = 1;
+        pod.node = "n2".into();
+        pod.workload_name = "web".into();
+        pod.services = [("shop/web".to_owned(), Default::default())].into();
+    });
+    assert_eq!(
+        state.apply(answer(vec![ready], &[]), false),
+        Applied::default()
+    );
+    let captured = pod(&|pod| pod.tunnel_protocol = 1);
+    let captured = state.apply(answer(vec![captured], &[]), false);
+    assert!(captured.own_changed && !captured.changed);
+    assert_eq!(captured.own.len(), 1);
+    let gone = state.apply(answer(Vec::new(), &["home//Pod/shop/web-1"]), false);
+    assert!(gone.own_changed && !gone.changed);
+}
+
+/// Who may answer for a service of which nothing else counts.
+#[test]
+fn of_services_it_counts_who_may_answer() {
+    let service = |sans: &[&str]| {
+        let service = Service {
+            namespace: "shop".into(),
+            hostname: "web.shop".into(),
+            subject_alt_names: sans.iter().map(|san| (*san).to_owned()).collect(),
+            ..Service::default()
+        };
+        resource("shop/web.shop", 1, AddressKind::Service(service))
+    };
+    let bounds = Bounds {
+        bytes: 2_000,
+        ..BOUNDS
+    };
+    let mut state = State::new(bounds, false, "home");
+    assert_eq!(
+        state.apply(answer(vec![service(&["no SPIFFE ID"])], &[]), true),
+        taken(false)
+    );
+    let web = "spiffe://cluster.local/ns/shop/sa/web";
+    assert_eq!(
+        state.apply(answer(vec![service(&[web, "other"])], &[]), false),
+        taken(true)
+    );
+    let told = state.discovered("home".into(), "".into());
+    let identities: Vec<&str> = told.identities["shop/web.shop"]
+        .iter()
+        .map(|i| i.uri())
+        .collect();
+    assert_eq!(identities, [web]);
+    assert_eq!(
+        state.apply(answer(vec![service(&[web, "other"])], &[]), false),
+        taken(false)
+    );
+    assert_eq!(
+        state.apply(answer(Vec::new(), &["shop/web.shop"]), false),
+        taken(true)
+    );
+    assert!(
+        state
+            .discovered("home".into(), "".into())
+            .identities
+            .is_empty()
+    );
+}
+
 proptest! {
     /// Against a map that is filled by hand: what is known, and what it is counted as.
     #[test]
@@ -187,7 +277,7 @@ proptest! {
         steps in prop::collection::vec((0..5u8, 1..4u32, 0..4u8), 0..40),
     ) {
         let bounds = Bounds { resources: 100, bytes: 100_000, resume_bytes: 100_000 };
-        let mut state = State::new(bounds, false);
+        let mut state = State::new(bounds, false, "home");
         let mut plain: BTreeMap<String, Option<u32>> = BTreeMap::new();
         for (name, version, what) in steps {
             let name = format!("r{name}");
@@ -219,4 +309,30 @@ proptest! {
         let bytes: usize = state.known.values().map(|known| known.bytes).sum();
         prop_assert_eq!(counts.bytes, bytes);
     }
+}
+
+/// Each request to a gateway compares them.
+#[test]
+fn too_many_who_may_answer_for_a_service_are_refused_whole() {
+    let service = |count: usize| {
+        let names = (0..count).map(|n| format!("spiffe://cluster.local/ns/shop/sa/web-{n}"));
+        let service = Service {
+            namespace: "shop".into(),
+            hostname: "web.shop".into(),
+            subject_alt_names: names.collect(),
+            ..Service::default()
+        };
+        resource("shop/web.shop", 1, AddressKind::Service(service))
+    };
+    let mut state = State::new(Bounds::OURS, false, "home");
+    let known = |state: &State| {
+        let told = state.discovered("home".into(), "".into());
+        told.identities["shop/web.shop"].len()
+    };
+    let whole = state.apply(answer(vec![service(XDS_IDENTITIES_MAX)], &[]), true);
+    assert_eq!(whole, taken(true));
+    let beyond = state.apply(answer(vec![service(XDS_IDENTITIES_MAX + 1)], &[]), false);
+    let refused = beyond.refused.expect("it is refused");
+    assert!(refused.contains("101 identities may answer"), "{refused}");
+    assert_eq!(known(&state), XDS_IDENTITIES_MAX, "the last good version");
 }
