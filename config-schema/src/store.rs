@@ -3,6 +3,7 @@
 
 mod assemble;
 mod contest;
+mod patch;
 mod pieces;
 mod settle;
 
@@ -17,6 +18,7 @@ use crate::limits::FILE_BYTES_MAX;
 use crate::origin::Origin;
 use crate::parse::Names;
 use crate::resources::Resources;
+use patch::{Patch, Settled};
 use pieces::Cached;
 use settle::Known;
 
@@ -29,11 +31,12 @@ pub struct SourceFile<'t> {
     pub content: Result<Cow<'t, [u8]>, Arc<str>>,
 }
 
-/// The outcome of [`Store::update`].
+/// The outcome of [`Store::update`] and [`Store::change`].
 #[derive(Clone, Debug, Default)]
-pub struct Update {
-    /// Every object in force. Objects that did not change are the same `Arc`s as before.
-    pub resources: Resources,
+pub struct Update<R = Resources> {
+    /// Every object in force. Objects that did not change are the same `Arc`s as before. After a change the store
+    /// shares them, and the next changes them in place if nobody else holds them any more.
+    pub resources: R,
     /// Everything found in the files as they are now, but what is in `resources.unreadable`: that
     /// resolving tells, with its effect.
     pub diagnostics: Vec<Diagnostic>,
@@ -47,6 +50,8 @@ pub struct Store {
     files: BTreeMap<Arc<str>, FileState>,
     /// What is known of each object from the updates before.
     known: FxHashMap<Origin, Known>,
+    /// What the last change left in force, to be changed in place by the next.
+    settled: Option<Settled>,
     names: Names,
     documents_parsed: u64,
 }
@@ -54,7 +59,7 @@ pub struct Store {
 /// What is kept of one file: what its documents say, not their text.
 #[derive(Debug, Default)]
 struct FileState {
-    documents: Vec<Cached>,
+    documents: Box<[Cached]>,
     /// Why the file as a whole could not be read; then there are no documents.
     unreadable: Option<Arc<str>>,
     /// The file was read at some time, so that what it provided last is known, be it nothing.
@@ -68,6 +73,7 @@ impl Store {
     /// Takes the files that are there now, all of them. A file that is not among them is gone, and
     /// so are its objects.
     pub fn update(&mut self, files: &[SourceFile<'_>]) -> Update {
+        self.settled = None;
         let mut before = std::mem::take(&mut self.files);
         let mut order: Vec<Arc<str>> = Vec::with_capacity(files.len());
         let mut changed = false;
@@ -82,36 +88,45 @@ impl Store {
             order.push(file.path.clone());
         }
         changed |= !before.is_empty();
-        self.assembled(&order, changed)
+        self.names.sweep();
+        self.assemble(&order).update(changed)
     }
 
     /// Takes files that are new or may differ, and the paths of those that are gone; every other file
     /// is as it was. For sources that know what changed, of which each object is a file.
-    pub fn change(&mut self, files: &[SourceFile<'_>], gone: &[Arc<str>]) -> Update {
+    pub fn change(
+        &mut self,
+        files: &[SourceFile<'_>],
+        gone: &[Arc<str>],
+    ) -> Update<Arc<Resources>> {
         let mut changed = false;
+        let mut patch = self.settled.is_some().then(Patch::default);
         for path in gone {
-            changed |= self.files.remove(path).is_some();
+            let old = self.files.remove(path);
+            patch = patch.and_then(|patch| patch.without(path, old.as_ref(), self));
+            changed |= old.is_some();
         }
         for file in files {
-            let old = self.files.remove(&file.path);
+            let path = &file.path;
+            let old = self.files.remove(path);
+            patch = patch.and_then(|patch| patch.without(path, old.as_ref(), self));
             let (state, is_new) = self.file(file, old);
+            patch = patch.and_then(|patch| patch.with(path, &state, self));
             changed |= is_new;
-            self.files.insert(file.path.clone(), state);
+            self.files.insert(path.clone(), state);
         }
-        let order: Vec<Arc<str>> = self.files.keys().cloned().collect();
-        self.assembled(&order, changed)
-    }
-
-    fn assembled(&mut self, order: &[Arc<str>], changed: bool) -> Update {
-        let (resources, diagnostics) = self.assemble(order);
         if changed {
             self.names.sweep();
         }
-        Update {
-            resources,
-            diagnostics,
-            changed,
+        if let Some(update) = patch.and_then(|patch| self.patched(patch, changed)) {
+            return update;
         }
+        // Before all is put together anew, so that there are not two of it.
+        self.settled = None;
+        let order: Vec<Arc<str>> = self.files.keys().cloned().collect();
+        let (update, settled) = self.assemble(&order).shared(changed);
+        self.settled = settled;
+        update
     }
 
     /// Documents and items of lists parsed since the store was made: those whose text was not seen
@@ -151,7 +166,7 @@ impl Store {
             }
         };
         let was_unreadable = old.as_ref().is_none_or(|o| o.unreadable.is_some());
-        let old = old.map_or_else(Vec::new, |o| o.documents);
+        let old = old.map_or_else(Box::default, |o| o.documents);
         let (documents, changed) = self.pieces(text, &file.path, old);
         let state = FileState {
             documents,

@@ -11,21 +11,63 @@ use serde_json::{Map, Value};
 
 use crate::limits::{OBJECT_LEVELS_MAX, TOO_DEEP_LEVELS};
 
-/// An object of whatever depth. serde_json reads 128 levels and no more, and fails with all that it reads: a
-/// page, a watch. What is deeper is cut here, and lists so deep are put there that the parser refuses the object.
+/// An object of whatever depth, without the history of its fields. serde_json reads 128 levels and no more, and
+/// fails with all that it reads: a page, a watch. What is deeper is cut here, and lists so deep are put there that the parser refuses the object.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Object(pub Value);
 
 impl<'de> Deserialize<'de> for Object {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Levels(OBJECT_LEVELS_MAX)
-            .deserialize(deserializer)
-            .map(Self)
+        let object = Levels {
+            left: OBJECT_LEVELS_MAX,
+            part: Part::Object,
+        };
+        object.deserialize(deserializer).map(Self)
     }
 }
 
 /// Reads a value of so many levels.
-struct Levels(usize);
+#[derive(Clone, Copy)]
+struct Levels {
+    left: usize,
+    part: Part,
+}
+
+/// Of an object.
+#[derive(Clone, Copy, PartialEq)]
+enum Part {
+    Object,
+    Metadata,
+    Other,
+}
+
+impl Levels {
+    /// What is inside. `None`: it is nested too deep.
+    fn below(self) -> Option<Self> {
+        Some(Self {
+            left: self.left.checked_sub(1)?,
+            part: Part::Other,
+        })
+    }
+
+    /// What is under a key.
+    fn under(self, below: Self, key: &str) -> Self {
+        let is_metadata = self.part == Part::Object && key == "metadata";
+        Self {
+            part: if is_metadata {
+                Part::Metadata
+            } else {
+                Part::Other
+            },
+            ..below
+        }
+    }
+
+    /// Who wrote which field when: half of an object, of hundreds of small maps, and never kept.
+    fn is_history(self, key: &str) -> bool {
+        self.part == Part::Metadata && key == "managedFields"
+    }
+}
 
 impl<'de> DeserializeSeed<'de> for Levels {
     type Value = Value;
@@ -71,26 +113,31 @@ impl<'de> Visitor<'de> for Levels {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-        let Some(below) = self.0.checked_sub(1) else {
+        let Some(below) = self.below() else {
             // What is ignored is read without recursion, however deep.
             while items.next_element::<IgnoredAny>()?.is_some() {}
             return Ok(too_deep());
         };
         let mut list = Vec::new();
-        while let Some(item) = items.next_element_seed(Levels(below))? {
+        while let Some(item) = items.next_element_seed(below)? {
             list.push(item);
         }
         Ok(list.into())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
-        let Some(below) = self.0.checked_sub(1) else {
+        let Some(below) = self.below() else {
             while entries.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
             return Ok(too_deep());
         };
         let mut map = Map::new();
         while let Some(key) = entries.next_key::<String>()? {
-            map.insert(key, entries.next_value_seed(Levels(below))?);
+            if self.is_history(&key) {
+                entries.next_value::<IgnoredAny>()?;
+                continue;
+            }
+            let value = entries.next_value_seed(self.under(below, &key))?;
+            map.insert(key, value);
         }
         Ok(map.into())
     }
@@ -174,6 +221,21 @@ mod tests {
             "spec": {"action": "DENY", "rules": [{}]},
         });
         assert_eq!(findings(text(&policy).unwrap()), [""; 0]);
+    }
+
+    #[test]
+    fn the_history_of_fields_is_left_out_and_nothing_else_of_that_name() {
+        let object = json!({
+            "metadata": {"name": "p", "managedFields": [{"fieldsV1": {"f:spec": {}}}], "labels": {"managedFields": "x"}},
+            "spec": {"managedFields": [1], "metadata": {"managedFields": 2}}, "managedFields": 3,
+        });
+        let read: Object = serde_json::from_str(&object.to_string()).unwrap();
+        let mut expected = object;
+        expected["metadata"]
+            .as_object_mut()
+            .unwrap()
+            .remove("managedFields");
+        assert_eq!(read.0, expected);
     }
 
     #[test]

@@ -6,11 +6,14 @@
 pub enum Scope {
     /// All of them.
     All,
-    /// One of this namespace and name, and those that other objects name: ConfigMaps, of which a cluster has
+    /// One of this name in Istio's namespace, and those that other objects name: ConfigMaps, of which a cluster has
     /// many and large ones that are nobody's business. Of that name in another namespace none is followed:
     /// whoever may write there would have his own settings of the mesh.
-    Named(&'static str, &'static str),
+    OfIstio(&'static str),
 }
+
+/// Where Istio lives unless somebody says otherwise.
+pub const ISTIO_NAMESPACE: &str = "istio-system";
 
 /// A kind of object that is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +75,7 @@ impl WatchedKind {
     pub fn can_be_named(&self, name: &str) -> bool {
         match self.scope {
             Scope::All => false,
-            Scope::Named(_, always) => name != always && is_object_name(name),
+            Scope::OfIstio(always) => name != always && is_object_name(name),
         }
     }
 
@@ -125,7 +128,7 @@ pub const WATCHED: &[WatchedKind] = &[
     watched("", &["v1"], "Namespace", "namespaces", false),
     watched("", &["v1"], "Service", "services", true),
     watched("", &["v1"], "Pod", "pods", true),
-    WatchedKind { scope: Scope::Named("istio-system", "istio"), ..watched("", &["v1"], "ConfigMap", "configmaps", true) },
+    WatchedKind { scope: Scope::OfIstio("istio"), ..watched("", &["v1"], "ConfigMap", "configmaps", true) },
     watched("discovery.k8s.io", &["v1"], "EndpointSlice", "endpointslices", true),
     watched("networking.k8s.io", &["v1"], "NetworkPolicy", "networkpolicies", true),
     watched(SECURITY, &["v1", "v1beta1"], "AuthorizationPolicy", "authorizationpolicies", true),

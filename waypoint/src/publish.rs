@@ -10,12 +10,14 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use cairn_config_schema::diagnostics::{Diagnostic, Severity};
 use cairn_config_schema::discovered::Discovered;
 use cairn_config_schema::resolve::{self, Options};
+use cairn_config_schema::resources::Resources;
 use cairn_config_schema::snapshot::{Mesh, Snapshot};
 use cairn_config_schema::store::{self, Store};
 use tokio::sync::watch;
 
 use crate::admin::{Acknowledged, NotReady, Readiness, Reload};
 use crate::jwks::Jwks;
+use crate::memory;
 use crate::names::Names;
 use crate::runtime::Runtime;
 use crate::source::SourceFile;
@@ -85,7 +87,7 @@ impl Publisher {
     pub fn publish(&mut self, files: &[SourceFile], noticed: Instant) {
         let files: Vec<_> = files.iter().map(as_stored).collect();
         let update = self.store.update(&files);
-        self.put_in_force(update, noticed);
+        self.put_in_force(&update.resources, update.diagnostics, noticed);
     }
 
     /// Takes files that are new or may differ and paths of those that are gone, all others being as they
@@ -93,7 +95,7 @@ impl Publisher {
     pub fn change(&mut self, files: &[SourceFile], gone: &[Arc<str>], noticed: Instant) {
         let files: Vec<_> = files.iter().map(as_stored).collect();
         let update = self.store.change(&files, gone);
-        self.put_in_force(update, noticed);
+        self.put_in_force(&update.resources, update.diagnostics, noticed);
     }
 
     /// The same, but puts nothing in force yet: something else is to come first.
@@ -102,21 +104,33 @@ impl Publisher {
         self.store.change(&files, gone);
     }
 
+    /// Whether labels of callers decide something in what is in force.
+    pub fn callers_count(&self) -> bool {
+        let runtime = self.in_force.runtime.load();
+        runtime.snapshot.asks_for_caller_labels()
+    }
+
+    /// What is in force.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.in_force.runtime.load().snapshot.clone()
+    }
+
     /// Takes what istiod told of workloads; it comes into force with what is published next.
     pub fn discover(&mut self, told: Arc<Discovered>) {
         self.options.discovered = Some(told);
     }
 
-    fn put_in_force(&mut self, update: store::Update, noticed: Instant) {
+    fn put_in_force(&mut self, resources: &Resources, found: Vec<Diagnostic>, noticed: Instant) {
         self.options.version += 1;
-        let mut snapshot = resolve::resolve(&update.resources, &self.options);
-        snapshot.diagnostics.extend(update.diagnostics);
+        let mut snapshot = resolve::resolve(resources, &self.options);
+        snapshot.diagnostics.extend(found);
         let faults = telemetry::settings::faults(&snapshot);
         snapshot.diagnostics.extend(faults);
         resolve::worst_first(&mut snapshot.diagnostics);
+        let previous = self.in_force.runtime.load_full();
+        snapshot.share_with(&previous.snapshot);
         let snapshot = Arc::new(snapshot);
         self.in_force.originations.prepare(&snapshot);
-        let previous = self.in_force.runtime.load_full();
         let names = self.in_force.names.hold();
         let runtime = Runtime::compile(snapshot.clone(), Some(&previous), &self.in_force.names);
         // Handshakes first: a peer of a trust domain that is no longer accepted must not get in on
@@ -124,12 +138,13 @@ impl Publisher {
         self.in_force.mesh.store(Arc::new(snapshot.mesh.clone()));
         self.in_force.runtime.store(Arc::new(runtime));
         drop(names);
-        let acknowledged = Acknowledged::of(&update.resources, &snapshot);
+        let acknowledged = Acknowledged::of(resources, &snapshot);
         self.in_force
             .acknowledged
             .store(Some(Arc::new(acknowledged)));
         self.in_force.version.send_replace(snapshot.version);
         self.tell(&snapshot, noticed);
+        memory::give_back_when_quiet();
     }
 
     fn tell(&mut self, snapshot: &Snapshot, noticed: Instant) {

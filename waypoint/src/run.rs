@@ -1,4 +1,8 @@
-//! A waypoint from its settings to its end: starts the threads, follows files and signals, drains.
+//! A waypoint is started: threads, listeners, what is followed. How it ends is in `running`, what operators have
+//! of it in `operators`.
+
+mod operators;
+mod running;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,11 +16,10 @@ use cairn_config_schema::resolve::Options;
 use cairn_config_schema::snapshot::{Locality, LogFormat};
 use tokio::sync::{Notify, mpsc};
 
-use crate::admin::{self, AdminState, NotReady};
-use crate::drain::{Drain, InFlight, Kind};
-use crate::explain;
+use self::operators::{admin_state, export, serve_operators};
+use crate::admin::{self, NotReady};
+use crate::drain::{Drain, InFlight};
 use crate::hubble;
-use crate::hubble::flows::Teller;
 use crate::identity;
 use crate::jwks;
 use crate::limits::PODS_MAX;
@@ -29,9 +32,9 @@ use crate::outliers;
 use crate::proxy;
 use crate::publish::{InForce, Publisher};
 use crate::source;
+use crate::telemetry::counters;
 use crate::telemetry::otlp::environment::Environment;
-use crate::telemetry::otlp::{self, Exports, process};
-use crate::telemetry::{self, counters};
+use crate::telemetry::otlp::{self, Exports};
 use crate::throttle;
 use crate::tls::Acceptor;
 use crate::upstream::Dialer;
@@ -222,95 +225,6 @@ fn follow(settings: &Settings, in_force: &InForce) -> anyhow::Result<Sources> {
     Ok(sources)
 }
 
-impl Running {
-    /// Where clients' tunnels arrive.
-    pub fn hbone_addr(&self) -> SocketAddr {
-        self.hbone_addr
-    }
-
-    /// Metrics, readiness and admin.
-    pub fn addresses(&self) -> admin::Addresses {
-        self.admin.addresses()
-    }
-
-    /// Where Hubble's API is served; `None`: nowhere.
-    pub fn hubble_addr(&self) -> Option<SocketAddr> {
-        self.hubble.as_ref().map(hubble::Server::address)
-    }
-
-    /// The configuration in force.
-    pub fn in_force(&self) -> &InForce {
-        &self.in_force
-    }
-
-    /// The threads that serve.
-    pub fn workers(&self) -> &[WorkerThread] {
-        &self.workers
-    }
-
-    /// Ends the waypoint as SIGTERM does, once it is notified.
-    pub fn stop(&self) -> Arc<Notify> {
-        self.stop.clone()
-    }
-
-    /// Reads configuration and certificates again, as SIGHUP does.
-    pub fn reload(&self) {
-        self.sources.files.look();
-        self.reload.notify_waiters();
-    }
-
-    /// Waits for SIGTERM, SIGINT or `/quitquitquit`, reloading at SIGHUP, then drains. A second
-    /// signal ends the drain at once.
-    ///
-    /// # Errors
-    /// When signals can not be caught.
-    pub async fn until_stopped(&self) -> anyhow::Result<()> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut hangup = signal(SignalKind::hangup())?;
-        loop {
-            tokio::select! {
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
-                () = self.stop.notified() => break,
-                _ = hangup.recv() => self.reload(),
-            }
-        }
-        tokio::select! {
-            () = self.drain() => {}
-            _ = terminate.recv() => tracing::warn!("second signal: leaving at once"),
-            _ = interrupt.recv() => tracing::warn!("second signal: leaving at once"),
-        }
-        Ok(())
-    }
-
-    /// Turns readiness off, tells every client to go elsewhere, and waits for what is in flight.
-    pub async fn drain(&self) {
-        let began = Instant::now();
-        self.in_force.readiness.add(NotReady::Draining);
-        self.drain.begin();
-        tracing::info!(
-            requests = self.in_flight.count(Kind::Request),
-            tcp_streams = self.in_flight.count(Kind::TcpStream),
-            deadline_s = self.drain_deadline.as_secs(),
-            "draining"
-        );
-        let finished = self.in_flight.idle(self.drain_deadline).await;
-        let took_ms = began.elapsed().as_millis() as u64;
-        if finished {
-            tracing::info!(took_ms, "drained: nothing was cut");
-        } else {
-            tracing::warn!(
-                took_ms,
-                requests = self.in_flight.count(Kind::Request),
-                tcp_streams = self.in_flight.count(Kind::TcpStream),
-                "drain deadline reached: these were cut"
-            );
-        }
-    }
-}
-
 fn listen(address: SocketAddr, workers: usize) -> anyhow::Result<Vec<std::net::TcpListener>> {
     let mut address = address;
     let mut listeners = Vec::with_capacity(workers);
@@ -322,19 +236,6 @@ fn listen(address: SocketAddr, workers: usize) -> anyhow::Result<Vec<std::net::T
         listeners.push(listener);
     }
     Ok(listeners)
-}
-
-/// Opens the addresses for operators: admin's, and the flow API's if there is to be one.
-fn serve_operators(
-    settings: &Settings,
-    in_force: &InForce,
-    stop: &Arc<Notify>,
-) -> anyhow::Result<(admin::Server, Option<hubble::Server>)> {
-    let teller = settings.flows.start();
-    let state = admin_state(settings, in_force, stop, Some(teller.clone()));
-    let admin =
-        admin::Server::start(settings.addresses, state).context("open the operators' addresses")?;
-    Ok((admin, settings.flows.serve(teller)?))
 }
 
 fn spawn_worker(index: usize, parts: worker::Parts) -> anyhow::Result<JoinHandle<()>> {
@@ -451,69 +352,4 @@ fn follow_names(settings: &Settings, in_force: &InForce) -> anyhow::Result<()> {
         version: in_force.version.subscribe(),
     })
     .context("start looking names up")
-}
-
-/// Starts exporting spans, access log and metrics to whom the variables and the configuration name.
-fn export(
-    settings: &Settings,
-    in_force: &InForce,
-    scraped: AdminState,
-    dialer: Dialer,
-) -> anyhow::Result<Option<Exports>> {
-    let (pod, node) = (
-        std::env::var("POD_NAME").ok(),
-        std::env::var("NODE_NAME").ok(),
-    );
-    let snapshot = in_force.runtime.load().snapshot.clone();
-    let served = snapshot
-        .waypoint
-        .as_ref()
-        .map(|waypoint| &waypoint.origin.key);
-    let gateway = settings.gateway.as_ref().or(served);
-    let names = process::Names {
-        gateway: gateway.map(|key| (&*key.namespace, &*key.name)),
-        trust_domain: &snapshot.mesh.trust_domain,
-        cluster: &telemetry::metrics::registry().cluster,
-        pod: pod.as_deref(),
-        node: node.as_deref(),
-    };
-    otlp::start(otlp::Parts {
-        process: process::Process::new(&names, &settings.otel),
-        environment: settings.otel.clone(),
-        dialer,
-        runtime: in_force.runtime.clone(),
-        scrape: Box::new(move || admin::scrape(&scraped)),
-    })
-    .context("start exporting telemetry")
-}
-
-fn admin_state(
-    settings: &Settings,
-    in_force: &InForce,
-    stop: &Arc<Notify>,
-    teller: Option<Arc<Teller>>,
-) -> AdminState {
-    let runtime = in_force.runtime.clone();
-    let live = in_force.runtime.clone();
-    let limited = in_force.runtime.clone();
-    let explained = in_force.runtime.clone();
-    let stop = stop.clone();
-    AdminState {
-        readiness: in_force.readiness.clone(),
-        snapshot: Box::new(move || {
-            let snapshot = runtime.load().snapshot.clone();
-            (snapshot.version > 0).then_some(snapshot)
-        }),
-        last_reload: in_force.last_reload.clone(),
-        acknowledged: in_force.acknowledged.clone(),
-        jwks: in_force.jwks.clone(),
-        live_cluster: Box::new(move |key| live.load().cluster(key).cloned()),
-        limiters: Box::new(move || limited.load().limiters().iter().cloned().collect()),
-        flows: telemetry::flow::ring().cloned().zip(teller),
-        explain: Box::new(move |question| explain::judge_on(&explained.load(), question)),
-        set_log_filter: Box::new(settings.set_log_filter),
-        quit: Box::new(move || stop.notify_one()),
-        registry: telemetry::metrics::registry().clone(),
-        metrics_idle: settings.metrics_idle,
-    }
 }

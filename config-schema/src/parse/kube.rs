@@ -314,7 +314,7 @@ pub(super) fn endpoint_slice(
     Some(EndpointSliceSpec {
         service_name,
         ports,
-        endpoints: converted,
+        endpoints: converted.into(),
     })
 }
 
@@ -333,7 +333,7 @@ fn slice_endpoint(
     let target = target.filter(|t| t.kind.as_deref() == Some("Pod"));
     let pod = target.and_then(|t| t.name.as_ref().map(|name| (t.namespace.as_ref(), name)));
     SliceEndpoint {
-        addresses,
+        addresses: addresses.into(),
         ready: endpoint.conditions.as_ref().and_then(|c| c.ready) != Some(false),
         pod: pod.map(|(namespace, name)| {
             let own = || origin.key.namespace.clone();

@@ -42,7 +42,7 @@ pub(super) fn pod(node: &Node<'_>, faults: &mut Vec<Fault>, names: &mut Names) -
     })
 }
 
-fn named_ports(spec: &core::PodSpec, names: &mut Names) -> Vec<(Arc<str>, u16)> {
+fn named_ports(spec: &core::PodSpec, names: &mut Names) -> Box<[(Arc<str>, u16)]> {
     let init = spec.init_containers.iter().flatten();
     let ports = init.chain(&spec.containers).flat_map(|c| c.ports.iter());
     let tcp = ports.flatten().filter(|p| is_tcp(p.protocol.as_ref()));
@@ -54,7 +54,7 @@ fn named_ports(spec: &core::PodSpec, names: &mut Names) -> Vec<(Arc<str>, u16)> 
 }
 
 /// The HTTP probes of all containers; a probe of another kind has no path.
-fn probes(spec: &core::PodSpec, names: &mut Names) -> Vec<HttpProbe> {
+fn probes(spec: &core::PodSpec, names: &mut Names) -> Box<[HttpProbe]> {
     let mut found = Vec::new();
     for container in spec
         .init_containers
@@ -84,7 +84,7 @@ fn probes(spec: &core::PodSpec, names: &mut Names) -> Vec<HttpProbe> {
             found.push(HttpProbe { kind, path, port });
         }
     }
-    found
+    found.into()
 }
 
 /// The text of a field of the status, which is read leniently: it is the cluster's, not the user's.
@@ -93,7 +93,7 @@ fn status_text<'n>(node: &'n Node<'_>, key: &str) -> Option<&'n str> {
     value.text().filter(|t| !t.is_empty() && !value.is_null())
 }
 
-fn pod_ips(conversion: &mut Conversion<'_>) -> Vec<IpAddr> {
+fn pod_ips(conversion: &mut Conversion<'_>) -> Box<[IpAddr]> {
     let node = conversion.node;
     let listed = node.get("status").and_then(|s| s.get("podIPs"));
     let mut found = Vec::new();
@@ -107,7 +107,7 @@ fn pod_ips(conversion: &mut Conversion<'_>) -> Vec<IpAddr> {
     {
         found.extend(conversion.address(text, "status.podIP"));
     }
-    found
+    found.into()
 }
 
 fn owner(node: &Node<'_>, names: &mut Names) -> Option<(Arc<str>, Arc<str>)> {

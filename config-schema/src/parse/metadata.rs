@@ -2,6 +2,7 @@
 //! annotations mean is decided where they are used.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hasher};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -59,10 +60,20 @@ pub(super) fn read(
         annotations: shared(meta.annotations),
         created_s: meta.creation_timestamp.map(|t| t.0.as_second()),
         generation: meta.generation,
+        uid: uid(node),
         programmed: (origin.kind == Kind::Gateway)
             .then(|| condition(node, "Programmed"))
             .flatten(),
     })
+}
+
+/// What stands for `metadata.uid`; read leniently, for it counts of broken objects too.
+pub(super) fn uid(node: &Node<'_>) -> Option<u64> {
+    let uid = node.get("metadata")?.get("uid")?;
+    let text = uid.text().filter(|text| !text.is_empty() && !uid.is_null());
+    let mut hasher = DefaultHasher::new();
+    hasher.write(text?.as_bytes());
+    Some(hasher.finish())
 }
 
 /// Whether the status has a condition; read leniently, for it is not the user's.

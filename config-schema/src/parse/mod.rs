@@ -86,6 +86,18 @@ impl Item {
             Self::Broken(broken) => &broken.origin,
         }
     }
+
+    /// Whether both are known to be objects of their own, one made after the other was deleted.
+    pub fn is_another_than(&self, other: &Self) -> bool {
+        matches!((self.uid(), other.uid()), (Some(one), Some(other)) if one != other)
+    }
+
+    fn uid(&self) -> Option<u64> {
+        match self {
+            Self::Good(object) => object.uid(),
+            Self::Broken(broken) => broken.uid,
+        }
+    }
 }
 
 /// What a text is read as.

@@ -193,7 +193,8 @@ impl<'d> Reader<'d> {
             (true, namespace) => self.names.share(namespace.unwrap_or("default")),
             (false, _) => self.names.share(""),
         };
-        let key = ObjectKey::new(namespace, name);
+        // EndpointSlices name Pods, and labels the Services that are named like them.
+        let key = ObjectKey::new(namespace, self.names.share(name));
         Some(Origin { kind, key })
     }
 
@@ -246,6 +247,7 @@ impl<'d> Reader<'d> {
                     // An annotation in a text that is no YAML is not to be trusted.
                     dry_run: origin.kind.is_staged(),
                     selection: None,
+                    uid: None,
                     origin,
                 })));
             }

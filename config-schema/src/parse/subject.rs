@@ -289,6 +289,7 @@ impl Subject<'_> {
                 pod_ips: salvage::pod_ips(self.origin.kind, self.node),
                 dry_run: salvage::is_dry_run(self.origin.kind, self.node),
                 selection: selection::selection(self.origin.kind, self.node).map(Box::new),
+                uid: metadata::uid(self.node),
                 origin: self.origin,
                 reason: reason.unwrap_or_else(|| "it cannot be read".into()),
             })),

@@ -54,6 +54,11 @@ macro_rules! kinds {
                 match self { $(Self::$kind(object) => object.meta.created_s,)* }
             }
 
+            /// See [`Meta::uid`](super::Meta::uid).
+            pub fn uid(&self) -> Option<u64> {
+                match self { $(Self::$kind(object) => object.meta.uid,)* }
+            }
+
             /// Corrects the place after lines were added or removed before the object's document.
             pub fn set_lines_before(&mut self, lines_before: u32) {
                 match self {
@@ -89,6 +94,15 @@ macro_rules! kinds {
                         };
                         into.$field.insert(object.origin.key.clone(), loaded);
                     })*
+                }
+            }
+        }
+
+        impl AnyObject {
+            /// Takes the object with this key out of the resources.
+            pub fn take_out(&self, of: &mut Resources) {
+                match self {
+                    $(Self::$kind(object) => drop(of.$field.remove(&object.origin.key)),)*
                 }
             }
         }

@@ -2,11 +2,17 @@
 //! (cairn.dev/v1alpha1). Its JSON schema and CRD are made from these types (issue 3, item 7).
 
 use kube::CustomResource;
-use schemars::transform::RecursiveTransform;
+use schemars::transform::{RecursiveTransform, Transform};
 use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
 use super::TargetRef;
+
+/// An API server would write Rust's defaults into the object, and refuses a definition whose own rules they break.
+fn without_defaults(schema: &mut Schema) {
+    let drop_default = |schema: &mut Schema| drop(schema.remove("default"));
+    RecursiveTransform(drop_default).transform(schema);
+}
 
 /// How much traffic is let through: rate limits, and how many requests at once. Every TrafficPolicy that
 /// reaches a request has to let it pass.
@@ -22,8 +28,7 @@ use super::TargetRef;
     doc = "How much traffic is let through: rate limits, and how many requests at once"
 )]
 #[serde(rename_all = "camelCase", default)]
-// An API server would write Rust's defaults into the object, and refuses a definition whose own rules they break.
-#[schemars(transform = RecursiveTransform(|schema: &mut Schema| { schema.remove("default"); }))]
+#[schemars(transform = without_defaults)]
 pub struct TrafficPolicySpec {
     /// What it is for: Services, Gateways, HTTPRoutes and GRPCRoutes of its own namespace.
     #[schemars(length(min = 1, max = 16))]
@@ -40,7 +45,7 @@ pub struct TrafficPolicySpec {
 /// What the controller says of it.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
-#[schemars(transform = RecursiveTransform(|schema: &mut Schema| { schema.remove("default"); }))]
+#[schemars(transform = without_defaults)]
 pub struct TrafficPolicyStatus {
     /// `cairn.dev/WaypointAccepted`: whether waypoints enforce it.
     #[schemars(length(max = 8))]

@@ -62,9 +62,9 @@ pub struct EndpointSliceSpec {
     /// Label `kubernetes.io/service-name`; empty when absent, then nothing uses the slice.
     pub service_name: Arc<str>,
     /// Ports by name, as Kubernetes resolved them; the name equals that of the service port.
-    pub ports: Vec<EndpointPort>,
+    pub ports: Box<[EndpointPort]>,
     /// Endpoints.
-    pub endpoints: Vec<SliceEndpoint>,
+    pub endpoints: Box<[SliceEndpoint]>,
 }
 
 /// One port of an EndpointSlice.
@@ -80,7 +80,7 @@ pub struct EndpointPort {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SliceEndpoint {
     /// Its addresses; the API says to use the first.
-    pub addresses: Vec<IpAddr>,
+    pub addresses: Box<[IpAddr]>,
     /// `conditions.ready`; absent means true.
     pub ready: bool,
     /// `targetRef` when its kind is Pod: namespace and name.
@@ -103,13 +103,13 @@ pub struct PodSpec {
     /// `spec.hostNetwork`.
     pub host_network: bool,
     /// `status.podIPs` (or `podIP`).
-    pub pod_ips: Vec<IpAddr>,
+    pub pod_ips: Box<[IpAddr]>,
     /// `status.phase` is Succeeded or Failed.
     pub finished: bool,
     /// TCP ports of its containers that have a name, in lower case.
-    pub named_ports: Vec<(Arc<str>, u16)>,
+    pub named_ports: Box<[(Arc<str>, u16)]>,
     /// HTTP probes of its containers.
-    pub probes: Vec<HttpProbe>,
+    pub probes: Box<[HttpProbe]>,
     /// Kind and name of the controlling owner.
     pub owner: Option<(Arc<str>, Arc<str>)>,
 }

@@ -12,6 +12,7 @@ pub mod cilium_envoy;
 pub mod destination_rule;
 pub(crate) mod dry_run;
 pub mod gateway_api;
+mod generations;
 pub mod istio;
 pub mod kube;
 mod place;
@@ -42,6 +43,8 @@ pub struct Meta {
     pub created_s: Option<i64>,
     /// `metadata.generation`.
     pub generation: Option<i64>,
+    /// Stands for `metadata.uid`, which the API server makes up: one made anew under the same name has another.
+    pub uid: Option<u64>,
     /// Condition `Programmed` in the status of a Gateway. `None`: nobody has said.
     pub programmed: Option<bool>,
 }
@@ -117,6 +120,8 @@ pub struct Broken {
     /// What a network policy selects that could be read all the same. `None`: not even that, so that it
     /// may be all it could select.
     pub selection: Option<Box<Selection>>,
+    /// See [`Meta::uid`], if it could be read all the same.
+    pub uid: Option<u64>,
 }
 
 /// The part of a network policy that says what it selects, in which directions. Lists of rules are

@@ -13,10 +13,38 @@ pub struct Place {
     /// Lines of the file before the document the object is in; positions count from there, so that
     /// an object whose neighbour grew keeps its positions.
     pub lines_before: u32,
+    positions: Positions,
+}
+
+/// Where the parts of an object stand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Positions {
+    /// Only where it begins: line and column. Pods and EndpointSlices have no more, and are many.
+    Start(u32, u32),
     /// Sorted by the hash of the path. Hashes instead of paths, because the paths would take more
     /// memory than the object; two paths of one object with the same 32 bits would show a wrong
     /// line and nothing worse.
-    positions: Arc<[Position]>,
+    Parts(Arc<[Position]>),
+}
+
+impl Default for Positions {
+    fn default() -> Self {
+        Self::Parts(Arc::default())
+    }
+}
+
+impl Positions {
+    /// Line and column of a path.
+    fn find(&self, path: &str) -> Option<(u32, u32)> {
+        match self {
+            Self::Start(line, column) => path.is_empty().then_some((*line, *column)),
+            Self::Parts(parts) => {
+                let hash = PathHasher::of(path);
+                let found = parts.binary_search_by_key(&hash, |p| p.path).ok()?;
+                parts.get(found).map(|p| (p.line, p.column))
+            }
+        }
+    }
 }
 
 /// Line and column of one path, from 1, in the document.
@@ -41,10 +69,16 @@ impl Place {
             .map(|(path, (line, column))| Position { path, line, column })
             .collect();
         positions.sort_unstable();
+        let positions = match positions.as_slice() {
+            [start] if start.path == PathHasher::of("") => {
+                Positions::Start(start.line, start.column)
+            }
+            parts => Positions::Parts(parts.into()),
+        };
         Self {
             file,
             lines_before,
-            positions: positions.into(),
+            positions,
         }
     }
 
@@ -58,13 +92,11 @@ impl Place {
     pub fn locate(&self, path: &str) -> Option<Location> {
         let mut path = path;
         loop {
-            let hash = PathHasher::of(path);
-            if let Ok(found) = self.positions.binary_search_by_key(&hash, |p| p.path) {
-                let position = self.positions.get(found)?;
+            if let Some((line, column)) = self.positions.find(path) {
                 return Some(Location {
                     file: self.file.clone(),
-                    line: position.line.saturating_add(self.lines_before),
-                    column: position.column,
+                    line: line.saturating_add(self.lines_before),
+                    column,
                 });
             }
             if path.is_empty() {

@@ -4,7 +4,7 @@
 use super::{CONTROLLER, Condition, Facts, ListenerStatus, Status, sentences};
 use crate::diagnostics::Severity;
 use crate::origin::Origin;
-use crate::resources::gateway_api::GatewaySpec;
+use crate::resources::gateway_api::{GatewayClassSpec, GatewaySpec};
 use crate::resources::{Loaded, Object};
 
 pub(super) fn statuses(facts: &Facts<'_>) -> Vec<(Origin, Status)> {
@@ -12,11 +12,8 @@ pub(super) fn statuses(facts: &Facts<'_>) -> Vec<(Origin, Status)> {
     let classes = facts.resources.gateway_classes.values();
     for class in classes.filter_map(Loaded::object) {
         if class.spec.controller_name == CONTROLLER {
-            let message = "Gateways of this class are waypoints";
-            let generation = class.meta.generation;
-            let accepted = Condition::new("Accepted", true, "Accepted", message, generation);
             let status = Status {
-                conditions: vec![accepted],
+                conditions: vec![of_class(class)],
                 ..Status::default()
             };
             found.push((class.origin.clone(), status));
@@ -33,6 +30,22 @@ pub(super) fn statuses(facts: &Facts<'_>) -> Vec<(Origin, Status)> {
         found.push((gateway.origin.clone(), of_gateway(gateway, blocked, facts)));
     }
     found
+}
+
+/// The API asks for InvalidParameters where parameters are of a kind that is not supported, as all are
+/// (specs/gateway-api.md 1.4). Gateways of the class are served as without them.
+fn of_class(class: &Object<GatewayClassSpec>) -> Condition {
+    let generation = class.meta.generation;
+    match class.spec.parameters_ref {
+        None => {
+            let message = "Gateways of this class are waypoints";
+            Condition::new("Accepted", true, "Accepted", message, generation)
+        }
+        Some(_) => {
+            let message = "parametersRef of a GatewayClass is not read: write spec.infrastructure.parametersRef of each Gateway; until then Gateways of this class are waypoints as without it";
+            Condition::new("Accepted", false, "InvalidParameters", message, generation)
+        }
+    }
 }
 
 fn of_gateway(gateway: &Object<GatewaySpec>, blocked: Option<&str>, facts: &Facts<'_>) -> Status {

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::contest::{Defined, dry_run, place, pod_ips};
+use super::patch::Settled;
 use super::settle::{Decided, Decision, Known, Places, decide, remember};
-use super::{FileState, Store};
+use super::{FileState, Store, Update};
 use crate::diagnostics::{Code, Diagnostic, Location, Severity};
 use crate::origin::{Kind, ObjectKey, Origin};
 use crate::parse::{Item, moved};
@@ -24,10 +25,13 @@ struct Assembly {
     damaged: FxHashMap<Arc<str>, usize>,
     resources: Resources,
     diagnostics: Vec<Diagnostic>,
+    /// Those that no file makes by itself, once more.
+    of_several: Vec<Diagnostic>,
 }
 
 impl Store {
-    pub(super) fn assemble(&mut self, order: &[Arc<str>]) -> (Resources, Vec<Diagnostic>) {
+    /// What is in force by these files.
+    pub(super) fn assemble(&mut self, order: &[Arc<str>]) -> Assembled {
         let mut assembly = Assembly {
             files: order.iter().cloned().collect(),
             now: FxHashMap::with_capacity_and_hasher(self.known.len(), Default::default()),
@@ -35,6 +39,7 @@ impl Store {
             damaged: FxHashMap::default(),
             resources: Resources::default(),
             diagnostics: Vec::new(),
+            of_several: Vec::new(),
         };
         for path in order {
             if let Some(state) = self.files.get(path) {
@@ -48,39 +53,94 @@ impl Store {
             }
         }
         self.known = assembly.remember(decisions);
-        (assembly.resources, assembly.diagnostics)
+        Assembled {
+            is_settled: assembly.damaged.is_empty() && assembly.resources.unreadable.is_empty(),
+            resources: assembly.resources,
+            diagnostics: assembly.diagnostics,
+            of_several: assembly.of_several,
+        }
+    }
+}
+
+/// What is in force.
+pub(super) struct Assembled {
+    resources: Resources,
+    diagnostics: Vec<Diagnostic>,
+    of_several: Vec<Diagnostic>,
+    /// Every file could be read.
+    is_settled: bool,
+}
+
+impl Assembled {
+    pub fn update(self, changed: bool) -> Update {
+        Update {
+            resources: self.resources,
+            diagnostics: self.diagnostics,
+            changed,
+        }
+    }
+
+    /// The same, and what the next change may change in place.
+    pub fn shared(self, changed: bool) -> (Update<Arc<Resources>>, Option<Settled>) {
+        let update = Update {
+            resources: Arc::new(self.resources),
+            diagnostics: self.diagnostics,
+            changed,
+        };
+        let settled = self.is_settled.then(|| Settled {
+            resources: update.resources.clone(),
+            diagnostics: update.diagnostics.clone(),
+            of_several: self.of_several,
+        });
+        (update, settled)
+    }
+}
+
+impl FileState {
+    /// What is wrong with its documents by themselves.
+    pub(super) fn findings(&self) -> Vec<Diagnostic> {
+        let (mut findings, mut kinds) = (Vec::new(), FxHashSet::default());
+        for document in &self.documents {
+            let Some(more) = document.said.more() else {
+                continue;
+            };
+            let lines_before = document.lines_before;
+            for finding in &more.diagnostics {
+                let mut finding = finding.clone();
+                finding.location = finding.location.map(|l| moved(&l, lines_before));
+                findings.push(finding);
+            }
+            for (kind, location) in &more.kinds_not_read {
+                if kinds.insert(kind) {
+                    let message = format!("{kind} is not read by this version");
+                    let finding = Diagnostic::new(Severity::Info, Code::UnknownKind, message)
+                        .at(Some(moved(location, lines_before)));
+                    findings.push(finding);
+                }
+            }
+        }
+        findings
     }
 }
 
 impl Assembly {
     /// Everything the documents of a file say.
     fn file(&mut self, path: &Arc<str>, state: &FileState) {
-        let once = Arc::new(Places::once(path.clone()));
-        let mut kinds = FxHashSet::default();
+        self.diagnostics.extend(state.findings());
         let mut is_damaged = state.unreadable.is_some();
         for document in &state.documents {
             let lines_before = document.lines_before;
-            let parsed = &document.parsed;
-            is_damaged |= parsed.is_damaged || !parsed.unreadable.is_empty();
-            for finding in &parsed.diagnostics {
-                let mut finding = finding.clone();
-                finding.location = finding.location.map(|l| moved(&l, lines_before));
-                self.diagnostics.push(finding);
-            }
-            for (kind, location) in &parsed.kinds_not_read {
-                if kind.starts_with("PeerAuthentication (security.istio.io/") {
-                    let place = &mut self.resources.peer_authentication;
-                    place.get_or_insert_with(|| moved(location, lines_before));
-                }
-                if kinds.insert(kind) {
-                    let message = format!("{kind} is not read by this version");
-                    let finding = Diagnostic::new(Severity::Info, Code::UnknownKind, message)
-                        .at(Some(moved(location, lines_before)));
-                    self.diagnostics.push(finding);
+            if let Some(more) = document.said.more() {
+                is_damaged |= more.is_damaged || !more.unreadable.is_empty();
+                for (kind, location) in &more.kinds_not_read {
+                    if kind.starts_with("PeerAuthentication (security.istio.io/") {
+                        let place = &mut self.resources.peer_authentication;
+                        place.get_or_insert_with(|| moved(location, lines_before));
+                    }
                 }
             }
-            for item in &parsed.items {
-                self.item(item, lines_before, path, &once);
+            for item in document.said.items() {
+                self.item(item, lines_before, path);
             }
         }
         if is_damaged {
@@ -88,8 +148,8 @@ impl Assembly {
         }
     }
 
-    /// One object of a document. `once` is its place, if there is no other.
-    fn item(&mut self, item: &Item, lines_before: u32, path: &Arc<str>, once: &Arc<Places>) {
+    /// One object of a document.
+    fn item(&mut self, item: &Item, lines_before: u32, path: &Arc<str>) {
         let item = match item {
             Item::Good(_) => item.clone(),
             Item::Broken(broken) => Item::Broken(Arc::new(Broken {
@@ -100,7 +160,7 @@ impl Assembly {
         let origin = item.origin().clone();
         let mut defined = match self.now.entry(origin) {
             Entry::Vacant(entry) => {
-                entry.insert(Defined::new(item, once.clone()));
+                entry.insert(Defined::new(item, Places::Once(path.clone())));
                 return;
             }
             Entry::Occupied(entry) => entry,
@@ -123,6 +183,7 @@ impl Assembly {
             .with_hint("remove one of them, or rename it")
             .at(place(&item))
             .of(origin.clone(), "");
+        self.of_several.push(finding.clone());
         self.diagnostics.push(finding);
     }
 
@@ -169,6 +230,7 @@ impl Assembly {
             );
         }
         findings.sort_by(|a, b| by_object(a).cmp(&by_object(b)));
+        self.of_several.extend(findings.iter().cloned());
         self.diagnostics.extend(findings);
         decisions
     }
@@ -188,12 +250,13 @@ impl Assembly {
             parts.push((message.into(), start(path)));
         }
         for document in &state.documents {
-            let unreadable = document.parsed.unreadable.iter();
+            let more = document.said.more();
+            let unreadable = more.map_or(&[][..], |more| &more.unreadable);
             let part = |reason: &str, at| {
                 let message = format!("a document could not be identified: {reason}");
                 (message.into(), moved(at, document.lines_before))
             };
-            parts.extend(unreadable.map(|(reason, at)| part(reason, at)));
+            parts.extend(unreadable.iter().map(|(reason, at)| part(reason, at)));
         }
         if parts.is_empty() {
             return;

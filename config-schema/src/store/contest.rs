@@ -17,14 +17,14 @@ pub(super) struct Defined {
     /// Good: what all definitions say. Broken: they can not be read or differ, and this is whatever
     /// any of them may be aimed at.
     pub item: Item,
-    pub places: Arc<Places>,
+    pub places: Places,
     /// What is wrong with there being more than one, as in "it is defined twice ...".
     pub contest: Option<&'static str>,
     first_is_broken: bool,
 }
 
 impl Defined {
-    pub fn new(item: Item, places: Arc<Places>) -> Self {
+    pub fn new(item: Item, places: Places) -> Self {
         let first_is_broken = matches!(item, Item::Broken(_));
         Self {
             item,
@@ -36,7 +36,7 @@ impl Defined {
 
     /// Takes a further definition in; says what is wrong with it.
     pub fn add(&mut self, again: &Item, file: &Arc<str>) -> Option<&'static str> {
-        Arc::make_mut(&mut self.places).set(file, |count| count + 1);
+        self.places.set(file, |count| count + 1);
         if let (Item::Good(one), Item::Good(other)) = (&self.item, again)
             && one.says_the_same_as(other)
         {
@@ -87,6 +87,7 @@ pub(super) fn joined(one: &Item, other: &Item, reason: Arc<str>) -> Broken {
         pod_ips,
         dry_run: dry_run(one) && dry_run(other),
         selection: None,
+        uid: None,
     }
 }
 

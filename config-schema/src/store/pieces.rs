@@ -14,12 +14,60 @@ use crate::parse::{CutList, Document, Item, Parsed, Role, cut_list, documents, p
 pub(super) struct Cached {
     fingerprint: Fingerprint,
     pub lines_before: u32,
-    pub parsed: Parsed,
+    pub said: Said,
+}
+
+/// What a piece says, in little memory: nearly always one object and nothing else.
+#[derive(Debug)]
+pub(super) enum Said {
+    One(Item),
+    More(Box<Parsed>),
+}
+
+impl From<Parsed> for Said {
+    fn from(mut parsed: Parsed) -> Self {
+        let is_more = parsed.is_damaged
+            || !parsed.diagnostics.is_empty()
+            || !parsed.unreadable.is_empty()
+            || !parsed.kinds_not_read.is_empty();
+        match (parsed.items.len(), is_more) {
+            (1, false) => match parsed.items.pop() {
+                Some(item) => Self::One(item),
+                None => Self::More(Box::new(parsed)),
+            },
+            _ => Self::More(Box::new(parsed.shrunk())),
+        }
+    }
+}
+
+impl Said {
+    /// The objects, in the order of the text.
+    pub fn items(&self) -> &[Item] {
+        match self {
+            Self::One(item) => std::slice::from_ref(item),
+            Self::More(parsed) => &parsed.items,
+        }
+    }
+
+    fn items_mut(&mut self) -> &mut [Item] {
+        match self {
+            Self::One(item) => std::slice::from_mut(item),
+            Self::More(parsed) => &mut parsed.items,
+        }
+    }
+
+    /// All of it, if there is more than an object.
+    pub fn more(&self) -> Option<&Parsed> {
+        match self {
+            Self::One(_) => None,
+            Self::More(parsed) => Some(parsed),
+        }
+    }
 }
 
 /// Two hashes of different construction and the length: texts that agree in all three are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Fingerprint(u64, u64, usize, Role);
+struct Fingerprint(u64, u64, u32, Role);
 
 impl Fingerprint {
     fn of(document: &Document<'_>, role: Role) -> Self {
@@ -28,7 +76,8 @@ impl Fingerprint {
         sip.write(bytes);
         let mut fx = FxHasher::default();
         fx.write(bytes);
-        Self(sip.finish(), fx.finish(), bytes.len(), role)
+        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        Self(sip.finish(), fx.finish(), len, role)
     }
 }
 
@@ -41,8 +90,8 @@ impl Store {
         &mut self,
         text: &str,
         path: &Arc<str>,
-        mut old: Vec<Cached>,
-    ) -> (Vec<Cached>, bool) {
+        old: Box<[Cached]>,
+    ) -> (Box<[Cached]>, bool) {
         let documents = documents(text);
         let lists = lists(&documents, &old);
         let wholes = documents.iter().zip(&lists);
@@ -54,7 +103,8 @@ impl Store {
         if old.len() == count && old.iter().zip(now.iter().flatten()).all(is_as_before) {
             return (old, false);
         }
-        let mut known: FxHashMap<_, _> = old.drain(..).map(|c| (c.fingerprint, c)).collect();
+        let old = old.into_iter().map(|c| (c.fingerprint, c));
+        let mut known: FxHashMap<_, _> = old.collect();
         let mut found = Vec::with_capacity(count);
         for (document, pieces) in documents.iter().zip(now) {
             let start = found.len();
@@ -72,8 +122,7 @@ impl Store {
                 }
             }
         }
-        found.shrink_to_fit();
-        (found, true)
+        (found.into(), true)
     }
 
     /// What a piece says: known from before, or parsed. `None`: it does not play its role.
@@ -93,7 +142,7 @@ impl Store {
                 Cached {
                     fingerprint,
                     lines_before: 0,
-                    parsed: parsed.shrunk(),
+                    said: parsed.into(),
                 }
             }
         };
@@ -101,7 +150,7 @@ impl Store {
             return Some(cached);
         }
         cached.lines_before = document.lines_before;
-        for item in &mut cached.parsed.items {
+        for item in cached.said.items_mut() {
             let Item::Good(object) = item else { continue };
             object.set_lines_before(document.lines_before);
             // A list that can not be cut is one piece: of its objects most are what they were.

@@ -1,7 +1,7 @@
 //! Which version of an object is in force, from what was known of it before and what the files say
 //! now. One rule: a version is replaced only by a configuration in which every place that is known
 //! to define the object can be read and all of them agree; and it is gone only when none of them
-//! defines it any more. Pure; findings are made in `assemble`.
+//! defines it any more, or when they define one that was made anew. Pure; findings are made in `assemble`.
 
 use std::sync::Arc;
 
@@ -11,38 +11,59 @@ use crate::parse::Item;
 /// Why an object counts as broken that was seen only while the waypoint refused everything.
 const NEVER_SETTLED: &str = "it was never in force by itself";
 
-/// Files that define an object, and how many times each does; sorted. Nearly always one, of which a map would
-/// take five times the memory.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Places(Vec<(Arc<str>, usize)>);
+/// Files that define an object, and how many times each does. Nearly always once in one, which takes no
+/// memory but the file's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Places {
+    /// Once, in this file.
+    Once(Arc<str>),
+    /// Anything else; sorted.
+    Counted(Arc<[(Arc<str>, usize)]>),
+}
 
 impl Places {
-    /// Once, in this file.
-    pub fn once(file: Arc<str>) -> Self {
-        Self(vec![(file, 1)])
+    fn of(files: Vec<(Arc<str>, usize)>) -> Self {
+        match &files[..] {
+            [(file, 1)] => Self::Once(file.clone()),
+            _ => Self::Counted(files.into()),
+        }
     }
 
     /// How many times a file does.
     pub fn count(&self, file: &Arc<str>) -> usize {
-        let at = self.0.binary_search_by(|(known, _)| known.cmp(file)).ok();
-        at.and_then(|at| self.0.get(at))
-            .map_or(0, |(_, count)| *count)
+        self.iter()
+            .find(|(known, _)| *known == file)
+            .map_or(0, |(_, count)| count)
     }
 
     /// Says how many times a file does, from how many it did.
     pub fn set(&mut self, file: &Arc<str>, count: impl FnOnce(usize) -> usize) {
-        match self.0.binary_search_by(|(known, _)| known.cmp(file)) {
+        let of_known = |(file, count): (&Arc<str>, usize)| (file.clone(), count);
+        let mut files: Vec<(Arc<str>, usize)> = self.iter().map(of_known).collect();
+        match files.binary_search_by(|(known, _)| known.cmp(file)) {
             Ok(at) => {
-                if let Some((_, known)) = self.0.get_mut(at) {
+                if let Some((_, known)) = files.get_mut(at) {
                     *known = count(*known);
                 }
             }
-            Err(at) => self.0.insert(at, (file.clone(), count(0))),
+            Err(at) => files.insert(at, (file.clone(), count(0))),
         }
+        *self = Self::of(files);
+    }
+
+    /// Without files of some kind.
+    fn without(&self, is_out: impl Fn(&Arc<str>) -> bool) -> Self {
+        let left = self.iter().filter(|(file, _)| !is_out(file));
+        Self::of(left.map(|(file, count)| (file.clone(), count)).collect())
     }
 
     fn iter(&self) -> impl Iterator<Item = (&Arc<str>, usize)> {
-        self.0.iter().map(|(file, count)| (file, *count))
+        let (once, counted) = match self {
+            Self::Once(file) => (Some((file, 1)), &[][..]),
+            Self::Counted(files) => (None, &files[..]),
+        };
+        let counted = counted.iter().map(|(file, count)| (file, *count));
+        once.into_iter().chain(counted)
     }
 }
 
@@ -52,7 +73,7 @@ pub(super) struct Known {
     /// The last version that was not in doubt; broken, if there never was one.
     pub item: Item,
     /// Where it was defined, while any of that may still be true.
-    pub places: Arc<Places>,
+    pub places: Places,
 }
 
 /// What is put in force.
@@ -105,6 +126,11 @@ pub(super) fn decide(
     let before = before.map(|known| &known.item);
     match (before, now.map(|now| &now.item)) {
         (None, now) => now.map(as_said),
+        // What was deleted and made anew between two updates is as if there had been one between: the dead one's last
+        // good version is not its own.
+        (Some(before), Some(now)) if !is_hidden && now.is_another_than(before) => {
+            Some(as_said(now))
+        }
         (Some(before), None) => is_hidden.then(|| as_before(before)),
         (Some(Item::Good(before)), Some(Item::Good(now)))
             if is_hidden && before.says_the_same_as(now) =>
@@ -142,9 +168,7 @@ pub(super) fn remember(
         (None, None) => return None,
     };
     if places.iter().any(|(file, _)| is_deleted(file)) {
-        Arc::make_mut(&mut places)
-            .0
-            .retain(|(file, _)| !is_deleted(file));
+        places = places.without(is_deleted);
     }
     let item = match (before, decision) {
         (Some(before), _) if all_is_refused => before.item.clone(),
@@ -157,14 +181,10 @@ pub(super) fn remember(
 }
 
 /// The most that either knows of each file.
-fn union(a: &Arc<Places>, b: &Arc<Places>) -> Arc<Places> {
-    if a == b {
-        return b.clone();
-    }
+fn union(a: &Places, b: &Places) -> Places {
     let mut all = a.clone();
-    let places = Arc::make_mut(&mut all);
     for (file, count) in b.iter() {
-        places.set(file, |known| known.max(count));
+        all.set(file, |known| known.max(count));
     }
     all
 }

@@ -14,7 +14,7 @@ use cairn_config_schema::store::{SourceFile, Store};
 use serde_json::Value;
 
 /// Reasons that a route, a policy or a Gateway can be given, each in one of the files.
-const REASONS: [&str; 30] = [
+const REASONS: [&str; 31] = [
     "Accepted",
     "AncestorNotBound",
     "AttachmentDenied",
@@ -24,6 +24,7 @@ const REASONS: [&str; 30] = [
     "Invalid",
     "InvalidCACertificateRef",
     "InvalidKind",
+    "InvalidParameters",
     "NoConflicts",
     "NoMatchingParent",
     "NoVirtualIP",

@@ -85,3 +85,33 @@ fn a_removed_file_takes_its_objects_with_it() {
         "removal is forgetting"
     );
 }
+
+/// Sources tell what changed since the last time, so that one that was deleted and made anew in between is one change: it
+/// ends as it would in two.
+#[test]
+fn what_was_made_anew_keeps_no_version_of_the_one_that_was_deleted() {
+    let with_uid =
+        |text: &str, uid: &str| text.replace("metadata:", &format!("metadata:\n  uid: {uid}"));
+    let good = policy("a", "/1");
+    let broken = good.replace("paths", "path");
+    for (before, now, in_force_then) in [
+        (with_uid(&good, "u-1"), with_uid(&broken, "u-2"), "a broken"),
+        (
+            with_uid(&good, "u-1"),
+            with_uid(&broken, "u-1"),
+            "a kept /1",
+        ),
+        // Files need not say it, and a state stored by an earlier version does not.
+        (with_uid(&good, "u-1"), broken.clone(), "a kept /1"),
+        (good.clone(), with_uid(&broken, "u-2"), "a kept /1"),
+        (with_uid(&good, "u-1"), with_uid(&good, "u-2"), "a good /1"),
+    ] {
+        let mut store = Store::default();
+        feed(&mut store, &[("k:a", Ok(&before))]);
+        let update = feed(&mut store, &[("k:a", Ok(&now))]);
+        assert_eq!(in_force(&update.resources), [in_force_then], "{now}");
+        // What is broken anew has nothing to keep.
+        let update = feed(&mut store, &[("k:a", Ok(&now.replace("shop", "shop\n")))]);
+        assert_eq!(in_force(&update.resources), [in_force_then], "{now}");
+    }
+}

@@ -9,9 +9,9 @@ use kube_client::Client;
 use kube_core::WatchEvent;
 use kube_core::params::{ListParams, WatchParams};
 use kube_core::request::Request;
-use serde::Deserialize;
 use serde_json::Value;
 
+use super::page::page;
 use super::refusal::Refusal;
 use crate::json::Object;
 use crate::kinds::WatchedKind;
@@ -83,11 +83,12 @@ impl Ord for KindRef {
     }
 }
 
-/// One page of a list.
+/// Takes one object of a list. What it refuses is the list refused.
+pub(super) type Take<'t> = &'t mut (dyn FnMut(Value) -> Result<(), Refusal> + Send);
+
+/// One page of a list, without its objects.
 #[derive(Debug, Default)]
 pub(super) struct Page {
-    /// The objects.
-    pub items: Vec<Value>,
     /// Version of the list, from which to watch.
     pub version: String,
     /// Token of the next page.
@@ -107,12 +108,14 @@ pub(super) enum Event {
 
 /// What a reflector asks.
 pub(super) trait Api: Send + Sync + 'static {
-    /// One page, the first without a token. Not in pages when `whole`.
+    /// One page, the first without a token. Not in pages when `whole`. Its objects are given to `take` one by one:
+    /// read, each is many times its text.
     fn list(
         &self,
         version: &'static str,
         token: Option<String>,
         whole: bool,
+        take: Take<'_>,
     ) -> impl Future<Output = Result<Page, Refusal>> + Send;
 
     /// What happened after `from`. Ends when the server ends it.
@@ -129,22 +132,6 @@ pub(super) struct Remote {
     pub collection: Collection,
     /// Those on this node alone; `None`: wherever they are.
     pub node: Option<Arc<str>>,
-}
-
-#[derive(Deserialize)]
-struct List {
-    #[serde(default)]
-    metadata: ListMeta,
-    #[serde(default)]
-    items: Option<Vec<Object>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct ListMeta {
-    resource_version: String,
-    #[serde(rename = "continue")]
-    next: Option<String>,
 }
 
 impl Remote {
@@ -171,6 +158,7 @@ impl Api for Remote {
         version: &'static str,
         token: Option<String>,
         whole: bool,
+        take: Take<'_>,
     ) -> Result<Page, Refusal> {
         let params = ListParams {
             field_selector: self.fields(),
@@ -181,17 +169,7 @@ impl Api for Remote {
         let request = self.request(version).list(&params);
         let request = request.map_err(|e| Refusal::malformed(e.to_string()))?;
         let text = self.client.request_text(request).await?;
-        let list: List =
-            serde_json::from_str(&text).map_err(|e| Refusal::malformed(e.to_string()))?;
-        if list.metadata.resource_version.is_empty() {
-            return Err(Refusal::malformed("a list without a resourceVersion"));
-        }
-        let items = list.items.into_iter().flatten();
-        Ok(Page {
-            items: items.map(|object| object.0).collect(),
-            version: list.metadata.resource_version,
-            next: list.metadata.next.filter(|token| !token.is_empty()),
-        })
+        page(&text, take)
     }
 
     async fn watch(
@@ -245,8 +223,13 @@ mod tests {
             let object = deep(levels);
             let list =
                 format!(r#"{{"metadata":{{"resourceVersion":"9"}},"items":[{object},{object}]}}"#);
-            let list: List = serde_json::from_str(&list).unwrap();
-            assert_eq!(list.items.unwrap().len(), 2, "{levels}");
+            let mut items = 0;
+            let listed = page(&list, &mut |_| {
+                items += 1;
+                Ok(())
+            });
+            assert_eq!(listed.unwrap().version, "9");
+            assert_eq!(items, 2, "{levels}");
             let line = format!(r#"{{"type":"MODIFIED","object":{object}}}"#);
             let Event::Put(object) = event(&line).unwrap() else {
                 panic!("{levels}");

@@ -8,6 +8,7 @@ mod hub;
 mod mirror;
 mod named;
 mod of_node;
+mod page;
 mod reduce;
 mod reflector;
 mod refusal;
@@ -128,25 +129,31 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Follows everything and keeps it, to be read with [`Watch::objects`]. Returns at once.
-    pub async fn start(client: Client, what: Wanted) -> Self {
-        Self::begin(client, &what, true, Vec::new())
+    /// Follows everything and keeps it, to be read with [`Watch::objects`]. Returns at once. The settings of the mesh are
+    /// those in `istio_namespace`.
+    pub async fn start(client: Client, what: Wanted, istio_namespace: &str) -> Self {
+        Self::begin(client, (&what, istio_namespace), true, Vec::new())
     }
 
     /// Follows everything and keeps only what changed, to be taken with [`Watch::changes`]. What is known
     /// from earlier counts until the first list of its kind.
-    pub async fn stream(client: Client, what: Wanted, known: Vec<(Arc<str>, Arc<str>)>) -> Self {
-        Self::begin(client, &what, false, known)
+    pub async fn stream(
+        client: Client,
+        what: Wanted,
+        istio_namespace: &str,
+        known: Vec<(Arc<str>, Arc<str>)>,
+    ) -> Self {
+        Self::begin(client, (&what, istio_namespace), false, known)
     }
 
     fn begin(
         client: Client,
-        what: &Wanted,
+        (what, istio_namespace): (&Wanted, &str),
         keeps: bool,
         mut known: Vec<(Arc<str>, Arc<str>)>,
     ) -> Self {
-        known.retain(|(path, _)| named::is_followed(path));
-        let first = named::from_the_start();
+        known.retain(|(path, _)| named::is_followed(path, istio_namespace));
+        let first = named::from_the_start(istio_namespace);
         let hub = Arc::new(Hub::new(first.iter().cloned(), keeps));
         let news = hub.news.subscribe();
         let (served, receiver) = watch::channel(Served::default());

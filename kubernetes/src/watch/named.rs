@@ -93,32 +93,32 @@ pub(super) fn within_limits<'c>(
 
 /// Whether an object that was known earlier would be followed now: one of a name that always is, of another
 /// namespace, is not, and nobody would ever say that it is gone.
-pub(super) fn is_followed(path: &str) -> bool {
+pub(super) fn is_followed(path: &str, istio_namespace: &str) -> bool {
     let always = WATCHED.iter().filter_map(|kind| match kind.scope {
-        Scope::Named(namespace, name) => Some((kind, namespace, name)),
+        Scope::OfIstio(name) => Some((kind, name)),
         Scope::All => None,
     });
-    let mut strays = always.filter(|(kind, namespace, name)| {
+    let mut strays = always.filter(|(kind, name)| {
         let prefix = format!("kubernetes:{}/", kind.title());
         let key = path
             .strip_prefix(&*prefix)
             .and_then(|rest| rest.split_once('/'));
-        key.is_some_and(|(of, called)| called == *name && of != *namespace)
+        key.is_some_and(|(of, called)| called == *name && of != istio_namespace)
     });
     strays.next().is_none()
 }
 
 /// The collections that are followed from the start: all of each kind, or what always counts of it.
-pub(super) fn from_the_start() -> Vec<Collection> {
+pub(super) fn from_the_start(istio_namespace: &str) -> Vec<Collection> {
     let collection = |kind: &'static WatchedKind| Collection {
         kind: KindRef(kind),
         namespace: match kind.scope {
             Scope::All => None,
-            Scope::Named(namespace, _) => Some(namespace.into()),
+            Scope::OfIstio(_) => Some(istio_namespace.into()),
         },
         name: match kind.scope {
             Scope::All => None,
-            Scope::Named(_, name) => Some(name.into()),
+            Scope::OfIstio(name) => Some(name.into()),
         },
     };
     WATCHED.iter().map(collection).collect()
@@ -150,14 +150,22 @@ mod tests {
 
     #[test]
     fn the_settings_of_the_mesh_are_those_of_one_namespace() {
-        let first = from_the_start();
+        let first = from_the_start("istio-system");
         let follows = |path: &str| first.iter().any(|collection| collection.has(path));
         assert!(follows("kubernetes:ConfigMap/istio-system/istio"));
         assert!(!follows("kubernetes:ConfigMap/evil/istio"));
-        assert!(!is_followed("kubernetes:ConfigMap/evil/istio"));
-        assert!(is_followed("kubernetes:ConfigMap/istio-system/istio"));
-        assert!(is_followed("kubernetes:ConfigMap/evil/ca"));
-        assert!(is_followed("kubernetes:Service/evil/istio"));
+        let here = |path| is_followed(path, "istio-system");
+        assert!(!here("kubernetes:ConfigMap/evil/istio"));
+        assert!(here("kubernetes:ConfigMap/istio-system/istio"));
+        assert!(here("kubernetes:ConfigMap/evil/ca"));
+        assert!(here("kubernetes:Service/evil/istio"));
+        // Another one, if that is where Istio is; and then no longer the usual one.
+        let first = from_the_start("mesh");
+        let follows = |path: &str| first.iter().any(|collection| collection.has(path));
+        assert!(follows("kubernetes:ConfigMap/mesh/istio"));
+        assert!(!follows("kubernetes:ConfigMap/istio-system/istio"));
+        let of_before = "kubernetes:ConfigMap/istio-system/istio";
+        assert!(!is_followed(of_before, "mesh"));
     }
 
     #[test]

@@ -31,9 +31,10 @@ pub(super) struct Reduced {
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// What is read of metadata (`cairn_config_schema::resources::Meta`, and what routes' age needs).
-const METADATA: [&str; 6] = [
+const METADATA: [&str; 7] = [
     "name",
     "namespace",
+    "uid",
     "labels",
     "annotations",
     "creationTimestamp",
@@ -227,7 +228,7 @@ mod tests {
             json!({
                 "apiVersion": "v1", "kind": "Pod",
                 "metadata": {
-                    "name": "a", "namespace": "shop", "labels": {"app": "a"},
+                    "name": "a", "namespace": "shop", "uid": "u", "labels": {"app": "a"},
                     "annotations": {"ambient.istio.io/redirection": "enabled"},
                     "ownerReferences": [{"kind": "ReplicaSet", "name": "a-1", "controller": true}],
                 },

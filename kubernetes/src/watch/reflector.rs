@@ -188,11 +188,16 @@ impl<A: Api> Reflector<A> {
     async fn list(&mut self, version: &'static str) -> Result<String, Refusal> {
         let kind = self.collection.kind.0;
         let (mut token, mut whole) = (None, false);
-        let mut listed = Vec::new();
+        let (mut listed, detail) = (Vec::new(), self.detail);
         loop {
             // Until the page is read, for it is largest then.
             let _turn = self.turns.acquire().await;
-            let page = match in_time(ANSWER, self.api.list(version, token.take(), whole)).await {
+            let mut take = |object| {
+                listed.push(reduce(kind, version, object, detail)?);
+                Ok(())
+            };
+            let page = self.api.list(version, token.take(), whole, &mut take);
+            let page = match in_time(ANSWER, page).await {
                 // The pages took longer than the server keeps them: all at once, then.
                 Err(refusal) if refusal.reason == Reason::Expired && !whole => {
                     whole = true;
@@ -201,9 +206,6 @@ impl<A: Api> Reflector<A> {
                 }
                 page => page?,
             };
-            for object in page.items {
-                listed.push(reduce(kind, version, object, self.detail)?);
-            }
             if page.next.is_some() {
                 token = page.next;
                 continue;

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 
 use super::Reflector;
 use crate::kinds::watched_kind;
-use crate::watch::api::{Api, Collection, Event, KindRef, Page};
+use crate::watch::api::{Api, Collection, Event, KindRef, Page, Take};
 use crate::watch::discovery::Served;
 use crate::watch::hub::Hub;
 use crate::watch::mirror::Mirror;
@@ -20,7 +20,7 @@ use crate::watch::refusal::{Reason, Refusal};
 /// What it answers, in order; when there is no more, it does not answer.
 #[derive(Default)]
 struct Script {
-    lists: VecDeque<Result<Page, Refusal>>,
+    lists: VecDeque<Result<(Vec<Value>, Page), Refusal>>,
     watches: VecDeque<Result<Vec<Result<Event, Refusal>>, Refusal>>,
     asked: Vec<String>,
 }
@@ -34,6 +34,7 @@ impl Api for Scripted {
         _: &'static str,
         token: Option<String>,
         whole: bool,
+        take: Take<'_>,
     ) -> Result<Page, Refusal> {
         let answer = {
             let mut script = self.0.lock().unwrap();
@@ -42,7 +43,11 @@ impl Api for Scripted {
             script.lists.pop_front()
         };
         match answer {
-            Some(answer) => answer,
+            Some(answer) => {
+                let (items, page) = answer?;
+                items.into_iter().try_for_each(take)?;
+                Ok(page)
+            }
             None => std::future::pending().await,
         }
     }
@@ -77,12 +82,16 @@ fn pod(name: &str, version: &str, ip: &str) -> Value {
     })
 }
 
-fn page(items: Vec<Value>, version: &str, next: Option<&str>) -> Result<Page, Refusal> {
-    Ok(Page {
-        items,
+fn page(
+    items: Vec<Value>,
+    version: &str,
+    next: Option<&str>,
+) -> Result<(Vec<Value>, Page), Refusal> {
+    let page = Page {
         version: version.to_owned(),
         next: next.map(str::to_owned),
-    })
+    };
+    Ok((items, page))
 }
 
 fn refused<T>(reason: Reason) -> Result<T, Refusal> {

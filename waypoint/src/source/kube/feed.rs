@@ -7,7 +7,7 @@ use cairn_kubernetes::watch::{Change, Changes, Watch};
 use tokio::time::Instant;
 
 use super::keep::Keeper;
-use super::pace::Pace;
+use super::pace::{Done, Pace};
 use crate::admin::{NotReady, Readiness};
 use crate::publish::Publisher;
 use crate::source::SourceFile;
@@ -109,14 +109,20 @@ impl Feed {
             }
         }
         let began = Instant::now();
-        {
+        let callers_count = {
             let publisher = self.publisher.lock();
             let mut publisher = publisher.unwrap_or_else(PoisonError::into_inner);
             publisher.change(&files, &gone, since.into_std());
             // Under the lock: whoever finds it there next must publish what he has.
             self.readiness.remove(NotReady::NotSynced);
-        }
-        self.pace.done(Instant::now(), began.elapsed());
+            publisher.callers_count()
+        };
+        let done = Done {
+            took: began.elapsed(),
+            is_of_endpoints: !waiting.has_others,
+            callers_count,
+        };
+        self.pace.done(Instant::now(), done);
         telemetry::kubernetes::paced(self.pace.pause(true));
         // What is stored must not hide that something was never read.
         self.keeper.add(waiting.changes, self.watch.synced());

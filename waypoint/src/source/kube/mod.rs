@@ -27,6 +27,8 @@ use keep::Keeper;
 pub struct Settings {
     /// Which API server, and as whom.
     pub access: Access,
+    /// Namespace of the ConfigMap with the settings of the mesh.
+    pub istio_namespace: String,
     /// Folder in which what it said last is kept for the next start; `None`: it is not kept.
     pub state_dir: Option<PathBuf>,
 }
@@ -66,7 +68,7 @@ pub fn follow(
         let is_from_earlier = stored.is_some();
         let known = restore(stored);
         let wanted = Wanted::ForGateway(gateway);
-        let watch = Watch::stream(client, wanted, known).await;
+        let watch = Watch::stream(client, wanted, &settings.istio_namespace, known).await;
         let observer = watch.observer();
         telemetry::kubernetes::show(observer.clone());
         readiness.tell_missing(move || observer.waiting());
