@@ -54,7 +54,21 @@ pub enum ConnectError {
 /// # Errors
 /// When there is no configuration, or it can not be used.
 pub async fn connect(access: &Access) -> Result<Client, ConnectError> {
-    let config = configuration(access).await?;
+    of(configuration(access).await?)
+}
+
+/// The same for questions to pods through the API server: a pod that is not ready answers 503, which is an answer and
+/// no reason to try again.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_to_pods(access: &Access) -> Result<Client, ConnectError> {
+    let mut config = configuration(access).await?;
+    config.default_retry = false;
+    of(config)
+}
+
+fn of(config: Config) -> Result<Client, ConnectError> {
     let server = config.cluster_url.to_string();
     Client::try_from(config).map_err(|error| ConnectError::Client {
         server,

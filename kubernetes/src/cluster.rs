@@ -1,8 +1,10 @@
 //! Everything of a cluster that configures waypoints, read once: for people who ask, and for tests from files.
 //! What it means is the resolver's to say; nothing here judges.
 
+mod read;
+
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cairn_config_schema::diagnostics::Diagnostic;
@@ -11,14 +13,14 @@ use cairn_config_schema::resolve::{self, Options};
 use cairn_config_schema::resources::{Loaded, Resources};
 use cairn_config_schema::snapshot::Snapshot;
 use cairn_config_schema::store::{SourceFile, Store};
-use kube_client::Client;
 use serde_json::Value;
 
+pub use read::read;
+
 use crate::attach::CLASS;
-use crate::json::{self, Object};
-use crate::kinds::{Scope, WATCHED, WatchedKind, watched_kind};
-use crate::limits::PAGE_OBJECTS;
-use crate::objects::{ApiError, label, name_of, namespace_of, text};
+use crate::json;
+use crate::kinds::{WATCHED, WatchedKind};
+use crate::objects::{label, name_of, namespace_of, text};
 
 /// `controllerName` of classes whose Gateways are Cairn's.
 const CONTROLLER: &str = cairn_config_schema::status::CONTROLLER;
@@ -37,6 +39,11 @@ const BESIDE: [(&str, &str, &str, &str); 2] = [
         "peerauthentications",
     ),
 ];
+
+/// Who may be an agent of a node: the subjects of this ClusterRoleBinding of the chart. Read by its name, for labels
+/// may be set by whoever runs pods, and this object by administrators alone.
+pub(crate) const AGENTS_BINDING: &str = "cairn-node";
+const BINDING: &str = "ClusterRoleBinding";
 
 /// A cluster at one moment, as far as it could be read.
 #[derive(Debug, Default)]
@@ -113,6 +120,18 @@ impl Cluster {
         class == CLASS && controller.is_none() || controller == Some(CONTROLLER)
     }
 
+    /// ServiceAccounts that agents of nodes have.
+    pub(crate) fn agents_accounts(&self) -> Vec<ObjectKey> {
+        let binding = self.object(BINDING, &ObjectKey::new("", AGENTS_BINDING));
+        let subjects = binding.and_then(|b| b.pointer("/subjects")?.as_array());
+        let account = |subject: &Value| {
+            let is_account = text(subject, "/kind") == Some("ServiceAccount");
+            let (namespace, name) = (text(subject, "/namespace")?, text(subject, "/name")?);
+            is_account.then(|| ObjectKey::new(namespace, name))
+        };
+        subjects.into_iter().flatten().filter_map(account).collect()
+    }
+
     /// What the waypoint of a Gateway is told its trust domain is (`cairn controller --trust-domain`): its
     /// pods, or else its Deployment.
     fn trust_domain(&self, gateway: &ObjectKey) -> Option<String> {
@@ -159,9 +178,10 @@ impl Cluster {
 
 fn is_configuration(object: &Value) -> bool {
     let (kind, group) = (text(object, "/kind"), group(object));
-    !BESIDE
+    let beside = BESIDE
         .iter()
-        .any(|(g, _, k, _)| *g == group && Some(*k) == kind)
+        .any(|(g, _, k, _)| *g == group && Some(*k) == kind);
+    !beside && kind != Some(BINDING)
 }
 
 fn group(object: &Value) -> &str {
@@ -180,156 +200,15 @@ fn path(object: &Value) -> Arc<str> {
     }
 }
 
-/// Reads the cluster. Kinds that the API server does not have are passed over; what may not be read is
-/// in [`Cluster::unread`].
-///
-/// # Errors
-/// When the API server does not answer, or knows nobody of that name.
-pub async fn read(client: &Client) -> Result<Cluster, ApiError> {
-    let mut reading = Reading {
-        client,
-        objects: Vec::new(),
-        unread: Vec::new(),
-    };
-    for kind in WATCHED {
-        reading.kind(kind).await?;
-    }
-    for (group, version, kind, plural) in BESIDE {
-        let url = format!("/apis/{group}/{version}/{plural}");
-        reading
-            .list(kind, &format!("{group}/{version}"), &url, "")
-            .await?;
-    }
-    reading.named_bundles().await?;
-    Ok(Cluster::of(reading.objects, reading.unread))
-}
-
-struct Reading<'c> {
-    client: &'c Client,
-    objects: Vec<Value>,
-    unread: Vec<String>,
-}
-
-impl Reading<'_> {
-    /// A kind in the best version that is served.
-    async fn kind(&mut self, kind: &WatchedKind) -> Result<(), ApiError> {
-        let (namespace, only) = match kind.scope {
-            Scope::All => (None, String::new()),
-            Scope::Named(namespace, name) => {
-                let only = format!("&fieldSelector=metadata.name%3D{name}");
-                (Some(namespace), only)
-            }
-        };
-        for version in kind.versions {
-            let url = kind.url(version, namespace);
-            if self
-                .list(kind.kind, &kind.api_version(version), &url, &only)
-                .await?
-            {
-                return Ok(());
-            }
-        }
-        Ok(())
-    }
-
-    /// All objects below a URL, in pages. `false`: there is no such kind.
-    async fn list(
-        &mut self,
-        kind: &str,
-        api_version: &str,
-        url: &str,
-        only: &str,
-    ) -> Result<bool, ApiError> {
-        let mut more = String::new();
-        loop {
-            let page = format!("{url}?limit={PAGE_OBJECTS}{only}{more}");
-            let mut page: Value = match self.ask(&page, &format!("list {kind} objects")).await {
-                Ok(page) => page,
-                Err(error) if error.is_not_found() => return Ok(false),
-                Err(error) if error.is_forbidden() => {
-                    self.unread.push(error.to_string());
-                    return Ok(true);
-                }
-                Err(error) => return Err(error),
-            };
-            if let Some(items) = page.get_mut("items").and_then(Value::as_array_mut) {
-                let whole = items
-                    .drain(..)
-                    .map(|item| completed(item, kind, api_version));
-                self.objects.extend(whole);
-            }
-            match text(&page, "/metadata/continue") {
-                None | Some("") => return Ok(true),
-                Some(token) => more = format!("&continue={token}"),
-            }
-        }
-    }
-
-    async fn ask(&self, url: &str, doing: &str) -> Result<Value, ApiError> {
-        get_json(self.client, url, doing).await
-    }
-
-    /// ConfigMaps with certificates, by the BackendTLSPolicies that name them.
-    async fn named_bundles(&mut self) -> Result<(), ApiError> {
-        let mut named = BTreeSet::new();
-        let of_tls = |o: &&Value| text(o, "/kind") == Some("BackendTLSPolicy");
-        let is_followed =
-            |name: &str| watched_kind("ConfigMap").is_some_and(|k| k.can_be_named(name));
-        for policy in self.objects.iter().filter(of_tls) {
-            let references = policy.pointer("/spec/validation/caCertificateRefs");
-            for reference in references.and_then(Value::as_array).into_iter().flatten() {
-                if let (Some("ConfigMap"), Some(name)) =
-                    (text(reference, "/kind"), text(reference, "/name"))
-                    && is_followed(name)
-                {
-                    named.insert(ObjectKey::new(namespace_of(policy), name));
-                }
-            }
-        }
-        for key in named {
-            let url = format!(
-                "/api/v1/namespaces/{}/configmaps/{}",
-                key.namespace, key.name
-            );
-            match self.ask(&url, &format!("get ConfigMap {key}")).await {
-                Ok(object) => self.objects.push(completed(object, "ConfigMap", "v1")),
-                Err(error) if error.is_not_found() => {}
-                Err(error) if error.is_forbidden() => self.unread.push(error.to_string()),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-}
-
-/// What the API server answers to a GET, as JSON.
-///
-/// # Errors
-/// When it does not answer or refuses.
-pub async fn get_json(client: &Client, url: &str, doing: &str) -> Result<Value, ApiError> {
-    let request = http::Request::get(url).body(Vec::new());
-    let request =
-        request.map_err(|error| ApiError::new(doing, kube_client::Error::HttpError(error)))?;
-    let answer = client.request::<Object>(request).await;
-    answer
-        .map(|object| object.0)
-        .map_err(|error| ApiError::new(doing, error))
+/// Whether a Pod has the labels of the chart's agents. Anybody's may.
+pub(crate) fn looks_like_agent(object: &Value) -> bool {
+    text(object, "/kind") == Some("Pod")
+        && label(object, "app.kubernetes.io/name") == Some("cairn")
+        && label(object, "app.kubernetes.io/component") == Some("node")
 }
 
 fn json_text(object: &Value) -> String {
     json::text(object).unwrap_or_else(|_| object.to_string())
-}
-
-/// With the kind that objects in lists lack, and without what only managers need.
-fn completed(mut object: Value, kind: &str, api_version: &str) -> Value {
-    if let Some(fields) = object.as_object_mut() {
-        fields.insert("apiVersion".to_owned(), api_version.into());
-        fields.insert("kind".to_owned(), kind.into());
-    }
-    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-        metadata.remove("managedFields");
-    }
-    object
 }
 
 /// A namespace with a waypoint that runs, for tests.

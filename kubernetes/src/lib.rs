@@ -12,5 +12,6 @@ mod json;
 pub mod kinds;
 pub mod limits;
 pub mod objects;
+pub mod pod;
 pub mod status;
 pub mod watch;

@@ -48,3 +48,13 @@ pub const PARENTS_MAX: usize = 32;
 
 /// Entries of `status.ancestors` of a policy, likewise.
 pub const ANCESTORS_MAX: usize = 16;
+
+/// Size in bytes of what a pod may answer to people who ask it through the API server: what it acknowledges, or its
+/// metrics with all their labels. Beyond: it counts as no answer.
+pub const POD_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// How long people wait for a pod's answer through the API server.
+pub const POD_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Pods that people ask at the same time. Beyond: they wait their turn.
+pub const PODS_ASKED_BY_PEOPLE: usize = 16;

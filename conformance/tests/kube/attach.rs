@@ -23,7 +23,7 @@ const CONTROLLER: &str = "cairn.dev/waypoint-controller";
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// What waypoints may do. That the chart gives them no more than this is another test's.
-const READER: &str = "
+pub const READER: &str = "
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
 metadata: {name: cairn-waypoint}
@@ -46,7 +46,7 @@ struct Mesh {
 }
 
 /// Starts a controller that makes pods of this image.
-async fn controller(cluster: &ApiServer, name: &str, image: &str) -> Process {
+pub async fn controller(cluster: &ApiServer, name: &str, image: &str) -> Process {
     let [metrics, ready] = [(); 2].map(|()| free_address(LOOPBACK));
     let mut command = tied(&workspace::cairn());
     command
@@ -247,6 +247,8 @@ async fn a_service_is_attached_routed_and_let_go() {
     mesh.route_says("Accepted", "True").await;
     mesh.answers("the second rules", |answer| has_mark(answer, "2"))
         .await;
+    // By the word of the waypoint's own pods.
+    mesh.route_says("cairn.dev/Programmed", "True").await;
 
     // What can not be resolved is said, and answered 500 (specs/gateway-api.md 1.2).
     let nowhere = json!([{ "backendRefs": [{ "name": "nowhere", "port": 80 }] }]);

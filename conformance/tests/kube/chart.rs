@@ -64,6 +64,7 @@ fn a_value_that_does_not_exist_is_refused() {
         r#"{"controler": {}}"#,
         r#"{"controller": {"replicas": "two"}}"#,
         r#"{"image": {"repository": ""}}"#,
+        r#"{"istio": {"discovery": "consul"}}"#,
     ] {
         let Some(rendered) = rendered(values) else {
             return;
@@ -75,7 +76,7 @@ fn a_value_that_does_not_exist_is_refused() {
 #[test]
 fn values_do_what_their_comments_say() {
     let values = r#"{"controller": {"replicas": 1}, "gatewayClass": {"create": false}, "userRoles": {"create": false},
-        "istio": {"caAddress": "ca.mesh:15012"}, "image": {"tag": "next"},
+        "istio": {"caAddress": "ca.mesh:15012", "namespace": "mesh", "discovery": "istiod", "xdsAddress": "pilot.mesh:15012"}, "image": {"tag": "next"},
         "monitoring": {"podMonitor": {"enabled": true}, "prometheusRule": {"enabled": true}}}"#;
     let Some(rendered) = rendered(values) else {
         return;
@@ -96,6 +97,9 @@ fn values_do_what_their_comments_say() {
     for expected in [
         "--image=cairn:next",
         "--ca-address=ca.mesh:15012",
+        "--istio-namespace=mesh",
+        "--discovery=istiod",
+        "--xds-address=pilot.mesh:15012",
         "--gateway-class=",
     ] {
         assert!(arguments.contains(&expected), "{expected} in {arguments:?}");
@@ -111,7 +115,11 @@ fn agents_of_nodes_are_there_when_asked_for() {
     };
     let said = without.expect_err("no Gateway is named");
     assert!(said.contains("node.gateway"), "{said}");
-    let values = r#"{"node": {"enabled": true, "gateway": "shop/waypoint"}, "monitoring": {"podMonitor": {"enabled": true}}}"#;
+    // Without discovery an address of its own stops controller and agents.
+    let values = r#"{"istio": {"xdsAddress": "pilot.mesh:15012"}, "node": {"enabled": true, "gateway": "shop/waypoint"}}"#;
+    let without = rendered(values).unwrap().expect("the chart");
+    assert!(!without.contains("pilot.mesh"), "{without}");
+    let values = r#"{"node": {"enabled": true, "gateway": "shop/waypoint"}, "istio": {"namespace": "mesh", "discovery": "istiod"}, "monitoring": {"podMonitor": {"enabled": true}}}"#;
     let objects = documents(&rendered(values).unwrap().expect("the chart"));
     let named = |kind: &str| {
         let found = objects
@@ -135,6 +143,13 @@ fn agents_of_nodes_are_there_when_asked_for() {
     let container = &pod["containers"][0];
     let arguments = container["args"].as_array().unwrap();
     assert!(arguments.contains(&"--gateway=shop/waypoint".into()));
+    let variables = container["env"].as_array().unwrap();
+    for (name, value) in [
+        ("CAIRN_ISTIO_NAMESPACE", "mesh"),
+        ("CAIRN_DISCOVERY", "istiod"),
+    ] {
+        assert!(variables.contains(&serde_json::json!({"name": name, "value": value})));
+    }
     let may = &container["securityContext"];
     assert_eq!(may["privileged"], Value::Null);
     assert_eq!(may["capabilities"]["drop"][0], "ALL");

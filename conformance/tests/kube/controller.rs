@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use cairn_conformance::cluster::{ApiServer, collection};
+use cairn_conformance::cluster::{Api, ApiServer, collection};
 use cairn_conformance::net::free_port;
 use cairn_conformance::process::{Process, READY_DEADLINE, tied, until};
 use cairn_conformance::workspace;
@@ -88,7 +88,7 @@ async fn fetch(address: std::net::SocketAddr, path: &str) -> String {
 }
 
 /// What a waypoint's pod answers to `/acknowledged`: the generation can be set.
-async fn replica(address: std::net::IpAddr, gateway: String) -> Arc<AtomicI64> {
+async fn replica(api: Api, address: std::net::IpAddr, gateway: String) -> Arc<AtomicI64> {
     let generation = Arc::new(AtomicI64::new(0));
     let serves = generation.clone();
     let listener = TcpListener::bind((address, 15021)).await.unwrap();
@@ -97,7 +97,15 @@ async fn replica(address: std::net::IpAddr, gateway: String) -> Arc<AtomicI64> {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut head = [0; 2048];
             let _ = stream.read(&mut head).await;
-            let objects = json!({format!("Gateway/{gateway}"): serves.load(Ordering::SeqCst)});
+            let namespace = gateway.split('/').next().unwrap();
+            // Of the route it always has the present one.
+            let routes = collection(GATEWAY_API, namespace, "httproutes");
+            let route = api.get(&format!("{routes}/web")).await;
+            let route = route.map(|route| route["metadata"]["generation"].clone());
+            let objects = json!({
+                format!("Gateway/{gateway}"): serves.load(Ordering::SeqCst),
+                format!("HTTPRoute/{namespace}/web"): route,
+            });
             let body = json!({"gateway": gateway, "objects": objects}).to_string();
             let head = format!(
                 "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
@@ -183,7 +191,7 @@ spec:
             .unwrap()
             .to_owned();
         let address = self.cluster.pod_address();
-        let generation = replica(address, format!("{}/waypoint", self.namespace)).await;
+        let generation = replica(*api, address, format!("{}/waypoint", self.namespace)).await;
         let status = json!({"status": {
             "phase": "Running",
             "podIP": address.to_string(),
@@ -266,7 +274,7 @@ async fn a_gateway_from_its_class_to_its_deletion() {
     );
 }
 
-const MADE: [(&str, &str); 5] = [
+pub const MADE: [(&str, &str); 5] = [
     ("v1", "serviceaccounts"),
     ("v1", "services"),
     ("apps/v1", "deployments"),
@@ -376,6 +384,7 @@ async fn told(shop: &Shop<'_>) {
     let route = api
         .until(&routes, "web", "is accepted", |r| {
             with(r, "Accepted", "True", "Accepted")
+                && with(r, "cairn.dev/Programmed", "True", "Programmed")
         })
         .await;
     assert_eq!(ours(&route).unwrap()["parentRef"]["port"], 80);

@@ -13,8 +13,11 @@
 
 mod attach;
 mod chart;
+mod class_change;
 mod control_plane;
 mod controller;
+mod doctor;
+mod guides;
 mod node;
 mod people;
 mod rbac;

@@ -7,7 +7,7 @@ use cairn_conformance::workspace;
 use serde_json::{Value, json};
 
 /// Exit code, stdout and stderr of `cairn`, with the administrator's kubeconfig.
-async fn cairn(cluster: &ApiServer, arguments: &[&str]) -> (i32, String, String) {
+pub async fn cairn(cluster: &ApiServer, arguments: &[&str]) -> (i32, String, String) {
     let mut command = Command::new(workspace::cairn());
     command
         .args(arguments)

@@ -13,6 +13,7 @@ use cairn_conformance::identities::Identities;
 use cairn_conformance::net::free_address;
 use cairn_conformance::process::{self, Process};
 use cairn_conformance::workspace;
+use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 
 const GATEWAY_API: &str = "gateway.networking.k8s.io/v1";
@@ -294,61 +295,89 @@ async fn a_watch_that_expired_is_listed_again() {
     );
 }
 
-/// Resident memory in MiB and processor time in seconds.
-fn costs(pid: u32) -> (u64, f64) {
+/// Resident memory: what the process has for itself, what it shares as its program, and the most there ever was.
+struct Memory {
+    rss_mib: u64,
+    program_mib: u64,
+    peak_mib: u64,
+}
+
+impl std::fmt::Display for Memory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "RSS {} MiB (of it the program {}; at most {})",
+            self.rss_mib, self.program_mib, self.peak_mib
+        )
+    }
+}
+
+/// Memory, and processor time in seconds.
+fn costs(pid: u32) -> (Memory, f64) {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let kib = status
-        .lines()
-        .find_map(|l| l.strip_prefix("VmRSS:"))
-        .unwrap();
-    let kib: u64 = kib.trim().trim_end_matches(" kB").parse().unwrap();
+    let mib = |key: &str| {
+        let kib = status.lines().find_map(|l| l.strip_prefix(key)).unwrap();
+        let kib: u64 = kib.trim().trim_end_matches(" kB").parse().unwrap();
+        kib.div_ceil(1024)
+    };
+    let memory = Memory {
+        rss_mib: mib("VmRSS:"),
+        program_mib: mib("RssFile:"),
+        peak_mib: mib("VmHWM:"),
+    };
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let after_name = stat.rsplit_once(')').unwrap().1;
     let fields: Vec<&str> = after_name.split_whitespace().collect();
     let ticks: f64 = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
-    (kib / 1024, ticks / 100.0)
+    (memory, ticks / 100.0)
 }
+
+/// Services that are filled in at the same time.
+const AT_ONCE: usize = 8;
 
 /// Services with ten endpoints, their Pods and a route each.
 async fn fill(cluster: &ApiServer, namespace: &str, services: usize) {
-    for n in 0..services {
-        let name = format!("s{n}");
-        service(cluster, namespace, &name).await;
+    let all = stream::iter(0..services);
+    all.for_each_concurrent(AT_ONCE, |n| fill_one(cluster, namespace, n))
+        .await;
+}
+
+async fn fill_one(cluster: &ApiServer, namespace: &str, n: usize) {
+    let name = format!("s{n}");
+    service(cluster, namespace, &name).await;
+    cluster
+        .api
+        .create(&routes(namespace), &route(namespace, &name, &name))
+        .await;
+    let mut endpoints = Vec::new();
+    for m in 0..10 {
+        let (pod, ip) = (
+            format!("{name}-{m}"),
+            format!("10.{}.{}.{}", 1 + m, n / 250, 1 + n % 250),
+        );
+        let pods = collection("v1", namespace, "pods");
+        let object = json!({
+            "metadata": {"name": pod, "namespace": namespace, "labels": {"app": name},
+                "annotations": {"ambient.istio.io/redirection": "enabled"}},
+            "spec": {"containers": [{"name": "app", "image": "app"}]},
+        });
+        cluster.api.create(&pods, &object).await;
+        let status = json!({"status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]}});
         cluster
             .api
-            .create(&routes(namespace), &route(namespace, &name, &name))
+            .patch(&format!("{pods}/{pod}/status"), &status)
             .await;
-        let mut endpoints = Vec::new();
-        for m in 0..10 {
-            let (pod, ip) = (
-                format!("{name}-{m}"),
-                format!("10.{}.{}.{}", 1 + m, n / 250, 1 + n % 250),
-            );
-            let pods = collection("v1", namespace, "pods");
-            let object = json!({
-                "metadata": {"name": pod, "namespace": namespace, "labels": {"app": name},
-                    "annotations": {"ambient.istio.io/redirection": "enabled"}},
-                "spec": {"containers": [{"name": "app", "image": "app"}]},
-            });
-            cluster.api.create(&pods, &object).await;
-            let status =
-                json!({"status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]}});
-            cluster
-                .api
-                .patch(&format!("{pods}/{pod}/status"), &status)
-                .await;
-            endpoints.push(json!({"addresses": [ip], "conditions": {"ready": true},
-                "targetRef": {"kind": "Pod", "name": pod, "namespace": namespace}}));
-        }
-        let slice = json!({
-            "metadata": {"name": format!("{name}-x"), "namespace": namespace,
-                "labels": {"kubernetes.io/service-name": name}},
-            "addressType": "IPv4", "endpoints": endpoints,
-            "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
-        });
-        let slices = collection("discovery.k8s.io/v1", namespace, "endpointslices");
-        cluster.api.create(&slices, &slice).await;
+        endpoints.push(json!({"addresses": [ip], "conditions": {"ready": true},
+            "targetRef": {"kind": "Pod", "name": pod, "namespace": namespace}}));
     }
+    let slice = json!({
+        "metadata": {"name": format!("{name}-x"), "namespace": namespace,
+            "labels": {"kubernetes.io/service-name": name}},
+        "addressType": "IPv4", "endpoints": endpoints,
+        "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+    });
+    let slices = collection("discovery.k8s.io/v1", namespace, "endpointslices");
+    cluster.api.create(&slices, &slice).await;
 }
 
 /// What so many Services of ten endpoints with a route each cost, printed.
@@ -361,7 +390,7 @@ async fn measure(services: usize) -> (Duration, u64, Duration) {
     let began = Instant::now();
     let cairn = start_ready(folder.path(), &cluster.admin(), &namespace, &[]).await;
     let synced = began.elapsed();
-    let (rss_mib, _) = costs(cairn.process.id());
+    let ready = costs(cairn.process.id()).0;
     // Nothing to wait for: the pause after the first time ends by itself.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let version = cairn.metric("cairn_snapshot_version", &[]).await;
@@ -374,30 +403,41 @@ async fn measure(services: usize) -> (Duration, u64, Duration) {
         .await;
     let in_force = changed.elapsed();
 
-    // Churn: Pods change their address as fast as they can be written.
-    let (_, before) = costs(cairn.process.id());
-    let pods = collection("v1", &namespace, "pods");
-    let (churn, mut changes) = (Instant::now(), 0_u32);
-    while churn.elapsed() < Duration::from_secs(10) {
-        let at = changes as usize % (services * 10);
-        let (n, m, last) = (at / 10, at % 10, changes % 200);
-        let ip = format!("10.{}.{}.{}", 101 + m, n / 250, 1 + last);
-        let status = json!({"status": {"podIP": ip, "podIPs": [{"ip": ip}]}});
-        cluster
-            .api
-            .patch(&format!("{pods}/s{n}-{m}/status"), &status)
-            .await;
-        changes += 1;
-    }
-    let (rss_after, after) = costs(cairn.process.id());
-    let seconds = churn.elapsed().as_secs_f64();
+    let settled = costs(cairn.process.id()).0;
+    let (rate, core) = churn(&cluster, &cairn, &namespace, services).await;
+    let after = costs(cairn.process.id()).0;
     println!(
-        "{services} services: ready after {synced:?}, RSS {rss_mib} MiB, one change in force after {in_force:?}; \
-         {:.0} changes/s cost {:.1} % of a core, RSS {rss_after} MiB",
-        f64::from(changes) / seconds,
-        (after - before) / seconds * 100.0
+        "{services} services: ready after {synced:?}, {ready}, a little later {settled}; one change in force after \
+         {in_force:?}; {rate:.0} changes/s cost {:.1} % of a core, then {after}",
+        core * 100.0
     );
-    (synced, rss_mib, in_force)
+    (synced, settled.rss_mib, in_force)
+}
+
+/// Pods that change their address, 200 a second if they can be written so fast: how many a second, and the share of a
+/// core that they cost.
+async fn churn(cluster: &ApiServer, cairn: &Cairn, namespace: &str, services: usize) -> (f64, f64) {
+    let pods = collection("v1", namespace, "pods");
+    let (_, before) = costs(cairn.process.id());
+    let began = Instant::now();
+    let mut ticks = tokio::time::interval(Duration::from_millis(5));
+    let ticks = stream::poll_fn(|context| ticks.poll_tick(context).map(Some));
+    let changes = ticks.enumerate().map(|(change, _)| {
+        let at = change % (services * 10);
+        let (n, m) = (at / 10, at % 10);
+        let ip = format!("10.{}.{}.{}", 101 + m, n % 250, 1 + change % 200);
+        let path = format!("{pods}/s{n}-{m}/status");
+        async move {
+            let status = json!({"status": {"podIP": ip, "podIPs": [{"ip": ip}]}});
+            cluster.api.patch(&path, &status).await
+        }
+    });
+    let length = Duration::from_secs(20);
+    let changes = changes.buffer_unordered(AT_ONCE);
+    let written = changes.take_until(tokio::time::sleep(length)).count().await;
+    let seconds = began.elapsed().as_secs_f64();
+    let (_, after) = costs(cairn.process.id());
+    (written as f64 / seconds, (after - before) / seconds)
 }
 
 /// A tenth of the measurement, held to bounds that a shared machine and a debug build keep.

@@ -36,6 +36,8 @@ pub struct Answer {
     pub gateway: Option<String>,
     /// Generations in force, by `Kind/namespace/name`.
     pub objects: BTreeMap<String, i64>,
+    /// Objects that it does not tell of, for their number.
+    pub left_out: usize,
 }
 
 /// The ready pods of a Gateway that we made, by name. Those that are on their way out are not asked.
@@ -183,6 +185,7 @@ mod tests {
             Ok(Answer {
                 gateway: gateway.map(str::to_owned),
                 objects: objects.into_iter().collect(),
+                left_out: 0,
             })
         };
         let here = Some("shop/waypoint");

@@ -16,6 +16,9 @@ fn desk(standing: &Standing) -> Desk<'_> {
         cluster_domain: "cluster.local".to_owned(),
         cluster_id: "Kubernetes".to_owned(),
         network: None,
+        istio_namespace: None,
+        discovery: None,
+        xds_address: None,
         drain_s: 25,
     };
     let settings = Settings {
@@ -33,6 +36,8 @@ fn desk(standing: &Standing) -> Desk<'_> {
         owned: Owned::default(),
         applied: Default::default(),
         role_failure: Mutex::default(),
+        programmed: Programmed::default(),
+        handed_over: Default::default(),
         world: RwLock::default(),
     };
     Desk {
@@ -40,7 +45,7 @@ fn desk(standing: &Standing) -> Desk<'_> {
         standing,
         reader: Some(Reader::new(Options::default(), "default".to_owned())),
         queue: Queue::default(),
-        prints: BTreeMap::new(),
+        prints: Prints::default(),
         accounts: None,
         has_class: false,
     }

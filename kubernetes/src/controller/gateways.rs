@@ -39,6 +39,25 @@ pub struct Found {
     /// Namespaces and `metadata.uid`s of Gateways for which a controller of this kind may have made objects: those of
     /// a class of ours, whatever their revision, and those whose class is gone, for their waypoints run on.
     pub owners: BTreeSet<(Box<str>, String)>,
+    /// Gateways of classes that are other controllers', with their `metadata.uid`: they may have been ours.
+    pub of_others: BTreeMap<ObjectKey, String>,
+    /// Names of these classes.
+    others_classes: BTreeSet<String>,
+}
+
+impl Found {
+    /// Namespaces and `metadata.uid`s of Gateways that are other controllers'.
+    pub fn others_owners(&self) -> BTreeSet<(Box<str>, String)> {
+        let others = self.of_others.iter();
+        others
+            .map(|(key, uid)| ((&*key.namespace).into(), uid.clone()))
+            .collect()
+    }
+
+    /// Whether a class is another controller's, and not merely missing.
+    pub fn of_others_class(&self, class: &str) -> bool {
+        self.others_classes.contains(class)
+    }
 }
 
 /// Finds them. `revision` is ours.
@@ -49,7 +68,11 @@ pub fn find(objects: &Objects, revision: &str) -> Found {
             Some((text(&class, "/metadata/name")?.to_owned(), is_ours))
         })
         .collect();
-    let mut found = Found::default();
+    let others = classes.iter().filter(|(_, is_ours)| !**is_ours);
+    let mut found = Found {
+        others_classes: others.map(|(name, _)| name.clone()).collect(),
+        ..Found::default()
+    };
     for object in of_kind(objects, "Gateway") {
         let Some(gateway) = Managed::read(object, objects) else {
             continue;
@@ -58,6 +81,9 @@ pub fn find(objects: &Objects, revision: &str) -> Found {
         if class != Some(&false) {
             let owner = ((&*gateway.key.namespace).into(), gateway.uid.clone());
             found.owners.insert(owner);
+        } else {
+            let (key, uid) = (gateway.key.clone(), gateway.uid.clone());
+            found.of_others.insert(key, uid);
         }
         if class != Some(&true) {
             continue;

@@ -3,21 +3,25 @@
 
 mod acknowledged;
 mod api;
+mod applied;
 mod apply;
 mod class;
 mod election;
 mod gateways;
+mod left;
 mod objects;
 mod overlay;
 mod owned;
 mod parameters;
+mod prints;
+mod programmed;
 mod queue;
 mod roles;
 mod status;
 mod tasks;
 mod world;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -33,15 +37,19 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 pub use api::Sent;
 pub use objects::{MANAGED, MANAGED_BY, PodSettings};
+pub use programmed::PROGRAMMED;
 
 use api::Api;
 use election::{Candidate, Remote};
 use objects::MadeKind;
 use owned::{News, Owned, follow_config_maps};
+use prints::Prints;
+use programmed::Programmed;
 use queue::Queue;
 use tasks::{Office, Task};
 use world::{Reader, World};
 
+use crate::kinds::ISTIO_NAMESPACE;
 use crate::limits::TASKS_AT_ONCE;
 use crate::watch::{Observer, Wanted, Watch};
 
@@ -167,7 +175,9 @@ pub async fn run(
 
 /// Makes and says everything, for ever.
 async fn lead(api: Api, settings: Arc<Settings>, standing: &Standing) {
-    let mut watch = Watch::start(api.client().clone(), Wanted::All).await;
+    let istio_namespace = settings.pods.istio_namespace.as_deref();
+    let istio_namespace = istio_namespace.unwrap_or(ISTIO_NAMESPACE);
+    let mut watch = Watch::start(api.client().clone(), Wanted::All, istio_namespace).await;
     standing.set_watch(Some(watch.observer()));
     let (sender, mut news) = mpsc::unbounded_channel();
     let office = Arc::new(Office {
@@ -176,6 +186,8 @@ async fn lead(api: Api, settings: Arc<Settings>, standing: &Standing) {
         owned: Owned::default(),
         applied: Default::default(),
         role_failure: Mutex::default(),
+        programmed: Programmed::default(),
+        handed_over: Default::default(),
         world: RwLock::default(),
     });
     let mut followers = JoinSet::new();
@@ -205,7 +217,7 @@ async fn lead(api: Api, settings: Arc<Settings>, standing: &Standing) {
         standing,
         reader: Some(Reader::new(options, settings.revision.clone())),
         queue: Queue::default(),
-        prints: BTreeMap::new(),
+        prints: Prints::default(),
         accounts: None,
         has_class: false,
     };
@@ -219,8 +231,8 @@ struct Desk<'a> {
     /// Away while it reads.
     reader: Option<Reader>,
     queue: Queue<Task>,
-    /// Fingerprints of Gateways as they were last looked at.
-    prints: BTreeMap<ObjectKey, u64>,
+    /// Gateways as they were last looked at.
+    prints: Prints,
     /// Accounts of waypoints, as they were last bound. `None`: whoever led before has bound them.
     accounts: Option<BTreeSet<ObjectKey>>,
     /// The class that users name was there.
@@ -301,18 +313,17 @@ impl Desk<'_> {
         for path in &world.outdated {
             self.queue.add(Task::Status(path.clone()), now);
         }
-        let prints = world.fingerprints();
-        for (key, print) in &prints {
-            if self.prints.get(key) != Some(print) {
-                self.queue.add(Task::Gateway(key.clone()), now);
-            }
+        for task in self.prints.take(&world) {
+            self.queue.add(task, now);
         }
+        self.office
+            .programmed
+            .retain(|key| self.prints.applies(key));
         let has_class = self.is_class_in(&world);
         if self.has_class && !has_class {
             self.queue.add(Task::Class, now);
         }
         self.has_class = has_class;
-        self.prints = prints;
         let mut last = self
             .office
             .world
@@ -342,7 +353,7 @@ impl Desk<'_> {
     fn take(&mut self, news: &News) {
         let now = Instant::now();
         match news {
-            News::Gateway(key) if self.prints.contains_key(key) => {
+            News::Gateway(key) if self.prints.has(key) => {
                 self.queue.add(Task::Gateway(key.clone()), now);
             }
             News::ConfigMap(map) => {
@@ -372,14 +383,18 @@ impl Desk<'_> {
         if done == queue::Done::Failed {
             self.standing.failed.fetch_add(1, Relaxed);
         }
-        self.queue.done(task, done, Instant::now(), fastrand::f64());
+        let now = Instant::now();
+        self.queue.done(task, done, now, fastrand::f64());
+        for path in self.office.programmed.take_due() {
+            self.queue.add(Task::Status(path.into()), now);
+        }
     }
 
     fn add_all(&mut self) {
         let now = Instant::now();
         self.queue.add(Task::Class, now);
         self.queue.add(Task::Role, now);
-        for key in self.prints.keys() {
+        for key in self.prints.gateways() {
             self.queue.add(Task::Gateway(key.clone()), now);
         }
     }

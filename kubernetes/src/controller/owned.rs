@@ -78,14 +78,31 @@ impl Owned {
 
     /// ServiceAccounts that a controller of this kind made for one of these Gateways, by namespace and uid. The label
     /// alone makes none: who may make accounts is not to let them read everything.
-    pub fn accounts(&self, gateways: &BTreeSet<(Box<str>, String)>) -> BTreeSet<ObjectKey> {
-        let is_for_one = |key: &ObjectKey, account: &Value| {
-            let owners = account.pointer("/metadata/ownerReferences");
+    /// Of `of_others`, Gateways of other controllers' classes, those whose Deployment of ours is still there count, too:
+    /// it serves, and must see the policies that come.
+    pub fn accounts(
+        &self,
+        gateways: &BTreeSet<(Box<str>, String)>,
+        of_others: &BTreeSet<(Box<str>, String)>,
+    ) -> BTreeSet<ObjectKey> {
+        let owners = |key: &ObjectKey, object: &Value| -> Vec<(Box<str>, String)> {
+            let owners = object.pointer("/metadata/ownerReferences");
             let owners = owners.and_then(Value::as_array).into_iter().flatten();
-            let mut uids = owners.filter_map(|owner| owner.get("uid").and_then(Value::as_str));
-            uids.any(|uid| gateways.contains(&((&*key.namespace).into(), uid.to_owned())))
+            let uids = owners.filter_map(|owner| owner.get("uid").and_then(Value::as_str));
+            uids.map(|uid| ((&*key.namespace).into(), uid.to_owned()))
+                .collect()
         };
         let state = self.state();
+        let deployments = (state.objects.iter())
+            .filter(|((kind, _), _)| *kind == MadeKind::Deployment)
+            .flat_map(|((_, key), deployment)| owners(key, deployment));
+        let serving: BTreeSet<_> = deployments.filter(|o| of_others.contains(o)).collect();
+        let is_for_one = |key: &ObjectKey, account: &Value| {
+            let owners = owners(key, account);
+            owners
+                .iter()
+                .any(|o| gateways.contains(o) || serving.contains(o))
+        };
         let accounts = (state.objects.iter())
             .filter(|((kind, _), _)| *kind == MadeKind::ServiceAccount)
             .filter(|((_, key), account)| is_for_one(key, account));
@@ -213,8 +230,8 @@ mod tests {
         ];
         let owned = Owned::default();
         let of = |all: &[Value]| -> Vec<String> {
-            let owners = find(&objects(all), "default").owners;
-            let accounts = owned.accounts(&owners);
+            let found = find(&objects(all), "default");
+            let accounts = owned.accounts(&found.owners, &found.others_owners());
             accounts.iter().map(ToString::to_string).collect()
         };
         assert_eq!(of(&all), [""; 0]);
@@ -224,6 +241,18 @@ mod tests {
         account(&owned, "shop", "forged", "u-9");
         account(&owned, "elsewhere", "forged", "u-1");
         assert_eq!(of(&all), ["shop/canary", "shop/waypoint"]);
+        // It was ours, and what was made for it serves on.
+        let left = (MadeKind::Deployment, ObjectKey::new("shop", "theirs"));
+        let owners = json!([{"kind": "Gateway", "uid": "u-3"}]);
+        owned.put(
+            left.clone(),
+            json!({"metadata": {"ownerReferences": owners}}),
+        );
+        assert_eq!(
+            of(&all),
+            ["shop/canary", "shop/of-another-class", "shop/waypoint"]
+        );
+        owned.state().objects.remove(&left);
         // The class is gone for a moment; the waypoints are not.
         all.remove(0);
         assert_eq!(of(&all), ["shop/canary", "shop/waypoint"]);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use cairn_config_schema::origin::ObjectKey;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::acknowledged::{ask_all, behind, ready_pods};
 use super::api::{Api, Failure, Place};
@@ -15,15 +16,16 @@ use super::gateways::{Managed, label, text};
 use super::objects::{GATEWAY_NAME, MadeKind, Names, make};
 use super::owned::Owned;
 use super::parameters::{Unusable, overlays};
+use super::programmed::Programmed;
 use super::queue::Done;
 use super::status::entries::{Own, patch};
 use super::status::gateway::{Seen, desired};
 use super::world::World;
-use super::{Settings, class, roles};
+use super::{Settings, class, left, roles};
 use crate::kinds::watched_kind;
 
 /// Until a pod that has not acknowledged is asked again.
-const ASK_AGAIN: Duration = Duration::from_millis(500);
+pub(super) const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// One piece of work.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,6 +36,10 @@ pub enum Task {
     Role,
     /// A Gateway has what is made for it, and the status that it merits.
     Gateway(ObjectKey),
+    /// The replicas of a Gateway are asked what they have in force.
+    Replicas(ObjectKey),
+    /// What was made for a Gateway that is another controller's now.
+    Left(ObjectKey),
     /// The status of the object of this path.
     Status(Arc<str>),
 }
@@ -50,12 +56,16 @@ pub struct Office {
     pub applied: Applied,
     /// What was last said of the rights of waypoints.
     pub role_failure: Mutex<Option<Failure>>,
+    /// What replicas have in force.
+    pub programmed: Programmed,
+    /// Since when Gateways that were ours are served by others.
+    pub handed_over: left::HandedOver,
     /// The last state of the cluster.
     pub world: RwLock<Arc<World>>,
 }
 
 impl Office {
-    fn world(&self) -> Arc<World> {
+    pub(super) fn world(&self) -> Arc<World> {
         self.world
             .read()
             .unwrap_or_else(PoisonError::into_inner)
@@ -68,6 +78,8 @@ impl Office {
             Task::Class => self.class().await,
             Task::Role => self.role().await,
             Task::Gateway(key) => self.gateway(key).await,
+            Task::Replicas(key) => Ok(self.replicas(key).await),
+            Task::Left(key) => left::remove(self, key).await,
             Task::Status(path) => self.status(path).await,
         };
         match outcome {
@@ -86,7 +98,9 @@ impl Office {
 
     /// The accounts of waypoints, whichever revision's.
     pub fn accounts(&self) -> BTreeSet<ObjectKey> {
-        self.owned.accounts(&self.world().found.owners)
+        let world = self.world();
+        let of_others = world.found.others_owners();
+        self.owned.accounts(&world.found.owners, &of_others)
     }
 
     async fn class(&self) -> Result<Done, Failure> {
@@ -111,7 +125,7 @@ impl Office {
     }
 
     async fn status(&self, path: &str) -> Result<Done, Failure> {
-        let Some((object, patch)) = self.world().patch(path, &now()) else {
+        let Some((object, patch)) = self.world().patch(path, &now(), &self.programmed) else {
             return Ok(Done::Well);
         };
         self.write_status(&object, &patch).await
@@ -146,6 +160,17 @@ impl Office {
                 ..failure
             }),
         }
+    }
+
+    /// What is new of it is due in `programmed`.
+    async fn replicas(&self, key: &ObjectKey) -> Done {
+        let world = self.world();
+        let Some(applies) = world.appliers.of_gateway(key) else {
+            return Done::Well;
+        };
+        let answers = ask_all(&ready_pods(&world.objects, key)).await;
+        let again = self.programmed.take(key, applies, &answers, Instant::now());
+        again.map_or(Done::Well, Done::Again)
     }
 
     async fn gateway(&self, key: &ObjectKey) -> Result<Done, Failure> {

@@ -8,14 +8,17 @@ use std::sync::Arc;
 
 use cairn_config_schema::origin::{Kind, ObjectKey};
 use cairn_config_schema::resolve::{Options, resolve_with_statuses};
-use cairn_config_schema::status::{self, BOUND, POLICY_ACCEPTED, Status};
+use cairn_config_schema::status::{self, BOUND, ObjectStatus, POLICY_ACCEPTED, Status};
 use cairn_config_schema::store::{SourceFile, Store};
 use rustc_hash::{FxHashMap, FxHasher};
 use serde_json::{Value, json};
 
+use super::acknowledged::ready_pods;
+use super::applied::Appliers;
 use super::class;
 use super::gateways::{self, Found, text, with_prefix};
 use super::objects::MANAGED_BY;
+use super::programmed::{PROGRAMMED, Programmed};
 use super::status::entries::{Desired, Own, patch};
 use crate::kinds::watched_kind;
 use crate::watch::Objects;
@@ -56,6 +59,8 @@ pub struct World {
     pub found: Found,
     /// What their statuses are to say, by path; objects that have none are not to be spoken of.
     statuses: FxHashMap<String, Status>,
+    /// Which of our Gateways apply which objects.
+    pub appliers: Appliers,
     /// Paths of objects whose status says something else, and that changed since the last state, or are to say what
     /// they were not to say then. What was told once is the queue's to try again.
     pub outdated: Vec<Arc<str>>,
@@ -70,6 +75,8 @@ pub struct Reader {
     revision: String,
     /// What was compared: text and status.
     compared: FxHashMap<Arc<str>, (Arc<str>, Option<Status>)>,
+    /// What replicas have in force is told when they say so, and no reason to write before.
+    nothing_known: Programmed,
     version: u64,
 }
 
@@ -81,6 +88,7 @@ impl Reader {
             options,
             revision,
             compared: FxHashMap::default(),
+            nothing_known: Programmed::default(),
             version: 0,
         }
     }
@@ -104,6 +112,7 @@ impl Reader {
         if found.managed.is_empty() {
             keys.insert(&nobody, true);
         }
+        let mut appliers = Appliers::default();
         let of_each = keys.into_iter().map(|(key, is_ours)| {
             let options = Options {
                 gateway: Some(key.clone()),
@@ -112,15 +121,20 @@ impl Reader {
             };
             let mut statuses = resolve_with_statuses(&resources, &options).1;
             statuses.retain(|of| is_ours || IN_ONE_CONDITION.contains(&of.object));
+            // Of pods that are not ours nothing is known.
+            let ours = found.managed.get(key);
+            if ours.is_some_and(|gateway| gateway.manual_addresses().is_none()) {
+                appliers.add(key, &statuses);
+            }
             statuses
         });
         let merged = status::merge(of_each);
-        let by_path = merged.into_iter().filter_map(|of| {
-            let kind = watched_kind(of.object.as_str())?;
-            Some((kind.path(&of.namespace, &of.name), of.status))
-        });
+        let by_path = merged
+            .into_iter()
+            .filter_map(|of| Some((path_of(&of)?, of.status)));
         let mut world = World {
             statuses: by_path.collect(),
+            appliers,
             objects,
             found,
             outdated: Vec::new(),
@@ -144,7 +158,7 @@ impl Reader {
                     (Arc::ptr_eq(seen, text) || seen == text) && status.as_ref() == wanted
                 };
                 let before = before.filter(same);
-                if before.is_none() && world.patch(path, "").is_some() {
+                if before.is_none() && world.patch(path, "", &self.nothing_known).is_some() {
                     outdated.push(path.clone());
                 }
                 let now = || (text.clone(), wanted.cloned());
@@ -163,7 +177,7 @@ impl World {
     }
 
     /// An object and the patch for its status. `None`: there is nothing to write.
-    pub fn patch(&self, path: &str, now: &str) -> Option<(Value, Value)> {
+    pub fn patch(&self, path: &str, now: &str, programmed: &Programmed) -> Option<(Value, Value)> {
         let object: Value = serde_json::from_str(self.objects.get(path)?).ok()?;
         let kind = text(&object, "/kind")?;
         let wanted = self.statuses.get(path);
@@ -172,7 +186,7 @@ impl World {
             // Those of other controllers' classes are not ours to take away.
             "GatewayClass" if wanted.is_some() => &["Accepted"],
             "GatewayClass" => return None,
-            _ => &[POLICY_ACCEPTED],
+            _ => &[POLICY_ACCEPTED, PROGRAMMED],
         };
         let own = Own {
             conditions,
@@ -180,6 +194,11 @@ impl World {
             removes: self.found.of_other_revisions.is_empty(),
         };
         let mut desired = wanted.map(desired).unwrap_or_default();
+        // Whether the replicas of another revision's controller have it is that one's to ask, and one condition is
+        // for all of them.
+        let in_one = own.removes.then_some(POLICY_ACCEPTED);
+        self.appliers
+            .complete(&mut desired, path, object.get("status"), in_one, programmed);
         if kind == "GatewayClass" {
             desired
                 .whole
@@ -206,12 +225,30 @@ impl World {
         hasher.finish()
     }
 
+    /// Changes when the replicas of a Gateway are to be asked what they have in force: with who is ready, and with what
+    /// it applies.
+    pub fn applied_print(&self, key: &ObjectKey) -> Option<u64> {
+        let applies = self.appliers.of_gateway(key)?;
+        let mut hasher = FxHasher::default();
+        applies.hash(&mut hasher);
+        for pod in ready_pods(&self.objects, key) {
+            (pod.name, pod.address).hash(&mut hasher);
+        }
+        Some(hasher.finish())
+    }
+
     /// Gateways with the fingerprints they have now.
     pub fn fingerprints(&self) -> BTreeMap<ObjectKey, u64> {
         let keys = self.found.managed.keys();
         keys.map(|key| (key.clone(), self.fingerprint(key)))
             .collect()
     }
+}
+
+/// Where the object is that a status is for.
+pub(super) fn path_of(of: &ObjectStatus) -> Option<String> {
+    let kind = watched_kind(of.object.as_str())?;
+    Some(kind.path(&of.namespace, &of.name))
 }
 
 fn desired(status: &Status) -> Desired {

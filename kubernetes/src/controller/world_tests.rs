@@ -38,7 +38,9 @@ fn reader() -> Reader {
 fn write(all: &mut [Value], world: &World) -> Vec<String> {
     let mut written = Vec::new();
     for path in &world.outdated {
-        let (object, patch) = world.patch(path, "2026-11-22T04:00:00Z").unwrap();
+        let (object, patch) = world
+            .patch(path, "2026-11-22T04:00:00Z", &Programmed::default())
+            .unwrap();
         let same = |one: &&mut Value| {
             one["kind"] == object["kind"] && one["metadata"]["name"] == object["metadata"]["name"]
         };
@@ -96,7 +98,9 @@ fn a_service_that_asks_for_a_gateway_that_is_not_there_is_told_so() {
         "spec": {"clusterIP": "10.0.0.2", "clusterIPs": ["10.0.0.2"], "ports": [{"name": "http", "port": 80}]}});
     let all = cluster(&[lost]);
     let world = reader().read(Arc::new(objects(&all)));
-    let (_, patch) = world.patch("kubernetes:Service/shop/lost", "T").unwrap();
+    let (_, patch) = world
+        .patch("kubernetes:Service/shop/lost", "T", &Programmed::default())
+        .unwrap();
     let condition = &patch["status"]["conditions"][0];
     assert_eq!(
         (&condition["status"], &condition["reason"]),
@@ -169,7 +173,7 @@ fn controllers_of_two_revisions_say_the_same_of_a_policy_for_both() {
     let said = |revision: &str| {
         let mut reader = Reader::new(Options::default(), revision.to_owned());
         let world = reader.read(Arc::new(objects(&all)));
-        let (_, patch) = world.patch(path, "T").unwrap();
+        let (_, patch) = world.patch(path, "T", &Programmed::default()).unwrap();
         patch["status"]["conditions"].clone()
     };
     assert_eq!(said("default"), said("canary"));
@@ -178,5 +182,109 @@ fn controllers_of_two_revisions_say_the_same_of_a_policy_for_both() {
     let message = said("default")[0]["message"].to_string();
     for name in ["shop/canary", "shop/waypoint"] {
         assert!(message.contains(name), "{message}");
+    }
+}
+
+/// Programmed by what the replicas say, and beside what the resolver says.
+#[test]
+fn a_route_is_programmed_where_it_is_accepted_once_the_replicas_say_so() {
+    use crate::controller::acknowledged::Answer;
+    let all = cluster(&[]);
+    let world = reader().read(Arc::new(objects(&all)));
+    let key = ObjectKey::new("shop", "waypoint");
+    let path = "kubernetes:HTTPRoute/shop/r";
+    let applies = world.appliers.of_gateway(&key).unwrap();
+    assert_eq!(applies.get(path), Some(&3), "{applies:?}");
+    let programmed = Programmed::default();
+    let conditions = |programmed: &Programmed| -> Vec<String> {
+        let (_, patch) = world.patch(path, "T", programmed).unwrap();
+        let conditions = patch["status"]["parents"][0]["conditions"]
+            .as_array()
+            .unwrap();
+        let told = conditions.iter().map(|c| {
+            let text = |field: &str| c[field].as_str().unwrap().to_owned();
+            format!("{} {}", text("type"), text("status"))
+        });
+        told.collect()
+    };
+    assert_eq!(
+        conditions(&programmed),
+        ["Accepted True", "ResolvedRefs True"]
+    );
+    let answer = Answer {
+        gateway: Some(key.to_string()),
+        objects: [("HTTPRoute/shop/r".to_owned(), 3)].into_iter().collect(),
+        left_out: 0,
+    };
+    let answers = [("waypoint-1".to_owned(), Ok(answer))];
+    let again = programmed.take(&key, applies, &answers, tokio::time::Instant::now());
+    assert_eq!(again, None);
+    assert_eq!(programmed.take_due(), [path]);
+    assert_eq!(
+        conditions(&programmed),
+        [
+            "Accepted True",
+            "ResolvedRefs True",
+            "cairn.dev/Programmed True"
+        ]
+    );
+    // Written once, it is not written again; nor by a controller that knows nothing yet.
+    let (object, patch) = world.patch(path, "T", &programmed).unwrap();
+    let mut all = all;
+    let route = all
+        .iter_mut()
+        .find(|o| o["kind"] == object["kind"])
+        .unwrap();
+    route["status"] = patch["status"].clone();
+    let mut reader = reader();
+    let world = reader.read(Arc::new(objects(&all)));
+    assert_eq!(world.patch(path, "T2", &programmed), None);
+    assert_eq!(world.patch(path, "T2", &Programmed::default()), None);
+}
+
+/// Nothing is known of pods that somebody else runs (specs/istio-waypoint.md 1.2).
+#[test]
+fn of_a_gateway_with_addresses_nothing_is_said_to_be_programmed() {
+    let mut all = cluster(&[]);
+    all[2]["spec"]["addresses"] = json!([{"type": "IPAddress", "value": "10.9.9.9"}]);
+    let world = reader().read(Arc::new(objects(&all)));
+    assert_eq!(
+        world
+            .appliers
+            .of_gateway(&ObjectKey::new("shop", "waypoint")),
+        None
+    );
+}
+
+/// One condition is for all revisions' Gateways, and each controller asks its own pods alone.
+#[test]
+fn a_policy_is_programmed_unless_another_revision_has_gateways() {
+    let api = "gateway.networking.k8s.io/v1";
+    let policy = json!({"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy",
+        "metadata": {"name": "p", "namespace": "shop", "generation": 2, "resourceVersion": "9"},
+        "spec": {"targetRefs": [{"group": "", "kind": "Service", "name": "web"}],
+            "rules": [{"to": [{"operation": {"methods": ["GET"]}}]}]}});
+    let canary = typed(
+        api,
+        gateway("canary", "mine", json!({"istio.io/rev": "canary"})),
+    );
+    let path = "kubernetes:AuthorizationPolicy/shop/p";
+    for (more, expected) in [(vec![policy.clone()], 2), (vec![policy, canary], 1)] {
+        let world = reader().read(Arc::new(objects(&cluster(&more))));
+        let key = ObjectKey::new("shop", "waypoint");
+        let answer = crate::controller::acknowledged::Answer {
+            gateway: Some(key.to_string()),
+            objects: [("AuthorizationPolicy/shop/p".to_owned(), 2)]
+                .into_iter()
+                .collect(),
+            ..Default::default()
+        };
+        let programmed = Programmed::default();
+        let applies = world.appliers.of_gateway(&key).unwrap();
+        let now = tokio::time::Instant::now();
+        programmed.take(&key, applies, &[("a".to_owned(), Ok(answer))], now);
+        let (_, patch) = world.patch(path, "T", &programmed).unwrap();
+        let conditions = patch["status"]["conditions"].as_array().unwrap();
+        assert_eq!(conditions.len(), expected, "{conditions:?}");
     }
 }

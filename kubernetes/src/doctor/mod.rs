@@ -1,14 +1,20 @@
 //! `cairn doctor`: for each Service with a policy that only a waypoint enforces, every way to its pods, and whether
-//! the policy holds there (specs/istio-waypoint.md 8 #1). Judged from the cluster's objects; sends nothing.
+//! the policy holds there (specs/istio-waypoint.md 8 #1). Judged from the cluster's objects and, if they were asked, from
+//! what the pods of waypoints and agents say; sends nothing to a service.
 
+mod agents;
+mod asked;
 mod ingress;
 mod lock;
 mod plaintext;
 mod pods;
 mod policies;
+mod probe;
 mod remedy;
 mod ways;
 
+pub use asked::{Asked, Role};
+pub use probe::{Answers, ask};
 pub use remedy::Remedy;
 
 use std::collections::BTreeMap;
@@ -25,6 +31,8 @@ use crate::cluster::Cluster;
 pub struct Matrix {
     /// Services with a policy, by name.
     pub services: Vec<Examined>,
+    /// Pods of waypoints and agents, and what they said; none if nobody was asked.
+    pub asked: Vec<Asked>,
     /// What could not be read; without it the rest may be wrong.
     pub unread: Vec<String>,
 }
@@ -55,7 +63,7 @@ pub struct Way {
     pub outcome: Outcome,
     /// Why.
     pub why: String,
-    /// What to do about a bypass.
+    /// What to do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub close: Option<String>,
 }
@@ -68,6 +76,10 @@ pub enum From {
     MeshByService,
     /// A captured client, by the address of a pod.
     MeshByPod,
+    /// A client whose node has an agent, by the Service's address.
+    ByAgent,
+    /// A client that an agent is to steer, on a node that has no ready one.
+    NodeWithoutAgent,
     /// Who is not captured: pods outside of the mesh, processes on nodes, in plain text.
     OutsideOfMesh,
     /// Whoever reaches a node's port or the load balancer.
@@ -84,6 +96,8 @@ impl From {
         match self {
             Self::MeshByService => "clients in the mesh, by the Service's address",
             Self::MeshByPod => "clients in the mesh, by the address of a pod",
+            Self::ByAgent => "clients that an agent of their node steers",
+            Self::NodeWithoutAgent => "clients on nodes without a ready agent",
             Self::OutsideOfMesh => "clients outside of the mesh, in plain text",
             Self::NodePort => "from outside of the cluster, by node port or load balancer",
             Self::Ingress => "through an ingress gateway",
@@ -128,6 +142,11 @@ impl Way {
         }
     }
 
+    /// Whether something is to be done about it: policies do not hold on it, or who should come can not.
+    pub fn is_gap(&self) -> bool {
+        self.outcome == Outcome::Bypass || self.close.is_some()
+    }
+
     fn closed_by(self, close: impl Into<String>) -> Self {
         Self {
             close: Some(close.into()),
@@ -137,10 +156,13 @@ impl Way {
 }
 
 impl Matrix {
-    /// Whether there is a way past a policy, or nobody knows.
+    /// Whether there is a way past a policy, one that should lead through a waypoint and does not, a pod that is to be
+    /// mended, or nobody knows.
     pub fn has_gaps(&self) -> bool {
-        let bypassed = |e: &Examined| e.ways.iter().any(|w| w.outcome == Outcome::Bypass);
-        !self.unread.is_empty() || self.services.iter().any(bypassed)
+        let has_gap = |e: &Examined| e.ways.iter().any(Way::is_gap);
+        !self.unread.is_empty()
+            || self.services.iter().any(has_gap)
+            || self.asked.iter().any(|asked| asked.mend.is_some())
     }
 
     /// The objects that close what objects can close, each once.
@@ -161,10 +183,13 @@ pub(crate) struct Patient<'a> {
     /// As the waypoint that serves it resolves everything; as any, if none does.
     snapshot: &'a Snapshot,
     service: &'a Service,
+    /// What pods said, if they were asked.
+    answers: Option<&'a Answers>,
 }
 
-/// Examines every Service with a policy: of one namespace, or of all.
-pub fn examine(cluster: &Cluster, namespace: Option<&str>) -> Matrix {
+/// Examines every Service with a policy: of one namespace, or of all. `answers` is what [`ask`] was told for the same
+/// namespace; without it objects alone count.
+pub fn examine(cluster: &Cluster, namespace: Option<&str>, answers: Option<&Answers>) -> Matrix {
     let snapshots: BTreeMap<ObjectKey, Snapshot> = cluster
         .waypoints()
         .into_iter()
@@ -187,12 +212,26 @@ pub fn examine(cluster: &Cluster, namespace: Option<&str>) -> Matrix {
             cluster,
             snapshot,
             service,
+            answers,
         };
         services.extend(examine_one(&patient));
     }
+    let gateways = probe::concerned(cluster, namespace);
+    let asked = answers.map(|answers| asked::of(cluster, &gateways, answers));
     Matrix {
         services,
+        asked: asked.unwrap_or_default(),
         unread: cluster.unread.clone(),
+    }
+}
+
+/// Names after another, the first of many.
+fn named_some(names: &[&str]) -> String {
+    const SOME: usize = 3;
+    let first: Vec<&str> = names.iter().take(SOME).copied().collect();
+    match names.len().saturating_sub(SOME) {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
     }
 }
 
@@ -218,10 +257,12 @@ fn examine_one(patient: &Patient<'_>) -> Option<Examined> {
         return None;
     }
     let ways = ways::all(patient);
-    let bypassed = |way: &Way| way.outcome == Outcome::Bypass;
-    let by_pods = ways
-        .iter()
-        .any(|way| bypassed(way) && way.from != From::MeshByService);
+    // What objects at the pods mend: whoever comes past the waypoint, and agents that are not let in.
+    let at_pods = |way: &Way| match way.from {
+        From::MeshByService | From::ByAgent => way.close.as_deref() == Some(remedy::ADMIT),
+        _ => way.outcome == Outcome::Bypass,
+    };
+    let by_pods = ways.iter().any(at_pods);
     Some(Examined {
         service: patient.service.key.to_string(),
         policies,
@@ -231,5 +272,7 @@ fn examine_one(patient: &Patient<'_>) -> Option<Examined> {
     })
 }
 
+#[cfg(test)]
+mod live_tests;
 #[cfg(test)]
 mod tests;

@@ -15,7 +15,7 @@ use super::{From, Outcome, Patient, Way, plaintext, policies, remedy, ways};
 pub(super) struct Arrival {
     pub(super) outcome: Outcome,
     pub(super) why: String,
-    close: Option<String>,
+    pub(super) close: Option<String>,
 }
 
 impl Arrival {
@@ -35,7 +35,8 @@ pub(super) struct Pods<'a> {
     /// An endpoint that is no pod's, if there is one.
     stranger: Option<SocketAddr>,
     ports: Vec<u16>,
-    principal: Option<String>,
+    /// Of those who enforce: the waypoint first, then agents of nodes.
+    principals: Vec<String>,
 }
 
 impl<'a> Pods<'a> {
@@ -77,12 +78,15 @@ impl<'a> Pods<'a> {
         list.retain(|w| seen.insert(&w.key));
         list.sort_by(|a, b| a.key.cmp(&b.key));
         let served = service.binding == Binding::Served;
-        let principal = served.then(|| remedy::principal(patient)).flatten();
+        let principals = match served {
+            true => remedy::principals(patient),
+            false => Vec::new(),
+        };
         Self {
             list,
             stranger,
             ports,
-            principal,
+            principals,
         }
     }
 
@@ -130,16 +134,39 @@ impl<'a> Pods<'a> {
         })
     }
 
+    /// Why what the waypoint sends is refused: the first pod whose policies do not let it in.
+    pub(super) fn shut_out(&self, patient: &Patient<'_>) -> Option<String> {
+        self.refused(patient, self.principals.get(..1)?)
+    }
+
+    /// The same of the agents of its Gateway.
+    pub(super) fn agents_shut_out(&self, patient: &Patient<'_>) -> Option<String> {
+        self.refused(patient, self.principals.get(1..)?)
+    }
+
+    fn refused(&self, patient: &Patient<'_>, principals: &[String]) -> Option<String> {
+        let in_mesh = self.list.iter().filter(|pod| pod.hbone);
+        let mut shut = in_mesh.filter_map(|pod| {
+            let mut refused = principals.iter();
+            let refused = refused.find(|p| !lock::admits(patient.snapshot, pod, p))?;
+            Some(format!(
+                "Pod {}: its policies do not let in {refused}, which enforces for it",
+                pod.key
+            ))
+        });
+        shut.next()
+    }
+
     /// Of a pod in the mesh, what its ztunnel lets in.
     fn locked(&self, patient: &Patient<'_>, pod: &Workload) -> Result<(Outcome, String), Open> {
-        match lock::of(patient.snapshot, pod, self.principal.as_deref()) {
+        match lock::of(patient.snapshot, pod, &self.principals) {
             Lock::Closed(origin) => Ok((
                 Outcome::NotReachable,
                 format!("{origin} lets in the waypoint alone"),
             )),
             Lock::Open(why) => Err(Open {
                 why: format!("Pod {}: {why}", pod.key),
-                close: match (&self.principal, &patient.service.binding) {
+                close: match (self.principals.first(), &patient.service.binding) {
                     (Some(_), _) => "apply the AuthorizationPolicy below".to_owned(),
                     (None, Binding::Served) => remedy::DISPUTED.to_owned(),
                     (None, _) => "attach it first, then ask again".to_owned(),

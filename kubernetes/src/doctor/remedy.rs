@@ -1,12 +1,12 @@
 //! What closes the ways past a waypoint: an AuthorizationPolicy that ztunnel enforces at the pods, by which nobody
-//! but the waypoint comes in (docs/security.md).
+//! but the waypoint and the agents of its Gateway comes in (docs/security.md).
 
 use cairn_config_schema::resources::Loaded;
 use cairn_config_schema::resources::istio::MeshConfigSpec;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::Patient;
+use super::{Patient, agents};
 use crate::objects::{name_of, namespace_of};
 
 /// An object to apply.
@@ -25,9 +25,12 @@ impl Remedy {
 /// What to do before one knows whom to let in.
 pub(super) const DISPUTED: &str = "have the ConfigMap istio (trustDomain) and the controller (--trust-domain) say the same, then ask again";
 
+/// What to do where who enforces is not let in.
+pub(super) const ADMIT: &str = "apply the AuthorizationPolicy below, which admits whoever enforces, and take away what refuses them";
+
 /// Who the waypoint is to the ztunnel of a pod. `None`: there is no waypoint, or the mesh and the
 /// waypoint are told different trust domains, and to let in the wrong one would lock out the waypoint.
-pub(super) fn principal(patient: &Patient<'_>) -> Option<String> {
+fn principal(patient: &Patient<'_>) -> Option<String> {
     let told = &*patient.snapshot.mesh.trust_domain;
     let meshes = patient.cluster.resources.mesh_config.values();
     let said = |loaded: &Loaded<MeshConfigSpec>| loaded.object()?.spec.trust_domain.clone();
@@ -38,11 +41,27 @@ pub(super) fn principal(patient: &Patient<'_>) -> Option<String> {
     Some(identity.principal().to_owned())
 }
 
+/// Everybody who enforces for the Gateway that serves the Service: the waypoint first, then the agents of nodes. Empty
+/// where the waypoint's own is not known.
+pub(super) fn principals(patient: &Patient<'_>) -> Vec<String> {
+    let Some(waypoint) = principal(patient) else {
+        return Vec::new();
+    };
+    let agents = super::ways::serving(patient)
+        .map(|gateway| agents::principals(patient.cluster, gateway, &waypoint));
+    let mut principals = vec![waypoint];
+    principals.extend(agents.into_iter().flatten());
+    principals
+}
+
 /// The policy for the pods of a Service. `None`: it has no selector, or no waypoint of ours serves it.
 pub(super) fn remedy(patient: &Patient<'_>) -> Option<Remedy> {
     let key = &patient.service.key;
     let waypoint = super::ways::serving(patient)?;
-    let principal = principal(patient)?;
+    let principals = principals(patient);
+    if principals.is_empty() {
+        return None;
+    }
     let service = patient.cluster.object("Service", key)?;
     let selector = service.pointer("/spec/selector")?.as_object()?;
     if selector.is_empty() {
@@ -58,7 +77,7 @@ pub(super) fn remedy(patient: &Patient<'_>) -> Option<Remedy> {
         "spec": {
             "selector": {"matchLabels": selector},
             "action": "ALLOW",
-            "rules": [{"from": [{"source": {"principals": [principal]}}]}],
+            "rules": [{"from": [{"source": {"principals": principals}}]}],
         },
     })))
 }

@@ -31,12 +31,12 @@ spec:
   rules: [{to: [{operation: {methods: [GET]}}]}]
 ";
 
-fn shop() -> String {
+pub(super) fn shop() -> String {
     format!("{SHOP}---{WEB}")
 }
 
 fn of(yaml: &str) -> Matrix {
-    examine(&Cluster::of(documents(yaml), Vec::new()), None)
+    examine(&Cluster::of(documents(yaml), Vec::new()), None, None)
 }
 
 fn with(more: &str) -> Matrix {

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::ingress::{self, Edge};
 use super::pods::{Arrival, Pods};
-use super::{From, Outcome, Patient, Way};
+use super::{From, Outcome, Patient, Way, agents, policies, remedy};
 use crate::attach::is_programmed;
 use crate::enrolment;
 use crate::objects::text;
@@ -16,13 +16,16 @@ use crate::status::any_ready;
 pub(super) fn all(patient: &Patient<'_>) -> Vec<Way> {
     let pods = Pods::of(patient);
     let in_mesh = pods.within_mesh(patient);
-    let by_service = by_service(patient, &in_mesh);
+    let by_service = by_service(patient, &pods, &in_mesh);
     let plain = pods.in_plain_text(patient);
     let mut ways = vec![
         by_service.clone(),
         in_mesh.way(From::MeshByPod),
         plain.way(From::OutsideOfMesh),
     ];
+    if let Some(gateway) = serving(patient) {
+        ways.extend(agents::ways(patient, gateway, &pods, &plain));
+    }
     if is_exposed(patient) {
         ways.push(plain.way(From::NodePort));
     }
@@ -60,8 +63,11 @@ pub(super) fn serving<'a>(patient: &Patient<'a>) -> Option<&'a ObjectKey> {
     Some(&waypoint.origin.key)
 }
 
-fn by_service(patient: &Patient<'_>, in_mesh: &Arrival) -> Way {
+fn by_service(patient: &Patient<'_>, pods: &Pods<'_>, in_mesh: &Arrival) -> Way {
     let way = by_labels(patient, in_mesh);
+    if let (Outcome::Enforced, Some(why)) = (way.outcome, pods.shut_out(patient)) {
+        return Way::new(way.from, Outcome::NotReachable, why).closed_by(remedy::ADMIT);
+    }
     match way.outcome {
         Outcome::Bypass => way,
         _ => canary(patient).unwrap_or(way),
@@ -101,7 +107,6 @@ fn by_labels(patient: &Patient<'_>, in_mesh: &Arrival) -> Way {
 /// What becomes of who is led to a waypoint of ours.
 pub(super) fn by_waypoint(patient: &Patient<'_>, from: From, gateway: &ObjectKey) -> Way {
     let bypass = |why: String| Way::new(from, Outcome::Bypass, why);
-    let key = &patient.service.key;
     let object = patient.cluster.object("Gateway", gateway);
     let has_address = object.is_some_and(|g| {
         let addresses = g.pointer("/status/addresses").and_then(Value::as_array);
@@ -111,22 +116,44 @@ pub(super) fn by_waypoint(patient: &Patient<'_>, from: From, gateway: &ObjectKey
         let why = format!("Gateway {gateway} has no address yet: clients go to the pods directly");
         return bypass(why).closed_by(format!("see `cairn status -n {}`", gateway.namespace));
     }
-    let unenforced = &patient.snapshot.unenforced;
-    if let Some(policy) = unenforced.iter().find(|u| u.services.contains(key)) {
-        let why = format!("{} {}", policy.origin, policy.reason.words());
-        return bypass(why).closed_by("mend the policy: `cairn status` says what is wrong");
+    if let Some(lost) = unenforced(patient, from) {
+        return lost;
     }
     if !any_ready(patient.cluster, gateway) {
         let why = format!("no pod of Gateway {gateway} is ready: connections fail");
-        return Way::new(from, Outcome::NotReachable, why);
+        let close = format!("see `cairn status -n {}`", gateway.namespace);
+        return Way::new(from, Outcome::NotReachable, why).closed_by(close);
     }
-    let why = match object.is_some_and(is_programmed) {
-        true => format!("by Gateway {gateway}"),
-        false => format!(
+    let lagging = patient
+        .answers
+        .and_then(|answers| answers.lagging(patient.cluster, gateway, &policies::of(patient)));
+    if let Some(why) = lagging {
+        return bypass(why).closed_by("ask again; if it lasts, see the log of that pod");
+    }
+    let heard = patient
+        .answers
+        .map(|answers| answers.heard(patient.cluster, gateway));
+    let why = match (object.is_some_and(is_programmed), heard) {
+        (true, Some(pods)) if pods > 0 => {
+            format!(
+                "by Gateway {gateway}; ready pods that say that the policies are in force: {pods}"
+            )
+        }
+        (true, _) => format!("by Gateway {gateway}"),
+        (false, _) => format!(
             "by Gateway {gateway}, which is not programmed: the version before may be in force"
         ),
     };
     Way::new(from, Outcome::Enforced, why)
+}
+
+/// A policy of the Service that the waypoint does not enforce as it is written.
+pub(super) fn unenforced(patient: &Patient<'_>, from: From) -> Option<Way> {
+    let mut unenforced = patient.snapshot.unenforced.iter();
+    let policy = unenforced.find(|u| u.services.contains(&patient.service.key))?;
+    let why = format!("{} {}", policy.origin, policy.reason.words());
+    let way = Way::new(from, Outcome::Bypass, why);
+    Some(way.closed_by("mend the policy: `cairn status` says what is wrong"))
 }
 
 /// The labels name a Gateway that is not Cairn's, or none that is there.

@@ -1,23 +1,17 @@
-//! Asks the pods of waypoints what they have in force, through the API server's proxy: whoever may read
-//! pods/proxy need not be in the cluster.
+//! Asks the pods of waypoints what they have in force.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use cairn_config_schema::origin::ObjectKey;
 use futures::stream::{self, StreamExt};
+use http::StatusCode;
 use kube_client::Client;
 
 use super::replicas::{Acknowledgement, is_ready, pods};
-use crate::cluster::{Cluster, get_json};
+use crate::cluster::Cluster;
+use crate::limits::PODS_ASKED_BY_PEOPLE;
 use crate::objects::{name_of, namespace_of};
-
-/// The readiness port of waypoints (specs/istio-waypoint.md 1.6).
-const READY_PORT: u16 = 15021;
-/// A pod that does not answer so long says nothing.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Pods asked at once.
-const ASKED_AT_ONCE: usize = 16;
+use crate::pod::{self, STATUS_PORT, shown};
 
 /// What each ready pod of these Gateways has in force, or why it does not say.
 pub async fn acknowledgements(
@@ -31,20 +25,25 @@ pub async fn acknowledgements(
         .map(|pod| ObjectKey::new(namespace_of(pod), name_of(pod)))
         .collect();
     let asked = stream::iter(keys).map(|key| async move {
-        let said = ask(client, &key).await;
+        let said = acknowledgement(client, &key).await;
         (key, said)
     });
-    asked.buffer_unordered(ASKED_AT_ONCE).collect().await
+    asked.buffer_unordered(PODS_ASKED_BY_PEOPLE).collect().await
 }
 
-async fn ask(client: &Client, pod: &ObjectKey) -> Result<Acknowledgement, String> {
-    let url = format!(
-        "/api/v1/namespaces/{}/pods/{}:{READY_PORT}/proxy/acknowledged",
-        pod.namespace, pod.name
-    );
-    let doing = format!("ask Pod {pod} what is in force");
-    let answer = tokio::time::timeout(ANSWER_TIMEOUT, get_json(client, &url, &doing)).await;
-    let answer = answer.map_err(|_| format!("{doing}: no answer within {ANSWER_TIMEOUT:?}"))?;
-    let answer = answer.map_err(|error| error.to_string())?;
-    serde_json::from_value(answer).map_err(|error| format!("{doing}: {error}"))
+/// What one pod has in force, or why it does not say.
+pub(crate) async fn acknowledgement(
+    client: &Client,
+    pod: &ObjectKey,
+) -> Result<Acknowledgement, String> {
+    let answer = pod::get(client, pod, STATUS_PORT, "/acknowledged").await?;
+    if answer.status != StatusCode::OK {
+        return Err(format!(
+            "Pod {pod} says {}: {}",
+            answer.status,
+            shown(&answer.text)
+        ));
+    }
+    serde_json::from_str(&answer.text)
+        .map_err(|error| format!("Pod {pod} does not say what is in force: {error}"))
 }

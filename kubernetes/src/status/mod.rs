@@ -4,9 +4,10 @@
 mod ask;
 mod replicas;
 
+pub(crate) use ask::acknowledgement;
 pub use ask::acknowledgements;
-pub(crate) use replicas::any_ready;
 pub use replicas::{Acknowledgement, Replica};
+pub(crate) use replicas::{any_ready, behind, is_ready, pods};
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,6 +19,7 @@ use serde_json::Value;
 
 use crate::attach::is_programmed;
 use crate::cluster::Cluster;
+use crate::controller::PROGRAMMED;
 use crate::objects::{condition, text};
 
 /// The whole answer.
@@ -29,6 +31,8 @@ pub struct Report {
     pub not_enforced: Vec<NotEnforced>,
     /// Services whose labels ask for a waypoint that does not serve them.
     pub not_attached: Vec<NotAttached>,
+    /// Routes and policies that not every ready replica has in force, as the controller says.
+    pub not_programmed: Vec<NotProgrammed>,
     /// Errors and warnings, worst first, each once.
     pub findings: Vec<Diagnostic>,
     /// What could not be read; without it the rest may be wrong.
@@ -73,6 +77,15 @@ pub struct NotEnforced {
     pub services: Vec<String>,
 }
 
+/// A route or policy that a replica does not have in force.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct NotProgrammed {
+    /// `HTTPRoute/shop/web`.
+    pub object: String,
+    /// The message of the condition.
+    pub why: String,
+}
+
 /// A Service that is not served as its labels ask.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct NotAttached {
@@ -88,6 +101,7 @@ impl Report {
         let waiting =
             |w: &WaypointStatus| !w.services.is_empty() && (!w.programmed || w.replicas_ready == 0);
         !self.not_enforced.is_empty()
+            || !self.not_programmed.is_empty()
             || !self.not_attached.is_empty()
             || !self.unread.is_empty()
             || self.findings.iter().any(|f| f.severity == Severity::Error)
@@ -123,7 +137,39 @@ pub fn report(
         told.add(&cluster.resolve(None), &wanted);
     }
     told.into_report(&mut report);
+    report.not_programmed = not_programmed(cluster, &wanted);
     report
+}
+
+/// What the condition of the controller says of routes and policies, each once.
+fn not_programmed(cluster: &Cluster, wanted: &impl Fn(&ObjectKey) -> bool) -> Vec<NotProgrammed> {
+    let known = cluster.resources.generations();
+    let known = known.filter(|(origin, _)| wanted(&origin.key));
+    let mut found = BTreeSet::new();
+    for (origin, generation) in known {
+        let object = cluster.object(origin.kind.bare(), &origin.key);
+        let status = object.and_then(|object| object.get("status"));
+        let list = |of: &'_ Value, name: &str| -> Vec<Value> {
+            let list = of.get(name).and_then(Value::as_array);
+            list.cloned().unwrap_or_default()
+        };
+        let Some(status) = status else { continue };
+        let entries = ["parents", "ancestors"].into_iter();
+        let entries = entries.flat_map(|name| list(status, name));
+        let of_entries = entries.flat_map(|entry| list(&entry, "conditions"));
+        let conditions = of_entries.chain(list(status, "conditions"));
+        let failed = conditions.filter(|c| {
+            // Of an earlier generation it says nothing of this one.
+            text(c, "/type") == Some(PROGRAMMED)
+                && text(c, "/status") == Some("False")
+                && c.get("observedGeneration").and_then(Value::as_i64) == Some(generation)
+        });
+        found.extend(failed.map(|condition| NotProgrammed {
+            object: origin.to_string(),
+            why: text(&condition, "/message").unwrap_or("").to_owned(),
+        }));
+    }
+    found.into_iter().collect()
 }
 
 /// What the snapshots of all waypoints say, each thing once.

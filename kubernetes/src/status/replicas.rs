@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::cluster::{Cluster, GATEWAY_NAME};
 use crate::objects::{condition, label, name_of, namespace_of};
+use crate::pod::shown;
 
 /// What a pod answers to GET /acknowledged.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -19,6 +20,9 @@ pub struct Acknowledgement {
     /// Generations in force by `Kind/namespace/name`.
     #[serde(default)]
     pub objects: BTreeMap<String, i64>,
+    /// Objects that it does not tell of, for their number.
+    #[serde(default)]
+    pub left_out: usize,
 }
 
 /// One pod of a waypoint.
@@ -65,7 +69,7 @@ pub(super) fn of(
 }
 
 /// The pods of a Gateway that are to stay.
-pub(super) fn pods<'c>(
+pub(crate) fn pods<'c>(
     cluster: &'c Cluster,
     gateway: &'c ObjectKey,
 ) -> impl Iterator<Item = &'c Value> + 'c {
@@ -95,20 +99,27 @@ pub(super) fn wanted(cluster: &Cluster, gateway: &ObjectKey) -> Option<u64> {
     own.pointer("/spec/replicas").map_or(Some(1), Value::as_u64)
 }
 
-/// Objects that were changed since what this pod has, or that it has and are gone.
-fn behind(cluster: &Cluster, said: &Acknowledgement) -> Vec<String> {
-    let differs = |(name, generation): &(&String, &i64)| {
-        let mut parts = name.splitn(3, '/');
-        let (kind, namespace, object) = (parts.next()?, parts.next()?, parts.next()?);
-        let there = cluster.object(kind, &ObjectKey::new(namespace, object));
-        match there.and_then(|object| object.pointer("/metadata/generation")?.as_i64()) {
-            Some(now) if now == **generation => None,
-            Some(now) => Some(format!("{name}: generation {generation} of {now}")),
-            None => Some(format!("{name}: deleted")),
-        }
+/// Objects that were changed since what this pod has, that it does not have yet, or has and are gone.
+pub(crate) fn behind(cluster: &Cluster, said: &Acknowledgement) -> Vec<String> {
+    let differs = |(name, has): (&String, &i64)| match generation(cluster, name) {
+        Some(now) if now == *has => None,
+        Some(now) => Some(format!("{name}: generation {has} of {now}")),
+        None => Some(format!("{}: deleted", shown(name))),
     };
-    said.objects
-        .iter()
-        .filter_map(|entry| differs(&entry))
-        .collect()
+    let mut behind: Vec<String> = said.objects.iter().filter_map(differs).collect();
+    if said.left_out == 0 {
+        let known = cluster.resources.generations();
+        let names = known.map(|(origin, _)| origin.to_string());
+        let missing = names.filter(|name| !said.objects.contains_key(name));
+        behind.extend(missing.map(|name| format!("{name}: not there yet")));
+    }
+    behind
+}
+
+/// The generation of `Kind/namespace/name`, or of `Kind/name`, as the API server has it.
+fn generation(cluster: &Cluster, name: &str) -> Option<i64> {
+    let (kind, rest) = name.split_once('/')?;
+    let (namespace, object) = rest.split_once('/').unwrap_or(("", rest));
+    let there = cluster.object(kind, &ObjectKey::new(namespace, object))?;
+    there.pointer("/metadata/generation")?.as_i64()
 }

@@ -80,7 +80,13 @@ spec: {clusterIP: 10.96.1.2, ports: [{name: http, port: 80}]}
 
 #[test]
 fn a_pod_that_has_an_older_version_in_force_is_behind() {
-    let cluster = Cluster::of(documents(&shop()), Vec::new());
+    let new = "---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: new, namespace: shop, generation: 1}
+spec: {parentRefs: [{group: '', kind: Service, name: web}]}
+";
+    let cluster = Cluster::of(documents(&(shop() + new)), Vec::new());
     let said = json!({"snapshot": 7, "gateway": "shop/waypoint", "left_out": 0,
         "objects": {"Gateway/shop/waypoint": 1, "HTTPRoute/shop/gone": 4}});
     let said: Acknowledgement = serde_json::from_value(said).unwrap();
@@ -92,7 +98,8 @@ fn a_pod_that_has_an_older_version_in_force_is_behind() {
         replica.behind,
         [
             "Gateway/shop/waypoint: generation 1 of 2",
-            "HTTPRoute/shop/gone: deleted"
+            "HTTPRoute/shop/gone: deleted",
+            "HTTPRoute/shop/new: not there yet"
         ]
     );
 }
@@ -117,4 +124,32 @@ fn a_waypoint_without_an_address_is_a_gap() {
         Some("it has no address")
     );
     assert!(report.has_gaps());
+}
+
+/// What the controller says of a replica that is behind is told, and makes the answer no.
+#[test]
+fn a_route_that_not_every_replica_has_in_force_is_named() {
+    let route = |status: &str| {
+        format!(
+            "---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: web, namespace: shop, generation: 2}}
+spec: {{parentRefs: [{{group: '', kind: Service, name: web}}]}}
+status:
+  parents:
+  - controllerName: cairn.dev/waypoint-controller
+    parentRef: {{group: '', kind: Service, name: web}}
+    conditions: [{{type: cairn.dev/Programmed, status: '{status}', observedGeneration: 2, message: 'waypoint-1: it has generation 1'}}]
+"
+        )
+    };
+    let behind = of(&route("False"));
+    let [route_behind] = behind.not_programmed.as_slice() else {
+        panic!("{behind:?}")
+    };
+    assert_eq!(route_behind.object, "HTTPRoute/shop/web");
+    assert_eq!(route_behind.why, "waypoint-1: it has generation 1");
+    assert!(behind.has_gaps());
+    assert!(!of(&route("True")).has_gaps());
 }

@@ -1,9 +1,7 @@
 //! Which generation of each object is in force here, for the controller: a Gateway is Programmed once every ready
 //! replica has acknowledged it (specs/istio-waypoint.md 1.4). Names and numbers only: the port is open to the cluster.
 
-use std::collections::BTreeMap;
-
-use cairn_config_schema::origin::{ObjectKey, Origin};
+use cairn_config_schema::origin::Origin;
 use cairn_config_schema::resources::{Loaded, Resources};
 use cairn_config_schema::snapshot::Snapshot;
 use serde::Serialize;
@@ -33,18 +31,11 @@ impl Acknowledged {
         let mut all = Listed::default();
         // First, so that it is never among those left out.
         if let Some(waypoint) = &snapshot.waypoint {
-            let key = &waypoint.origin.key;
-            all.add(resources.gateways.get(key).into_iter());
+            let gateway = resources.gateways.get(&waypoint.origin.key);
+            let gateway = gateway.and_then(Loaded::object);
+            all.add(gateway.and_then(|g| Some((&g.origin, g.meta.generation?))));
         }
-        all.add_map(&resources.http_routes);
-        all.add_map(&resources.grpc_routes);
-        all.add_map(&resources.tls_routes);
-        all.add_map(&resources.tcp_routes);
-        all.add_map(&resources.authorization_policies);
-        all.add_map(&resources.request_authentications);
-        all.add_map(&resources.traffic_policies);
-        all.add_map(&resources.backend_traffic_policies);
-        all.add_map(&resources.backend_tls_policies);
+        all.add(resources.generations());
         Self {
             snapshot: snapshot.version,
             gateway: serves.map(|waypoint| waypoint.origin.key.to_string()),
@@ -65,17 +56,10 @@ struct Listed {
 }
 
 impl Listed {
-    fn add_map<T>(&mut self, objects: &BTreeMap<ObjectKey, Loaded<T>>) {
-        self.add(objects.values());
-    }
-
-    fn add<'a, T: 'a>(&mut self, objects: impl Iterator<Item = &'a Loaded<T>>) {
-        for object in objects.filter_map(Loaded::object) {
-            let Some(generation) = object.meta.generation else {
-                continue;
-            };
+    fn add<'a>(&mut self, objects: impl IntoIterator<Item = (&'a Origin, i64)>) {
+        for (origin, generation) in objects {
             if self.objects.len() < ACKNOWLEDGED_OBJECTS_MAX {
-                self.objects.push((object.origin.clone(), generation));
+                self.objects.push((origin.clone(), generation));
             } else {
                 self.left_out += 1;
             }

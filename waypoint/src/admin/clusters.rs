@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use cairn_config_schema::snapshot::{ClusterSettings, Endpoint, Snapshot};
+use cairn_config_schema::snapshot::{ClusterSettings, Endpoint, NetworkGateway, Snapshot};
 use cairn_routing::{EjectionCause, Limited, LiveEndpoint};
 use prometheus::proto::{self, MetricFamily};
 use serde::Serialize;
@@ -48,6 +48,9 @@ struct EndpointState<'a> {
     workload: Option<&'a str>,
     /// Who must be at the other end of the tunnel; absent: plain TCP.
     hbone_identity: Option<&'a str>,
+    /// It is the gateway of another network: what it is asked for, and who may answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gateway: Option<&'a NetworkGateway>,
     active_requests: Option<u32>,
     /// Present while outlier detection leaves it out.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -108,6 +111,7 @@ fn looked_up<'a>(live: &Arc<LiveEndpoint>) -> EndpointState<'a> {
         pod: None,
         workload: None,
         hbone_identity: None,
+        gateway: None,
         active_requests: Some(live.active()),
         ejected: ejected(live),
     }
@@ -128,6 +132,7 @@ fn describe<'a>(endpoint: &'a Endpoint, live: Option<&Arc<LiveEndpoint>>) -> End
         pod: workload.map(|w| w.key.to_string()),
         workload: workload.map(|w| &*w.workload_name),
         hbone_identity: endpoint.hbone_identity().map(|i| i.uri()),
+        gateway: endpoint.gateway.as_deref(),
         active_requests: live.map(|live| live.active()),
         ejected: live.and_then(|live| ejected(live)),
     }

@@ -1,7 +1,7 @@
-//! What each address answers, without sockets and with them.
+//! What each address answers, without sockets; with them in `served`.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+mod served;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
@@ -380,50 +380,6 @@ fn only_this_machine_may_stop_the_process_and_no_web_page() {
     let here = now(answer(&request(None), Surface::Admin, true, &state));
     assert_eq!(here.status(), StatusCode::OK);
     assert!(quit.load(Ordering::SeqCst));
-}
-
-fn get(address: SocketAddr, target: &str) -> String {
-    let mut stream = TcpStream::connect(address).unwrap();
-    write!(
-        stream,
-        "GET {target} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
-    )
-    .unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
-}
-
-#[test]
-fn the_three_addresses_are_served_until_the_server_is_dropped() {
-    let free = SocketAddr::from(([127, 0, 0, 1], 0));
-    let addresses = Addresses {
-        metrics: free,
-        ready: free,
-        admin: free,
-    };
-    let server = Server::start(addresses, state()).unwrap();
-    let bound = server.addresses();
-    assert!(get(bound.metrics, "/stats/prometheus").starts_with("HTTP/1.1 200 OK"));
-    assert!(get(bound.ready, "/healthz/ready").starts_with("HTTP/1.1 503 "));
-    assert!(get(bound.admin, "/config_dump").contains("\"snapshot\": 4"));
-
-    let taken = Server::start(
-        Addresses {
-            metrics: free,
-            ready: bound.ready,
-            admin: free,
-        },
-        state(),
-    );
-    let error = taken.unwrap_err().to_string();
-    assert!(
-        error.starts_with(&format!("readiness address {}", bound.ready)),
-        "{error}"
-    );
-
-    drop(server);
-    assert!(TcpStream::connect(bound.ready).is_err());
 }
 
 /// A web page can give its own name this machine's address (DNS rebinding): whoever asks the admin address

@@ -9,10 +9,12 @@ use std::sync::Arc;
 use anyhow::Context;
 use cairn_kubernetes::client;
 use cairn_kubernetes::controller::{self, PodSettings, Settings, Standing};
+use cairn_kubernetes::kinds::ISTIO_NAMESPACE;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::run::dns_name;
 use super::{Outcome, access};
+use crate::istiod::Address;
 use crate::log;
 
 /// See to the Gateways of a cluster: make a waypoint for each, and say in the status of Gateways, Services, routes
@@ -98,6 +100,20 @@ pub struct Args {
     /// Network of the cluster, as in `topology.istio.io/network`
     #[arg(long, value_name = "NAME", env = "CAIRN_NETWORK")]
     network: Option<String>,
+    #[command(flatten)]
+    istio: access::Istio,
+    /// Have istiod tell the waypoints of workloads of other clusters (`cairn run --discovery`); empty: nobody does
+    #[arg(long, value_name = "SOURCE", env = "CAIRN_DISCOVERY", value_parser = ["istiod", ""])]
+    discovery: Option<String>,
+    /// Where the waypoints ask istiod, if they do [default: istiod.istio-system.svc:15012]
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        env = "CAIRN_XDS_ADDRESS",
+        requires = "discovery",
+        value_parser = istiod_address
+    )]
+    xds_address: Option<String>,
     /// How long a waypoint's requests in flight may take once its pod is told to stop
     #[arg(
         long,
@@ -155,8 +171,14 @@ async fn serve(args: Args) -> anyhow::Result<Outcome> {
     Ok(Outcome::Fine)
 }
 
+/// As written, if the waypoints can read it.
+fn istiod_address(text: &str) -> Result<String, String> {
+    text.parse::<Address>().map(|_| text.to_owned())
+}
+
 fn settings(args: Args) -> Settings {
     let some = |text: String| (!text.is_empty()).then_some(text);
+    let discovery = args.discovery.and_then(some);
     let here = || {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         format!("{}_{}", host.trim(), std::process::id())
@@ -175,7 +197,36 @@ fn settings(args: Args) -> Settings {
             cluster_domain: args.cluster_domain,
             cluster_id: args.cluster_id,
             network: args.network,
+            istio_namespace: Some(args.istio.istio_namespace).filter(|n| n != ISTIO_NAMESPACE),
+            // A waypoint takes the address with discovery alone.
+            xds_address: args.xds_address.filter(|_| discovery.is_some()),
+            discovery,
             drain_s: args.waypoint_drain_seconds,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    /// `cairn run` does not start with an address and without discovery.
+    #[test]
+    fn a_waypoint_is_told_where_istiod_is_if_it_asks() {
+        let pods = |discovery: &str| {
+            let flags = ["cairn", "--image", "i", "--xds-address", "istiod:1"];
+            let flags = flags.into_iter().chain(["--discovery", discovery]);
+            settings(Cli::try_parse_from(flags).unwrap().args).pods
+        };
+        assert_eq!(pods("istiod").xds_address.as_deref(), Some("istiod:1"));
+        assert_eq!(pods("").xds_address, None);
     }
 }

@@ -83,6 +83,7 @@ impl DiscoveryArgs {
 
 #[cfg(test)]
 mod tests {
+    use super::super::identity::tests::around;
     use super::*;
     use clap::Parser;
 
@@ -97,16 +98,8 @@ mod tests {
     fn asking(flags: &[&str], variables: &[(&str, &str)]) -> Result<Option<Asking>, String> {
         let flags = ["cairn"].iter().chain(flags);
         let cli = Cli::try_parse_from(flags).map_err(|error| error.kind().to_string())?;
-        let variable = |name: &str| {
-            let found = variables.iter().find(|(n, _)| *n == name);
-            found.map(|(_, value)| value.to_string())
-        };
-        let around = Surroundings {
-            variable: &variable,
-            is_there: &|_| false,
-        };
-        let asking = cli.discovery.asking(&cli.identity, None, &around);
-        asking.map_err(|error| error.to_string())
+        let ask = |around: &Surroundings<'_>| cli.discovery.asking(&cli.identity, None, around);
+        around(variables, false, ask).map_err(|error| error.to_string())
     }
 
     const ON: [&str; 2] = ["--discovery", "istiod"];

@@ -169,7 +169,7 @@ fn spiffe(endpoint: &str) -> Source {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use clap::Parser;
 
@@ -185,18 +185,26 @@ mod tests {
         let Ok(cli) = Cli::try_parse_from(flags) else {
             return "wrong usage".to_owned();
         };
+        match around(variables, socket, |around| cli.identity.source(around)) {
+            Ok(source) => source.to_string(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    /// In a pod with these variables; with an agent's socket where Istio has it, or without.
+    pub(in crate::cli) fn around<T>(
+        variables: &[(&str, &str)],
+        socket: bool,
+        ask: impl FnOnce(&Surroundings<'_>) -> T,
+    ) -> T {
         let variable = |name: &str| {
             let found = variables.iter().find(|(n, _)| *n == name);
             found.map(|(_, value)| value.to_string())
         };
-        let around = Surroundings {
+        ask(&Surroundings {
             variable: &variable,
             is_there: &|_| socket,
-        };
-        match cli.identity.source(&around) {
-            Ok(source) => source.to_string(),
-            Err(error) => error.to_string(),
-        }
+        })
     }
 
     const ISTIO: (&str, &str) = ("CA_ADDR", "istiod.istio-system.svc:15012");

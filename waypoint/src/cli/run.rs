@@ -40,6 +40,8 @@ pub struct Args {
     kube: bool,
     #[command(flatten)]
     access: super::access::Args,
+    #[command(flatten)]
+    istio: super::access::Istio,
     /// Folder in which what the API server said last is kept, so that this waypoint can start while the server
     /// is away [default: none]
     #[arg(long, value_name = "DIR", env = "CAIRN_STATE_DIR", requires = "kube")]
@@ -227,7 +229,7 @@ fn log_format(text: &str) -> Result<LogFormat, String> {
     let mut wrong = Vec::new();
     telemetry::access_log::template::Format::read(&format, &mut wrong);
     match wrong.into_iter().next() {
-        Some(reason) => Err(reason),
+        Some(wrong) => Err(wrong.words()),
         None => Ok(format),
     }
 }
@@ -303,6 +305,7 @@ fn settings(args: Args) -> anyhow::Result<run::Settings> {
         .or_else(|| std::env::var("TRUST_DOMAIN").ok());
     let kube = args.kube.then(|| source::kube::Settings {
         access: args.access.into(),
+        istio_namespace: args.istio.istio_namespace,
         state_dir: args.state_dir,
     });
     let of_pod = || kube.as_ref().and_then(|_| gateway_of_pod());

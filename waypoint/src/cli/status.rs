@@ -24,6 +24,8 @@ pub struct Args {
     quiet: bool,
     #[command(flatten)]
     access: access::Args,
+    #[command(flatten)]
+    istio: access::Istio,
     /// How to answer
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: Format,
@@ -33,7 +35,7 @@ pub struct Args {
 pub fn status(args: Args) -> anyhow::Result<Outcome> {
     let namespace = args.area.namespace();
     let mut report = cluster::ask(args.access, async |client| {
-        let read = api::read(&client).await?;
+        let read = api::read(&client, &args.istio.istio_namespace).await?;
         let mut gateways = read.waypoints();
         gateways.retain(|key| namespace.is_none_or(|n| *key.namespace == *n));
         let said = status::acknowledgements(&client, &read, &gateways).await;
@@ -71,6 +73,13 @@ fn text(report: &Report, paint: Paint) -> Result<String, std::fmt::Error> {
         if !policy.services.is_empty() {
             write!(line, " (for {})", policy.services.join(", "))?;
         }
+        writeln!(text, "{}", paint.bad(line))?;
+    }
+    for object in &report.not_programmed {
+        let line = format!(
+            "{} is not in force everywhere: {}",
+            object.object, object.why
+        );
         writeln!(text, "{}", paint.bad(line))?;
     }
     if !report.findings.is_empty() {

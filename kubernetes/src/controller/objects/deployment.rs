@@ -125,6 +125,9 @@ fn env(parts: &Parts<'_>) -> Value {
         ("ISTIO_META_CLUSTER_ID", Some(&settings.cluster_id)),
         ("ISTIO_META_NETWORK", settings.network.as_ref()),
         ("TRUST_DOMAIN", settings.trust_domain.as_ref()),
+        ("CAIRN_ISTIO_NAMESPACE", settings.istio_namespace.as_ref()),
+        ("CAIRN_DISCOVERY", settings.discovery.as_ref()),
+        ("CAIRN_XDS_ADDRESS", settings.xds_address.as_ref()),
     ];
     for (name, value) in texts {
         env.extend(value.map(|value| json!({"name": name, "value": value})));

@@ -43,6 +43,12 @@ pub struct PodSettings {
     pub cluster_id: String,
     /// Network of the cluster (`topology.istio.io/network`).
     pub network: Option<String>,
+    /// Namespace of Istio's ConfigMap, if it is not the usual one.
+    pub istio_namespace: Option<String>,
+    /// Who tells of workloads of other clusters (`--discovery`). `None`: nobody.
+    pub discovery: Option<String>,
+    /// Where that is asked, if not in the usual place.
+    pub xds_address: Option<String>,
     /// How long a waypoint drains, in seconds.
     pub drain_s: u32,
 }

@@ -18,6 +18,9 @@ fn settings() -> PodSettings {
         cluster_domain: "cluster.local".to_owned(),
         cluster_id: "Kubernetes".to_owned(),
         network: None,
+        istio_namespace: None,
+        discovery: None,
+        xds_address: None,
         drain_s: 25,
     }
 }
@@ -196,4 +199,29 @@ fn a_broken_overlay_makes_nothing() {
         let why = make(&managed(json!({})), &settings(), &overlays(kind, yaml)).unwrap_err();
         assert!(why.contains(said), "{yaml}: {why}");
     }
+}
+
+/// The flags of `cairn run` for which Istio's pods have no variable.
+#[test]
+fn what_is_said_of_istio_the_waypoints_are_told() {
+    let settings = PodSettings {
+        istio_namespace: Some("mesh".to_owned()),
+        discovery: Some("istiod".to_owned()),
+        xds_address: Some("pilot.mesh.svc:15012".to_owned()),
+        ..settings()
+    };
+    let all = make(&managed(json!({})), &settings, &[]).unwrap();
+    let deployment = all.iter().find(|made| made.kind == MadeKind::Deployment);
+    let env = deployment
+        .unwrap()
+        .object
+        .pointer("/spec/template/spec/containers/0/env");
+    let env = env.and_then(Value::as_array).unwrap();
+    let told = |name: &str| {
+        let variable = env.iter().find(|variable| variable["name"] == name);
+        variable.and_then(|variable| variable["value"].as_str())
+    };
+    assert_eq!(told("CAIRN_ISTIO_NAMESPACE"), Some("mesh"));
+    assert_eq!(told("CAIRN_DISCOVERY"), Some("istiod"));
+    assert_eq!(told("CAIRN_XDS_ADDRESS"), Some("pilot.mesh.svc:15012"));
 }

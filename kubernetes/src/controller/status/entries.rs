@@ -77,6 +77,20 @@ pub fn patch(current: Option<&Value>, desired: &Desired, own: Own<'_>, now: &str
     (!changes.is_empty()).then_some(Value::Object(changes))
 }
 
+/// A condition of our entry for this reference, as it is there.
+pub fn told<'v>(
+    current: Option<&'v Value>,
+    (list, reference): (&str, &str),
+    of: &Value,
+    of_kind: &str,
+) -> Option<&'v Value> {
+    let entries = items(current?, list).iter().filter(|entry| is_ours(entry));
+    let mut entries =
+        entries.filter(|entry| normal(entry.get(reference).unwrap_or(&Value::Null)) == normal(of));
+    let conditions = items(entries.next()?, "conditions");
+    conditions.iter().find(|c| kind(c) == Some(of_kind))
+}
+
 fn items<'v>(of: &'v Value, list: &str) -> &'v [Value] {
     let list = of.get(list).and_then(Value::as_array);
     list.map_or(&[], Vec::as_slice)

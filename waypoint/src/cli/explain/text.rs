@@ -271,6 +271,9 @@ fn endpoint_words(endpoint: &Endpoint) -> String {
         Some(identity) => format!("{}  by HBONE to {identity}", endpoint.address),
         None => format!("{}  by plain TCP", endpoint.address),
     };
+    if let Some(behind) = &endpoint.behind {
+        words.push_str(&format!(", the gateway of {behind}"));
+    }
     if let Some(name) = &endpoint.tls {
         words.push_str(&format!(", TLS for {name} inside"));
     }

@@ -1,0 +1,200 @@
+//! `cairn doctor` at a real API server that passes its questions on to pods: a waypoint and an agent that the test
+//! plays, answering over real sockets (issue 7 item 7).
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+
+use cairn_conformance::cluster::{ApiServer, collection};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use super::people::cairn;
+
+/// What a pod answers, by path.
+type Pages = Arc<Mutex<BTreeMap<&'static str, (u16, String)>>>;
+
+async fn answering(address: IpAddr, port: u16, pages: Pages) {
+    let listener = TcpListener::bind((address, port)).await.unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = [0; 4096];
+            let n = stream.read(&mut head).await.unwrap_or(0);
+            let head = String::from_utf8_lossy(&head[..n]).into_owned();
+            let path = head.split(' ').nth(1).unwrap_or("").to_owned();
+            let page = pages.lock().unwrap().get(path.as_str()).cloned();
+            let (status, body) = page.unwrap_or((404, String::new()));
+            let answer = format!(
+                "HTTP/1.1 {status} x\r\ncontent-type: text/plain\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+                body.len()
+            );
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+}
+
+/// Makes a pod and says that it runs at this address.
+async fn pod(cluster: &ApiServer, object: Value, ip: IpAddr, ready: &str) {
+    let namespace = object["metadata"]["namespace"].as_str().unwrap().to_owned();
+    let name = object["metadata"]["name"].as_str().unwrap().to_owned();
+    let pods = collection("v1", &namespace, "pods");
+    cluster.api.create(&pods, &object).await;
+    let status = json!({"status": {
+        "phase": "Running", "podIP": ip.to_string(), "podIPs": [{"ip": ip.to_string()}],
+        "conditions": [{"type": "Ready", "status": ready}],
+    }});
+    cluster
+        .api
+        .patch(&format!("{pods}/{name}/status"), &status)
+        .await;
+}
+
+/// A Service with a policy behind a waypoint, and an agent for it.
+fn shop(namespace: &str) -> String {
+    format!(
+        "
+apiVersion: v1
+kind: Service
+metadata: {{name: web, namespace: {namespace}, labels: {{istio.io/use-waypoint: waypoint}}}}
+spec: {{selector: {{app: web}}, ports: [{{name: http, port: 80}}]}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {{name: waypoint, namespace: {namespace}}}
+spec:
+  gatewayClassName: cairn-waypoint
+  listeners: [{{name: mesh, port: 15008, protocol: HBONE}}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{name: readers, namespace: {namespace}}}
+spec:
+  targetRefs: [{{kind: Service, group: '', name: web}}]
+  rules: [{{to: [{{operation: {{methods: [GET]}}}}]}}]
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {{name: cairn-node, namespace: {namespace}}}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {{name: cairn-node}}
+roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: view}}
+subjects: [{{kind: ServiceAccount, name: cairn-node, namespace: {namespace}}}]
+"
+    )
+}
+
+/// What a waypoint's pod acknowledges.
+fn acknowledged(namespace: &str, policy: i64) -> (u16, String) {
+    let gateway = format!("{namespace}/waypoint");
+    let objects = json!({
+        format!("Gateway/{gateway}"): 1,
+        format!("AuthorizationPolicy/{namespace}/readers"): policy,
+    });
+    let answer = json!({"snapshot": 7, "gateway": gateway, "objects": objects, "left_out": 0});
+    (200, answer.to_string())
+}
+
+/// Makes the Gateway, a pod of its waypoint and an agent, which answer with these pages.
+async fn play(cluster: &ApiServer, ns: &str, pages: &Pages) {
+    cluster.apply(&shop(ns)).await;
+    let node = json!({"metadata": {"name": "node-a"}});
+    cluster.api.create("/api/v1/nodes", &node).await;
+    let gateway = collection("gateway.networking.k8s.io/v1", ns, "gateways") + "/waypoint/status";
+    let programmed = json!({"status": {
+        "addresses": [{"type": "IPAddress", "value": "10.96.1.9"}],
+        "conditions": [{"type": "Programmed", "status": "True", "reason": "Programmed", "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": 1}],
+    }});
+    cluster.api.patch(&gateway, &programmed).await;
+    let of_pod = |name: &str, labels: Value, spec: Value| json!({"metadata": {"name": name, "namespace": ns, "labels": labels}, "spec": spec});
+    let (waypoint, agent) = (cluster.pod_address(), cluster.pod_address());
+    for (address, port) in [(waypoint, 15021), (agent, 15020), (agent, 15021)] {
+        answering(address, port, pages.clone()).await;
+    }
+    let labels = json!({"gateway.networking.k8s.io/gateway-name": "waypoint"});
+    let spec = json!({"containers": [{"name": "waypoint", "image": "cairn"}]});
+    pod(
+        cluster,
+        of_pod("waypoint-1", labels, spec),
+        waypoint,
+        "True",
+    )
+    .await;
+    let labels = json!({"app.kubernetes.io/name": "cairn", "app.kubernetes.io/component": "node"});
+    let spec = json!({"serviceAccountName": "cairn-node", "nodeName": "node-a", "containers": [
+        {"name": "node", "image": "cairn", "args": ["node", "--kube", format!("--gateway={ns}/waypoint")]}]});
+    pod(cluster, of_pod("agent-1", labels, spec), agent, "True").await;
+}
+
+#[tokio::test]
+async fn the_doctor_asks_waypoints_and_agents_through_the_api_server() {
+    let Some(cluster) = ApiServer::start().await else {
+        return;
+    };
+    let cluster = &cluster;
+    let namespace = cluster.namespace("doctor").await;
+    let ns = namespace.as_str();
+    let pages = Pages::default();
+    let say = |path: &'static str, page: (u16, String)| {
+        pages.lock().unwrap().insert(path, page);
+    };
+    play(cluster, ns, &pages).await;
+
+    // The version before is in force, and two pods go past the agent.
+    let readers = collection("security.istio.io/v1", ns, "authorizationpolicies") + "/readers";
+    let more = json!({"spec": {"rules": [{"to": [{"operation": {"methods": ["HEAD"]}}]}]}});
+    cluster.api.patch(&readers, &more).await;
+    say("/acknowledged", acknowledged(ns, 1));
+    let metrics = "cairn_node_pods{state=\"served\"} 4\ncairn_node_pods{state=\"overdue\"} 2\n";
+    say("/metrics", (200, metrics.to_owned()));
+    let (code, said, err) = cairn(cluster, &["doctor", "-n", ns]).await;
+    assert_eq!(code, 1, "{said}{err}");
+    for words in [
+        format!(
+            "Pod {ns}/waypoint-1 has generation 1 of AuthorizationPolicy/{ns}/readers in force, and 2 is written"
+        ),
+        format!("Pod {ns}/waypoint-1  waypoint {ns}/waypoint"),
+        "not enrolled: 2 overdue".to_owned(),
+        "on node-a".to_owned(),
+    ] {
+        assert!(said.contains(&words), "{words} in\n{said}");
+    }
+    // By the objects alone nothing of that is known.
+    let (_, said, _) = cairn(cluster, &["doctor", "-n", ns, "--offline"]).await;
+    assert!(!said.contains("waypoint-1"), "{said}");
+
+    // In force, and everybody enrolled; closed at the pods, of which there is none yet.
+    say("/acknowledged", acknowledged(ns, 2));
+    say(
+        "/metrics",
+        (200, "cairn_node_pods{state=\"served\"} 6\n".to_owned()),
+    );
+    let (code, said, err) = cairn(cluster, &["doctor", "-n", ns]).await;
+    assert_eq!(code, 0, "{said}{err}");
+    assert!(said.contains("snapshot 7 in force"), "{said}");
+    assert!(said.contains("ready, 6 pods served"), "{said}");
+
+    // What is not ready says why; a pod that can not be asked is a gap.
+    let ready = format!("{}/waypoint-1/status", collection("v1", ns, "pods"));
+    let waits = json!({"status": {"conditions": [{"type": "Ready", "status": "False"}]}});
+    cluster.api.patch(&ready, &waits).await;
+    say(
+        "/healthz/ready",
+        (
+            503,
+            "not ready:\nwaiting for the first certificate\n".to_owned(),
+        ),
+    );
+    say("/metrics", (404, String::new()));
+    let (code, said, _) = cairn(cluster, &["doctor", "-n", ns]).await;
+    assert_eq!(code, 1, "{said}");
+    assert!(
+        said.contains("not ready: waiting for the first certificate"),
+        "{said}"
+    );
+    assert!(said.contains("whom it has enrolled is not known"), "{said}");
+}
