@@ -273,6 +273,7 @@ fn every_limit_has_its_value() {
     let page = text("docs/operations.md");
     for file in [
         "waypoint/src/limits.rs",
+        "waypoint/src/limits/observation.rs",
         "config-schema/src/limits.rs",
         "kubernetes/src/limits.rs",
     ] {

@@ -20,6 +20,7 @@ pub mod jwks;
 pub mod limits;
 pub mod listener;
 pub mod log;
+mod memory;
 pub mod names;
 pub mod node;
 pub mod outliers;

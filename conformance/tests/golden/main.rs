@@ -7,6 +7,8 @@
 mod ask;
 mod diagnostics;
 
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use cairn_conformance::golden::format::Stage;
@@ -43,6 +45,54 @@ fn every_case_comes_out_as_written() {
         .flat_map(|(name, case)| run(case).into_iter().map(move |w| format!("{name}: {w}")))
         .collect();
     assert!(failed.is_empty(), "\n{}", failed.join("\n"));
+}
+
+/// What policies.md 1.7 lists and a waypoint has to do with: neither a command of `helm` (Y8) nor a page (Y29).
+const MANIFESTS: RangeInclusive<u32> = 1..=28;
+
+#[test]
+fn every_manifest_has_a_case() {
+    let mut named: BTreeSet<u32> = [8].into();
+    for folder in [root().join("manifests"), root().join("../translate")] {
+        for case in std::fs::read_dir(folder).unwrap() {
+            let files = std::fs::read_dir(case.unwrap().path());
+            for file in files.into_iter().flatten() {
+                let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+                named.extend(text.lines().next().into_iter().flat_map(manifests));
+            }
+        }
+    }
+    assert!(named.into_iter().eq(MANIFESTS));
+}
+
+/// `# Articles Y18 to Y20 and Y22: ...` as numbers.
+fn manifests(line: &str) -> Vec<u32> {
+    let Some(list) = line.strip_prefix("# Article") else {
+        return Vec::new();
+    };
+    let mut found: Vec<u32> = Vec::new();
+    let mut is_range = false;
+    for word in list.split([' ', ',', ':', '.', '(', ')']) {
+        let number = word.strip_prefix('Y').and_then(|text| text.parse().ok());
+        if let Some(number) = number {
+            let first = found
+                .last()
+                .filter(|_| is_range)
+                .map_or(number, |last| last + 1);
+            found.extend(first..=number);
+        }
+        is_range = word == "to";
+    }
+    found
+}
+
+#[test]
+fn a_list_of_manifests_is_understood() {
+    assert_eq!(
+        manifests("# Articles Y18 to Y20, and Y22 (Y3): x"),
+        [18, 19, 20, 22, 3]
+    );
+    assert!(manifests("# Of Y5").is_empty());
 }
 
 #[test]

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use cairn_config_schema::snapshot::{
-    self, BackendTarget, Filter, HttpRule, SessionCarrier, SessionPersistence, StreamRule,
+    self, BackendTarget, Filter, HttpRule, NetworkGateway, SessionCarrier, SessionPersistence,
+    StreamRule,
 };
 use cairn_filters::chain::Decision;
 use cairn_filters::outcome::Outcome;
@@ -196,10 +197,25 @@ pub(super) fn endpoints(cluster: &Cluster) -> Vec<Endpoint> {
         .map(|live| Endpoint {
             address: live.endpoint.address,
             hbone: live.endpoint.hbone_identity().cloned(),
+            behind: live.endpoint.gateway.as_deref().map(behind),
             tls: tls.clone(),
             pod: live.endpoint.workload.as_ref().map(|w| w.key.to_string()),
         })
         .collect()
+}
+
+/// What a gateway of another network leads to.
+fn behind(gateway: &NetworkGateway) -> String {
+    let identities: Vec<&str> = gateway.identities.iter().map(|id| id.uri()).collect();
+    let network = match &*gateway.network {
+        "" => "the default network",
+        name => name,
+    };
+    format!(
+        "{} in {network}, by HBONE to {} inside",
+        gateway.authority,
+        identities.join(" or ")
+    )
 }
 
 /// What is in one map and not in the other.

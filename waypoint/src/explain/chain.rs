@@ -33,10 +33,20 @@ pub(super) fn of(snapshot: &Snapshot, report: &Report) -> Vec<Link> {
             Some(_) => HBONE,
             None => endpoint.address.port(),
         };
+        let is_gateway = endpoint.behind.is_some();
+        let port = if is_gateway {
+            endpoint.address.port()
+        } else {
+            port
+        };
+        let ztunnel = || way.ztunnel_of_destination(endpoint.address);
         let of_endpoint = [
             Some(way.egress_of_waypoint(endpoint.address.ip(), port)),
-            Some(way.ingress_of_destination(endpoint.address.ip(), port)),
-            (endpoint.hbone.is_some()).then(|| way.ztunnel_of_destination(endpoint.address)),
+            Some(match is_gateway {
+                true => way.behind_gateway(endpoint.address.ip(), port),
+                false => way.ingress_of_destination(endpoint.address.ip(), port),
+            }),
+            (endpoint.hbone.is_some() && !is_gateway).then(ztunnel),
         ];
         for link in of_endpoint.into_iter().flatten() {
             add(&mut links, link);
@@ -167,6 +177,12 @@ impl<'a> Way<'a> {
             return in_another_cluster(link);
         }
         self.by_cni(link, (&self.waypoint, (&end, port)), Direction::Ingress)
+    }
+
+    /// What is enforced in another network nobody here knows.
+    fn behind_gateway(&self, address: IpAddr, port: u16) -> Link {
+        let what = format!("behind the gateway {address}, port {port}");
+        in_another_cluster(Link::new("destination-ingress", By::Cni, what))
     }
 
     fn destination(&self, address: &IpAddr) -> (End<'a>, String) {

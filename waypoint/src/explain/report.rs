@@ -184,6 +184,10 @@ pub struct Endpoint {
     pub address: SocketAddr,
     /// The identity that must be at the other end of the tunnel. `None`: plain TCP.
     pub hbone: Option<Identity>,
+    /// What is behind the gateway of another network, if it is one: `web.shop.svc.cluster.local:80 in net-2, by HBONE
+    /// to SPIFFE-ID or SPIFFE-ID inside`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub behind: Option<String>,
     /// The name by which TLS is spoken to it, inside of the tunnel if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<String>,
