@@ -5,19 +5,38 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Addresses at which clouds tell machines their secrets.
-const METADATA: [IpAddr; 5] = [
+/// Addresses at which clouds tell machines and pods their secrets, where their documents give them.
+const METADATA: [IpAddr; 13] = [
     // Nearly everybody
-    IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
+    ipv4(169, 254, 169, 254),
+    // Amazon's credentials of tasks and of pods
+    ipv4(169, 254, 170, 2),
+    ipv4(169, 254, 170, 23),
+    // Scaleway
+    ipv4(169, 254, 42, 42),
     // Alibaba Cloud
-    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
+    ipv4(100, 100, 100, 200),
     // Oracle Cloud
-    IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
+    ipv4(192, 0, 0, 192),
     // Azure's wire server
-    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
-    // Amazon, over IPv6
-    IpAddr::V6(Ipv6Addr::new(0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x254)),
+    ipv4(168, 63, 129, 16),
+    // The same over IPv6: Amazon's machines and pods, Google, Oracle, Scaleway, OpenStack
+    ipv6([0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x0254]),
+    ipv6([0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x0023]),
+    ipv6([0xfd20, 0x00ce, 0, 0, 0, 0, 0, 0x0254]),
+    ipv6([0xfd00, 0x00c1, 0, 0, 0, 0, 0xa9fe, 0xa9fe]),
+    ipv6([0xfd00, 0x0042, 0, 0, 0, 0, 0, 0x0042]),
+    ipv6([0xfe80, 0, 0, 0, 0, 0, 0xa9fe, 0xa9fe]),
 ];
+
+const fn ipv4(a: u8, b: u8, c: u8, d: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+}
+
+const fn ipv6(of: [u16; 8]) -> IpAddr {
+    let [a, b, c, d, e, f, g, h] = of;
+    IpAddr::V6(Ipv6Addr::new(a, b, c, d, e, f, g, h))
+}
 
 /// Why nothing is fetched from or sent to an address that a name led to. `None`: they may be. Private addresses may: that is where
 /// identity providers of a cluster are. `allow_local` leaves only metadata forbidden.
@@ -102,6 +121,10 @@ mod tests {
             "::ffff:169.254.169.254",
             "64:ff9b::a9fe:a9fe",
             "2002:7f00:1::",
+            "fd00:ec2::23",
+            "fd20:ce::254",
+            "fd00:c1::a9fe:a9fe",
+            "fd00:42::42",
         ] {
             let address: IpAddr = text.parse().unwrap();
             assert!(forbidden(address, false).is_some(), "{text}");
@@ -122,6 +145,9 @@ mod tests {
             ("169.254.169.254", false),
             ("::ffff:169.254.169.254", false),
             ("fd00:ec2::254", false),
+            ("169.254.170.23", false),
+            ("fe80::a9fe:a9fe", false),
+            ("169.254.1.1", true),
         ] {
             let address: IpAddr = text.parse().unwrap();
             assert_eq!(forbidden(address, true).is_none(), allowed, "{text}");
