@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cairn_conformance::client::Connection;
+use cairn_conformance::golden::tokens::{jwks, token};
 use cairn_conformance::lab::{Port, Reach};
 use cairn_conformance::process::until;
 use h2::{Reason, RecvStream};
@@ -202,4 +203,57 @@ async fn a_denied_call_is_answered_with_trailers_only() {
     assert_eq!(answer.headers()["grpc-message"], "RBAC: access denied");
     assert!(answer.body().is_end_stream(), "END_STREAM on the header");
     assert!(calls.try_recv().is_err(), "nobody was called");
+}
+
+/// Lets nobody in without a token, and says which tokens are good.
+const TOKENS: &str = "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\n\
+    metadata: {name: rpc, namespace: shop}\nspec:\n  \
+    targetRefs: [{group: \"\", kind: Service, name: rpc}]\n  \
+    jwtRules: [{issuer: https://issuer.example, jwks: 'KEYS'}]\n";
+
+#[tokio::test]
+async fn a_call_with_a_refused_token_is_answered_unauthenticated_in_trailers_only() {
+    let mut mesh = Mesh::start().await;
+    let mut calls = serve_rpc(&mut mesh).await;
+    let tokens = TOKENS.replace("KEYS", &jwks().replace('\n', ""));
+    mesh.configure("rpc-tokens", &tokens).await;
+    let client = http2(mesh.stream(RPC).await).await;
+    for (name, why) in [
+        ("expired", "Jwt is expired"),
+        ("stranger", "Jwt verification fails"),
+        ("no-issuer", "Jwt issuer is not configured"),
+    ] {
+        let mut client = client.clone().ready().await.expect("room");
+        let mut call = call();
+        let bearer = format!("Bearer {}", token(name));
+        let bearer = bearer.parse().expect("a header value");
+        call.headers_mut().insert("authorization", bearer);
+        let (answer, _) = client.send_request(call, true).expect("sent");
+        let answer = answer.await.expect("an answer");
+        assert_eq!(answer.status(), 200, "{name}: as gRPC wants it");
+        assert_eq!(answer.headers()["grpc-status"], "16", "{name}");
+        assert_eq!(answer.headers()["grpc-message"], why, "{name}");
+        assert_eq!(
+            answer.headers()["content-type"],
+            "application/grpc",
+            "{name}"
+        );
+        assert!(
+            answer.body().is_end_stream(),
+            "{name}: END_STREAM on the header"
+        );
+    }
+    assert!(calls.try_recv().is_err(), "nobody was called");
+    // The same call with a good token, over the same stream, is made.
+    let mut client = client.ready().await.expect("room");
+    let mut call = call();
+    let bearer = format!("Bearer {}", token("alice")).parse();
+    let bearer = bearer.expect("a header value");
+    call.headers_mut().insert("authorization", bearer);
+    let (answer, _) = client.send_request(call, true).expect("sent");
+    let (_, mut respond) = calls.recv().await.expect("a call");
+    respond
+        .send_response(Response::new(()), true)
+        .expect("sent");
+    assert_eq!(answer.await.expect("an answer").status(), 200);
 }

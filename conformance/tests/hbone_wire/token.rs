@@ -219,13 +219,8 @@ async fn status(mesh: &Mesh, name: &str) -> String {
     status_word(&answer).to_owned()
 }
 
-/// A set of keys under another name: what an issuer publishes before it signs with a new one.
-fn renamed() -> String {
-    jwks().replace("\"kid\": \"rsa\"", "\"kid\": \"other\"")
-}
-
-#[tokio::test]
-async fn keys_are_fetched_and_fetched_again_for_a_key_that_is_not_known() {
+/// A mesh that has fetched its keys, and the server that it has them from.
+async fn with_fetched_keys() -> (Keys, Mesh) {
     let keys = Keys::start(Some(jwks())).await;
     let mesh = Mesh::start_with(
         &["--jwks-allow-local"],
@@ -238,6 +233,17 @@ async fn keys_are_fetched_and_fetched_again_for_a_key_that_is_not_known() {
         status(&mesh, "alice").await == "200"
     })
     .await;
+    (keys, mesh)
+}
+
+/// A set of keys under another name: what an issuer publishes before it signs with a new one.
+fn renamed() -> String {
+    jwks().replace("\"kid\": \"rsa\"", "\"kid\": \"other\"")
+}
+
+#[tokio::test]
+async fn keys_are_fetched_and_fetched_again_for_a_key_that_is_not_known() {
+    let (keys, mesh) = with_fetched_keys().await;
     assert_eq!(status(&mesh, "unknown-kid").await, "401");
     let cairn = mesh.cairn();
     assert_eq!(cairn.metric("cairn_jwks_keys", &[&keys.url]).await, 4.0);
@@ -263,18 +269,7 @@ async fn keys_are_fetched_and_fetched_again_for_a_key_that_is_not_known() {
 
 #[tokio::test]
 async fn the_last_good_keys_outlive_their_server_and_a_new_process_has_none() {
-    let keys = Keys::start(Some(jwks())).await;
-    let mesh = Mesh::start_with(
-        &["--jwks-allow-local"],
-        crate::endpoint::Endpoint::answering_ok,
-    )
-    .await;
-    mesh.configure("raw", &authentication(&format!("jwksUri: {}", keys.url)))
-        .await;
-    until("the keys are there", async || {
-        status(&mesh, "alice").await == "200"
-    })
-    .await;
+    let (keys, mesh) = with_fetched_keys().await;
     keys.body.send_replace(None);
     status(&mesh, "unknown-kid").await;
     let failure = ["result=\"failure\""];
