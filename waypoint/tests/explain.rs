@@ -12,7 +12,7 @@ use cairn_config_schema::resolve::{Options, resolve};
 use cairn_config_schema::snapshot::Snapshot;
 use cairn_config_schema::store::{SourceFile, Store};
 use cairn_waypoint::client::HttpClient;
-use cairn_waypoint::demo::{Client, Lab, Log, WEB};
+use cairn_waypoint::demo::{Client, DB, Lab, Log, WEB};
 use cairn_waypoint::explain::{self, Question, Report, Route};
 use cairn_waypoint::source::Files;
 use http::header::{CONTENT_TYPE, HOST};
@@ -23,6 +23,7 @@ use proptest::sample::select;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[derive(Clone, Debug)]
 struct Asked {
@@ -157,6 +158,73 @@ async fn explanation_and_data_path_agree() {
         passed > requests / 20,
         "the requests are too wild to mean anything: {passed} pass"
     );
+}
+
+/// What comes back for bytes that are sent in a stream, and nothing after them.
+async fn answered(client: &Client, to: &str, bytes: &[u8]) -> String {
+    let mut stream = client.open(to).await.unwrap();
+    stream.write_all(bytes).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn a_stream_without_http_is_explained_as_the_port_takes_it() {
+    // A ClientHello as far as its version, a line of SMTP, a message that no line ends.
+    const STREAMS: [(&[u8], Option<&str>); 3] = [
+        (
+            b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x03",
+            Some("web.shop"),
+        ),
+        (b"EHLO mail.shop\r\n", None),
+        (b"hello", None),
+    ];
+    let lab = Lab::start().await.unwrap();
+    let snapshot = snapshot_of(lab.folder().join("mesh"));
+    let frontend = lab.client("shop", "frontend").await.unwrap();
+    for (bytes, server_name) in STREAMS {
+        let explain = |to| {
+            let local = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+            let question = Question {
+                from: explain::client("shop/frontend", local, &snapshot).unwrap(),
+                to,
+                method: &Method::GET,
+                path: "/",
+                headers: HeaderMap::new(),
+                keys: Default::default(),
+                now_s: 0,
+                tcp: server_name.is_none(),
+                server_name,
+            };
+            explain::judge(snapshot.clone(), question).unwrap()
+        };
+        let context = String::from_utf8_lossy(bytes);
+        // The port declares HTTP: what is none is answered as a request that can not be read.
+        let report = explain(WEB);
+        let given = answered(&frontend, WEB, bytes).await;
+        let answer = report
+            .answer
+            .as_ref()
+            .unwrap_or_else(|| panic!("{report:#?}"));
+        let status = given.split(' ').nth(1).unwrap_or_default();
+        assert_eq!(status, answer.status.to_string(), "{context}: {given:?}");
+        let body = given.split("\r\n\r\n").nth(1);
+        assert_eq!(body, Some(&*answer.body), "{context}: {given:?}");
+        let taken_as = report.destination.as_ref().map(|d| d.taken_as);
+        assert_eq!(
+            (report.passes, taken_as),
+            (false, Some("http")),
+            "{context}"
+        );
+        assert!(report.verdict.is_none(), "no policy is asked: {context}");
+        // The port declares TCP: the same bytes arrive.
+        let report = explain(DB);
+        let given = answered(&frontend, DB, bytes).await;
+        let arrived = given.ends_with(&*context);
+        assert_eq!(report.passes, arrived, "{context}: {given:?} {report:#?}");
+    }
 }
 
 async fn send(client: &Client, request: Request<Full<Bytes>>) -> Response<Bytes> {

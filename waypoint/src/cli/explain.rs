@@ -62,7 +62,7 @@ pub struct Args {
     /// File with the JSON Web Key Set of issuers whose keys a waypoint would fetch
     #[arg(long, value_name = "FILE")]
     jwks: Option<PathBuf>,
-    /// The client speaks no HTTP; for ports that declare no protocol
+    /// The client speaks no HTTP; a port that declares HTTP answers it 400
     #[arg(long)]
     tcp: bool,
     /// Server name that the client asks for in its TLS; without it, it speaks none

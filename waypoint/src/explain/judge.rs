@@ -33,6 +33,9 @@ use crate::runtime::{Runtime, Target};
 /// A waypoint fetches keys; a question about files does not.
 const NO_KEYS: &str = "; explain fetches no keys: --jwks gives them";
 
+/// Why no policy is asked about a stream: there is no request.
+const NO_HTTP: &str = "the port declares HTTP, and the stream speaks none";
+
 /// One request, or TCP stream.
 pub struct Question<'a> {
     /// Who asks, see [`super::client`].
@@ -45,7 +48,7 @@ pub struct Question<'a> {
     pub path: &'a str,
     /// Headers as the client sends them; `host` is `to` if it is not among them.
     pub headers: HeaderMap,
-    /// No HTTP is spoken on a port that declares nothing.
+    /// No HTTP is spoken.
     pub tcp: bool,
     /// The server name of its TLS, which no HTTP is seen in either.
     pub server_name: Option<&'a str>,
@@ -113,8 +116,13 @@ pub fn judge_on(runtime: &Runtime, question: Question<'_>) -> anyhow::Result<Rep
             return Ok(report);
         }
     };
-    let told = question.tcp || question.server_name.is_some();
-    let tcp = told || target.protocol == AppProtocol::Tcp;
+    let speaks_none = question.tcp || question.server_name.is_some();
+    let tcp = match target.protocol {
+        AppProtocol::Tcp => true,
+        AppProtocol::Sniff => speaks_none,
+        // Taken for HTTP whatever comes (`listener::protocol`).
+        _ => false,
+    };
     report.destination = Some(Destination {
         address: target.destination,
         service: target.service.as_ref().map(|s| s.key.to_string()),
@@ -123,6 +131,11 @@ pub fn judge_on(runtime: &Runtime, question: Question<'_>) -> anyhow::Result<Rep
     });
     if tcp {
         streams::judge(&mut report, runtime, &target, question.server_name);
+    } else if speaks_none {
+        report.answer = Some(Answer {
+            reason: Some(NO_HTTP.to_owned()),
+            ..Answer::of(Outcome::BadRequest, false)
+        });
     } else {
         let request = Request {
             method: question.method,
