@@ -26,6 +26,7 @@ mod route_rules;
 mod routes;
 mod strangers;
 mod texts;
+mod upgrades;
 mod virtual_service;
 mod who;
 

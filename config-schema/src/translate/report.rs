@@ -155,10 +155,19 @@ impl<'g, 'a> Writing<'g, 'a> {
         self.tell(object, path, Outcome::NotTranslated, why.into());
     }
 
+    /// Whether something that was noted of a draft forbids to write it.
+    pub fn forbids(&self, draft: &Draft) -> bool {
+        match draft.worst() {
+            Outcome::NotTranslated => true,
+            Outcome::Wider => !self.wider,
+            Outcome::Narrower | Outcome::Replaced => false,
+        }
+    }
+
     /// Writes a draft, unless something of it forbids that.
     pub fn take(&mut self, draft: Draft) {
         let worst = draft.worst();
-        let forbidden = worst == Outcome::NotTranslated || worst == Outcome::Wider && !self.wider;
+        let forbidden = self.forbids(&draft);
         for (object, path, outcome, why) in &draft.found {
             self.tell(object, path, *outcome, why.clone());
         }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::ground::Ground;
 use super::report::{Draft, Outcome, Writing};
 use super::route_rules::{Unsayable, meaning};
-use super::{Target, Translation, envoy_config, gateway_route, virtual_service};
+use super::{Target, Translation, envoy_config, gateway_route, upgrades, virtual_service};
 use crate::diagnostics::Severity;
 use crate::origin::{Kind, ObjectKey, Origin};
 use crate::resolve;
@@ -38,9 +38,14 @@ pub(super) fn translate(ground: &Ground<'_>, target: Target, out: &mut Writing<'
         for why in unsayable {
             draft.note(&origin, "", Outcome::NotTranslated, why);
         }
+        if draft.is_whole() {
+            for path in upgrades::without_websockets(ground, &origin) {
+                draft.note(&origin, path, Outcome::Wider, upgrades::WIDER);
+            }
+        }
         drafts.push(draft);
     }
-    verify(ground, &mut drafts);
+    verify(ground, &mut drafts, out);
     for draft in drafts {
         out.take(draft);
     }
@@ -308,10 +313,10 @@ fn object(api: &str, kind: Kind, namespace: &str, name: &str, spec: &Value) -> V
 
 /// Resolves what was written in place of the originals, until nothing differs any more: what differs is
 /// not translated, and neither are the others if nobody knows by which it does.
-fn verify(ground: &Ground<'_>, drafts: &mut [Draft]) {
+fn verify(ground: &Ground<'_>, drafts: &mut [Draft], out: &Writing<'_, '_>) {
     let before = ground.snapshot;
     loop {
-        let written = drafts.iter().filter(|draft| draft.is_whole());
+        let written = drafts.iter().filter(|draft| !out.forbids(draft));
         let mut all = Translation::default();
         for draft in written {
             all.objects.extend(draft.objects.iter().cloned());
@@ -328,7 +333,7 @@ fn verify(ground: &Ground<'_>, drafts: &mut [Draft]) {
             return;
         }
         let mut found = false;
-        for draft in drafts.iter_mut().filter(|draft| draft.is_whole()) {
+        for draft in drafts.iter_mut().filter(|draft| !out.forbids(draft)) {
             let own = draft
                 .sources
                 .iter()
@@ -344,7 +349,8 @@ fn verify(ground: &Ground<'_>, drafts: &mut [Draft]) {
                 found = true;
             }
         }
-        for draft in drafts.iter_mut().filter(|draft| !found && draft.is_whole()) {
+        let others = drafts.iter_mut();
+        for draft in others.filter(|draft| !found && !out.forbids(draft)) {
             draft.note_of_all(
                 Outcome::NotTranslated,
                 "what could be written changes other settings",

@@ -1,9 +1,9 @@
 //! VirtualServices and CiliumEnvoyConfigs to each other, and to HTTPRoutes.
 
-use cairn_config_schema::translate::Target;
+use cairn_config_schema::translate::{Outcome, Target};
 use serde_json::{Value, json};
 
-use crate::support::{Written, written};
+use crate::support::{Written, written, written_wider};
 
 /// A VirtualService for `orders` with these rules, and these other fields.
 fn virtual_service(http: &str, more: &str) -> String {
@@ -244,6 +244,38 @@ fn what_only_seems_to_be_the_same_is_refused() {
     );
     assert_ne!(text, retries);
     written(Target::Istio, &[&retries]).is_refused(&["reset-before-request"]);
+}
+
+/// Envoy answers requests for WebSockets itself unless its listener names them; the others know no such thing.
+#[test]
+fn websockets_that_envoy_refuses_are_let_through_only_if_that_is_asked_for() {
+    let config = to_cilium(CANARY).only("CiliumEnvoyConfig").clone();
+    let with = |upgrades: Value| {
+        let mut config = config.clone();
+        let filter = &mut config["spec"]["resources"][0]["filterChains"][0]["filters"][0];
+        filter["typedConfig"]["upgradeConfigs"] = upgrades;
+        config.to_string()
+    };
+    let named = with(json!([{"upgrade_type": "websocket"}]));
+    let without = with(json!([]));
+    for target in [Target::Istio, Target::Gateway] {
+        written(target, &[&named]).is_whole();
+        let refused = written(target, &[&without]);
+        refused.is_refused(&["would allow more"]);
+        let of_listener = refused
+            .0
+            .parts
+            .iter()
+            .find(|part| part.outcome == Outcome::Wider && part.path == "spec.resources[0]");
+        let of_listener = of_listener.unwrap_or_else(|| panic!("{:#?}", refused.0));
+        assert!(of_listener.why.contains("WebSockets"), "{of_listener:?}");
+        assert!(of_listener.location.is_some(), "{of_listener:?}");
+
+        let wider = written_wider(target, &[&without]);
+        assert_eq!(wider.0.objects, written(target, &[&named]).0.objects);
+        let outcomes: Vec<Outcome> = wider.0.parts.iter().map(|part| part.outcome).collect();
+        assert_eq!(outcomes, [Outcome::Wider], "{:#?}", wider.0);
+    }
 }
 
 /// Both have a word for it; RE2 has no expression that folds the case of ASCII alone.

@@ -53,6 +53,7 @@ fn config(name: &str, services: &Value, routes: &[Value], odd: bool) -> Value {
                 "@type": format!("type.googleapis.com/envoy.{manager}"),
                 "statPrefix": "l",
                 "rds": {"routeConfigName": "r"},
+                "upgradeConfigs": [{"upgradeType": "websocket"}],
                 "httpFilters": [{
                     "name": "envoy.filters.http.router",
                     "typedConfig": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
