@@ -15,7 +15,7 @@ use self::fields::{ENUMS, FLOW, Kind};
 use super::Invalid;
 use crate::hubble::messages::{Flow, FlowFilter};
 use crate::limits::{HUBBLE_EXPRESSION_BYTES_MAX, HUBBLE_EXPRESSIONS_MAX};
-use crate::telemetry::expression::check::{Fault, Names, type_of};
+use crate::telemetry::expression::check::{Fault, Names, is_type, type_of};
 use crate::telemetry::expression::types::Type;
 use crate::telemetry::expression::{bounds, first};
 
@@ -226,6 +226,7 @@ impl Reader {
                 true => only_of_flow(),
                 false => Ok(None),
             },
+            [name] if is_type(name) && !is_test => Ok(None),
             [ROOT, fields @ ..] => self.look(fields, is_test).map(Some),
             [PACKAGE, of, name] | [of, name] if !is_test => {
                 let known = ENUMS.iter().find(|(known, _)| known == of);

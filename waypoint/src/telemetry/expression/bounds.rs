@@ -7,6 +7,9 @@ use regex::RegexSetBuilder;
 
 use crate::limits::EXPRESSION_REGEX_BYTES_MAX;
 
+/// What `optMap` and `optFlatMap` call what they are asked of, while they look at it twice; nobody can write it.
+const ONCE: &str = "@target";
+
 /// Of strings: whether they match a regular expression.
 const MATCHES: &str = "matches";
 
@@ -73,6 +76,13 @@ impl Walk {
                     not evaluated here"
                         .to_owned(),
                 );
+            }
+            // No loop, nor does it make a value larger: but what it is of must hold none.
+            Expr::Comprehension(all) if all.accu_var == ONCE => {
+                self.in_comprehension = true;
+                self.expression(&all.accu_init)?;
+                self.in_comprehension = false;
+                return self.expression(&all.result);
             }
             Expr::Comprehension(_) => {
                 self.in_comprehension = true;

@@ -63,9 +63,14 @@ impl Compiled {
     /// As of [`Self::filter`], of what has no text.
     pub fn value(text: &str) -> Result<Self, String> {
         Self::parse(text, |given| match given {
-            Type::List(_) | Type::Map(_) | Type::Message(_) | Type::Null | Type::Bytes => Err(
-                format!("a value is a text, a number, or true or false, and this gives {given}"),
-            ),
+            Type::List(_)
+            | Type::Map(_)
+            | Type::Message(_)
+            | Type::Null
+            | Type::Bytes
+            | Type::Type => Err(format!(
+                "a value is a text, a number, or true or false, and this gives {given}"
+            )),
             _ => Ok(()),
         })
     }

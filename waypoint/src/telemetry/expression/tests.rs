@@ -145,6 +145,77 @@ fn what_is_not_known_is_told_of_and_evaluated() {
     assert!(without.is_true(&seen(&exchange, &headers)));
 }
 
+/// What the language evaluates is no finding: its types have names, and what may be absent has functions.
+#[test]
+fn names_of_types_and_what_may_be_absent_are_evaluated_without_a_word() {
+    let (exchange, mut headers) = (http(), HeaderMap::new());
+    headers.insert("x-level", HeaderValue::from_static("5"));
+    for (expression, met) in [
+        ("type(response.code) == int", true),
+        (
+            "type(request.path) == string && type(connection.mtls) == bool",
+            true,
+        ),
+        ("type(request.path) == int", false),
+        ("type(request.headers) == map && type([1]) == list", true),
+        (
+            "type(1u) == uint && type(1.5) == double && type(b'') == bytes",
+            true,
+        ),
+        ("type(null) == null_type && type(int) == type", true),
+        ("type(optional.none()) == optional_type", true),
+        ("type(response.code) in [int, uint]", true),
+        ("optional.of(response.code).value() == 200", true),
+        ("optional.of(request.path).hasValue()", true),
+        (
+            "optional.ofNonZeroValue('').or(optional.of('a')).value() == 'a'",
+            true,
+        ),
+        ("optional.none().orValue(5) == 5", true),
+        ("request.headers[?'x-level'].orValue('0') == '5'", true),
+        ("request.headers[?'x-none'].orValue('0') == '0'", true),
+        ("request.?headers.hasValue()", true),
+        (
+            "request.headers[?'x-level'].optMap(v, int(v) + 1).orValue(0) == 6",
+            true,
+        ),
+        (
+            "request.headers[?'x-none'].optFlatMap(v, optional.of(v)).hasValue()",
+            false,
+        ),
+        // A name that is declared is what it is declared to be.
+        ("[1, 2].exists(int, int == 2)", true),
+    ] {
+        let compiled = Compiled::filter(expression).unwrap_or_else(|e| panic!("{expression}: {e}"));
+        assert!(
+            compiled.doubts().is_empty(),
+            "{expression}: {:?}",
+            compiled.doubts()
+        );
+        assert_eq!(
+            compiled.is_true(&seen(&exchange, &headers)),
+            met,
+            "{expression}"
+        );
+    }
+    // A type is no text, and has none.
+    let compiled = Compiled::filter("type(response.code) == 'int'").unwrap();
+    let [doubt] = compiled.doubts() else {
+        panic!("a type is never equal to a text")
+    };
+    assert_eq!(doubt.outcome, Outcome::Always(false));
+    let refused = Compiled::value("type(response.code)").unwrap_err();
+    assert!(refused.ends_with("this gives a type"), "{refused}");
+    // What may double with each step is not evaluated.
+    for expression in [
+        "optional.of('a').optMap(x, x + x).optMap(x, x + x).hasValue()",
+        "optional.of('a').optMap(x, optional.of(x + x).optMap(y, y + y)).hasValue()",
+    ] {
+        let refused = Compiled::filter(expression).unwrap_err();
+        assert!(refused.contains("optMap inside another"), "{refused}");
+    }
+}
+
 /// specs/istio-waypoint.md 5.5: Envoy finds only when it evaluates that types do not fit, and what is an error then is
 /// not logged; `==` of them is false. Here it is the same, and told of when the configuration is read.
 #[test]

@@ -23,6 +23,8 @@ pub enum Type {
     Text,
     /// Bytes.
     Bytes,
+    /// What `type()` gives.
+    Type,
     /// A list of these.
     List(Box<Type>),
     /// These by texts; if they are not known, by anything.
@@ -42,6 +44,7 @@ impl fmt::Display for Type {
             Self::Double => "a fraction",
             Self::Text => "a text",
             Self::Bytes => "bytes",
+            Self::Type => "a type",
             Self::List(_) => "a list",
             Self::Map(_) | Self::Message(_) => "a map",
         })
