@@ -244,9 +244,6 @@ fn tracing(levels: &[&Level], providers: &TelemetryProviders) -> TraceSettings {
         if let Some(reports) = level.reports {
             settings.reports = reports;
         }
-        if let Some(by_request_id) = level.by_request_id {
-            settings.by_request_id = by_request_id;
-        }
         if let Some(istio_tags) = level.istio_tags {
             settings.istio_tags = istio_tags;
         }

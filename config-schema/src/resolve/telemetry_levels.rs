@@ -34,7 +34,6 @@ pub(super) struct TracingLevel {
     pub to: Option<TraceTarget>,
     pub sampled_ppm: Option<u32>,
     pub reports: Option<bool>,
-    pub by_request_id: Option<bool>,
     pub istio_tags: Option<bool>,
     pub tags: Option<Arc<BTreeMap<Arc<str>, TagSource>>>,
 }
@@ -167,11 +166,16 @@ impl Reading<'_> {
         {
             self.unusable(reason, path, 0, "spans");
         }
+        if item.use_request_id_for_trace_sampling.is_some() {
+            let message = "the id of a request does not decide whether it is sampled";
+            let finding = Diagnostic::warning(Code::Unsupported, message)
+                .with_effect("the trace id decides, with `true` and with `false`");
+            self.say(finding, &format!("{path}.useRequestIdForTraceSampling"));
+        }
         Some(TracingLevel {
             to,
             sampled_ppm: self.sampling(item.random_sampling_percentage, path),
             reports: item.disable_span_reporting.map(|disabled| !disabled),
-            by_request_id: item.use_request_id_for_trace_sampling,
             istio_tags: item.enable_istio_tags,
             tags: self.span_tags(item, path),
         })

@@ -59,8 +59,6 @@ pub struct TraceSettings {
     pub sampled_ppm: Option<u32>,
     /// `false`: the context is passed on, and no span is sent (`disableSpanReporting`).
     pub reports: bool,
-    /// The sampling goes by `x-request-id`.
-    pub by_request_id: bool,
     /// Istio's own tags are in spans.
     pub istio_tags: bool,
     /// More tags.
@@ -73,7 +71,6 @@ impl Default for TraceSettings {
             to: TraceTarget::Unnamed,
             sampled_ppm: None,
             reports: true,
-            by_request_id: true,
             istio_tags: true,
             tags: Arc::default(),
         }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use cairn_config_schema::diagnostics::Severity;
 use cairn_config_schema::snapshot::{
     AccessLog, IstioMetric, LogFormat, LogSink, OtlpProtocol, Snapshot, TagChange, TagSource,
     TelemetrySettings, TraceTarget,
@@ -74,6 +75,21 @@ fn without_any_there_are_metrics_and_cairns_log_and_no_spans() {
     assert_eq!(**of(&snapshot, "shop/web"), TelemetrySettings::default());
     let log = &of(&snapshot, "shop/web").access_log[0];
     assert_eq!(log.sink, LogSink::Stdout(LogFormat::Cairn));
+}
+
+/// What is written and not done is told of, whichever of both it is.
+#[test]
+fn a_request_id_that_is_to_decide_about_traces_is_told_that_it_does_not() {
+    for value in [true, false] {
+        let item = format!("{ON_WEB}tracing: [{{useRequestIdForTraceSampling: {value}}}]");
+        let snapshot = with(&[&telemetry("shop", "ids", &item)]);
+        let mut findings = snapshot.diagnostics.iter();
+        let finding = findings.find(|d| d.path == "spec.tracing[0].useRequestIdForTraceSampling");
+        let finding = finding.unwrap_or_else(|| panic!("{:#?}", snapshot.diagnostics));
+        assert_eq!(finding.severity, Severity::Warning, "{finding:?}");
+    }
+    let without = telemetry("shop", "ids", &format!("{ON_WEB}tracing: [{{}}]"));
+    assert!(with(&[&without]).diagnostics.is_empty());
 }
 
 #[test]
