@@ -134,7 +134,9 @@ async fn serve_all(
         }
     }
     if let Some(idle) = state.metrics_idle {
-        tokio::spawn(forget_idle(state.registry.clone(), idle));
+        let of = state.clone();
+        let snapshot = move || (of.snapshot)();
+        tokio::spawn(forget_idle(state.registry.clone(), idle, snapshot));
     }
     stop.cancelled().await;
 }

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::sync::{Arc, LazyLock, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use cairn_config_schema::snapshot::{IstioMetric, Service, Workload};
+use cairn_config_schema::snapshot::{IstioMetric, Service, Snapshot, Workload};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::changed::ChangedCounts;
@@ -18,7 +18,7 @@ use super::labels::{
     Baggage, DestinationLabels, OTHER, ServiceLabels, SourceLabels, source_workload,
 };
 use super::names::{HTTP_LABELS, HUBBLE_BUCKETS, TCP_LABELS};
-use super::policies::PolicyCounts;
+use super::policies::{self, PolicyCounts};
 use super::series::{
     ChangedSeries, Held, HttpKey, HttpSeries, HubbleKey, HubbleSeries, Registry, TcpKey,
     UNKNOWN_ID, own,
@@ -67,11 +67,20 @@ pub async fn let_go(idle: Duration) {
     }
 }
 
-/// Forgets series in which nothing was counted for `idle`; never ends. To be run once.
-pub async fn forget_idle(registry: Arc<Registry>, idle: Duration) {
+/// Forgets series in which nothing was counted for `idle`, those of policies only when they are not in force any more;
+/// never ends. To be run once. `snapshot`: what is in force, if something is.
+pub async fn forget_idle(
+    registry: Arc<Registry>,
+    idle: Duration,
+    snapshot: impl Fn() -> Option<Arc<Snapshot>>,
+) {
     loop {
         tokio::time::sleep(step(idle)).await;
-        registry.forget(Instant::now(), idle);
+        let now = Instant::now();
+        registry.forget(now, idle);
+        if let Some(snapshot) = snapshot() {
+            registry.forget_policies(now, idle, &policies::all(&snapshot));
+        }
     }
 }
 
@@ -433,6 +442,7 @@ impl Shard {
     /// not touched.
     pub fn let_go(&mut self) {
         // New maps, for empty ones would keep their memory.
+        self.policies.let_go();
         self.http = FxHashMap::default();
         self.hubble = FxHashMap::default();
         self.changed = ChangedCounts::default();

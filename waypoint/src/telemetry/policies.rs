@@ -5,9 +5,28 @@ use std::sync::{Arc, PoisonError};
 
 use cairn_authz::Verdict;
 use cairn_config_schema::origin::Origin;
-use rustc_hash::FxHashMap;
+use cairn_config_schema::snapshot::Snapshot;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::series::{DryRunVerdicts, PolicyKey, PolicyName, Registry, Table, Tally, own};
+
+/// Every policy that may decide something, or say something in a dry run.
+pub fn all(snapshot: &Snapshot) -> FxHashSet<Origin> {
+    let waypoint = snapshot.waypoint.iter().flat_map(|w| &w.policies);
+    let services = snapshot.services.values().flat_map(|s| &s.policies);
+    let network = &snapshot.network;
+    let clusters = network.clusters.values().flat_map(|c| c.iter());
+    let subjects = clusters.chain(network.workloads.values());
+    let subjects = subjects.chain(network.egress.subjects().map(|s| &**s));
+    let selected = subjects.flat_map(|subject| &subject.policies);
+    let selecting = network.all.iter().map(|selecting| &selecting.policy);
+    let tokens = snapshot.authentications.all();
+    (waypoint.chain(services).map(|policy| &policy.origin))
+        .chain(selected.chain(selecting).map(|policy| &policy.origin))
+        .chain(tokens.map(|authentication| &authentication.origin))
+        .cloned()
+        .collect()
+}
 
 /// What one thread counts of policies.
 pub struct PolicyCounts {
@@ -34,6 +53,14 @@ impl PolicyCounts {
             audit: FxHashMap::default(),
             dry_run_verdicts,
         }
+    }
+
+    /// Lets go of all series with a policy's name, so that those of policies that are gone can be
+    /// forgotten ([`Registry::forget_policies`]). Counts are not touched.
+    pub fn let_go(&mut self) {
+        self.verdicts = FxHashMap::default();
+        self.dry_run = FxHashMap::default();
+        self.audit = FxHashMap::default();
     }
 
     /// Counts a verdict.
@@ -98,3 +125,6 @@ fn add(
         kept.insert(key, count);
     }
 }
+
+#[cfg(test)]
+mod tests;

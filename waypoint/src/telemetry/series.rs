@@ -2,11 +2,11 @@
 //! all of them. Which exchange belongs to which series is decided in `metrics`, their text in
 //! `exposition`; how they are kept and forgotten is in `table`.
 
+mod forget;
 mod table;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex};
 
 use rustc_hash::FxHashSet;
 
@@ -242,7 +242,8 @@ impl PolicyKey {
 }
 
 /// Every series of one process. Those of exchanges are forgotten when nothing was counted in them for long
-/// ([`Self::forget`]); those of policies stay, for a denial that happens once a week is to be seen as an increase.
+/// ([`Self::forget`]); those of policies stay as long as the policy is there, for a denial that happens once a week is to
+/// be seen as an increase, and are forgotten like the others after it is gone ([`Self::forget_policies`]).
 pub struct Registry {
     /// Clients.
     pub sources: Labels<SourceLabels>,
@@ -352,48 +353,6 @@ impl Registry {
             of("changed", changed.fold((0, 0), sum)),
             of("policy", policies.into_iter().fold((0, 0), sum)),
         ]
-    }
-
-    /// Forgets the series of exchanges in which no thread counted anything for `idle`, as Prometheus' clients
-    /// may: one that comes back begins at 0. Then the labels that no series has any more.
-    ///
-    /// To be called from time to time, and never at once from two threads. A thread holds the series it
-    /// counted in until it lets go of them ([`super::metrics::Shard::let_go`]).
-    pub fn forget(&self, now: Instant, idle: Duration) {
-        let mut gone = self.http.forget(now, idle).len();
-        gone += self.tcp.forget(now, idle).len();
-        gone += self.hubble.forget(now, idle).len();
-        let changed = self.changed.iter();
-        gone += changed.map(|t| t.forget(now, idle).len()).sum::<usize>();
-        self.expired.add(i64::try_from(gone).unwrap_or(i64::MAX));
-        self.forget_labels();
-    }
-
-    fn forget_labels(&self) {
-        let mut used: [FxHashSet<u32>; 3] = Default::default();
-        let [sources, destinations, services] = &mut used;
-        self.http.each(|key, _| {
-            sources.insert(key.source);
-            destinations.insert(key.destination);
-            services.insert(key.service);
-        });
-        self.tcp.each(|key, _| {
-            sources.insert(key.source);
-            destinations.insert(key.destination);
-            services.insert(key.service);
-        });
-        self.hubble.each(|key, _| {
-            sources.insert(key.source);
-            destinations.insert(key.destination);
-        });
-        let clients = self.sources.forget(sources);
-        self.destinations.forget(destinations);
-        self.services.forget(services);
-        let of_baggage = &self.baggage_clients;
-        let mut of_baggage = of_baggage.lock().unwrap_or_else(PoisonError::into_inner);
-        for client in clients {
-            of_baggage.remove(&*client);
-        }
     }
 }
 

@@ -249,6 +249,16 @@ impl<K: Hash + Eq + Clone, S> Table<K, S> {
     /// Forgets the label sets whose counts no thread has held for `idle`, and gives them back. One that is held, or
     /// was asked for since, stays, so that no count is lost.
     pub(super) fn forget(&self, now: Instant, idle: Duration) -> Vec<Row<K, S>> {
+        self.forget_where(now, idle, |_| true)
+    }
+
+    /// The same of those that may go. One that may not is as if it were held.
+    pub(super) fn forget_where(
+        &self,
+        now: Instant,
+        idle: Duration,
+        may_go: impl Fn(&K) -> bool,
+    ) -> Vec<Row<K, S>> {
         let (mut from, mut gone) = (0, Vec::new());
         loop {
             let mut table = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
@@ -257,7 +267,7 @@ impl<K: Hash + Eq + Clone, S> Table<K, S> {
             for (place, kept) in rows.range_mut(from..).take(ROWS_PER_STEP) {
                 (from, seen) = (*place + 1, seen + 1);
                 let is_held = kept.counts.iter_mut().any(|c| Arc::get_mut(c).is_none());
-                if is_held {
+                if is_held || !may_go(&kept.key) {
                     kept.unused_since = None;
                     continue;
                 }
