@@ -22,6 +22,7 @@ mod egress_tls;
 mod ext_authz;
 mod ext_authz_backend;
 mod ext_authz_envoy;
+mod ext_authz_failures;
 mod ext_authz_filter;
 mod filters;
 mod flows;

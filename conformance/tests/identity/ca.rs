@@ -11,13 +11,12 @@ use cairn_waypoint::pki::{Authority, Leaf, SigningRequest};
 use rcgen::{CertificateParams, Issuer, KeyPair, SanType};
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 use tonic::Status;
 use tonic_prost::ProstCodec;
 
 use crate::grpc::{self, Method};
+use crate::listening::Listening;
 
 /// The name in the CA's certificate.
 pub const NAME: &str = "istiod.test";
@@ -66,7 +65,7 @@ pub struct Ca {
     /// Where it listens, or did.
     pub address: SocketAddr,
     state: Arc<Mutex<State>>,
-    task: Option<JoinHandle<()>>,
+    listening: Listening,
 }
 
 impl Ca {
@@ -81,33 +80,21 @@ impl Ca {
         Self {
             address,
             state: Arc::new(Mutex::new(state)),
-            task: None,
+            listening: Listening::default(),
         }
     }
 
     /// Takes connections from now on.
     pub async fn start(&mut self) {
-        let listener = TcpListener::bind(self.address).await.expect("an address");
-        let state = self.state.clone();
-        self.task = Some(tokio::spawn(async move {
-            while let Ok((tcp, _)) = listener.accept().await {
-                let state = state.clone();
-                let acceptor = acceptor(&state.lock().unwrap().authority);
-                tokio::spawn(async move {
-                    if let Ok(tls) = acceptor.accept(tcp).await {
-                        serve(tls, state).await;
-                    }
-                });
-            }
-        }));
+        let (shown, state) = (self.state.clone(), self.state.clone());
+        let acceptor = move || acceptor(&shown.lock().unwrap().authority);
+        let serve = move |tls| serve(tls, state.clone());
+        self.listening.start(self.address, acceptor, serve).await;
     }
 
-    /// Takes no more connections.
+    /// Ends all connections, and takes no more.
     pub async fn stop(&mut self) {
-        if let Some(task) = self.task.take() {
-            task.abort();
-            let _ = task.await;
-        }
+        self.listening.stop().await;
     }
 
     pub fn be(&self, mood: Mood) {
@@ -135,14 +122,6 @@ impl Ca {
             self.asked().len() >= n
         })
         .await;
-    }
-}
-
-impl Drop for Ca {
-    fn drop(&mut self) {
-        if let Some(task) = &self.task {
-            task.abort();
-        }
     }
 }
 

@@ -15,14 +15,13 @@ use futures::StreamExt;
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use futures::future::BoxFuture;
 use prost::Message;
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
 use tonic::codegen::Service;
 use tonic::{Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 use crate::ca::acceptor;
 use crate::grpc;
+use crate::listening::Listening;
 
 /// An answer on its way.
 type Told = Result<DeltaDiscoveryResponse, Status>;
@@ -49,7 +48,7 @@ pub struct Istiod {
     pub address: SocketAddr,
     authority: Arc<Authority>,
     state: Arc<Mutex<State>>,
-    task: Option<JoinHandle<()>>,
+    listening: Listening,
 }
 
 impl Istiod {
@@ -60,34 +59,21 @@ impl Istiod {
             address,
             authority: Arc::new(authority.expect("an authority")),
             state: Arc::default(),
-            task: None,
+            listening: Listening::default(),
         }
     }
 
     /// Takes connections from now on.
     pub async fn start(&mut self) {
-        let listener = TcpListener::bind(self.address).await.expect("an address");
         let (state, acceptor) = (self.state.clone(), acceptor(&self.authority));
-        self.task = Some(tokio::spawn(async move {
-            // Dropped with the task: its connections end.
-            let mut connections = tokio::task::JoinSet::new();
-            while let Ok((tcp, _)) = listener.accept().await {
-                let (state, acceptor) = (state.clone(), acceptor.clone());
-                connections.spawn(async move {
-                    if let Ok(tls) = acceptor.accept(tcp).await {
-                        serve(tls, state).await;
-                    }
-                });
-            }
-        }));
+        let serve = move |tls| serve(tls, state.clone());
+        let shown = move || acceptor.clone();
+        self.listening.start(self.address, shown, serve).await;
     }
 
     /// Ends all connections, and takes no more.
     pub async fn stop(&mut self) {
-        if let Some(task) = self.task.take() {
-            task.abort();
-            let _ = task.await;
-        }
+        self.listening.stop().await;
         self.lock().streams.clear();
     }
 
@@ -170,14 +156,6 @@ impl Istiod {
         })
         .await;
         reason.expect("a reason").message
-    }
-}
-
-impl Drop for Istiod {
-    fn drop(&mut self) {
-        if let Some(task) = &self.task {
-            task.abort();
-        }
     }
 }
 

@@ -15,6 +15,7 @@ mod discovery;
 mod grpc;
 mod istio_ca;
 mod istiod;
+mod listening;
 mod mesh;
 mod networks;
 mod spiffe;
