@@ -72,7 +72,7 @@ impl Walk {
             // in a thousand bytes.
             Expr::Comprehension(_) if self.in_comprehension => {
                 return Err(
-                    "all, exists, exists_one, map or filter inside another, or after another, is \
+                    "all, exists, exists_one, map, filter or optMap inside another, or after another, is \
                     not evaluated here"
                         .to_owned(),
                 );
