@@ -19,8 +19,7 @@ use super::messages::{
     Layer7, Tcp, TcpFlags, Timestamp, TraceContext, TraceParent, TracePoint, TrafficDirection,
     Verdict, layer4, layer7,
 };
-use crate::telemetry::exchange::HttpExchange;
-use crate::telemetry::flow::{Kept, Part, Record};
+use crate::telemetry::flow::{Kept, Part, Record, Request};
 
 /// Kinds of events, by the numbers of Cilium's monitor.
 pub mod event {
@@ -168,18 +167,18 @@ impl Teller {
         flow
     }
 
-    fn request(&self, record: &Record, http: &HttpExchange) -> Flow {
+    fn request(&self, record: &Record, http: &Request) -> Flow {
         let mut flow = self.forward(record, record.started_at);
-        let url = self.redaction.url(&http.authority, &http.path);
+        let url = self.redaction.url(http.authority(), http.path());
         flow.summary = format!("{} {} {url}", http.protocol, http.method);
         self.name_policies(&mut flow, record);
         self.say_http(&mut flow, record, http, L7FlowType::Request, url);
         flow
     }
 
-    fn response(&self, record: &Record, http: &HttpExchange) -> Flow {
+    fn response(&self, record: &Record, http: &Request) -> Flow {
         let mut flow = self.back(record);
-        let url = self.redaction.url(&http.authority, &http.path);
+        let url = self.redaction.url(http.authority(), http.path());
         let code = http.status.map_or(0, |status| status.as_u16());
         flow.summary = format!(
             "{} {code} {}ms ({} {url})",
@@ -195,18 +194,15 @@ impl Teller {
         &self,
         flow: &mut Flow,
         record: &Record,
-        http: &HttpExchange,
+        http: &Request,
         of: L7FlowType,
         url: String,
     ) {
         let is_response = of == L7FlowType::Response;
         let elapsed = u64::try_from(record.elapsed.as_nanos()).unwrap_or(u64::MAX);
         let headers = [
-            (USER_AGENT, http.user_agent.as_ref()),
-            (
-                HeaderName::from_static("x-request-id"),
-                http.request_id.as_ref(),
-            ),
+            (USER_AGENT, http.user_agent()),
+            (HeaderName::from_static("x-request-id"), http.request_id()),
         ];
         let headers = headers.into_iter();
         let headers = headers.filter_map(|(name, value)| Some(self.redaction.header(name, value?)));

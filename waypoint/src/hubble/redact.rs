@@ -56,9 +56,9 @@ impl Redaction {
     }
 
     /// A header.
-    pub fn header(&self, name: HeaderName, value: &http::HeaderValue) -> HttpHeader {
+    pub fn header(&self, name: HeaderName, value: &[u8]) -> HttpHeader {
         let value = match self.headers.contains(&name) {
-            true => String::from_utf8_lossy(value.as_bytes()).into_owned(),
+            true => String::from_utf8_lossy(value).into_owned(),
             false => REDACTED.to_owned(),
         };
         HttpHeader {
@@ -120,13 +120,13 @@ mod tests {
             headers: vec![http::header::USER_AGENT],
             ..Redaction::default()
         };
-        let value = http::HeaderValue::from_static("curl");
+        let value = b"curl";
         assert_eq!(
-            redaction.header(http::header::USER_AGENT, &value).value,
+            redaction.header(http::header::USER_AGENT, value).value,
             "curl"
         );
         assert_eq!(
-            redaction.header(http::header::COOKIE, &value).value,
+            redaction.header(http::header::COOKIE, value).value,
             REDACTED
         );
     }

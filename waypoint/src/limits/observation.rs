@@ -22,9 +22,13 @@ pub const OTLP_QUEUE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// one, and only a record that is longer alone is sent as it is.
 pub const OTLP_MESSAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
 
-/// Room that a worker keeps for the next message to a collector, whatever the length of the last one: a longer one makes
-/// its buffer grow.
-pub const OTLP_ROOM_BYTES_MAX: usize = 256 * 1024;
+/// Room that a worker sets aside for the next message to a collector, whatever the length of the last one: a longer one makes
+/// its buffer grow. Memory is taken as it is written to.
+pub const OTLP_ROOM_BYTES_MAX: usize = OTLP_MESSAGE_BYTES_MAX + OTLP_MESSAGE_BYTES_MAX / 8;
+
+/// Objects of each kind (workloads, clients, endpoints, services, rules of routes and of policies) of which a worker keeps what spans
+/// say of them: some 400 bytes each. Beyond: it begins anew, which costs time alone.
+pub const OTLP_KNOWN_MAX: usize = 1_024;
 
 /// How long the exporting thread lets records gather before it looks again: workers wake it no oftener.
 pub const OTLP_GATHER_INTERVAL: Duration = Duration::from_millis(20);
@@ -59,6 +63,10 @@ pub const FLOW_RECORDS: usize = 4_096;
 /// Bytes of a path, a host, a header or a reason in a flow record. Beyond: cut. Clients choose how long they
 /// are, and the ring holds thousands.
 pub const FLOW_TEXT_BYTES_MAX: usize = 1_024;
+
+/// Room for a flow record's path, host and headers that the next one in its place takes over. Beyond: given back, so that
+/// a few requests with long ones do not make all records large.
+pub const FLOW_ROOM_BYTES_MAX: usize = 512;
 
 /// The most that `--flow-records` can be.
 pub const FLOW_RECORDS_MAX: usize = 1_048_576;

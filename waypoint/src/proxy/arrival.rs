@@ -12,6 +12,7 @@ use super::headers;
 use super::stream_context::StreamContext;
 use crate::runtime::{Runtime, Target};
 use crate::telemetry::exchange::{Exchange, HttpExchange, StreamOrigin};
+use crate::telemetry::text;
 use crate::telemetry::trace::Trace;
 
 /// A request as it came, about which nobody was asked.
@@ -72,7 +73,7 @@ pub(super) fn begin(session: &Session, stream: &StreamContext, runtime: &Runtime
     exchange.settings = runtime.telemetry.of_service(None).unusual();
     exchange.http = Some(HttpExchange {
         method: request.method.clone(),
-        path: String::from_utf8_lossy(request.raw_path()).into_owned(),
+        path: text::of_bytes(request.raw_path()).into_owned(),
         protocol: match request.version {
             Version::HTTP_2 => "HTTP/2",
             Version::HTTP_11 => "HTTP/1.1",

@@ -26,6 +26,7 @@ use super::persistence::Sticky;
 use super::retry::{self, RETRIED_ANSWER};
 use crate::clock::now_ms;
 use crate::runtime::{Runtime, Target};
+use crate::telemetry::text;
 use crate::telemetry::trace::recording;
 use crate::upstream::Reach;
 
@@ -304,9 +305,10 @@ pub async fn after_request_trailers(ctx: &mut RequestContext) -> Result<()> {
 /// Where a request goes, for a span: without its query, which may have secrets.
 fn url_of(request: &RequestHeader) -> Box<str> {
     let host = request.headers.get(http::header::HOST);
-    let host = host.map(|host| String::from_utf8_lossy(host.as_bytes()));
+    let host = host.map(|host| text::of_bytes(host.as_bytes()));
     let host = host.as_deref().or(request.uri.host()).unwrap_or_default();
-    format!("http://{host}{}", request.uri.path()).into()
+    // In one piece of just that length.
+    ["http://", host, request.uri.path()].concat().into()
 }
 
 /// Tells telemetry that the attempt is over.

@@ -184,6 +184,17 @@ pub fn certificate_expires(at: SystemTime) {
     CERTIFICATE_EXPIRY.set(since_1970.as_secs() as f64);
 }
 
+/// Asked for at a scrape: the exporters' queue counts them anyway.
+struct OtlpWaitingBytes;
+
+impl Instrument for OtlpWaitingBytes {
+    fn family(&self) -> Option<MetricFamily> {
+        let metric = &names::OTLP_WAITING_BYTES;
+        let (_, bytes) = super::otlp::waiting();
+        Some(family(metric, vec![sample(metric, &[], bytes as f64)]))
+    }
+}
+
 /// Everything above, as a scrape shows it.
 pub fn families() -> Vec<MetricFamily> {
     let instruments: &[&dyn Instrument] = &[
@@ -233,6 +244,7 @@ pub fn families() -> Vec<MetricFamily> {
         &OTLP_EXPORTED,
         &OTLP_DROPPED,
         &OTLP_FAILED,
+        &OtlpWaitingBytes,
     ];
     let own = instruments.iter().filter_map(|i| i.family());
     own.chain(super::node::families())

@@ -33,6 +33,7 @@ mod policies;
 pub mod series;
 pub mod settings;
 pub mod tcp;
+pub(crate) mod text;
 pub mod trace;
 
 pub use finish::{finish, finish_with};

@@ -18,6 +18,7 @@ use super::member::{Member, Members};
 use crate::limits::POLICY_RECORDS_PER_LINE_MAX;
 use crate::telemetry::exchange::{Exchange, HttpExchange};
 use crate::telemetry::labels::source_workload;
+use crate::telemetry::text;
 use crate::telemetry::trace::context::TraceId;
 
 /// Declares the line, and how it is written. Most of the time that a derived `Serialize` takes for one goes
@@ -191,7 +192,7 @@ fn header<'a>(
     of: fn(&HttpExchange) -> Option<&HeaderValue>,
 ) -> Option<Cow<'a, str>> {
     let value = http.and_then(of)?;
-    Some(String::from_utf8_lossy(value.as_bytes()))
+    Some(text::of_bytes(value.as_bytes()))
 }
 
 /// Written into the JSON string as it displays, without a string in between.
@@ -240,8 +241,10 @@ impl Display for RouteName<'_> {
 /// `inbound-vip|8000|http|httpbin.default.svc.cluster.local;`
 pub struct UpstreamCluster<'a> {
     pub(super) service: &'a Service,
-    pub(super) port: u16,
-    pub(super) protocol: &'static str,
+    /// Of the service.
+    pub port: u16,
+    /// `http` or `tcp`.
+    pub protocol: &'static str,
 }
 
 /// The cluster that an exchange went to, as istiod names it.

@@ -14,7 +14,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::exchange::Seen;
 use line::Line;
-pub(super) use line::{TimeText, route_name, upstream_cluster};
+pub(super) use line::{TimeText, UpstreamCluster, route_name, upstream_cluster};
 pub(super) use member::Members;
 pub use queue::Writer;
 use queue::{Lines, Queue};

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use super::line::{TimeText, method, route_name, upstream_cluster};
 use crate::telemetry::exchange::{Exchange, HttpExchange, Seen};
 use crate::telemetry::expression::{Compiled, Doubt};
+use crate::telemetry::text;
 
 /// An operator, and how many bytes of its value are written.
 #[derive(Debug)]
@@ -243,7 +244,7 @@ fn of_map<'s>(map: Option<&'s HeaderMap>, name: &HeaderName) -> Option<Cow<'s, s
 }
 
 fn lossy(value: &HeaderValue) -> Option<Cow<'_, str>> {
-    Some(String::from_utf8_lossy(value.as_bytes()))
+    Some(text::of_bytes(value.as_bytes()))
 }
 
 fn some(text: &str) -> Option<Cow<'_, str>> {

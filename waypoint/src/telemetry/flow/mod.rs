@@ -2,16 +2,18 @@
 //!
 //! At the end of an exchange, and when a TCP stream opens, the worker puts a [`Record`] into the
 //! [`Ring`]: what the exchange holds already, moved or counted up by one, without a text being made or
-//! a lock taken. What a record says in Hubble's terms is worked out only when somebody reads it
+//! a lock taken, into the memory of a record that was overwritten. What a record says in Hubble's terms is worked out only when somebody reads it
 //! (`crate::hubble`), on the reader's thread. Nobody reading, nothing more is done.
 
 mod record;
+mod request;
 mod ring;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 pub use record::{Decision, Part, Record, ServiceName};
+pub use request::Request;
 pub use ring::{Kept, Read, Ring};
 
 use super::exchange::Exchange;
@@ -35,7 +37,7 @@ pub fn ring() -> Option<&'static Arc<Ring>> {
 /// Keeps what became of an exchange that took `elapsed`. Never blocks.
 pub(super) fn ended(exchange: &mut Exchange, elapsed: Duration, was_open: bool) {
     if let Some(ring) = ring() {
-        ring.push(Record::ended(exchange, elapsed, was_open));
+        ring.push_in(|room| Record::ended_in(room, exchange, elapsed, was_open));
     }
 }
 

@@ -11,8 +11,9 @@ use cairn_config_schema::origin::{ObjectKey, Origin};
 use cairn_config_schema::snapshot::{Action, Workload};
 use http::HeaderValue;
 
+use super::request::Request;
 use crate::limits::{FLOW_TEXT_BYTES_MAX, POLICY_RECORDS_PER_LINE_MAX};
-use crate::telemetry::exchange::{Exchange, HttpExchange, Peer};
+use crate::telemetry::exchange::{Exchange, Peer};
 use crate::telemetry::labels::source_workload;
 use crate::telemetry::trace::context::TraceId;
 
@@ -77,7 +78,7 @@ pub struct Record {
     pub service: Option<ServiceName>,
     pub endpoint: Option<(SocketAddr, Option<Arc<Workload>>)>,
     pub route: Option<(Origin, usize)>,
-    pub http: Option<HttpExchange>,
+    pub http: Option<Request>,
     pub decision: Option<Decision>,
     pub reason: Option<String>,
     pub details: Cow<'static, str>,
@@ -94,18 +95,23 @@ pub struct Record {
 impl Record {
     /// Bytes of the texts that nobody else holds.
     pub fn text_bytes(&self) -> usize {
-        let http = self.http.as_ref().map_or(0, |http| {
-            let headers = [&http.user_agent, &http.request_id, &http.forwarded_for];
-            let headers = headers.into_iter().flatten();
-            let headers: usize = headers.map(HeaderValue::len).sum();
-            http.path.len() + http.authority.len() + headers
-        });
+        let http = self.http.as_ref().map_or(0, Request::text_bytes);
         http + self.reason.as_ref().map_or(0, String::len)
     }
 
     /// Of an exchange that ended, with what nobody needs any more; `was_open`: it is a TCP stream whose opening was
     /// recorded.
     pub fn ended(exchange: &mut Exchange, elapsed: Duration, was_open: bool) -> Self {
+        Self::ended_in(Vec::new(), exchange, elapsed, was_open)
+    }
+
+    /// The same with room for its texts.
+    pub(super) fn ended_in(
+        room: Vec<u8>,
+        exchange: &mut Exchange,
+        elapsed: Duration,
+        was_open: bool,
+    ) -> Self {
         let part = match (&exchange.http, was_open) {
             (Some(_), _) => Part::Http,
             (None, true) => Part::Closed,
@@ -113,32 +119,19 @@ impl Record {
         };
         let mut record = Self::of(part, exchange);
         record.elapsed = elapsed;
-        record.http = exchange.http.take();
+        record.http = exchange.http.take().map(|http| Request::new(http, room));
         record.reason = exchange.reason.take();
         record.details.clone_from(&exchange.details);
         record.upstream_failure = exchange.upstream_failure.clone();
-        record.shorten();
+        if let Some(reason) = &mut record.reason {
+            cut(reason);
+        }
         record
     }
 
-    /// Cuts what clients choose the length of, and lets go of the header block that the values lie in:
-    /// the ring is bounded by the number of records.
-    fn shorten(&mut self) {
-        if let Some(http) = &mut self.http {
-            cut(&mut http.path);
-            cut(&mut http.authority);
-            for value in [
-                &mut http.user_agent,
-                &mut http.request_id,
-                &mut http.forwarded_for,
-            ] {
-                *value = value.as_ref().and_then(own);
-            }
-        }
-        if let Some(reason) = &mut self.reason {
-            cut(reason);
-        }
-        self.baggage = self.baggage.as_ref().and_then(own);
+    /// Room for the texts of the record that comes after it.
+    pub(super) fn take_room(&mut self) -> Vec<u8> {
+        self.http.take().map(Request::into_room).unwrap_or_default()
     }
 
     /// Of a TCP stream that opens.
@@ -151,7 +144,7 @@ impl Record {
         let source = source_workload(exchange).cloned();
         let baggage = match source {
             Some(_) => None,
-            None => origin.baggage.clone(),
+            None => origin.baggage.as_ref().and_then(own),
         };
         let route = exchange.route.as_ref();
         let route = route.map(|(route, rule)| (route.origin.clone(), *rule));
@@ -232,7 +225,7 @@ impl Record {
     }
 }
 
-/// What is cut ends with an ellipsis.
+/// Cuts what clients choose the length of. What is cut ends with an ellipsis.
 fn cut(text: &mut String) {
     if text.len() > FLOW_TEXT_BYTES_MAX {
         text.truncate(text.floor_char_boundary(FLOW_TEXT_BYTES_MAX));
@@ -241,7 +234,8 @@ fn cut(text: &mut String) {
     }
 }
 
-/// A copy, cut like [`cut`] but without a mark, which a header could not hold.
+/// A copy, cut like [`cut`] but without a mark, which a header could not hold: the value itself keeps the header block
+/// that it lies in.
 fn own(value: &HeaderValue) -> Option<HeaderValue> {
     let bytes = value.as_bytes();
     HeaderValue::from_bytes(bytes.get(..FLOW_TEXT_BYTES_MAX).unwrap_or(bytes)).ok()
@@ -280,19 +274,8 @@ mod tests {
     #[test]
     fn what_clients_make_long_is_cut() {
         let mut exchange = fixtures::http();
-        let http = exchange.http.as_mut().unwrap();
-        http.path = "/ä".repeat(20_000);
-        http.user_agent = Some("x".repeat(60_000).parse().unwrap());
         exchange.reason = Some("y".repeat(60_000));
         let record = Record::ended(&mut exchange, Duration::ZERO, false);
-        let http = record.http.unwrap();
-        assert!(
-            http.path.ends_with("/ä…") || http.path.ends_with("/…"),
-            "{}",
-            http.path
-        );
-        assert!(http.path.capacity() <= FLOW_TEXT_BYTES_MAX + '…'.len_utf8());
-        assert_eq!(http.user_agent.unwrap().len(), FLOW_TEXT_BYTES_MAX);
         assert_eq!(record.reason.unwrap().len(), FLOW_TEXT_BYTES_MAX + 3);
     }
 }

@@ -2,13 +2,20 @@
 //! readers, each with a place of its own. Readers never hold up a writer; who is too slow loses
 //! records, and learns how many. Knows nothing of what a record says.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwapOption, Guard};
 use tokio::sync::Notify;
 
 use super::record::Record;
+
+thread_local! {
+    /// The record that was overwritten last, for the next one: thousands of records are more than caches hold, and to give
+    /// memory back that none of them has takes longer than to write a record.
+    static SPARE: Cell<Option<Arc<Kept>>> = const { Cell::new(None) };
+}
 
 /// A record with its number.
 #[derive(Debug)]
@@ -58,23 +65,36 @@ impl Ring {
 
     /// Adds a record in place of the oldest.
     pub fn push(&self, record: Record) {
+        self.push_in(|_| record);
+    }
+
+    /// The same of one that is made with room for its texts.
+    pub(super) fn push_in(&self, make: impl FnOnce(Vec<u8>) -> Record) {
+        // The thread-local is gone only while the thread is being torn down.
+        let mut spare = SPARE.try_with(Cell::take).ok().flatten();
+        let room = spare.as_mut().and_then(Arc::get_mut);
+        let record = make(room.map(|kept| kept.record.take_room()).unwrap_or_default());
+        let overwritten = self.put_record(record, spare);
+        let _ = SPARE.try_with(|spare| spare.set(overwritten));
+    }
+
+    /// What it takes the place of. `spare`: a record that is overwritten.
+    fn put_record(&self, record: Record, spare: Option<Arc<Kept>>) -> Option<Arc<Kept>> {
         let flows_before = self.flows.fetch_add(record.flows(), Ordering::Relaxed);
         let number = self.next.fetch_add(1, Ordering::SeqCst);
-        if let Some(slot) = self.slot(number) {
-            put(
-                slot,
-                Arc::new(Kept {
-                    number,
-                    flows_before,
-                    record,
-                }),
-            );
-        }
+        let kept = Kept {
+            number,
+            flows_before,
+            record,
+        };
+        let slot = self.slot(number);
+        let overwritten = slot.and_then(|slot| put(slot, in_place_of(spare, kept)));
         // Sequentially consistent, as in `added`: either the reader sees the record, or this sees that
         // the reader waits.
         if self.awaited.load(Ordering::SeqCst) && self.awaited.swap(false, Ordering::SeqCst) {
             self.added.notify_waiters();
         }
+        overwritten
     }
 
     /// What is at a place.
@@ -136,9 +156,24 @@ impl Ring {
     }
 }
 
+/// In the memory of one that nobody reads any more, if there is one.
+fn in_place_of(spare: Option<Arc<Kept>>, kept: Kept) -> Arc<Kept> {
+    let Some(mut spare) = spare else {
+        return Arc::new(kept);
+    };
+    match Arc::get_mut(&mut spare) {
+        Some(place) => {
+            *place = kept;
+            spare
+        }
+        // A reader has it.
+        None => Arc::new(kept),
+    }
+}
+
 /// Stores a record unless there is a later one: a writer that was held up for a whole round must not hide
-/// what came after it.
-fn put(slot: &ArcSwapOption<Kept>, kept: Arc<Kept>) {
+/// what came after it. Returns the one that was there before.
+fn put(slot: &ArcSwapOption<Kept>, kept: Arc<Kept>) -> Option<Arc<Kept>> {
     let mut seen = slot.load();
     while seen.as_ref().is_none_or(|seen| seen.number < kept.number) {
         let before = slot.compare_and_swap(&seen, Some(kept.clone()));
@@ -148,10 +183,12 @@ fn put(slot: &ArcSwapOption<Kept>, kept: Arc<Kept>) {
             _ => false,
         };
         if swapped {
-            return;
+            drop(seen);
+            return Guard::into_inner(before);
         }
         seen = before;
     }
+    None
 }
 
 #[cfg(test)]

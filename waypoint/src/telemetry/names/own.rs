@@ -70,6 +70,12 @@ pub const OTLP_FAILED: Metric = counter(
     "Spans, access log records and metric points that a collector rejected or did not take in time, by signal",
     &["signal"],
 );
+/// What waits for collectors.
+pub const OTLP_WAITING_BYTES: Metric = gauge(
+    "cairn_otlp_waiting_bytes",
+    "Bytes of spans and access log records that wait for collectors or are being sent",
+    &[],
+);
 /// Lines of the process's own log dropped.
 pub const LOG_DROPPED: Metric = counter(
     "cairn_log_dropped_total",

@@ -2,56 +2,65 @@
 //! attributes. Which span gets which of them is in `spans`.
 
 use std::fmt;
+use std::net::SocketAddr;
 
-use cairn_config_schema::snapshot::{PathMatch, Workload};
+use cairn_authz::Verdict;
+use cairn_config_schema::snapshot::{HttpRoute, PathMatch, Workload};
 use http::Method;
 
 use super::pairs::Pairs;
-use crate::telemetry::access_log;
 use crate::telemetry::exchange::{Exchange, HttpExchange};
 use crate::telemetry::labels::{cluster_of, type_of};
+use crate::telemetry::text;
 use crate::telemetry::trace::recording::Attempt;
 
 /// The path of a rule, as it is written.
 #[derive(Clone, Copy)]
-pub(super) struct Route<'a>(&'a str, &'static str);
+pub(super) struct Path<'a>(&'a str, &'static str);
 
-impl fmt::Display for Route<'_> {
+impl<'a> Path<'a> {
+    /// What it is made of.
+    pub(super) fn pieces(self) -> [&'a str; 2] {
+        [self.0, self.1]
+    }
+}
+
+impl fmt::Display for Path<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.0)?;
         f.write_str(self.1)
     }
 }
 
-/// The path of the route's rule, if it has one: as written, for it is the same for many requests.
-pub(super) fn route(exchange: &Exchange) -> Option<Route<'_>> {
-    let (route, rule) = exchange.route.as_ref()?;
-    let [only] = &*route.rules.get(*rule)?.matches else {
+/// The path of a route's rule, if it has one: as written, for it is the same for many requests.
+pub(super) fn path_of(route: &HttpRoute, rule: usize) -> Option<Path<'_>> {
+    let [only] = &*route.rules.get(rule)?.matches else {
         return None;
     };
     Some(match &only.path {
-        PathMatch::Exact(path) => Route(path, ""),
-        PathMatch::Prefix(path) => Route(path, "/*"),
-        PathMatch::Begins { text, .. } => Route(text, "*"),
+        PathMatch::Exact(path) => Path(path, ""),
+        PathMatch::Prefix(path) => Path(path, "/*"),
+        PathMatch::Begins { text, .. } => Path(text, "*"),
         PathMatch::Regex(_) => return None,
     })
 }
 
-/// The service and port, as istiod names its clusters.
-pub(super) fn upstream_cluster(attributes: &mut Pairs, exchange: &Exchange) {
-    if let Some(cluster) = access_log::upstream_cluster(exchange) {
-        attributes.display("upstream_cluster", cluster);
+/// Which rule of which route a request went by.
+pub(super) fn route_rule(attributes: &mut Pairs, route: &HttpRoute, rule: usize) {
+    attributes.display("cairn.route", &route.origin);
+    attributes.number("cairn.route.rule", rule);
+    if let Some(path) = path_of(route, rule) {
+        attributes.display("http.route", path);
     }
 }
 
-/// What was asked, by whom. `cut`: shortens what clients may make long.
+/// What was asked, and with what. `cut`: shortens what clients may make long.
 pub(super) fn request<'t>(
     attributes: &mut Pairs,
     exchange: &Exchange,
     http: &'t HttpExchange,
     cut: impl Fn(&'t str) -> &'t str,
 ) {
-    let peer = &exchange.origin.peer;
     request_method(attributes, &http.method);
     attributes.text("url.scheme", "http");
     let (path, query) = match http.path.split_once('?') {
@@ -63,19 +72,20 @@ pub(super) fn request<'t>(
     let (host, port) = host_and_port(&http.authority);
     attributes.text("server.address", host);
     attributes.number("server.port", port.unwrap_or(exchange.service_port));
-    attributes.display_as(
-        ["client.address", "network.peer.address"],
-        peer.address.ip(),
-    );
-    attributes.number("client.port", peer.address.port());
-    attributes.number("network.peer.port", peer.address.port());
     if let Some(version) = http.protocol.strip_prefix("HTTP/") {
         attributes.text("network.protocol.name", "http");
         attributes.text("network.protocol.version", version);
     }
     let agent = http.user_agent.as_ref();
-    let agent = agent.map(|agent| String::from_utf8_lossy(agent.as_bytes()));
+    let agent = agent.map(|agent| text::of_bytes(agent.as_bytes()));
     attributes.known("user_agent.original", agent);
+}
+
+/// Where the client of a request is.
+pub(super) fn client(attributes: &mut Pairs, address: SocketAddr) {
+    attributes.display_as(["client.address", "network.peer.address"], address.ip());
+    attributes.number("client.port", address.port());
+    attributes.number("network.peer.port", address.port());
 }
 
 /// Who dialled what over TCP, and how much was said.
@@ -101,7 +111,6 @@ pub(super) fn stream(attributes: &mut Pairs, exchange: &Exchange) {
 /// The connection of a TCP stream to an endpoint. Bytes are seen from here: those sent are the endpoint's to read.
 pub(super) fn connection(attributes: &mut Pairs, exchange: &Exchange, attempt: &Attempt) {
     attributes.text("network.transport", "tcp");
-    endpoint(attributes, attempt);
     if attempt.connected.is_some() {
         if let Some(local) = exchange.upstream_local {
             attributes.display("network.local.address", local.ip());
@@ -113,8 +122,7 @@ pub(super) fn connection(attributes: &mut Pairs, exchange: &Exchange, attempt: &
 }
 
 /// Where an attempt went.
-pub(super) fn endpoint(attributes: &mut Pairs, attempt: &Attempt) {
-    let address = attempt.endpoint.address;
+pub(super) fn endpoint(attributes: &mut Pairs, address: SocketAddr) {
     attributes.display_as(["server.address", "network.peer.address"], address.ip());
     attributes.number("server.port", address.port());
     attributes.number("network.peer.port", address.port());
@@ -133,10 +141,7 @@ pub(super) fn grpc(attributes: &mut Pairs, http: &HttpExchange) {
 }
 
 /// What policy decided.
-pub(super) fn verdict(attributes: &mut Pairs, exchange: &Exchange) {
-    let Some(verdict) = &exchange.verdict else {
-        return;
-    };
+pub(super) fn verdict(attributes: &mut Pairs, verdict: &Verdict) {
     attributes.text(
         "cairn.verdict",
         if verdict.allowed { "allow" } else { "deny" },
@@ -178,15 +183,7 @@ pub(super) const SOURCE: &Tags = &tags!("source");
 pub(super) const DESTINATION: &Tags = &tags!("destination");
 
 /// Istio's tags of a workload.
-pub(super) fn peer(
-    attributes: &mut Pairs,
-    tags: &Tags,
-    workload: Option<&Workload>,
-    cluster: &str,
-) {
-    let Some(workload) = workload else {
-        return;
-    };
+pub(super) fn peer(attributes: &mut Pairs, tags: &Tags, workload: &Workload, cluster: &str) {
     let (name, _) = workload.name_and_cluster();
     let values: [&str; 9] = [
         &workload.workload_name,

@@ -14,6 +14,7 @@ use super::spans::nanos;
 use crate::telemetry::access_log::{self, Members};
 use crate::telemetry::exchange::{Exchange, Seen};
 use crate::telemetry::settings::Collected;
+use crate::telemetry::text;
 
 /// Name of the records, by which a collector tells them from others.
 const EVENT: &str = "cairn.access";
@@ -60,7 +61,7 @@ pub(super) fn add_written(seen: &Seen<'_>, log: &Collected, room: &mut Room, pac
     bare(seen, record);
     text.clear();
     log.text.write(seen, time, text);
-    let line = String::from_utf8_lossy(text);
+    let line = text::of_bytes(text);
     record.field_any(field::BODY, line.trim_end());
     log.labels.tell(seen, time, record);
     pack.add(record.bytes());

@@ -19,6 +19,7 @@ mod export;
 #[cfg(test)]
 pub(crate) mod fixtures;
 mod grpc;
+mod known;
 mod lane;
 mod logs;
 mod message;

@@ -126,7 +126,7 @@ impl Pack {
         Self {
             head,
             full: Vec::new(),
-            message: Vec::with_capacity(expected.min(OTLP_ROOM_BYTES_MAX)),
+            message: Vec::with_capacity(room(expected)),
             records: 0,
             exchanges: 0,
             held,
@@ -214,7 +214,7 @@ impl Pack {
 
     /// Makes the message under way whole, with room for the next one: it will be about as long.
     fn close(&mut self) {
-        let next = self.message.len().min(OTLP_ROOM_BYTES_MAX);
+        let next = room(self.message.len());
         self.seal();
         self.message.reserve(next);
     }
@@ -248,6 +248,11 @@ impl Pack {
             },
         });
     }
+}
+
+/// For a message after one of so many bytes: it will be about as long, and one that outgrows its room is copied.
+fn room(bytes: usize) -> usize {
+    (bytes + bytes / 8).min(OTLP_ROOM_BYTES_MAX)
 }
 
 #[cfg(test)]

@@ -10,15 +10,15 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 
 /// Numbers of fields in the protocol: `Span.attributes` and `Span.events`, `LogRecord.attributes`; `Event.time_unix_nano`,
 /// `.name` and `.attributes`; `KeyValue.key` and `.value`, `AnyValue.string_value` and `.int_value`.
-const SPAN_ATTRIBUTES: u32 = 9;
+const SPAN_ATTRIBUTES: u8 = 9;
 const SPAN_EVENTS: u32 = 11;
-const RECORD_ATTRIBUTES: u32 = 6;
+const RECORD_ATTRIBUTES: u8 = 6;
 const EVENT_TIME: u32 = 1;
 const EVENT_NAME: u32 = 2;
-const EVENT_ATTRIBUTES: u32 = 3;
-const PAIR_KEY: u32 = 1;
-const PAIR_VALUE: u32 = 2;
-const ANY_STRING: u32 = 1;
+const EVENT_ATTRIBUTES: u8 = 3;
+const PAIR_KEY: u8 = 1;
+const PAIR_VALUE: u8 = 2;
+const ANY_STRING: u8 = 1;
 const ANY_INT: u32 = 3;
 
 /// The number of such a field with what it holds takes one byte.
@@ -28,7 +28,7 @@ const KEY_BYTES: usize = 1;
 /// left out: it says nothing.
 #[derive(Debug)]
 pub(super) struct Pairs {
-    field: u32,
+    field: u8,
     bytes: Vec<u8>,
     /// Room for what displays.
     shown: String,
@@ -44,7 +44,7 @@ impl Default for Pairs {
 }
 
 impl Pairs {
-    fn of(field: u32) -> Self {
+    fn of(field: u8) -> Self {
         Self {
             field,
             bytes: Vec::new(),
@@ -66,9 +66,15 @@ impl Pairs {
         }
     }
 
-    /// The same of what displays.
-    pub(super) fn field_shown(&mut self, field: u32, value: impl fmt::Display) {
-        self.shown(&value, |to, shown| to.field_bytes(field, shown.as_bytes()));
+    /// The same of a text in pieces.
+    pub(super) fn field_pieces<const N: usize>(&mut self, field: u32, pieces: [&str; N]) {
+        let bytes = pieces.iter().map(|piece| piece.len()).sum();
+        if bytes > 0 {
+            begin(field, bytes, &mut self.bytes);
+            for piece in pieces {
+                self.bytes.extend_from_slice(piece.as_bytes());
+            }
+        }
     }
 
     /// The same of integers, and of enumerations.
@@ -117,15 +123,36 @@ impl Pairs {
     pub(super) fn text(&mut self, key: impl AsRef<str>, value: impl AsRef<str>) {
         let value = value.as_ref();
         if !value.is_empty() {
-            let any = field_bytes(value.len());
-            self.pair(key.as_ref(), any, |to| put(ANY_STRING, value, to));
+            self.any_text(key.as_ref(), value);
         }
     }
 
     /// A text that is there even without a letter.
     pub(super) fn any_text(&mut self, key: &str, value: &str) {
-        let any = field_bytes(value.len());
-        self.pair(key, any, |to| put(ANY_STRING, value, to));
+        if !self.short_text(key, value) {
+            let any = field_bytes(value.len());
+            self.pair(key, any, |to| put(ANY_STRING, value, to));
+        }
+    }
+
+    /// The same of one whose lengths all take a byte, as nearly all do, in fewer steps; `false`: this one's do not.
+    fn short_text(&mut self, key: &str, value: &str) -> bool {
+        let (Ok(all @ ..128), Ok(of_key), Ok(of_value)) = (
+            u8::try_from(key.len() + value.len() + 6),
+            u8::try_from(key.len()),
+            u8::try_from(value.len()),
+        ) else {
+            return false;
+        };
+        let to = &mut self.bytes;
+        to.reserve(usize::from(all) + 2);
+        let [pair, pair_key, pair_value, any] =
+            [self.field, PAIR_KEY, PAIR_VALUE, ANY_STRING].map(delimited);
+        to.extend_from_slice(&[pair, all, pair_key, of_key]);
+        to.extend_from_slice(key.as_bytes());
+        to.extend_from_slice(&[pair_value, of_value + 2, any, of_value]);
+        to.extend_from_slice(value.as_bytes());
+        true
     }
 
     /// The same of what displays.
@@ -173,9 +200,9 @@ impl Pairs {
         });
     }
 
-    /// Those of another, too.
-    pub(super) fn extend(&mut self, more: &Self) {
-        self.bytes.extend_from_slice(&more.bytes);
+    /// Those that are encoded already, too.
+    pub(super) fn extend(&mut self, more: &[u8]) {
+        self.bytes.extend_from_slice(more);
     }
 
     /// Adds an event at a time, in nanoseconds since 1970, with attributes of its own.
@@ -214,11 +241,20 @@ impl Pairs {
     /// `any`: bytes of the value that `write` writes.
     fn pair(&mut self, key: &str, any: usize, write: impl FnOnce(&mut Vec<u8>)) {
         let to = &mut self.bytes;
-        begin(self.field, field_bytes(key.len()) + field_bytes(any), to);
+        begin(
+            self.field.into(),
+            field_bytes(key.len()) + field_bytes(any),
+            to,
+        );
         put(PAIR_KEY, key, to);
-        begin(PAIR_VALUE, any, to);
+        begin(PAIR_VALUE.into(), any, to);
         write(to);
     }
+}
+
+/// What begins a field of a low number that holds bytes, before their length.
+fn delimited(field: u8) -> u8 {
+    field << 3 | WireType::LengthDelimited as u8
 }
 
 /// What a field of so many bytes takes.
@@ -226,8 +262,8 @@ fn field_bytes(bytes: usize) -> usize {
     KEY_BYTES + encoded_len_varint(bytes as u64) + bytes
 }
 
-fn put(field: u32, text: &str, to: &mut Vec<u8>) {
-    begin(field, text.len(), to);
+fn put(field: u8, text: &str, to: &mut Vec<u8>) {
+    begin(field.into(), text.len(), to);
     to.extend_from_slice(text.as_bytes());
 }
 
@@ -235,7 +271,7 @@ fn put(field: u32, text: &str, to: &mut Vec<u8>) {
 pub(super) fn begin(field: u32, bytes: usize, to: &mut Vec<u8>) {
     // Nearly all are short and of the first fields: two bytes, of which there are hundreds in a span.
     if let (Ok(field @ ..16), Ok(bytes @ ..128)) = (u8::try_from(field), u8::try_from(bytes)) {
-        to.extend_from_slice(&[field << 3 | WireType::LengthDelimited as u8, bytes]);
+        to.extend_from_slice(&[delimited(field), bytes]);
         return;
     }
     encode_key(field, WireType::LengthDelimited, to);
@@ -305,7 +341,7 @@ mod tests {
                     }
                 }
             });
-            pairs.field_shown(5, "span");
+            pairs.field_pieces(5, ["sp", "an"]);
             let bare = Span { name: "span".into(), ..Span::default() };
             let decoded = Span::decode(pairs.bytes()).unwrap();
             let expected = Span {
@@ -324,7 +360,7 @@ mod tests {
         first.known("b", None::<&str>);
         first.known("c", Some(""));
         let mut pairs = Pairs::default();
-        pairs.extend(&first);
+        pairs.extend(first.bytes());
         pairs.number("d", u64::MAX);
         let mut attributes = Attributes::default();
         attributes.text("a", "1.5");

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use super::endpoint::Signal;
 use super::environment::Batching;
+use super::known::Known;
 use super::pack::{Head, Pack, Share, UnderWay};
 use super::pairs::Pairs;
 use super::process::Process;
@@ -132,6 +133,7 @@ pub(super) struct Worker {
 /// Room for one record.
 pub(super) struct Room {
     pub span: Pairs,
+    pub known: Known,
     pub record: Pairs,
     pub time: TimeText,
     /// Of a line that a provider's format makes.
@@ -220,6 +222,7 @@ impl Queue {
             buffer,
             room: Room {
                 span: Pairs::default(),
+                known: Known::default(),
                 record: Pairs::of_record(),
                 time: TimeText::default(),
                 text: Vec::new(),
@@ -240,7 +243,8 @@ impl Queue {
         if let Some(recording) = seen.exchange.trace.recording() {
             let receiver = &recording.tracing.receiver;
             self.add(&mut lock(buffer), Signal::Traces, receiver, seen, |pack| {
-                spans::add(seen, &self.process, &mut room.span, pack);
+                let Room { span, known, .. } = room;
+                spans::add(seen, &self.process, (span, known), pack);
             });
         }
         if self.logs {

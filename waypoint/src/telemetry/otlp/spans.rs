@@ -3,20 +3,20 @@
 //! (specs/istio-waypoint.md 5.4), then Cairn's.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 
-use super::conventions::{
-    self, DESTINATION, SOURCE, method, peer, request_method, route, upstream_cluster, verdict,
-};
+use super::conventions::{self, method, path_of, request_method};
+use super::known::Known;
 use super::pack::Pack;
 use super::pairs::Pairs;
 use super::process::Process;
+use crate::telemetry::access_log::upstream_cluster;
 use crate::telemetry::exchange::{Exchange, HttpExchange, Seen};
 use crate::telemetry::labels::source_workload;
+use crate::telemetry::text;
 use crate::telemetry::trace::recording::{Attempt, Event, Recording, What};
 use crate::telemetry::trace::settings::{Receiver, Tag, TagValue};
 
@@ -42,16 +42,23 @@ mod field {
 }
 
 /// Adds the spans of a request or TCP stream, its own first; none for what was not sampled. `to`: room for one.
-pub(super) fn add(seen: &Seen<'_>, process: &Process, to: &mut Pairs, pack: &mut Pack) {
+pub(super) fn add(
+    seen: &Seen<'_>,
+    process: &Process,
+    (to, known): (&mut Pairs, &mut Known),
+    pack: &mut Pack,
+) {
     let exchange = seen.exchange;
     let Some(recording) = exchange.trace.recording() else {
         return;
     };
-    let spanned = Spanned {
+    known.of_snapshot(exchange.snapshot);
+    let mut spanned = Spanned {
         ended: exchange.started_at + seen.elapsed,
         exchange,
         recording,
         process,
+        known,
     };
     to.clear();
     match &exchange.http {
@@ -75,6 +82,7 @@ struct Spanned<'a> {
     exchange: &'a Exchange,
     recording: &'a Recording,
     process: &'a Process,
+    known: &'a mut Known,
 }
 
 /// What every span has, besides its name and attributes.
@@ -88,41 +96,41 @@ struct Bare<'a> {
     failed: Option<&'a str>,
 }
 
-impl Spanned<'_> {
+impl<'a> Spanned<'a> {
     /// Of a request.
-    fn server(&self, http: &HttpExchange, to: &mut Pairs) {
+    fn server(&mut self, http: &HttpExchange, to: &mut Pairs) {
         let status = http.status.map_or(0, |status| status.as_u16());
-        let route = route(self.exchange);
         let failed = status >= 500 || status == 0;
         let bare = self.own(failed);
         let method = method(&http.method).unwrap_or("HTTP");
-        match route {
-            Some(route) => self.bare(&bare, format_args!("{method} {route}"), to),
-            None => self.bare(&bare, format_args!("{method}"), to),
+        let route = self.exchange.route.as_ref();
+        match route.and_then(|(route, rule)| path_of(route, *rule)) {
+            Some(path) => {
+                let [path, rest] = path.pieces();
+                self.bare(&bare, [method, " ", path, rest], to);
+            }
+            None => self.bare(&bare, [method], to),
         }
         self.server_attributes(http, status, to);
-        if let Some(route) = route {
-            to.display("http.route", route);
-        }
         self.events(to);
     }
 
     /// Of a TCP stream, from its opening to its end. Nobody tells it of a trace, so that it begins one.
-    fn stream(&self, to: &mut Pairs) {
+    fn stream(&mut self, to: &mut Pairs) {
         let exchange = self.exchange;
         let failed = !exchange.flags.is_empty();
         let bare = self.own(failed);
         match &exchange.service {
             Some(service) => {
-                let (host, port) = (&service.hostname, exchange.service_port);
-                self.bare(&bare, format_args!("TCP {host}:{port}"), to);
+                let port = exchange.service_port.to_string();
+                self.bare(&bare, ["TCP ", &service.hostname, ":", &port], to);
             }
-            None => self.bare(&bare, format_args!("TCP"), to),
+            None => self.bare(&bare, ["TCP"], to),
         }
         conventions::stream(to, exchange);
         to.text("component", "proxy");
         to.text("response_flags", flags(exchange));
-        upstream_cluster(to, exchange);
+        self.cluster(to);
         if self.recording.tracing.istio_tags {
             self.istio_tags(to);
         }
@@ -135,10 +143,11 @@ impl Spanned<'_> {
     }
 
     /// A TCP stream's connection to an endpoint, from dialling to the end of the stream, or an attempt at one.
-    fn connection(&self, attempt: &Attempt, to: &mut Pairs) {
+    fn connection(&mut self, attempt: &Attempt, to: &mut Pairs) {
         let broke = attempt.connected.map(|_| self.exchange.flags);
         let error = attempt.error.or(broke.filter(|flags| !flags.is_empty()));
         self.client(attempt, "TCP", error.is_some(), to);
+        self.known.endpoint(attempt.endpoint.address, to);
         conventions::connection(to, self.exchange, attempt);
         to.known("error.type", error);
         if let Some(at) = attempt.connected {
@@ -146,13 +155,13 @@ impl Spanned<'_> {
         }
     }
 
-    fn attempt(&self, http: &HttpExchange, attempt: &Attempt, number: u32, to: &mut Pairs) {
+    fn attempt(&mut self, http: &HttpExchange, attempt: &Attempt, number: u32, to: &mut Pairs) {
         let refused = attempt.status.filter(|status| *status >= 400);
         let failed = attempt.error.is_some() || refused.is_some();
         let name = method(&http.method).unwrap_or("HTTP");
         self.client(attempt, name, failed, to);
         request_method(to, &http.method);
-        conventions::endpoint(to, attempt);
+        self.known.endpoint(attempt.endpoint.address, to);
         to.known("url.full", attempt.url.as_deref().map(|url| self.cut(url)));
         if number > 0 {
             to.number("http.request.resend_count", number);
@@ -171,7 +180,7 @@ impl Spanned<'_> {
     }
 
     /// The span of an attempt at an endpoint, with what is said of all of them.
-    fn client(&self, attempt: &Attempt, name: &str, failed: bool, to: &mut Pairs) {
+    fn client(&mut self, attempt: &Attempt, name: &str, failed: bool, to: &mut Pairs) {
         let bare = Bare {
             id: attempt.span.get(),
             parent: self.exchange.trace.span().map(|span| span.get()),
@@ -180,18 +189,18 @@ impl Spanned<'_> {
             ended: attempt.ended.map_or(self.ended, |at| self.at(at)),
             failed: failed.then_some(attempt.reason.as_deref().unwrap_or_default()),
         };
-        self.bare(&bare, format_args!("{name}"), to);
-        upstream_cluster(to, self.exchange);
-        if self.recording.tracing.istio_tags {
-            let workload = attempt.endpoint.workload.as_deref();
+        self.bare(&bare, [name], to);
+        self.cluster(to);
+        let workload = attempt.endpoint.workload.as_ref();
+        if let Some(workload) = workload.filter(|_| self.recording.tracing.istio_tags) {
             let cluster = &self.process.cluster;
-            peer(to, DESTINATION, workload, cluster);
+            self.known.destination(workload, cluster, to);
         }
         self.tags(to);
     }
 
     /// The span of the request or TCP stream itself.
-    fn own(&self, failed: bool) -> Bare<'_> {
+    fn own(&self, failed: bool) -> Bare<'a> {
         let exchange = self.exchange;
         Bare {
             id: exchange.trace.span().map_or(0, |span| span.get()),
@@ -203,7 +212,8 @@ impl Spanned<'_> {
         }
     }
 
-    fn bare(&self, span: &Bare<'_>, name: fmt::Arguments<'_>, to: &mut Pairs) {
+    /// `name`: its pieces.
+    fn bare<const N: usize>(&self, span: &Bare<'_>, name: [&str; N], to: &mut Pairs) {
         let trace = self.exchange.trace.id().map_or(0, |trace| trace.get());
         to.field_bytes(field::TRACE_ID, &trace.to_be_bytes());
         to.field_bytes(field::SPAN_ID, &span.id.to_be_bytes());
@@ -214,7 +224,7 @@ impl Spanned<'_> {
         if let Some(state) = state.and_then(|state| state.to_str().ok()) {
             to.field_bytes(field::TRACE_STATE, state.as_bytes());
         }
-        to.field_shown(field::NAME, name);
+        to.field_pieces(field::NAME, name);
         to.field_number(field::KIND, span.kind as u64);
         to.field_fixed64(field::START, nanos(span.began));
         to.field_fixed64(field::END, nanos(span.ended));
@@ -236,9 +246,10 @@ impl Spanned<'_> {
         self.exchange.started_at + moment.saturating_duration_since(self.exchange.started)
     }
 
-    fn server_attributes(&self, http: &HttpExchange, status: u16, attributes: &mut Pairs) {
+    fn server_attributes(&mut self, http: &HttpExchange, status: u16, attributes: &mut Pairs) {
         let exchange = self.exchange;
         conventions::request(attributes, exchange, http, |text| self.cut(text));
+        self.known.client(exchange.origin.peer.address, attributes);
         if status > 0 {
             attributes.number("http.response.status_code", status);
         }
@@ -257,7 +268,7 @@ impl Spanned<'_> {
         let id = http.request_id.as_ref().and_then(|id| id.to_str().ok());
         attributes.known("guid:x-request-id", id);
         attributes.text("response_flags", flags(exchange));
-        upstream_cluster(attributes, self.exchange);
+        self.cluster(attributes);
         if self.recording.tracing.istio_tags {
             self.istio_tags(attributes);
         }
@@ -265,30 +276,41 @@ impl Spanned<'_> {
         self.tags(attributes);
     }
 
-    fn istio_tags(&self, attributes: &mut Pairs) {
-        attributes.extend(&self.process.tags);
+    fn istio_tags(&mut self, attributes: &mut Pairs) {
+        attributes.extend(self.process.tags.bytes());
         let exchange = self.exchange;
         let cluster = &self.process.cluster;
-        let source = source_workload(exchange).map(|workload| &**workload);
-        peer(attributes, SOURCE, source, cluster);
-        if source.is_none() {
-            // The certificate tells it without a Pod.
-            let namespace = exchange.origin.peer.identity.namespace();
-            attributes.known("istio.source_namespace", namespace);
+        match source_workload(exchange) {
+            Some(source) => self.known.source(source, cluster, attributes),
+            None => {
+                // The certificate tells it without a Pod.
+                let namespace = exchange.origin.peer.identity.namespace();
+                attributes.known("istio.source_namespace", namespace);
+            }
         }
         let endpoint = exchange.endpoint.as_ref();
-        let destination = endpoint.and_then(|endpoint| endpoint.workload.as_deref());
-        peer(attributes, DESTINATION, destination, cluster);
+        if let Some(destination) = endpoint.and_then(|endpoint| endpoint.workload.as_ref()) {
+            self.known.destination(destination, cluster, attributes);
+        }
     }
 
-    fn cairn_attributes(&self, attributes: &mut Pairs) {
+    /// The service and port, as istiod names its clusters.
+    fn cluster(&mut self, attributes: &mut Pairs) {
+        let exchange = self.exchange;
+        if let (Some(service), Some(cluster)) = (&exchange.service, upstream_cluster(exchange)) {
+            self.known.cluster(service, &cluster, attributes);
+        }
+    }
+
+    fn cairn_attributes(&mut self, attributes: &mut Pairs) {
         let exchange = self.exchange;
         attributes.text("source.principal", exchange.origin.peer.identity.uri());
-        verdict(attributes, exchange);
+        if let Some(verdict) = &exchange.verdict {
+            self.known.verdict(verdict, attributes);
+        }
         attributes.known("cairn.reason", exchange.reason.as_deref());
         if let Some((route, rule)) = &exchange.route {
-            attributes.display("cairn.route", &route.origin);
-            attributes.number("cairn.route.rule", *rule);
+            self.known.route(route, *rule, attributes);
         }
         attributes.number("cairn.attempts", exchange.attempts);
         attributes.known("cairn.retry_denied", exchange.retry_denied);
@@ -301,7 +323,7 @@ impl Spanned<'_> {
             let text = match value {
                 TagValue::Literal(text) => Some(Cow::Borrowed(&**text)),
                 TagValue::Header { default, .. } => match found {
-                    Some(found) => Some(String::from_utf8_lossy(found.as_bytes())),
+                    Some(found) => Some(text::of_bytes(found.as_bytes())),
                     None => default.as_deref().map(Cow::Borrowed),
                 },
             };
@@ -320,13 +342,16 @@ impl Spanned<'_> {
         }
     }
 
-    fn events(&self, to: &mut Pairs) {
-        for Event { at, what } in &self.recording.events {
+    fn events(&mut self, to: &mut Pairs) {
+        let (exchange, recording) = (self.exchange, self.recording);
+        for Event { at, what } in &recording.events {
             let at = nanos(self.at(*at));
             match what {
                 What::Verdict => to.event(at, "cairn.verdict", |of| {
-                    verdict(of, self.exchange);
-                    of.known("cairn.reason", self.exchange.reason.as_deref());
+                    if let Some(verdict) = &exchange.verdict {
+                        self.known.verdict_of_event(verdict, of);
+                    }
+                    of.known("cairn.reason", exchange.reason.as_deref());
                 }),
                 What::Retry { cause, wait } => to.event(at, "cairn.retry", |of| {
                     of.text("cairn.retry.cause", cause);

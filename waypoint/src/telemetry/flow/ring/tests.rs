@@ -72,3 +72,33 @@ async fn a_waiting_reader_is_woken() {
         assert!(matches!(ring.read(number), Read::Record(_)));
     }
 }
+
+fn path(kept: &Kept) -> &str {
+    kept.record.http.as_ref().unwrap().path()
+}
+
+/// The memory of a record is that of a later one when it was overwritten, but not while somebody reads it.
+#[test]
+fn a_record_that_a_reader_holds_stays_as_it_is() {
+    let ring = Ring::new(2);
+    let mut held = Vec::new();
+    let mut places = std::collections::BTreeSet::new();
+    for n in 0..40 {
+        let mut exchange = fixtures::http();
+        exchange.http.as_mut().unwrap().path = format!("/{n}");
+        ring.push_in(|room| Record::ended_in(room, &mut exchange, Duration::ZERO, false));
+        let Read::Record(kept) = ring.read(n) else {
+            panic!("{n}");
+        };
+        assert_eq!(path(&kept), format!("/{n}"));
+        places.insert(Arc::as_ptr(&kept).addr());
+        if n % 10 == 0 {
+            held.push((n, kept));
+        }
+    }
+    for (n, kept) in &held {
+        assert_eq!((kept.number, path(kept)), (*n, &*format!("/{n}")));
+    }
+    // Two in the ring, the spare one, and those that are held.
+    assert!(places.len() <= 3 + held.len(), "{}", places.len());
+}

@@ -300,3 +300,10 @@ fn an_exchange_is_told_of_without_allocating() {
     });
     assert_eq!(least.min(), Some(0));
 }
+
+#[test]
+fn a_scrape_shows_how_much_waits() {
+    let shown = counters::families();
+    let name = "cairn_otlp_waiting_bytes";
+    assert!(shown.iter().any(|family| family.name() == name));
+}

@@ -1,0 +1,254 @@
+//! What spans say of the same objects again and again, encoded once: a worker keeps it by where an object is in memory,
+//! and holds the object, so that no other can take its place there meanwhile. Knows no request.
+
+use std::hash::Hash;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use cairn_authz::Verdict;
+use cairn_config_schema::snapshot::{HttpRoute, Policy, Service, Workload};
+use rustc_hash::FxHashMap;
+
+use super::conventions::{self, DESTINATION, SOURCE};
+use super::pairs::Pairs;
+use crate::limits::OTLP_KNOWN_MAX;
+use crate::telemetry::access_log::UpstreamCluster;
+
+/// Attributes of objects.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// The latest snapshot seen.
+    snapshot: u64,
+    sources: Table<usize, Arc<Workload>>,
+    destinations: Table<usize, Arc<Workload>>,
+    clients: Table<SocketAddr, ()>,
+    endpoints: Table<SocketAddr, ()>,
+    clusters: Table<(usize, u16, &'static str), Arc<Service>>,
+    routes: Table<(usize, usize), Arc<HttpRoute>>,
+    verdicts: Table<VerdictKey, Option<Arc<Policy>>>,
+    verdicts_of_events: Table<VerdictKey, Option<Arc<Policy>>>,
+}
+
+/// Where the policy is, its rule, and whether it allowed.
+type VerdictKey = (Option<usize>, Option<usize>, bool);
+
+impl Known {
+    /// To be called before each exchange: what only an older snapshot has is let go with the first of a newer one.
+    pub(super) fn of_snapshot(&mut self, snapshot: u64) {
+        if snapshot > self.snapshot {
+            *self = Self {
+                snapshot,
+                ..Self::default()
+            };
+        }
+    }
+
+    /// Istio's tags of who asks.
+    pub(super) fn source(&mut self, workload: &Arc<Workload>, cluster: &str, to: &mut Pairs) {
+        self.sources.say(place(workload), workload, to, |to| {
+            conventions::peer(to, SOURCE, workload, cluster);
+        });
+    }
+
+    /// Istio's tags of who is asked.
+    pub(super) fn destination(&mut self, workload: &Arc<Workload>, cluster: &str, to: &mut Pairs) {
+        self.destinations.say(place(workload), workload, to, |to| {
+            conventions::peer(to, DESTINATION, workload, cluster);
+        });
+    }
+
+    /// Where the client of a request is.
+    pub(super) fn client(&mut self, address: SocketAddr, to: &mut Pairs) {
+        self.clients
+            .say(address, &(), to, |to| conventions::client(to, address));
+    }
+
+    /// Where an endpoint is.
+    pub(super) fn endpoint(&mut self, address: SocketAddr, to: &mut Pairs) {
+        self.endpoints
+            .say(address, &(), to, |to| conventions::endpoint(to, address));
+    }
+
+    /// A service and its port, as istiod names clusters.
+    pub(super) fn cluster(
+        &mut self,
+        service: &Arc<Service>,
+        cluster: &UpstreamCluster<'_>,
+        to: &mut Pairs,
+    ) {
+        let key = (place(service), cluster.port, cluster.protocol);
+        self.clusters.say(key, service, to, |to| {
+            to.display("upstream_cluster", cluster);
+        });
+    }
+
+    /// The rule of a route.
+    pub(super) fn route(&mut self, route: &Arc<HttpRoute>, rule: usize, to: &mut Pairs) {
+        self.routes.say((place(route), rule), route, to, |to| {
+            conventions::route_rule(to, route, rule);
+        });
+    }
+
+    /// What policy decided, of a span.
+    pub(super) fn verdict(&mut self, verdict: &Verdict, to: &mut Pairs) {
+        said_of(&mut self.verdicts, verdict, to);
+    }
+
+    /// The same of an event.
+    pub(super) fn verdict_of_event(&mut self, verdict: &Verdict, to: &mut Pairs) {
+        said_of(&mut self.verdicts_of_events, verdict, to);
+    }
+}
+
+fn said_of(table: &mut Table<VerdictKey, Option<Arc<Policy>>>, verdict: &Verdict, to: &mut Pairs) {
+    // Those have more to say than a policy and its rule.
+    if verdict.dry_run.is_some() || verdict.network.is_some() {
+        return conventions::verdict(to, verdict);
+    }
+    let policy = &verdict.policy;
+    let key = (policy.as_ref().map(place), verdict.rule, verdict.allowed);
+    table.say(key, policy, to, |to| conventions::verdict(to, verdict));
+}
+
+fn place<T>(object: &Arc<T>) -> usize {
+    Arc::as_ptr(object).addr()
+}
+
+/// Attributes by their object, up to [`OTLP_KNOWN_MAX`] of them.
+#[derive(Debug)]
+struct Table<K, H>(FxHashMap<K, Said<H>>);
+
+#[derive(Debug)]
+struct Said<H> {
+    bytes: Box<[u8]>,
+    /// Keeps the place of the object taken.
+    _held: H,
+}
+
+impl<K, H> Default for Table<K, H> {
+    fn default() -> Self {
+        Self(FxHashMap::default())
+    }
+}
+
+impl<K: Eq + Hash, H: Clone> Table<K, H> {
+    /// Adds the attributes of an object, which `write` writes the first time.
+    fn say(&mut self, key: K, object: &H, to: &mut Pairs, write: impl FnOnce(&mut Pairs)) {
+        if let Some(said) = self.0.get(&key) {
+            to.extend(&said.bytes);
+            return;
+        }
+        let begin = to.bytes().len();
+        write(to);
+        let bytes = to.bytes().get(begin..).unwrap_or_default().into();
+        if self.0.len() >= OTLP_KNOWN_MAX {
+            self.0.clear();
+        }
+        let said = Said {
+            bytes,
+            _held: object.clone(),
+        };
+        self.0.insert(key, said);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::fixtures;
+
+    fn bytes(write: impl FnOnce(&mut Pairs)) -> Vec<u8> {
+        let mut pairs = Pairs::default();
+        write(&mut pairs);
+        pairs.bytes().to_vec()
+    }
+
+    fn workload(name: &str) -> Arc<Workload> {
+        let endpoint = fixtures::http().endpoint.unwrap();
+        let mut workload = Arc::unwrap_or_clone(endpoint.workload.unwrap());
+        workload.workload_name = name.into();
+        Arc::new(workload)
+    }
+
+    fn tags(known: &mut Known, workload: &Arc<Workload>) -> Vec<u8> {
+        bytes(|to| known.destination(workload, "Kubernetes", to))
+    }
+
+    fn written(workload: &Workload) -> Vec<u8> {
+        bytes(|to| conventions::peer(to, DESTINATION, workload, "Kubernetes"))
+    }
+
+    /// Were an object not held, the next one would be put where it was, and be taken for it.
+    #[test]
+    fn what_is_said_is_the_objects_own_whatever_was_in_its_place() {
+        let mut known = Known::default();
+        for n in 0..100 {
+            let workload = workload(&format!("w-{n}"));
+            let expected = written(&workload);
+            assert_eq!(tags(&mut known, &workload), expected, "the first time");
+            assert_eq!(tags(&mut known, &workload), expected, "from memory");
+        }
+    }
+
+    #[test]
+    fn both_sides_of_a_workload_are_told_apart() {
+        let (mut known, workload) = (Known::default(), workload("w"));
+        let asked = bytes(|to| known.destination(&workload, "Kubernetes", to));
+        let asks = bytes(|to| known.source(&workload, "Kubernetes", to));
+        assert_ne!(asked, asks);
+    }
+
+    /// Also of events, whose attributes have another number.
+    #[test]
+    fn verdicts_are_told_apart_by_all_that_is_said_of_them() {
+        let mut known = Known::default();
+        let mut denied = fixtures::denied();
+        denied.dry_run = None;
+        let mut other_rule = denied.clone();
+        other_rule.rule = Some(1);
+        let allowed = Verdict {
+            allowed: true,
+            ..denied.clone()
+        };
+        let by_default = Verdict {
+            policy: None,
+            rule: None,
+            ..denied.clone()
+        };
+        let tried = fixtures::denied();
+        for _ in 0..2 {
+            for verdict in [&denied, &other_rule, &allowed, &by_default, &tried] {
+                let expected = bytes(|to| conventions::verdict(to, verdict));
+                assert_eq!(bytes(|to| known.verdict(verdict, to)), expected);
+                let expected = bytes(|to| {
+                    to.event(1, "e", |to| conventions::verdict(to, verdict));
+                });
+                let found = bytes(|to| {
+                    to.event(1, "e", |to| known.verdict_of_event(verdict, to));
+                });
+                assert_eq!(found, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn no_more_is_kept_than_the_limit_and_nothing_of_an_older_snapshot() {
+        let mut known = Known::default();
+        known.of_snapshot(7);
+        let first = workload("first");
+        tags(&mut known, &first);
+        let others: Vec<_> = (0..OTLP_KNOWN_MAX).map(|_| workload("other")).collect();
+        for other in &others {
+            tags(&mut known, other);
+            assert!(known.destinations.0.len() <= OTLP_KNOWN_MAX);
+        }
+        let last = others.last().unwrap();
+        assert_eq!(Arc::strong_count(&first), 1);
+        assert_eq!(Arc::strong_count(last), 2);
+        // A stream that began under an older one ends.
+        known.of_snapshot(6);
+        assert_eq!(Arc::strong_count(last), 2);
+        known.of_snapshot(8);
+        assert_eq!(Arc::strong_count(last), 1);
+    }
+}
