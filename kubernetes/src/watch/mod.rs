@@ -188,7 +188,13 @@ impl Watch {
         self.hub.changes()
     }
 
-    /// Waits for news. Several changes at once are one.
+    /// Whether all that [`Watch::changes`] would give is of endpoints. `None`: it would give nothing.
+    pub fn pending(&self) -> Option<bool> {
+        self.hub.pending()
+    }
+
+    /// Waits for news. Several changes at once are one; of a stream so are all changes of endpoints until they are
+    /// taken.
     pub async fn changed(&mut self) {
         if self.news.changed().await.is_err() {
             std::future::pending::<()>().await;
