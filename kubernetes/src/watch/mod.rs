@@ -277,8 +277,9 @@ impl Staff {
         Reflector {
             api: Remote {
                 client: self.client.clone(),
-                collection: collection.clone(),
                 node: None,
+                kept: reduce::kept(collection.kind.0, self.detail),
+                collection: collection.clone(),
             },
             collection,
             detail: self.detail,
