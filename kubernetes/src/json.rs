@@ -11,6 +11,40 @@ use serde_json::{Map, Value};
 
 use crate::limits::{OBJECT_LEVELS_MAX, TOO_DEEP_LEVELS};
 
+/// How much is read of a value. The rest is skipped, and nothing made of it.
+#[derive(Debug)]
+pub(crate) enum Kept {
+    /// All of it.
+    Whole,
+    /// Of a map these keys, and of each as much as is said.
+    Keys(&'static [(&'static str, Kept)]),
+    /// Of a map everything, but of these keys as much as is said.
+    AllBut(&'static [(&'static str, Kept)]),
+    /// Of each item of a list as much.
+    Items(&'static Kept),
+}
+
+impl Kept {
+    /// Of what is under a key of a map. `None`: nothing.
+    fn under(&'static self, key: &str) -> Option<&'static Self> {
+        let (keys, others) = match self {
+            Self::Keys(keys) => (*keys, None),
+            Self::AllBut(keys) => (*keys, Some(&Self::Whole)),
+            Self::Whole | Self::Items(_) => (&[][..], Some(&Self::Whole)),
+        };
+        let named = keys.iter().find(|(named, _)| *named == key);
+        named.map(|(_, kept)| kept).or(others)
+    }
+
+    /// Of an item of a list.
+    fn item(&'static self) -> &'static Self {
+        match self {
+            Self::Items(each) => each,
+            Self::Whole | Self::Keys(_) | Self::AllBut(_) => &Self::Whole,
+        }
+    }
+}
+
 /// An object of whatever depth, without the history of its fields. serde_json reads 128 levels and no more, and
 /// fails with all that it reads: a page, a watch. What is deeper is cut here, and lists so deep are put there that the parser refuses the object.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,11 +52,24 @@ pub(crate) struct Object(pub Value);
 
 impl<'de> Deserialize<'de> for Object {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        ObjectOf(&Kept::Whole).deserialize(deserializer)
+    }
+}
+
+/// Reads as much of an object.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ObjectOf(pub &'static Kept);
+
+impl<'de> DeserializeSeed<'de> for ObjectOf {
+    type Value = Object;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Object, D::Error> {
         let object = Levels {
             left: OBJECT_LEVELS_MAX,
             part: Part::Object,
+            kept: self.0,
         };
-        object.deserialize(deserializer).map(Self)
+        object.deserialize(deserializer).map(Object)
     }
 }
 
@@ -31,6 +78,7 @@ impl<'de> Deserialize<'de> for Object {
 struct Levels {
     left: usize,
     part: Part,
+    kept: &'static Kept,
 }
 
 /// Of an object.
@@ -47,20 +95,25 @@ impl Levels {
         Some(Self {
             left: self.left.checked_sub(1)?,
             part: Part::Other,
+            kept: self.kept.item(),
         })
     }
 
-    /// What is under a key.
-    fn under(self, below: Self, key: &str) -> Self {
+    /// What is under a key. `None`: it is skipped.
+    fn under(self, below: Self, key: &str) -> Option<Self> {
+        if self.is_history(key) {
+            return None;
+        }
         let is_metadata = self.part == Part::Object && key == "metadata";
-        Self {
+        Some(Self {
             part: if is_metadata {
                 Part::Metadata
             } else {
                 Part::Other
             },
+            kept: self.kept.under(key)?,
             ..below
-        }
+        })
     }
 
     /// Who wrote which field when: half of an object, of hundreds of small maps, and never kept.
@@ -132,12 +185,10 @@ impl<'de> Visitor<'de> for Levels {
         };
         let mut map = Map::new();
         while let Some(key) = entries.next_key::<String>()? {
-            if self.is_history(&key) {
-                entries.next_value::<IgnoredAny>()?;
-                continue;
+            match self.under(below, &key) {
+                Some(levels) => drop(map.insert(key, entries.next_value_seed(levels)?)),
+                None => drop(entries.next_value::<IgnoredAny>()?),
             }
-            let value = entries.next_value_seed(self.under(below, &key))?;
-            map.insert(key, value);
         }
         Ok(map.into())
     }

@@ -16,6 +16,10 @@ use crate::ejection::{self, AnswerKind, EjectionEvent, Ejections};
 use crate::endpoint::LiveEndpoint;
 use crate::session::{self, Session};
 
+/// How often endpoints that nobody judges are looked through: ten thousand of them cost too much for four times a
+/// second.
+const UNJUDGED_SWEEP_MS: u64 = 10_000;
+
 /// How much a cluster has to do with a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Hold {
@@ -183,6 +187,8 @@ impl Cluster {
         let events = match &set.settings.outlier_detection {
             Some(rules) if since_ms < rules.interval_ms => return Vec::new(),
             Some(rules) => ejection::sweep(rules, &set.all, now_ms),
+            // Nobody judges them, so that nobody is out but who was ejected while detection was switched off.
+            None if since_ms < UNJUDGED_SWEEP_MS && !set.has_ejected() => return Vec::new(),
             None => ejection::readmit_all(&set.all, now_ms),
         };
         self.swept_ms.store(now_ms, Ordering::Relaxed);

@@ -8,6 +8,7 @@ mod catalog;
 mod cilium;
 mod de;
 mod fault;
+mod json;
 mod kube;
 mod kube_pods;
 mod list;
@@ -113,6 +114,41 @@ pub(crate) enum Role {
 
 /// Parses one document of a file, or a piece of a list. `None`: it is no such piece.
 pub(crate) fn parse(
+    document: &Document<'_>,
+    role: Role,
+    file: &Arc<str>,
+    names: &mut Names,
+) -> Option<Parsed> {
+    let is_whole = role == Role::Document;
+    if is_whole && let Some(parsed) = parse_json(document, file, names) {
+        return Some(parsed);
+    }
+    parse_yaml(document, role, file, names)
+}
+
+/// Parses a document that is a Pod or an EndpointSlice as the API server has it, with nothing wrong: those change
+/// all the time. Anything else is for [`parse_yaml`], which knows the places of what it finds.
+fn parse_json(document: &Document<'_>, file: &Arc<str>, names: &mut Names) -> Option<Parsed> {
+    let root = json::build(document.text)?;
+    let kind = root.get("kind").and_then(node::Node::text)?;
+    if !matches!(kind, "Pod" | "EndpointSlice") {
+        return None;
+    }
+    let mut reader = object::Reader::new(document, file.clone(), names);
+    reader.object(&root, None);
+    let parsed = reader.finish();
+    let is_plain = matches!(
+        &parsed.items[..],
+        [Item::Good(AnyObject::Pod(_) | AnyObject::EndpointSlice(_))]
+    );
+    let is_all = parsed.diagnostics.is_empty()
+        && parsed.unreadable.is_empty()
+        && parsed.kinds_not_read.is_empty()
+        && !parsed.is_damaged;
+    (is_plain && is_all).then_some(parsed)
+}
+
+fn parse_yaml(
     document: &Document<'_>,
     role: Role,
     file: &Arc<str>,

@@ -1,5 +1,6 @@
 //! One collection of the API server: its pages, and its changes from a version on. Remembers nothing.
 
+use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -9,11 +10,12 @@ use kube_client::Client;
 use kube_core::WatchEvent;
 use kube_core::params::{ListParams, WatchParams};
 use kube_core::request::Request;
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
 use super::page::page;
 use super::refusal::Refusal;
-use crate::json::Object;
+use crate::json::{Kept, Object, ObjectOf};
 use crate::kinds::WatchedKind;
 use crate::limits::PAGE_OBJECTS;
 
@@ -132,6 +134,8 @@ pub(super) struct Remote {
     pub collection: Collection,
     /// Those on this node alone; `None`: wherever they are.
     pub node: Option<Arc<str>>,
+    /// How much is read of each.
+    pub kept: &'static Kept,
 }
 
 impl Remote {
@@ -169,7 +173,7 @@ impl Api for Remote {
         let request = self.request(version).list(&params);
         let request = request.map_err(|e| Refusal::malformed(e.to_string()))?;
         let text = self.client.request_text(request).await?;
-        page(&text, take)
+        page(&text, self.kept, take)
     }
 
     async fn watch(
@@ -186,17 +190,23 @@ impl Api for Remote {
         let request = self.request(version).watch(&params, from);
         let request = request.map_err(|e| Refusal::malformed(e.to_string()))?;
         let body = self.client.request_stream(request).await?;
-        let events = body.lines().filter_map(async |line| match line {
+        let kept = self.kept;
+        let events = body.lines().filter_map(async move |line| match line {
             Ok(line) if line.trim().is_empty() => None,
-            Ok(line) => Some(event(&line)),
+            Ok(line) => Some(event(&line, kept)),
             Err(error) => Some(Err(Refusal::broken(&error))),
         });
         Ok(events.boxed())
     }
 }
 
-/// Reads one line of a watch.
-fn event(line: &str) -> Result<Event, Refusal> {
+/// Reads one line of a watch, of the object as much as is said.
+fn event(line: &str, kept: &'static Kept) -> Result<Event, Refusal> {
+    let mut reader = serde_json::Deserializer::from_str(line);
+    let of_object = EventOf(kept).deserialize(&mut reader);
+    if let (Ok(event), Ok(())) = (of_object, reader.end()) {
+        return Ok(event);
+    }
     match serde_json::from_str::<WatchEvent<Object>>(line) {
         Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) => Ok(Event::Put(object.0)),
         Ok(WatchEvent::Deleted(object)) => Ok(Event::Deleted(object.0)),
@@ -205,6 +215,46 @@ fn event(line: &str) -> Result<Event, Refusal> {
         // A connection that breaks leaves half a line.
         Err(error) if error.is_eof() => Err(Refusal::broken(&error)),
         Err(error) => Err(Refusal::malformed(error.to_string())),
+    }
+}
+
+/// Reads what is told of an object as the API server writes it, the type first. Fails for all else, bookmarks and
+/// errors among them.
+struct EventOf(&'static Kept);
+
+impl<'de> DeserializeSeed<'de> for EventOf {
+    type Value = Event;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Event, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for EventOf {
+    type Value = Event;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("what is told of an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Event, A::Error> {
+        let other = || A::Error::custom("something else");
+        if entries.next_key::<String>()?.as_deref() != Some("type") {
+            return Err(other());
+        }
+        let event = match &*entries.next_value::<String>()? {
+            "ADDED" | "MODIFIED" => Event::Put,
+            "DELETED" => Event::Deleted,
+            _ => return Err(other()),
+        };
+        if entries.next_key::<String>()?.as_deref() != Some("object") {
+            return Err(other());
+        }
+        let object = entries.next_value_seed(ObjectOf(self.0))?;
+        match entries.next_key::<IgnoredAny>()? {
+            None => Ok(event(object.0)),
+            Some(_) => Err(other()),
+        }
     }
 }
 
@@ -224,17 +274,43 @@ mod tests {
             let list =
                 format!(r#"{{"metadata":{{"resourceVersion":"9"}},"items":[{object},{object}]}}"#);
             let mut items = 0;
-            let listed = page(&list, &mut |_| {
+            let listed = page(&list, &Kept::Whole, &mut |_| {
                 items += 1;
                 Ok(())
             });
             assert_eq!(listed.unwrap().version, "9");
             assert_eq!(items, 2, "{levels}");
             let line = format!(r#"{{"type":"MODIFIED","object":{object}}}"#);
-            let Event::Put(object) = event(&line).unwrap() else {
+            let Event::Put(object) = event(&line, &Kept::Whole).unwrap() else {
                 panic!("{levels}");
             };
             assert_eq!(super::super::reduce::version(&object), Some("7"));
+        }
+    }
+
+    #[test]
+    fn an_event_is_the_same_whatever_its_order() {
+        let object =
+            r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p","resourceVersion":"7"}}"#;
+        let value: Value = serde_json::from_str(object).unwrap();
+        let read = |line: String| event(&line, &Kept::Whole).unwrap();
+        for (kind, expected) in [
+            ("ADDED", Event::Put(value.clone())),
+            ("MODIFIED", Event::Put(value.clone())),
+            ("DELETED", Event::Deleted(value.clone())),
+            ("BOOKMARK", Event::Bookmark("7".to_owned())),
+        ] {
+            let first = read(format!(r#"{{"type":"{kind}","object":{object}}}"#));
+            let last = read(format!(r#"{{"object":{object},"type":"{kind}"}}"#));
+            assert_eq!((&first, &last), (&expected, &expected));
+        }
+        for broken in [
+            format!(r#"{{"type":"ADDED","object":{object}"#),
+            format!(r#"{{"type":"ADDED","object":{object}}} {{}}"#),
+            format!(r#"{{"type":"RENAMED","object":{object}}}"#),
+            r#"{"type":"ADDED"}"#.to_owned(),
+        ] {
+            assert!(event(&broken, &Kept::Whole).is_err(), "{broken}");
         }
     }
 }

@@ -28,6 +28,8 @@ struct State {
     kept: Option<Arc<Objects>>,
     /// What was not taken yet, if texts are not kept; the last of each object.
     pending: BTreeMap<Arc<str>, Change>,
+    /// Something of that is not of endpoints.
+    has_pending_others: bool,
     /// What waits until everything is followed; the last of each object.
     held: BTreeMap<Arc<str>, Change>,
     /// It was said that something waits.
@@ -83,7 +85,9 @@ impl Standing {
 }
 
 impl State {
-    fn deliver(&mut self, change: Change) {
+    /// Whether that is to be told. What waits to be taken was told, and endpoints are in no hurry: two hundred of them
+    /// a second would wake whoever takes them later two hundred times.
+    fn deliver(&mut self, change: Change) -> bool {
         match &mut self.kept {
             Some(kept) => {
                 let kept = Arc::make_mut(kept);
@@ -91,8 +95,15 @@ impl State {
                     Some(text) => drop(kept.insert(change.path, text)),
                     None => drop(kept.remove(&change.path)),
                 }
+                true
             }
-            None => drop(self.pending.insert(change.path.clone(), change)),
+            None => {
+                let is_other = !change.is_of_endpoints();
+                let is_news = self.pending.is_empty() || is_other && !self.has_pending_others;
+                self.has_pending_others |= is_other;
+                self.pending.insert(change.path.clone(), change);
+                is_news
+            }
         }
     }
 
@@ -134,6 +145,7 @@ impl Hub {
             state: Mutex::new(State {
                 kept: keeps.then(Arc::default),
                 pending: BTreeMap::new(),
+                has_pending_others: false,
                 held: BTreeMap::new(),
                 is_hold_said: false,
                 health: health.collect(),
@@ -263,14 +275,13 @@ impl Hub {
         }
     }
 
-    /// Takes what is new, to be given now or once everything is followed. Whether there is something to give.
+    /// Takes what is new, to be given now or once everything is followed. Whether that is to be told.
     fn take(&self, state: &mut State, changes: Vec<Change>) -> bool {
         self.follow_named(state, &changes);
         let mut is_news = false;
         for change in changes {
             if state.whole || change.is_of_endpoints() {
-                is_news = true;
-                state.deliver(change);
+                is_news |= state.deliver(change);
             } else {
                 state.held.insert(change.path.clone(), change);
                 state.say_hold();
@@ -385,9 +396,17 @@ impl Hub {
         if !state.complete {
             return Changes::default();
         }
+        state.has_pending_others = false;
         Changes {
             objects: std::mem::take(&mut state.pending).into_values().collect(),
         }
+    }
+
+    /// Whether all that is new since then is of endpoints. `None`: nothing is new.
+    pub fn pending(&self) -> Option<bool> {
+        let state = self.state();
+        let is_some = state.complete && !state.pending.is_empty();
+        is_some.then_some(!state.has_pending_others)
     }
 
     /// Whether every kind that is served was listed, and that is told.

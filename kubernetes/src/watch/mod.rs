@@ -188,7 +188,13 @@ impl Watch {
         self.hub.changes()
     }
 
-    /// Waits for news. Several changes at once are one.
+    /// Whether all that [`Watch::changes`] would give is of endpoints. `None`: it would give nothing.
+    pub fn pending(&self) -> Option<bool> {
+        self.hub.pending()
+    }
+
+    /// Waits for news. Several changes at once are one; of a stream so are all changes of endpoints until they are
+    /// taken.
     pub async fn changed(&mut self) {
         if self.news.changed().await.is_err() {
             std::future::pending::<()>().await;
@@ -271,8 +277,9 @@ impl Staff {
         Reflector {
             api: Remote {
                 client: self.client.clone(),
-                collection: collection.clone(),
                 node: None,
+                kept: reduce::kept(collection.kind.0, self.detail),
+                collection: collection.clone(),
             },
             collection,
             detail: self.detail,

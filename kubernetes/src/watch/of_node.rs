@@ -15,7 +15,7 @@ use super::api::{Collection, KindRef, Remote};
 use super::discovery::Served;
 use super::hub::Hub;
 use super::mirror::Mirror;
-use super::reduce::Detail;
+use super::reduce::{self, Detail};
 use super::reflector::Reflector;
 use super::{Change, Objects};
 use crate::kinds::WatchedKind;
@@ -164,6 +164,7 @@ impl PodsOfNode {
                 client,
                 collection: collection.clone(),
                 node: Some(node.into()),
+                kept: reduce::kept(collection.kind.0, Detail::OfNode),
             },
             collection,
             detail: Detail::OfNode,

@@ -8,13 +8,14 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 
 use super::api::{Page, Take};
 use super::refusal::Refusal;
-use crate::json::Object;
+use crate::json::{Kept, ObjectOf};
 
-/// A page of this text. Where its objects stand before or after its version does not matter.
-pub(super) fn page(text: &str, take: Take<'_>) -> Result<Page, Refusal> {
+/// A page of this text, of each object as much as is said. Where its objects stand before or after its version does not matter.
+pub(super) fn page(text: &str, kept: &'static Kept, take: Take<'_>) -> Result<Page, Refusal> {
     let mut refused = None;
     let mut reader = serde_json::Deserializer::from_str(text);
     let list = List {
+        kept,
         take,
         refused: &mut refused,
     };
@@ -42,6 +43,7 @@ struct ListMeta {
 }
 
 struct List<'l, 't> {
+    kept: &'static Kept,
     take: Take<'t>,
     /// What `take` said last; after that nothing is read.
     refused: &'l mut Option<Refusal>,
@@ -68,6 +70,7 @@ impl<'de> Visitor<'de> for List<'_, '_> {
             match &*key {
                 "metadata" => metadata = entries.next_value()?,
                 "items" => entries.next_value_seed(Items {
+                    kept: self.kept,
                     take: &mut *self.take,
                     refused: &mut *self.refused,
                 })?,
@@ -79,6 +82,7 @@ impl<'de> Visitor<'de> for List<'_, '_> {
 }
 
 struct Items<'l, 't> {
+    kept: &'static Kept,
     take: Take<'t>,
     refused: &'l mut Option<Refusal>,
 }
@@ -103,7 +107,7 @@ impl<'de> Visitor<'de> for Items<'_, '_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        while let Some(object) = items.next_element::<Object>()? {
+        while let Some(object) = items.next_element_seed(ObjectOf(self.kept))? {
             if let Err(refusal) = (self.take)(object.0) {
                 let error = A::Error::custom(&refusal.message);
                 *self.refused = Some(refusal);
@@ -121,7 +125,7 @@ mod tests {
 
     fn read(text: &str, refuses: Option<&str>) -> (Vec<String>, Result<Page, Refusal>) {
         let mut names = Vec::new();
-        let page = page(text, &mut |object| {
+        let page = page(text, &Kept::Whole, &mut |object| {
             let name = object["n"].as_str().unwrap().to_owned();
             if refuses == Some(&name) {
                 return Err(Refusal::malformed("no such object"));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::refusal::Refusal;
-use crate::json;
+use crate::json::{self, Kept};
 use crate::kinds::WatchedKind;
 
 /// How much of an object is kept.
@@ -40,6 +40,47 @@ const METADATA: [&str; 7] = [
     "creationTimestamp",
     "generation",
 ];
+
+/// What is read of a Pod that [`needed`] leaves as it is: most of a Pod is in its containers, volumes and conditions.
+static POD: Kept = Kept::AllBut(&[
+    (
+        "spec",
+        Kept::Keys(&[
+            ("nodeName", Kept::Whole),
+            ("hostNetwork", Kept::Whole),
+            ("serviceAccountName", Kept::Whole),
+            ("serviceAccount", Kept::Whole),
+            ("containers", Kept::Items(&CONTAINER)),
+            ("initContainers", Kept::Items(&CONTAINER)),
+        ]),
+    ),
+    (
+        "status",
+        Kept::Keys(&[
+            ("phase", Kept::Whole),
+            ("podIP", Kept::Whole),
+            ("podIPs", Kept::Whole),
+        ]),
+    ),
+]);
+
+static CONTAINER: Kept = Kept::Keys(&[
+    ("name", Kept::Whole),
+    ("ports", Kept::Whole),
+    ("livenessProbe", PROBE),
+    ("readinessProbe", PROBE),
+    ("startupProbe", PROBE),
+]);
+
+const PROBE: Kept = Kept::Keys(&[("httpGet", Kept::Whole)]);
+
+/// How much has to be read of an object for [`reduce`].
+pub(super) fn kept(kind: &WatchedKind, detail: Detail) -> &'static Kept {
+    match detail {
+        Detail::Needed if kind.plural == "pods" => &POD,
+        _ => &Kept::Whole,
+    }
+}
 
 /// Where it was: `metadata.resourceVersion`.
 pub(super) fn version(object: &Value) -> Option<&str> {
@@ -190,10 +231,79 @@ fn only_controller(owners: &mut Value) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use serde::de::DeserializeSeed;
     use serde_json::json;
 
     use super::*;
+    use crate::json::{Object, ObjectOf};
     use crate::kinds::watched_kind;
+
+    /// Keys that are kept and others, maps where lists should be and the other way round.
+    fn anything() -> impl Strategy<Value = Value> {
+        const KEYS: [&str; 16] = [
+            "spec",
+            "status",
+            "metadata",
+            "containers",
+            "initContainers",
+            "nodeName",
+            "name",
+            "ports",
+            "env",
+            "livenessProbe",
+            "httpGet",
+            "exec",
+            "phase",
+            "podIPs",
+            "conditions",
+            "managedFields",
+        ];
+        let leaf = prop_oneof![Just(json!(null)), any::<u8>().prop_map(|n| json!(n))];
+        leaf.prop_recursive(6, 60, 6, |inner| {
+            let map =
+                prop::collection::btree_map(prop::sample::select(&KEYS[..]), inner.clone(), 0..6);
+            let list = prop::collection::vec(inner, 0..3);
+            prop_oneof![3 => map.prop_map(|map| json!(map)), 1 => list.prop_map(|list| json!(list))]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2048))]
+
+        /// What is skipped while an object is read is what would be left out of it.
+        #[test]
+        fn what_is_not_read_is_not_needed(
+            (spec, status, more) in (anything(), anything(), anything()),
+            list in any::<bool>(),
+            container in anything(),
+        ) {
+            let mut object = json!({"metadata": {"name": "a"}, "spec": spec, "status": status, "more": more});
+            if list && let Some(spec) = object["spec"].as_object_mut() {
+                spec.insert("containers".to_owned(), json!([container]));
+            }
+            let text = object.to_string();
+            for kind in ["Pod", "EndpointSlice", "Gateway", "HTTPRoute"].map(|kind| watched_kind(kind).unwrap()) {
+                for detail in [Detail::Whole, Detail::Needed, Detail::OfNode] {
+                    let whole: Object = serde_json::from_str(&text).unwrap();
+                    let mut reader = serde_json::Deserializer::from_str(&text);
+                    let read = ObjectOf(kept(kind, detail)).deserialize(&mut reader).unwrap();
+                    prop_assert_eq!(reduce(kind, "v1", read.0, detail), reduce(kind, "v1", whole.0, detail));
+                }
+            }
+        }
+    }
+
+    /// Otherwise the property would hold by itself.
+    #[test]
+    fn of_a_pod_that_is_needed_little_is_read() {
+        let text = r#"{"metadata":{"name":"a"},"spec":{"volumes":[1],"containers":[{"name":"c","env":[1]}]},"status":{"conditions":[1]}}"#;
+        let mut reader = serde_json::Deserializer::from_str(text);
+        let pod = watched_kind("Pod").unwrap();
+        let read = ObjectOf(kept(pod, Detail::Needed)).deserialize(&mut reader);
+        let expected = json!({"metadata": {"name": "a"}, "spec": {"containers": [{"name": "c"}]}, "status": {}});
+        assert_eq!(read.unwrap().0, expected);
+    }
 
     fn reduced(kind: &str, object: Value) -> Value {
         let kind = watched_kind(kind).unwrap();

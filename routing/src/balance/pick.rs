@@ -83,6 +83,12 @@ impl EndpointSet {
         self.some_ejected.store(some, Ordering::Relaxed);
     }
 
+    /// Whether an endpoint was ejected when the set was made, or since. An ejection while another set takes this one's
+    /// place may be missed.
+    pub(crate) fn has_ejected(&self) -> bool {
+        self.some_ejected.load(Ordering::Relaxed)
+    }
+
     /// Picks an endpoint; one that was tried only if there is no other. `None`: there is none, or all
     /// are ejected and the threshold for panic is 0.
     pub(crate) fn pick(&self, choice: &Choice<'_>) -> Option<&Arc<LiveEndpoint>> {

@@ -213,6 +213,22 @@ fn switched_off_everybody_comes_back() {
     assert_eq!(out(&c), [false, false]);
 }
 
+/// An ejection that ends after detection was switched off is told to the endpoints of before.
+#[test]
+fn who_is_ejected_while_detection_is_switched_off_comes_back_a_little_later() {
+    let c = cluster(rules(), 2, 0);
+    let endpoint = c.endpoints()[0].clone();
+    let endpoints: Vec<_> = c.endpoints().iter().map(|e| e.endpoint.clone()).collect();
+    c.update(&endpoints, Arc::default(), 1);
+    for _ in 0..5 {
+        record(&rules(), &[endpoint.clone()], &endpoint, BAD, 2);
+    }
+    assert_eq!(out(&c), [true, false]);
+    assert!(c.sweep(9_999).is_empty(), "nobody looks yet");
+    assert_eq!(c.sweep(10_000).len(), 1);
+    assert_eq!(out(&c), [false, false]);
+}
+
 /// The naive machine: every answer of an endpoint since it was last ejected, good or back.
 #[derive(Clone, Default)]
 struct Naive {

@@ -67,6 +67,38 @@ impl Here {
     }
 }
 
+/// Whoever takes endpoints later is woken once, and again for what is in a hurry.
+#[test]
+fn endpoints_are_told_once_until_they_are_taken_and_others_at_once() {
+    let here = Here::new(false);
+    here.follow_all();
+    let mut news = here.hub.news.subscribe();
+    let mut is_told = || {
+        let is_told = news.has_changed().unwrap();
+        news.mark_unchanged();
+        is_told
+    };
+    let push = |collection: &Collection, kind: &str, name: &str| {
+        here.hub.push(collection, put(kind, name), 1);
+    };
+    assert_eq!(here.hub.pending(), None);
+    push(&here.pods, "Pod", "a");
+    assert!(is_told());
+    push(&here.pods, "Pod", "b");
+    assert!(!is_told(), "it was told of the first");
+    assert_eq!(here.hub.pending(), Some(true));
+    push(&here.services, "Service", "web");
+    assert!(is_told(), "a Service waits for nothing");
+    assert_eq!(here.hub.pending(), Some(false));
+    push(&here.policies, "AuthorizationPolicy", "p");
+    push(&here.pods, "Pod", "c");
+    assert!(!is_told());
+    assert_eq!(here.given(), ["p", "a", "b", "c", "web"]);
+    assert_eq!(here.hub.pending(), None);
+    push(&here.pods, "Pod", "d");
+    assert!(is_told(), "what was told was taken");
+}
+
 /// A Service opted in while the process was away is served with its policy or not yet.
 #[test]
 fn what_comes_after_stored_state_comes_together() {

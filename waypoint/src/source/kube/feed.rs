@@ -1,9 +1,9 @@
-//! From the watch to the publisher: collects what is new, puts it in force when it is due, and has it kept.
+//! From the watch to the publisher: sees that something is new, puts it in force when it is due, and has it kept.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cairn_kubernetes::watch::{Change, Changes, Watch};
+use cairn_kubernetes::watch::Watch;
 use tokio::time::Instant;
 
 use super::keep::Keeper;
@@ -25,22 +25,18 @@ pub(super) struct Feed {
     is_from_earlier: bool,
 }
 
-/// What is new and not in force yet; of each object the last version.
+/// What is new and not in force yet. The watch keeps it until then.
 #[derive(Default)]
 struct Waiting {
-    changes: BTreeMap<Arc<str>, Option<Arc<str>>>,
     since: Option<Instant>,
     has_others: bool,
 }
 
 impl Waiting {
-    fn add(&mut self, changes: Changes) {
-        for change in changes.objects {
-            self.has_others |= !change.is_of_endpoints();
-            self.since.get_or_insert_with(Instant::now);
-            let Change { path, text } = change;
-            self.changes.insert(path, text);
-        }
+    /// Something waits, and nothing but endpoints or not.
+    fn note(&mut self, is_of_endpoints: bool) {
+        self.since.get_or_insert_with(Instant::now);
+        self.has_others |= !is_of_endpoints;
     }
 }
 
@@ -72,7 +68,9 @@ impl Feed {
             });
             tokio::select! {
                 () = self.watch.changed() => {
-                    self.waiting.add(self.watch.changes());
+                    if let Some(is_of_endpoints) = self.watch.pending() {
+                        self.waiting.note(is_of_endpoints);
+                    }
                     self.note_sync();
                 }
                 () = until(due), if due.is_some() => self.publish(),
@@ -90,8 +88,7 @@ impl Feed {
             tracing::info!("the API server was read: what was stored earlier is out of force");
         }
         if self.waiting.since.is_none() && self.readiness.reasons().contains(&NotReady::NotSynced) {
-            self.waiting.since = Some(Instant::now());
-            self.waiting.has_others = true;
+            self.waiting.note(false);
         }
     }
 
@@ -99,7 +96,13 @@ impl Feed {
         let waiting = std::mem::take(&mut self.waiting);
         let Some(since) = waiting.since else { return };
         let (mut files, mut gone) = (Vec::new(), Vec::new());
-        for (path, text) in &waiting.changes {
+        let mut changes = BTreeMap::new();
+        let mut is_of_endpoints = !waiting.has_others;
+        for change in self.watch.changes().objects {
+            is_of_endpoints &= change.is_of_endpoints();
+            changes.insert(change.path, change.text);
+        }
+        for (path, text) in &changes {
             match text {
                 Some(text) => files.push(SourceFile {
                     path: path.clone(),
@@ -119,13 +122,13 @@ impl Feed {
         };
         let done = Done {
             took: began.elapsed(),
-            is_of_endpoints: !waiting.has_others,
+            is_of_endpoints,
             callers_count,
         };
         self.pace.done(Instant::now(), done);
         telemetry::kubernetes::paced(self.pace.pause(true));
         // What is stored must not hide that something was never read.
-        self.keeper.add(waiting.changes, self.watch.synced());
+        self.keeper.add(changes, self.watch.synced());
     }
 }
 
