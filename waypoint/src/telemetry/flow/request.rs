@@ -8,6 +8,12 @@ use http::{HeaderValue, Method, StatusCode};
 use crate::limits::{FLOW_ROOM_BYTES_MAX, FLOW_TEXT_BYTES_MAX};
 use crate::telemetry::exchange::HttpExchange;
 
+/// What a text that was cut ends with.
+const ELLIPSIS: &str = "…";
+
+/// A text that was cut.
+const TEXT_BYTES_MAX: usize = FLOW_TEXT_BYTES_MAX + ELLIPSIS.len();
+
 /// The HTTP part of a record.
 #[derive(Debug, Default)]
 pub struct Request {
@@ -34,8 +40,10 @@ impl Request {
         texts.clear();
         let headers = [&http.user_agent, &http.request_id];
         let headers = headers.into_iter().flatten().map(HeaderValue::len);
-        let bytes = http.path.len() + http.authority.len() + headers.sum::<usize>();
-        texts.reserve(bytes.min(FLOW_ROOM_BYTES_MAX));
+        let lengths = [http.path.len(), http.authority.len()].into_iter();
+        let lengths = lengths.chain(headers);
+        // No more than is written: clients choose the lengths, and room that grows doubles.
+        texts.reserve_exact(lengths.map(room_of).sum());
         Self {
             path: add_text(&http.path, &mut texts),
             authority: add_text(&http.authority, &mut texts),
@@ -88,6 +96,14 @@ impl Request {
     }
 }
 
+/// Room that a text of such a length takes at most.
+fn room_of(length: usize) -> usize {
+    match length > FLOW_TEXT_BYTES_MAX {
+        true => TEXT_BYTES_MAX,
+        false => length,
+    }
+}
+
 /// Cuts what clients choose the length of: the ring is bounded by the number of records. What is cut ends with an
 /// ellipsis.
 fn add_text(text: &str, to: &mut Vec<u8>) -> Range<u16> {
@@ -95,7 +111,7 @@ fn add_text(text: &str, to: &mut Vec<u8>) -> Range<u16> {
         true => {
             let kept = text.floor_char_boundary(FLOW_TEXT_BYTES_MAX);
             to.extend_from_slice(text.as_bytes().get(..kept).unwrap_or_default());
-            to.extend_from_slice("…".as_bytes());
+            to.extend_from_slice(ELLIPSIS.as_bytes());
         }
         false => to.extend_from_slice(text.as_bytes()),
     })
@@ -155,6 +171,14 @@ mod tests {
         assert!(path.len() <= FLOW_TEXT_BYTES_MAX + '…'.len_utf8());
         assert_eq!(request.user_agent().unwrap().len(), FLOW_TEXT_BYTES_MAX);
         assert_eq!(request.authority(), "web.shop");
+        let mut longest = http(&"/ä".repeat(20_000), Some(&"x".repeat(60_000)));
+        longest.authority = "y".repeat(60_000);
+        longest.request_id = longest.user_agent.clone();
+        for room in [Vec::new(), Vec::with_capacity(FLOW_ROOM_BYTES_MAX)] {
+            let request = Request::new(longest.clone(), room);
+            // Of the memory that it has, used or not.
+            assert!(request.text_bytes() <= 4 * (FLOW_TEXT_BYTES_MAX + 3));
+        }
     }
 
     #[test]
