@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-/// As text; what is none is replaced. Nearly all are, and `from_utf8_lossy` looks at one byte after the other.
+/// As text. Bytes that are no UTF-8 are replaced. Nearly all headers are UTF-8, and `from_utf8_lossy` looks at one byte
+/// after the other.
 pub(crate) fn of_bytes(bytes: &[u8]) -> Cow<'_, str> {
     match std::str::from_utf8(bytes) {
         Ok(text) => Cow::Borrowed(text),

@@ -242,9 +242,9 @@ impl Display for RouteName<'_> {
 pub struct UpstreamCluster<'a> {
     pub(super) service: &'a Service,
     /// Of the service.
-    pub port: u16,
+    pub(in crate::telemetry) port: u16,
     /// `http` or `tcp`.
-    pub protocol: &'static str,
+    pub(in crate::telemetry) protocol: &'static str,
 }
 
 /// The cluster that an exchange went to, as istiod names it.

@@ -7,9 +7,9 @@
 //! much is dropped and counted; a collector that is slow, dead or lying costs a queue of fixed size.
 //!
 //! The types of the messages are those of the crate opentelemetry-proto; what there are many of, spans and records,
-//! is written with prost's own means instead ([`pairs`]), and those types are the oracle of its tests. Its sister crates, the SDK and the
-//! exporter, are not used: they can not be given connections of this process's own (into the mesh, with TLS
-//! of `tls/`), and they tell nobody what they dropped.
+//! is written with prost's own means instead ([`pairs`]), and those types are the oracle of its tests. Its sister crates,
+//! the SDK and the exporter, are not used: they can not be given connections of this process's own (into the mesh, with
+//! TLS of `tls/`), and they tell nobody what they dropped.
 
 mod attributes;
 mod conventions;
