@@ -85,6 +85,7 @@ mod workload_entries;
 mod workloads;
 mod ztunnel;
 
+pub(crate) use envoy_config::prefix as envoy_config_prefix;
 pub(crate) use network::view as label_view;
 pub(crate) use paths::canonical as canonical_path;
 

@@ -278,6 +278,41 @@ fn websockets_that_envoy_refuses_are_let_through_only_if_that_is_asked_for() {
     }
 }
 
+/// Through a Listener that no service names comes nothing.
+#[test]
+fn only_listeners_that_services_name_are_asked_for_websockets() {
+    let config = to_cilium(CANARY).only("CiliumEnvoyConfig").clone();
+    let with = |named: Option<&str>, first_takes: bool| {
+        let mut config = config.clone();
+        let resources = config["spec"]["resources"].as_array_mut().unwrap();
+        let mut other = resources[0].clone();
+        other["name"] = json!("other");
+        let upgrades = |listener: &mut Value, upgrades: Value| {
+            let filter = &mut listener["filterChains"][0]["filters"][0];
+            filter["typedConfig"]["upgradeConfigs"] = upgrades;
+        };
+        let (takes, refuses) = (json!([{"upgradeType": "websocket"}]), json!([]));
+        let (first, last) = match first_takes {
+            true => (takes, refuses),
+            false => (refuses, takes),
+        };
+        upgrades(&mut resources[0], first);
+        upgrades(&mut other, last);
+        resources.push(other);
+        for service in config["spec"]["services"].as_array_mut().unwrap() {
+            service["listener"] = json!(named);
+        }
+        config.to_string()
+    };
+    for (named, first_takes) in [(None, true), (Some("other"), false)] {
+        written(Target::Istio, &[&with(named, first_takes)]).is_whole();
+    }
+    for (named, first_takes) in [(None, false), (Some("other"), true)] {
+        let refused = written(Target::Istio, &[&with(named, first_takes)]);
+        refused.is_refused(&["would allow more"]);
+    }
+}
+
 /// Both have a word for it; RE2 has no expression that folds the case of ASCII alone.
 #[test]
 fn a_path_in_any_case_is_no_expression() {

@@ -112,14 +112,6 @@ impl<'a> Config<'a> {
         ObjectKey::new(namespace, name)
     }
 
-    fn prefix(&self) -> String {
-        let key = &self.origin.key;
-        match key.namespace.is_empty() {
-            true => format!("{}/", key.name),
-            false => format!("{}/{}/", key.namespace, key.name),
-        }
-    }
-
     fn listed(&self) -> Vec<Listed> {
         let taken = self.spec.services.iter().flatten().map(|service| Listed {
             key: self.key(&service.name, service.namespace.as_deref()),
@@ -160,7 +152,7 @@ impl<'a> Config<'a> {
             services: &*services,
             listed: self.listed(),
             declared: std::mem::take(&mut sorted.clusters),
-            prefix: self.prefix(),
+            prefix: prefix(&self.origin.key),
             namespace: self.key("", None).namespace,
         };
         let read = Read {
@@ -368,6 +360,14 @@ impl<'a> Config<'a> {
                 }
             }
         }
+    }
+}
+
+/// What may stand in front of the names of an object's resources.
+pub(crate) fn prefix(key: &ObjectKey) -> String {
+    match key.namespace.is_empty() {
+        true => format!("{}/", key.name),
+        false => format!("{}/{}/", key.namespace, key.name),
     }
 }
 
