@@ -1,5 +1,7 @@
 //! Where all collections come together: what is there, what is new, and how each is doing. Asks nobody.
 
+mod standing;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -9,8 +11,9 @@ use tokio::sync::{Notify, watch};
 use super::api::Collection;
 use super::named;
 use super::refusal::{Reason, Refusal};
-use super::{Change, Changes, Health, Objects};
+use super::{Change, Changes, Health, Objects, Pending};
 use crate::limits::{NAMED_MAX, NAMED_PER_NAMESPACE_MAX};
+use standing::Standing;
 
 /// What reflectors report to, and those who use the watch read.
 #[derive(Debug)]
@@ -49,39 +52,6 @@ struct State {
     outage: Option<Instant>,
     /// How many collections are named and not followed.
     left_out: usize,
-}
-
-/// How one collection is doing.
-#[derive(Clone, Debug, Default)]
-struct Standing {
-    /// Other objects name it.
-    named: bool,
-    synced: bool,
-    absent: bool,
-    connected: bool,
-    objects: usize,
-    lists: u64,
-    errors: [u64; Reason::ALL.len()],
-    heard: Option<Instant>,
-    refusal: Option<Refusal>,
-}
-
-impl Standing {
-    /// Nothing waits for it.
-    fn is_settled(&self) -> bool {
-        self.synced || self.is_refused_by_name()
-    }
-
-    /// What an object names is waited for until the server said no: whoever may write such an object must not keep
-    /// a waypoint from becoming ready.
-    fn is_refused_by_name(&self) -> bool {
-        self.named && self.refusal.is_some()
-    }
-
-    /// What the API server has of it is known here, at once.
-    fn is_followed(&self) -> bool {
-        self.synced && (self.connected || self.absent) || self.is_refused_by_name()
-    }
 }
 
 impl State {
@@ -402,11 +372,14 @@ impl Hub {
         }
     }
 
-    /// Whether all that is new since then is of endpoints. `None`: nothing is new.
-    pub fn pending(&self) -> Option<bool> {
+    /// What kind of thing is new since then.
+    pub fn pending(&self) -> Pending {
         let state = self.state();
-        let is_some = state.complete && !state.pending.is_empty();
-        is_some.then_some(!state.has_pending_others)
+        match state.complete && !state.pending.is_empty() {
+            false => Pending::Nothing,
+            true if state.has_pending_others => Pending::Others,
+            true => Pending::Endpoints,
+        }
     }
 
     /// Whether every kind that is served was listed, and that is told.
@@ -439,16 +412,9 @@ impl Hub {
     /// How each collection is doing.
     pub fn health(&self) -> Vec<Health> {
         let state = self.state();
-        let one = |(collection, standing): (&Collection, &Standing)| Health {
-            kind: collection.kind.0.title(),
-            is_absent: standing.absent,
-            is_connected: standing.connected,
-            objects: standing.objects,
-            relists: standing.lists.saturating_sub(1),
-            errors: Reason::ALL.into_iter().zip(standing.errors).collect(),
-            quiet_for: standing.heard.map(|at| at.elapsed()),
-        };
-        state.health.iter().map(one).collect()
+        let all = state.health.iter();
+        all.map(|(collection, standing)| standing.health(collection))
+            .collect()
     }
 }
 

@@ -85,6 +85,17 @@ pub struct Changes {
     pub objects: Vec<Change>,
 }
 
+/// What is new and was not taken yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pending {
+    /// Nothing is.
+    Nothing,
+    /// Endpoints and nothing else ([`Change::is_of_endpoints`]).
+    Endpoints,
+    /// Something else, and endpoints perhaps.
+    Others,
+}
+
 /// How the watch of one kind is doing.
 #[derive(Clone, Debug)]
 pub struct Health {
@@ -188,8 +199,8 @@ impl Watch {
         self.hub.changes()
     }
 
-    /// Whether all that [`Watch::changes`] would give is of endpoints. `None`: it would give nothing.
-    pub fn pending(&self) -> Option<bool> {
+    /// What [`Watch::changes`] would give.
+    pub fn pending(&self) -> Pending {
         self.hub.pending()
     }
 

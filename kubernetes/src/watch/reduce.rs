@@ -241,20 +241,26 @@ mod tests {
 
     /// Keys that are kept and others, maps where lists should be and the other way round.
     fn anything() -> impl Strategy<Value = Value> {
-        const KEYS: [&str; 16] = [
+        const KEYS: [&str; 22] = [
             "spec",
             "status",
             "metadata",
             "containers",
             "initContainers",
             "nodeName",
+            "hostNetwork",
+            "serviceAccountName",
+            "serviceAccount",
             "name",
             "ports",
             "env",
             "livenessProbe",
+            "readinessProbe",
+            "startupProbe",
             "httpGet",
             "exec",
             "phase",
+            "podIP",
             "podIPs",
             "conditions",
             "managedFields",

@@ -6,9 +6,9 @@ use futures::FutureExt;
 
 use super::Hub;
 use crate::kinds::watched_kind;
-use crate::watch::Change;
 use crate::watch::api::{Collection, KindRef};
 use crate::watch::refusal::{Reason, Refusal};
+use crate::watch::{Change, Pending};
 
 fn of(kind: &str) -> Collection {
     Collection {
@@ -81,20 +81,20 @@ fn endpoints_are_told_once_until_they_are_taken_and_others_at_once() {
     let push = |collection: &Collection, kind: &str, name: &str| {
         here.hub.push(collection, put(kind, name), 1);
     };
-    assert_eq!(here.hub.pending(), None);
+    assert_eq!(here.hub.pending(), Pending::Nothing);
     push(&here.pods, "Pod", "a");
     assert!(is_told());
     push(&here.pods, "Pod", "b");
     assert!(!is_told(), "it was told of the first");
-    assert_eq!(here.hub.pending(), Some(true));
+    assert_eq!(here.hub.pending(), Pending::Endpoints);
     push(&here.services, "Service", "web");
     assert!(is_told(), "a Service waits for nothing");
-    assert_eq!(here.hub.pending(), Some(false));
+    assert_eq!(here.hub.pending(), Pending::Others);
     push(&here.policies, "AuthorizationPolicy", "p");
     push(&here.pods, "Pod", "c");
     assert!(!is_told());
     assert_eq!(here.given(), ["p", "a", "b", "c", "web"]);
-    assert_eq!(here.hub.pending(), None);
+    assert_eq!(here.hub.pending(), Pending::Nothing);
     push(&here.pods, "Pod", "d");
     assert!(is_told(), "what was told was taken");
 }

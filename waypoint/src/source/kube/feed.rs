@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cairn_kubernetes::watch::Watch;
+use cairn_kubernetes::watch::{Pending, Watch};
 use tokio::time::Instant;
 
 use super::keep::Keeper;
@@ -33,7 +33,7 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// Something waits, and nothing but endpoints or not.
+    /// Notes that something waits; `is_of_endpoints`: nothing else does.
     fn note(&mut self, is_of_endpoints: bool) {
         self.since.get_or_insert_with(Instant::now);
         self.has_others |= !is_of_endpoints;
@@ -68,8 +68,10 @@ impl Feed {
             });
             tokio::select! {
                 () = self.watch.changed() => {
-                    if let Some(is_of_endpoints) = self.watch.pending() {
-                        self.waiting.note(is_of_endpoints);
+                    match self.watch.pending() {
+                        Pending::Nothing => {}
+                        Pending::Endpoints => self.waiting.note(true),
+                        Pending::Others => self.waiting.note(false),
                     }
                     self.note_sync();
                 }
