@@ -7,6 +7,18 @@ pub const NODES_PER_DOCUMENT_MAX: usize = 8_000_000;
 /// Nesting of lists and maps. The deepest Kubernetes schema needs about 20.
 pub const DEPTH_MAX: usize = 128;
 
+/// Length of a key in bytes up to which a document in one line is read as JSON. Beyond: as YAML, whose parser looks at
+/// most 1,024 characters ahead for the colon after a key.
+pub const JSON_KEY_BYTES_MAX: usize = 512;
+
+/// Spaces in a row up to which a document in one line is read as JSON, so that with the longest key there are fewer than
+/// 1,024 characters before the colon. Beyond: as YAML.
+pub const JSON_SPACES_MAX: usize = 256;
+
+/// Size in bytes of a document up to which it is read as JSON if it is in one line: far from as many values as a
+/// document may have, and no object of the API server is larger. Beyond: as YAML.
+pub const JSON_BYTES_MAX: usize = 2 * 1024 * 1024;
+
 /// Size of one configuration file in bytes.
 pub const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 

@@ -8,21 +8,16 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::node::{Entry, Mark, Node, Style, Value};
+use crate::limits::{JSON_BYTES_MAX, JSON_KEY_BYTES_MAX, JSON_SPACES_MAX};
 
 const START: Mark = Mark { line: 1, column: 1 };
-
-/// The YAML parser looks at most 1,024 characters ahead for the colon after a key.
-const KEY_BYTES_MAX: usize = 512;
-
-/// Far from as many values as a document may have. No object of the API server is larger.
-const TEXT_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// The tree, but for places, if both readings are known to give the same. Escapes, other characters than those of
 /// ASCII, and numbers that are not whole are left to the YAML parser, and so is what is no JSON.
 pub(super) fn build(text: &str) -> Option<Node<'_>> {
     let is_plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'\\';
-    let may_be = text.starts_with('{') && text.len() <= TEXT_BYTES_MAX;
-    if !may_be || !text.bytes().all(is_plain) {
+    let may_be = text.starts_with('{') && text.len() <= JSON_BYTES_MAX;
+    if !may_be || !text.bytes().all(is_plain) || has_wide_gap(text) {
         return None;
     }
     let mut reader = serde_json::Deserializer::from_str(text);
@@ -30,6 +25,12 @@ pub(super) fn build(text: &str) -> Option<Node<'_>> {
     let node = Tree.deserialize(&mut reader).ok()?;
     reader.end().ok()?;
     Some(node)
+}
+
+/// Whether a colon may be too far from its key for the YAML parser.
+fn has_wide_gap(text: &str) -> bool {
+    let runs = text.as_bytes().split(|byte| *byte != b' ');
+    runs.map(<[u8]>::len).any(|spaces| spaces > JSON_SPACES_MAX)
 }
 
 /// Reads one value.
@@ -90,7 +91,7 @@ impl<'t> Visitor<'t> for Tree {
     fn visit_map<A: MapAccess<'t>>(self, mut entries: A) -> Result<Node<'t>, A::Error> {
         let mut map = Vec::new();
         while let Some(key) = entries.next_key::<&'t str>()? {
-            if key.len() > KEY_BYTES_MAX {
+            if key.len() > JSON_KEY_BYTES_MAX {
                 return Err(A::Error::custom("a long key"));
             }
             map.push(Entry {
@@ -217,18 +218,56 @@ mod tests {
         /// those are never found by the short one.
         #[test]
         fn objects_are_read_alike(changes in prop::collection::vec((0..PLACES.len(), value()), 0..3), is_pod in any::<bool>()) {
-            let mut object = if is_pod { pod() } else { slice() };
-            for (place, value) in changes {
-                if let Some(at) = object.pointer_mut(PLACES[place]) {
-                    match at.as_object_mut() {
-                        Some(map) => drop(map.insert("more".to_owned(), value)),
-                        None => *at = value,
-                    }
-                }
-            }
+            let object = changed(if is_pod { pod() } else { slice() }, changes);
             alike(&object.to_string());
         }
+
+        /// The same of objects with nothing wrong: all of these are compared.
+        #[test]
+        fn objects_with_nothing_wrong_are_read_the_short_way(
+            texts in prop::collection::vec((prop::sample::select(&TEXTS[..]), "[a-z0-9]([a-z0-9-]{0,6}[a-z0-9])?"), 0..6),
+            host in any::<bool>(),
+            port in 1..=65_535u16,
+            is_pod in any::<bool>(),
+        ) {
+            let mut object = if is_pod { pod() } else { slice() };
+            let texts = texts.into_iter().map(|(at, text)| (at, json!(text)));
+            let others = [("/spec/hostNetwork", json!(host)), ("/endpoints/0/conditions/ready", json!(host)),
+                ("/spec/containers/0/ports/0/containerPort", json!(port)), ("/ports/0/port", json!(port))];
+            for (at, value) in texts.chain(others) {
+                if let Some(at) = object.pointer_mut(at) {
+                    *at = value;
+                }
+            }
+            prop_assert!(alike(&object.to_string()), "{object}");
+        }
     }
+
+    fn changed(
+        mut object: serde_json::Value,
+        changes: Vec<(usize, serde_json::Value)>,
+    ) -> serde_json::Value {
+        for (place, value) in changes {
+            if let Some(at) = object.pointer_mut(PLACES[place]) {
+                match at.as_object_mut() {
+                    Some(map) => drop(map.insert("more".to_owned(), value)),
+                    None => *at = value,
+                }
+            }
+        }
+        object
+    }
+
+    /// Where any name may be.
+    const TEXTS: [&str; 7] = [
+        "/metadata/name",
+        "/metadata/namespace",
+        "/metadata/uid",
+        "/metadata/labels/app",
+        "/spec/nodeName",
+        "/spec/serviceAccountName",
+        "/endpoints/0/zone",
+    ];
 
     const PLACES: [&str; 16] = [
         "",
@@ -298,7 +337,7 @@ mod tests {
 
     #[test]
     fn what_may_be_something_else_as_yaml_is_left_to_yaml() {
-        let key = "k".repeat(KEY_BYTES_MAX + 1);
+        let key = "k".repeat(JSON_KEY_BYTES_MAX + 1);
         for text in [
             "",
             "[1]",
@@ -313,9 +352,30 @@ mod tests {
             "{\"a\":1}{}",
             "{\"a\":\"\u{7f}\"}",
             &format!("{{\"{key}\":1}}"),
+            &format!("{{\"a\"{}:1}}", " ".repeat(1_025)),
+            &format!("{{\"a\"{}:1}}", " ".repeat(JSON_SPACES_MAX + 1)),
             &format!("{}{}", "{\"a\":".repeat(128), "}".repeat(128)),
         ] {
             assert!(build(text).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_looks_odd_and_is_json_is_read_as_both() {
+        let (key, gap) = ("k".repeat(JSON_KEY_BYTES_MAX), " ".repeat(JSON_SPACES_MAX));
+        for text in [
+            "{}",
+            r#"{"a":1,"a":2}"#,
+            r#"{"<<":{"b":1}}"#,
+            r#"{"":1}"#,
+            r#"{"a" : [ 1 , -7 ]}"#,
+            r##"{"a":"# x: - &b"}"##,
+            r#"{"a":[18446744073709551615,true,false,null,"null",{}]}"#,
+            &format!("{{\"{key}\"{gap}:{gap}1}}"),
+        ] {
+            let (json, yaml) = both(text);
+            assert!(json.is_some(), "{text}");
+            assert_eq!(json, yaml, "{text}");
         }
         let twice = build(r#"{"a":1,"a":2}"#).unwrap();
         assert_eq!(twice.entries().len(), 2);
@@ -326,6 +386,9 @@ mod tests {
     fn other_kinds_and_what_is_wrong_are_read_with_their_places() {
         let mut service = pod();
         service["kind"] = "Service".into();
+        assert!(!alike(&service.to_string()));
+        // It is no Pod for what is inside.
+        service["spec"]["targetRef"] = json!({"kind": "Pod"});
         assert!(!alike(&service.to_string()));
         let mut pod = pod();
         pod["spec"]["hostNetwork"] = "yes".into();

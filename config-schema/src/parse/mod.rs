@@ -129,6 +129,11 @@ pub(crate) fn parse(
 /// Parses a document that is a Pod or an EndpointSlice as the API server has it, with nothing wrong: those change
 /// all the time. Anything else is for [`parse_yaml`], which knows the places of what it finds.
 fn parse_json(document: &Document<'_>, file: &Arc<str>, names: &mut Names) -> Option<Parsed> {
+    // A tree of another kind would be built in vain.
+    let is_named = |kind: &str| document.text.contains(kind);
+    if !is_named(r#""kind":"Pod""#) && !is_named(r#""kind":"EndpointSlice""#) {
+        return None;
+    }
     let root = json::build(document.text)?;
     let kind = root.get("kind").and_then(node::Node::text)?;
     if !matches!(kind, "Pod" | "EndpointSlice") {
