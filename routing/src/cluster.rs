@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use arc_swap::ArcSwap;
 use cairn_config_schema::snapshot::{ClusterKey, ClusterSettings, Endpoint, SessionPersistence};
@@ -98,8 +98,25 @@ impl Cluster {
         }
         // The rotation begins anywhere: no update may favour the first endpoint.
         let start = mix(rotation_start(&self.key) ^ now_ms);
+        if before.settings.outlier_detection.is_none() && settings.outlier_detection.is_some() {
+            // The first judgement is of a whole interval, too.
+            self.swept_ms.store(now_ms, Ordering::Relaxed);
+        }
         let set = EndpointSet::new(live, settings, self.active.clone(), start);
+        self.put_in_force(set);
+    }
+
+    /// Who was ejected while the set was made told the set of before.
+    fn put_in_force(&self, set: EndpointSet) {
         self.set.store(Arc::new(set));
+        self.health_changed();
+    }
+
+    /// To be called after an ejection or a return: tells the set in force, which need not be the one that was judged.
+    fn health_changed(&self) {
+        // Either whoever ejects sees the new set, or whoever stored that sees the ejection.
+        fence(Ordering::SeqCst);
+        self.set.load().health_changed();
     }
 
     /// Says why there is no endpoint, to whoever finds none.
@@ -169,18 +186,29 @@ impl Cluster {
         answer: AnswerKind,
         now_ms: u64,
     ) -> Option<EjectionEvent> {
-        let set = self.set.load();
+        self.judge(&self.set.load(), endpoint, answer, now_ms)
+    }
+
+    /// [`Cluster::record`] by the rules of a set that was in force just now.
+    fn judge(
+        &self,
+        set: &EndpointSet,
+        endpoint: &Arc<LiveEndpoint>,
+        answer: AnswerKind,
+        now_ms: u64,
+    ) -> Option<EjectionEvent> {
         let rules = set.settings.outlier_detection.as_ref()?;
         let event = ejection::record(rules, &set.all, endpoint, answer, now_ms);
         if let Some(event) = &event {
             self.ejections.count(event);
-            set.health_changed();
+            self.health_changed();
         }
         event
     }
 
-    /// Lets endpoints come back and judges success rates, if an interval of the outlier detection
-    /// has passed since the last time. To be called now and then, by one caller at a time.
+    /// Lets endpoints come back and judges success rates, if an interval of the outlier detection has passed since the
+    /// last time, or since detection was switched on. Without detection whoever is ejected comes back at once, and all
+    /// are looked through every ten seconds. To be called now and then, by one caller at a time.
     pub fn sweep(&self, now_ms: u64) -> Vec<EjectionEvent> {
         let set = self.set.load();
         let since_ms = now_ms.saturating_sub(self.swept_ms.load(Ordering::Relaxed));
@@ -194,7 +222,7 @@ impl Cluster {
         self.swept_ms.store(now_ms, Ordering::Relaxed);
         if !events.is_empty() {
             events.iter().for_each(|event| self.ejections.count(event));
-            set.health_changed();
+            self.health_changed();
         }
         events
     }

@@ -66,25 +66,26 @@ impl EndpointSet {
             let members = all.iter().filter(|e| e.endpoint.priority == priority);
             Tier::new(members.cloned().collect(), &settings, random)
         });
-        let set = Self {
+        Self {
             tiers: tiers.collect(),
+            some_ejected: AtomicBool::new(some_ejected(&all)),
             all: Arc::new(all),
             settings,
-            some_ejected: AtomicBool::new(false),
             active,
-        };
-        set.health_changed();
-        set
+        }
     }
 
     /// To be called after an ejection or a return.
     pub(crate) fn health_changed(&self) {
-        let some = self.all.iter().any(|e| e.health().is_ejected());
-        self.some_ejected.store(some, Ordering::Relaxed);
+        let some = some_ejected(&self.all);
+        self.some_ejected.store(some, Ordering::SeqCst);
+        // Whoever was ejected after that look may have said so before the store took it back.
+        if !some && some_ejected(&self.all) {
+            self.some_ejected.store(true, Ordering::SeqCst);
+        }
     }
 
-    /// Whether an endpoint was ejected when the set was made, or since. An ejection while another set takes this one's
-    /// place may be missed.
+    /// Whether an endpoint was ejected when the set was made or by the last word on their health.
     pub(crate) fn has_ejected(&self) -> bool {
         self.some_ejected.load(Ordering::Relaxed)
     }
@@ -265,4 +266,8 @@ impl Filter<'_> {
         let bound = (active * u64::from(percent)).div_ceil(count.max(1) * 100);
         u64::from(endpoint.active()) < bound
     }
+}
+
+fn some_ejected(endpoints: &[Arc<LiveEndpoint>]) -> bool {
+    endpoints.iter().any(|e| e.health().is_ejected())
 }

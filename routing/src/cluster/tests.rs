@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::origin::ObjectKey;
-use cairn_config_schema::snapshot::{Binding, Workload, WorkloadType};
+use cairn_config_schema::snapshot::{Binding, OutlierDetection, Workload, WorkloadType};
 use proptest::prelude::*;
 
 use super::*;
@@ -255,4 +255,59 @@ proptest! {
         let picked = cluster.pick(&choice).unwrap();
         prop_assert!((0..3).map(address).any(|a| a == picked.endpoint.address));
     }
+}
+
+fn judged() -> Arc<ClusterSettings> {
+    let rules = OutlierDetection {
+        consecutive_5xx: 1,
+        consecutive_gateway_errors: 0,
+        split_local_origin: false,
+        consecutive_local_origin_failures: 1,
+        success_rate: None,
+        interval_ms: 1_000,
+        base_ejection_ms: 1,
+        ejection_max_ms: 1,
+        ejected_percent_max: 100,
+    };
+    Arc::new(ClusterSettings {
+        outlier_detection: Some(rules),
+        ..ClusterSettings::default()
+    })
+}
+
+/// An answer is judged by the endpoints of before, who are in force no more when it ejects.
+#[test]
+fn an_ejection_by_the_set_of_before_is_told_to_the_one_in_force() {
+    let cluster = cluster(2);
+    cluster.update(&endpoints(2), judged(), 0);
+    let before = cluster.set.load_full();
+    cluster.update(&endpoints(2), Arc::default(), 1);
+    let event = cluster.judge(&before, &before.all[0], AnswerKind::Status(500), 2);
+    assert!(matches!(event, Some(EjectionEvent::Ejected { .. })));
+    assert!(cluster.set.load().has_ejected());
+    assert_eq!(cluster.sweep(3).len(), 1, "back at once");
+}
+
+/// The other way round: it ejects after the next endpoints were made and before they are in force.
+#[test]
+fn endpoints_that_come_into_force_know_who_was_ejected_meanwhile() {
+    let cluster = cluster(2);
+    cluster.update(&endpoints(2), judged(), 0);
+    let live = cluster.endpoints();
+    let next = EndpointSet::new(live.to_vec(), Arc::default(), cluster.active.clone(), 0);
+    cluster.record(&live[0], AnswerKind::Status(500), 2);
+    cluster.put_in_force(next);
+    assert!(cluster.set.load().has_ejected());
+    assert_eq!(cluster.sweep(3).len(), 1, "back at once");
+}
+
+/// The ejection ends at the first sweep, whose time is one interval after detection was switched on.
+#[test]
+fn the_first_interval_begins_when_detection_is_switched_on() {
+    let cluster = cluster(2);
+    cluster.update(&endpoints(2), judged(), 5_000);
+    let live = cluster.endpoints();
+    cluster.record(&live[0], AnswerKind::Status(500), 5_000);
+    assert!(cluster.sweep(5_999).is_empty());
+    assert_eq!(cluster.sweep(6_000).len(), 1);
 }

@@ -213,9 +213,9 @@ fn switched_off_everybody_comes_back() {
     assert_eq!(out(&c), [false, false]);
 }
 
-/// An ejection that ends after detection was switched off is told to the endpoints of before.
+/// An ejection that the endpoints in force were not told of lasts until all are looked through.
 #[test]
-fn who_is_ejected_while_detection_is_switched_off_comes_back_a_little_later() {
+fn who_is_ejected_untold_while_detection_is_off_comes_back_a_little_later() {
     let c = cluster(rules(), 2, 0);
     let endpoint = c.endpoints()[0].clone();
     let endpoints: Vec<_> = c.endpoints().iter().map(|e| e.endpoint.clone()).collect();
