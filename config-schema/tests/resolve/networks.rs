@@ -11,7 +11,8 @@ use cairn_config_schema::identity::Identity;
 use cairn_config_schema::resolve::{Options, resolve};
 use cairn_config_schema::snapshot::{ClusterKey, Snapshot};
 
-use super::elsewhere::{OWN, POD, WEB_HOST, cilium, endpoint, ip, messages, remote, told};
+use super::elsewhere::{OWN, POD, WEB_HOST, endpoint, ip, messages, remote, told};
+use super::elsewhere_labels::cilium;
 use super::mesh::mesh_config;
 use super::support::{Ask, key, load, shop};
 
