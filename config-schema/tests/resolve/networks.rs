@@ -108,6 +108,8 @@ fn a_service_of_another_network_is_reached_through_its_gateway() {
     let workload = found.workload.as_ref().unwrap();
     assert_eq!(workload.key.to_string(), "shop/web@east");
     assert_eq!(workload.labels, None, "nobody tells them");
+    assert!(workload.behind_gateway, "it stands for others");
+    assert_eq!(workload.account(), None, "the identity is the gateway's");
     // The port of the workload is the business of the other side.
     assert_eq!(
         snapshot.endpoints("shop/web", 8080),
