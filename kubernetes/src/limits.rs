@@ -56,5 +56,9 @@ pub const POD_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// How long people wait for a pod's answer through the API server.
 pub const POD_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Objects of which pods have another text in force, that are read again before that is told to people. Beyond: it is
+/// told of them as they were first read.
+pub const READ_AGAIN_MAX: usize = 100;
+
 /// Pods that people ask at the same time. Beyond: they wait their turn.
 pub const PODS_ASKED_BY_PEOPLE: usize = 16;

@@ -6,12 +6,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cairn_config_schema::origin::ObjectKey;
+use cairn_config_schema::resources::Version;
 use cairn_config_schema::status::Condition;
 use rustc_hash::FxHashMap;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::acknowledged::Answer;
+use crate::versions::{Differs, differs};
 
 /// Type of the condition. The APIs have none of their own for it: `Programmed` is a Gateway's.
 pub const PROGRAMMED: &str = "cairn.dev/Programmed";
@@ -23,8 +25,8 @@ const SAID_AFTER: Duration = Duration::from_secs(3);
 /// Who is behind for long is asked less often: after a quarter of that time, but at least so often.
 const ASKED_AT_LEAST: Duration = Duration::from_secs(10);
 
-/// What a Gateway applies: generations by the path of the object.
-pub type Applies = BTreeMap<String, i64>;
+/// What a Gateway applies: versions by the path of the object.
+pub type Applies = BTreeMap<String, Version>;
 
 /// What is known of all Gateways.
 #[derive(Debug, Default)]
@@ -42,8 +44,10 @@ struct State {
 /// What is known of one object at one Gateway.
 #[derive(Clone, Debug)]
 struct Known {
-    /// The generation that was asked for.
-    wanted: i64,
+    /// The version that was asked for.
+    wanted: Version,
+    /// Another text of the same generation was asked for before: what stands in the condition may be about that one.
+    is_new_text: bool,
     at: At,
     /// Since when it is as it is.
     since: Instant,
@@ -51,7 +55,7 @@ struct Known {
     is_said: bool,
 }
 
-/// How the replicas of a Gateway stand to one generation.
+/// How the replicas of a Gateway stand to one version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum At {
     /// Every ready one has it in force.
@@ -97,11 +101,15 @@ impl Programmed {
         let mut known = FxHashMap::default();
         let mut youngest: Option<Duration> = None;
         for (path, wanted) in applies {
-            let before = before.remove(path).filter(|b| b.wanted == *wanted);
+            let before = before.remove(path);
+            let is_new_text = before.as_ref().is_some_and(|b| b.is_older_text_of(*wanted));
+            let before = before.filter(|b| b.wanted == *wanted);
             let was_all = before.as_ref().is_some_and(|b| b.at == At::All);
             let had = if was_all { &heard } else { &BTreeSet::new() };
             let at = at(path, *wanted, &gateway.to_string(), answers, had);
-            let now_known = Known::after(before, *wanted, at, now);
+            let mut now_known = Known::after(before, *wanted, at, now);
+            // Once all have it, what is written is about it.
+            now_known.is_new_text = is_new_text && now_known.at != At::All;
             if now_known.at != At::All {
                 let age = now - now_known.since;
                 youngest = Some(youngest.map_or(age, |least| least.min(age)));
@@ -125,27 +133,32 @@ impl Programmed {
         youngest.map(|age| (age / 4).clamp(super::tasks::ASK_AGAIN, ASKED_AT_LEAST))
     }
 
-    /// The condition of an object of this path and generation that these Gateways apply. `there` is that which it has,
+    /// The condition of an object of this path and version that these Gateways apply. `there` is that which it has,
     /// and keeps while nothing is known. `None`: none.
     pub fn condition(
         &self,
         path: &str,
-        generation: i64,
+        version: Version,
         gateways: &[&ObjectKey],
         there: Option<&Value>,
     ) -> Option<Value> {
+        let generation = version.generation;
         let state = self.state();
         let keep = || there.cloned();
         let mut all_known = true;
         for gateway in gateways {
             let known = state.gateways.get(gateway).and_then(|all| all.get(path));
-            let known = known.filter(|known| known.wanted == generation && known.is_said);
-            match known.map(|known| &known.at) {
-                None => all_known = false,
-                Some(At::All) => {}
+            let Some(known) = known.filter(|known| known.wanted == version && known.is_said) else {
+                all_known = false;
+                continue;
+            };
+            match &known.at {
+                At::All => {}
                 // Silence takes nothing back that was acknowledged.
-                Some(At::Silent(_)) if holds(there, generation) => all_known = false,
-                Some(At::Behind(why) | At::Silent(why)) => {
+                At::Silent(_) if holds(there, generation) && !known.is_new_text => {
+                    all_known = false;
+                }
+                At::Behind(why) | At::Silent(why) => {
                     let message = format!(
                         "not every ready replica of {gateway} has acknowledged generation {generation}: {why}"
                     );
@@ -166,8 +179,14 @@ impl Programmed {
 }
 
 impl Known {
-    /// What was known of the same generation is taken further: silence tells nothing new of who was behind.
-    fn after(before: Option<Self>, wanted: i64, at: At, now: Instant) -> Self {
+    /// Whether this is of an older text of the same generation, or of one that came after such a text.
+    fn is_older_text_of(&self, wanted: Version) -> bool {
+        let same = self.wanted.generation == wanted.generation;
+        same && (self.is_new_text || self.wanted != wanted)
+    }
+
+    /// What was known of the same version is taken further: silence tells nothing new of who was behind.
+    fn after(before: Option<Self>, wanted: Version, at: At, now: Instant) -> Self {
         let before = before.filter(|b| (b.at == At::All) == (at == At::All));
         match (before, at) {
             (Some(before), At::Silent(_)) if matches!(before.at, At::Behind(_)) => before,
@@ -178,6 +197,7 @@ impl Known {
             },
             (None, at) => Self {
                 wanted,
+                is_new_text: false,
                 at,
                 since: now,
                 is_said: false,
@@ -190,10 +210,10 @@ impl Known {
     }
 }
 
-/// `had`: pods that had this generation when they last answered.
+/// `had`: pods that had this version when they last answered.
 fn at(
     path: &str,
-    wanted: i64,
+    wanted: Version,
     gateway: &str,
     answers: &[(String, Result<Answer, String>)],
     had: &BTreeSet<String>,
@@ -212,14 +232,21 @@ fn at(
         if answer.gateway.as_deref() != Some(gateway) {
             return At::Behind(format!("{pod}: it refuses every tunnel"));
         }
-        match answer.objects.get(name) {
+        match differs((&answer.objects, &answer.fingerprints), name, wanted) {
+            None => {}
             // Not a later one either: that is of an object of the name that was deleted, or will be told of soon.
-            Some(has) if *has == wanted => {}
-            Some(has) => return At::Behind(format!("{pod}: it has generation {has}")),
-            None if answer.left_out > 0 => {
+            Some(Differs::Generation(has)) => {
+                return At::Behind(format!("{pod}: it has generation {has}"));
+            }
+            Some(Differs::Text(has)) => {
+                return At::Behind(format!("{pod}: it has an earlier text of generation {has}"));
+            }
+            Some(Differs::Missing) if answer.left_out > 0 => {
                 silent.get_or_insert_with(|| format!("{pod}: it does not tell of so many objects"));
             }
-            None => return At::Behind(format!("{pod}: it does not have it in force")),
+            Some(Differs::Missing) => {
+                return At::Behind(format!("{pod}: it does not have it in force"));
+            }
         }
     }
     if answers.is_empty() {
@@ -257,7 +284,14 @@ mod tests {
     }
 
     fn applies(generation: i64) -> Applies {
-        Applies::from([(PATH.to_owned(), generation)])
+        Applies::from([(PATH.to_owned(), version(generation, 0))])
+    }
+
+    fn version(generation: i64, fingerprint: u64) -> Version {
+        Version {
+            generation,
+            fingerprint,
+        }
     }
 
     fn pod(name: &str, has: Option<i64>) -> (String, Result<Answer, String>) {
@@ -265,9 +299,18 @@ mod tests {
         let answer = Answer {
             gateway: Some("shop/waypoint".to_owned()),
             objects: objects.into_iter().collect(),
-            left_out: 0,
+            ..Answer::default()
         };
         (name.to_owned(), Ok(answer))
+    }
+
+    /// One that has generation 2 with this fingerprint.
+    fn with(name: &str, fingerprint: u64) -> (String, Result<Answer, String>) {
+        let (name, mut answer) = pod(name, Some(2));
+        if let Ok(answer) = &mut answer {
+            answer.fingerprints = [("HTTPRoute/shop/web".to_owned(), fingerprint)].into();
+        }
+        (name, answer)
     }
 
     fn silent(name: &str) -> (String, Result<Answer, String>) {
@@ -276,7 +319,7 @@ mod tests {
 
     /// Status and message of the condition.
     fn told(programmed: &Programmed, generation: i64, there: Option<&Value>) -> Option<Value> {
-        programmed.condition(PATH, generation, &[&gateway()], there)
+        programmed.condition(PATH, version(generation, 0), &[&gateway()], there)
     }
 
     #[test]
@@ -403,13 +446,52 @@ mod tests {
         assert_eq!(told(&programmed, 2, Some(&there)), Some(there.clone()));
     }
 
+    /// An annotation makes no generation: who has the text before it has not what is written.
+    #[test]
+    fn of_one_generation_the_text_that_is_written_counts() {
+        let (programmed, now) = (Programmed::default(), Instant::now());
+        let wanted = |fingerprint| Applies::from([(PATH.to_owned(), version(2, fingerprint))]);
+        let said = |fingerprint, there: Option<&Value>| {
+            let condition =
+                programmed.condition(PATH, version(2, fingerprint), &[&gateway()], there);
+            let text = |c: &Value, field: &str| c[field].as_str().unwrap().to_owned();
+            condition.map(|c| (text(&c, "status"), text(&c, "message"), c.clone()))
+        };
+        programmed.take(&gateway(), &wanted(1), &[with("a", 1)], now);
+        let (status, _, there) = said(1, None).unwrap();
+        assert_eq!(status, "True");
+        programmed.take_due();
+
+        // The text before is no reason to say it of this one; it is asked again, and told when it lasts.
+        let again = programmed.take(&gateway(), &wanted(2), &[with("a", 1)], now);
+        assert!(again.is_some());
+        let later = now + SAID_AFTER;
+        programmed.take(&gateway(), &wanted(2), &[with("a", 1)], later);
+        assert_eq!(programmed.take_due(), [PATH]);
+        let (status, message, _) = said(2, Some(&there)).unwrap();
+        assert_eq!(status, "False");
+        assert!(
+            message.ends_with("a: it has an earlier text of generation 2"),
+            "{message}"
+        );
+        // What is asked of a text that is not the one any more says nothing of this one.
+        assert_eq!(said(3, None), None);
+
+        // Silence keeps what was acknowledged, but of the text before nothing is kept.
+        programmed.take(&gateway(), &wanted(3), &[silent("a")], later);
+        programmed.take(&gateway(), &wanted(3), &[silent("a")], later + SAID_AFTER);
+        assert_eq!(said(3, Some(&there)).unwrap().0, "False");
+        programmed.take(&gateway(), &wanted(3), &[with("a", 3)], later + SAID_AFTER);
+        assert_eq!(said(3, Some(&there)).unwrap().0, "True");
+    }
+
     #[test]
     fn of_two_gateways_both_have_to_have_it() {
         let (programmed, now) = (Programmed::default(), Instant::now());
         let other = ObjectKey::new("bank", "waypoint");
         let here = gateway();
         let both = [&here, &other];
-        let of_both = || programmed.condition(PATH, 2, &both, None);
+        let of_both = || programmed.condition(PATH, version(2, 0), &both, None);
         programmed.take(&here, &applies(2), &[pod("a", Some(2))], now);
         assert_eq!(of_both(), None);
         let mut theirs = pod("z", Some(2));
