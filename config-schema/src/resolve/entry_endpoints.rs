@@ -205,7 +205,7 @@ impl Ground<'_> {
             };
             workload_entries::report(object, spec, &path, findings);
             if let Some(other) = listed.other_network(&listed.labels(), self.network) {
-                let finding = workload_entries::beyond(&other);
+                let finding = workload_entries::beyond(&other, self.network);
                 findings.push(object.mark(finding, &format!("{path}.network")));
                 continue;
             }

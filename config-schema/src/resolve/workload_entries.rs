@@ -42,7 +42,7 @@ pub(super) fn add(
         };
         let labels = listed.labels_with(&object.meta.labels);
         if let Some(other) = listed.other_network(&labels, network) {
-            findings.push(object.mark(beyond(&other), "spec.network"));
+            findings.push(object.mark(beyond(&other, network), "spec.network"));
             continue;
         }
         let address = object.spec.address.as_deref().unwrap_or_default();
@@ -92,14 +92,22 @@ pub(super) fn report<T>(
     }
 }
 
-/// What is said of a workload in another network: its address is somebody else's here.
-pub(super) fn beyond(network: &str) -> Diagnostic {
-    let message = format!("it is in network {network}, which is not that of this waypoint");
+/// What is said of a workload in another network than the waypoint's own: its address is somebody else's here.
+pub(super) fn beyond(network: &str, own: &str) -> Diagnostic {
+    let (message, hint) = match own {
+        // Who has one network, and wrote its name, is told where it is missing.
+        "" => (
+            format!("it is in network {network}, and this waypoint is told no network"),
+            "--network, or istio.network in the chart, says which network is this waypoint's",
+        ),
+        own => (
+            format!("it is in network {network}, and this waypoint in {own}"),
+            "what is in other networks is reached through their gateways, by Services that istiod tells of",
+        ),
+    };
     Diagnostic::warning(Code::Unsupported, message)
         .with_effect("nothing is sent to it")
-        .with_hint(
-            "--network says which network is this waypoint's; what is in others is reached through their gateways, by Services that istiod tells of",
-        )
+        .with_hint(hint)
 }
 
 /// A workload as written.

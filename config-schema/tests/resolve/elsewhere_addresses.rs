@@ -4,7 +4,7 @@
 use cairn_config_schema::diagnostics::Code;
 use cairn_config_schema::discovered::{DiscoveredWorkload, Tunnel};
 
-use super::elsewhere::{POD, endpoint, ip, messages, remote, with};
+use super::elsewhere::{OWN, POD, WEB_HOST, endpoint, ip, remote, with};
 use super::support::Ask;
 
 #[test]

@@ -72,13 +72,19 @@ fn what_is_in_another_network_is_not_sent_to() {
         ["192.0.2.1", "192.0.2.5"],
         "nobody has the address of another there"
     );
-    let told = at_home
-        .said()
-        .into_iter()
-        .filter(|said| said.ends_with("network"));
-    assert_eq!(told.count(), 4);
+    let told = |snapshot: &Snapshot| -> Vec<String> {
+        let all = snapshot.diagnostics.iter();
+        let ours = all.filter(|finding| finding.path.ends_with("network"));
+        ours.map(|finding| finding.message.clone()).collect()
+    };
+    let of_another = "it is in network net-2, and this waypoint in net-1";
+    assert_eq!(told(&at_home), [of_another; 4]);
+    // Who names the only network there is has to name it here, too.
+    let nowhere = resolved(None);
+    let without = "it is in network net-1, and this waypoint is told no network";
+    assert!(told(&nowhere).iter().any(|message| message == without));
     // The default network is one, too.
-    assert_eq!(of(&resolved(None), "a.example.com"), ["192.0.2.5:443"]);
+    assert_eq!(of(&nowhere, "a.example.com"), ["192.0.2.5:443"]);
     assert_eq!(
         of(&resolved(Some("net-2")), "b.example.com"),
         ["192.0.2.7:443"]

@@ -387,6 +387,7 @@ fn what_is_wrong_is_said_and_the_rest_is_in_force() {
             "error conflict ServiceEntry/shop/out spec.ports[1].number",
             "error unsupported ServiceEntry/shop/out spec.ports[2].protocol",
             "error bad-value ServiceEntry/shop/out spec.ports[3].number",
+            "warning no-endpoints ServiceEntry/shop/out spec.endpoints",
             "warning unsupported ServiceEntry/shop/out spec.endpoints[1].network",
         ]
     );
