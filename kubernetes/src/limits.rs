@@ -28,9 +28,9 @@ pub const NAMED_MAX: usize = 512;
 /// Beyond: nothing is stored, and the log says so.
 pub const STATE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
-/// Size in bytes of what a waypoint answers to `/acknowledged`: its 20,000 objects with long names. Beyond: it counts
-/// as no answer.
-pub const ACKNOWLEDGED_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Size in bytes of what a waypoint answers to `/acknowledged`: its 20,000 objects with names as long as they may be
+/// are 14 MiB. Beyond: it counts as no answer.
+pub const ACKNOWLEDGED_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// How long a waypoint may take to acknowledge; a ready one answers within milliseconds.
 pub const ACKNOWLEDGED_TIMEOUT: Duration = Duration::from_secs(2);

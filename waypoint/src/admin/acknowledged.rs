@@ -87,3 +87,36 @@ impl Serialize for Column<'_> {
         to.collect_map(each.map(|(origin, version)| (origin.to_string(), self.1(version))))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use cairn_config_schema::origin::{Kind, ObjectKey};
+    use cairn_kubernetes::limits::ACKNOWLEDGED_BYTES_MAX;
+
+    use super::*;
+
+    /// An answer that is too long counts as none, and the Gateway would never be programmed.
+    #[test]
+    fn the_longest_answer_is_one_that_the_controller_takes() {
+        let version = Version {
+            generation: i64::MAX,
+            fingerprint: u64::MAX,
+        };
+        let origin = Origin {
+            kind: Kind::RequestAuthentication,
+            key: ObjectKey {
+                namespace: "n".repeat(63).into(),
+                name: "r".repeat(253).into(),
+            },
+        };
+        let all = Acknowledged {
+            snapshot: u64::MAX,
+            gateway: Some(origin.key.to_string()),
+            objects: vec![(origin, version); ACKNOWLEDGED_OBJECTS_MAX],
+            left_out: usize::MAX,
+        };
+        let bytes = all.render().unwrap().len();
+        assert_eq!(bytes / ACKNOWLEDGED_OBJECTS_MAX, 725);
+        assert!(bytes <= ACKNOWLEDGED_BYTES_MAX, "{bytes}");
+    }
+}

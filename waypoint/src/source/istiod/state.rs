@@ -161,7 +161,7 @@ impl State {
         for resource in response.resources {
             match self.take(&resource, &mut applied) {
                 Ok(()) => {
-                    self.refused.remove(&*resource.name);
+                    self.refused.remove(&resource.name);
                 }
                 Err(reason) => {
                     let shown: String = resource.name.escape_debug().take(200).collect();
