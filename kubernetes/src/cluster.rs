@@ -62,6 +62,8 @@ pub struct Cluster {
     pub findings: Vec<Diagnostic>,
     /// What could not be read, and why: whatever is concluded without it may be wrong.
     pub unread: Vec<String>,
+    /// Kinds that may not be listed.
+    refused: BTreeSet<String>,
     /// All objects as the API server has them, by kind, key and group.
     objects: BTreeMap<(String, ObjectKey, String), Value>,
 }
@@ -88,6 +90,7 @@ impl Cluster {
             resources: update.resources,
             findings: update.diagnostics,
             unread,
+            refused: BTreeSet::new(),
             objects: keyed.collect(),
         }
     }
@@ -110,7 +113,10 @@ impl Cluster {
             .retain(|(kind, key, _), _| !looked.contains(&(kind.as_str(), key.clone())));
         let objects = self.objects.into_values().chain(again).collect();
         self.unread.extend(unread);
-        Self::of(objects, self.unread)
+        Self {
+            refused: self.refused,
+            ..Self::of(objects, self.unread)
+        }
     }
 
     /// All objects of a kind.

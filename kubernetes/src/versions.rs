@@ -14,23 +14,42 @@ pub(crate) enum Differs {
     Missing,
     /// This generation.
     Generation(i64),
-    /// This generation, which is the one that is written, of an earlier text: labels or annotations were changed, or the
+    /// This generation, which is the one that is written, of another text: labels or annotations were changed, or the
     /// object was made anew.
     Text(i64),
 }
 
-/// Compares. A pod of an earlier release tells no fingerprints; then the generation alone counts.
+/// What is written, as far as it is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Written {
+    pub(crate) generation: i64,
+    /// `None`: the text could not be read.
+    pub(crate) fingerprint: Option<u64>,
+}
+
+impl From<Version> for Written {
+    fn from(version: Version) -> Self {
+        Self {
+            generation: version.generation,
+            fingerprint: Some(version.fingerprint),
+        }
+    }
+}
+
+/// Compares. A pod of an earlier release tells no fingerprints, and a text that can not be read has none; then the
+/// generation alone counts.
 pub(crate) fn differs(
     (generations, fingerprints): (&Numbers<i64>, &Numbers<u64>),
     name: &str,
-    written: Version,
+    written: impl Into<Written>,
 ) -> Option<Differs> {
+    let written = written.into();
     match generations.get(name) {
         None => Some(Differs::Missing),
         Some(has) if *has != written.generation => Some(Differs::Generation(*has)),
         Some(has) => {
-            let told = fingerprints.get(name);
-            let other = told.is_some_and(|told| *told != written.fingerprint);
+            let both = fingerprints.get(name).zip(written.fingerprint);
+            let other = both.is_some_and(|(told, written)| *told != written);
             other.then_some(Differs::Text(*has))
         }
     }
@@ -65,5 +84,11 @@ mod tests {
         ] {
             assert_eq!(of(generation, fingerprint), expected);
         }
+        let unknown = Written {
+            generation: 2,
+            fingerprint: None,
+        };
+        let told = (&[("p".to_owned(), 2)].into(), &[("p".to_owned(), 9)].into());
+        assert_eq!(differs(told, "p", unknown), None, "nothing to compare with");
     }
 }

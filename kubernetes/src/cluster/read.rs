@@ -15,8 +15,8 @@ use crate::kinds::{Scope, WATCHED, WatchedKind, watched_kind};
 use crate::limits::{PAGE_OBJECTS, READ_AGAIN_MAX};
 use crate::objects::{ApiError, namespace_of, text};
 
-/// Reads the cluster, but for who may be an agent of a node; the settings of the mesh from `istio_namespace`. Kinds that the API server does not have are
-/// passed over; what may not be read is in [`Cluster::unread`].
+/// Reads the cluster, but for who may be an agent of a node; the settings of the mesh from `istio_namespace`. Kinds that
+/// the API server does not have are passed over; what may not be read is in [`Cluster::unread`].
 ///
 /// # Errors
 /// When the API server does not answer, or knows nobody of that name.
@@ -49,6 +49,7 @@ pub(crate) async fn read_again(
         istio_namespace: "",
         objects: Vec::new(),
         unread: Vec::new(),
+        refused: BTreeSet::new(),
     };
     let mut looked = BTreeSet::new();
     for name in names.iter().take(READ_AGAIN_MAX) {
@@ -78,6 +79,7 @@ async fn all<'c>(client: &'c Client, istio_namespace: &'c str) -> Result<Reading
         istio_namespace,
         objects: Vec::new(),
         unread: Vec::new(),
+        refused: BTreeSet::new(),
     };
     for kind in WATCHED {
         reading.kind(kind).await?;
@@ -101,11 +103,16 @@ struct Reading<'c> {
     istio_namespace: &'c str,
     objects: Vec<Value>,
     unread: Vec<String>,
+    /// Kinds that may not be listed.
+    refused: BTreeSet<String>,
 }
 
 impl Reading<'_> {
     fn into_cluster(self) -> Cluster {
-        Cluster::of(self.objects, self.unread)
+        Cluster {
+            refused: self.refused,
+            ..Cluster::of(self.objects, self.unread)
+        }
     }
 
     /// One object, by a list: whoever may read the cluster may list, and need not have the right to get.
@@ -162,6 +169,7 @@ impl Reading<'_> {
                 Err(error) if error.is_not_found() => return Ok(false),
                 Err(error) if error.is_forbidden() => {
                     self.unread.push(error.to_string());
+                    self.refused.insert(kind.to_owned());
                     return Ok(true);
                 }
                 Err(error) => return Err(error),

@@ -6,7 +6,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use cairn_config_schema::origin::ObjectKey;
-use cairn_config_schema::resources::Version;
 use futures::StreamExt;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
@@ -19,7 +18,7 @@ use super::gateways::{label, text, with_prefix};
 use super::objects::{GATEWAY_NAME, MANAGED, MANAGED_BY, STATUS_PORT};
 use crate::limits::{ACKNOWLEDGED_BYTES_MAX, ACKNOWLEDGED_TIMEOUT, PODS_ASKED_AT_ONCE};
 use crate::objects::controller_of;
-use crate::versions::{Differs, differs};
+use crate::versions::{Differs, Written, differs};
 use crate::watch::Objects;
 
 /// A pod that is ready.
@@ -146,8 +145,9 @@ async fn ask(address: SocketAddr) -> Result<Answer, String> {
 pub fn behind(
     answer: &Result<Answer, String>,
     gateway: &ObjectKey,
-    version: Version,
+    written: impl Into<Written>,
 ) -> Option<String> {
+    let written = written.into();
     let answer = match answer {
         Ok(answer) => answer,
         Err(why) => return Some(why.clone()),
@@ -155,12 +155,12 @@ pub fn behind(
     let here = gateway.to_string();
     let name = format!("Gateway/{here}");
     let told = (&answer.objects, &answer.fingerprints);
-    match differs(told, &name, version) {
+    match differs(told, &name, written) {
         Some(Differs::Missing) => Some("it does not know the Gateway yet".to_owned()),
-        Some(Differs::Generation(has)) if has < version.generation => {
+        Some(Differs::Generation(has)) if has < written.generation => {
             Some(format!("it has generation {has}"))
         }
-        Some(Differs::Text(has)) => Some(format!("it has an earlier text of generation {has}")),
+        Some(Differs::Text(has)) => Some(format!("it has another text of generation {has}")),
         Some(Differs::Generation(_)) | None => {
             let refuses = answer.gateway.as_deref() != Some(&*here);
             refuses.then(|| "it refuses every tunnel".to_owned())
@@ -172,6 +172,7 @@ pub fn behind(
 mod tests {
     use super::*;
     use crate::controller::gateways::tests::objects;
+    use cairn_config_schema::resources::Version;
     use serde_json::json;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
@@ -249,7 +250,7 @@ mod tests {
         assert_eq!(behind(&annotated, &key, written(2)), None);
         assert_eq!(
             behind(&annotated, &key, written(1)).as_deref(),
-            Some("it has an earlier text of generation 4")
+            Some("it has another text of generation 4")
         );
     }
 

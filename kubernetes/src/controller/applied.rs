@@ -69,6 +69,13 @@ impl Appliers {
         }
     }
 
+    /// Paths of objects that have one condition for all Gateways.
+    pub fn told_in_one(&self) -> impl Iterator<Item = &str> {
+        let by_path = self.by_path.iter();
+        let told = by_path.filter(|(_, appliers)| appliers.iter().any(|applier| applier.in_one));
+        told.map(|(path, _)| &**path)
+    }
+
     /// What a Gateway applies. `None`: nothing.
     pub fn of_gateway(&self, gateway: &ObjectKey) -> Option<&Applies> {
         let applies = self.by_gateway.get(gateway)?;

@@ -51,8 +51,10 @@ struct State {
 }
 
 /// A ReplicaSet.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct SetOf {
+    /// For which Gateway it says that it is.
+    gateway: Option<ObjectKey>,
     uid: String,
     /// `uid` of its Deployment.
     deployment: String,
@@ -82,12 +84,7 @@ impl Owned {
     /// Those that a Gateway owns, by its uid.
     pub fn of_gateway(&self, uid: &str) -> Vec<(OwnedKey, Value)> {
         let state = self.state();
-        let its = state.objects.iter().filter(|(_, object)| {
-            let owners = object.pointer("/metadata/ownerReferences");
-            let owners = owners.and_then(Value::as_array).into_iter().flatten();
-            let mut uids = owners.filter_map(|owner| owner.get("uid").and_then(Value::as_str));
-            uids.any(|owner| owner == uid)
-        });
+        let its = (state.objects.iter()).filter(|(_, object)| is_owned_by(object, uid));
         its.map(|(key, object)| (key.clone(), object.clone()))
             .collect()
     }
@@ -123,7 +120,9 @@ impl Owned {
                 Ok(Event::Init) => fresh.clear(),
                 Ok(Event::InitApply(set)) => fresh.extend(set_of(&set)),
                 Ok(Event::InitDone) => {
-                    self.state().replica_sets = Some(std::mem::take(&mut fresh));
+                    for gateway in self.listed_sets(std::mem::take(&mut fresh)) {
+                        let _ = news.send(News::Replicas(gateway));
+                    }
                     let _ = news.send(News::Listed);
                 }
                 Ok(Event::Apply(set)) => {
@@ -142,6 +141,23 @@ impl Owned {
                 }
             }
         }
+    }
+
+    /// Takes all that there are. Gateways of those that were not so: what happened between two watches is told by nothing
+    /// else.
+    fn listed_sets(&self, fresh: BTreeMap<ObjectKey, SetOf>) -> BTreeSet<ObjectKey> {
+        let mut state = self.state();
+        let before = state.replica_sets.take().unwrap_or_default();
+        let gone = before
+            .iter()
+            .filter(|(key, of)| fresh.get(*key) != Some(*of));
+        let come = fresh
+            .iter()
+            .filter(|(key, of)| before.get(*key) != Some(*of));
+        let gateways = gone.chain(come).filter_map(|(_, of)| of.gateway.clone());
+        let gateways = gateways.collect();
+        state.replica_sets = Some(fresh);
+        gateways
     }
 
     fn put_replica_set(&self, set: &PartialObjectMeta<ReplicaSet>) {
@@ -250,16 +266,21 @@ fn set_of(set: &PartialObjectMeta<ReplicaSet>) -> Option<(ObjectKey, SetOf)> {
     let mut owners = set.owner_references().iter();
     let deployment = owners.find(|owner| owner.controller == Some(true))?;
     let of = SetOf {
+        gateway: gateway_of(set),
         uid: set.uid()?,
         deployment: deployment.uid.clone(),
     };
     Some((key_of(set), of))
 }
 
+fn gateway_of(set: &PartialObjectMeta<ReplicaSet>) -> Option<ObjectKey> {
+    let gateway = set.labels().get(GATEWAY_NAME)?;
+    let namespace = set.namespace().unwrap_or_default();
+    Some(ObjectKey::new(&*namespace, gateway.as_str()))
+}
+
 fn tell_of_set(set: &PartialObjectMeta<ReplicaSet>, news: &UnboundedSender<News>) {
-    if let Some(gateway) = set.labels().get(GATEWAY_NAME) {
-        let namespace = set.namespace().unwrap_or_default();
-        let gateway = ObjectKey::new(&*namespace, gateway.as_str());
+    if let Some(gateway) = gateway_of(set) {
         let _ = news.send(News::Replicas(gateway));
     }
 }
@@ -351,6 +372,28 @@ mod tests {
         let (_, of_another) = deployment("waypoint", "d-1", "u-9");
         owned.put(key, of_another);
         assert_eq!(owned.replica_sets(&gateway), BTreeSet::new());
+    }
+
+    #[test]
+    fn a_list_tells_of_the_gateways_whose_sets_changed_meanwhile() {
+        let owned = Owned::default();
+        let of = |sets: &[(&str, &str)]| {
+            let sets = sets.iter().map(|(name, uid)| set(name, uid, "d-1"));
+            let of: Vec<_> = sets.filter_map(|set| set_of(&set)).collect();
+            of.into_iter().collect::<BTreeMap<_, _>>()
+        };
+        let waypoint = BTreeSet::from([ObjectKey::new("shop", "waypoint")]);
+        let none = BTreeSet::new();
+        for (sets, expected) in [
+            (&[("a", "1")][..], &waypoint),
+            (&[("a", "1")], &none),
+            (&[("a", "2")], &waypoint),
+            (&[("a", "2"), ("b", "3")], &waypoint),
+            (&[("a", "2")], &waypoint),
+            (&[("a", "2")], &none),
+        ] {
+            assert_eq!(owned.listed_sets(of(sets)), *expected, "{sets:?}");
+        }
     }
 
     /// Who may write a Gateway or an account gives no account of their choice the right to read the cluster.

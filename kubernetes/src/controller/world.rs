@@ -11,7 +11,7 @@ use cairn_config_schema::resolve::{Options, resolve_with_statuses};
 use cairn_config_schema::resources::{Resources, Version};
 use cairn_config_schema::status::{self, BOUND, ObjectStatus, POLICY_ACCEPTED, Status};
 use cairn_config_schema::store::{SourceFile, Store};
-use rustc_hash::{FxHashMap, FxHasher};
+use rustc_hash::{FxHashMap, FxHashSet, FxHasher};
 use serde_json::{Value, json};
 
 use super::acknowledged::labelled_pods;
@@ -22,6 +22,7 @@ use super::objects::MANAGED_BY;
 use super::programmed::{PROGRAMMED, Programmed};
 use super::status::entries::{Desired, Own, patch};
 use crate::kinds::watched_kind;
+use crate::versions::Written;
 use crate::watch::Objects;
 
 /// Kinds whose status is written, but for Gateways, of which more is to be said.
@@ -156,8 +157,8 @@ impl Reader {
     /// Compares what changed since the last time.
     fn outdated(&mut self, world: &World) -> Vec<Arc<str>> {
         let mut outdated = Vec::new();
-        if self.was_divided != world.is_divided() {
-            self.was_divided = world.is_divided();
+        let was_divided = std::mem::replace(&mut self.was_divided, world.is_divided());
+        if was_divided != self.was_divided {
             self.compared.clear();
         }
         let mut compared = FxHashMap::default();
@@ -180,6 +181,12 @@ impl Reader {
             }
         }
         self.compared = compared;
+        if was_divided && !self.was_divided {
+            // What was withdrawn comes back, by what is known of the replicas.
+            let told: FxHashSet<Arc<str>> = outdated.iter().cloned().collect();
+            let again = world.appliers.told_in_one().map(Arc::from);
+            outdated.extend(again.filter(|path| !told.contains(path)));
+        }
         outdated
     }
 }
@@ -196,13 +203,14 @@ impl World {
         !self.found.managed.is_empty() && !self.found.of_other_revisions.is_empty()
     }
 
-    /// The version of a Gateway of ours, as it is written. One that is broken has that of its last good text: then the
-    /// generations differ, and no fingerprint is compared.
-    pub fn version_of(&self, gateway: &Managed) -> Version {
+    /// The version of a Gateway of ours, as it is written. Of one that is broken, whose last good text may be known, the
+    /// generation alone.
+    pub fn version_of(&self, gateway: &Managed) -> Written {
         let known = self.gateway_versions.get(&gateway.key);
-        Version {
+        let known = known.filter(|known| known.generation == gateway.generation);
+        Written {
             generation: gateway.generation,
-            fingerprint: known.map_or(0, |known| known.fingerprint),
+            fingerprint: known.map(|known| known.fingerprint),
         }
     }
 

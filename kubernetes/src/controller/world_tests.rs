@@ -277,6 +277,52 @@ fn what_was_said_of_replicas_is_withdrawn_when_two_controllers_have_gateways() {
     assert!(told(&other("third").read(Arc::new(objects(&both)))));
 }
 
+/// What is known of the replicas is told again when the other revision's Gateway is gone: nothing else would be a reason.
+#[test]
+fn what_was_withdrawn_comes_back_when_one_controller_has_all_gateways_again() {
+    let policy = json!({"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy",
+        "metadata": {"name": "p", "namespace": "shop", "generation": 2, "resourceVersion": "9"},
+        "spec": {"targetRefs": [{"group": "", "kind": "Service", "name": "web"}],
+            "rules": [{"to": [{"operation": {"methods": ["GET"]}}]}]}});
+    let canary = typed(
+        "gateway.networking.k8s.io/v1",
+        gateway("canary", "mine", json!({"istio.io/rev": "canary"})),
+    );
+    let key = ObjectKey::new("shop", "waypoint");
+    let answer = crate::controller::acknowledged::Answer {
+        gateway: Some(key.to_string()),
+        objects: [("AuthorizationPolicy/shop/p".to_owned(), 2)].into(),
+        ..Default::default()
+    };
+    let answers = [("a".to_owned(), Ok(answer))];
+    let programmed = Programmed::default();
+    let now = tokio::time::Instant::now();
+    let path = "kubernetes:AuthorizationPolicy/shop/p";
+    let mut reader = reader();
+    let mut policy = policy;
+    // With the other Gateway or without; afterwards the condition is there or not.
+    for (is_divided, expected) in [(false, true), (true, false), (false, true), (false, true)] {
+        let mut all = cluster(&[policy.clone()]);
+        all.extend(is_divided.then(|| canary.clone()));
+        let world = reader.read(Arc::new(objects(&all)));
+        programmed.take(
+            &key,
+            world.appliers.of_gateway(&key).unwrap(),
+            &answers,
+            now,
+        );
+        let mut due = programmed.take_due();
+        due.extend(world.outdated.iter().map(|path| path.to_string()));
+        if due.iter().any(|due| due == path)
+            && let Some((_, patch)) = world.patch(path, "T", &programmed)
+        {
+            policy["status"] = patch["status"].clone();
+        }
+        let conditions = policy["status"]["conditions"].to_string();
+        assert_eq!(conditions.contains(PROGRAMMED), expected, "{conditions}");
+    }
+}
+
 /// Nothing is known of pods that somebody else runs (specs/istio-waypoint.md 1.2).
 #[test]
 fn of_a_gateway_with_addresses_nothing_is_said_to_be_programmed() {

@@ -9,7 +9,7 @@ use super::agents::{self, Agent};
 use super::named_some;
 use super::probe::{AgentState, Answers};
 use crate::cluster::{Cluster, GATEWAY_NAME};
-use crate::objects::{name_of, namespace_of, text};
+use crate::objects::{controller_of, name_of, namespace_of, text};
 use crate::status::{Acknowledgement, behind, is_ready};
 
 /// States of pods at an agent by which their connections are not steered.
@@ -90,13 +90,29 @@ pub(super) fn of(cluster: &Cluster, gateways: &[ObjectKey], answers: &Answers) -
     asked
 }
 
+/// `ReplicaSet web-1`.
+fn controller_name(pod: &Value) -> String {
+    let owners = pod.pointer("/metadata/ownerReferences");
+    let mut owners = owners.and_then(Value::as_array).into_iter().flatten();
+    let owner = owners.find(|owner| owner.get("controller") == Some(&true.into()));
+    let field = |at: &str| owner.and_then(|owner| text(owner, at)).unwrap_or("");
+    format!("{} {}", field("/kind"), field("/name"))
+}
+
 /// A pod that has the label of a waypoint's, by which its Service selects them.
 fn stranger(gateway: &ObjectKey, pod: &Value) -> Asked {
     let key = ObjectKey::new(namespace_of(pod), name_of(pod));
-    let mend = format!(
-        "see who made it, and take the label away: kubectl label pod -n {} {} {GATEWAY_NAME}-",
-        key.namespace, key.name
-    );
+    // A pod that lost its label is made anew by who made it.
+    let mend = match controller_of(pod) {
+        Some(_) => format!(
+            "take the label {GATEWAY_NAME} out of what makes it: {}",
+            controller_name(pod)
+        ),
+        None => format!(
+            "see who made it, and take the label away: kubectl label pod -n {} {} {GATEWAY_NAME}-",
+            key.namespace, key.name
+        ),
+    };
     Asked {
         pod: key.to_string(),
         role: Role::Stranger,

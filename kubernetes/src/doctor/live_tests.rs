@@ -121,7 +121,7 @@ fn an_earlier_text_of_the_same_generation_is_a_way_past_a_policy() {
         let matrix = examine(&cluster, Some("shop"), Some(&answers));
         let by_service = way(&matrix, From::MeshByService).unwrap();
         assert_eq!(by_service.outcome, outcome, "{}", by_service.why);
-        let words = "earlier text of generation 3";
+        let words = "another text of generation 3";
         assert_eq!(by_service.why.contains(words), told != written);
         assert_eq!(matrix.asked[0].state.contains(words), told != written);
     }

@@ -185,7 +185,7 @@ impl Answers {
                         wanted.generation
                     ),
                     Differs::Text(has) => format!(
-                        "Pod {key} has an earlier text of generation {has} of {policy} in force than is written"
+                        "Pod {key} has another text of generation {has} of {policy} in force than is written"
                     ),
                 })
             })

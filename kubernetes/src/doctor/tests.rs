@@ -334,7 +334,7 @@ fn a_service_without_a_policy_has_nothing_to_lose() {
 fn serving_all() -> String {
     shop().replace(
         "metadata: {name: waypoint, namespace: shop, uid: gateway-1, generation: 2}\nspec:\n  gatewayClassName",
-        "metadata: {name: waypoint, namespace: shop, labels: {istio.io/waypoint-for: all}}\nspec:\n  gatewayClassName",
+        "metadata: {name: waypoint, namespace: shop, uid: gateway-1, labels: {istio.io/waypoint-for: all}}\nspec:\n  gatewayClassName",
     )
 }
 

@@ -113,7 +113,7 @@ pub(crate) fn differing(cluster: &Cluster, said: &Acknowledgement) -> Vec<(Strin
         let why = match versions.get(name) {
             Some(written) => match said.differs(name, *written) {
                 None => continue,
-                Some(Differs::Text(_)) => format!("{name}: an earlier text of generation {has}"),
+                Some(Differs::Text(_)) => format!("{name}: another text of generation {has}"),
                 Some(_) => format!("{name}: generation {has} of {}", written.generation),
             },
             // One that can not be read has no version here; what is in force of it is an earlier one.

@@ -109,7 +109,7 @@ fn a_pod_that_has_an_earlier_text_of_the_generation_is_behind() {
         (written, Vec::new()),
         (
             written + 1,
-            vec!["Gateway/shop/waypoint: an earlier text of generation 2"],
+            vec!["Gateway/shop/waypoint: another text of generation 2"],
         ),
     ] {
         let said = json!({"snapshot": 7, "gateway": "shop/waypoint",
