@@ -265,7 +265,7 @@ fn what_was_said_of_replicas_is_withdrawn_when_two_controllers_have_gateways() {
             .contains(PROGRAMMED)
     };
     let mut before = reader();
-    let alone = before.read(Arc::new(objects(&cluster(&[policy.clone()]))));
+    let alone = before.read(Arc::new(objects(&cluster(std::slice::from_ref(&policy)))));
     assert!(told(&alone), "the only one keeps it until it knows better");
     let both = cluster(&[policy.clone(), canary]);
     let divided = before.read(Arc::new(objects(&both)));
@@ -302,7 +302,7 @@ fn what_was_withdrawn_comes_back_when_one_controller_has_all_gateways_again() {
     let mut policy = policy;
     // With the other Gateway or without; afterwards the condition is there or not.
     for (is_divided, expected) in [(false, true), (true, false), (false, true), (false, true)] {
-        let mut all = cluster(&[policy.clone()]);
+        let mut all = cluster(std::slice::from_ref(&policy));
         all.extend(is_divided.then(|| canary.clone()));
         let world = reader.read(Arc::new(objects(&all)));
         programmed.take(
