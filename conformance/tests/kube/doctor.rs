@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
 use cairn_conformance::cluster::{ApiServer, collection};
+use cairn_conformance::process::until;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -46,6 +47,12 @@ async fn pod(cluster: &ApiServer, object: Value, ip: IpAddr, ready: &str) {
     let name = object["metadata"]["name"].as_str().unwrap().to_owned();
     let pods = collection("v1", &namespace, "pods");
     cluster.api.create(&pods, &object).await;
+    runs(cluster, &namespace, &name, ip, ready).await;
+}
+
+/// Says that a pod runs at this address.
+async fn runs(cluster: &ApiServer, namespace: &str, name: &str, ip: IpAddr, ready: &str) {
+    let pods = collection("v1", namespace, "pods");
     let status = json!({"status": {
         "phase": "Running", "podIP": ip.to_string(), "podIPs": [{"ip": ip.to_string()}],
         "conditions": [{"type": "Ready", "status": ready}],
@@ -103,41 +110,36 @@ fn acknowledged(namespace: &str, policy: i64) -> (u16, String) {
     (200, answer.to_string())
 }
 
-/// The owner of a pod: a ReplicaSet of the Gateway's Deployment. Neither makes pods by itself.
-async fn made_by(cluster: &ApiServer, ns: &str) -> Value {
+/// Makes the Gateway's Deployment, as the controller does, and takes the pod that upstream's controllers make of it.
+async fn replica(cluster: &ApiServer, ns: &str) -> String {
     let gateways = collection("gateway.networking.k8s.io/v1", ns, "gateways");
     let gateway = cluster.api.get(&format!("{gateways}/waypoint")).await;
-    let owner = |api: &str, kind: &str, of: &Value| {
-        json!([{"apiVersion": api, "kind": kind, "name": of["metadata"]["name"],
-            "uid": of["metadata"]["uid"], "controller": true}])
-    };
-    let owners = owner(
-        "gateway.networking.k8s.io/v1",
-        "Gateway",
-        &gateway.expect("the Gateway"),
-    );
+    let gateway = gateway.expect("the Gateway");
     let labels = json!({"gateway.networking.k8s.io/gateway-name": "waypoint"});
-    let object = |name: &str, owners: &Value| {
-        json!({"metadata": {"name": name, "namespace": ns, "labels": labels, "ownerReferences": owners},
-            "spec": {"replicas": 0, "selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels},
-                "spec": {"containers": [{"name": "waypoint", "image": "cairn"}]}}}})
-    };
+    let owner = json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "name": "waypoint",
+        "uid": gateway["metadata"]["uid"], "controller": true});
+    let deployment = json!({
+        "metadata": {"name": "waypoint", "namespace": ns, "labels": labels, "ownerReferences": [owner]},
+        "spec": {"replicas": 1, "selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels},
+            "spec": {"containers": [{"name": "waypoint", "image": "cairn"}]}}},
+    });
     let deployments = collection("apps/v1", ns, "deployments");
-    let made = cluster
-        .api
-        .create(&deployments, &object("waypoint", &owners))
-        .await;
-    let owners = owner("apps/v1", "Deployment", &made);
-    let sets = collection("apps/v1", ns, "replicasets");
-    let made = cluster
-        .api
-        .create(&sets, &object("waypoint-5d", &owners))
-        .await;
-    owner("apps/v1", "ReplicaSet", &made)
+    cluster.api.create(&deployments, &deployment).await;
+    let pods = collection("v1", ns, "pods");
+    let mut name = None;
+    until("a pod of the Deployment", async || {
+        let list = cluster.api.get(&pods).await.unwrap();
+        name = list["items"][0]["metadata"]["name"]
+            .as_str()
+            .map(str::to_owned);
+        name.is_some()
+    })
+    .await;
+    name.unwrap()
 }
 
-/// Makes the Gateway, a pod of its waypoint and an agent, which answer with these pages.
-async fn play(cluster: &ApiServer, ns: &str, pages: &Pages, asked: Asked) {
+/// Makes the Gateway, its waypoint and an agent, which answer with these pages. The name of the waypoint's pod.
+async fn play(cluster: &ApiServer, ns: &str, pages: &Pages, asked: Asked) -> String {
     cluster.apply(&shop(ns)).await;
     let node = json!({"metadata": {"name": "node-a"}});
     cluster.api.create("/api/v1/nodes", &node).await;
@@ -155,9 +157,8 @@ async fn play(cluster: &ApiServer, ns: &str, pages: &Pages, asked: Asked) {
     }
     let labels = json!({"gateway.networking.k8s.io/gateway-name": "waypoint"});
     let spec = json!({"containers": [{"name": "waypoint", "image": "cairn"}]});
-    let mut replica = of_pod("waypoint-1", labels.clone(), spec.clone());
-    replica["metadata"]["ownerReferences"] = made_by(cluster, ns).await;
-    pod(cluster, replica, waypoint, "True").await;
+    let replica = replica(cluster, ns).await;
+    runs(cluster, ns, &replica, waypoint, "True").await;
     // Somebody's, with the label; whatever it says of itself is not asked for.
     let theirs = of_pod("theirs", labels, spec);
     pod(cluster, theirs, waypoint, "True").await;
@@ -165,6 +166,7 @@ async fn play(cluster: &ApiServer, ns: &str, pages: &Pages, asked: Asked) {
     let spec = json!({"serviceAccountName": "cairn-node", "nodeName": "node-a", "containers": [
         {"name": "node", "image": "cairn", "args": ["node", "--kube", format!("--gateway={ns}/waypoint")]}]});
     pod(cluster, of_pod("agent-1", labels, spec), agent, "True").await;
+    replica
 }
 
 /// What is made after the doctor has read is in force at once, and is no reason to call a pod behind: it is read again.
@@ -223,7 +225,7 @@ async fn the_doctor_asks_waypoints_and_agents_through_the_api_server() {
     let say = |path: &'static str, page: (u16, String)| {
         pages.lock().unwrap().insert(path, page);
     };
-    play(cluster, ns, &pages, Arc::new(|_| Box::pin(async {}))).await;
+    let replica = play(cluster, ns, &pages, Arc::new(|_| Box::pin(async {}))).await;
 
     // The version before is in force, and two pods go past the agent.
     let readers = collection("security.istio.io/v1", ns, "authorizationpolicies") + "/readers";
@@ -236,9 +238,9 @@ async fn the_doctor_asks_waypoints_and_agents_through_the_api_server() {
     assert_eq!(code, 1, "{said}{err}");
     for words in [
         format!(
-            "Pod {ns}/waypoint-1 has generation 1 of AuthorizationPolicy/{ns}/readers in force, and 2 is written"
+            "Pod {ns}/{replica} has generation 1 of AuthorizationPolicy/{ns}/readers in force, and 2 is written"
         ),
-        format!("Pod {ns}/waypoint-1  waypoint {ns}/waypoint"),
+        format!("Pod {ns}/{replica}  waypoint {ns}/waypoint"),
         "not enrolled: 2 overdue".to_owned(),
         "on node-a".to_owned(),
     ] {
@@ -246,7 +248,7 @@ async fn the_doctor_asks_waypoints_and_agents_through_the_api_server() {
     }
     // By the objects alone nothing of that is known.
     let (_, said, _) = cairn(cluster, &["doctor", "-n", ns, "--offline"]).await;
-    assert!(!said.contains("waypoint-1"), "{said}");
+    assert!(!said.contains(&replica), "{said}");
 
     // In force, and everybody enrolled; closed at the pods, of which there is none yet.
     say("/acknowledged", acknowledged(ns, 2));
@@ -270,7 +272,7 @@ async fn the_doctor_asks_waypoints_and_agents_through_the_api_server() {
     assert_eq!(code, 0, "{said}{err}");
 
     // What is not ready says why; a pod that can not be asked is a gap.
-    let ready = format!("{}/waypoint-1/status", collection("v1", ns, "pods"));
+    let ready = format!("{}/{replica}/status", collection("v1", ns, "pods"));
     let waits = json!({"status": {"conditions": [{"type": "Ready", "status": "False"}]}});
     cluster.api.patch(&ready, &waits).await;
     say(
