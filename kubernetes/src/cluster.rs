@@ -1,10 +1,11 @@
 //! Everything of a cluster that configures waypoints, read once: for people who ask, and for tests from files.
 //! What it means is the resolver's to say; nothing here judges.
 
+mod owners;
 mod read;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cairn_config_schema::diagnostics::Diagnostic;
@@ -15,7 +16,8 @@ use cairn_config_schema::snapshot::Snapshot;
 use cairn_config_schema::store::{SourceFile, Store};
 use serde_json::Value;
 
-pub use read::read;
+pub(crate) use read::read_again;
+pub use read::{read, read_with_agents};
 
 use crate::attach::CLASS;
 use crate::json;
@@ -28,10 +30,13 @@ const CONTROLLER: &str = cairn_config_schema::status::CONTROLLER;
 pub(crate) const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 /// Environment of a waypoint that says its trust domain; the first counts, as for `cairn run`.
 const TRUST_DOMAIN: [&str; 2] = ["CAIRN_TRUST_DOMAIN", "TRUST_DOMAIN"];
+/// The same of its network.
+const NETWORK: [&str; 3] = ["CAIRN_NETWORK", "ISTIO_META_NETWORK", "NETWORK"];
 
 /// Kinds that people are told about and no waypoint reads: group, version, kind, plural.
-const BESIDE: [(&str, &str, &str, &str); 2] = [
+const BESIDE: [(&str, &str, &str, &str); 3] = [
     ("apps", "v1", "Deployment", "deployments"),
+    ("apps", "v1", REPLICA_SET, "replicasets"),
     (
         "security.istio.io",
         "v1",
@@ -39,6 +44,9 @@ const BESIDE: [(&str, &str, &str, &str); 2] = [
         "peerauthentications",
     ),
 ];
+
+/// Of these, those with a Gateway's label are read: a Deployment leaves ten behind.
+const REPLICA_SET: &str = "ReplicaSet";
 
 /// Who may be an agent of a node: the subjects of this ClusterRoleBinding of the chart. Read by its name, for labels
 /// may be set by whoever runs pods, and this object by administrators alone.
@@ -54,8 +62,10 @@ pub struct Cluster {
     pub findings: Vec<Diagnostic>,
     /// What could not be read, and why: whatever is concluded without it may be wrong.
     pub unread: Vec<String>,
-    /// All objects as the API server has them, by kind and key.
-    objects: BTreeMap<(String, ObjectKey), Value>,
+    /// Kinds that may not be listed.
+    refused: BTreeSet<String>,
+    /// All objects as the API server has them, by kind, key and group.
+    objects: BTreeMap<(String, ObjectKey, String), Value>,
 }
 
 impl Cluster {
@@ -73,27 +83,48 @@ impl Cluster {
         let keyed = objects.into_iter().map(|object| {
             let kind = text(&object, "/kind").unwrap_or("").to_owned();
             let key = ObjectKey::new(namespace_of(&object), name_of(&object));
-            ((kind, key), object)
+            let group = group(&object).to_owned();
+            ((kind, key, group), object)
         });
         Self {
             resources: update.resources,
             findings: update.diagnostics,
             unread,
+            refused: BTreeSet::new(),
             objects: keyed.collect(),
         }
     }
 
     /// An object as the API server has it.
     pub fn object(&self, kind: &str, key: &ObjectKey) -> Option<&Value> {
-        self.objects.get(&(kind.to_owned(), key.clone()))
+        let from = (kind.to_owned(), key.clone(), String::new());
+        let (at, object) = self.objects.range(from..).next()?;
+        (at.0 == kind && at.1 == *key).then_some(object)
+    }
+
+    /// The same cluster with what was read again: `looked` is what was asked for, and is gone if it is not there.
+    fn with(
+        mut self,
+        looked: &BTreeSet<(&str, ObjectKey)>,
+        again: Vec<Value>,
+        unread: Vec<String>,
+    ) -> Self {
+        self.objects
+            .retain(|(kind, key, _), _| !looked.contains(&(kind.as_str(), key.clone())));
+        let objects = self.objects.into_values().chain(again).collect();
+        self.unread.extend(unread);
+        Self {
+            refused: self.refused,
+            ..Self::of(objects, self.unread)
+        }
     }
 
     /// All objects of a kind.
     pub fn objects<'c>(&'c self, kind: &str) -> impl Iterator<Item = &'c Value> + 'c {
         let kind = kind.to_owned();
-        let from = (kind.clone(), ObjectKey::new("", ""));
+        let from = (kind.clone(), ObjectKey::new("", ""), String::new());
         let rest = self.objects.range(from..);
-        rest.take_while(move |((k, _), _)| *k == kind)
+        rest.take_while(move |((k, _, _), _)| *k == kind)
             .map(|(_, object)| object)
     }
 
@@ -132,25 +163,18 @@ impl Cluster {
         subjects.into_iter().flatten().filter_map(account).collect()
     }
 
-    /// What the waypoint of a Gateway is told its trust domain is (`cairn controller --trust-domain`): its
-    /// pods, or else its Deployment.
-    fn trust_domain(&self, gateway: &ObjectKey) -> Option<String> {
-        let own = |object: &&Value| {
-            namespace_of(object) == &*gateway.namespace
-                && label(object, GATEWAY_NAME) == Some(&gateway.name)
-        };
-        let places = [
-            ("Pod", "/spec/containers"),
-            ("Deployment", "/spec/template/spec/containers"),
-        ];
-        let mut containers = places.iter().flat_map(|(kind, path)| {
-            let lists = self.objects(kind).filter(own);
-            lists.filter_map(|object| object.pointer(path)?.as_array())
-        });
+    /// What the waypoint of a Gateway is told by the first of these variables: its pods, or else its Deployment.
+    fn environment(&self, gateway: &ObjectKey, names: &[&str]) -> Option<String> {
+        let of_pods = self.pods_of(gateway);
+        let of_pods = of_pods.filter_map(|pod| pod.pointer("/spec/containers")?.as_array());
+        let deployment = self.deployment_of(gateway).into_iter();
+        let template = "/spec/template/spec/containers";
+        let wanted = deployment.filter_map(|d| d.pointer(template)?.as_array());
+        let mut containers = of_pods.chain(wanted);
         containers.find_map(|list| {
             let variables = list.iter().filter_map(|c| c.pointer("/env")?.as_array());
             let variables: Vec<&Value> = variables.flatten().collect();
-            TRUST_DOMAIN.iter().find_map(|name| {
+            names.iter().find_map(|name| {
                 let of_name = |v: &&&Value| text(v, "/name") == Some(*name);
                 let variable = variables.iter().find(of_name)?;
                 text(variable, "/value").map(str::to_owned)
@@ -163,7 +187,8 @@ impl Cluster {
     pub fn resolve(&self, gateway: Option<&ObjectKey>) -> Snapshot {
         let options = Options {
             gateway: gateway.cloned(),
-            trust_domain: gateway.and_then(|g| self.trust_domain(g)),
+            trust_domain: gateway.and_then(|g| self.environment(g, &TRUST_DOMAIN)),
+            network: gateway.and_then(|g| self.environment(g, &NETWORK)),
             version: 1,
             ..Options::default()
         };
@@ -220,7 +245,7 @@ metadata: {name: shop, labels: {istio.io/use-waypoint: waypoint}}
 ---
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
-metadata: {name: waypoint, namespace: shop, generation: 2}
+metadata: {name: waypoint, namespace: shop, uid: gateway-1, generation: 2}
 spec:
   gatewayClassName: cairn-waypoint
   listeners: [{name: mesh, port: 15008, protocol: HBONE}]
@@ -228,9 +253,24 @@ status:
   addresses: [{type: IPAddress, value: 10.96.1.9}]
   conditions: [{type: Programmed, status: 'True', message: it serves}]
 ---
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  {name: waypoint, namespace: shop, uid: deployment-1, labels: {gateway.networking.k8s.io/gateway-name: waypoint},
+   ownerReferences: [{kind: Gateway, name: waypoint, uid: gateway-1, controller: true}]}
+spec: {replicas: 2}
+---
+apiVersion: apps/v1
+kind: ReplicaSet
+metadata:
+  {name: waypoint-1, namespace: shop, uid: set-1, labels: {gateway.networking.k8s.io/gateway-name: waypoint},
+   ownerReferences: [{kind: Deployment, name: waypoint, uid: deployment-1, controller: true}]}
+---
 apiVersion: v1
 kind: Pod
-metadata: {name: waypoint-1, namespace: shop, labels: {gateway.networking.k8s.io/gateway-name: waypoint}}
+metadata:
+  {name: waypoint-1, namespace: shop, labels: {gateway.networking.k8s.io/gateway-name: waypoint},
+   ownerReferences: [{kind: ReplicaSet, name: waypoint-1, uid: set-1, controller: true}]}
 spec: {serviceAccountName: waypoint, containers: [{name: cairn, image: cairn}]}
 status: {podIP: 10.244.1.9, phase: Running, conditions: [{type: Ready, status: 'True'}]}
 ";

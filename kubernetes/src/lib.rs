@@ -14,4 +14,5 @@ pub mod limits;
 pub mod objects;
 pub mod pod;
 pub mod status;
+mod versions;
 pub mod watch;

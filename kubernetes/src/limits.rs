@@ -28,9 +28,9 @@ pub const NAMED_MAX: usize = 512;
 /// Beyond: nothing is stored, and the log says so.
 pub const STATE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
-/// Size in bytes of what a waypoint answers to `/acknowledged`: its 20,000 objects with long names. Beyond: it counts
-/// as no answer.
-pub const ACKNOWLEDGED_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Size in bytes of what a waypoint answers to `/acknowledged`: its 20,000 objects with names as long as they may be
+/// are 14 MiB. Beyond: it counts as no answer.
+pub const ACKNOWLEDGED_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// How long a waypoint may take to acknowledge; a ready one answers within milliseconds.
 pub const ACKNOWLEDGED_TIMEOUT: Duration = Duration::from_secs(2);
@@ -55,6 +55,10 @@ pub const POD_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// How long people wait for a pod's answer through the API server.
 pub const POD_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Objects of which pods have another text in force, that are read again before that is told to people. Beyond: it is
+/// told of them as they were first read.
+pub const READ_AGAIN_MAX: usize = 100;
 
 /// Pods that people ask at the same time. Beyond: they wait their turn.
 pub const PODS_ASKED_BY_PEOPLE: usize = 16;

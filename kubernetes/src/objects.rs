@@ -307,6 +307,23 @@ pub fn text<'v>(object: &'v Value, path: &str) -> Option<&'v str> {
     object.pointer(path).and_then(Value::as_str)
 }
 
+/// The `uid` of the owner that is the controller of an object.
+pub fn controller_of(object: &Value) -> Option<&str> {
+    let mut controllers =
+        owners(object).filter(|owner| owner.get("controller") == Some(&true.into()));
+    controllers.next()?.get("uid")?.as_str()
+}
+
+/// Whether an object is owned by who has this `uid`.
+pub fn is_owned_by(object: &Value, uid: &str) -> bool {
+    owners(object).any(|owner| owner.get("uid").and_then(Value::as_str) == Some(uid))
+}
+
+fn owners(object: &Value) -> impl Iterator<Item = &Value> {
+    let owners = object.pointer("/metadata/ownerReferences");
+    owners.and_then(Value::as_array).into_iter().flatten()
+}
+
 /// `metadata.name`.
 pub fn name_of(object: &Value) -> &str {
     text(object, "/metadata/name").unwrap_or("")

@@ -248,7 +248,7 @@ pub const PROFILE_SECONDS_MAX: Duration = Duration::from_secs(60);
 pub const ADMIN_CONNECTION_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Objects that `/acknowledged` lists. Beyond: they are counted in `left_out`, and the controller says of them that
-/// it does not know. About 60 bytes each in the answer, and less in memory.
+/// it does not know. About 120 bytes each in the answer, 725 where names are as long as they may be, and less in memory.
 pub const ACKNOWLEDGED_OBJECTS_MAX: usize = 20_000;
 
 /// Size of one answer of a server of keys, in bytes. Beyond: the fetch fails.

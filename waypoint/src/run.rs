@@ -47,6 +47,8 @@ pub struct Settings {
     pub config: Vec<PathBuf>,
     /// The API server, whose objects count besides those of files; `None`: there are files alone.
     pub kube: Option<source::kube::Settings>,
+    /// The network of this waypoint; `None`: the default one.
+    pub network: Option<String>,
     /// Who tells of workloads of other clusters; `None`: nobody.
     pub discovery: Option<source::istiod::Asking>,
     /// The Gateway to serve; `None`: the only one there is.
@@ -267,6 +269,7 @@ fn follow_config(settings: &Settings, in_force: &InForce) -> anyhow::Result<Sour
         locality: settings.locality.clone(),
         strict: settings.strict,
         access_log_format: settings.access_log_format.clone(),
+        network: settings.network.clone(),
         // As Kubernetes' downward API is usually spelled.
         node: std::env::var("NODE_NAME").ok(),
         ..Options::default()

@@ -80,6 +80,7 @@ impl World {
             labels: Some(Arc::new(labels.collect())),
             namespace_labels: Some(Arc::default()),
             host_network: false,
+            behind_gateway: false,
             named_ports: Box::default(),
             binding: Binding::Unbound,
         }

@@ -127,6 +127,7 @@ fn workload(client: &str) -> Workload {
         identity: identity(client),
         hbone: true,
         host_network: false,
+        behind_gateway: false,
         workload_name: client.into(),
         workload_type: WorkloadType::Deployment,
         canonical_name: client.into(),

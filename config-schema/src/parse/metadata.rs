@@ -2,9 +2,9 @@
 //! annotations mean is decided where they are used.
 
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hasher};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use xxhash_rust::xxh64::xxh64;
 
 use super::catalog;
 use super::fault::Fault;
@@ -71,9 +71,8 @@ pub(super) fn read(
 pub(super) fn uid(node: &Node<'_>) -> Option<u64> {
     let uid = node.get("metadata")?.get("uid")?;
     let text = uid.text().filter(|text| !text.is_empty() && !uid.is_null());
-    let mut hasher = DefaultHasher::new();
-    hasher.write(text?.as_bytes());
-    Some(hasher.finish())
+    // The same in every release: it is part of what waypoints tell (`Version`).
+    Some(xxh64(text?.as_bytes(), 0))
 }
 
 /// Whether the status has a condition; read leniently, for it is not the user's.

@@ -218,6 +218,7 @@ pub(super) fn of_other_cluster(
         namespace_labels: None,
         named_ports: Default::default(),
         host_network: false,
+        behind_gateway: false,
         binding: Binding::Unbound,
     }
 }

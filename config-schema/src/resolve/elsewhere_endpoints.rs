@@ -238,10 +238,13 @@ impl<'a> Behind<'a> {
 impl FarMember<'_> {
     /// What is known of whom a gateway leads to. It is in the namespace of its service, as all that a Service has; the
     /// identity is the gateway's, for its is the certificate that is seen, and who is behind it changes by the request.
-    /// Without an address, that identity is nobody's account ([`Workload::account`]).
     fn stand_in(&self, service: &Service) -> Workload {
         let key = &service.key;
-        of_other_cluster(self.told, &key.namespace, &key.name, self.identity.clone())
+        let identity = self.identity.clone();
+        Workload {
+            behind_gateway: true,
+            ..of_other_cluster(self.told, &key.namespace, &key.name, identity)
+        }
     }
 }
 

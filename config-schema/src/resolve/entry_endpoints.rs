@@ -25,6 +25,7 @@ struct Ground<'a> {
     resources: &'a Resources,
     mesh: &'a Mesh,
     pods: &'a Pods,
+    network: &'a str,
 }
 
 /// Something that is an endpoint of every port.
@@ -53,6 +54,7 @@ pub(super) fn resolve(
         resources,
         mesh: ground.mesh,
         pods: ground.pods,
+        network: ground.network,
     };
     for entry in entries {
         let candidates = ground.candidates(entry, findings);
@@ -202,6 +204,11 @@ impl Ground<'_> {
                 mesh: self.mesh,
             };
             workload_entries::report(object, spec, &path, findings);
+            if let Some(other) = listed.other_network(&listed.labels(), self.network) {
+                let finding = workload_entries::beyond(&other, self.network);
+                findings.push(object.mark(finding, &format!("{path}.network")));
+                continue;
+            }
             let judged = self
                 .place(spec.address.as_deref(), resolution)
                 .and_then(|at| {
@@ -313,7 +320,8 @@ impl Ground<'_> {
                 mesh: self.mesh,
             };
             let labels = listed.labels_with(&entry.meta.labels);
-            if !has_all(&labels) {
+            // Of one in another network it is told where it is written.
+            if !has_all(&labels) || listed.other_network(&labels, self.network).is_some() {
                 continue;
             }
             let known = self.pods.entries.get(key).cloned();

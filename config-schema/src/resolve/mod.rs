@@ -124,10 +124,20 @@ pub struct Options {
     pub strict: bool,
     /// Format of the access log (`--access-log-format`), in place of that of the ConfigMap `istio`.
     pub access_log_format: Option<LogFormat>,
+    /// The network of this waypoint (`--network`). `None`: the default one.
+    pub network: Option<String>,
     /// What istiod told of workloads (`--discovery istiod`). `None`: it is not asked, or has not told yet.
     pub discovered: Option<Arc<Discovered>>,
     /// Version of the snapshot.
     pub version: u64,
+}
+
+impl Options {
+    /// The network of this waypoint; empty: the default one.
+    fn own_network(&self) -> &str {
+        let told = || self.discovered.as_ref().map(|told| &*told.network);
+        self.network.as_deref().or_else(told).unwrap_or_default()
+    }
 }
 
 /// An object that can not be read, and what that means.
@@ -179,6 +189,7 @@ fn resolved(resources: &Resources, options: &Options) -> (Snapshot, Findings) {
         attachment: &attachment,
         waypoint: chosen.as_ref().map(|chosen| &chosen.waypoint),
         pods: &pods,
+        network: options.own_network(),
     };
     let (mut clusters, mut discoveries) =
         destinations(given, &ground, &elsewhere, &mut services, &mut findings);
@@ -258,7 +269,8 @@ fn workloads<'a>(
     let told = options.discovered.as_deref();
     let of_pods = discovered::OfPods::new(told);
     let mut pods = workloads::resolve(resources, mesh, attachment, &of_pods, findings);
-    workload_entries::add(resources, mesh, attachment, &mut pods, findings);
+    let place = (mesh, options.own_network());
+    workload_entries::add(resources, place, attachment, &mut pods, findings);
     let ground = elsewhere::Ground {
         mesh,
         resources,

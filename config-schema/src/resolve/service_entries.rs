@@ -49,6 +49,8 @@ pub(super) struct Ground<'a> {
     pub attachment: &'a Attachment<'a>,
     pub waypoint: Option<&'a Waypoint>,
     pub pods: &'a Pods,
+    /// The waypoint's own; empty: the default one.
+    pub network: &'a str,
 }
 
 /// Adds the hosts of every ServiceEntry to the services, those of older objects first.

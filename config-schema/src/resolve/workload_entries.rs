@@ -16,11 +16,12 @@ use crate::resources::{Loaded, Object, Resources};
 use crate::snapshot::{Binding, Labels, Locality, Mesh, Whereabouts, Workload, WorkloadType};
 
 const TUNNEL: &str = "networking.istio.io/tunnel";
+const NETWORK: &str = "topology.istio.io/network";
 
 /// Adds every WorkloadEntry that has an address to the pods. An address that a pod has stays the pod's.
 pub(super) fn add(
     resources: &Resources,
-    mesh: &Mesh,
+    (mesh, network): (&Mesh, &str),
     attachment: &Attachment<'_>,
     pods: &mut Pods,
     findings: &mut Findings,
@@ -34,6 +35,16 @@ pub(super) fn add(
             }
         };
         report(object, &object.spec, "spec", findings);
+        let listed = Listed {
+            spec: &object.spec,
+            namespace: &key.namespace,
+            mesh,
+        };
+        let labels = listed.labels_with(&object.meta.labels);
+        if let Some(other) = listed.other_network(&labels, network) {
+            findings.push(object.mark(beyond(&other, network), "spec.network"));
+            continue;
+        }
         let address = object.spec.address.as_deref().unwrap_or_default();
         let Ok(address) = address.parse::<IpAddr>() else {
             continue;
@@ -46,12 +57,6 @@ pub(super) fn add(
             findings.push(object.mark(finding, "spec.address"));
             continue;
         }
-        let listed = Listed {
-            spec: &object.spec,
-            namespace: &key.namespace,
-            mesh,
-        };
-        let labels = listed.labels_with(&object.meta.labels);
         let binding = attachment.bind(object, Traffic::Workload, findings);
         match listed.workload(key.clone(), address, labels, binding) {
             Ok(workload) => {
@@ -78,25 +83,31 @@ pub(super) fn report<T>(
 ) {
     let address = spec.address.as_deref().unwrap_or_default();
     let is_name = address.parse::<IpAddr>().is_err();
-    let fields = [
-        (
-            spec.network.as_deref(),
-            "network",
-            "it is reached at its own address",
-        ),
-        (
-            spec.locality.as_deref().filter(|_| is_name),
-            "locality",
-            "what its name leads to gets its share wherever it is",
-        ),
-    ];
-    for (value, field, effect) in fields {
-        if value.is_some_and(|value| !value.is_empty()) {
-            let message = format!("{field} of an endpoint has no effect yet");
-            let finding = Diagnostic::new(Severity::Info, Code::Unsupported, message);
-            findings.push(object.mark(finding.with_effect(effect), &format!("{path}.{field}")));
-        }
+    let locality = spec.locality.as_deref().filter(|_| is_name);
+    if locality.is_some_and(|locality| !locality.is_empty()) {
+        let message = "locality of an endpoint has no effect yet";
+        let finding = Diagnostic::new(Severity::Info, Code::Unsupported, message)
+            .with_effect("what its name leads to gets its share wherever it is");
+        findings.push(object.mark(finding, &format!("{path}.locality")));
     }
+}
+
+/// What is said of a workload in another network than the waypoint's own: its address is somebody else's here.
+pub(super) fn beyond(network: &str, own: &str) -> Diagnostic {
+    let (message, hint) = match own {
+        // Who has one network, and wrote its name, is told where it is missing.
+        "" => (
+            format!("it is in network {network}, and this waypoint is told no network"),
+            "--network, or istio.network in the chart, says which network is this waypoint's",
+        ),
+        own => (
+            format!("it is in network {network}, and this waypoint in {own}"),
+            "what is in other networks is reached through their gateways, by Services that istiod tells of",
+        ),
+    };
+    Diagnostic::warning(Code::Unsupported, message)
+        .with_effect("nothing is sent to it")
+        .with_hint(hint)
 }
 
 /// A workload as written.
@@ -107,6 +118,14 @@ pub(super) struct Listed<'a> {
 }
 
 impl Listed<'_> {
+    /// The network that it is in, by `network` or its label, if that is not this one. Without either it is in this one.
+    pub fn other_network(&self, labels: &Labels, own: &str) -> Option<Arc<str>> {
+        let written = self.spec.network.as_deref().map(Arc::from);
+        let written = written.filter(|network: &Arc<str>| !network.is_empty());
+        let network = written.or_else(|| labels.get(NETWORK).cloned())?;
+        (!network.is_empty() && *network != *own).then_some(network)
+    }
+
     /// `locality`.
     pub fn whereabouts(&self) -> Option<Arc<Whereabouts>> {
         let written = self.spec.locality.as_deref().filter(|l| !l.is_empty())?;
@@ -178,6 +197,7 @@ impl Listed<'_> {
             namespace_labels: None,
             named_ports: Default::default(),
             host_network: false,
+            behind_gateway: false,
             binding,
             key,
         })

@@ -210,6 +210,7 @@ fn workload(
         namespace_labels: shared.labels.get(&key.namespace).cloned(),
         named_ports: spec.named_ports.clone(),
         host_network: spec.host_network,
+        behind_gateway: false,
         binding: attachment.bind(object, Traffic::Workload, findings),
         workload_name,
         workload_type,

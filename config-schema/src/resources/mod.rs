@@ -12,16 +12,17 @@ pub mod cilium_envoy;
 pub mod destination_rule;
 pub(crate) mod dry_run;
 pub mod gateway_api;
-mod generations;
 pub mod istio;
 pub mod kube;
 mod place;
 pub mod service_entry;
 pub mod telemetry;
+mod versions;
 pub mod virtual_service;
 
 pub use any::{AnyObject, Spec};
 pub use place::{PathHasher, Place};
+pub use versions::Version;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

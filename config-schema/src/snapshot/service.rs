@@ -274,6 +274,9 @@ pub struct Workload {
     pub named_ports: Box<[(Arc<str>, u16)]>,
     /// It is in the network of its node: its addresses are the node's.
     pub host_network: bool,
+    /// It stands for whatever is behind the gateway of another network, and its identity is the gateway's.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub behind_gateway: bool,
     /// Whether this waypoint serves its addresses (`istio.io/waypoint-for: workload` or `all`).
     pub binding: Binding,
 }
@@ -287,10 +290,9 @@ impl Workload {
         self.labels.as_ref()?.get(name)
     }
 
-    /// The service account. `None`: it is not known, for it stands for what is behind the gateway of another network,
-    /// and its identity is the gateway's. Such a one has no address of its own, and nobody tells its labels.
+    /// The service account. `None`: it is not known, for it is whose of those behind a gateway gets the request.
     pub fn account(&self) -> Option<&str> {
-        match self.labels.is_none() && self.addresses.is_empty() {
+        match self.behind_gateway {
             true => None,
             false => self.identity.service_account(),
         }

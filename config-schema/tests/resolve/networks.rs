@@ -11,7 +11,8 @@ use cairn_config_schema::identity::Identity;
 use cairn_config_schema::resolve::{Options, resolve};
 use cairn_config_schema::snapshot::{ClusterKey, Snapshot};
 
-use super::elsewhere::{OWN, POD, WEB_HOST, cilium, endpoint, ip, messages, remote, told};
+use super::elsewhere::{OWN, POD, WEB_HOST, endpoint, ip, messages, remote, told};
+use super::elsewhere_labels::cilium;
 use super::mesh::mesh_config;
 use super::support::{Ask, key, load, shop};
 
@@ -107,6 +108,8 @@ fn a_service_of_another_network_is_reached_through_its_gateway() {
     let workload = found.workload.as_ref().unwrap();
     assert_eq!(workload.key.to_string(), "shop/web@east");
     assert_eq!(workload.labels, None, "nobody tells them");
+    assert!(workload.behind_gateway, "it stands for others");
+    assert_eq!(workload.account(), None, "the identity is the gateway's");
     // The port of the workload is the business of the other side.
     assert_eq!(
         snapshot.endpoints("shop/web", 8080),

@@ -61,6 +61,7 @@ serviceaccounts: create delete get list patch watch
 services: create delete get list patch watch
 services/status: patch
 deployments.apps: create delete get list patch watch
+replicasets.apps: get list watch
 horizontalpodautoscalers.autoscaling: create delete get list patch watch
 events.events.k8s.io: create patch
 backendtlspolicies/status.gateway.networking.k8s.io: patch
@@ -77,6 +78,14 @@ poddisruptionbudgets.policy: create delete get list patch watch
 authorizationpolicies/status.security.istio.io: patch
 requestauthentications/status.security.istio.io: patch
 trafficpolicies/status.cairn.dev: patch
+";
+
+/// What people who ask for the state of waypoints may beside that (`cairn status`, `cairn doctor`).
+const STATUS: &str = "
+pods/proxy: get
+deployments.apps: get list
+replicasets.apps: get list
+peerauthentications.security.istio.io: get list
 ";
 
 type Table = BTreeMap<String, BTreeSet<String>>;
@@ -252,6 +261,24 @@ async fn each_may_do_what_it_needs_and_nothing_else() {
     let refused = ["get", "secrets", "-A"];
     let refused = cluster.kubectl_as(token, &refused, "").await;
     assert!(refused.refused("secrets").contains("orbidden"));
+
+    // People who ask read that and what pods say, and write nothing.
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": "people"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cairn-status"},
+        "subjects": [{"kind": "ServiceAccount", "namespace": "default", "name": "people"}],
+    });
+    let bindings = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
+    cluster.api.create(bindings, &binding).await;
+    let people = ("default", "people");
+    let found = own(cluster, &resources, people).await;
+    assert_is(&found, &table(&[CONFIGURATION, STATUS]));
+    for (name, allowed) in [("cairn-node", true), ("cairn-controller", false)] {
+        let question = rbac("clusterrolebindings", "get", name);
+        assert_eq!(may(cluster, people, &question).await, allowed, "{name}");
+    }
 
     // A waypoint's account may nothing before the controller has bound it, and reads afterwards.
     let waypoint = ("shop", "waypoint");

@@ -7,36 +7,95 @@ use cairn_config_schema::origin::ObjectKey;
 use kube_client::Client;
 use serde_json::Value;
 
-use super::{AGENTS_BINDING, BESIDE, BINDING, Cluster, looks_like_agent};
+use super::{
+    AGENTS_BINDING, BESIDE, BINDING, Cluster, GATEWAY_NAME, REPLICA_SET, looks_like_agent,
+};
 use crate::json::Object;
 use crate::kinds::{Scope, WATCHED, WatchedKind, watched_kind};
-use crate::limits::PAGE_OBJECTS;
+use crate::limits::{PAGE_OBJECTS, READ_AGAIN_MAX};
 use crate::objects::{ApiError, namespace_of, text};
 
-/// Reads the cluster; the settings of the mesh from `istio_namespace`. Kinds that the API server does not have are
-/// passed over; what may not be read is in [`Cluster::unread`].
+/// Reads the cluster, but for who may be an agent of a node; the settings of the mesh from `istio_namespace`. Kinds that
+/// the API server does not have are passed over; what may not be read is in [`Cluster::unread`].
 ///
 /// # Errors
 /// When the API server does not answer, or knows nobody of that name.
 pub async fn read(client: &Client, istio_namespace: &str) -> Result<Cluster, ApiError> {
+    Ok(all(client, istio_namespace).await?.into_cluster())
+}
+
+/// The same, and who may be an agent, which needs a right of its own.
+///
+/// # Errors
+/// As [`read`].
+pub async fn read_with_agents(client: &Client, istio_namespace: &str) -> Result<Cluster, ApiError> {
+    let mut reading = all(client, istio_namespace).await?;
+    reading.agents_binding().await?;
+    Ok(reading.into_cluster())
+}
+
+/// Reads routes, policies and Gateways of these names (`Kind/namespace/name`) once more. Pods name them, so that a name
+/// may be anything.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) async fn read_again(
+    client: &Client,
+    cluster: Cluster,
+    names: &BTreeSet<String>,
+) -> Result<Cluster, ApiError> {
+    let mut reading = Reading {
+        client,
+        istio_namespace: "",
+        objects: Vec::new(),
+        unread: Vec::new(),
+        refused: BTreeSet::new(),
+    };
+    let mut looked = BTreeSet::new();
+    for name in names.iter().take(READ_AGAIN_MAX) {
+        if let Some((kind, key)) = named(name) {
+            reading.named(kind, &key).await?;
+            looked.insert((kind.kind, key));
+        }
+    }
+    Ok(cluster.with(&looked, reading.objects, reading.unread))
+}
+
+/// The kind and key that a name is of. `None`: of none that could be there.
+fn named(name: &str) -> Option<(&'static WatchedKind, ObjectKey)> {
+    let (kind, rest) = name.split_once('/')?;
+    let (namespace, object) = rest.split_once('/').unwrap_or(("", rest));
+    let kind = watched_kind(kind).filter(|kind| matches!(kind.scope, Scope::All))?;
+    // They become part of a URL.
+    let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
+    let is_name = |name: &str| !name.starts_with('.') && name.chars().all(is_plain);
+    (is_name(namespace) && is_name(object) && !object.is_empty())
+        .then(|| (kind, ObjectKey::new(namespace, object)))
+}
+
+async fn all<'c>(client: &'c Client, istio_namespace: &'c str) -> Result<Reading<'c>, ApiError> {
     let mut reading = Reading {
         client,
         istio_namespace,
         objects: Vec::new(),
         unread: Vec::new(),
+        refused: BTreeSet::new(),
     };
     for kind in WATCHED {
         reading.kind(kind).await?;
     }
     for (group, version, kind, plural) in BESIDE {
         let url = format!("/apis/{group}/{version}/{plural}");
+        let only = match kind {
+            REPLICA_SET => format!("&labelSelector={}", GATEWAY_NAME.replace('/', "%2F")),
+            _ => String::new(),
+        };
         reading
-            .list(kind, &format!("{group}/{version}"), &url, "")
+            .list(kind, &format!("{group}/{version}"), &url, &only)
             .await?;
     }
     reading.named_bundles().await?;
-    reading.agents_binding().await?;
-    Ok(Cluster::of(reading.objects, reading.unread))
+    Ok(reading)
 }
 
 struct Reading<'c> {
@@ -44,9 +103,25 @@ struct Reading<'c> {
     istio_namespace: &'c str,
     objects: Vec<Value>,
     unread: Vec<String>,
+    /// Kinds that may not be listed.
+    refused: BTreeSet<String>,
 }
 
 impl Reading<'_> {
+    fn into_cluster(self) -> Cluster {
+        Cluster {
+            refused: self.refused,
+            ..Cluster::of(self.objects, self.unread)
+        }
+    }
+
+    /// One object, by a list: whoever may read the cluster may list, and need not have the right to get.
+    async fn named(&mut self, kind: &WatchedKind, key: &ObjectKey) -> Result<(), ApiError> {
+        let namespace = Some(&*key.namespace).filter(|namespace| !namespace.is_empty());
+        let only = format!("&fieldSelector=metadata.name%3D{}", key.name);
+        self.versions(kind, namespace, &only).await
+    }
+
     /// A kind in the best version that is served.
     async fn kind(&mut self, kind: &WatchedKind) -> Result<(), ApiError> {
         let (namespace, only) = match kind.scope {
@@ -56,10 +131,20 @@ impl Reading<'_> {
                 (Some(self.istio_namespace), only)
             }
         };
+        self.versions(kind, namespace, &only).await
+    }
+
+    /// What is selected by `only`, in the best version that is served.
+    async fn versions(
+        &mut self,
+        kind: &WatchedKind,
+        namespace: Option<&str>,
+        only: &str,
+    ) -> Result<(), ApiError> {
         for version in kind.versions {
             let url = kind.url(version, namespace);
             if self
-                .list(kind.kind, &kind.api_version(version), &url, &only)
+                .list(kind.kind, &kind.api_version(version), &url, only)
                 .await?
             {
                 return Ok(());
@@ -84,6 +169,7 @@ impl Reading<'_> {
                 Err(error) if error.is_not_found() => return Ok(false),
                 Err(error) if error.is_forbidden() => {
                     self.unread.push(error.to_string());
+                    self.refused.insert(kind.to_owned());
                     return Ok(true);
                 }
                 Err(error) => return Err(error),

@@ -1,7 +1,7 @@
 //! What the ready pods of a Gateway say that they serve: `GET /acknowledged` at their readiness port. A pod that does
 //! not answer in time has acknowledged nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -17,6 +17,8 @@ use tokio::time::timeout;
 use super::gateways::{label, text, with_prefix};
 use super::objects::{GATEWAY_NAME, MANAGED, MANAGED_BY, STATUS_PORT};
 use crate::limits::{ACKNOWLEDGED_BYTES_MAX, ACKNOWLEDGED_TIMEOUT, PODS_ASKED_AT_ONCE};
+use crate::objects::controller_of;
+use crate::versions::{Differs, Written, differs};
 use crate::watch::Objects;
 
 /// A pod that is ready.
@@ -36,12 +38,15 @@ pub struct Answer {
     pub gateway: Option<String>,
     /// Generations in force, by `Kind/namespace/name`.
     pub objects: BTreeMap<String, i64>,
+    /// Fingerprints of the same.
+    pub fingerprints: BTreeMap<String, u64>,
     /// Objects that it does not tell of, for their number.
     pub left_out: usize,
 }
 
-/// The ready pods of a Gateway that we made, by name. Those that are on their way out are not asked.
-pub fn ready_pods(objects: &Objects, gateway: &ObjectKey) -> Vec<ReadyPod> {
+/// The ready pods with our label for a Gateway, by name, each with the `uid` of who made it. Those that are on their way
+/// out are not asked.
+pub fn labelled_pods(objects: &Objects, gateway: &ObjectKey) -> Vec<(ReadyPod, Option<String>)> {
     let of_namespace = with_prefix(objects, format!("kubernetes:Pod/{}/", gateway.namespace));
     // Read only what has the label at all.
     let candidates = of_namespace.filter(|(_, pod)| pod.contains(MANAGED_BY));
@@ -49,7 +54,18 @@ pub fn ready_pods(objects: &Objects, gateway: &ObjectKey) -> Vec<ReadyPod> {
     pods.collect()
 }
 
-fn ready(pod: &str, gateway: &ObjectKey) -> Option<ReadyPod> {
+/// Of these the Gateway's replicas: those that its ReplicaSets made. Anybody's pod may have the label.
+pub fn ready_pods(
+    objects: &Objects,
+    gateway: &ObjectKey,
+    replica_sets: &BTreeSet<String>,
+) -> Vec<ReadyPod> {
+    let labelled = labelled_pods(objects, gateway).into_iter();
+    let made = labelled.filter(|(_, by)| by.as_ref().is_some_and(|uid| replica_sets.contains(uid)));
+    made.map(|(pod, _)| pod).collect()
+}
+
+fn ready(pod: &str, gateway: &ObjectKey) -> Option<(ReadyPod, Option<String>)> {
     let pod: Value = serde_json::from_str(pod).ok()?;
     let is_its = label(&pod, MANAGED) == Some(MANAGED_BY)
         && label(&pod, GATEWAY_NAME) == Some(&*gateway.name);
@@ -63,10 +79,12 @@ fn ready(pod: &str, gateway: &ObjectKey) -> Option<ReadyPod> {
         |c: &&Value| text(c, "/type") == Some("Ready") && text(c, "/status") == Some("True");
     conditions.iter().find(is_ready)?;
     let ip: IpAddr = text(&pod, "/status/podIP")?.parse().ok()?;
-    Some(ReadyPod {
+    let made_by = controller_of(&pod).map(str::to_owned);
+    let pod = ReadyPod {
         name: text(&pod, "/metadata/name")?.to_owned(),
         address: SocketAddr::new(ip, STATUS_PORT),
-    })
+    };
+    Some((pod, made_by))
 }
 
 /// Asks all of them at once, some at a time; in their order.
@@ -123,24 +141,30 @@ async fn ask(address: SocketAddr) -> Result<Answer, String> {
     }
 }
 
-/// Why a pod does not serve this generation of its Gateway. `None`: it does.
+/// Why a pod does not serve this version of its Gateway, or a later one. `None`: it does.
 pub fn behind(
     answer: &Result<Answer, String>,
     gateway: &ObjectKey,
-    generation: i64,
+    written: impl Into<Written>,
 ) -> Option<String> {
+    let written = written.into();
     let answer = match answer {
         Ok(answer) => answer,
         Err(why) => return Some(why.clone()),
     };
     let here = gateway.to_string();
-    match answer.objects.get(&format!("Gateway/{here}")) {
-        None => Some("it does not know the Gateway yet".to_owned()),
-        Some(has) if *has < generation => Some(format!("it has generation {has}")),
-        Some(_) if answer.gateway.as_deref() != Some(&*here) => {
-            Some("it refuses every tunnel".to_owned())
+    let name = format!("Gateway/{here}");
+    let told = (&answer.objects, &answer.fingerprints);
+    match differs(told, &name, written) {
+        Some(Differs::Missing) => Some("it does not know the Gateway yet".to_owned()),
+        Some(Differs::Generation(has)) if has < written.generation => {
+            Some(format!("it has generation {has}"))
         }
-        Some(_) => None,
+        Some(Differs::Text(has)) => Some(format!("it has another text of generation {has}")),
+        Some(Differs::Generation(_)) | None => {
+            let refuses = answer.gateway.as_deref() != Some(&*here);
+            refuses.then(|| "it refuses every tunnel".to_owned())
+        }
     }
 }
 
@@ -148,13 +172,15 @@ pub fn behind(
 mod tests {
     use super::*;
     use crate::controller::gateways::tests::objects;
+    use cairn_config_schema::resources::Version;
     use serde_json::json;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     fn pod(name: &str, ready: &str) -> Value {
         json!({"kind": "Pod",
-            "metadata": {"name": name, "namespace": "shop", "labels": {MANAGED: MANAGED_BY, GATEWAY_NAME: "waypoint"}},
+            "metadata": {"name": name, "namespace": "shop", "labels": {MANAGED: MANAGED_BY, GATEWAY_NAME: "waypoint"},
+                "ownerReferences": [{"kind": "ReplicaSet", "uid": "s-1", "controller": true}]},
             "status": {"podIP": "10.0.0.7", "conditions": [{"type": "Ready", "status": ready}]}})
     }
 
@@ -166,8 +192,15 @@ mod tests {
         others["metadata"]["labels"][GATEWAY_NAME] = json!("another");
         let mut foreign = pod("foreign", "True");
         foreign["metadata"]["labels"][MANAGED] = json!("istio.io-mesh-controller");
-        let all = objects(&[pod("a", "True"), pod("b", "False"), going, others, foreign]);
-        let ready = ready_pods(&all, &ObjectKey::new("shop", "waypoint"));
+        let mut labelled = pod("labelled", "True");
+        labelled["metadata"]["ownerReferences"] = json!([]);
+        let mut of_another_set = pod("of-another-set", "True");
+        of_another_set["metadata"]["ownerReferences"][0]["uid"] = json!("s-2");
+        let ours = [pod("a", "True"), pod("b", "False")];
+        let not_ours = [going, others, foreign, labelled, of_another_set];
+        let all = objects(&[&ours[..], &not_ours].concat());
+        let sets = BTreeSet::from(["s-1".to_owned()]);
+        let ready = ready_pods(&all, &ObjectKey::new("shop", "waypoint"), &sets);
         assert_eq!(
             ready,
             [ReadyPod {
@@ -180,12 +213,12 @@ mod tests {
     #[test]
     fn a_pod_is_behind_until_it_serves_the_generation() {
         let key = ObjectKey::new("shop", "waypoint");
-        let with = |gateway: Option<&str>, generation: Option<i64>| {
+        let with = |gateway: Option<&str>, generation: Option<i64>| -> Result<Answer, String> {
             let objects = generation.map(|n| ("Gateway/shop/waypoint".to_owned(), n));
             Ok(Answer {
                 gateway: gateway.map(str::to_owned),
                 objects: objects.into_iter().collect(),
-                left_out: 0,
+                ..Answer::default()
             })
         };
         let here = Some("shop/waypoint");
@@ -200,8 +233,25 @@ mod tests {
                 Some("it gave no answer within 2 s"),
             ),
         ] {
-            assert_eq!(behind(&answer, &key, 4).as_deref(), expected, "{answer:?}");
+            let version = Version {
+                generation: 4,
+                fingerprint: 1,
+            };
+            let why = behind(&answer, &key, version);
+            assert_eq!(why.as_deref(), expected, "{answer:?}");
         }
+        let mut annotated = with(here, Some(4)).unwrap();
+        annotated.fingerprints = [("Gateway/shop/waypoint".to_owned(), 2)].into();
+        let written = |fingerprint| Version {
+            generation: 4,
+            fingerprint,
+        };
+        let annotated = Ok(annotated);
+        assert_eq!(behind(&annotated, &key, written(2)), None);
+        assert_eq!(
+            behind(&annotated, &key, written(1)).as_deref(),
+            Some("it has another text of generation 4")
+        );
     }
 
     /// One answers, one refuses, one is not there.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use cairn_config_schema::origin::ObjectKey;
+use cairn_config_schema::resources::Version;
 use cairn_config_schema::status::{Condition, ObjectStatus, POLICY_ACCEPTED};
 use rustc_hash::FxHashMap;
 use serde_json::Value;
@@ -30,36 +31,49 @@ struct Applier {
     references: Vec<Value>,
     /// By what is told in one condition.
     in_one: bool,
+    /// What was looked at.
+    version: Version,
 }
 
 impl Appliers {
-    /// Takes the statuses that a Gateway's waypoint gives.
-    pub fn add(&mut self, gateway: &ObjectKey, statuses: &[ObjectStatus]) {
+    /// Takes the statuses that a Gateway's waypoint gives. `versions`: of the objects, by their paths.
+    pub fn add(
+        &mut self,
+        gateway: &ObjectKey,
+        statuses: &[ObjectStatus],
+        versions: &FxHashMap<String, Version>,
+    ) {
         let applies = self.by_gateway.entry(gateway.clone()).or_default();
         for of in statuses {
             let parents = of.status.parents.iter();
             let ancestors = of.status.ancestors.iter();
             let entries = parents.map(|p| (&p.parent_ref, &p.conditions));
             let entries = entries.chain(ancestors.map(|a| (&a.ancestor_ref, &a.conditions)));
-            let mut generation = None;
-            let mut references = Vec::new();
-            for (reference, conditions) in entries {
-                if let Some(accepted) = accepted(conditions, "Accepted") {
-                    generation = Some(accepted);
-                    references.push(reference.clone());
-                }
+            let its = entries.filter(|(_, conditions)| is_accepted(conditions, "Accepted"));
+            let references: Vec<Value> = its.map(|(reference, _)| reference.clone()).collect();
+            let in_one = is_accepted(&of.status.conditions, POLICY_ACCEPTED);
+            if references.is_empty() && !in_one {
+                continue;
             }
-            let one = accepted(&of.status.conditions, POLICY_ACCEPTED);
-            let Some((path, generation)) = path_of(of).zip(generation.or(one)) else {
+            let known = path_of(of).and_then(|path| Some((*versions.get(&path)?, path)));
+            let Some((version, path)) = known else {
                 continue;
             };
-            applies.insert(path.clone(), generation);
+            applies.insert(path.clone(), version);
             self.by_path.entry(path).or_default().push(Applier {
                 gateway: gateway.clone(),
                 references,
-                in_one: one.is_some(),
+                in_one,
+                version,
             });
         }
+    }
+
+    /// Paths of objects that have one condition for all Gateways.
+    pub fn told_in_one(&self) -> impl Iterator<Item = &str> {
+        let by_path = self.by_path.iter();
+        let told = by_path.filter(|(_, appliers)| appliers.iter().any(|applier| applier.in_one));
+        told.map(|(path, _)| &**path)
     }
 
     /// What a Gateway applies. `None`: nothing.
@@ -81,6 +95,10 @@ impl Appliers {
         let Some(appliers) = self.by_path.get(path) else {
             return;
         };
+        // Of one state of the cluster: it is the same for all of them.
+        let Some(version) = appliers.first().map(|applier| applier.version) else {
+            return;
+        };
         for (list, reference) in LISTS {
             let entries = desired.entries.get_mut(list).and_then(Value::as_array_mut);
             for entry in entries.into_iter().flatten() {
@@ -94,38 +112,33 @@ impl Appliers {
                 let here = appliers.iter().filter(|a| a.references.contains(&of));
                 let here: Vec<&ObjectKey> = here.map(|applier| &applier.gateway).collect();
                 let there = told(current, (list, reference), &of, PROGRAMMED);
-                let generation = holds(conditions, "Accepted").filter(|_| !here.is_empty());
-                conditions
-                    .extend(generation.and_then(|n| programmed.condition(path, n, &here, there)));
+                if holds(conditions, "Accepted") && !here.is_empty() {
+                    conditions.extend(programmed.condition(path, version, &here, there));
+                }
             }
         }
-        let Some(generation) = in_one.and_then(|kind| holds(&desired.conditions, kind)) else {
+        if !in_one.is_some_and(|kind| holds(&desired.conditions, kind)) {
             return;
-        };
+        }
         let here = appliers.iter().filter(|applier| applier.in_one);
         let here: Vec<&ObjectKey> = here.map(|applier| &applier.gateway).collect();
         let all = current.and_then(|status| status.get("conditions")?.as_array());
         let there = all.and_then(|all| all.iter().find(|c| is(c, PROGRAMMED)));
-        let condition = programmed.condition(path, generation, &here, there);
+        let condition = programmed.condition(path, version, &here, there);
         desired.conditions.extend(condition);
     }
 }
 
-/// The generation that is accepted, by the conditions of an entry.
-fn accepted(conditions: &[Condition], kind: &str) -> Option<i64> {
+/// Whether it is accepted, by the conditions of an entry.
+fn is_accepted(conditions: &[Condition], kind: &str) -> bool {
     let mut conditions = conditions.iter();
-    let accepted = conditions.find(|c| c.kind == kind && c.status == "True")?;
-    accepted.observed_generation
+    conditions.any(|c| c.kind == kind && c.status == "True")
 }
 
 /// The same as JSON.
-fn holds(conditions: &[Value], kind: &str) -> Option<i64> {
-    let accepted = conditions.iter().find(|c| is(c, kind))?;
-    let holds = accepted.get("status").and_then(Value::as_str) == Some("True");
-    accepted
-        .get("observedGeneration")
-        .and_then(Value::as_i64)
-        .filter(|_| holds)
+fn holds(conditions: &[Value], kind: &str) -> bool {
+    let accepted = conditions.iter().find(|c| is(c, kind));
+    accepted.is_some_and(|c| c.get("status").and_then(Value::as_str) == Some("True"))
 }
 
 fn is(condition: &Value, kind: &str) -> bool {

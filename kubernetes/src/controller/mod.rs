@@ -195,6 +195,13 @@ async fn lead(api: Api, settings: Arc<Settings>, standing: &Standing) {
         let (office, client, sender) = (office.clone(), api.client().clone(), sender.clone());
         followers.spawn(async move { office.owned.follow(client, kind, sender).await });
     }
+    let (of_sets, client, news_of_sets) = (office.clone(), api.client().clone(), sender.clone());
+    followers.spawn(async move {
+        of_sets
+            .owned
+            .follow_replica_sets(client, news_of_sets)
+            .await
+    });
     followers.spawn(follow_config_maps(api.client().clone(), sender));
     while !watch.synced() {
         if timeout(SAID_AFTER, watch.changed()).await.is_err() {
@@ -210,6 +217,7 @@ async fn lead(api: Api, settings: Arc<Settings>, standing: &Standing) {
     let options = Options {
         trust_domain: settings.pods.trust_domain.clone(),
         cluster_domain: Some(settings.pods.cluster_domain.clone()),
+        network: settings.pods.network.clone(),
         ..Options::default()
     };
     let desk = Desk {
@@ -356,6 +364,12 @@ impl Desk<'_> {
             News::Gateway(key) if self.prints.has(key) => {
                 self.queue.add(Task::Gateway(key.clone()), now);
             }
+            News::Replicas(key) if self.prints.has(key) => {
+                self.queue.add(Task::Gateway(key.clone()), now);
+                if self.prints.applies(key) {
+                    self.queue.add(Task::Replicas(key.clone()), now);
+                }
+            }
             News::ConfigMap(map) => {
                 let world = self
                     .office
@@ -375,7 +389,7 @@ impl Desk<'_> {
                 }
             }
             News::Account | News::Listed => self.bind_accounts(),
-            News::Gateway(_) => {}
+            News::Gateway(_) | News::Replicas(_) => {}
         }
     }
 

@@ -1,11 +1,12 @@
-//! What we made, as it is now: followed by the label that says that it is ours. ConfigMaps are only told of, for any
-//! may be an overlay. Changes nothing.
+//! What we made, as it is now: followed by the label that says that it is ours. Of ReplicaSets, by which Deployments make
+//! pods, only whose they are is kept; ConfigMaps are only told of, for any may be an overlay. Changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use cairn_config_schema::origin::ObjectKey;
 use futures::StreamExt;
+use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube_client::{Api, Client};
 
@@ -15,7 +16,9 @@ use kube_runtime::{WatchStreamExt, watcher};
 use serde_json::Value;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::objects::{GATEWAY_NAME, MANAGED, MANAGED_BY, MadeKind};
+use super::gateways::{Managed, text};
+use super::objects::{GATEWAY_NAME, MANAGED, MANAGED_BY, MadeKind, Names};
+use crate::objects::is_owned_by;
 
 /// Kind, namespace and name of an object that was made.
 pub type OwnedKey = (MadeKind, ObjectKey);
@@ -25,6 +28,8 @@ pub type OwnedKey = (MadeKind, ObjectKey);
 pub enum News {
     /// An object of this Gateway.
     Gateway(ObjectKey),
+    /// A ReplicaSet for this Gateway: other pods may be its replicas.
+    Replicas(ObjectKey),
     /// This ConfigMap.
     ConfigMap(ObjectKey),
     /// A kind was listed.
@@ -41,6 +46,18 @@ pub struct Owned(Mutex<State>);
 struct State {
     objects: BTreeMap<OwnedKey, Value>,
     listed: Vec<MadeKind>,
+    /// `None`: they were not listed.
+    replica_sets: Option<BTreeMap<ObjectKey, SetOf>>,
+}
+
+/// A ReplicaSet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct SetOf {
+    /// For which Gateway it says that it is.
+    gateway: Option<ObjectKey>,
+    uid: String,
+    /// `uid` of its Deployment.
+    deployment: String,
 }
 
 impl Owned {
@@ -55,7 +72,8 @@ impl Owned {
 
     /// Whether every kind was listed.
     pub fn is_complete(&self) -> bool {
-        self.state().listed.len() == MadeKind::ALL.len()
+        let state = self.state();
+        state.listed.len() == MadeKind::ALL.len() && state.replica_sets.is_some()
     }
 
     /// Takes what the API server answered to a write, which the watch tells later.
@@ -66,14 +84,89 @@ impl Owned {
     /// Those that a Gateway owns, by its uid.
     pub fn of_gateway(&self, uid: &str) -> Vec<(OwnedKey, Value)> {
         let state = self.state();
-        let its = state.objects.iter().filter(|(_, object)| {
-            let owners = object.pointer("/metadata/ownerReferences");
-            let owners = owners.and_then(Value::as_array).into_iter().flatten();
-            let mut uids = owners.filter_map(|owner| owner.get("uid").and_then(Value::as_str));
-            uids.any(|owner| owner == uid)
-        });
+        let its = (state.objects.iter()).filter(|(_, object)| is_owned_by(object, uid));
         its.map(|(key, object)| (key.clone(), object.clone()))
             .collect()
+    }
+
+    /// `uid`s of the ReplicaSets of a Gateway's Deployment, which make its pods. Labels and names are no proof of that:
+    /// whoever makes pods sets them. Who gives a pod an owner that did not make it has it counted and removed by that one.
+    pub fn replica_sets(&self, gateway: &Managed) -> BTreeSet<String> {
+        let name = Names::of(gateway).name;
+        let key = (
+            MadeKind::Deployment,
+            ObjectKey::new(&*gateway.key.namespace, name),
+        );
+        let state = self.state();
+        let deployment = state.objects.get(&key);
+        let deployment = deployment.filter(|d| is_owned_by(d, &gateway.uid));
+        let Some(uid) = deployment.and_then(|d| text(d, "/metadata/uid")) else {
+            return BTreeSet::new();
+        };
+        let sets = state.replica_sets.iter().flatten();
+        let sets =
+            sets.filter(|(set, of)| set.namespace == gateway.key.namespace && of.deployment == uid);
+        sets.map(|(_, of)| of.uid.clone()).collect()
+    }
+
+    /// Follows ReplicaSets for as long as it is polled.
+    pub async fn follow_replica_sets(&self, client: Client, news: UnboundedSender<News>) {
+        let api: Api<PartialObjectMeta<ReplicaSet>> = Api::all(client);
+        let config = Config::default().labels(&format!("{MANAGED}={MANAGED_BY}"));
+        let mut events = std::pin::pin!(watcher(api, config).default_backoff());
+        let mut fresh = BTreeMap::new();
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(Event::Init) => fresh.clear(),
+                Ok(Event::InitApply(set)) => fresh.extend(set_of(&set)),
+                Ok(Event::InitDone) => {
+                    for gateway in self.listed_sets(std::mem::take(&mut fresh)) {
+                        let _ = news.send(News::Replicas(gateway));
+                    }
+                    let _ = news.send(News::Listed);
+                }
+                Ok(Event::Apply(set)) => {
+                    self.put_replica_set(&set);
+                    tell_of_set(&set, &news);
+                }
+                Ok(Event::Delete(set)) => {
+                    let key = key_of(&set);
+                    if let Some(sets) = &mut self.state().replica_sets {
+                        sets.remove(&key);
+                    }
+                    tell_of_set(&set, &news);
+                }
+                Err(error) => {
+                    tracing::warn!(kind = "ReplicaSet", %error, "what was made is not followed")
+                }
+            }
+        }
+    }
+
+    /// Takes all that there are. Gateways of those that were not so: what happened between two watches is told by nothing
+    /// else.
+    fn listed_sets(&self, fresh: BTreeMap<ObjectKey, SetOf>) -> BTreeSet<ObjectKey> {
+        let mut state = self.state();
+        let before = state.replica_sets.take().unwrap_or_default();
+        let gone = before
+            .iter()
+            .filter(|(key, of)| fresh.get(*key) != Some(*of));
+        let come = fresh
+            .iter()
+            .filter(|(key, of)| before.get(*key) != Some(*of));
+        let gateways = gone.chain(come).filter_map(|(_, of)| of.gateway.clone());
+        let gateways = gateways.collect();
+        state.replica_sets = Some(fresh);
+        gateways
+    }
+
+    fn put_replica_set(&self, set: &PartialObjectMeta<ReplicaSet>) {
+        let mut state = self.state();
+        let sets = state.replica_sets.get_or_insert_default();
+        match set_of(set) {
+            Some((key, of)) => drop(sets.insert(key, of)),
+            None => drop(sets.remove(&key_of(set))),
+        }
     }
 
     /// ServiceAccounts that a controller of this kind made for one of these Gateways, by namespace and uid. The label
@@ -164,6 +257,34 @@ fn tell(kind: MadeKind, gateway: ObjectKey, news: &UnboundedSender<News>) {
     }
 }
 
+fn key_of(set: &PartialObjectMeta<ReplicaSet>) -> ObjectKey {
+    ObjectKey::new(&*set.namespace().unwrap_or_default(), set.name_any())
+}
+
+/// A ReplicaSet with a Deployment.
+fn set_of(set: &PartialObjectMeta<ReplicaSet>) -> Option<(ObjectKey, SetOf)> {
+    let mut owners = set.owner_references().iter();
+    let deployment = owners.find(|owner| owner.controller == Some(true))?;
+    let of = SetOf {
+        gateway: gateway_of(set),
+        uid: set.uid()?,
+        deployment: deployment.uid.clone(),
+    };
+    Some((key_of(set), of))
+}
+
+fn gateway_of(set: &PartialObjectMeta<ReplicaSet>) -> Option<ObjectKey> {
+    let gateway = set.labels().get(GATEWAY_NAME)?;
+    let namespace = set.namespace().unwrap_or_default();
+    Some(ObjectKey::new(&*namespace, gateway.as_str()))
+}
+
+fn tell_of_set(set: &PartialObjectMeta<ReplicaSet>, news: &UnboundedSender<News>) {
+    if let Some(gateway) = gateway_of(set) {
+        let _ = news.send(News::Replicas(gateway));
+    }
+}
+
 /// Its key, the Gateway it is for, and it as JSON.
 fn taken(kind: MadeKind, object: &DynamicObject) -> Option<(OwnedKey, ObjectKey, Value)> {
     let namespace = object.namespace()?;
@@ -209,6 +330,70 @@ mod tests {
         let key = (MadeKind::ServiceAccount, ObjectKey::new(namespace, name));
         let owners = json!([{"kind": "Gateway", "uid": uid}]);
         owned.put(key, json!({"metadata": {"ownerReferences": owners}}));
+    }
+
+    fn set(name: &str, uid: &str, deployment: &str) -> PartialObjectMeta<ReplicaSet> {
+        let owners = json!([{"apiVersion": "apps/v1", "kind": "Deployment", "name": "d", "uid": deployment, "controller": true}]);
+        serde_json::from_value(
+            json!({"metadata": {"name": name, "namespace": "shop", "uid": uid,
+            "labels": {GATEWAY_NAME: "waypoint"}, "ownerReferences": owners}}),
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn replicas_are_made_by_the_sets_of_the_gateways_own_deployment() {
+        let all = objects(&[class("c", CONTROLLER), gateway("waypoint", "c", json!({}))]);
+        let gateway = find(&all, "default").managed.into_values().next().unwrap();
+        let deployment = |name: &str, uid: &str, of: &str| {
+            let key = (MadeKind::Deployment, ObjectKey::new("shop", name));
+            let owners = json!([{"kind": "Gateway", "uid": of, "controller": true}]);
+            (
+                key,
+                json!({"metadata": {"uid": uid, "ownerReferences": owners}}),
+            )
+        };
+        let owned = Owned::default();
+        owned.put_replica_set(&set("waypoint-1", "s-1", "d-1"));
+        owned.put_replica_set(&set("waypoint-2", "s-2", "d-1"));
+        owned.put_replica_set(&set("theirs", "s-3", "d-2"));
+        assert_eq!(
+            owned.replica_sets(&gateway),
+            BTreeSet::new(),
+            "it is not there"
+        );
+        let (key, made) = deployment("waypoint", "d-1", "u-1");
+        owned.put(key.clone(), made);
+        // Somebody's, with our labels and owner.
+        let (other, forged) = deployment("theirs", "d-2", "u-1");
+        owned.put(other, forged);
+        let its = ["s-1", "s-2"].map(str::to_owned);
+        assert_eq!(owned.replica_sets(&gateway), BTreeSet::from(its));
+        let (_, of_another) = deployment("waypoint", "d-1", "u-9");
+        owned.put(key, of_another);
+        assert_eq!(owned.replica_sets(&gateway), BTreeSet::new());
+    }
+
+    #[test]
+    fn a_list_tells_of_the_gateways_whose_sets_changed_meanwhile() {
+        let owned = Owned::default();
+        let of = |sets: &[(&str, &str)]| {
+            let sets = sets.iter().map(|(name, uid)| set(name, uid, "d-1"));
+            let of: Vec<_> = sets.filter_map(|set| set_of(&set)).collect();
+            of.into_iter().collect::<BTreeMap<_, _>>()
+        };
+        let waypoint = BTreeSet::from([ObjectKey::new("shop", "waypoint")]);
+        let none = BTreeSet::new();
+        for (sets, expected) in [
+            (&[("a", "1")][..], &waypoint),
+            (&[("a", "1")], &none),
+            (&[("a", "2")], &waypoint),
+            (&[("a", "2"), ("b", "3")], &waypoint),
+            (&[("a", "2")], &waypoint),
+            (&[("a", "2")], &none),
+        ] {
+            assert_eq!(owned.listed_sets(of(sets)), *expected, "{sets:?}");
+        }
     }
 
     /// Who may write a Gateway or an account gives no account of their choice the right to read the cluster.

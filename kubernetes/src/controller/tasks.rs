@@ -165,10 +165,12 @@ impl Office {
     /// What is new of it is due in `programmed`.
     async fn replicas(&self, key: &ObjectKey) -> Done {
         let world = self.world();
-        let Some(applies) = world.appliers.of_gateway(key) else {
+        let gateway = world.found.managed.get(key);
+        let Some((applies, gateway)) = world.appliers.of_gateway(key).zip(gateway) else {
             return Done::Well;
         };
-        let answers = ask_all(&ready_pods(&world.objects, key)).await;
+        let sets = self.owned.replica_sets(gateway);
+        let answers = ask_all(&ready_pods(&world.objects, key, &sets)).await;
         let again = self.programmed.take(key, applies, &answers, Instant::now());
         again.map_or(Done::Well, Done::Again)
     }
@@ -188,7 +190,7 @@ impl Office {
         }
         let pods = match seen.is_manual {
             true => Vec::new(),
-            false => ready_pods(&world.objects, key),
+            false => ready_pods(&world.objects, key, &self.owned.replica_sets(gateway)),
         };
         seen.ready = pods.len();
         if pods.is_empty() {
@@ -200,8 +202,9 @@ impl Office {
             let why = role.as_ref().map(|failure| failure.message.clone());
             seen.failure = seen.failure.take().or(why);
         }
+        let version = world.version_of(gateway);
         for (pod, answer) in ask_all(&pods).await {
-            let why = behind(&answer, key, gateway.generation);
+            let why = behind(&answer, key, version);
             seen.behind.extend(why.map(|why| (pod, why)));
         }
         seen.service = service(&self.owned, gateway);
@@ -210,6 +213,7 @@ impl Office {
         let own = Own {
             conditions: &["Accepted", "Programmed"],
             removes: true,
+            withdrawn: None,
         };
         if let Some(changes) = patch(gateway.object.get("status"), &wanted, own, &now()) {
             let version = gateway.object.pointer("/metadata/resourceVersion");

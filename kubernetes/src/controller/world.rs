@@ -8,19 +8,21 @@ use std::sync::Arc;
 
 use cairn_config_schema::origin::{Kind, ObjectKey};
 use cairn_config_schema::resolve::{Options, resolve_with_statuses};
+use cairn_config_schema::resources::{Resources, Version};
 use cairn_config_schema::status::{self, BOUND, ObjectStatus, POLICY_ACCEPTED, Status};
 use cairn_config_schema::store::{SourceFile, Store};
-use rustc_hash::{FxHashMap, FxHasher};
+use rustc_hash::{FxHashMap, FxHashSet, FxHasher};
 use serde_json::{Value, json};
 
-use super::acknowledged::ready_pods;
+use super::acknowledged::labelled_pods;
 use super::applied::Appliers;
 use super::class;
-use super::gateways::{self, Found, text, with_prefix};
+use super::gateways::{self, Found, Managed, text, with_prefix};
 use super::objects::MANAGED_BY;
 use super::programmed::{PROGRAMMED, Programmed};
 use super::status::entries::{Desired, Own, patch};
 use crate::kinds::watched_kind;
+use crate::versions::Written;
 use crate::watch::Objects;
 
 /// Kinds whose status is written, but for Gateways, of which more is to be said.
@@ -61,6 +63,8 @@ pub struct World {
     statuses: FxHashMap<String, Status>,
     /// Which of our Gateways apply which objects.
     pub appliers: Appliers,
+    /// Fingerprints of Gateways, with the generation that they are of.
+    gateway_versions: FxHashMap<ObjectKey, Version>,
     /// Paths of objects whose status says something else, and that changed since the last state, or are to say what
     /// they were not to say then. What was told once is the queue's to try again.
     pub outdated: Vec<Arc<str>>,
@@ -73,6 +77,8 @@ pub struct Reader {
     /// What waypoints are resolved with.
     options: Options,
     revision: String,
+    /// Whether two controllers had Gateways.
+    was_divided: bool,
     /// What was compared: text and status.
     compared: FxHashMap<Arc<str>, (Arc<str>, Option<Status>)>,
     /// What replicas have in force is told when they say so, and no reason to write before.
@@ -87,6 +93,7 @@ impl Reader {
             store: Store::default(),
             options,
             revision,
+            was_divided: false,
             compared: FxHashMap::default(),
             nothing_known: Programmed::default(),
             version: 0,
@@ -113,6 +120,7 @@ impl Reader {
             keys.insert(&nobody, true);
         }
         let mut appliers = Appliers::default();
+        let versions = by_path(&resources);
         let of_each = keys.into_iter().map(|(key, is_ours)| {
             let options = Options {
                 gateway: Some(key.clone()),
@@ -124,7 +132,7 @@ impl Reader {
             // Of pods that are not ours nothing is known.
             let ours = found.managed.get(key);
             if ours.is_some_and(|gateway| gateway.manual_addresses().is_none()) {
-                appliers.add(key, &statuses);
+                appliers.add(key, &statuses, &versions);
             }
             statuses
         });
@@ -132,9 +140,12 @@ impl Reader {
         let by_path = merged
             .into_iter()
             .filter_map(|of| Some((path_of(&of)?, of.status)));
+        let gateways = resources.gateway_versions();
+        let gateways = gateways.map(|(origin, version)| (origin.key.clone(), version));
         let mut world = World {
             statuses: by_path.collect(),
             appliers,
+            gateway_versions: gateways.collect(),
             objects,
             found,
             outdated: Vec::new(),
@@ -146,6 +157,10 @@ impl Reader {
     /// Compares what changed since the last time.
     fn outdated(&mut self, world: &World) -> Vec<Arc<str>> {
         let mut outdated = Vec::new();
+        let was_divided = std::mem::replace(&mut self.was_divided, world.is_divided());
+        if was_divided != self.was_divided {
+            self.compared.clear();
+        }
         let mut compared = FxHashMap::default();
         for kind in WITH_STATUS {
             for (path, text) in with_prefix(&world.objects, format!("kubernetes:{kind}/")) {
@@ -166,6 +181,12 @@ impl Reader {
             }
         }
         self.compared = compared;
+        if was_divided && !self.was_divided {
+            // What was withdrawn comes back, by what is known of the replicas.
+            let told: FxHashSet<Arc<str>> = outdated.iter().cloned().collect();
+            let again = world.appliers.told_in_one().map(Arc::from);
+            outdated.extend(again.filter(|path| !told.contains(path)));
+        }
         outdated
     }
 }
@@ -174,6 +195,23 @@ impl World {
     /// What the resolver says of a Gateway.
     pub fn of_gateway(&self, key: &ObjectKey) -> Option<&Status> {
         self.statuses.get(&format!("kubernetes:Gateway/{key}"))
+    }
+
+    /// Whether two controllers have Gateways. Neither can say then what the replicas of both have in force, and what
+    /// either said before is true no longer; both see that, so that neither takes from the other.
+    fn is_divided(&self) -> bool {
+        !self.found.managed.is_empty() && !self.found.of_other_revisions.is_empty()
+    }
+
+    /// The version of a Gateway of ours, as it is written. Of one that is broken, whose last good text may be known, the
+    /// generation alone.
+    pub fn version_of(&self, gateway: &Managed) -> Written {
+        let known = self.gateway_versions.get(&gateway.key);
+        let known = known.filter(|known| known.generation == gateway.generation);
+        Written {
+            generation: gateway.generation,
+            fingerprint: known.map(|known| known.fingerprint),
+        }
     }
 
     /// An object and the patch for its status. `None`: there is nothing to write.
@@ -192,6 +230,7 @@ impl World {
             conditions,
             // Entries do not say of which revision's controller they are.
             removes: self.found.of_other_revisions.is_empty(),
+            withdrawn: self.is_divided().then_some(PROGRAMMED),
         };
         let mut desired = wanted.map(desired).unwrap_or_default();
         // Whether the replicas of another revision's controller have it is that one's to ask, and one condition is
@@ -231,8 +270,8 @@ impl World {
         let applies = self.appliers.of_gateway(key)?;
         let mut hasher = FxHasher::default();
         applies.hash(&mut hasher);
-        for pod in ready_pods(&self.objects, key) {
-            (pod.name, pod.address).hash(&mut hasher);
+        for (pod, made_by) in labelled_pods(&self.objects, key) {
+            (pod.name, pod.address, made_by).hash(&mut hasher);
         }
         Some(hasher.finish())
     }
@@ -249,6 +288,15 @@ impl World {
 pub(super) fn path_of(of: &ObjectStatus) -> Option<String> {
     let kind = watched_kind(of.object.as_str())?;
     Some(kind.path(&of.namespace, &of.name))
+}
+
+/// Versions of routes and policies by the paths of their objects.
+fn by_path(resources: &Resources) -> FxHashMap<String, Version> {
+    let versions = resources.versions().filter_map(|(origin, version)| {
+        let kind = watched_kind(origin.kind.as_str())?;
+        Some((kind.path(&origin.key.namespace, &origin.key.name), version))
+    });
+    versions.collect()
 }
 
 fn desired(status: &Status) -> Desired {

@@ -194,7 +194,7 @@ fn a_route_is_programmed_where_it_is_accepted_once_the_replicas_say_so() {
     let key = ObjectKey::new("shop", "waypoint");
     let path = "kubernetes:HTTPRoute/shop/r";
     let applies = world.appliers.of_gateway(&key).unwrap();
-    assert_eq!(applies.get(path), Some(&3), "{applies:?}");
+    assert_eq!(applies[path].generation, 3);
     let programmed = Programmed::default();
     let conditions = |programmed: &Programmed| -> Vec<String> {
         let (_, patch) = world.patch(path, "T", programmed).unwrap();
@@ -214,7 +214,7 @@ fn a_route_is_programmed_where_it_is_accepted_once_the_replicas_say_so() {
     let answer = Answer {
         gateway: Some(key.to_string()),
         objects: [("HTTPRoute/shop/r".to_owned(), 3)].into_iter().collect(),
-        left_out: 0,
+        ..Answer::default()
     };
     let answers = [("waypoint-1".to_owned(), Ok(answer))];
     let again = programmed.take(&key, applies, &answers, tokio::time::Instant::now());
@@ -240,6 +240,87 @@ fn a_route_is_programmed_where_it_is_accepted_once_the_replicas_say_so() {
     let world = reader.read(Arc::new(objects(&all)));
     assert_eq!(world.patch(path, "T2", &programmed), None);
     assert_eq!(world.patch(path, "T2", &Programmed::default()), None);
+}
+
+/// What one controller said before the other had a Gateway is nobody's to say any more.
+#[test]
+fn what_was_said_of_replicas_is_withdrawn_when_two_controllers_have_gateways() {
+    let stale = json!([{"type": "cairn.dev/Programmed", "status": "False", "reason": "Pending",
+        "message": "", "observedGeneration": 2, "lastTransitionTime": "T"}]);
+    let policy = json!({"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy",
+        "metadata": {"name": "p", "namespace": "shop", "generation": 2, "resourceVersion": "9"},
+        "spec": {"targetRefs": [{"group": "", "kind": "Service", "name": "web"}],
+            "rules": [{"to": [{"operation": {"methods": ["GET"]}}]}]},
+        "status": {"conditions": stale}});
+    let canary = typed(
+        "gateway.networking.k8s.io/v1",
+        gateway("canary", "mine", json!({"istio.io/rev": "canary"})),
+    );
+    let path = "kubernetes:AuthorizationPolicy/shop/p";
+    let told = |world: &World| {
+        let patch = world.patch(path, "T", &Programmed::default());
+        let (_, patch) = patch.unwrap();
+        patch["status"]["conditions"]
+            .to_string()
+            .contains(PROGRAMMED)
+    };
+    let mut before = reader();
+    let alone = before.read(Arc::new(objects(&cluster(std::slice::from_ref(&policy)))));
+    assert!(told(&alone), "the only one keeps it until it knows better");
+    let both = cluster(&[policy.clone(), canary]);
+    let divided = before.read(Arc::new(objects(&both)));
+    assert!(divided.outdated.iter().any(|due| **due == *path));
+    assert!(!told(&divided));
+    let other = |revision: &str| Reader::new(Options::default(), revision.to_owned());
+    assert!(!told(&other("canary").read(Arc::new(objects(&both)))));
+    // Who has no Gateway does not see whether the others are two.
+    assert!(told(&other("third").read(Arc::new(objects(&both)))));
+}
+
+/// What is known of the replicas is told again when the other revision's Gateway is gone: nothing else would be a reason.
+#[test]
+fn what_was_withdrawn_comes_back_when_one_controller_has_all_gateways_again() {
+    let policy = json!({"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy",
+        "metadata": {"name": "p", "namespace": "shop", "generation": 2, "resourceVersion": "9"},
+        "spec": {"targetRefs": [{"group": "", "kind": "Service", "name": "web"}],
+            "rules": [{"to": [{"operation": {"methods": ["GET"]}}]}]}});
+    let canary = typed(
+        "gateway.networking.k8s.io/v1",
+        gateway("canary", "mine", json!({"istio.io/rev": "canary"})),
+    );
+    let key = ObjectKey::new("shop", "waypoint");
+    let answer = crate::controller::acknowledged::Answer {
+        gateway: Some(key.to_string()),
+        objects: [("AuthorizationPolicy/shop/p".to_owned(), 2)].into(),
+        ..Default::default()
+    };
+    let answers = [("a".to_owned(), Ok(answer))];
+    let programmed = Programmed::default();
+    let now = tokio::time::Instant::now();
+    let path = "kubernetes:AuthorizationPolicy/shop/p";
+    let mut reader = reader();
+    let mut policy = policy;
+    // With the other Gateway or without; afterwards the condition is there or not.
+    for (is_divided, expected) in [(false, true), (true, false), (false, true), (false, true)] {
+        let mut all = cluster(std::slice::from_ref(&policy));
+        all.extend(is_divided.then(|| canary.clone()));
+        let world = reader.read(Arc::new(objects(&all)));
+        programmed.take(
+            &key,
+            world.appliers.of_gateway(&key).unwrap(),
+            &answers,
+            now,
+        );
+        let mut due = programmed.take_due();
+        due.extend(world.outdated.iter().map(|path| path.to_string()));
+        if due.iter().any(|due| due == path)
+            && let Some((_, patch)) = world.patch(path, "T", &programmed)
+        {
+            policy["status"] = patch["status"].clone();
+        }
+        let conditions = policy["status"]["conditions"].to_string();
+        assert_eq!(conditions.contains(PROGRAMMED), expected, "{conditions}");
+    }
 }
 
 /// Nothing is known of pods that somebody else runs (specs/istio-waypoint.md 1.2).

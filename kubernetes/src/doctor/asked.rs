@@ -8,9 +8,9 @@ use serde_json::Value;
 use super::agents::{self, Agent};
 use super::named_some;
 use super::probe::{AgentState, Answers};
-use crate::cluster::Cluster;
-use crate::objects::{name_of, namespace_of, text};
-use crate::status::{Acknowledgement, behind, is_ready, pods};
+use crate::cluster::{Cluster, GATEWAY_NAME};
+use crate::objects::{controller_of, name_of, namespace_of, text};
+use crate::status::{Acknowledgement, behind, is_ready};
 
 /// States of pods at an agent by which their connections are not steered.
 const NOT_ENROLLED: [&str; 3] = ["overdue", "failed", "unserved"];
@@ -41,6 +41,8 @@ pub enum Role {
     Waypoint,
     /// It serves the pods of its node.
     Agent,
+    /// It has the label of a waypoint's pods, and is none.
+    Stranger,
 }
 
 impl Role {
@@ -49,6 +51,7 @@ impl Role {
         match self {
             Self::Waypoint => "waypoint",
             Self::Agent => "agent of a node for",
+            Self::Stranger => "no replica of",
         }
     }
 }
@@ -57,7 +60,7 @@ impl Role {
 pub(super) fn of(cluster: &Cluster, gateways: &[ObjectKey], answers: &Answers) -> Vec<Asked> {
     let mut asked = Vec::new();
     for gateway in gateways {
-        let all: Vec<&Value> = pods(cluster, gateway).collect();
+        let all: Vec<&Value> = cluster.pods_of(gateway).collect();
         let one_is_ready = all.iter().any(|pod| is_ready(pod));
         let of_waypoint = all.iter().filter(|pod| !agents::is_one(cluster, pod));
         asked.extend(of_waypoint.map(|pod| {
@@ -75,6 +78,9 @@ pub(super) fn of(cluster: &Cluster, gateways: &[ObjectKey], answers: &Answers) -
                 mend,
             }
         }));
+        let strangers = cluster.strangers_of(gateway);
+        let strangers = strangers.filter(|pod| !agents::is_one(cluster, pod));
+        asked.extend(strangers.map(|pod| stranger(gateway, pod)));
         asked.extend(
             agents::of(cluster, gateway)
                 .into_iter()
@@ -82,6 +88,39 @@ pub(super) fn of(cluster: &Cluster, gateways: &[ObjectKey], answers: &Answers) -
         );
     }
     asked
+}
+
+/// `ReplicaSet web-1`.
+fn controller_name(pod: &Value) -> String {
+    let owners = pod.pointer("/metadata/ownerReferences");
+    let mut owners = owners.and_then(Value::as_array).into_iter().flatten();
+    let owner = owners.find(|owner| owner.get("controller") == Some(&true.into()));
+    let field = |at: &str| owner.and_then(|owner| text(owner, at)).unwrap_or("");
+    format!("{} {}", field("/kind"), field("/name"))
+}
+
+/// A pod that has the label of a waypoint's, by which its Service selects them.
+fn stranger(gateway: &ObjectKey, pod: &Value) -> Asked {
+    let key = ObjectKey::new(namespace_of(pod), name_of(pod));
+    // A pod that lost its label is made anew by who made it.
+    let mend = match controller_of(pod) {
+        Some(_) => format!(
+            "take the label {GATEWAY_NAME} out of what makes it: {}",
+            controller_name(pod)
+        ),
+        None => format!(
+            "see who made it, and take the label away: kubectl label pod -n {} {} {GATEWAY_NAME}-",
+            key.namespace, key.name
+        ),
+    };
+    Asked {
+        pod: key.to_string(),
+        role: Role::Stranger,
+        gateway: gateway.to_string(),
+        node: text(pod, "/spec/nodeName").unwrap_or("").to_owned(),
+        state: "it has the label of a waypoint's pods, so that clients are led to it, and the Gateway's Deployment did not make it".to_owned(),
+        mend: Some(mend),
+    }
 }
 
 /// A ready pod: what it has in force beside what is written.

@@ -1,11 +1,11 @@
 //! What pods of waypoints and agents of nodes say, beside the same shop as in the other tests.
 
 use super::asked::Role;
-use super::probe::{AgentState, wanted};
+use super::probe::AgentState;
 use super::tests::shop;
 use super::*;
 use crate::cluster::documents;
-use crate::status::Acknowledgement;
+use crate::status::{Acknowledgement, versions};
 use std::collections::BTreeMap;
 
 /// An agent on node-a, bound by the chart, and a client's pod on node-b.
@@ -43,14 +43,14 @@ fn said(gateway: Option<&str>, policy: Option<i64>) -> Result<Acknowledgement, S
         snapshot: 7,
         gateway: gateway.map(str::to_owned),
         objects: policy.into_iter().chain(own).collect(),
-        left_out: 0,
+        ..Acknowledgement::default()
     })
 }
 
 fn waypoint_says(cluster: &Cluster, said: Result<Acknowledgement, String>) -> Answers {
     Answers {
         acknowledged: BTreeMap::from([(ObjectKey::new("shop", "waypoint-1"), said)]),
-        wanted: wanted(cluster),
+        wanted: versions(cluster),
         ..Answers::default()
     }
 }
@@ -108,6 +108,25 @@ fn a_policy_that_a_replica_does_not_have_in_force_is_a_way_past_it() {
     }
 }
 
+/// A dry run that ended makes no generation: what is in force is the policy as it was only tried.
+#[test]
+fn an_earlier_text_of_the_same_generation_is_a_way_past_a_policy() {
+    let cluster = cluster("");
+    let name = "AuthorizationPolicy/shop/readers";
+    let written = versions(&cluster)[name].fingerprint;
+    for (told, outcome) in [(written, Outcome::Enforced), (written + 1, Outcome::Bypass)] {
+        let mut said = said(Some("shop/waypoint"), Some(3)).unwrap();
+        said.fingerprints = BTreeMap::from([(name.to_owned(), told)]);
+        let answers = waypoint_says(&cluster, Ok(said));
+        let matrix = examine(&cluster, Some("shop"), Some(&answers));
+        let by_service = way(&matrix, From::MeshByService).unwrap();
+        assert_eq!(by_service.outcome, outcome, "{}", by_service.why);
+        let words = "another text of generation 3";
+        assert_eq!(by_service.why.contains(words), told != written);
+        assert_eq!(matrix.asked[0].state.contains(words), told != written);
+    }
+}
+
 /// Closed at the pods, so that only what the replica says decides the exit code.
 #[test]
 fn a_pod_that_does_not_answer_is_a_gap() {
@@ -124,6 +143,36 @@ fn a_pod_that_does_not_answer_is_a_gap() {
     assert!(gaps(Some(&silent)));
 }
 
+/// A tenant's pod with the label counts for nothing, and is told of: the Service leads clients to it.
+#[test]
+fn a_pod_that_only_has_the_label_is_told_of() {
+    let stranger = "
+apiVersion: v1
+kind: Pod
+metadata: {name: theirs, namespace: shop, labels: {gateway.networking.k8s.io/gateway-name: waypoint}}
+spec: {serviceAccountName: tenant, containers: [{name: c, image: c}]}
+status: {phase: Running, conditions: [{type: Ready, status: 'True'}]}
+";
+    let cluster = cluster(stranger);
+    let mut answers = waypoint_says(&cluster, said(Some("shop/waypoint"), Some(3)));
+    // Whatever it says of itself.
+    let theirs = ObjectKey::new("shop", "theirs");
+    let lie = said(Some("shop/waypoint"), Some(2));
+    answers.acknowledged.insert(theirs, lie);
+    let matrix = examine(&cluster, Some("shop"), Some(&answers));
+    let by_service = way(&matrix, From::MeshByService).unwrap();
+    assert_eq!(by_service.outcome, Outcome::Enforced, "{}", by_service.why);
+    assert!(by_service.why.ends_with(": 1"), "{}", by_service.why);
+    let [_, stranger] = matrix.asked.as_slice() else {
+        panic!("{:?}", matrix.asked)
+    };
+    assert_eq!(
+        (&*stranger.pod, stranger.role),
+        ("shop/theirs", Role::Stranger)
+    );
+    assert!(stranger.mend.is_some() && matrix.has_gaps());
+}
+
 #[test]
 fn a_pod_that_is_not_ready_says_why_and_is_to_be_mended_if_no_other_serves() {
     let two = |second: &str| {
@@ -131,7 +180,9 @@ fn a_pod_that_is_not_ready_says_why_and_is_to_be_mended_if_no_other_serves() {
             "
 apiVersion: v1
 kind: Pod
-metadata: {{name: waypoint-2, namespace: shop, labels: {{gateway.networking.k8s.io/gateway-name: waypoint}}}}
+metadata:
+  {{name: waypoint-2, namespace: shop, labels: {{gateway.networking.k8s.io/gateway-name: waypoint}},
+   ownerReferences: [{{kind: ReplicaSet, name: waypoint-1, uid: set-1, controller: true}}]}}
 spec: {{serviceAccountName: waypoint, containers: [{{name: cairn, image: cairn}}]}}
 status: {{podIP: 10.244.1.10, phase: Running, conditions: [{{type: Ready, status: '{second}'}}]}}
 "

@@ -3,9 +3,9 @@
 //! asked: nobody but the pod reaches it. Sends nothing to a service.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use cairn_config_schema::origin::ObjectKey;
+use cairn_config_schema::resources::Version;
 use futures::stream::{self, StreamExt};
 use http::StatusCode;
 use kube_client::Client;
@@ -14,24 +14,22 @@ use super::agents::{self, Agent};
 use crate::cluster::Cluster;
 use crate::enrolment;
 use crate::limits::PODS_ASKED_BY_PEOPLE;
-use crate::objects::{name_of, namespace_of};
+use crate::objects::{ApiError, name_of, namespace_of};
 use crate::pod::{self, METRICS_PORT, STATUS_PORT, shown};
-use crate::status::{Acknowledgement, acknowledgement, acknowledgements, behind, is_ready, pods};
-
-/// Who is behind is asked once more after this time: a change that was made just now takes so long at most.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
+use crate::status::{Acknowledgement, Acknowledgements, is_ready, ready_pods, settled, versions};
+use crate::versions::Differs;
 
 /// What pods said, by their keys; or why they did not.
 #[derive(Clone, Debug, Default)]
 pub struct Answers {
-    /// Ready pods of waypoints: what is in force.
-    pub(super) acknowledged: BTreeMap<ObjectKey, Result<Acknowledgement, String>>,
+    /// Ready pods of waypoints and agents: what is in force.
+    pub(super) acknowledged: Acknowledgements,
     /// Pods that are not ready: why not.
     pub(super) readiness: BTreeMap<ObjectKey, Result<String, String>>,
     /// Ready agents: where they stand.
     pub(super) agents: BTreeMap<ObjectKey, Result<AgentState, String>>,
-    /// Generations that the API server has, of all that waypoints tell of.
-    pub(super) wanted: BTreeMap<String, i64>,
+    /// Versions that the API server has, of all that waypoints tell of.
+    pub(super) wanted: BTreeMap<String, Version>,
 }
 
 /// Where an agent stands, by its metrics.
@@ -60,21 +58,41 @@ pub(super) fn concerned(cluster: &Cluster, namespace: Option<&str>) -> Vec<Objec
     gateways
 }
 
-/// Asks every pod of the waypoints, and every agent of them, that a namespace has to do with; of all without one.
-pub async fn ask(client: &Client, cluster: &Cluster, namespace: Option<&str>) -> Answers {
-    let gateways = concerned(cluster, namespace);
-    let mut acknowledged = acknowledgements(client, cluster, &gateways).await;
-    let is_behind = |said: &Result<Acknowledgement, String>| {
-        said.as_ref()
-            .is_ok_and(|said| !behind(cluster, said).is_empty())
+/// Asks every pod of the waypoints, and every agent of them, that a namespace has to do with; of all without one. What
+/// they said, and the cluster beside which it counts: what pods have another text of was read again. `api` is for the
+/// API server, `client` for questions through it.
+///
+/// # Errors
+/// When the API server does not answer.
+pub async fn ask(
+    (api, client): (&Client, &Client),
+    cluster: Cluster,
+    namespace: Option<&str>,
+) -> Result<(Cluster, Answers), ApiError> {
+    let pods = |cluster: &Cluster| {
+        let gateways = concerned(cluster, namespace);
+        let agents = gateways.iter().flat_map(|g| agents::of(cluster, g));
+        let agents = agents.filter(|agent| agent.ready).map(|agent| agent.pod);
+        let mut pods = ready_pods(cluster, &gateways);
+        pods.extend(agents);
+        pods
     };
-    if acknowledged.values().any(is_behind) {
-        tokio::time::sleep(ASK_AGAIN).await;
-        acknowledged = acknowledgements(client, cluster, &gateways).await;
-    }
+    let (cluster, acknowledged) = settled((api, client), cluster, pods).await?;
+    let answers = ask_the_rest(client, &cluster, namespace, acknowledged).await;
+    Ok((cluster, answers))
+}
+
+/// Asks agents whom they have enrolled, and pods that are not ready why.
+async fn ask_the_rest(
+    client: &Client,
+    cluster: &Cluster,
+    namespace: Option<&str>,
+    acknowledged: Acknowledgements,
+) -> Answers {
+    let gateways = concerned(cluster, namespace);
     let agents = gateways.iter().flat_map(|g| agents::of(cluster, g));
     let (ready, not_ready): (Vec<Agent>, Vec<Agent>) = agents.partition(|agent| agent.ready);
-    let waiting = gateways.iter().flat_map(|gateway| pods(cluster, gateway));
+    let waiting = gateways.iter().flat_map(|gateway| cluster.pods_of(gateway));
     let waiting = waiting.filter(|pod| !is_ready(pod));
     let waiting = waiting.map(|pod| ObjectKey::new(namespace_of(pod), name_of(pod)));
     let waiting: Vec<ObjectKey> = waiting
@@ -84,12 +102,6 @@ pub async fn ask(client: &Client, cluster: &Cluster, namespace: Option<&str>) ->
         let answer = pod::get(client, &key, STATUS_PORT, "/healthz/ready").await;
         (key, answer.map(|answer| reasons(&answer)))
     });
-    let told = stream::iter(ready.clone()).map(|agent| async move {
-        let said = acknowledgement(client, &agent.pod).await;
-        (agent.pod, said)
-    });
-    let told: Vec<_> = told.buffer_unordered(PODS_ASKED_BY_PEOPLE).collect().await;
-    acknowledged.extend(told);
     let states = stream::iter(ready).map(|agent| async move {
         let answer = pod::get(client, &agent.pod, METRICS_PORT, "/metrics").await;
         let state = answer.and_then(|answer| match answer.status {
@@ -109,15 +121,8 @@ pub async fn ask(client: &Client, cluster: &Cluster, namespace: Option<&str>) ->
             .buffer_unordered(PODS_ASKED_BY_PEOPLE)
             .collect()
             .await,
-        wanted: wanted(cluster),
+        wanted: versions(cluster),
     }
-}
-
-pub(super) fn wanted(cluster: &Cluster) -> BTreeMap<String, i64> {
-    let known = cluster.resources.generations();
-    known
-        .map(|(origin, generation)| (origin.to_string(), generation))
-        .collect()
 }
 
 /// The lines below "not ready:" in one.
@@ -162,7 +167,7 @@ impl Answers {
         gateway: &ObjectKey,
         policies: &[String],
     ) -> Option<String> {
-        let ready = pods(cluster, gateway).filter(|pod| is_ready(pod));
+        let ready = cluster.pods_of(gateway).filter(|pod| is_ready(pod));
         let ready = ready.map(|pod| ObjectKey::new(namespace_of(pod), name_of(pod)));
         let agents = agents::of(cluster, gateway).into_iter();
         let agents = agents.filter(|agent| agent.ready).map(|agent| agent.pod);
@@ -172,14 +177,17 @@ impl Answers {
             said.gateway.as_ref()?;
             policies.iter().find_map(|policy| {
                 let wanted = *self.wanted.get(policy)?;
-                match said.objects.get(policy) {
-                    Some(has) if *has == wanted => None,
-                    None if said.left_out > 0 => None,
-                    Some(has) => Some(format!(
-                        "Pod {key} has generation {has} of {policy} in force, and {wanted} is written"
-                    )),
-                    None => Some(format!("Pod {key} does not have {policy} in force yet")),
-                }
+                Some(match said.differs(policy, wanted)? {
+                    Differs::Missing if said.left_out > 0 => return None,
+                    Differs::Missing => format!("Pod {key} does not have {policy} in force yet"),
+                    Differs::Generation(has) => format!(
+                        "Pod {key} has generation {has} of {policy} in force, and {} is written",
+                        wanted.generation
+                    ),
+                    Differs::Text(has) => format!(
+                        "Pod {key} has another text of generation {has} of {policy} in force than is written"
+                    ),
+                })
             })
         });
         lagging.next()
@@ -187,7 +195,9 @@ impl Answers {
 
     /// How many pods have said what is in force, and serve.
     pub(super) fn heard(&self, cluster: &Cluster, gateway: &ObjectKey) -> usize {
-        let keys = pods(cluster, gateway).map(|p| ObjectKey::new(namespace_of(p), name_of(p)));
+        let keys = cluster
+            .pods_of(gateway)
+            .map(|p| ObjectKey::new(namespace_of(p), name_of(p)));
         let keys: BTreeSet<ObjectKey> = keys.collect();
         let serves = |said: &Result<Acknowledgement, String>| {
             said.as_ref().is_ok_and(|s| s.gateway.is_some())

@@ -4,10 +4,9 @@
 mod ask;
 mod replicas;
 
-pub(crate) use ask::acknowledgement;
-pub use ask::acknowledgements;
+pub use ask::{Acknowledgements, ready_pods, settled};
 pub use replicas::{Acknowledgement, Replica};
-pub(crate) use replicas::{any_ready, behind, is_ready, pods};
+pub(crate) use replicas::{any_ready, behind, is_ready, versions};
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -116,7 +115,7 @@ impl Report {
 pub fn report(
     cluster: &Cluster,
     namespace: Option<&str>,
-    acknowledged: &BTreeMap<ObjectKey, Result<Acknowledgement, String>>,
+    acknowledged: &Acknowledgements,
 ) -> Report {
     let wanted = |key: &ObjectKey| namespace.is_none_or(|n| *key.namespace == *n);
     let gateways = cluster.waypoints();
@@ -143,10 +142,10 @@ pub fn report(
 
 /// What the condition of the controller says of routes and policies, each once.
 fn not_programmed(cluster: &Cluster, wanted: &impl Fn(&ObjectKey) -> bool) -> Vec<NotProgrammed> {
-    let known = cluster.resources.generations();
+    let known = cluster.resources.versions();
     let known = known.filter(|(origin, _)| wanted(&origin.key));
     let mut found = BTreeSet::new();
-    for (origin, generation) in known {
+    for (origin, version) in known {
         let object = cluster.object(origin.kind.bare(), &origin.key);
         let status = object.and_then(|object| object.get("status"));
         let list = |of: &'_ Value, name: &str| -> Vec<Value> {
@@ -162,7 +161,7 @@ fn not_programmed(cluster: &Cluster, wanted: &impl Fn(&ObjectKey) -> bool) -> Ve
             // Of an earlier generation it says nothing of this one.
             text(c, "/type") == Some(PROGRAMMED)
                 && text(c, "/status") == Some("False")
-                && c.get("observedGeneration").and_then(Value::as_i64) == Some(generation)
+                && c.get("observedGeneration").and_then(Value::as_i64) == Some(version.generation)
         });
         found.extend(failed.map(|condition| NotProgrammed {
             object: origin.to_string(),
@@ -230,7 +229,7 @@ fn waypoint(
     cluster: &Cluster,
     key: &ObjectKey,
     snapshot: &Snapshot,
-    acknowledged: &BTreeMap<ObjectKey, Result<Acknowledgement, String>>,
+    acknowledged: &Acknowledgements,
 ) -> WaypointStatus {
     let null = Value::Null;
     let gateway = cluster.object("Gateway", key).unwrap_or(&null);

@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 
 use cairn_config_schema::origin::ObjectKey;
+use cairn_config_schema::resources::Version;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::cluster::{Cluster, GATEWAY_NAME};
-use crate::objects::{condition, label, name_of, namespace_of};
+use super::ask::Acknowledgements;
+use crate::cluster::Cluster;
+use crate::objects::{condition, name_of, namespace_of};
 use crate::pod::shown;
+use crate::versions::{Differs, differs};
 
 /// What a pod answers to GET /acknowledged.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -20,9 +23,19 @@ pub struct Acknowledgement {
     /// Generations in force by `Kind/namespace/name`.
     #[serde(default)]
     pub objects: BTreeMap<String, i64>,
+    /// Fingerprints of the same.
+    #[serde(default)]
+    pub fingerprints: BTreeMap<String, u64>,
     /// Objects that it does not tell of, for their number.
     #[serde(default)]
     pub left_out: usize,
+}
+
+impl Acknowledgement {
+    /// What it has of an object, if that is not what is written.
+    pub(crate) fn differs(&self, name: &str, written: Version) -> Option<Differs> {
+        differs((&self.objects, &self.fingerprints), name, written)
+    }
 }
 
 /// One pod of a waypoint.
@@ -35,7 +48,7 @@ pub struct Replica {
     /// Version of the snapshot in force; counts in each pod by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<u64>,
-    /// Objects of which another generation is in force than is written.
+    /// Objects of which another text is in force than is written.
     pub behind: Vec<String>,
     /// Why it did not say what is in force.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -46,10 +59,10 @@ pub struct Replica {
 pub(super) fn of(
     cluster: &Cluster,
     gateway: &ObjectKey,
-    acknowledged: &BTreeMap<ObjectKey, Result<Acknowledgement, String>>,
+    acknowledged: &Acknowledgements,
 ) -> Vec<Replica> {
     let mut replicas = Vec::new();
-    for pod in pods(cluster, gateway) {
+    for pod in cluster.pods_of(gateway) {
         let key = ObjectKey::new(namespace_of(pod), name_of(pod));
         let said = acknowledged.get(&key);
         let (snapshot, behind, silent) = match said {
@@ -68,18 +81,6 @@ pub(super) fn of(
     replicas
 }
 
-/// The pods of a Gateway that are to stay.
-pub(crate) fn pods<'c>(
-    cluster: &'c Cluster,
-    gateway: &'c ObjectKey,
-) -> impl Iterator<Item = &'c Value> + 'c {
-    cluster.objects("Pod").filter(|pod| {
-        namespace_of(pod) == &*gateway.namespace
-            && label(pod, GATEWAY_NAME) == Some(&gateway.name)
-            && pod.pointer("/metadata/deletionTimestamp").is_none()
-    })
-}
-
 /// Whether a pod takes traffic.
 pub(crate) fn is_ready(pod: &Value) -> bool {
     matches!(condition(pod, "Ready"), Some(("True", _)))
@@ -87,37 +88,65 @@ pub(crate) fn is_ready(pod: &Value) -> bool {
 
 /// Whether a pod of this Gateway takes traffic.
 pub(crate) fn any_ready(cluster: &Cluster, gateway: &ObjectKey) -> bool {
-    pods(cluster, gateway).any(is_ready)
+    cluster.pods_of(gateway).any(is_ready)
 }
 
 /// Replicas that the Deployment of a Gateway asks for.
 pub(super) fn wanted(cluster: &Cluster, gateway: &ObjectKey) -> Option<u64> {
-    let mut deployments = cluster.objects("Deployment");
-    let own = deployments.find(|d| {
-        namespace_of(d) == &*gateway.namespace && label(d, GATEWAY_NAME) == Some(&gateway.name)
-    })?;
+    let own = cluster.deployment_of(gateway)?;
     own.pointer("/spec/replicas").map_or(Some(1), Value::as_u64)
 }
 
 /// Objects that were changed since what this pod has, that it does not have yet, or has and are gone.
 pub(crate) fn behind(cluster: &Cluster, said: &Acknowledgement) -> Vec<String> {
-    let differs = |(name, has): (&String, &i64)| match generation(cluster, name) {
-        Some(now) if now == *has => None,
-        Some(now) => Some(format!("{name}: generation {has} of {now}")),
-        None => Some(format!("{}: deleted", shown(name))),
-    };
-    let mut behind: Vec<String> = said.objects.iter().filter_map(differs).collect();
+    differing(cluster, said)
+        .into_iter()
+        .map(|(_, why)| why)
+        .collect()
+}
+
+/// The same, each with the name of the object as the pod tells it.
+pub(crate) fn differing(cluster: &Cluster, said: &Acknowledgement) -> Vec<(String, String)> {
+    let versions = versions(cluster);
+    let mut behind = Vec::new();
+    for (name, has) in &said.objects {
+        let why = match versions.get(name) {
+            Some(written) => match said.differs(name, *written) {
+                None => continue,
+                Some(Differs::Text(_)) => format!("{name}: another text of generation {has}"),
+                Some(_) => format!("{name}: generation {has} of {}", written.generation),
+            },
+            // One that can not be read has no version here; what is in force of it is an earlier one.
+            None => match unread_generation(cluster, name) {
+                Some(written) if written == *has => continue,
+                Some(written) => format!("{name}: generation {has} of {written}"),
+                None => format!("{}: deleted", shown(name)),
+            },
+        };
+        behind.push((name.clone(), why));
+    }
     if said.left_out == 0 {
-        let known = cluster.resources.generations();
+        let known = cluster.resources.versions();
         let names = known.map(|(origin, _)| origin.to_string());
         let missing = names.filter(|name| !said.objects.contains_key(name));
-        behind.extend(missing.map(|name| format!("{name}: not there yet")));
+        behind.extend(missing.map(|name| {
+            let why = format!("{name}: not there yet");
+            (name, why)
+        }));
     }
     behind
 }
 
-/// The generation of `Kind/namespace/name`, or of `Kind/name`, as the API server has it.
-fn generation(cluster: &Cluster, name: &str) -> Option<i64> {
+/// Versions of all that waypoints tell of, by `Kind/namespace/name`, or `Kind/name`.
+pub(crate) fn versions(cluster: &Cluster) -> BTreeMap<String, Version> {
+    let resources = &cluster.resources;
+    let all = resources.versions().chain(resources.gateway_versions());
+    all.map(|(origin, version)| (origin.to_string(), version))
+        .collect()
+}
+
+/// The generation of an object as the API server has it.
+fn unread_generation(cluster: &Cluster, name: &str) -> Option<i64> {
     let (kind, rest) = name.split_once('/')?;
     let (namespace, object) = rest.split_once('/').unwrap_or(("", rest));
     let there = cluster.object(kind, &ObjectKey::new(namespace, object))?;

@@ -4,13 +4,8 @@ use super::*;
 use crate::cluster::{SHOP, documents};
 use serde_json::json;
 
-/// What the waypoint's pods come from, and one Service that is fine.
+/// One Service that is fine.
 const MORE: &str = "
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: waypoint, namespace: shop, labels: {gateway.networking.k8s.io/gateway-name: waypoint}}
-spec: {replicas: 2}
----
 apiVersion: v1
 kind: Service
 metadata: {name: web, namespace: shop}
@@ -102,6 +97,26 @@ spec: {parentRefs: [{group: '', kind: Service, name: web}]}
             "HTTPRoute/shop/new: not there yet"
         ]
     );
+}
+
+/// An annotation, or a new object of the name, is no other generation.
+#[test]
+fn a_pod_that_has_an_earlier_text_of_the_generation_is_behind() {
+    let cluster = Cluster::of(documents(&shop()), Vec::new());
+    let name = "Gateway/shop/waypoint";
+    let written = versions(&cluster)[name].fingerprint;
+    for (told, expected) in [
+        (written, Vec::new()),
+        (
+            written + 1,
+            vec!["Gateway/shop/waypoint: another text of generation 2"],
+        ),
+    ] {
+        let said = json!({"snapshot": 7, "gateway": "shop/waypoint",
+            "objects": {name: 2}, "fingerprints": {name: told}});
+        let said: Acknowledgement = serde_json::from_value(said).unwrap();
+        assert_eq!(behind(&cluster, &said), expected);
+    }
 }
 
 #[test]

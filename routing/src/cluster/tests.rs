@@ -31,6 +31,7 @@ fn endpoint(last: u8, pod: &str, version: &str) -> Endpoint {
             labels: Default::default(),
             namespace_labels: None,
             host_network: false,
+            behind_gateway: false,
             named_ports: Default::default(),
             binding: Binding::Unbound,
         })),

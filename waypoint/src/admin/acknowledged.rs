@@ -1,10 +1,12 @@
-//! Which generation of each object is in force here, for the controller: a Gateway is Programmed once every ready
+//! Which version of each object is in force here, for the controller: a Gateway is Programmed once every ready
 //! replica has acknowledged it (specs/istio-waypoint.md 1.4). Names and numbers only: the port is open to the cluster.
 
 use cairn_config_schema::origin::Origin;
-use cairn_config_schema::resources::{Loaded, Resources};
+use cairn_config_schema::resources::{Loaded, Resources, Version};
 use cairn_config_schema::snapshot::Snapshot;
 use serde::Serialize;
+use serde::ser::SerializeMap;
+use serde_json::Number;
 
 use crate::limits::ACKNOWLEDGED_OBJECTS_MAX;
 
@@ -16,10 +18,10 @@ pub struct Acknowledged {
     /// The Gateway that is served, and not only known; absent when every tunnel is refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     gateway: Option<String>,
-    /// Generations by `Kind/namespace/name`: of the text in force, which may be older than the present one. What
-    /// comes from files has none.
-    #[serde(serialize_with = "by_text")]
-    objects: Vec<(Origin, i64)>,
+    /// Generations and fingerprints by `Kind/namespace/name`: of the text in force, which may be older than the present
+    /// one. What comes from files has none.
+    #[serde(flatten, serialize_with = "by_text")]
+    objects: Vec<(Origin, Version)>,
     /// Objects beyond the limit.
     left_out: usize,
 }
@@ -33,9 +35,9 @@ impl Acknowledged {
         if let Some(waypoint) = &snapshot.waypoint {
             let gateway = resources.gateways.get(&waypoint.origin.key);
             let gateway = gateway.and_then(Loaded::object);
-            all.add(gateway.and_then(|g| Some((&g.origin, g.meta.generation?))));
+            all.add(gateway.and_then(|g| Some((&g.origin, g.meta.version()?))));
         }
-        all.add(resources.generations());
+        all.add(resources.versions());
         Self {
             snapshot: snapshot.version,
             gateway: serves.map(|waypoint| waypoint.origin.key.to_string()),
@@ -51,15 +53,15 @@ impl Acknowledged {
 
 #[derive(Default)]
 struct Listed {
-    objects: Vec<(Origin, i64)>,
+    objects: Vec<(Origin, Version)>,
     left_out: usize,
 }
 
 impl Listed {
-    fn add<'a>(&mut self, objects: impl IntoIterator<Item = (&'a Origin, i64)>) {
-        for (origin, generation) in objects {
+    fn add<'a>(&mut self, objects: impl IntoIterator<Item = (&'a Origin, Version)>) {
+        for (origin, version) in objects {
             if self.objects.len() < ACKNOWLEDGED_OBJECTS_MAX {
-                self.objects.push((origin.clone(), generation));
+                self.objects.push((origin.clone(), version));
             } else {
                 self.left_out += 1;
             }
@@ -67,6 +69,54 @@ impl Listed {
     }
 }
 
-fn by_text<S: serde::Serializer>(objects: &[(Origin, i64)], to: S) -> Result<S::Ok, S::Error> {
-    to.collect_map(objects.iter().map(|(origin, n)| (origin.to_string(), n)))
+fn by_text<S: serde::Serializer>(objects: &[(Origin, Version)], to: S) -> Result<S::Ok, S::Error> {
+    let mut map = to.serialize_map(Some(2))?;
+    let generation = |version: &Version| Number::from(version.generation);
+    map.serialize_entry("objects", &Column(objects, generation))?;
+    let fingerprint = |version: &Version| Number::from(version.fingerprint);
+    map.serialize_entry("fingerprints", &Column(objects, fingerprint))?;
+    map.end()
+}
+
+/// One number of each version, by the text of its object.
+struct Column<'a>(&'a [(Origin, Version)], fn(&Version) -> Number);
+
+impl Serialize for Column<'_> {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let each = self.0.iter();
+        to.collect_map(each.map(|(origin, version)| (origin.to_string(), self.1(version))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cairn_config_schema::origin::{Kind, ObjectKey};
+    use cairn_kubernetes::limits::ACKNOWLEDGED_BYTES_MAX;
+
+    use super::*;
+
+    /// An answer that is too long counts as none, and the Gateway would never be programmed.
+    #[test]
+    fn the_longest_answer_is_one_that_the_controller_takes() {
+        let version = Version {
+            generation: i64::MAX,
+            fingerprint: u64::MAX,
+        };
+        let origin = Origin {
+            kind: Kind::RequestAuthentication,
+            key: ObjectKey {
+                namespace: "n".repeat(63).into(),
+                name: "r".repeat(253).into(),
+            },
+        };
+        let all = Acknowledged {
+            snapshot: u64::MAX,
+            gateway: Some(origin.key.to_string()),
+            objects: vec![(origin, version); ACKNOWLEDGED_OBJECTS_MAX],
+            left_out: usize::MAX,
+        };
+        let bytes = all.render().unwrap().len();
+        assert_eq!(bytes / ACKNOWLEDGED_OBJECTS_MAX, 725);
+        assert!(bytes <= ACKNOWLEDGED_BYTES_MAX, "{bytes}");
+    }
 }

@@ -114,6 +114,7 @@ fn snapshot() -> Snapshot {
         labels: Default::default(),
         namespace_labels: None,
         host_network: false,
+        behind_gateway: false,
         named_ports: Default::default(),
         binding: Binding::Unbound,
     });

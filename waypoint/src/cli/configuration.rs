@@ -28,6 +28,9 @@ pub struct Choice {
     /// on its node when absent
     #[arg(long, value_name = "PLACE", env = "CAIRN_LOCALITY")]
     locality: Option<String>,
+    /// The network of this waypoint, whose workloads it reaches by their addresses [default: the default network]
+    #[arg(long, value_name = "NAME", env = "CAIRN_NETWORK")]
+    network: Option<String>,
 }
 
 impl Choice {
@@ -41,6 +44,7 @@ impl Choice {
             node: std::env::var("NODE_NAME").ok(),
             strict: false,
             access_log_format: None,
+            network: self.network.clone(),
             discovered: None,
             version: 1,
         }

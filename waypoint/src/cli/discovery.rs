@@ -40,6 +40,13 @@ enum Discovery {
 }
 
 impl DiscoveryArgs {
+    /// The network of this waypoint, whoever tells of workloads. `None`: the default one.
+    pub fn network(&self, around: &Surroundings<'_>) -> Option<String> {
+        let mut of_pod = ["ISTIO_META_NETWORK", "NETWORK"].into_iter();
+        let of_pod = || of_pod.find_map(around.variable);
+        self.network.clone().or_else(of_pod)
+    }
+
     /// Whom to ask. `None`: nobody.
     ///
     /// # Errors
@@ -53,6 +60,7 @@ impl DiscoveryArgs {
         let Some(Discovery::Istiod) = self.discovery else {
             return Ok(None);
         };
+        let network = self.network(around).unwrap_or_default();
         let variable = around.variable;
         let first = |names: [&str; 2]| names.into_iter().find_map(variable);
         let address = match self.xds_address {
@@ -63,14 +71,13 @@ impl DiscoveryArgs {
                 address.map_err(|e| anyhow::anyhow!("XDS_ADDRESS={text}: {e}"))?
             }
         };
-        let of_pod = || first(["ISTIO_META_NETWORK", "NETWORK"]);
         let node = NodeNames {
             pod: variable("POD_NAME"),
             namespace: variable("POD_NAMESPACE"),
             account: variable("SERVICE_ACCOUNT"),
             ip: first(["POD_IP", "INSTANCE_IP"]),
             gateway: variable("GATEWAY_NAME"),
-            network: self.network.or_else(of_pod).unwrap_or_default(),
+            network,
             domain: cluster_domain.unwrap_or("cluster.local").to_owned(),
         };
         Ok(Some(Asking {

@@ -42,16 +42,14 @@ pub fn doctor(args: Args) -> anyhow::Result<Outcome> {
     let namespace = args.area.namespace();
     let access = args.access.clone();
     let matrix = cluster::ask(args.access, async |client| {
-        let read = api::read(&client, &args.istio.istio_namespace).await?;
+        let read = api::read_with_agents(&client, &args.istio.istio_namespace).await?;
         // What closes ways is the same whatever is in force now.
-        let answers = match args.offline || args.policies {
-            true => None,
-            false => {
-                let pods = connect_to_pods(&access.into()).await?;
-                Some(doctor::ask(&pods, &read, namespace).await)
-            }
-        };
-        Ok(doctor::examine(&read, namespace, answers.as_ref()))
+        if args.offline || args.policies {
+            return Ok(doctor::examine(&read, namespace, None));
+        }
+        let pods = connect_to_pods(&access.into()).await?;
+        let (read, answers) = doctor::ask((&client, &pods), read, namespace).await?;
+        Ok(doctor::examine(&read, namespace, Some(&answers)))
     })?;
     match args.output {
         _ if args.policies => output::print(&yaml(&matrix)?)?,

@@ -311,11 +311,13 @@ fn settings(args: Args) -> anyhow::Result<run::Settings> {
     let of_pod = || kube.as_ref().and_then(|_| gateway_of_pod());
     let around = Surroundings::of_process();
     let cluster_domain = args.cluster_domain.as_deref();
+    let network = args.discovery.network(&around);
     let discovery = args
         .discovery
         .asking(&args.identity, cluster_domain, &around)?;
     Ok(run::Settings {
         config: args.config,
+        network,
         discovery,
         gateway: args.gateway.or_else(of_pod),
         kube,

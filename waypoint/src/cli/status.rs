@@ -36,9 +36,12 @@ pub fn status(args: Args) -> anyhow::Result<Outcome> {
     let namespace = args.area.namespace();
     let mut report = cluster::ask(args.access, async |client| {
         let read = api::read(&client, &args.istio.istio_namespace).await?;
-        let mut gateways = read.waypoints();
-        gateways.retain(|key| namespace.is_none_or(|n| *key.namespace == *n));
-        let said = status::acknowledgements(&client, &read, &gateways).await;
+        let pods = |read: &api::Cluster| {
+            let mut gateways = read.waypoints();
+            gateways.retain(|key| namespace.is_none_or(|n| *key.namespace == *n));
+            status::ready_pods(read, &gateways)
+        };
+        let (read, said) = status::settled((&client, &client), read, pods).await?;
         Ok(status::report(&read, namespace, &said))
     })?;
     if args.quiet {

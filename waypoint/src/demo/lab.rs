@@ -163,6 +163,7 @@ impl Lab {
             locality: None,
             strict: false,
             access_log_format: None,
+            network: None,
             jwks_allow_local: true,
             dns_servers: Servers::System,
             dns_allow_local: true,

@@ -79,6 +79,7 @@ pub fn workload_of(pod: &NodePod, addresses: &[IpAddr], trust_domain: &str) -> O
         labels: None,
         namespace_labels: None,
         host_network: false,
+        behind_gateway: false,
         named_ports: Box::default(),
         binding: Binding::Unbound,
     })

@@ -48,6 +48,7 @@ pub fn workload(name: &str, version: &str) -> Arc<Workload> {
         labels: Default::default(),
         namespace_labels: None,
         host_network: false,
+        behind_gateway: false,
         named_ports: Default::default(),
         binding: Binding::Unbound,
     })

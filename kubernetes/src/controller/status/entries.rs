@@ -28,6 +28,8 @@ pub struct Own<'a> {
     pub conditions: &'a [&'a str],
     /// Entries and conditions that are not desired are taken away.
     pub removes: bool,
+    /// Of the types of conditions one that is taken away all the same if it is not desired.
+    pub withdrawn: Option<&'a str>,
 }
 
 /// The changes that make `current` have what is desired, as a merge patch of `status`. `None`: it has it already.
@@ -55,7 +57,14 @@ pub fn patch(current: Option<&Value>, desired: &Desired, own: Own<'_>, now: &str
         }
     }
     let there = items(current, "conditions");
-    let merged = conditions(there, &desired.conditions, own.conditions, own.removes, now);
+    let mut merged = conditions(there, &desired.conditions, own.conditions, own.removes, now);
+    if let Some(withdrawn) = own.withdrawn {
+        let is_desired = desired
+            .conditions
+            .iter()
+            .any(|c| kind(c) == Some(withdrawn));
+        merged.retain(|c| is_desired || kind(c) != Some(withdrawn));
+    }
     if !same(there, &merged) {
         changes.insert("conditions".to_owned(), Value::Array(merged));
     }
@@ -269,6 +278,7 @@ mod tests {
     const OWN: Own<'static> = Own {
         conditions: &["cairn.dev/WaypointBound"],
         removes: true,
+        withdrawn: None,
     };
 
     fn accepted(status: &str, message: &str) -> Value {

@@ -5,8 +5,8 @@ use super::*;
 /// `istio.io/waypoint-for: all`: at the address of a pod the waypoint asks its own policies, not a Service's.
 fn serving_all() -> String {
     shop().replace(
-        "metadata: {name: waypoint, namespace: shop, generation: 2}\nspec:\n  gatewayClassName",
-        "metadata: {name: waypoint, namespace: shop, labels: {istio.io/waypoint-for: all}}\nspec:\n  gatewayClassName",
+        "metadata: {name: waypoint, namespace: shop, uid: gateway-1, generation: 2}\nspec:\n  gatewayClassName",
+        "metadata: {name: waypoint, namespace: shop, uid: gateway-1, labels: {istio.io/waypoint-for: all}}\nspec:\n  gatewayClassName",
     )
 }
 
@@ -116,11 +116,9 @@ fn the_remedy_names_the_trust_domain_that_the_waypoint_is_told() {
         "{name: cairn, image: cairn}",
         &format!("{{name: cairn, image: cairn, {env}}}"),
     );
-    let in_deployment = format!(
-        "{}---\n{{apiVersion: apps/v1, kind: Deployment, \
-         metadata: {{name: waypoint, namespace: shop, labels: {{gateway.networking.k8s.io/gateway-name: waypoint}}}}, \
-         spec: {{template: {{spec: {{containers: [{{name: cairn, {env}}}]}}}}}}}}\n",
-        shop()
+    let in_deployment = shop().replace(
+        "spec: {replicas: 2}",
+        &format!("spec: {{template: {{spec: {{containers: [{{name: cairn, {env}}}]}}}}}}"),
     );
     for shop in [&in_pod, &in_deployment] {
         let matrix = of(shop);
@@ -129,6 +127,18 @@ fn the_remedy_names_the_trust_domain_that_the_waypoint_is_told() {
             "td.example/ns/shop/sa/waypoint"
         );
     }
+    // What a pod says that only has the label is no waypoint's.
+    let stranger = format!(
+        "{}---\n{{apiVersion: v1, kind: Pod, metadata: {{name: a, namespace: shop, \
+         labels: {{gateway.networking.k8s.io/gateway-name: waypoint}}}}, spec: {{containers: [{{name: c, {env}}}]}}}}\n",
+        shop()
+    );
+    let found = of(&stranger);
+    let own = &found.remedies()[0].0["spec"]["rules"][0]["from"][0];
+    assert_eq!(
+        own["source"]["principals"][0],
+        "cluster.local/ns/shop/sa/waypoint"
+    );
     // Two that are told of: nobody knows which is in the certificate.
     let mesh = |domain: &str| {
         format!(

@@ -74,7 +74,7 @@ fn the_admin_address_answers_to_no_other_name() {
 
 /// specs/istio-waypoint.md 1.4: what the controller asks before it says Programmed.
 #[test]
-fn it_acknowledges_the_generations_in_force() {
+fn it_acknowledges_the_versions_in_force() {
     use cairn_config_schema::resolve::{Options, resolve};
     use cairn_config_schema::store::{SourceFile, Store};
     let state = Arc::new(state());
@@ -88,7 +88,7 @@ spec: {gatewayClassName: cairn-waypoint, listeners: [{name: mesh, port: 15008, p
 ---
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
-metadata: {name: r, namespace: shop, generation: 7}
+metadata: {name: r, namespace: shop, generation: 7, uid: u-1}
 spec: {parentRefs: [{group: "", kind: Service, name: web}]}
 ---
 apiVersion: gateway.networking.k8s.io/v1
@@ -107,12 +107,16 @@ spec: {parentRefs: [{group: "", kind: Service, name: web}]}
     };
     let acknowledged = Acknowledged::of(&resources, &resolve(&resources, &options));
     state.acknowledged.store(Some(Arc::new(acknowledged)));
+    let gateway = resources.gateway_versions().next().unwrap().1.fingerprint;
+    let route = resources.versions().next().unwrap().1.fingerprint;
+    assert_ne!(gateway, route);
     assert_eq!(
         ask(&state, Surface::Ready, "GET", "/acknowledged").json(),
         serde_json::json!({
             "snapshot": 5,
             "gateway": "shop/waypoint",
             "objects": {"Gateway/shop/waypoint": 3, "HTTPRoute/shop/r": 7},
+            "fingerprints": {"Gateway/shop/waypoint": gateway, "HTTPRoute/shop/r": route},
             "left_out": 0
         })
     );

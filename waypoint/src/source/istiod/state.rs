@@ -1,7 +1,7 @@
 //! What istiod has told until now: resources by name, with their versions, within limits. Asks nobody, and
 //! publishes nothing.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use cairn_config_schema::discovered::{Discovered, DiscoveredWorkload};
@@ -39,9 +39,38 @@ pub(super) struct State {
     allow_local: bool,
     /// What the uid of a Pod of the own cluster begins with.
     own_pods: String,
-    /// Those of which the last version was refused, and why.
-    refused: BTreeMap<Arc<str>, String>,
+    /// Those of which the last version was refused.
+    refused: Refused,
     services: usize,
+}
+
+/// Whole names, as istiod says that they are gone and has to be asked for them.
+#[derive(Debug, Default)]
+struct Refused {
+    names: BTreeSet<Arc<str>>,
+    bytes: usize,
+}
+
+impl Refused {
+    /// Notes a name, if there is room.
+    fn insert(&mut self, name: &str, bounds: Bounds) {
+        let fits =
+            self.names.len() < bounds.resources && self.bytes + name.len() <= bounds.resume_bytes;
+        if fits && self.names.insert(name.into()) {
+            self.bytes += name.len();
+        }
+    }
+
+    fn remove(&mut self, name: &str) {
+        if self.names.remove(name) {
+            self.bytes -= name.len();
+        }
+    }
+
+    fn retain(&mut self, stays: impl Fn(&str) -> bool) {
+        self.names.retain(|name| stays(name));
+        self.bytes = self.names.iter().map(|name| name.len()).sum();
+    }
 }
 
 #[derive(Debug)]
@@ -84,7 +113,7 @@ impl State {
             bytes: 0,
             bounds,
             allow_local,
-            refused: BTreeMap::new(),
+            refused: Refused::default(),
             services: 0,
         }
     }
@@ -95,7 +124,7 @@ impl State {
     pub fn versions(&self) -> Option<HashMap<String, String>> {
         let known = self.known.iter();
         let known = known.map(|(name, known)| (name, &*known.version));
-        let refused = self.refused.keys().filter(|name| !name.is_empty());
+        let refused = self.refused.names.iter().filter(|name| !name.is_empty());
         let refused = refused.filter(|name| !self.known.contains_key(*name));
         let all = known.chain(refused.map(|name| (name, "")));
         // Each entry of a map costs a few bytes more than its texts.
@@ -126,20 +155,18 @@ impl State {
             for name in gone.cloned().collect::<Vec<_>>() {
                 self.remove(&name, &mut applied);
             }
-            self.refused.retain(|name, _| told.contains(&**name));
+            self.refused.retain(|name| told.contains(name));
         }
         let mut refused: Vec<String> = Vec::new();
         for resource in response.resources {
             match self.take(&resource, &mut applied) {
                 Ok(()) => {
-                    self.refused.remove(&*resource.name);
+                    self.refused.remove(&resource.name);
                 }
                 Err(reason) => {
-                    let name: String = resource.name.escape_debug().take(200).collect();
-                    refused.push(format!("{name}: {reason}"));
-                    if self.refused.len() < self.bounds.resources {
-                        self.refused.insert(name.into(), reason);
-                    }
+                    let shown: String = resource.name.escape_debug().take(200).collect();
+                    refused.push(format!("{shown}: {reason}"));
+                    self.refused.insert(&resource.name, self.bounds);
                 }
             }
         }
@@ -237,7 +264,7 @@ impl State {
         Counts {
             workloads: self.known.len() - self.services,
             services: self.services,
-            refused: self.refused.len(),
+            refused: self.refused.names.len(),
             bytes: self.bytes,
         }
     }

@@ -143,6 +143,31 @@ fn beyond_the_bounds_what_is_new_is_refused_and_what_is_known_stays() {
     assert_eq!(state.versions().unwrap()["w0"], "1");
 }
 
+/// Who is asked for, and is gone, is named in full; only what is told of it is cut.
+#[test]
+fn what_was_refused_is_known_by_its_whole_name() {
+    let bounds = Bounds {
+        bytes: 10_000,
+        resume_bytes: 1_000,
+        ..BOUNDS
+    };
+    let mut state = State::new(bounds, false, "home");
+    let (first, second) = ("w".repeat(300), format!("{}\n", "w".repeat(300)));
+    let both = vec![workload(&first, 1, 7), workload(&second, 1, 7)];
+    let told = state.apply(answer(both, &[]), true).refused.unwrap();
+    assert!(told.len() < 600, "{}", told.len());
+    assert_eq!(state.counts().refused, 2);
+    let versions = state.versions().unwrap();
+    assert!(versions.contains_key(&first) && versions.contains_key(&second));
+    state.apply(answer(Vec::new(), &[&first, &second]), false);
+    assert_eq!(state.counts().refused, 0);
+    // What would be too much to ask for is not kept.
+    let long = workload(&"w".repeat(2_000), 1, 7);
+    state.apply(answer(vec![long], &[]), false);
+    assert_eq!(state.counts().refused, 0);
+    assert_eq!(state.refused.bytes, 0);
+}
+
 /// istiod says that something is gone only of what it knows to be known; what was refused must not be counted for ever.
 #[test]
 fn what_was_refused_is_forgotten_when_it_is_gone() {
