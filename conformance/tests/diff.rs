@@ -8,6 +8,7 @@
     clippy::indexing_slicing
 )]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -130,6 +131,40 @@ fn a_matrix_finds_what_opens_and_what_closes_and_names_both_sides() {
     assert!(
         !closed.contains(&"/items") && !closed.contains(&"/itemsx"),
         "{closed:?}"
+    );
+}
+
+/// Each side is asked in its own protocol: neither calls what clients of the other send malformed.
+#[test]
+fn a_port_that_changes_its_protocol_is_asked_in_that_of_each_side() {
+    let http = policy(GET);
+    let tcp = |rules: &str| policy(rules).replace("name: http, port: 80", "name: tcp, port: 80");
+    let verdicts = |old: &str, new: &str| {
+        let (code, found) = json(folder(old, new, "").path(), &[]);
+        let changes = found["changes"].as_array().unwrap().iter();
+        let verdict = |side: &Value| side["verdict"].as_str().unwrap().to_owned();
+        let verdicts: BTreeSet<_> = changes
+            .map(|change| (verdict(&change["old"]), verdict(&change["new"])))
+            .collect();
+        (code, verdicts)
+    };
+    let changed = |old: &str, new: &str| {
+        let change = (old.to_owned(), new.to_owned());
+        (Some(1), BTreeSet::from([change]))
+    };
+    assert_eq!(verdicts(&http, &tcp("[{}]")), changed("deny", "allow"));
+    assert_eq!(verdicts(&tcp("[{}]"), &http), changed("allow", "deny"));
+    // Nobody asks a stream for its method.
+    assert_eq!(verdicts(&http, &tcp(GET)), changed("allow", "deny"));
+
+    // Without HTTP on either side, clients are all that there is to ask.
+    let (_, found) = json(folder(&tcp("[{}]"), &tcp("[]"), "").path(), &[]);
+    let changes = found["changes"].as_array().unwrap();
+    assert!(!changes.is_empty());
+    assert!(
+        changes
+            .iter()
+            .all(|change| change["request"]["tcp"] == true)
     );
 }
 

@@ -16,7 +16,8 @@ pub struct Case {
     pub ip: IpAddr,
     /// Address and port that are dialled.
     pub to: String,
-    /// Spoken is no HTTP; what follows is empty then.
+    /// Spoken is no HTTP, whatever the port declares; what follows is empty then. Otherwise it is in what the port
+    /// declares: to one of TCP it is a stream, of which what follows says nothing.
     pub tcp: bool,
     /// Method.
     #[serde(serialize_with = "as_text")]

@@ -28,10 +28,21 @@ pub struct Matrix {
 /// A client: identity and address.
 type Client = (String, IpAddr);
 
+/// What both configurations say of one port.
+#[derive(Default)]
+struct Port {
+    terms: Terms,
+    hosts: BTreeSet<String>,
+    /// Whether it is declared TCP, in the old one and the new one.
+    declared: [BTreeSet<bool>; 2],
+}
+
 /// What requests to one port vary in.
 struct PortCases {
     to: SocketAddr,
-    tcp: bool,
+    /// Whether no HTTP is spoken there under either configuration. Where one of them has HTTP there, each is asked in
+    /// what the port declares.
+    streams: bool,
     clients: Vec<Client>,
     hosts: Vec<String>,
     methods: Vec<Method>,
@@ -46,18 +57,18 @@ impl Matrix {
     pub fn new(old: &Snapshot, new: &Snapshot, most: usize) -> Self {
         let clients = workloads(old).chain(workloads(new));
         let clients: BTreeSet<Client> = clients.collect();
-        let mut ports: BTreeMap<SocketAddr, (Terms, BTreeSet<String>, bool)> = BTreeMap::new();
-        for snapshot in [old, new] {
+        let mut ports: BTreeMap<SocketAddr, Port> = BTreeMap::new();
+        for (side, snapshot) in [old, new].into_iter().enumerate() {
             for (at, host, key, port) in served(snapshot) {
-                let (terms, hosts, tcp) = ports.entry(at).or_default();
-                terms.add_port(snapshot, &key, port);
-                hosts.insert(host);
-                *tcp |= port.protocol == AppProtocol::Tcp;
+                let found = ports.entry(at).or_default();
+                found.terms.add_port(snapshot, &key, port);
+                found.hosts.insert(host);
+                found.declared[side].insert(port.protocol == AppProtocol::Tcp);
             }
         }
         let mut ports: Vec<PortCases> = ports
             .into_iter()
-            .map(|(to, (terms, hosts, tcp))| PortCases::new(to, tcp, terms, hosts, &clients))
+            .map(|(to, found)| PortCases::new(to, found, &clients))
             .collect();
         let combinations = ports.iter().map(PortCases::combinations).sum();
         share(&mut ports, most);
@@ -126,13 +137,12 @@ fn served(
 }
 
 impl PortCases {
-    fn new(
-        to: SocketAddr,
-        tcp: bool,
-        terms: Terms,
-        own_hosts: BTreeSet<String>,
-        workloads: &BTreeSet<Client>,
-    ) -> Self {
+    fn new(to: SocketAddr, port: Port, workloads: &BTreeSet<Client>) -> Self {
+        let Port {
+            terms,
+            hosts: own_hosts,
+            declared,
+        } = port;
         let stranger = format!("spiffe://cluster.local/ns/{NOBODY}/sa/{NOBODY}");
         let named = terms.principals.iter();
         let named = named.map(|principal| (format!("spiffe://{principal}"), nowhere()));
@@ -158,7 +168,7 @@ impl PortCases {
         let hosts: BTreeSet<String> = hosts.collect();
         Self {
             to,
-            tcp,
+            streams: declared.iter().all(|of| of.iter().eq([&true])),
             clients,
             hosts: hosts.into_iter().collect(),
             methods,
@@ -169,7 +179,7 @@ impl PortCases {
     }
 
     fn sizes(&self) -> [usize; 5] {
-        match self.tcp {
+        match self.streams {
             true => [self.clients.len(), 1, 1, 1, 1],
             false => [
                 self.clients.len(),
@@ -209,15 +219,15 @@ impl PortCases {
             .hosts
             .get(hosts)
             .and_then(|h| HeaderValue::from_str(h).ok());
-        let host = host.filter(|_| !self.tcp).map(|host| (HOST, host));
+        let host = host.filter(|_| !self.streams).map(|host| (HOST, host));
         let header = self.headers.get(headers).cloned().flatten();
-        let header = header.filter(|_| !self.tcp);
-        let path = self.paths.get(paths).filter(|_| !self.tcp);
+        let header = header.filter(|_| !self.streams);
+        let path = self.paths.get(paths).filter(|_| !self.streams);
         Case {
             from,
             ip,
             to: self.to.to_string(),
-            tcp: self.tcp,
+            tcp: self.streams,
             method: self.methods.get(methods).cloned().unwrap_or_default(),
             path: path.cloned().unwrap_or_default(),
             headers: host.into_iter().chain(header).collect(),
@@ -240,13 +250,12 @@ mod tests {
     fn port(paths: usize) -> PortCases {
         let mut terms = Terms::default();
         terms.paths.extend((0..paths).map(|n| format!("/{n:04}")));
-        let mut cases = PortCases::new(
-            "10.0.0.1:80".parse().unwrap(),
-            false,
+        let port = Port {
             terms,
-            BTreeSet::from(["web.shop".to_owned()]),
-            &BTreeSet::new(),
-        );
+            hosts: BTreeSet::from(["web.shop".to_owned()]),
+            ..Port::default()
+        };
+        let mut cases = PortCases::new("10.0.0.1:80".parse().unwrap(), port, &BTreeSet::new());
         cases.asked = usize::try_from(cases.combinations()).unwrap();
         cases
     }
