@@ -15,7 +15,7 @@ use self::fields::{ENUMS, FLOW, Kind};
 use super::Invalid;
 use crate::hubble::messages::{Flow, FlowFilter};
 use crate::limits::{HUBBLE_EXPRESSION_BYTES_MAX, HUBBLE_EXPRESSIONS_MAX};
-use crate::telemetry::expression::check::{Fault, Names, is_type, type_of};
+use crate::telemetry::expression::check::{Fault, Names, is_type, qualified, type_of};
 use crate::telemetry::expression::types::Type;
 use crate::telemetry::expression::{bounds, first};
 
@@ -172,7 +172,9 @@ impl Reader {
             }
             Expr::Select(select) => self.expression(&mut select.operand),
             Expr::Call(call) => {
-                let target = call.target.as_deref_mut();
+                // `optional.of` is one name: there is nothing before its point.
+                let is_qualified = qualified(call).is_some();
+                let target = call.target.as_deref_mut().filter(|_| !is_qualified);
                 self.all(target.into_iter().chain(&mut call.args))
             }
             Expr::Comprehension(of) => {

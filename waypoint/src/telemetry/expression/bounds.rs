@@ -109,7 +109,8 @@ impl Walk {
     fn pattern(&mut self, call: &CallExpr) -> Result<(), String> {
         if self.in_comprehension {
             return Err(
-                "`matches` inside all, exists, map or filter is not evaluated here".to_owned(),
+                "`matches` inside all, exists, exists_one, map, filter or optMap is not evaluated here"
+                    .to_owned(),
             );
         }
         match call.args.last().map(|pattern| &pattern.expr) {

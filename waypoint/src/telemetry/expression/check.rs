@@ -9,7 +9,8 @@ use cel::common::ast::{
     CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValue, SelectExpr, SourceInfo, operators,
 };
 
-use self::functions::{FUNCTIONS, of_function, of_method, of_operator, qualified, unfit};
+pub use self::functions::qualified;
+use self::functions::{FUNCTIONS, of_function, of_method, of_operator, unfit};
 use super::types::Type;
 
 /// Names that the language itself gives its types; who declares one of them means that.

@@ -347,6 +347,10 @@ fn what_may_take_too_long_is_refused_with_words() {
         ("request.host.matches(request.path)", "text in quotes"),
         ("matches(request.host, request.path)", "text in quotes"),
         ("['a'].all(x, x.matches('a'))", "`matches` inside"),
+        (
+            "optional.of('a').optMap(x, x.matches('a')).hasValue()",
+            "`matches` inside all, exists, exists_one, map, filter or optMap",
+        ),
         (".matches(request.host, request.path)", "text in quotes"),
         ("['a'].all(x, .matches(x, 'a'))", "`matches` inside"),
         (

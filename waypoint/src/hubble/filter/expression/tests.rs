@@ -104,6 +104,25 @@ fn what_is_set_is_seen_and_what_is_not_has_its_default() {
     assert!(!is_true("has(_flow.is_reply)", &Flow::default()));
 }
 
+/// What is not there has no words for that in the protocol: expressions have.
+#[test]
+fn what_may_be_there_or_not_can_be_made() {
+    let flow = response();
+    for text in [
+        "optional.of(_flow.IP.source).optMap(s, s + ':80').orValue('') == '10.0.0.1:80'",
+        "optional.ofNonZeroValue(_flow.destination.namespace).orValue('none') == 'none'",
+        "!optional.none().hasValue()",
+    ] {
+        assert!(is_true(text, &flow), "{text}");
+    }
+    for text in [
+        "optional.nope(1) == 1",
+        "optional.of(_flow.nope).hasValue()",
+    ] {
+        assert!(Expression::read(text).is_err(), "{text}");
+    }
+}
+
 /// One of several expressions is enough, as with values of any field.
 #[test]
 fn one_of_several_is_enough() {

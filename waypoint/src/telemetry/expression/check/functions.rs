@@ -31,7 +31,7 @@ pub(super) const FUNCTIONS: [&str; 20] = [
 
 /// The function that a call names together with what stands before its point, as `optional.of(x)` does: a variable of
 /// that name is none of its business.
-pub(super) fn qualified(call: &CallExpr) -> Option<&'static str> {
+pub fn qualified(call: &CallExpr) -> Option<&'static str> {
     let Expr::Ident(before) = &call.target.as_deref()?.expr else {
         return None;
     };
