@@ -14,18 +14,14 @@ use super::series::{DryRunVerdicts, PolicyKey, PolicyName, Registry, Table, Tall
 pub fn all(snapshot: &Snapshot) -> FxHashSet<Origin> {
     let waypoint = snapshot.waypoint.iter().flat_map(|w| &w.policies);
     let services = snapshot.services.values().flat_map(|s| &s.policies);
-    let network = &snapshot.network;
-    let clusters = network.clusters.values().flat_map(|c| c.iter());
-    let subjects = clusters.chain(network.workloads.values());
-    let subjects = subjects.chain(network.egress.subjects().map(|s| &**s));
-    let selected = subjects.flat_map(|subject| &subject.policies);
-    let selecting = network.all.iter().map(|selecting| &selecting.policy);
+    let network = snapshot.network.all.iter();
     let tokens = snapshot.authentications.all();
-    (waypoint.chain(services).map(|policy| &policy.origin))
-        .chain(selected.chain(selecting).map(|policy| &policy.origin))
+    // Many services have the same ones.
+    let origins: FxHashSet<&Origin> = (waypoint.chain(services).map(|policy| &policy.origin))
+        .chain(network.map(|selecting| &selecting.policy.origin))
         .chain(tokens.map(|authentication| &authentication.origin))
-        .cloned()
-        .collect()
+        .collect();
+    origins.into_iter().cloned().collect()
 }
 
 /// What one thread counts of policies.

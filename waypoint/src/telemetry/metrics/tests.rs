@@ -222,7 +222,9 @@ proptest! {
             if let Some(thread) = request.lets_go {
                 shards[thread].let_go();
                 // Less than a second passes in this test.
-                registry.forget(Instant::now(), Duration::from_secs(3_600));
+                let (now, idle) = (Instant::now(), Duration::from_secs(3_600));
+                registry.forget(now, idle);
+                registry.forget_policies(now, idle, &FxHashSet::default());
             }
             let elapsed = Duration::from_micros(request.micros);
             shards[request.thread].record(&world.exchange(request), elapsed);

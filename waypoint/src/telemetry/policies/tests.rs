@@ -88,6 +88,11 @@ fn a_policy_of_every_kind_is_there_as_long_as_it_is_written() {
     };
     let service = target("Service", "", "web");
     let gateway = target("Gateway", "gateway.networking.k8s.io", "waypoint");
+    let class = target(
+        "GatewayClass",
+        "gateway.networking.k8s.io",
+        "istio-waypoint",
+    );
     let istio = |kind: &str, name: &str, spec: &str, note: &str| {
         format!(
             "{{apiVersion: security.istio.io/v1, kind: {kind}, metadata: {{name: {name}, namespace: shop{note}}}, spec: {{{spec}}}}}"
@@ -104,8 +109,12 @@ fn a_policy_of_every_kind_is_there_as_long_as_it_is_written() {
         )
     };
     let calico = |kind: &str, name: &str, spec: &str| {
+        let namespace = match kind.contains("Global") {
+            true => "",
+            false => ", namespace: shop",
+        };
         format!(
-            "{{apiVersion: projectcalico.org/v3, kind: {kind}, metadata: {{name: {name}, namespace: shop}}, spec: {{{spec}}}}}"
+            "{{apiVersion: projectcalico.org/v3, kind: {kind}, metadata: {{name: {name}{namespace}}}, spec: {{{spec}}}}}"
         )
     };
     let issuer = "jwtRules: [{issuer: i, jwks: '{\"keys\": []}'}]";
@@ -123,6 +132,13 @@ fn a_policy_of_every_kind_is_there_as_long_as_it_is_written() {
             &format!("{gateway}, rules: [{{}}]"),
             "",
         ),
+        istio(
+            "AuthorizationPolicy",
+            "of-class",
+            &format!("{class}, rules: [{{}}]"),
+            "",
+        )
+        .replace("namespace: shop", "namespace: istio-system"),
         istio(
             "AuthorizationPolicy",
             "tried",
@@ -161,6 +177,16 @@ fn a_policy_of_every_kind_is_there_as_long_as_it_is_written() {
             "staged",
             "selector: all(), ingress: [{action: Deny}]",
         ),
+        calico(
+            "GlobalNetworkPolicy",
+            "global",
+            "selector: all(), egress: [{action: Allow}]",
+        ),
+        calico(
+            "StagedGlobalNetworkPolicy",
+            "staged-global",
+            "selector: all(), egress: [{action: Deny}]",
+        ),
     ];
     let text = format!("{MESH}\n---\n{}", policies.join("\n---\n"));
     let file = SourceFile {
@@ -176,6 +202,7 @@ fn a_policy_of_every_kind_is_there_as_long_as_it_is_written() {
     let written = [
         "of-service",
         "of-gateway",
+        "of-class",
         "tried",
         "broken",
         "tokens",
@@ -183,6 +210,8 @@ fn a_policy_of_every_kind_is_there_as_long_as_it_is_written() {
         "egress",
         "calico",
         "staged",
+        "global",
+        "staged-global",
     ];
     let written = BTreeSet::from(written.map(str::to_owned));
     assert_eq!(there, written, "{:#?}", snapshot.diagnostics);
