@@ -58,12 +58,13 @@ fn step(idle: Duration) -> Duration {
     (idle / 4).clamp(METRIC_STEP_MIN, METRIC_STEP_MAX)
 }
 
-/// Lets go of this thread's series again and again, so that [`forget_idle`] can forget those that are idle; never
-/// ends. To be run on each thread that counts exchanges.
+/// Lets go of this thread's series again and again, so that [`forget_idle`] can forget those that are idle, and of the
+/// objects of which it keeps what spans say of them; never ends. To be run on each thread that counts exchanges.
 pub async fn let_go(idle: Duration) {
     loop {
         tokio::time::sleep(step(idle)).await;
         with_shard(Shard::let_go);
+        super::otlp::let_go();
     }
 }
 

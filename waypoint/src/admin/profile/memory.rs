@@ -88,6 +88,8 @@ fn holdings(state: &AdminState) -> Vec<Holding> {
     }
     let (records, bytes) = otlp::waiting();
     add(&["telemetry", "records for collectors"], records, bytes);
+    let (objects, bytes) = otlp::known();
+    add(&["telemetry", "what spans say of objects"], objects, bytes);
     // Counted, not measured: their buffers are in the rest.
     for (name, gauge) in [
         ("connections", &CONNECTIONS),

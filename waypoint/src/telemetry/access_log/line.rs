@@ -240,7 +240,7 @@ impl Display for RouteName<'_> {
 
 /// `inbound-vip|8000|http|httpbin.default.svc.cluster.local;`
 pub struct UpstreamCluster<'a> {
-    pub(super) service: &'a Service,
+    pub(in crate::telemetry) service: &'a Service,
     /// Of the service.
     pub(in crate::telemetry) port: u16,
     /// `http` or `tcp`.

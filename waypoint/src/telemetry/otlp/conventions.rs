@@ -2,7 +2,7 @@
 //! attributes. Which span gets which of them is in `spans`.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use cairn_authz::Verdict;
 use cairn_config_schema::snapshot::{HttpRoute, PathMatch, Workload};
@@ -82,10 +82,14 @@ pub(super) fn request<'t>(
 }
 
 /// Where the client of a request is.
-pub(super) fn client(attributes: &mut Pairs, address: SocketAddr) {
-    attributes.display_as(["client.address", "network.peer.address"], address.ip());
-    attributes.number("client.port", address.port());
-    attributes.number("network.peer.port", address.port());
+pub(super) fn client_address(attributes: &mut Pairs, address: IpAddr) {
+    attributes.display_as(["client.address", "network.peer.address"], address);
+}
+
+/// From which port it asks.
+pub(super) fn client_port(attributes: &mut Pairs, port: u16) {
+    attributes.number("client.port", port);
+    attributes.number("network.peer.port", port);
 }
 
 /// Who dialled what over TCP, and how much was said.

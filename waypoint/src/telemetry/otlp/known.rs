@@ -2,11 +2,12 @@
 //! and holds the object, so that no other can take its place there meanwhile. Knows no request.
 
 use std::hash::Hash;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use cairn_authz::Verdict;
-use cairn_config_schema::snapshot::{HttpRoute, Policy, Service, Workload};
+use cairn_config_schema::snapshot::{HttpRoute, Policy, Workload};
 use rustc_hash::FxHashMap;
 
 use super::conventions::{self, DESTINATION, SOURCE};
@@ -14,16 +15,32 @@ use super::pairs::Pairs;
 use crate::limits::OTLP_KNOWN_MAX;
 use crate::telemetry::access_log::UpstreamCluster;
 
+/// How many objects all workers keep, and the bytes of what is said of them.
+#[derive(Debug, Default)]
+pub(super) struct Size {
+    objects: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl Size {
+    pub(super) fn get(&self) -> (usize, usize) {
+        (self.objects.load(Relaxed), self.bytes.load(Relaxed))
+    }
+}
+
 /// Attributes of objects.
 #[derive(Debug, Default)]
 pub(super) struct Known {
+    /// Where they are counted.
+    size: Arc<Size>,
     /// The latest snapshot seen.
     snapshot: u64,
     sources: Table<usize, Arc<Workload>>,
     destinations: Table<usize, Arc<Workload>>,
-    clients: Table<SocketAddr, ()>,
+    clients: Table<IpAddr, ()>,
     endpoints: Table<SocketAddr, ()>,
-    clusters: Table<(usize, u16, &'static str), Arc<Service>>,
+    /// By the service's name, which is all that is said of it.
+    clusters: Table<(usize, u16, &'static str), Arc<str>>,
     routes: Table<(usize, usize), Arc<HttpRoute>>,
     verdicts: Table<VerdictKey, Option<Arc<Policy>>>,
     verdicts_of_events: Table<VerdictKey, Option<Arc<Policy>>>,
@@ -33,84 +50,109 @@ pub(super) struct Known {
 type VerdictKey = (Option<usize>, Option<usize>, bool);
 
 impl Known {
+    /// Without an object. `size`: of all workers.
+    pub(super) fn new(size: Arc<Size>) -> Self {
+        Self {
+            size,
+            ..Self::default()
+        }
+    }
+
     /// To be called before each exchange: what only an older snapshot has is let go with the first of a newer one.
     pub(super) fn of_snapshot(&mut self, snapshot: u64) {
         if snapshot > self.snapshot {
-            *self = Self {
-                snapshot,
-                ..Self::default()
-            };
+            self.let_go();
+            self.snapshot = snapshot;
         }
+    }
+
+    /// Lets go of all objects: a worker for which nothing comes learns of no newer snapshot.
+    pub(super) fn let_go(&mut self) {
+        // New tables, for empty ones would keep their memory.
+        *self = Self {
+            snapshot: self.snapshot,
+            ..Self::new(self.size.clone())
+        };
     }
 
     /// Istio's tags of who asks.
     pub(super) fn source(&mut self, workload: &Arc<Workload>, cluster: &str, to: &mut Pairs) {
-        self.sources.say(place(workload), workload, to, |to| {
+        let key = place(workload);
+        self.sources.say(key, workload, &self.size, to, |to| {
             conventions::peer(to, SOURCE, workload, cluster);
         });
     }
 
     /// Istio's tags of who is asked.
     pub(super) fn destination(&mut self, workload: &Arc<Workload>, cluster: &str, to: &mut Pairs) {
-        self.destinations.say(place(workload), workload, to, |to| {
+        let key = place(workload);
+        self.destinations.say(key, workload, &self.size, to, |to| {
             conventions::peer(to, DESTINATION, workload, cluster);
         });
     }
 
-    /// Where the client of a request is.
+    /// Where the client of a request is. Its port is another with each connection.
     pub(super) fn client(&mut self, address: SocketAddr, to: &mut Pairs) {
-        self.clients
-            .say(address, &(), to, |to| conventions::client(to, address));
+        let ip = address.ip();
+        self.clients.say(ip, &(), &self.size, to, |to| {
+            conventions::client_address(to, ip);
+        });
+        conventions::client_port(to, address.port());
     }
 
     /// Where an endpoint is.
     pub(super) fn endpoint(&mut self, address: SocketAddr, to: &mut Pairs) {
-        self.endpoints
-            .say(address, &(), to, |to| conventions::endpoint(to, address));
+        self.endpoints.say(address, &(), &self.size, to, |to| {
+            conventions::endpoint(to, address);
+        });
     }
 
     /// A service and its port, as istiod names clusters.
-    pub(super) fn cluster(
-        &mut self,
-        service: &Arc<Service>,
-        cluster: &UpstreamCluster<'_>,
-        to: &mut Pairs,
-    ) {
-        let key = (place(service), cluster.port, cluster.protocol);
-        self.clusters.say(key, service, to, |to| {
+    pub(super) fn cluster(&mut self, cluster: &UpstreamCluster<'_>, to: &mut Pairs) {
+        let hostname = &cluster.service.hostname;
+        let key = (place(hostname), cluster.port, cluster.protocol);
+        self.clusters.say(key, hostname, &self.size, to, |to| {
             to.display("upstream_cluster", cluster);
         });
     }
 
     /// The rule of a route.
     pub(super) fn route(&mut self, route: &Arc<HttpRoute>, rule: usize, to: &mut Pairs) {
-        self.routes.say((place(route), rule), route, to, |to| {
+        let key = (place(route), rule);
+        self.routes.say(key, route, &self.size, to, |to| {
             conventions::route_rule(to, route, rule);
         });
     }
 
     /// What policy decided, of a span.
     pub(super) fn verdict(&mut self, verdict: &Verdict, to: &mut Pairs) {
-        said_of(&mut self.verdicts, verdict, to);
+        said_of(&mut self.verdicts, verdict, &self.size, to);
     }
 
     /// The same of an event.
     pub(super) fn verdict_of_event(&mut self, verdict: &Verdict, to: &mut Pairs) {
-        said_of(&mut self.verdicts_of_events, verdict, to);
+        said_of(&mut self.verdicts_of_events, verdict, &self.size, to);
     }
 }
 
-fn said_of(table: &mut Table<VerdictKey, Option<Arc<Policy>>>, verdict: &Verdict, to: &mut Pairs) {
+fn said_of(
+    table: &mut Table<VerdictKey, Option<Arc<Policy>>>,
+    verdict: &Verdict,
+    size: &Arc<Size>,
+    to: &mut Pairs,
+) {
     // Those have more to say than a policy and its rule.
     if verdict.dry_run.is_some() || verdict.network.is_some() {
         return conventions::verdict(to, verdict);
     }
     let policy = &verdict.policy;
     let key = (policy.as_ref().map(place), verdict.rule, verdict.allowed);
-    table.say(key, policy, to, |to| conventions::verdict(to, verdict));
+    table.say(key, policy, size, to, |to| {
+        conventions::verdict(to, verdict);
+    });
 }
 
-fn place<T>(object: &Arc<T>) -> usize {
+fn place<T: ?Sized>(object: &Arc<T>) -> usize {
     Arc::as_ptr(object).addr()
 }
 
@@ -123,6 +165,30 @@ struct Said<H> {
     bytes: Box<[u8]>,
     /// Keeps the place of the object taken.
     _held: H,
+    _counted: Counted,
+}
+
+/// One object among all, as long as it is kept.
+#[derive(Debug)]
+struct Counted {
+    bytes: usize,
+    of: Arc<Size>,
+}
+
+impl Counted {
+    fn new(bytes: usize, of: &Arc<Size>) -> Self {
+        of.objects.fetch_add(1, Relaxed);
+        of.bytes.fetch_add(bytes, Relaxed);
+        let of = of.clone();
+        Self { bytes, of }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.of.objects.fetch_sub(1, Relaxed);
+        self.of.bytes.fetch_sub(self.bytes, Relaxed);
+    }
 }
 
 impl<K, H> Default for Table<K, H> {
@@ -133,18 +199,26 @@ impl<K, H> Default for Table<K, H> {
 
 impl<K: Eq + Hash, H: Clone> Table<K, H> {
     /// Adds the attributes of an object, which `write` writes the first time.
-    fn say(&mut self, key: K, object: &H, to: &mut Pairs, write: impl FnOnce(&mut Pairs)) {
+    fn say(
+        &mut self,
+        key: K,
+        object: &H,
+        size: &Arc<Size>,
+        to: &mut Pairs,
+        write: impl FnOnce(&mut Pairs),
+    ) {
         if let Some(said) = self.0.get(&key) {
             to.extend(&said.bytes);
             return;
         }
         let begin = to.bytes().len();
         write(to);
-        let bytes = to.bytes().get(begin..).unwrap_or_default().into();
+        let bytes: Box<[u8]> = to.bytes().get(begin..).unwrap_or_default().into();
         if self.0.len() >= OTLP_KNOWN_MAX {
             self.0.clear();
         }
         let said = Said {
+            _counted: Counted::new(bytes.len() + size_of::<(K, Said<H>)>(), size),
             bytes,
             _held: object.clone(),
         };
@@ -155,6 +229,7 @@ impl<K: Eq + Hash, H: Clone> Table<K, H> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::access_log::upstream_cluster;
     use crate::telemetry::fixtures;
 
     fn bytes(write: impl FnOnce(&mut Pairs)) -> Vec<u8> {
@@ -250,5 +325,58 @@ mod tests {
         assert_eq!(Arc::strong_count(last), 2);
         known.of_snapshot(8);
         assert_eq!(Arc::strong_count(last), 1);
+    }
+
+    /// Each of its connections has another port.
+    #[test]
+    fn a_client_is_kept_once_whatever_its_port() {
+        let mut known = Known::default();
+        for port in [1_025, 1_026, 65_535] {
+            let address = SocketAddr::from(([10, 0, 0, 1], port));
+            let mut expected = Pairs::default();
+            let names = ["client.address", "network.peer.address"];
+            expected.display_as(names, address.ip());
+            expected.number("client.port", port);
+            expected.number("network.peer.port", port);
+            assert_eq!(bytes(|to| known.client(address, to)), expected.bytes());
+        }
+        assert_eq!(known.clients.0.len(), 1);
+    }
+
+    /// Not the whole service with all its endpoints.
+    #[test]
+    fn of_a_service_its_name_is_kept() {
+        let mut known = Known::default();
+        let exchange = fixtures::http();
+        let service = exchange.service.clone().unwrap();
+        let before = Arc::strong_count(&service);
+        let cluster = upstream_cluster(&exchange).unwrap();
+        let names = Arc::strong_count(&service.hostname);
+        let expected = bytes(|to| to.display("upstream_cluster", &cluster));
+        for _ in 0..2 {
+            assert_eq!(bytes(|to| known.cluster(&cluster, to)), expected);
+        }
+        assert_eq!(Arc::strong_count(&service), before);
+        assert_eq!(Arc::strong_count(&service.hostname), names + 1);
+    }
+
+    #[test]
+    fn what_is_kept_is_counted_until_it_is_let_go() {
+        let size = Arc::<Size>::default();
+        let mut workers = [(); 2].map(|()| Known::new(size.clone()));
+        let (asked, mut denied) = (workload("w"), fixtures::denied());
+        denied.dry_run = None;
+        for known in &mut workers {
+            tags(known, &asked);
+            tags(known, &asked);
+            bytes(|to| known.verdict(&denied, to));
+        }
+        let (objects, bytes) = size.get();
+        assert_eq!((objects, Arc::strong_count(&asked)), (4, 3));
+        assert!(bytes > 2 * written(&asked).len());
+        workers[0].let_go();
+        assert_eq!((size.get().0, Arc::strong_count(&asked)), (2, 2));
+        workers[1].of_snapshot(1);
+        assert_eq!((size.get(), Arc::strong_count(&asked)), ((0, 0), 1));
     }
 }

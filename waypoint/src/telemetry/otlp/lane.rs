@@ -28,8 +28,8 @@ pub(super) struct Lane {
 impl Lane {
     /// A lane that runs until it is closed.
     pub(super) fn start(channel: Arc<Channel>, exporter: Exporter) -> Self {
-        // No more exchanges wait than that, and nearly each has one at least: of one that is longer than a message some have
-        // none. What does not fit is dropped.
+        // No more exchanges wait than that, and a message has one at least, except for those that an exchange longer than a
+        // message fills before its last one. What does not fit is dropped.
         let (parcels, queue) = mpsc::channel(channel.batching.queue_max.max(1));
         let run = run(channel.clone(), queue, exporter);
         Self {

@@ -32,5 +32,5 @@ mod spans;
 mod thread;
 mod transport;
 
-pub use queue::{tell, waiting};
+pub use queue::{known, let_go, tell, waiting};
 pub use thread::{Exports, Parts, prepare, start};

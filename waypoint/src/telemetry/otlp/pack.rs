@@ -100,8 +100,8 @@ pub(super) struct Parcel {
     pub message: Bytes,
     /// Spans or records of a log in it.
     pub records: u64,
-    /// Exchanges that it tells of; each counts in the message that has its last record. One whose records do not fit in a
-    /// message leaves others with none.
+    /// Exchanges that end in it: each counts in the message that has its last record. 0: it has a part of one that is longer
+    /// than a message.
     pub exchanges: usize,
     _held: Held,
 }

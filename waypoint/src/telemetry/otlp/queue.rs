@@ -11,104 +11,25 @@ use tokio::sync::Notify;
 
 use super::endpoint::Signal;
 use super::environment::Batching;
-use super::known::Known;
+use super::known::{Known, Size};
 use super::pack::{Head, Pack, Share, UnderWay};
 use super::pairs::Pairs;
 use super::process::Process;
 use super::{logs, spans};
-use crate::limits::{OTLP_MESSAGE_BYTES_MAX, OTLP_QUEUE_BYTES_MAX, OTLP_RECEIVERS_MAX};
+use crate::limits::OTLP_RECEIVERS_MAX;
 use crate::telemetry::access_log::TimeText;
 use crate::telemetry::counters;
 use crate::telemetry::exchange::Seen;
 use crate::telemetry::trace::settings::Receiver;
 
-/// A receiver's records may be so many times what is free of [`OTLP_QUEUE_BYTES_MAX`], three quarters of it if it is alone:
-/// one that takes nothing leaves room to the others.
-const SHARE_OF_FREE: usize = 3;
+mod channel;
+
+pub(super) use channel::Channel;
 
 static QUEUE: OnceLock<Arc<Queue>> = OnceLock::new();
 
 thread_local! {
     static WORKER: RefCell<Option<Worker>> = const { RefCell::new(None) };
-}
-
-/// Where the records of one signal for one receiver go; all workers share it.
-#[derive(Debug)]
-pub(super) struct Channel {
-    pub signal: Signal,
-    pub receiver: Receiver,
-    pub batching: Batching,
-    head: Arc<Head>,
-    /// Exchanges that wait, in buffers and messages.
-    waiting: AtomicUsize,
-    /// Exchanges of them in messages under way, of all workers.
-    under_way: AtomicUsize,
-    /// Bytes of the records in those.
-    under_way_bytes: AtomicUsize,
-    /// What is under way leaves now, with all workers: together it is a message. Said once for each time that the thread
-    /// comes, which takes it from one worker after the other.
-    leaves: AtomicBool,
-    bytes: Arc<Share>,
-    /// Bytes that a worker had under way when it was last looked at: it will have about as many.
-    expected: AtomicUsize,
-}
-
-impl Channel {
-    fn is(&self, signal: Signal, receiver: &Receiver) -> bool {
-        self.signal == signal && self.receiver.is(receiver)
-    }
-
-    /// What a worker has under way became more or less. Whether by that the workers together have enough for a message:
-    /// one alone may never have, and the room is for all of them.
-    fn under_way_changed(&self, before: UnderWay, after: UnderWay) -> bool {
-        let exchanges = (before.exchanges, after.exchanges);
-        let by_number = reaches(&self.under_way, exchanges, self.batching.batch_max);
-        let bytes = (before.bytes, after.bytes);
-        reaches(&self.under_way_bytes, bytes, OTLP_MESSAGE_BYTES_MAX) || by_number
-    }
-
-    /// What is under way leaves now: it is a message, or there is no room for more of it.
-    fn is_filled(&self) -> bool {
-        let under_way = self.under_way.load(Relaxed);
-        under_way >= self.batching.batch_max
-            || self.under_way_bytes.load(Relaxed) >= OTLP_MESSAGE_BYTES_MAX
-            || under_way > 0 && self.has_no_room()
-    }
-
-    /// It has as much as it may have, by number or by bytes.
-    fn is_full(&self) -> bool {
-        self.waiting.load(Relaxed) >= self.batching.queue_max || self.has_no_room()
-    }
-
-    /// It has as many bytes as others leave it: perhaps fewer than a message has.
-    fn has_no_room(&self) -> bool {
-        let free = OTLP_QUEUE_BYTES_MAX.saturating_sub(self.bytes.of_all());
-        self.bytes.own() >= free.saturating_mul(SHARE_OF_FREE)
-    }
-
-    /// So many exchanges are on their way to the receiver.
-    pub(super) fn left(&self, exchanges: usize) {
-        self.waiting.fetch_sub(exchanges, Relaxed);
-    }
-
-    /// No record waits.
-    pub(super) fn is_idle(&self) -> bool {
-        self.waiting.load(Relaxed) == 0
-    }
-
-    /// So many exchanges that waited are not told of.
-    pub(super) fn dropped(&self, exchanges: usize) {
-        self.left(exchanges);
-        counters::OTLP_DROPPED.add(self.signal.as_str(), exchanges as u64);
-    }
-}
-
-/// Adds the difference to a sum; whether that took it to a limit. Under the lock of the worker whose part it is, so that
-/// no part is taken away before it was added.
-fn reaches(sum: &AtomicUsize, (before, after): (usize, usize), limit: usize) -> bool {
-    let by = after.wrapping_sub(before);
-    let was = sum.fetch_add(by, Relaxed);
-    was < limit && was.wrapping_add(by) >= limit
 }
 
 /// Records of one worker for one channel that wait.
@@ -152,6 +73,8 @@ pub(super) struct Queue {
     channels: Mutex<Vec<Arc<Channel>>>,
     /// Bytes of all records, until they were sent.
     bytes: Arc<AtomicUsize>,
+    /// What all workers keep of objects.
+    known: Arc<Size>,
     closed: AtomicBool,
     /// There is something to take; nobody need be told again.
     pending: AtomicBool,
@@ -174,11 +97,22 @@ pub fn tell(seen: &Seen<'_>) {
 
 /// Exchanges that wait for collectors, and the bytes of their records.
 pub fn waiting() -> (usize, usize) {
-    QUEUE.get().map_or((0, 0), |queue| {
-        let channels = lock(&queue.channels);
-        let waiting = channels.iter().map(|channel| channel.waiting.load(Relaxed));
-        (waiting.sum(), queue.bytes.load(Relaxed))
-    })
+    QUEUE.get().map_or((0, 0), |queue| queue.waiting())
+}
+
+/// Objects of which workers keep what spans say of them, and how many bytes that is.
+pub fn known() -> (usize, usize) {
+    QUEUE.get().map_or((0, 0), |queue| queue.known.get())
+}
+
+/// Lets go of the objects of which this thread keeps what spans say of them: those of an old configuration, too, if
+/// nothing ended since.
+pub fn let_go() {
+    let _ = WORKER.try_with(|worker| {
+        if let Ok(mut worker) = worker.try_borrow_mut() {
+            worker.iter_mut().for_each(|of| of.room.known.let_go());
+        }
+    });
 }
 
 /// Opens the way for exchanges, for the rest of the process. `None` when it is open already.
@@ -202,6 +136,7 @@ impl Queue {
             buffers: Mutex::default(),
             channels: Mutex::default(),
             bytes: Arc::default(),
+            known: Arc::default(),
             closed: AtomicBool::new(false),
             pending: AtomicBool::new(false),
             stirred: Notify::new(),
@@ -222,7 +157,7 @@ impl Queue {
             buffer,
             room: Room {
                 span: Pairs::default(),
-                known: Known::default(),
+                known: Known::new(self.known.clone()),
                 record: Pairs::of_record(),
                 time: TimeText::default(),
                 text: Vec::new(),
@@ -242,6 +177,8 @@ impl Queue {
         let Worker { buffer, room } = worker;
         if let Some(recording) = seen.exchange.trace.recording() {
             let receiver = &recording.tracing.receiver;
+            // Much may be let go: not under the lock.
+            room.known.of_snapshot(seen.exchange.snapshot);
             self.add(&mut lock(buffer), Signal::Traces, receiver, seen, |pack| {
                 let Room { span, known, .. } = room;
                 spans::add(seen, &self.process, (span, known), pack);
@@ -349,21 +286,13 @@ impl Queue {
             return None;
         }
         let Process { scope, .. } = &self.process;
-        let channel = Arc::new(Channel {
-            signal,
-            receiver: receiver.clone(),
-            batching: match signal {
-                Signal::Traces => self.spans,
-                Signal::Logs | Signal::Metrics => self.records,
-            },
-            head: Head::new(&self.process.resource_for(receiver), scope).into(),
-            waiting: AtomicUsize::new(0),
-            under_way: AtomicUsize::new(0),
-            under_way_bytes: AtomicUsize::new(0),
-            leaves: AtomicBool::new(false),
-            bytes: Share::part_of(self.bytes.clone()).into(),
-            expected: AtomicUsize::new(0),
-        });
+        let batching = match signal {
+            Signal::Traces => self.spans,
+            Signal::Logs | Signal::Metrics => self.records,
+        };
+        let head = Head::new(&self.process.resource_for(receiver), scope);
+        let bytes = Share::part_of(self.bytes.clone());
+        let channel = Arc::new(Channel::new((signal, receiver), batching, head, bytes));
         channels.push(channel.clone());
         Some(channel)
     }
@@ -428,6 +357,13 @@ impl Queue {
     /// Takes nothing more: what comes from now on is dropped and counted.
     pub(super) fn close(&self) {
         self.closed.store(true, Relaxed);
+    }
+
+    /// Exchanges that wait for collectors, and the bytes of their records.
+    fn waiting(&self) -> (usize, usize) {
+        let channels = lock(&self.channels);
+        let waiting = channels.iter().map(|channel| channel.waiting.load(Relaxed));
+        (waiting.sum(), self.bytes.load(Relaxed))
     }
 
     /// Bytes of all records that are held.

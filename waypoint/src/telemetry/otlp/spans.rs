@@ -41,7 +41,8 @@ mod field {
     pub const STATUS_CODE: u32 = 3;
 }
 
-/// Adds the spans of a request or TCP stream, its own first; none for what was not sampled. `to`: room for one.
+/// Adds the spans of a request or TCP stream, its own first; none for what was not sampled. `to`: room for one; `known` is
+/// of its snapshot or a later one.
 pub(super) fn add(
     seen: &Seen<'_>,
     process: &Process,
@@ -52,7 +53,6 @@ pub(super) fn add(
     let Some(recording) = exchange.trace.recording() else {
         return;
     };
-    known.of_snapshot(exchange.snapshot);
     let mut spanned = Spanned {
         ended: exchange.started_at + seen.elapsed,
         exchange,
@@ -296,9 +296,8 @@ impl<'a> Spanned<'a> {
 
     /// The service and port, as istiod names its clusters.
     fn cluster(&mut self, attributes: &mut Pairs) {
-        let exchange = self.exchange;
-        if let (Some(service), Some(cluster)) = (&exchange.service, upstream_cluster(exchange)) {
-            self.known.cluster(service, &cluster, attributes);
+        if let Some(cluster) = upstream_cluster(self.exchange) {
+            self.known.cluster(&cluster, attributes);
         }
     }
 

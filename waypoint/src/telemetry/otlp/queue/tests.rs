@@ -10,8 +10,9 @@ use prost::Message;
 use super::super::fixtures::{self, batching, drained, seen};
 use super::super::pack::Parcel;
 use super::*;
+use crate::limits::{OTLP_MESSAGE_BYTES_MAX, OTLP_QUEUE_BYTES_MAX};
 use crate::telemetry::exchange::Exchange;
-use crate::telemetry::fixtures as exchanges;
+use crate::telemetry::{fixtures as exchanges, metrics};
 
 /// What a gRPC receiver takes unless it is told otherwise.
 const GRPC_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -302,8 +303,54 @@ fn an_exchange_is_told_of_without_allocating() {
 }
 
 #[test]
-fn a_scrape_shows_how_much_waits() {
-    let shown = counters::families();
-    let name = "cairn_otlp_waiting_bytes";
-    assert!(shown.iter().any(|family| family.name() == name));
+fn what_waits_and_what_workers_keep_is_counted() {
+    let (queue, exchange) = (queue(8, 8, false), fixtures::sampled());
+    let mut workers = [queue.join(), queue.join()];
+    assert_eq!((queue.waiting(), queue.known.get()), ((0, 0), (0, 0)));
+    for worker in [0, 1, 1] {
+        tell(&queue, &mut workers[worker], &exchange);
+    }
+    let (told, bytes) = queue.waiting();
+    assert_eq!(told, 3);
+    let all = [0, 1].map(|n| lock(&workers[n].buffer)[0].pack.under_way().bytes);
+    assert_eq!((bytes, bytes > 0), (all.iter().sum::<usize>(), true));
+    assert!(queue.known.get().0 > 0);
+    leaving(&queue, exchange.started + Duration::from_secs(60));
+    assert_eq!(queue.waiting(), (0, 0));
+}
+
+/// No snapshot comes that a worker without requests would hear of.
+#[tokio::test(start_paused = true)]
+async fn what_an_idle_worker_keeps_of_objects_is_let_go_after_a_while() {
+    let (queue, exchange) = (queue(8, 8, false), fixtures::sampled());
+    let mut worker = queue.join();
+    tell(&queue, &mut worker, &exchange);
+    assert!(queue.known.get().0 > 0);
+    WORKER.set(Some(worker));
+    let idle = Duration::from_secs(60);
+    let timer = metrics::let_go(idle);
+    assert!(tokio::time::timeout(idle, timer).await.is_err());
+    assert_eq!(queue.known.get(), (0, 0));
+}
+
+/// Nothing else sends metrics this way: the counter is this test's.
+#[test]
+fn each_message_of_a_long_exchange_is_counted_when_it_is_dropped() {
+    let queue = queue(8, 8, false);
+    let channel = queue.channel(Signal::Metrics, &Receiver::Environment);
+    let to = channel.unwrap();
+    to.waiting.fetch_add(1, Relaxed);
+    let mut pack = Pack::new(to.head.clone(), to.bytes.clone(), 0);
+    let record = vec![b'x'; OTLP_MESSAGE_BYTES_MAX / 2 + 1];
+    (0..2).for_each(|_| pack.add(&record));
+    pack.end_exchange(8);
+    let before = counters::OTLP_DROPPED.value("metrics");
+    let batch = Batch {
+        to: to.clone(),
+        pack,
+        began: None,
+    };
+    batch.give_up();
+    assert_eq!(counters::OTLP_DROPPED.value("metrics"), before + 2);
+    assert!(to.is_idle());
 }
