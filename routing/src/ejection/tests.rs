@@ -221,7 +221,7 @@ fn who_is_ejected_untold_while_detection_is_off_comes_back_a_little_later() {
     let endpoints: Vec<_> = c.endpoints().iter().map(|e| e.endpoint.clone()).collect();
     c.update(&endpoints, Arc::default(), 1);
     for _ in 0..5 {
-        record(&rules(), &[endpoint.clone()], &endpoint, BAD, 2);
+        record(&rules(), std::slice::from_ref(&endpoint), &endpoint, BAD, 2);
     }
     assert_eq!(out(&c), [true, false]);
     assert!(c.sweep(9_999).is_empty(), "nobody looks yet");

@@ -33,8 +33,8 @@ type Client = (String, IpAddr);
 struct Port {
     terms: Terms,
     hosts: BTreeSet<String>,
-    /// Whether it is declared TCP, in the old one and the new one.
-    declared: [BTreeSet<bool>; 2],
+    /// Whether either declares anything but TCP.
+    may_be_http: bool,
 }
 
 /// What requests to one port vary in.
@@ -58,12 +58,12 @@ impl Matrix {
         let clients = workloads(old).chain(workloads(new));
         let clients: BTreeSet<Client> = clients.collect();
         let mut ports: BTreeMap<SocketAddr, Port> = BTreeMap::new();
-        for (side, snapshot) in [old, new].into_iter().enumerate() {
+        for snapshot in [old, new] {
             for (at, host, key, port) in served(snapshot) {
                 let found = ports.entry(at).or_default();
                 found.terms.add_port(snapshot, &key, port);
                 found.hosts.insert(host);
-                found.declared[side].insert(port.protocol == AppProtocol::Tcp);
+                found.may_be_http |= port.protocol != AppProtocol::Tcp;
             }
         }
         let mut ports: Vec<PortCases> = ports
@@ -141,7 +141,7 @@ impl PortCases {
         let Port {
             terms,
             hosts: own_hosts,
-            declared,
+            may_be_http,
         } = port;
         let stranger = format!("spiffe://cluster.local/ns/{NOBODY}/sa/{NOBODY}");
         let named = terms.principals.iter();
@@ -168,7 +168,7 @@ impl PortCases {
         let hosts: BTreeSet<String> = hosts.collect();
         Self {
             to,
-            streams: declared.iter().all(|of| of.iter().eq([&true])),
+            streams: !may_be_http,
             clients,
             hosts: hosts.into_iter().collect(),
             methods,

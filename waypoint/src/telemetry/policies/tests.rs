@@ -83,112 +83,7 @@ fn counters_of_a_policy_go_only_when_it_is_removed_and_nothing_counts_in_them_an
 /// A kind that is missing here would lose its counters while it is in force.
 #[test]
 fn a_policy_of_every_kind_is_there_as_long_as_it_is_written() {
-    let target = |kind: &str, group: &str, name: &str| {
-        format!("targetRefs: [{{group: '{group}', kind: {kind}, name: {name}}}]")
-    };
-    let service = target("Service", "", "web");
-    let gateway = target("Gateway", "gateway.networking.k8s.io", "waypoint");
-    let class = target(
-        "GatewayClass",
-        "gateway.networking.k8s.io",
-        "istio-waypoint",
-    );
-    let istio = |kind: &str, name: &str, spec: &str, note: &str| {
-        format!(
-            "{{apiVersion: security.istio.io/v1, kind: {kind}, metadata: {{name: {name}, namespace: shop{note}}}, spec: {{{spec}}}}}"
-        )
-    };
-    let tried = ", annotations: {istio.io/dry-run: 'true'}";
-    let cilium = |kind: &str, name: &str, spec: &str| {
-        let namespace = match kind {
-            "CiliumNetworkPolicy" => ", namespace: shop",
-            _ => "",
-        };
-        format!(
-            "{{apiVersion: cilium.io/v2, kind: {kind}, metadata: {{name: {name}{namespace}}}, spec: {{{spec}}}}}"
-        )
-    };
-    let calico = |kind: &str, name: &str, spec: &str| {
-        let namespace = match kind.contains("Global") {
-            true => "",
-            false => ", namespace: shop",
-        };
-        format!(
-            "{{apiVersion: projectcalico.org/v3, kind: {kind}, metadata: {{name: {name}{namespace}}}, spec: {{{spec}}}}}"
-        )
-    };
-    let issuer = "jwtRules: [{issuer: i, jwks: '{\"keys\": []}'}]";
-    let selected = "endpointSelector: {matchLabels: {app: web}}";
-    let policies = [
-        istio(
-            "AuthorizationPolicy",
-            "of-service",
-            &format!("{service}, rules: [{{}}]"),
-            "",
-        ),
-        istio(
-            "AuthorizationPolicy",
-            "of-gateway",
-            &format!("{gateway}, rules: [{{}}]"),
-            "",
-        ),
-        istio(
-            "AuthorizationPolicy",
-            "of-class",
-            &format!("{class}, rules: [{{}}]"),
-            "",
-        )
-        .replace("namespace: shop", "namespace: istio-system"),
-        istio(
-            "AuthorizationPolicy",
-            "tried",
-            &format!("{service}, rules: [{{}}]"),
-            tried,
-        ),
-        istio(
-            "AuthorizationPolicy",
-            "broken",
-            &format!("{service}, rules: 5"),
-            "",
-        ),
-        istio(
-            "RequestAuthentication",
-            "tokens",
-            &format!("{service}, {issuer}"),
-            tried,
-        ),
-        cilium(
-            "CiliumNetworkPolicy",
-            "ingress",
-            &format!("{selected}, ingress: [{{}}]"),
-        ),
-        cilium(
-            "CiliumClusterwideNetworkPolicy",
-            "egress",
-            "endpointSelector: {}, egress: [{}]",
-        ),
-        calico(
-            "NetworkPolicy",
-            "calico",
-            "selector: all(), ingress: [{action: Allow}]",
-        ),
-        calico(
-            "StagedNetworkPolicy",
-            "staged",
-            "selector: all(), ingress: [{action: Deny}]",
-        ),
-        calico(
-            "GlobalNetworkPolicy",
-            "global",
-            "selector: all(), egress: [{action: Allow}]",
-        ),
-        calico(
-            "StagedGlobalNetworkPolicy",
-            "staged-global",
-            "selector: all(), egress: [{action: Deny}]",
-        ),
-    ];
-    let text = format!("{MESH}\n---\n{}", policies.join("\n---\n"));
+    let text = format!("{MESH}{OF_EVERY_KIND}");
     let file = SourceFile {
         path: "mesh.yaml".into(),
         content: Ok(text.into_bytes().into()),
@@ -241,4 +136,68 @@ metadata: {name: web, namespace: shop, labels: {kubernetes.io/service-name: web}
 addressType: IPv4
 ports: [{name: http, port: 8080}]
 endpoints: [{addresses: [10.0.1.1], targetRef: {kind: Pod, name: web-1, namespace: shop}}]
+";
+
+/// A policy of every kind that is enforced, counted or tried.
+const OF_EVERY_KIND: &str = "
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: of-service, namespace: shop}
+spec: {targetRefs: [{group: '', kind: Service, name: web}], rules: [{}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: of-gateway, namespace: shop}
+spec: {targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: waypoint}], rules: [{}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: of-class, namespace: istio-system}
+spec: {targetRefs: [{group: gateway.networking.k8s.io, kind: GatewayClass, name: istio-waypoint}], rules: [{}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: tried, namespace: shop, annotations: {istio.io/dry-run: 'true'}}
+spec: {targetRefs: [{group: '', kind: Service, name: web}], rules: [{}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: broken, namespace: shop}
+spec: {targetRefs: [{group: '', kind: Service, name: web}], rules: 5}
+---
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {name: tokens, namespace: shop, annotations: {istio.io/dry-run: 'true'}}
+spec: {targetRefs: [{group: '', kind: Service, name: web}], jwtRules: [{issuer: i, jwks: '{\"keys\": []}'}]}
+---
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: ingress, namespace: shop}
+spec: {endpointSelector: {matchLabels: {app: web}}, ingress: [{}]}
+---
+apiVersion: cilium.io/v2
+kind: CiliumClusterwideNetworkPolicy
+metadata: {name: egress}
+spec: {endpointSelector: {}, egress: [{}]}
+---
+apiVersion: projectcalico.org/v3
+kind: NetworkPolicy
+metadata: {name: calico, namespace: shop}
+spec: {selector: all(), ingress: [{action: Allow}]}
+---
+apiVersion: projectcalico.org/v3
+kind: StagedNetworkPolicy
+metadata: {name: staged, namespace: shop}
+spec: {selector: all(), ingress: [{action: Deny}]}
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: global}
+spec: {selector: all(), egress: [{action: Allow}]}
+---
+apiVersion: projectcalico.org/v3
+kind: StagedGlobalNetworkPolicy
+metadata: {name: staged-global}
+spec: {selector: all(), egress: [{action: Deny}]}
 ";
