@@ -33,7 +33,7 @@ impl Apart {
         let judged = judged.filter(|_| crate::accepts(snapshot, ask))?;
         if !judged.asks.is_empty() {
             Some(Self::Provider)
-        } else if ask.is_tcp() && !matches!(judged.protocol, "tcp" | "sniff") {
+        } else if is_tcp_on_http(ask, judged) {
             Some(Self::TcpOnHttp)
         } else if judged.shares.keys().any(|to| leaves(snapshot, judged, to)) {
             Some(Self::Destination)
@@ -41,6 +41,11 @@ impl Apart {
             None
         }
     }
+}
+
+/// Whether a stream meets a port that declares HTTP. The engine says what it would come to if policy were asked.
+pub fn is_tcp_on_http(ask: &Ask, judged: &Judged) -> bool {
+    ask.is_tcp() && !matches!(judged.protocol, "tcp" | "sniff")
 }
 
 /// Whether what goes to a cluster, as [`Judged::shares`] calls it, leaves loopback.

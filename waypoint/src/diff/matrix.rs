@@ -253,7 +253,7 @@ mod tests {
         let port = Port {
             terms,
             hosts: BTreeSet::from(["web.shop".to_owned()]),
-            ..Port::default()
+            may_be_http: true,
         };
         let mut cases = PortCases::new("10.0.0.1:80".parse().unwrap(), port, &BTreeSet::new());
         cases.asked = usize::try_from(cases.combinations()).unwrap();
