@@ -23,7 +23,7 @@ const AUTHORITY: &str = "api.example.com:80";
 async fn nginx(folder: &Path, address: SocketAddr, listen: &str, tls: &str) -> Process {
     let folder = folder.display();
     let config = format!(
-        "daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx.log; worker_processes 1; user root;
+        "daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/nginx.log; user root;
 events {{}}
 http {{
   access_log off; client_body_temp_path {folder}; proxy_temp_path {folder};

@@ -39,7 +39,7 @@ fn nginx(hub: &Pod, folder: &Path) -> Process {
     fs::write(folder.join("large"), vec![b'x'; 1 << 20]).unwrap();
     let folder = folder.display();
     let config = format!(
-        "daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx.log; worker_processes 1;
+        "daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/nginx.log;
 user root;
 events {{}}
 http {{
