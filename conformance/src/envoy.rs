@@ -113,7 +113,7 @@ impl DestinationTunnel<'_> {
         let listeners = self.pods.iter().map(|(ip, identity)| {
             let listen = SocketAddr::new(*ip, self.port);
             let manager = connection_manager(self.streams_max, "original");
-            tunnel_listener(listen, identity, manager)
+            mtls_listener(listen, identity, manager)
         });
         let ip = self.pods.first().expect("a pod").0;
         start(
@@ -127,8 +127,8 @@ impl DestinationTunnel<'_> {
     }
 }
 
-/// A listener that ends tunnels.
-fn tunnel_listener(listen: SocketAddr, identity: &Path, manager: Value) -> Value {
+/// A listener that asks clients for certificates.
+fn mtls_listener(listen: SocketAddr, identity: &Path, manager: Value) -> Value {
     json!({
         "name": listen.to_string(),
         "address": address(listen),
@@ -213,7 +213,7 @@ impl ServiceTunnel<'_> {
         manager["access_log"][0]["typed_config"]["log_format"]["text_format_source"]["inline_string"] = json!(
             "%DOWNSTREAM_PEER_URI_SAN% %REQ(:AUTHORITY)% %REQ(X-ISTIO-SOURCE)% %REQ(X-FORWARDED-NETWORK)%\n"
         );
-        let listeners = vec![tunnel_listener(self.listen, self.identity, manager)];
+        let listeners = vec![mtls_listener(self.listen, self.identity, manager)];
         let cluster = json!({
             "name": "service",
             "type": "STATIC",

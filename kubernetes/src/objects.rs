@@ -307,11 +307,14 @@ pub fn text<'v>(object: &'v Value, path: &str) -> Option<&'v str> {
     object.pointer(path).and_then(Value::as_str)
 }
 
-/// The `uid` of the owner that is the controller of an object.
+/// The owner that is the controller of an object.
+pub fn controller(object: &Value) -> Option<&Value> {
+    owners(object).find(|owner| owner.get("controller") == Some(&true.into()))
+}
+
+/// Its `uid`.
 pub fn controller_of(object: &Value) -> Option<&str> {
-    let mut controllers =
-        owners(object).filter(|owner| owner.get("controller") == Some(&true.into()));
-    controllers.next()?.get("uid")?.as_str()
+    controller(object)?.get("uid")?.as_str()
 }
 
 /// Whether an object is owned by who has this `uid`.

@@ -195,9 +195,7 @@ fn resolved(resources: &Resources, options: &Options) -> (Snapshot, Findings) {
         destinations(given, &ground, &elsewhere, &mut services, &mut findings);
     let mut waypoint = chosen.map(|chosen| chosen.waypoint);
     let settings = traffic(
-        resources,
-        options,
-        &mesh,
+        given,
         waypoint.as_ref(),
         &mut services,
         &mut clusters,
@@ -341,9 +339,7 @@ fn serving<'a>(
 
 /// Routes of both kinds, and how what they lead to is balanced.
 fn traffic(
-    resources: &Resources,
-    options: &Options,
-    mesh: &Mesh,
+    (resources, options, mesh): (&Resources, &Options, &Mesh),
     waypoint: Option<&Waypoint>,
     services: &mut BTreeMap<ObjectKey, Service>,
     clusters: &mut BTreeMap<ClusterKey, Arc<[Endpoint]>>,

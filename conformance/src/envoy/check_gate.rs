@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{address, assignment, router, start, tls};
+use super::{assignment, mtls_listener, router, start};
 use crate::net::free_address;
 use crate::process::Process;
 
@@ -45,24 +45,7 @@ impl CheckGate<'_> {
     /// Starts it; it takes HTTP/2 over mTLS.
     pub async fn start(&self, ip: IpAddr, folder: &Path) -> (Process, SocketAddr) {
         let listen = free_address(ip);
-        let listener = json!({
-            "name": "checks",
-            "address": address(listen),
-            "filter_chains": [{
-                "transport_socket": {
-                    "name": "envoy.transport_sockets.tls",
-                    "typed_config": {
-                        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
-                        "require_client_certificate": true,
-                        "common_tls_context": tls(self.identity, None),
-                    },
-                },
-                "filters": [{
-                    "name": "envoy.filters.network.http_connection_manager",
-                    "typed_config": self.connection_manager(),
-                }],
-            }],
-        });
+        let listener = mtls_listener(listen, self.identity, self.connection_manager());
         let clusters = vec![
             cluster("gate-http", self.gate, "http_protocol_options"),
             cluster("gate-grpc", self.gate, "http2_protocol_options"),

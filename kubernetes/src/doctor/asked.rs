@@ -9,7 +9,7 @@ use super::agents::{self, Agent};
 use super::named_some;
 use super::probe::{AgentState, Answers};
 use crate::cluster::{Cluster, GATEWAY_NAME};
-use crate::objects::{controller_of, name_of, namespace_of, text};
+use crate::objects::{controller, controller_of, name_of, namespace_of, text};
 use crate::status::{Acknowledgement, behind, is_ready};
 
 /// States of pods at an agent by which their connections are not steered.
@@ -92,9 +92,7 @@ pub(super) fn of(cluster: &Cluster, gateways: &[ObjectKey], answers: &Answers) -
 
 /// `ReplicaSet web-1`.
 fn controller_name(pod: &Value) -> String {
-    let owners = pod.pointer("/metadata/ownerReferences");
-    let mut owners = owners.and_then(Value::as_array).into_iter().flatten();
-    let owner = owners.find(|owner| owner.get("controller") == Some(&true.into()));
+    let owner = controller(pod);
     let field = |at: &str| owner.and_then(|owner| text(owner, at)).unwrap_or("");
     format!("{} {}", field("/kind"), field("/name"))
 }
