@@ -5,7 +5,7 @@ CARGO ?= cargo
 # Seconds that `make fuzz` gives each target.
 FUZZ_SECONDS ?= 60
 # Coverage for libFuzzer, on stable Rust: what `cargo fuzz --sanitizer none` passes. No address sanitizer,
-# which needs a nightly compiler: outside kernel-redirect/ there is no unsafe code of ours.
+# which needs a nightly compiler: outside kernel-redirect/ and allocator/ there is no unsafe code of ours.
 FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares

@@ -240,8 +240,14 @@ pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 /// Time for the head of a request to the admin endpoints, and for idling between two.
 pub const ADMIN_HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The longest CPU profile; what is noted is bounded by the stacks there are. Longer ones are refused.
+/// The longest profile; what is noted is bounded by the stacks there are. Longer ones are refused.
 pub const PROFILE_SECONDS_MAX: Duration = Duration::from_secs(60);
+
+/// Stacks that a heap profile tells apart: 2 MB while it is taken. What is allocated by others is counted as dropped.
+pub const HEAP_PROFILE_STACKS_MAX: usize = 4_096;
+
+/// Samples of a heap profile that are not freed yet: some 8 GiB of memory, told of in 2 MB. Others are dropped likewise.
+pub const HEAP_PROFILE_SAMPLES_MAX: usize = 16_384;
 
 /// How long a connection to the admin endpoints may last: a reader that stalls must not keep
 /// readiness probes out for ever.

@@ -2,8 +2,11 @@
 
 use std::process::ExitCode;
 
+use cairn_allocator::Watched;
+use mimalloc::MiMalloc;
+
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Watched<MiMalloc> = Watched::new(MiMalloc);
 
 fn main() -> ExitCode {
     cairn_waypoint::cli::main()

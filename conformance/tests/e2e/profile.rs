@@ -62,6 +62,16 @@ async fn pprof_reads_where_time_goes_and_who_holds_memory() {
         assert_eq!(answer.headers()["content-type"], "application/octet-stream");
         assert_eq!(answer.body()[..2], [0x1f, 0x8b], "{name} is compressed");
     }
+    // With seconds it is a sample of who allocates, which traffic does.
+    let address = client.to("web", 80);
+    let busy = tokio::spawn(async move {
+        let mut connection = Connection::http1(address).await;
+        while connection.get("/").await.is_ok() {}
+    });
+    let path = "/debug/pprof/heap?seconds=2";
+    let allocated = client::get_as("localhost", admin, path).await;
+    busy.abort();
+    assert_eq!(allocated.status(), 200);
     let wrong = client::get_as("localhost", admin, "/debug/pprof/profile?seconds=3600").await;
     assert_eq!(wrong.status(), 400);
     let elsewhere = client::get(lab.cairn().metrics, "/debug/pprof/heap").await;
@@ -87,5 +97,16 @@ async fn pprof_reads_where_time_goes_and_who_holds_memory() {
     let said = top(&memory, "inuse_space").unwrap();
     for owner in ["(rest)", "program and files", "http"] {
         assert!(said.contains(owner), "{owner} in {said}");
+    }
+    let allocated = file("heap.pb.gz", allocated.body());
+    for sample in ["alloc_space", "inuse_objects"] {
+        let said = top(&allocated, sample).unwrap();
+        assert!(said.contains(&format!("Type: {sample}")), "{said}");
+        // Where requests are, and not on the way to the allocator.
+        assert!(
+            sample != "alloc_space" || said.contains("pingora"),
+            "{said}"
+        );
+        assert!(!said.contains("cairn_allocator"), "{said}");
     }
 }

@@ -6,6 +6,7 @@ pub const WORKSPACE_IMPORTS: &[(&str, &[&str])] = &[
     ("cairn-routing", &["cairn-config-schema"]),
     ("cairn-authz", &["cairn-config-schema"]),
     ("cairn-kernel-redirect", &["cairn-config-schema"]),
+    ("cairn-allocator", &[]),
     ("cairn-kubernetes", &["cairn-config-schema", "cairn-authz"]),
     (
         "cairn-filters",
@@ -19,6 +20,7 @@ pub const WORKSPACE_IMPORTS: &[(&str, &[&str])] = &[
             "cairn-authz",
             "cairn-filters",
             "cairn-kernel-redirect",
+            "cairn-allocator",
             "cairn-kubernetes",
         ],
     ),

@@ -124,8 +124,8 @@ static PAGES: [Page; 17] = [
         paths: &["/debug/pprof/heap"],
         surfaces: &[Surface::Admin],
         acts: false,
-        help: "who holds memory, as far as it is counted, for `go tool pprof`",
-        answer: Now(|asked| profile::memory(asked.state)),
+        help: "who holds memory, as far as it is counted, for `go tool pprof`; with ?seconds=N who allocates in that time",
+        answer: Later(|asked| profile::heap(asked.query, asked.state)),
     },
     Page {
         paths: &["/quitquitquit"],

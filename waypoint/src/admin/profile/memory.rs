@@ -1,5 +1,5 @@
 //! Who holds memory, as far as Cairn counts it: by owner, with the rest of what the kernel says this process
-//! has. It is no sample of allocations: the allocator takes none.
+//! has. Who allocates is `heap`'s to say.
 
 use std::io;
 use std::time::{Duration, SystemTime};

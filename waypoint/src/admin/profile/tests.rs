@@ -72,7 +72,7 @@ async fn a_profile_has_the_function_that_burns_and_there_is_one_at_a_time() {
             Answered::Now(_) => tokio::task::yield_now().await,
         }
     };
-    let again = tokio::time::timeout(std::time::Duration::from_secs(30), turn()).await;
+    let again = tokio::time::timeout(Duration::from_secs(30), turn()).await;
     assert_eq!(again.unwrap().await.status(), StatusCode::OK);
 }
 
@@ -93,7 +93,7 @@ fn memory_is_told_by_owner_and_adds_up_to_what_is_resident() {
 
     let state = super::super::tests::state();
     let mut shard = Shard::new(state.registry.clone());
-    shard.record(&fixtures::http(), std::time::Duration::ZERO);
+    shard.record(&fixtures::http(), Duration::ZERO);
     let (_, stacks) = read(&memory::profile(&state).unwrap());
     let of = |name: &str| {
         let named = |(stack, _): &&(Vec<String>, _)| stack[0] == name;
