@@ -48,6 +48,8 @@ fn mounted(mountinfo: &str, kind: &str) -> Option<PathBuf> {
     Some(Path::new(at).to_path_buf())
 }
 
+#[cfg(any(kernel, test))]
+mod capabilities;
 #[cfg(kernel)]
 pub use checks::requirements;
 #[cfg(kernel)]
@@ -80,22 +82,26 @@ mod checks {
     /// # Errors
     /// [`RedirectError::KernelTooOld`], [`RedirectError::MissingCapability`].
     pub fn requirements(of: Duty) -> Result<(), RedirectError> {
-        let needed: &[super::Capability] = match of {
-            Duty::Attach => &super::TO_ATTACH,
-            Duty::EnterPods => &super::OF_AN_AGENT,
-            Duty::FindPods => &super::TO_FIND_PODS,
+        let needed: &[super::capabilities::Capability] = match of {
+            Duty::Attach => &super::capabilities::TO_ATTACH,
+            Duty::EnterPods => &super::capabilities::OF_AN_AGENT,
+            Duty::FindPods => &super::capabilities::TO_FIND_PODS,
         };
         judge(KernelVersion::current().ok(), held(), needed)
     }
 
     /// Whether they can attach the redirect.
     pub(crate) fn may_attach() -> Result<(), RedirectError> {
-        judge(KernelVersion::current().ok(), held(), &super::TO_ATTACH)
+        judge(
+            KernelVersion::current().ok(),
+            held(),
+            &super::capabilities::TO_ATTACH,
+        )
     }
 
     fn held() -> Option<u64> {
         let status = fs::read_to_string("/proc/self/status").ok()?;
-        super::effective(&status)
+        super::capabilities::effective(&status)
     }
 
     /// The kernel is new enough and lets us. SO_NETNS_COOKIE is of 5.14, the first long-term kernel
@@ -104,7 +110,7 @@ mod checks {
     fn judge(
         kernel: Option<KernelVersion>,
         held: Option<u64>,
-        needed: &[super::Capability],
+        needed: &[super::capabilities::Capability],
     ) -> Result<(), RedirectError> {
         if kernel.is_some_and(|found| found < KernelVersion::new(5, 15, 0)) {
             return Err(RedirectError::KernelTooOld {
@@ -112,7 +118,7 @@ mod checks {
                 needed: "5.15",
             });
         }
-        match held.map(|held| super::missing(held, needed)) {
+        match held.map(|held| super::capabilities::missing(held, needed)) {
             Some(missing) if !missing.is_empty() => Err(RedirectError::MissingCapability {
                 missing: missing.join(" and "),
             }),
@@ -192,7 +198,7 @@ mod checks {
 
         #[test]
         fn a_kernel_that_is_too_old_is_told_before_what_else_is_missing() {
-            let needed = &super::super::OF_AN_AGENT;
+            let needed = &super::super::capabilities::OF_AN_AGENT;
             let old = KernelVersion::new(5, 14, 21);
             let error = judge(Some(old), Some(0), needed).unwrap_err().to_string();
             assert!(error.contains("too old"), "{error}");
@@ -209,49 +215,9 @@ mod checks {
     }
 }
 
-/// The effective capabilities in the text of /proc/self/status.
-#[cfg(any(kernel, test))]
-fn effective(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|l| l.strip_prefix("CapEff:"))?;
-    u64::from_str_radix(line.trim(), 16).ok()
-}
-
-/// Name of a capability, and the bits any of which gives it (capabilities(7)).
-type Capability = (&'static str, &'static [u32]);
-
-const NET_ADMIN: u32 = 12;
-const SYS_PTRACE: u32 = 19;
-const SYS_ADMIN: u32 = 21;
-const BPF: u32 = 39;
-
-/// What attaching needs. CAP_SYS_ADMIN is as good as CAP_BPF.
-const TO_ATTACH: [Capability; 2] = [
-    ("CAP_BPF", &[BPF, SYS_ADMIN]),
-    ("CAP_NET_ADMIN", &[NET_ADMIN]),
-];
-
-/// What an agent needs: setns(2) into a pod's network namespace is CAP_SYS_ADMIN's.
-const OF_AN_AGENT: [Capability; 3] = [TO_ATTACH[0], TO_ATTACH[1], ("CAP_SYS_ADMIN", &[SYS_ADMIN])];
-
-/// Whose network namespace is whose is told of other users' processes to CAP_SYS_PTRACE alone
-/// (proc_pid_ns(5)).
-const TO_FIND_PODS: [Capability; 4] = [
-    OF_AN_AGENT[0],
-    OF_AN_AGENT[1],
-    OF_AN_AGENT[2],
-    ("CAP_SYS_PTRACE", &[SYS_PTRACE]),
-];
-
-/// Names of the capabilities that are missing in `held`.
-#[cfg(any(kernel, test))]
-fn missing(held: u64, needed: &[Capability]) -> Vec<&'static str> {
-    let has = |bits: &[u32]| bits.iter().any(|bit| held & (1 << bit) != 0);
-    let lacks = needed.iter().filter(|(_, bits)| !has(bits));
-    lacks.map(|(name, _)| *name).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use super::capabilities::*;
     use super::*;
 
     #[test]
