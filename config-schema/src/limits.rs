@@ -95,6 +95,10 @@ pub const SPAN_TAGS_MAX: usize = 32;
 /// Size in bytes of a format of access logs; a line is longer still.
 pub const LOG_FORMAT_BYTES_MAX: usize = 16 * 1024;
 
+/// Headers of requests, and headers of responses, that a log of Envoy's Access Log Service has beside the usual ones: each is
+/// looked up for each request.
+pub const LOGGED_HEADERS_MAX: usize = 64;
+
 /// How long an export to a collector may take when its provider does not say, in milliseconds: the
 /// default of OpenTelemetry's exporters.
 pub const COLLECTOR_TIMEOUT_DEFAULT_MS: u64 = 10_000;

@@ -25,6 +25,7 @@ pub mod golden;
 pub mod hbone;
 pub mod identities;
 pub mod lab;
+pub mod log_service;
 pub mod net;
 pub mod process;
 pub mod prometheus;

@@ -16,13 +16,24 @@ const GRPC: &str = "envoyExtAuthzGrpc";
 const OPEN_TELEMETRY: &str = "opentelemetry";
 const FILE_LOG: &str = "envoyFileAccessLog";
 const OTEL_LOG: &str = "envoyOtelAls";
+const HTTP_ENTRY_LOG: &str = "envoyHttpAls";
+const TCP_ENTRY_LOG: &str = "envoyTcpAls";
 const PROMETHEUS: &str = "prometheus";
 
+const KNOWN: [&str; 8] = [
+    HTTP,
+    GRPC,
+    OPEN_TELEMETRY,
+    FILE_LOG,
+    OTEL_LOG,
+    HTTP_ENTRY_LOG,
+    TCP_ENTRY_LOG,
+    PROMETHEUS,
+];
+
 /// Providers that nothing is told and nobody is asked.
-const OTHERS: [&str; 10] = [
+const OTHERS: [&str; 8] = [
     "datadog",
-    "envoyHttpAls",
-    "envoyTcpAls",
     "lightstep",
     "opencensus",
     "sds",
@@ -119,6 +130,12 @@ fn kind(item: &Node<'_>, path: &Path<'_>, faults: &mut Vec<Fault>) -> ExtensionP
         }
         FILE_LOG => typed(entry, path, faults).map_or_else(broken, ExtensionProviderKind::FileLog),
         OTEL_LOG => typed(entry, path, faults).map_or_else(broken, ExtensionProviderKind::OtelLog),
+        HTTP_ENTRY_LOG => {
+            typed(entry, path, faults).map_or_else(broken, ExtensionProviderKind::HttpEntryLog)
+        }
+        TCP_ENTRY_LOG => {
+            typed(entry, path, faults).map_or_else(broken, ExtensionProviderKind::TcpEntryLog)
+        }
         PROMETHEUS => ExtensionProviderKind::Prometheus,
         other if OTHERS.contains(&other) => {
             let message = format!("provider `{other}` of the mesh configuration is not honoured");
@@ -129,7 +146,7 @@ fn kind(item: &Node<'_>, path: &Path<'_>, faults: &mut Vec<Fault>) -> ExtensionP
         }
         _ => {
             let path = path.key(&entry.key).to_string();
-            let mut known = vec![HTTP, GRPC, OPEN_TELEMETRY, FILE_LOG, OTEL_LOG, PROMETHEUS];
+            let mut known = KNOWN.to_vec();
             known.extend(OTHERS);
             faults.push(Fault::unknown_field(&entry.key, &known, path, entry.key_at));
             broken()

@@ -67,6 +67,8 @@ pub(super) fn resolve(
             ExtensionProviderKind::OpenTelemetry(_)
             | ExtensionProviderKind::FileLog(_)
             | ExtensionProviderKind::OtelLog(_)
+            | ExtensionProviderKind::HttpEntryLog(_)
+            | ExtensionProviderKind::TcpEntryLog(_)
             | ExtensionProviderKind::Prometheus
             | ExtensionProviderKind::Other(_) => {
                 let reason = format!(

@@ -7,7 +7,8 @@ use serde::Deserialize;
 
 use super::TargetRef;
 use super::telemetry::{
-    DefaultProvidersSpec, FileLogSpec, MeshAccessLogSpec, OpenTelemetrySpec, OtelLogSpec,
+    DefaultProvidersSpec, FileLogSpec, HttpEntryLogSpec, MeshAccessLogSpec, OpenTelemetrySpec,
+    OtelLogSpec, TcpEntryLogSpec,
 };
 use super::virtual_service::Retries;
 
@@ -167,6 +168,10 @@ pub enum ExtensionProviderKind {
     FileLog(Box<FileLogSpec>),
     /// `envoyOtelAls`.
     OtelLog(Box<OtelLogSpec>),
+    /// `envoyHttpAls`.
+    HttpEntryLog(Box<HttpEntryLogSpec>),
+    /// `envoyTcpAls`.
+    TcpEntryLog(Box<TcpEntryLogSpec>),
     /// `prometheus`.
     Prometheus,
     /// Another one: the field it has.
@@ -184,6 +189,8 @@ impl ExtensionProviderKind {
             Self::OpenTelemetry(_) => "opentelemetry",
             Self::FileLog(_) => "envoyFileAccessLog",
             Self::OtelLog(_) => "envoyOtelAls",
+            Self::HttpEntryLog(_) => "envoyHttpAls",
+            Self::TcpEntryLog(_) => "envoyTcpAls",
             Self::Prometheus => "prometheus",
             Self::Other(field) => field,
             Self::Broken(_) => "",

@@ -229,6 +229,31 @@ pub struct OtelLogSpec {
     pub log_format: Option<LogFormatSpec>,
 }
 
+/// `envoyHttpAls`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)] // the fields are Istio's
+pub struct HttpEntryLogSpec {
+    pub service: String,
+    pub port: u32,
+    pub log_name: Option<String>,
+    pub filter_state_objects_to_log: Option<Vec<String>>,
+    pub additional_request_headers_to_log: Option<Vec<String>>,
+    pub additional_response_headers_to_log: Option<Vec<String>>,
+    pub additional_response_trailers_to_log: Option<Vec<String>>,
+}
+
+/// `envoyTcpAls`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)] // the fields are Istio's
+pub struct TcpEntryLogSpec {
+    pub service: String,
+    pub port: u32,
+    pub log_name: Option<String>,
+    pub filter_state_objects_to_log: Option<Vec<String>>,
+}
+
 /// `logFormat`: `text`, or `labels`, which make a JSON object.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

@@ -87,9 +87,9 @@ pub use service::{
 pub use session::{SessionCarrier, SessionPersistence};
 pub use stream_route::{ServerNames, StreamMatch, StreamRoute, StreamRule};
 pub use telemetry::{
-    AccessLog, BUILT_IN_LOG, Collector, Expression, ISTIO_TEXT, IstioMetric, LogFormat, LogSink,
-    MetricOverride, MetricSettings, OtelLog, OtlpProtocol, TagChange, TagSource, Telemetry,
-    TelemetrySettings, TraceSettings, TraceTarget, WrittenAt, WrittenFormat,
+    AccessLog, BUILT_IN_LOG, Collector, EntryKind, EntryLog, Expression, ISTIO_TEXT, IstioMetric,
+    LogFormat, LogSink, MetricOverride, MetricSettings, OtelLog, OtlpProtocol, TagChange,
+    TagSource, Telemetry, TelemetrySettings, TraceSettings, TraceTarget, WrittenAt, WrittenFormat,
 };
 pub use traffic::{
     BackOff, RetryBudget, RetryConditions, RetryPolicy, RetryWindow, RuleTraffic, Timeouts,

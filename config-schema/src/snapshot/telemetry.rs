@@ -164,6 +164,34 @@ pub enum LogSink {
     Stdout(LogFormat),
     /// A receiver of OTLP.
     Collector(Arc<OtelLog>),
+    /// Envoy's Access Log Service.
+    Entries(Arc<EntryLog>),
+}
+
+/// An access log as entries of Envoy's Access Log Service.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct EntryLog {
+    /// Who gets it.
+    pub collector: Collector,
+    /// `logName`.
+    pub log_name: Arc<str>,
+    /// Of what there are entries.
+    pub kind: EntryKind,
+}
+
+/// Of what an access log has entries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EntryKind {
+    /// Requests.
+    Http {
+        /// Headers of theirs that are told beside those that always are, in lower case.
+        request_headers: Vec<Arc<str>>,
+        /// Headers of their responses.
+        response_headers: Vec<Arc<str>>,
+    },
+    /// TCP streams.
+    Tcp,
 }
 
 /// An access log by OTLP.

@@ -14,6 +14,7 @@ mod elsewhere_addresses;
 mod elsewhere_labels;
 mod elsewhere_oracle;
 mod endpoints;
+mod entry_logs;
 mod entry_networks;
 mod findings;
 mod l7_ports;

@@ -29,6 +29,7 @@ mod flows;
 mod ipv6;
 mod issuer;
 mod laboratory;
+mod log_service;
 mod overload;
 mod page;
 mod places;

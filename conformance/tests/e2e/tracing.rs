@@ -324,6 +324,13 @@ async fn a_collector_that_stalls_babbles_or_dies_costs_traffic_nothing() {
             let answer = scene.get(&path, &[]).await;
             assert_eq!(answer.status(), 200, "{mood:?}");
         }
+        if mood == Mood::Stalled {
+            // What waits is held, and a scrape tells of it.
+            let held = scene.lab.cairn().metric("cairn_otlp_waiting_bytes", &[]);
+            let held = held.await;
+            assert!(held > path.len() as f64, "{held} bytes wait");
+            assert!(held <= 16.0 * 1024.0 * 1024.0, "{held} bytes wait");
+        }
         let lost = scene.dropped("cairn_otlp_dropped_total").await - dropped
             + scene.dropped("cairn_otlp_failed_total").await
             - failed;

@@ -233,6 +233,14 @@ fn config_map() -> Vec<(String, Vec<String>)> {
         ),
         (provider("envoyOtelAls"), fields::<telemetry::OtelLogSpec>()),
         (
+            provider("envoyHttpAls"),
+            fields::<telemetry::HttpEntryLogSpec>(),
+        ),
+        (
+            provider("envoyTcpAls"),
+            fields::<telemetry::TcpEntryLogSpec>(),
+        ),
+        (
             at("defaultProviders"),
             fields::<telemetry::DefaultProvidersSpec>(),
         ),

@@ -30,6 +30,7 @@ pub async fn follow(worker: &Worker, mut version: watch::Receiver<u64>) {
 /// One pass. If another snapshot comes into force meanwhile, the next pass begins right after it.
 async fn pass(worker: &Worker) {
     let runtime = worker.runtime.load_full();
+    crate::telemetry::otlp::of_snapshot(runtime.snapshot.version);
     let began = Instant::now();
     let due: Arc<[u64]> = worker.open.judged_before(runtime.snapshot.version);
     for slice in due.chunks(RECHECK_SLICE) {

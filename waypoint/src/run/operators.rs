@@ -39,6 +39,8 @@ pub(super) fn export(
         std::env::var("POD_NAME").ok(),
         std::env::var("NODE_NAME").ok(),
     );
+    let ip = ["POD_IP", "INSTANCE_IP"].into_iter();
+    let ip = ip.map(std::env::var).find_map(Result::ok);
     let snapshot = in_force.runtime.load().snapshot.clone();
     let served = snapshot
         .waypoint
@@ -51,6 +53,8 @@ pub(super) fn export(
         cluster: &telemetry::metrics::registry().cluster,
         pod: pod.as_deref(),
         node: node.as_deref(),
+        ip: ip.as_deref(),
+        domain: &snapshot.mesh.cluster_domain,
     };
     otlp::start(otlp::Parts {
         process: process::Process::new(&names, &settings.otel),

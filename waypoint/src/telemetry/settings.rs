@@ -19,6 +19,10 @@ use super::trace::settings::Tracing;
 use super::trace::{self, compile};
 use crate::limits::TCP_REPORT_INTERVAL;
 
+mod entries;
+
+pub use entries::{Entered, NamedHeader};
+
 /// Settings of one service, or of everything without its own.
 #[derive(Debug, Default)]
 pub struct Settings {
@@ -32,6 +36,8 @@ pub struct Settings {
     pub metrics: Option<Arc<Changes>>,
     /// Access logs for collectors.
     pub collected: Vec<Collected>,
+    /// Access logs for Envoy's Access Log Service.
+    pub entered: Vec<Entered>,
     is_unusual: bool,
 }
 
@@ -99,6 +105,11 @@ impl Settings {
                 .access_log
                 .iter()
                 .filter_map(Collected::compile)
+                .collect(),
+            entered: resolved
+                .access_log
+                .iter()
+                .filter_map(Entered::compile)
                 .collect(),
             tracing: match trace::is_disabled() {
                 true => None,
@@ -168,6 +179,8 @@ pub fn faults(snapshot: &Snapshot) -> Vec<Diagnostic> {
                 LogSink::Collector(to) => formats(to)
                     .iter()
                     .for_each(|format| of_format(format, &mut seen, &mut found)),
+                // It has no format.
+                LogSink::Entries(_) => {}
             }
             if let Some(filter) = &log.filter {
                 let effects = Effects {

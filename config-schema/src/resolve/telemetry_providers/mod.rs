@@ -1,6 +1,7 @@
 //! Providers of telemetry in the mesh configuration, and its defaults: who gets spans and access logs
 //! (specs/istio-waypoint.md 4.11, 5.4, 5.5). Providers of authorization are read in `providers`.
 
+mod entry_log;
 mod read;
 
 use std::collections::BTreeMap;

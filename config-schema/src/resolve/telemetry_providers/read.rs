@@ -30,7 +30,7 @@ pub(super) struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    fn say(&mut self, finding: Diagnostic, path: &str) {
+    pub(super) fn say(&mut self, finding: Diagnostic, path: &str) {
         self.findings.push(self.config.mark(finding, path));
     }
 
@@ -192,6 +192,8 @@ impl Reading<'_> {
             ExtensionProviderKind::OpenTelemetry(spec) => self.open_telemetry(name, spec, path),
             ExtensionProviderKind::FileLog(spec) => Ok(self.file_log(spec, path)),
             ExtensionProviderKind::OtelLog(spec) => self.otel_log(name, spec, path),
+            ExtensionProviderKind::HttpEntryLog(spec) => self.http_entry_log(name, spec, path),
+            ExtensionProviderKind::TcpEntryLog(spec) => self.tcp_entry_log(name, spec, path),
             ExtensionProviderKind::Prometheus => Ok(TelemetryProvider::Prometheus),
             ExtensionProviderKind::Other(field) => Err(format!(
                 "provider '{name}' is `{field}`, which is not supported"
@@ -264,7 +266,7 @@ impl Reading<'_> {
         })
     }
 
-    fn cluster(
+    pub(super) fn cluster(
         &mut self,
         name: &str,
         service: &str,

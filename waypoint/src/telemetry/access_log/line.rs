@@ -182,7 +182,7 @@ fn some(text: &str) -> Option<&str> {
 }
 
 /// A request that could not be read has neither method nor path.
-pub(super) fn method(http: &HttpExchange) -> Option<&str> {
+pub(in crate::telemetry) fn method(http: &HttpExchange) -> Option<&str> {
     let unread = http.path.is_empty() && http.method == http::Method::GET;
     (!unread).then(|| http.method.as_str())
 }

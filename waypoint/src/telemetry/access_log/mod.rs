@@ -14,8 +14,9 @@ use std::sync::{Arc, OnceLock};
 
 use super::exchange::Seen;
 use line::Line;
-pub(super) use line::{TimeText, UpstreamCluster, route_name, upstream_cluster};
+pub(super) use line::{TimeText, UpstreamCluster, method, route_name, upstream_cluster};
 pub(super) use member::Members;
+pub(super) use operator::{Given, Operator};
 pub use queue::Writer;
 use queue::{Lines, Queue};
 

@@ -72,6 +72,11 @@ impl Exporter {
         }
     }
 
+    /// There is nothing more to send.
+    pub(super) async fn finish(self) {
+        self.transport.finish().await;
+    }
+
     /// Waits, with up to a quarter more so that receivers are not asked by all at once; `false` when the
     /// process ends meanwhile.
     async fn paused(&mut self, wait: Duration) -> bool {

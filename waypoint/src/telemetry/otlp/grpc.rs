@@ -20,12 +20,14 @@ use super::transport::{Failure, Partial};
 use crate::grpc::Channel;
 use crate::limits::OTLP_ANSWER_BYTES_MAX;
 
-pub(super) async fn export(
+/// A client of one receiver, over a connection that is there.
+///
+/// # Errors
+/// When its address is none.
+pub(super) fn client(
     sender: SendRequest<Body>,
-    signal: Signal,
     to: &Destination,
-    message: Bytes,
-) -> Result<Partial, Failure> {
+) -> Result<Grpc<Channel>, Failure> {
     let scheme = if to.tls { "https" } else { "http" };
     let host = match to.host.contains(':') {
         true => format!("[{}]", to.host),
@@ -37,14 +39,29 @@ pub(super) async fn export(
         .path_and_query("/")
         .build()
         .map_err(|e| Failure::Final(e.to_string()))?;
-    let mut client =
+    let client =
         Grpc::with_origin(Channel(sender), origin).max_decoding_message_size(OTLP_ANSWER_BYTES_MAX);
-    if to.gzip {
-        client = client.send_compressed(CompressionEncoding::Gzip);
-    }
+    Ok(match to.gzip {
+        true => client.send_compressed(CompressionEncoding::Gzip),
+        false => client,
+    })
+}
+
+/// A request with the receiver's metadata.
+pub(super) fn request<T>(to: &Destination, message: T) -> tonic::Request<T> {
     let headers = to.headers.iter().cloned().collect();
     let metadata = MetadataMap::from_headers(headers);
-    let mut request = tonic::Request::from_parts(metadata, tonic::Extensions::default(), message);
+    tonic::Request::from_parts(metadata, tonic::Extensions::default(), message)
+}
+
+pub(super) async fn export(
+    sender: SendRequest<Body>,
+    signal: Signal,
+    to: &Destination,
+    message: Bytes,
+) -> Result<Partial, Failure> {
+    let mut client = client(sender, to)?;
+    let mut request = request(to, message);
     request.set_timeout(to.timeout);
     let ready = client.ready().await;
     ready.map_err(|e| Failure::Again(format!("the connection broke: {e}"), None))?;
@@ -57,7 +74,7 @@ pub(super) async fn export(
 
 /// Which statuses are worth another attempt: those that OTLP names. One that is out of resources is only
 /// if it says when to come again.
-fn failure(status: &Status) -> Failure {
+pub(super) fn failure(status: &Status) -> Failure {
     let message: String = status
         .message()
         .chars()
@@ -127,7 +144,7 @@ struct Delay {
 
 /// Messages that are encoded, and answers that are not decoded yet.
 #[derive(Clone, Copy)]
-struct Encoded;
+pub(super) struct Encoded;
 
 impl Codec for Encoded {
     type Encode = Bytes;

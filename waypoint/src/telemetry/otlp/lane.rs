@@ -82,6 +82,7 @@ async fn run(channel: Arc<Channel>, mut queue: mpsc::Receiver<Parcel>, mut expor
         let message = formed(channel.signal, &parcel, exporter.protocol());
         exporter.export(message, parcel.records).await;
     }
+    exporter.finish().await;
 }
 
 /// A message as its receiver reads it.

@@ -14,6 +14,7 @@
 mod attributes;
 mod conventions;
 pub mod endpoint;
+pub mod entries;
 pub mod environment;
 mod export;
 #[cfg(test)]
@@ -32,5 +33,5 @@ mod spans;
 mod thread;
 mod transport;
 
-pub use queue::{known, let_go, tell, waiting};
+pub use queue::{known, let_go, of_snapshot, tell, waiting};
 pub use thread::{Exports, Parts, prepare, start};

@@ -25,6 +25,10 @@ const FRAME_BYTES_MAX: usize = 1 + 10;
 pub(super) struct Head {
     resource: Vec<u8>,
     scope: Vec<u8>,
+    /// The field that a record is.
+    record: u32,
+    /// The field around all records, where there is none but one.
+    around: Option<u32>,
 }
 
 impl Head {
@@ -35,7 +39,34 @@ impl Head {
         Self {
             resource: of_resource,
             scope: of_scope,
+            record: INSIDE,
+            around: None,
         }
+    }
+
+    /// Of messages whose records are fields of one field, without anything else.
+    pub(super) fn of_entries(around: u32) -> Self {
+        Self {
+            resource: Vec::new(),
+            scope: Vec::new(),
+            record: FIRST,
+            around: Some(around),
+        }
+    }
+
+    /// What begins a message with so many bytes of records.
+    fn begins(&self, records: usize) -> Vec<u8> {
+        let mut head = Vec::with_capacity(self.bytes_max());
+        if let Some(around) = self.around {
+            begin(around, records, &mut head);
+            return head;
+        }
+        let mut inner = self.resource.clone();
+        begin(INSIDE, self.scope.len() + records, &mut inner);
+        inner.extend_from_slice(&self.scope);
+        begin(FIRST, inner.len() + records, &mut head);
+        head.append(&mut inner);
+        head
     }
 
     fn bytes_max(&self) -> usize {
@@ -149,7 +180,7 @@ impl Pack {
     pub(super) fn add(&mut self, record: &[u8]) {
         self.begin();
         let before = self.message.len();
-        begin(INSIDE, record.len(), &mut self.message);
+        begin(self.head.record, record.len(), &mut self.message);
         self.message.extend_from_slice(record);
         let written = self.message.len() - before;
         if self.records > 0 && self.records_bytes() > OTLP_MESSAGE_BYTES_MAX {
@@ -224,14 +255,8 @@ impl Pack {
         if self.records == 0 {
             return;
         }
-        let Head { resource, scope } = &*self.head;
         let (room, records) = (self.head.bytes_max(), self.records_bytes());
-        let mut inner = resource.clone();
-        begin(INSIDE, scope.len() + records, &mut inner);
-        inner.extend_from_slice(scope);
-        let mut head = Vec::with_capacity(room);
-        begin(FIRST, inner.len() + records, &mut head);
-        head.append(&mut inner);
+        let head = self.head.begins(records);
         // There is always room for it.
         let start = room.saturating_sub(head.len());
         if let Some(place) = self.message.get_mut(start..room) {

@@ -16,6 +16,14 @@ pub struct Process {
     /// Istio's tags (specs/istio-waypoint.md 5.4).
     pub(super) tags: Pairs,
     pub(super) cluster: String,
+    pub(super) node: Node,
+}
+
+/// As Envoy's node is called at Istio.
+#[derive(Debug, Default)]
+pub(super) struct Node {
+    pub id: String,
+    pub cluster: String,
 }
 
 /// What this process is called where.
@@ -31,6 +39,10 @@ pub struct Names<'a> {
     pub pod: Option<&'a str>,
     /// Of the node.
     pub node: Option<&'a str>,
+    /// Of the pod.
+    pub ip: Option<&'a str>,
+    /// DNS suffix of services.
+    pub domain: &'a str,
 }
 
 impl Process {
@@ -51,7 +63,7 @@ impl Process {
         match &environment.service_name {
             Some(name) => resource.text("service.name", name.as_str()),
             None if said("service.name") => {}
-            None => resource.text("service.name", own),
+            None => resource.text("service.name", own.as_str()),
         }
         let known = [
             ("service.version", Some(version)),
@@ -83,7 +95,15 @@ impl Process {
         tags.text("istio.mesh_id", names.trust_domain);
         tags.text("istio.namespace", namespace);
         tags.text("istio.cluster_id", names.cluster);
+        let (pod, ip) = (names.pod.unwrap_or(name), names.ip.unwrap_or("127.0.0.1"));
         Self {
+            node: Node {
+                id: format!(
+                    "waypoint~{ip}~{pod}.{namespace}~{namespace}.svc.{}",
+                    names.domain
+                ),
+                cluster: own.clone(),
+            },
             resource: Resource {
                 attributes: resource.take(),
                 ..Resource::default()

@@ -15,7 +15,7 @@ use super::known::{Known, Size};
 use super::pack::{Head, Pack, Share, UnderWay};
 use super::pairs::Pairs;
 use super::process::Process;
-use super::{logs, spans};
+use super::{entries, logs, spans};
 use crate::limits::OTLP_RECEIVERS_MAX;
 use crate::telemetry::access_log::TimeText;
 use crate::telemetry::counters;
@@ -115,6 +115,17 @@ pub fn let_go() {
     });
 }
 
+/// Lets go of what this thread keeps of objects that only an older snapshot has: for a worker for which nothing comes, and
+/// which would learn of a newer one from nobody.
+pub fn of_snapshot(version: u64) {
+    let _ = WORKER.try_with(|worker| {
+        if let Ok(mut worker) = worker.try_borrow_mut() {
+            let all = worker.iter_mut();
+            all.for_each(|of| of.room.known.of_snapshot(version));
+        }
+    });
+}
+
 /// Opens the way for exchanges, for the rest of the process. `None` when it is open already.
 pub(super) fn open(queue: Queue) -> Option<Arc<Queue>> {
     let queue = Arc::new(queue);
@@ -169,7 +180,8 @@ impl Queue {
     fn is_wanted(&self, seen: &Seen<'_>) -> bool {
         let settings = seen.exchange.settings.as_ref();
         let collected = settings.is_some_and(|settings| !settings.collected.is_empty());
-        self.logs || collected || seen.exchange.trace.is_recorded()
+        let entered = settings.is_some_and(|settings| !settings.entered.is_empty());
+        self.logs || collected || entered || seen.exchange.trace.is_recorded()
     }
 
     /// Writes the records of an exchange into a worker's buffers.
@@ -195,6 +207,12 @@ impl Queue {
             let receiver = &Receiver::Log(log.to.clone());
             self.add(&mut lock(buffer), Signal::Logs, receiver, seen, |pack| {
                 logs::add_written(seen, log, room, pack);
+            });
+        }
+        for log in entries::entered(seen) {
+            let receiver = &Receiver::Entries(log.to.clone());
+            self.add(&mut lock(buffer), Signal::Logs, receiver, seen, |pack| {
+                entries::add(seen, log, &mut room.time, pack);
             });
         }
     }
@@ -290,7 +308,10 @@ impl Queue {
             Signal::Traces => self.spans,
             Signal::Logs | Signal::Metrics => self.records,
         };
-        let head = Head::new(&self.process.resource_for(receiver), scope);
+        let head = match receiver {
+            Receiver::Entries(log) => Head::of_entries(entries::field(log)),
+            _ => Head::new(&self.process.resource_for(receiver), scope),
+        };
         let bytes = Share::part_of(self.bytes.clone());
         let channel = Arc::new(Channel::new((signal, receiver), batching, head, bytes));
         channels.push(channel.clone());

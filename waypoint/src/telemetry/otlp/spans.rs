@@ -333,7 +333,7 @@ impl<'a> Spanned<'a> {
     /// As much of a value of the client's as the receiver is to get.
     fn cut<'t>(&self, text: &'t str) -> &'t str {
         match &self.recording.tracing.receiver {
-            Receiver::Environment | Receiver::Log(_) => text,
+            Receiver::Environment | Receiver::Log(_) | Receiver::Entries(_) => text,
             Receiver::Collector(collector) => {
                 let max = text.floor_char_boundary(collector.tag_bytes_max as usize);
                 text.get(..max).unwrap_or_default()

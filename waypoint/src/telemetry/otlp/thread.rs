@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, sleep_until};
 
 use super::endpoint::{Destination, Signal};
+use super::entries;
 use super::environment::Environment;
 use super::export::Exporter;
 use super::lane::Lane;
@@ -229,8 +230,12 @@ impl Lanes {
             Receiver::Environment => (self.destination(signal)?, Way::Outside),
             Receiver::Collector(collector) => self.in_mesh(collector),
             Receiver::Log(log) => self.in_mesh(&log.collector),
+            Receiver::Entries(log) => self.in_mesh(&log.collector),
         };
-        let transport = Transport::new(signal, to, way);
+        let mut transport = Transport::new(signal, to, way);
+        if let Receiver::Entries(log) = receiver {
+            transport.stream_entries(entries::identifier(log, self.queue.process()));
+        }
         Some(Exporter::new(signal, transport, self.closing.clone()))
     }
 

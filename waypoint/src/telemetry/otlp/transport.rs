@@ -22,6 +22,7 @@ use tokio::time::timeout;
 use tonic::body::Body;
 
 use super::endpoint::{Destination, Protocol, Signal};
+use super::entries::stream::Stream;
 use super::{grpc, message};
 use crate::clock::now_ms;
 use crate::limits::OTLP_ANSWER_BYTES_MAX;
@@ -70,6 +71,14 @@ pub(super) struct Transport {
     to: Destination,
     way: Way,
     kept: Option<Sender>,
+    entries: Option<Entries>,
+}
+
+/// What is sent goes into a stream that stays open.
+struct Entries {
+    /// What begins the first message of each.
+    identifier: Vec<u8>,
+    open: Option<Stream>,
 }
 
 enum Sender {
@@ -83,6 +92,25 @@ impl Sender {
             Self::Http1(sender) => sender.is_closed(),
             Self::Http2(sender) => sender.is_closed(),
         }
+    }
+}
+
+impl Entries {
+    async fn send(
+        &mut self,
+        sender: http2::SendRequest<Body>,
+        to: &Destination,
+        message: Bytes,
+    ) -> Result<Partial, Failure> {
+        let (stream, message) = match self.open.take().filter(|stream| !stream.is_over()) {
+            Some(stream) => (stream, message),
+            None => {
+                let first = [&self.identifier[..], &message].concat();
+                (Stream::open(sender, to).await?, first.into())
+            }
+        };
+        self.open.insert(stream).send(message).await?;
+        Ok(Partial::default())
     }
 }
 
@@ -102,6 +130,22 @@ impl Transport {
             to,
             way,
             kept: None,
+            entries: None,
+        }
+    }
+
+    /// Messages are entries of access logs, in streams that begin with this.
+    pub(super) fn stream_entries(&mut self, identifier: Vec<u8>) {
+        self.entries = Some(Entries {
+            identifier,
+            open: None,
+        });
+    }
+
+    /// Ends what stays open between messages.
+    pub(super) async fn finish(self) {
+        if let Some(stream) = self.entries.and_then(|entries| entries.open) {
+            stream.finish().await;
         }
     }
 
@@ -123,6 +167,9 @@ impl Transport {
         if sent.is_err() {
             // Whatever is wrong, a new connection is not a part of it.
             self.kept = None;
+            if let Some(entries) = &mut self.entries {
+                entries.open = None;
+            }
         }
         sent
     }
@@ -139,6 +186,9 @@ impl Transport {
         match self.kept.insert(sender) {
             Sender::Http2(sender) => {
                 let sender = sender.clone();
+                if let Some(entries) = &mut self.entries {
+                    return entries.send(sender, &self.to, message).await;
+                }
                 grpc::export(sender, self.signal, &self.to, message).await
             }
             Sender::Http1(sender) => post(sender, &self.to, message).await,

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use cairn_config_schema::snapshot::{Collector, OtelLog};
+use cairn_config_schema::snapshot::{Collector, EntryLog, OtelLog};
 use http::header::HeaderName;
 
 use super::propagate::Propagation;
@@ -35,6 +35,8 @@ pub enum Receiver {
     Collector(Arc<Collector>),
     /// A provider of the mesh configuration, for access logs.
     Log(Arc<OtelLog>),
+    /// The same, for entries of Envoy's Access Log Service.
+    Entries(Arc<EntryLog>),
 }
 
 impl Receiver {
@@ -44,6 +46,7 @@ impl Receiver {
             (Self::Environment, Self::Environment) => true,
             (Self::Collector(a), Self::Collector(b)) => Arc::ptr_eq(a, b) || a == b,
             (Self::Log(a), Self::Log(b)) => Arc::ptr_eq(a, b) || a == b,
+            (Self::Entries(a), Self::Entries(b)) => Arc::ptr_eq(a, b) || a == b,
             _ => false,
         }
     }

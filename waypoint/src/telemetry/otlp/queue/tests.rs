@@ -333,6 +333,21 @@ async fn what_an_idle_worker_keeps_of_objects_is_let_go_after_a_while() {
     assert_eq!(queue.known.get(), (0, 0));
 }
 
+/// Whatever `--metrics-idle-minutes` says.
+#[test]
+fn what_an_idle_worker_keeps_of_objects_is_let_go_with_its_snapshot() {
+    let (queue, exchange) = (queue(8, 8, false), fixtures::sampled());
+    let mut worker = queue.join();
+    tell(&queue, &mut worker, &exchange);
+    let kept = queue.known.get();
+    assert!(kept.0 > 0);
+    WORKER.set(Some(worker));
+    of_snapshot(exchange.snapshot);
+    assert_eq!(queue.known.get(), kept, "it is still in force");
+    of_snapshot(exchange.snapshot + 1);
+    assert_eq!(queue.known.get(), (0, 0));
+}
+
 /// Nothing else sends metrics this way: the counter is this test's.
 #[test]
 fn each_message_of_a_long_exchange_is_counted_when_it_is_dropped() {

@@ -1,0 +1,116 @@
+//! Access logs by gRPC (issue 6): a real server of Envoy's Access Log Service gets what Telemetry says; one that knows nothing
+//! of it costs traffic nothing.
+
+use cairn_conformance::app::App;
+use cairn_conformance::client;
+use cairn_conformance::lab::{Lab, Port, Reach};
+use cairn_conformance::log_service::{LogService, Told};
+use http::Method;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::manifests::DENY_ADMIN;
+
+/// Of requests only those that went wrong.
+const MESH: &str = r#"
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data:
+  mesh: |
+    extensionProviders:
+    - name: requests
+      envoyHttpAls:
+        service: als.shop.svc.cluster.local
+        port: 9000
+        additionalRequestHeadersToLog: [X-User]
+    - name: streams
+      envoyTcpAls: {service: als.shop.svc.cluster.local, port: 9000, logName: db-log}
+---
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: requests, namespace: shop}
+spec:
+  accessLogging:
+  - providers: [{name: requests}]
+    filter: {expression: "response.code >= 400"}
+---
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: streams, namespace: shop}
+spec:
+  targetRefs: [{group: "", kind: Service, name: db}]
+  accessLogging:
+  - providers: [{name: streams}]
+"#;
+
+#[tokio::test]
+async fn a_log_service_is_told_what_telemetry_says_and_may_refuse() {
+    let mut lab = Lab::new();
+    lab.service("web", &[Port::new("http", 80)]);
+    lab.service("db", &[Port::new("tcp", 5432)]);
+    lab.service("als", &[Port::new("grpc", 9000)]);
+    let _web = lab.pod("web", "web-a", Reach::Hbone, |at| App::http("web", at));
+    let _db = lab.pod("db", "db-a", Reach::Hbone, App::tcp_echo);
+    let service = LogService::start(lab.free_address()).await;
+    lab.pod_at("als", "als-a", Reach::Hbone, service.address);
+    lab.write("policy", DENY_ADMIN);
+    lab.write("logs", MESH);
+    lab.variable("OTEL_BLRP_SCHEDULE_DELAY", 20);
+    lab.start().await;
+    let client = lab.client("shop/viewer").await;
+    let get = async |path: &str| {
+        let headers = [("x-user", "me"), ("x-secret", "no")];
+        client::send(client.to("web", 80), Method::GET, path, &headers, b"").await
+    };
+    assert_eq!(get("/fine").await.status(), 200);
+    assert_eq!(get("/admin").await.status(), 403);
+    let mut stream = TcpStream::connect(client.to("db", 5432)).await.unwrap();
+    stream.write_all(b"hello").await.unwrap();
+    let mut echoed = [0; 5];
+    stream.read_exact(&mut echoed).await.unwrap();
+    drop(stream);
+
+    let both = |told: &Told| !told.requests.is_empty() && !told.streams.is_empty();
+    let told = service.until("both entries", both).await;
+    let mut logs: Vec<_> = told.identifiers.iter().map(|i| &*i.log_name).collect();
+    logs.sort_unstable();
+    assert_eq!(logs, ["db-log", "http_envoy_accesslog"]);
+    let node = told.identifiers[0].node.as_ref().unwrap();
+    assert!(node.id.starts_with("waypoint~"), "{node:?}");
+    let [entry] = &told.requests[..] else {
+        panic!("the filter: {:?}", told.requests)
+    };
+    let request = entry.request.as_ref().unwrap();
+    assert_eq!(request.path, "/admin");
+    let headers: Vec<_> = request.request_headers.iter().collect();
+    assert_eq!(headers, [(&"x-user".to_owned(), &"me".to_owned())]);
+    let response = entry.response.as_ref().unwrap();
+    assert_eq!(response.response_code.unwrap().value, 403);
+    let common = entry.common_properties.as_ref().unwrap();
+    let tls = common.tls_properties.as_ref().unwrap();
+    let peer = tls.peer_certificate_properties.as_ref().unwrap();
+    let caller = "spiffe://cluster.local/ns/shop/sa/viewer";
+    assert_eq!(peer.subject_alt_name[0].uri, caller);
+    let [entry] = &told.streams[..] else {
+        panic!("{:?}", told.streams)
+    };
+    let bytes = entry.connection_properties.unwrap();
+    assert_eq!((bytes.received_bytes, bytes.sent_bytes), (5, 5));
+    let common = entry.common_properties.as_ref().unwrap();
+    assert!(common.upstream_remote_address.is_some(), "{common:?}");
+
+    // A server without that service: entries are counted as failed, and requests answered as before.
+    service.refuses(true);
+    assert_eq!(get("/admin/lost").await.status(), 403);
+    let failed = ("cairn_otlp_failed_total", ["signal=\"logs\""]);
+    lab.cairn().metric_reaches(failed.0, &failed.1, 1.0).await;
+    service.refuses(false);
+    assert_eq!(get("/admin/again").await.status(), 403);
+    let told = service
+        .until("the next entry", |told| told.requests.len() > 1)
+        .await;
+    let path = &told.requests[1].request.as_ref().unwrap().path;
+    assert_eq!(path, "/admin/again");
+    assert_eq!(told.identifiers.len(), 3, "a new stream says who sends it");
+}

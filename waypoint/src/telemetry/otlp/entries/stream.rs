@@ -1,0 +1,135 @@
+//! A stream of Envoy's Access Log Service: messages one way, for as long as the receiver wants them. It is not answered, and
+//! so a message counts as taken when the connection had room for it; whoever refuses a stream does so soon.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use hyper::client::conn::http2::SendRequest;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tonic::Status;
+use tonic::body::Body;
+
+use super::super::endpoint::Destination;
+use super::super::grpc::{self, Encoded};
+use super::super::transport::Failure;
+
+/// The gRPC method that takes entries.
+pub const METHOD: &str = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs";
+
+/// How long the first message of a stream is in doubt: who does not know the service, or wants none of it, says so by ending
+/// the stream.
+const DOUBT: Duration = Duration::from_millis(250);
+
+/// How long the receiver has to take what is under way when nothing more comes.
+const LAST: Duration = Duration::from_secs(1);
+
+/// A message, and who is told when it is taken.
+type Parted = (Bytes, oneshot::Sender<()>);
+
+/// An open stream.
+pub(in super::super) struct Stream {
+    /// `None`: nothing more comes.
+    messages: Option<mpsc::Sender<Parted>>,
+    call: JoinHandle<Result<(), Status>>,
+    /// A message was taken, and nothing was said against it.
+    is_trusted: bool,
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.call.abort();
+    }
+}
+
+impl Stream {
+    /// Opens one.
+    ///
+    /// # Errors
+    /// When the connection can not be asked.
+    pub(in super::super) async fn open(
+        sender: SendRequest<Body>,
+        to: &Destination,
+    ) -> Result<Self, Failure> {
+        let mut client = grpc::client(sender, to)?;
+        let ready = client.ready().await;
+        ready.map_err(|e| Failure::Again(format!("the connection broke: {e}"), None))?;
+        let (messages, queue) = mpsc::channel(1);
+        let request = grpc::request(to, Messages(queue));
+        let call = tokio::spawn(async move {
+            let method = PathAndQuery::from_static(METHOD);
+            let answer = client.client_streaming(request, method, Encoded).await;
+            answer.map(drop)
+        });
+        Ok(Self {
+            messages: Some(messages),
+            call,
+            is_trusted: false,
+        })
+    }
+
+    /// Nobody reads it any more.
+    pub(in super::super) fn is_over(&self) -> bool {
+        self.call.is_finished()
+    }
+
+    /// Sends a message.
+    ///
+    /// # Errors
+    /// Why the stream ended. It is of no use then.
+    pub(in super::super) async fn send(&mut self, message: Bytes) -> Result<(), Failure> {
+        let (tell, taken) = oneshot::channel();
+        let to = self.messages.as_ref();
+        let to = to.ok_or_else(|| Failure::Final("the stream is over".to_owned()))?;
+        // What is not sent is not taken.
+        let _ = to.send((message, tell)).await;
+        if taken.await.is_err() {
+            return Err(ended(&mut self.call).await);
+        }
+        if !self.is_trusted {
+            if let Ok(failure) = timeout(DOUBT, ended(&mut self.call)).await {
+                return Err(failure);
+            }
+            self.is_trusted = true;
+        }
+        Ok(())
+    }
+
+    /// Ends it in good order: what was sent arrives, if the receiver takes it in time.
+    pub(in super::super) async fn finish(mut self) {
+        self.messages = None;
+        if !self.call.is_finished() {
+            // Whatever it is: there is nothing more to do about it.
+            let _ = timeout(LAST, &mut self.call).await;
+        }
+    }
+}
+
+/// Why it ended, once it did.
+async fn ended(call: &mut JoinHandle<Result<(), Status>>) -> Failure {
+    match call.await {
+        Ok(Err(status)) => grpc::failure(&status),
+        Ok(Ok(())) => Failure::Again("it ended the stream".to_owned(), None),
+        Err(_) => Failure::Again("the stream's task ended".to_owned(), None),
+    }
+}
+
+/// Tells of each message when the connection asks for it.
+struct Messages(mpsc::Receiver<Parted>);
+
+impl futures::Stream for Messages {
+    type Item = Bytes;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let next = std::task::ready!(self.0.poll_recv(context));
+        Poll::Ready(next.map(|(message, taken)| {
+            // Nobody waits any more if it took too long.
+            let _ = taken.send(());
+            message
+        }))
+    }
+}
