@@ -102,15 +102,15 @@ async fn a_log_service_is_told_what_telemetry_says_and_may_refuse() {
 
     // A server without that service: entries are counted as failed, and requests answered as before.
     service.refuses(true);
-    assert_eq!(get("/admin/lost").await.status(), 403);
+    assert_eq!(get("/admin?lost").await.status(), 403);
     let failed = ("cairn_otlp_failed_total", ["signal=\"logs\""]);
     lab.cairn().metric_reaches(failed.0, &failed.1, 1.0).await;
     service.refuses(false);
-    assert_eq!(get("/admin/again").await.status(), 403);
+    assert_eq!(get("/admin?again").await.status(), 403);
     let told = service
         .until("the next entry", |told| told.requests.len() > 1)
         .await;
     let path = &told.requests[1].request.as_ref().unwrap().path;
-    assert_eq!(path, "/admin/again");
+    assert_eq!(path, "/admin?again");
     assert_eq!(told.identifiers.len(), 3, "a new stream says who sends it");
 }
