@@ -107,10 +107,16 @@ async fn a_log_service_is_told_what_telemetry_says_and_may_refuse() {
     lab.cairn().metric_reaches(failed.0, &failed.1, 1.0).await;
     service.refuses(false);
     assert_eq!(get("/admin?again").await.status(), 403);
-    let told = service
-        .until("the next entry", |told| told.requests.len() > 1)
-        .await;
-    let path = &told.requests[1].request.as_ref().unwrap().path;
-    assert_eq!(path, "/admin?again");
-    assert_eq!(told.identifiers.len(), 3, "a new stream says who sends it");
+    // Who ends a stream right after its first batch may get that batch again.
+    let again = |told: &Told| {
+        let paths = told
+            .requests
+            .iter()
+            .filter_map(|entry| entry.request.as_ref());
+        paths
+            .into_iter()
+            .any(|request| request.path == "/admin?again")
+    };
+    let told = service.until("the next entry", again).await;
+    assert!(told.identifiers.len() > 2, "a new stream says who sends it");
 }
