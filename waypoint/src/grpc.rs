@@ -4,6 +4,7 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
@@ -27,10 +28,25 @@ pub async fn connect<S>(stream: S, header_bytes_max: u32) -> io::Result<SendRequ
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    connect_with_pings(stream, header_bytes_max, PING_INTERVAL).await
+}
+
+/// The same for a server that wants other PINGs.
+///
+/// # Errors
+/// When the other end does not speak it.
+pub async fn connect_with_pings<S>(
+    stream: S,
+    header_bytes_max: u32,
+    every: Duration,
+) -> io::Result<SendRequest<Body>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let handshake = Builder::new(TokioExecutor::new())
         .max_header_list_size(header_bytes_max)
         .timer(TokioTimer::new())
-        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_interval(every)
         .keep_alive_timeout(PING_TIMEOUT)
         .handshake(TokioIo::new(stream));
     let (sender, connection) = handshake.await.map_err(io::Error::other)?;

@@ -108,20 +108,19 @@ pub fn known() -> (usize, usize) {
 /// Lets go of the objects of which this thread keeps what spans say of them: those of an old configuration, too, if
 /// nothing ended since.
 pub fn let_go() {
-    let _ = WORKER.try_with(|worker| {
-        if let Ok(mut worker) = worker.try_borrow_mut() {
-            worker.iter_mut().for_each(|of| of.room.known.let_go());
-        }
-    });
+    of_this_thread(Known::let_go);
 }
 
 /// Lets go of what this thread keeps of objects that only an older snapshot has: for a worker for which nothing comes, and
 /// which would learn of a newer one from nobody.
 pub fn of_snapshot(version: u64) {
+    of_this_thread(|known| known.of_snapshot(version));
+}
+
+fn of_this_thread(change: impl Fn(&mut Known)) {
     let _ = WORKER.try_with(|worker| {
         if let Ok(mut worker) = worker.try_borrow_mut() {
-            let all = worker.iter_mut();
-            all.for_each(|of| of.room.known.of_snapshot(version));
+            worker.iter_mut().for_each(|of| change(&mut of.room.known));
         }
     });
 }

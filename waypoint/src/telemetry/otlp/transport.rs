@@ -25,7 +25,8 @@ use super::endpoint::{Destination, Protocol, Signal};
 use super::entries::stream::Stream;
 use super::{grpc, message};
 use crate::clock::now_ms;
-use crate::limits::OTLP_ANSWER_BYTES_MAX;
+use crate::grpc::{connect, connect_with_pings};
+use crate::limits::{LOG_STREAM_PING_INTERVAL, OTLP_ANSWER_BYTES_MAX};
 use crate::runtime::Runtime;
 use crate::tls::{Alpn, originate};
 use crate::upstream::{Dialer, Reach};
@@ -235,7 +236,13 @@ impl Transport {
             }
             Protocol::Grpc => {
                 let header_bytes_max = OTLP_ANSWER_BYTES_MAX as u32;
-                let sender = crate::grpc::connect(stream, header_bytes_max).await?;
+                let sender = match self.entries {
+                    Some(_) => {
+                        let every = LOG_STREAM_PING_INTERVAL;
+                        connect_with_pings(stream, header_bytes_max, every).await?
+                    }
+                    None => connect(stream, header_bytes_max).await?,
+                };
                 Ok(Sender::Http2(sender))
             }
         }

@@ -3,7 +3,6 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
@@ -17,16 +16,10 @@ use tonic::body::Body;
 use super::super::endpoint::Destination;
 use super::super::grpc::{self, Encoded};
 use super::super::transport::Failure;
+use crate::limits::{LOG_STREAM_DOUBT, LOG_STREAM_LAST};
 
 /// The gRPC method that takes entries.
 pub const METHOD: &str = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs";
-
-/// How long the first message of a stream is in doubt: who does not know the service, or wants none of it, says so by ending
-/// the stream.
-const DOUBT: Duration = Duration::from_millis(250);
-
-/// How long the receiver has to take what is under way when nothing more comes.
-const LAST: Duration = Duration::from_secs(1);
 
 /// A message, and who is told when it is taken.
 type Parted = (Bytes, oneshot::Sender<()>);
@@ -91,7 +84,7 @@ impl Stream {
             return Err(ended(&mut self.call).await);
         }
         if !self.is_trusted {
-            if let Ok(failure) = timeout(DOUBT, ended(&mut self.call)).await {
+            if let Ok(failure) = timeout(LOG_STREAM_DOUBT, ended(&mut self.call)).await {
                 return Err(failure);
             }
             self.is_trusted = true;
@@ -104,7 +97,7 @@ impl Stream {
         self.messages = None;
         if !self.call.is_finished() {
             // Whatever it is: there is nothing more to do about it.
-            let _ = timeout(LAST, &mut self.call).await;
+            let _ = timeout(LOG_STREAM_LAST, &mut self.call).await;
         }
     }
 }

@@ -40,6 +40,17 @@ fn messages_are_those_of_envoy() {
         let read = StreamAccessLogsMessage::decode(bytes).unwrap();
         assert_eq!(read.encode_to_vec(), bytes);
     }
+    let read = StreamAccessLogsMessage::decode(ENVOY_TCP).unwrap();
+    let entry = read.tcp_logs.unwrap().log_entry.remove(0);
+    let bytes = ConnectionProperties {
+        received_bytes: 10,
+        sent_bytes: 20,
+    };
+    assert_eq!(entry.connection_properties, Some(bytes));
+}
+
+#[test]
+fn a_stream_of_envoy_begins_as_ours_do() {
     let read = StreamAccessLogsMessage::decode(ENVOY_HTTP).unwrap();
     let identifier = read.identifier.unwrap();
     let node = identifier.node.unwrap();
@@ -53,6 +64,11 @@ fn messages_are_those_of_envoy() {
         ],
         ["log", "waypoint~1", "waypoint.shop", "cairn", "1"]
     );
+}
+
+#[test]
+fn fields_of_a_request_are_named_as_envoy_means_them() {
+    let read = StreamAccessLogsMessage::decode(ENVOY_HTTP).unwrap();
     let entry = read.http_logs.unwrap().log_entry.remove(0);
     let nanos = |nanos| Some(Seconds { seconds: 0, nanos });
     let common = AccessLogCommon {
@@ -113,13 +129,6 @@ fn messages_are_those_of_envoy() {
         response: Some(response),
     };
     assert_eq!(entry, expected);
-    let read = StreamAccessLogsMessage::decode(ENVOY_TCP).unwrap();
-    let entry = read.tcp_logs.unwrap().log_entry.remove(0);
-    let bytes = ConnectionProperties {
-        received_bytes: 10,
-        sent_bytes: 20,
-    };
-    assert_eq!(entry.connection_properties, Some(bytes));
 }
 
 /// The numbers are those of `ResponseFlags` in Envoy's descriptors, the short names those of its documentation.

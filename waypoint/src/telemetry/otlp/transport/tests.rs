@@ -4,6 +4,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::http2_peer;
 
 /// What one export comes to with a receiver that sends these bytes once it was asked.
 async fn with(protocol: Protocol, answer: &'static [u8]) -> Result<Partial, Failure> {
@@ -135,4 +136,31 @@ fn a_post_has_the_host_the_type_and_the_headers_of_the_receiver() {
     to.protocol = Protocol::Json;
     let request = super::request(&to, Bytes::new()).unwrap();
     assert_eq!(request.headers()["content-type"], "application/json");
+}
+
+/// A gRPC server allows one PING in five minutes unless it was told otherwise, and ends the connection after the fourth
+/// that came sooner, with what is on its way.
+#[tokio::test(start_paused = true)]
+async fn a_quiet_log_service_is_pinged_as_seldom_as_it_wants() {
+    let (ours, theirs) = tokio::io::duplex(4096);
+    let to = Destination::parse("http://als:9000", Protocol::Grpc, None, true).unwrap();
+    let mut transport = Transport::new(Signal::Logs, to, Way::Outside);
+    transport.stream_entries(Vec::new());
+    let quiet = async {
+        let Ok(Sender::Http2(sender)) = transport.speak(ours).await else {
+            panic!("no HTTP/2")
+        };
+        let mut stream = Stream::open(sender, &transport.to).await.unwrap();
+        stream.send(Bytes::new()).await.unwrap();
+        std::future::pending::<()>().await;
+    };
+    let pings = http2_peer::pings(theirs, Duration::from_secs(3600));
+    let pings = tokio::select! {
+        () = quiet => panic!("it has no end"),
+        pings = pings => pings,
+    };
+    let between: Vec<_> = pings.windows(2).map(|two| two[1] - two[0]).collect();
+    assert!(between.len() > 5, "{between:?}");
+    let fewest = Duration::from_secs(300);
+    assert!(between.iter().all(|b| *b > fewest), "{between:?}");
 }
