@@ -33,6 +33,13 @@ impl Headers for RequestHeaders<'_> {
         let _ = self.0.insert_header(name.clone(), value);
     }
 
+    fn set_known(&mut self, name: &'static str, value: HeaderValue) {
+        if name == HOST {
+            set_authority(self.0, &value);
+        }
+        let _ = self.0.insert_header(name, value);
+    }
+
     fn append(&mut self, name: &HeaderName, value: HeaderValue) {
         let _ = self.0.append_header(name.clone(), value);
     }
@@ -116,6 +123,10 @@ impl Headers for ResponseHeaders<'_> {
 
     fn set(&mut self, name: &HeaderName, value: HeaderValue) {
         let _ = self.0.insert_header(name.clone(), value);
+    }
+
+    fn set_known(&mut self, name: &'static str, value: HeaderValue) {
+        let _ = self.0.insert_header(name, value);
     }
 
     fn append(&mut self, name: &HeaderName, value: HeaderValue) {

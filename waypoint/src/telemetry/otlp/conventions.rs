@@ -206,24 +206,25 @@ pub(super) fn peer(attributes: &mut Pairs, tags: &Tags, workload: &Workload, clu
 }
 
 /// A method of RFC 9110 or PATCH; others are for clients to make up, and would make names of spans.
-pub(super) fn method(method: &Method) -> Option<&str> {
-    let known = [
-        Method::GET,
-        Method::HEAD,
-        Method::POST,
-        Method::PUT,
-        Method::DELETE,
-        Method::CONNECT,
-        Method::OPTIONS,
-        Method::TRACE,
-        Method::PATCH,
-    ];
-    known.contains(method).then(|| method.as_str())
+pub(super) fn method(method: &Method) -> Option<&'static str> {
+    Some(match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::CONNECT => "CONNECT",
+        Method::OPTIONS => "OPTIONS",
+        Method::TRACE => "TRACE",
+        Method::PATCH => "PATCH",
+        _ => return None,
+    })
 }
 
 pub(super) fn request_method(attributes: &mut Pairs, of: &Method) {
-    attributes.text("http.request.method", method(of).unwrap_or("_OTHER"));
-    if method(of).is_none() {
+    let known = method(of);
+    attributes.text("http.request.method", known.unwrap_or("_OTHER"));
+    if known.is_none() {
         attributes.text("http.request.method_original", of.as_str());
     }
 }
