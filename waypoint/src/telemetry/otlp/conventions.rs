@@ -54,15 +54,23 @@ pub(super) fn route_rule(attributes: &mut Pairs, route: &HttpRoute, rule: usize)
     }
 }
 
-/// What was asked, and with what. `cut`: shortens what clients may make long.
+/// With what it was asked, as many ask.
+pub(super) fn request_alike(attributes: &mut Pairs, http: &HttpExchange) {
+    request_method(attributes, &http.method);
+    attributes.text("url.scheme", "http");
+    if let Some(version) = http.protocol.strip_prefix("HTTP/") {
+        attributes.text("network.protocol.name", "http");
+        attributes.text("network.protocol.version", version);
+    }
+}
+
+/// What was asked, and by whom. `cut`: shortens what clients may make long.
 pub(super) fn request<'t>(
     attributes: &mut Pairs,
     exchange: &Exchange,
     http: &'t HttpExchange,
     cut: impl Fn(&'t str) -> &'t str,
 ) {
-    request_method(attributes, &http.method);
-    attributes.text("url.scheme", "http");
     let (path, query) = match http.path.split_once('?') {
         Some((path, query)) => (path, Some(query)),
         None => (&*http.path, None),
@@ -72,10 +80,6 @@ pub(super) fn request<'t>(
     let (host, port) = host_and_port(&http.authority);
     attributes.text("server.address", host);
     attributes.number("server.port", port.unwrap_or(exchange.service_port));
-    if let Some(version) = http.protocol.strip_prefix("HTTP/") {
-        attributes.text("network.protocol.name", "http");
-        attributes.text("network.protocol.version", version);
-    }
     let agent = http.user_agent.as_ref();
     let agent = agent.map(|agent| text::of_bytes(agent.as_bytes()));
     attributes.known("user_agent.original", agent);

@@ -10,6 +10,7 @@ use cairn_authz::Verdict;
 use cairn_config_schema::snapshot::{HttpRoute, Policy, Workload};
 use rustc_hash::FxHashMap;
 
+use super::alike::{AttemptKey, Objects, RequestKey, VerdictKey, place, verdict_key};
 use super::conventions::{self, DESTINATION, SOURCE};
 use super::pairs::Pairs;
 use crate::limits::OTLP_KNOWN_MAX;
@@ -44,10 +45,9 @@ pub(super) struct Known {
     routes: Table<(usize, usize), Arc<HttpRoute>>,
     verdicts: Table<VerdictKey, Option<Arc<Policy>>>,
     verdicts_of_events: Table<VerdictKey, Option<Arc<Policy>>>,
+    requests: Table<RequestKey, Objects>,
+    attempts: Table<AttemptKey, Objects>,
 }
-
-/// Where the policy is, its rule, and whether it allowed.
-type VerdictKey = (Option<usize>, Option<usize>, bool);
 
 impl Known {
     /// Without an object. `size`: of all workers.
@@ -133,6 +133,26 @@ impl Known {
     pub(super) fn verdict_of_event(&mut self, verdict: &Verdict, to: &mut Pairs) {
         said_of(&mut self.verdicts_of_events, verdict, &self.size, to);
     }
+
+    /// Adds what all requests with a key say, if it is kept.
+    pub(super) fn say_request(&self, key: &RequestKey, to: &mut Pairs) -> bool {
+        self.requests.said(key, to)
+    }
+
+    /// Keeps it; `objects`: those of the key.
+    pub(super) fn keep_request(&mut self, key: RequestKey, objects: &Objects, said: &[u8]) {
+        self.requests.keep(key, objects, &self.size, said);
+    }
+
+    /// Adds what all attempts with a key say, if it is kept.
+    pub(super) fn say_attempt(&self, key: &AttemptKey, to: &mut Pairs) -> bool {
+        self.attempts.said(key, to)
+    }
+
+    /// Keeps it; `objects`: those of the key.
+    pub(super) fn keep_attempt(&mut self, key: AttemptKey, objects: &Objects, said: &[u8]) {
+        self.attempts.keep(key, objects, &self.size, said);
+    }
 }
 
 fn said_of(
@@ -141,19 +161,12 @@ fn said_of(
     size: &Arc<Size>,
     to: &mut Pairs,
 ) {
-    // Those have more to say than a policy and its rule.
-    if verdict.dry_run.is_some() || verdict.network.is_some() {
+    let Some(key) = verdict_key(verdict) else {
         return conventions::verdict(to, verdict);
-    }
-    let policy = &verdict.policy;
-    let key = (policy.as_ref().map(place), verdict.rule, verdict.allowed);
-    table.say(key, policy, size, to, |to| {
+    };
+    table.say(key, &verdict.policy, size, to, |to| {
         conventions::verdict(to, verdict);
     });
-}
-
-fn place<T: ?Sized>(object: &Arc<T>) -> usize {
-    Arc::as_ptr(object).addr()
 }
 
 /// Attributes by their object, up to [`OTLP_KNOWN_MAX`] of them.
@@ -207,13 +220,26 @@ impl<K: Eq + Hash, H: Clone> Table<K, H> {
         to: &mut Pairs,
         write: impl FnOnce(&mut Pairs),
     ) {
-        if let Some(said) = self.0.get(&key) {
-            to.extend(&said.bytes);
+        if self.said(&key, to) {
             return;
         }
         let begin = to.bytes().len();
         write(to);
-        let bytes: Box<[u8]> = to.bytes().get(begin..).unwrap_or_default().into();
+        self.keep(key, object, size, to.bytes().get(begin..).unwrap_or_default());
+    }
+
+    /// Adds what is kept of an object, if it is.
+    fn said(&self, key: &K, to: &mut Pairs) -> bool {
+        let said = self.0.get(key);
+        if let Some(said) = said {
+            to.extend(&said.bytes);
+        }
+        said.is_some()
+    }
+
+    /// Keeps what is said of an object.
+    fn keep(&mut self, key: K, object: &H, size: &Arc<Size>, said: &[u8]) {
+        let bytes: Box<[u8]> = said.into();
         if self.0.len() >= OTLP_KNOWN_MAX {
             self.0.clear();
         }

@@ -11,6 +11,7 @@
 //! the SDK and the exporter, are not used: they can not be given connections of this process's own (into the mesh, with
 //! TLS of `tls/`), and they tell nobody what they dropped.
 
+mod alike;
 mod attributes;
 mod conventions;
 pub mod endpoint;
