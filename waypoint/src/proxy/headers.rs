@@ -205,3 +205,32 @@ pub fn block_bytes(session: &Session) -> usize {
 pub(super) fn grpc_status(headers: &http::HeaderMap) -> Option<u32> {
     headers.get("grpc-status")?.to_str().ok()?.parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_is_known_goes_out_as_any_other() {
+        let value = || HeaderValue::from_static("v");
+        let mut requests = ["/a", "/a"].map(|path| {
+            let mut request = RequestHeader::build("GET", path.as_bytes(), None).unwrap();
+            request
+                .insert_header("traceparent", "of the client")
+                .unwrap();
+            request
+        });
+        let [known, any] = &mut requests;
+        RequestHeaders(known).set_known("traceparent", value());
+        RequestHeaders(known).set_known("x-b3-sampled", value());
+        RequestHeaders(any).set(&HeaderName::from_static("traceparent"), value());
+        RequestHeaders(any).set(&HeaderName::from_static("x-b3-sampled"), value());
+        let [known, any] = requests.map(|request| {
+            let mut wire = Vec::new();
+            request.header_to_h1_wire(&mut wire);
+            assert_eq!(request.headers.get_all("traceparent").iter().count(), 1);
+            String::from_utf8(wire).unwrap()
+        });
+        assert_eq!(known, any);
+    }
+}

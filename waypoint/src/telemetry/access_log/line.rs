@@ -22,13 +22,32 @@ use crate::telemetry::text;
 use crate::telemetry::trace::context::TraceId;
 
 /// Declares the line, and how it is written. Most of the time that a derived `Serialize` takes for one goes
-/// into escaping its names, which are constant, and texts, which need it seldom: [`Line::write`] copies both.
+/// into escaping its names, which are constant, and texts, which need it seldom: [`Line::write`] copies both. Groups of
+/// members that are `alike` are the same for all lines with the same key (`telemetry/alike`).
 macro_rules! members {
-    ($($(#[$doc:meta])* $key:ident: $of:ty,)+) => {
+    (@text $line:ident, $to:ident, $($key:ident)+) => {
+        $(
+            $to.extend_from_slice(concat!(",\"", stringify!($key), "\":").as_bytes());
+            Member::write(&$line.$key, $to)?;
+        )+
+    };
+    (@around own $line:ident, $alike:ident, $to:ident, $($key:ident)+) => {
+        members!(@text $line, $to, $($key)+);
+    };
+    (@around alike $line:ident, $alike:ident, $to:ident, $($key:ident)+) => {
+        $to.extend_from_slice($alike.next().unwrap_or_default());
+    };
+    (@alike own $line:ident, $alike:ident, $($key:ident)+) => {};
+    (@alike alike $line:ident, $alike:ident, $($key:ident)+) => {
+        let to = &mut $alike.text;
+        members!(@text $line, to, $($key)+);
+        $alike.ends.push($alike.text.len());
+    };
+    ($($kind:ident { $($(#[$doc:meta])* $key:ident: $of:ty,)+ })+) => {
         /// One line, borrowed from its exchange. `null` is what Envoy writes for `-`.
         #[derive(Serialize)]
         pub struct Line<'a> {
-            $($(#[$doc])* $key: $of,)+
+            $($($(#[$doc])* $key: $of,)+)+
         }
 
         impl Line<'_> {
@@ -39,75 +58,144 @@ macro_rules! members {
             pub fn write(&self, to: &mut Vec<u8>) -> serde_json::Result<()> {
                 to.reserve(LINE_BYTES);
                 let begin = to.len();
-                $(
-                    to.extend_from_slice(concat!(",\"", stringify!($key), "\":").as_bytes());
-                    Member::write(&self.$key, to)?;
-                )+
-                if let Some(first) = to.get_mut(begin) {
-                    *first = b'{';
-                }
-                to.push(b'}');
+                $(members!(@text self, to, $($key)+);)+
+                embrace(begin, to);
                 Ok(())
+            }
+
+            /// The same, what is alike taken from a line with the same key.
+            ///
+            /// # Errors
+            /// As [`Self::write`].
+            pub fn write_around(&self, alike: &Alike, to: &mut Vec<u8>) -> serde_json::Result<()> {
+                to.reserve(LINE_BYTES);
+                let begin = to.len();
+                let mut alike = alike.groups();
+                $(members!(@around $kind self, alike, to, $($key)+);)+
+                embrace(begin, to);
+                Ok(())
+            }
+
+            /// What is the same for all lines with its key.
+            ///
+            /// # Errors
+            /// As [`Self::write`].
+            pub fn alike(&self) -> serde_json::Result<Alike> {
+                let mut alike = Alike::default();
+                $(members!(@alike $kind self, alike, $($key)+);)+
+                Ok(alike)
             }
 
             /// Tells of its members that are there, one by one.
             pub fn tell(&self, to: &mut impl Members) {
-                $(Member::tell(&self.$key, stringify!($key), to);)+
+                $($(Member::tell(&self.$key, stringify!($key), to);)+)+
             }
         }
     };
+}
+
+/// Members that are the same for many lines, as they are written.
+#[derive(Debug, Default)]
+pub struct Alike {
+    text: Vec<u8>,
+    /// Of each group.
+    ends: Vec<usize>,
+}
+
+impl Alike {
+    fn groups(&self) -> impl Iterator<Item = &[u8]> {
+        let mut begin = 0;
+        self.ends.iter().map(move |end| {
+            let group = self.text.get(begin..*end);
+            begin = *end;
+            group.unwrap_or_default()
+        })
+    }
+}
+
+/// Makes an object of members that each begin with a comma.
+fn embrace(begin: usize, to: &mut Vec<u8>) {
+    if let Some(first) = to.get_mut(begin) {
+        *first = b'{';
+    }
+    to.push(b'}');
 }
 
 /// Room for a usual line.
 const LINE_BYTES: usize = 1_536;
 
 members! {
-    start_time: &'a str,
-    route_name: Option<Text<RouteName<'a>>>,
-    method: Option<&'a str>,
-    path: Option<&'a str>,
-    protocol: Option<&'a str>,
-    response_code: u16,
-    response_flags: &'a str,
-    response_code_details: Option<&'a str>,
-    connection_termination_details: Option<&'a str>,
-    bytes_received: u64,
-    bytes_sent: u64,
-    /// Milliseconds.
-    duration: u64,
-    /// Milliseconds, as text: Envoy takes it from a header.
-    upstream_service_time: Option<Text<u64>>,
-    x_forwarded_for: Option<Cow<'a, str>>,
-    user_agent: Option<Cow<'a, str>>,
-    request_id: Option<Cow<'a, str>>,
-    authority: Option<&'a str>,
-    upstream_host: Option<Address>,
-    upstream_cluster: Option<Text<UpstreamCluster<'a>>>,
-    upstream_local_address: Option<Address>,
-    downstream_local_address: Address,
-    downstream_remote_address: Address,
-    upstream_transport_failure_reason: Option<&'a str>,
-    requested_server_name: Option<&'a str>,
-
-    source_principal: &'a str,
-    destination_principal: Option<&'a str>,
-    source_workload: Option<&'a str>,
-    destination_workload: Option<&'a str>,
-    destination_service: Option<&'a str>,
-    tunnel_authority: &'a str,
-    attempts: u32,
-    retry_denied: Option<&'static str>,
-    verdict: Option<&'static str>,
-    policy: Option<Text<&'a Origin>>,
-    rule: Option<usize>,
-    reason: Option<&'a str>,
-    audit: Records<'a, Audited>,
-    dry_run: Records<'a, TrialOutcome>,
-    dry_run_verdict: Option<&'static str>,
-    dry_run_policy: Option<Text<&'a Origin>>,
-    dry_run_rule: Option<usize>,
-    snapshot: u64,
-    trace_id: Option<Text<TraceId>>,
+    own {
+        start_time: &'a str,
+    }
+    alike {
+        route_name: Option<Text<RouteName<'a>>>,
+        method: Option<&'a str>,
+    }
+    own {
+        path: Option<&'a str>,
+    }
+    alike {
+        protocol: Option<&'a str>,
+        response_code: u16,
+        response_flags: &'a str,
+        response_code_details: Option<&'a str>,
+        connection_termination_details: Option<&'a str>,
+    }
+    own {
+        bytes_received: u64,
+        bytes_sent: u64,
+        /// Milliseconds.
+        duration: u64,
+        /// Milliseconds, as text: Envoy takes it from a header.
+        upstream_service_time: Option<Text<u64>>,
+        x_forwarded_for: Option<Cow<'a, str>>,
+        user_agent: Option<Cow<'a, str>>,
+        request_id: Option<Cow<'a, str>>,
+        authority: Option<&'a str>,
+    }
+    alike {
+        upstream_host: Option<Address>,
+        upstream_cluster: Option<Text<UpstreamCluster<'a>>>,
+    }
+    own {
+        upstream_local_address: Option<Address>,
+        downstream_local_address: Address,
+        downstream_remote_address: Address,
+    }
+    alike {
+        upstream_transport_failure_reason: Option<&'a str>,
+        requested_server_name: Option<&'a str>,
+    }
+    own {
+        source_principal: &'a str,
+    }
+    alike {
+        destination_principal: Option<&'a str>,
+        source_workload: Option<&'a str>,
+        destination_workload: Option<&'a str>,
+        destination_service: Option<&'a str>,
+    }
+    own {
+        tunnel_authority: &'a str,
+    }
+    alike {
+        attempts: u32,
+        retry_denied: Option<&'static str>,
+        verdict: Option<&'static str>,
+        policy: Option<Text<&'a Origin>>,
+        rule: Option<usize>,
+        reason: Option<&'a str>,
+        audit: Records<'a, Audited>,
+        dry_run: Records<'a, TrialOutcome>,
+        dry_run_verdict: Option<&'static str>,
+        dry_run_policy: Option<Text<&'a Origin>>,
+        dry_run_rule: Option<usize>,
+        snapshot: u64,
+    }
+    own {
+        trace_id: Option<Text<TraceId>>,
+    }
 }
 
 impl<'a> Line<'a> {

@@ -8,6 +8,7 @@ mod member;
 mod operator;
 mod queue;
 pub mod template;
+mod written;
 
 use std::cell::RefCell;
 use std::sync::{Arc, OnceLock};
@@ -18,6 +19,7 @@ pub(super) use line::{TimeText, UpstreamCluster, route_name, upstream_cluster};
 pub(super) use member::Members;
 pub use queue::Writer;
 use queue::{Lines, Queue};
+use written::Written;
 
 static QUEUE: OnceLock<Arc<Queue>> = OnceLock::new();
 
@@ -29,6 +31,7 @@ thread_local! {
 struct Worker {
     lines: Arc<Lines>,
     time: TimeText,
+    written: Written,
 }
 
 /// Switches the access log on, for the rest of the process. Lines go to stdout from a thread of
@@ -73,6 +76,15 @@ pub(super) fn members(
     }
 }
 
+/// Lets go of the objects of which this thread keeps what lines say of them.
+pub(super) fn let_go() {
+    let _ = WORKER.try_with(|worker| {
+        if let Ok(mut worker) = worker.try_borrow_mut() {
+            worker.iter_mut().for_each(|of| of.written.let_go());
+        }
+    });
+}
+
 /// Writes the lines of an exchange, if the access log is on. Never blocks.
 pub fn write(seen: &Seen<'_>) {
     let Some(queue) = QUEUE.get() else {
@@ -84,6 +96,7 @@ pub fn write(seen: &Seen<'_>) {
         let worker = worker.get_or_insert_with(|| Worker {
             lines: queue.join(),
             time: TimeText::default(),
+            written: Written::default(),
         });
         let Some(settings) = &seen.exchange.settings else {
             write_cairn(queue, worker, seen);
@@ -100,7 +113,7 @@ pub fn write(seen: &Seen<'_>) {
             if log.format.is_cairn() {
                 write_cairn(queue, worker, seen);
             } else {
-                let Worker { lines, time } = &mut *worker;
+                let Worker { lines, time, .. } = &mut *worker;
                 queue.push_with(lines, |to| {
                     log.format.write(seen, time, to);
                     true
@@ -111,11 +124,20 @@ pub fn write(seen: &Seen<'_>) {
 }
 
 fn write_cairn(queue: &Queue, worker: &mut Worker, seen: &Seen<'_>) {
-    let started_at = worker.time.text(seen.exchange.started_at);
+    let Worker {
+        lines,
+        time,
+        written,
+    } = worker;
+    let started_at = time.text(seen.exchange.started_at);
     let line = Line::new(seen.exchange, started_at, seen.elapsed);
-    queue.push_with(&worker.lines, |to| {
-        let written = line.write(to).is_ok();
+    let alike = written.alike(seen.exchange, &line);
+    queue.push_with(lines, |to| {
+        let done = match alike {
+            Some(alike) => line.write_around(alike, to),
+            None => line.write(to),
+        };
         to.push(b'\n');
-        written
+        done.is_ok()
     });
 }

@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use arc_swap::{ArcSwapOption, Guard};
+use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 
 use super::record::Record;
@@ -171,24 +171,17 @@ fn in_place_of(spare: Option<Arc<Kept>>, kept: Kept) -> Arc<Kept> {
     }
 }
 
-/// Stores a record unless there is a later one: a writer that was held up for a whole round must not hide
-/// what came after it. Returns the one that was there before.
-fn put(slot: &ArcSwapOption<Kept>, kept: Arc<Kept>) -> Option<Arc<Kept>> {
-    let mut seen = slot.load();
-    while seen.as_ref().is_none_or(|seen| seen.number < kept.number) {
-        let before = slot.compare_and_swap(&seen, Some(kept.clone()));
-        let swapped = match (&*seen, &*before) {
-            (Some(seen), Some(before)) => Arc::ptr_eq(seen, before),
-            (None, None) => true,
-            _ => false,
-        };
-        if swapped {
-            drop(seen);
-            return Guard::into_inner(before);
+/// Stores a record. A writer that was held up for a whole round must not hide what came after it: it puts that back.
+/// Returns the oldest of those that were there.
+fn put(slot: &ArcSwapOption<Kept>, mut kept: Arc<Kept>) -> Option<Arc<Kept>> {
+    loop {
+        let number = kept.number;
+        let before = slot.swap(Some(kept))?;
+        if before.number < number {
+            return Some(before);
         }
-        seen = before;
+        kept = before;
     }
-    None
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use cairn_config_schema::snapshot::{HttpRoute, PathMatch, Workload};
 use http::Method;
 
 use super::pairs::Pairs;
+use crate::telemetry::alike::method;
 use crate::telemetry::exchange::{Exchange, HttpExchange};
 use crate::telemetry::labels::{cluster_of, type_of};
 use crate::telemetry::text;
@@ -207,22 +208,6 @@ pub(super) fn peer(attributes: &mut Pairs, tags: &Tags, workload: &Workload, clu
     for (tag, value) in tags.iter().zip(values) {
         attributes.text(tag, value);
     }
-}
-
-/// A method of RFC 9110 or PATCH; others are for clients to make up, and would make names of spans.
-pub(super) fn method(method: &Method) -> Option<&'static str> {
-    Some(match *method {
-        Method::GET => "GET",
-        Method::HEAD => "HEAD",
-        Method::POST => "POST",
-        Method::PUT => "PUT",
-        Method::DELETE => "DELETE",
-        Method::CONNECT => "CONNECT",
-        Method::OPTIONS => "OPTIONS",
-        Method::TRACE => "TRACE",
-        Method::PATCH => "PATCH",
-        _ => return None,
-    })
 }
 
 pub(super) fn request_method(attributes: &mut Pairs, of: &Method) {

@@ -10,11 +10,11 @@ use cairn_authz::Verdict;
 use cairn_config_schema::snapshot::{HttpRoute, Policy, Workload};
 use rustc_hash::FxHashMap;
 
-use super::alike::{AttemptKey, Objects, RequestKey, VerdictKey, place, verdict_key};
 use super::conventions::{self, DESTINATION, SOURCE};
 use super::pairs::Pairs;
 use crate::limits::OTLP_KNOWN_MAX;
 use crate::telemetry::access_log::UpstreamCluster;
+use crate::telemetry::alike::{AttemptKey, Objects, RequestKey, VerdictKey, place, verdict_key};
 
 /// How many objects all workers keep, and the bytes of what is said of them.
 #[derive(Debug, Default)]
@@ -225,7 +225,12 @@ impl<K: Eq + Hash, H: Clone> Table<K, H> {
         }
         let begin = to.bytes().len();
         write(to);
-        self.keep(key, object, size, to.bytes().get(begin..).unwrap_or_default());
+        self.keep(
+            key,
+            object,
+            size,
+            to.bytes().get(begin..).unwrap_or_default(),
+        );
     }
 
     /// Adds what is kept of an object, if it is.

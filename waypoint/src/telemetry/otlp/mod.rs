@@ -11,7 +11,6 @@
 //! the SDK and the exporter, are not used: they can not be given connections of this process's own (into the mesh, with
 //! TLS of `tls/`), and they tell nobody what they dropped.
 
-mod alike;
 mod attributes;
 mod conventions;
 pub mod endpoint;
@@ -30,6 +29,7 @@ mod pairs;
 pub mod process;
 mod queue;
 mod spans;
+mod spares;
 mod thread;
 mod transport;
 

@@ -9,6 +9,7 @@ use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 
 use super::pairs::{begin, message};
+use super::spares::Spares;
 use crate::limits::{OTLP_MESSAGE_BYTES_MAX, OTLP_ROOM_BYTES_MAX};
 
 /// The first field of every message around a record: `resource_spans`, `resource_logs`; `resource`; `scope`.
@@ -48,13 +49,16 @@ impl Head {
 pub(super) struct Share {
     own: AtomicUsize,
     all: Arc<AtomicUsize>,
+    spares: Arc<Spares>,
 }
 
 impl Share {
-    pub(super) fn part_of(all: Arc<AtomicUsize>) -> Self {
+    /// `spares`: of all receivers.
+    pub(super) fn part_of(all: Arc<AtomicUsize>, spares: Arc<Spares>) -> Self {
         Self {
             own: AtomicUsize::new(0),
             all,
+            spares,
         }
     }
 
@@ -64,6 +68,11 @@ impl Share {
 
     pub(super) fn of_all(&self) -> usize {
         self.all.load(Relaxed)
+    }
+
+    /// Gives memory back that is kept for the next messages: nothing comes any more, or seldom.
+    pub(super) fn let_go_of_spares(&self) {
+        self.spares.let_go();
     }
 
     fn add(&self, bytes: usize) {
@@ -126,7 +135,7 @@ impl Pack {
         Self {
             head,
             full: Vec::new(),
-            message: Vec::with_capacity(room(expected)),
+            message: held.spares.take(room(expected)),
             records: 0,
             exchanges: 0,
             held,
@@ -216,7 +225,7 @@ impl Pack {
     fn close(&mut self) {
         let next = room(self.message.len());
         self.seal();
-        self.message.reserve(next);
+        self.message = self.held.spares.take(next);
     }
 
     /// Makes the message under way whole.
@@ -239,7 +248,7 @@ impl Pack {
         }
         let message = std::mem::take(&mut self.message);
         self.full.push(Parcel {
-            message: Bytes::from(message).slice(start..),
+            message: self.held.spares.lend(message, start),
             records: std::mem::take(&mut self.records),
             exchanges: std::mem::take(&mut self.exchanges),
             _held: Held {

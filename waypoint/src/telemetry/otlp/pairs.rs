@@ -24,6 +24,12 @@ const ANY_INT: u32 = 3;
 /// The number of such a field with what it holds takes one byte.
 const KEY_BYTES: usize = 1;
 
+/// What begins an integer as a value.
+const VARINT_OF_ANY_INT: u8 = (ANY_INT as u8) << 3 | WireType::Varint as u8;
+
+/// Bytes of the longest varint.
+const VARINT_BYTES_MAX: usize = 10;
+
 /// Fields of a span or of a record, encoded, attributes and events among them. An attribute whose text has no letter is
 /// left out: it says nothing.
 #[derive(Debug)]
@@ -193,11 +199,38 @@ impl Pairs {
         let value = value.try_into().unwrap_or(i64::MAX);
         // Protobuf's form of integers: those below zero are large ones.
         let value = value.cast_unsigned();
+        if self.short_number(key.as_ref(), value) {
+            return;
+        }
         let any = KEY_BYTES + encoded_len_varint(value);
         self.pair(key.as_ref(), any, |to| {
             encode_key(ANY_INT, WireType::Varint, to);
             encode_varint(value, to);
         });
+    }
+
+    /// The same of one whose lengths all take a byte, as nearly all do, in fewer steps; `false`: this one's do not.
+    fn short_number(&mut self, key: &str, value: u64) -> bool {
+        let mut number = [0; VARINT_BYTES_MAX];
+        let mut rest = &mut number[..];
+        encode_varint(value, &mut rest);
+        let of_number = VARINT_BYTES_MAX - rest.len();
+        let number = number.get(..of_number).unwrap_or_default();
+        let (Ok(all @ ..128), Ok(of_key), Ok(of_any)) = (
+            u8::try_from(key.len() + of_number + 5),
+            u8::try_from(key.len()),
+            u8::try_from(of_number + KEY_BYTES),
+        ) else {
+            return false;
+        };
+        let to = &mut self.bytes;
+        to.reserve(usize::from(all) + 2);
+        let [pair, pair_key, pair_value] = [self.field, PAIR_KEY, PAIR_VALUE].map(delimited);
+        to.extend_from_slice(&[pair, all, pair_key, of_key]);
+        to.extend_from_slice(key.as_bytes());
+        to.extend_from_slice(&[pair_value, of_any, VARINT_OF_ANY_INT]);
+        to.extend_from_slice(number);
+        true
     }
 
     /// Those that are encoded already, too.

@@ -15,6 +15,7 @@ use super::known::{Known, Size};
 use super::pack::{Head, Pack, Share, UnderWay};
 use super::pairs::Pairs;
 use super::process::Process;
+use super::spares::Spares;
 use super::{logs, spans};
 use crate::limits::OTLP_RECEIVERS_MAX;
 use crate::telemetry::access_log::TimeText;
@@ -73,6 +74,8 @@ pub(super) struct Queue {
     channels: Mutex<Vec<Arc<Channel>>>,
     /// Bytes of all records, until they were sent.
     bytes: Arc<AtomicUsize>,
+    /// Room for the next messages.
+    spares: Arc<Spares>,
     /// What all workers keep of objects.
     known: Arc<Size>,
     closed: AtomicBool,
@@ -136,6 +139,7 @@ impl Queue {
             buffers: Mutex::default(),
             channels: Mutex::default(),
             bytes: Arc::default(),
+            spares: Arc::default(),
             known: Arc::default(),
             closed: AtomicBool::new(false),
             pending: AtomicBool::new(false),
@@ -291,7 +295,7 @@ impl Queue {
             Signal::Logs | Signal::Metrics => self.records,
         };
         let head = Head::new(&self.process.resource_for(receiver), scope);
-        let bytes = Share::part_of(self.bytes.clone());
+        let bytes = Share::part_of(self.bytes.clone(), self.spares.clone());
         let channel = Arc::new(Channel::new((signal, receiver), batching, head, bytes));
         channels.push(channel.clone());
         Some(channel)

@@ -2,19 +2,21 @@
 //! attributes are those of OpenTelemetry's stable conventions, then Istio's and Envoy's tags
 //! (specs/istio-waypoint.md 5.4), then Cairn's.
 
+mod stream;
+
 use std::borrow::Cow;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 
-use super::alike::{AttemptKey, Objects, RequestKey};
-use super::conventions::{self, method, path_of, request_method};
+use super::conventions::{self, path_of, request_method};
 use super::known::Known;
 use super::pack::Pack;
 use super::pairs::Pairs;
 use super::process::Process;
 use crate::telemetry::access_log::upstream_cluster;
+use crate::telemetry::alike::{AttemptKey, Objects, RequestKey, method};
 use crate::telemetry::exchange::{Exchange, HttpExchange, Seen};
 use crate::telemetry::labels::source_workload;
 use crate::telemetry::text;
@@ -103,7 +105,10 @@ impl<'a> Spanned<'a> {
         let status = http.status.map_or(0, |status| status.as_u16());
         self.bare(&self.own(status >= 500 || status == 0), to);
         let key = RequestKey::of(self.exchange, http, self.recording.tracing.istio_tags);
-        if !key.as_ref().is_some_and(|key| self.known.say_request(key, to)) {
+        if !key
+            .as_ref()
+            .is_some_and(|key| self.known.say_request(key, to))
+        {
             let begin = to.bytes().len();
             self.server_alike(http, status, to);
             if let Some(key) = key {
@@ -116,58 +121,16 @@ impl<'a> Spanned<'a> {
         self.events(to);
     }
 
-    /// Of a TCP stream, from its opening to its end. Nobody tells it of a trace, so that it begins one.
-    fn stream(&mut self, to: &mut Pairs) {
-        let exchange = self.exchange;
-        let failed = !exchange.flags.is_empty();
-        self.bare(&self.own(failed), to);
-        match &exchange.service {
-            Some(service) => {
-                let port = exchange.service_port.to_string();
-                let name = ["TCP ", &service.hostname, ":", &port];
-                named(SpanKind::Server, name, to);
-            }
-            None => named(SpanKind::Server, ["TCP"], to),
-        }
-        conventions::stream(to, exchange);
-        to.text("component", "proxy");
-        to.text("response_flags", flags(exchange));
-        self.cluster(to);
-        if self.recording.tracing.istio_tags {
-            self.istio_tags_alike(to);
-            self.source_tags(to);
-        }
-        self.cairn_attributes_alike(to);
-        self.cairn_attributes(to);
-        self.tags(to);
-        if failed {
-            to.text("error.type", exchange.flags);
-        }
-        self.events(to);
-    }
-
-    /// A TCP stream's connection to an endpoint, from dialling to the end of the stream, or an attempt at one.
-    fn connection(&mut self, attempt: &Attempt, to: &mut Pairs) {
-        let broke = attempt.connected.map(|_| self.exchange.flags);
-        let error = attempt.error.or(broke.filter(|flags| !flags.is_empty()));
-        self.bare(&self.of_attempt(attempt, error.is_some()), to);
-        self.client(attempt, "TCP", to);
-        self.tags(to);
-        self.known.endpoint(attempt.endpoint.address, to);
-        conventions::connection(to, self.exchange, attempt);
-        to.known("error.type", error);
-        if let Some(at) = attempt.connected {
-            to.event(nanos(self.at(at)), "cairn.connected", |_| {});
-        }
-    }
-
     fn attempt(&mut self, http: &HttpExchange, attempt: &Attempt, number: u32, to: &mut Pairs) {
         let refused = attempt.status.filter(|status| *status >= 400);
         let failed = attempt.error.is_some() || refused.is_some();
         self.bare(&self.of_attempt(attempt, failed), to);
         let istio_tags = self.recording.tracing.istio_tags;
         let key = AttemptKey::of(self.exchange, http, attempt, istio_tags);
-        if !key.as_ref().is_some_and(|key| self.known.say_attempt(key, to)) {
+        if !key
+            .as_ref()
+            .is_some_and(|key| self.known.say_attempt(key, to))
+        {
             let begin = to.bytes().len();
             self.client(attempt, method(&http.method).unwrap_or("HTTP"), to);
             request_method(to, &http.method);

@@ -139,8 +139,8 @@ mod tests {
         #[test]
         fn digits_are_those_that_display(trace in 1_u128.., span in 1_u64..) {
             let (trace, span) = (TraceId::new(trace).unwrap(), SpanId::new(span).unwrap());
-            prop_assert_eq!(&trace.digits()[..], trace.to_string().as_bytes());
-            prop_assert_eq!(&span.digits()[..], span.to_string().as_bytes());
+            prop_assert_eq!(trace.digits().to_vec(), trace.to_string().into_bytes());
+            prop_assert_eq!(span.digits().to_vec(), span.to_string().into_bytes());
         }
     }
 }

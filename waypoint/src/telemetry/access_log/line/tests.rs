@@ -16,6 +16,10 @@ fn line(exchange: &Exchange) -> String {
     line.write(&mut text).unwrap();
     // By hand or not, it is the same.
     assert_eq!(text, serde_json::to_vec(&line).unwrap());
+    let mut around = Vec::new();
+    let alike = line.alike().unwrap();
+    line.write_around(&alike, &mut around).unwrap();
+    assert_eq!(around, text);
     String::from_utf8(text).unwrap()
 }
 

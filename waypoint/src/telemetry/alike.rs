@@ -1,15 +1,17 @@
-//! What is the same in the spans of many requests: a request's answer, route, verdict, service and endpoint, and an attempt's
-//! endpoint. Requests with the same key say the same of all that; what else they say is in `spans`.
+//! What many requests have in common: answer, route, verdict, service and endpoint. Those with the same key say the same of
+//! it, in spans and in the access log; a worker that has written it once copies it. Writes nothing itself.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use cairn_authz::Verdict;
 use cairn_config_schema::snapshot::{HttpRoute, Policy, Workload};
+use http::Method;
 
-use super::conventions::method;
-use crate::telemetry::exchange::{Exchange, HttpExchange};
-use crate::telemetry::trace::recording::Attempt;
+use super::exchange::{Exchange, HttpExchange};
+use super::labels::source_workload;
+use super::trace::recording::Attempt;
 
 /// Where the policy is, its rule, and whether it allowed.
 pub(super) type VerdictKey = (Option<usize>, Option<usize>, bool);
@@ -26,6 +28,22 @@ pub(super) fn verdict_key(verdict: &Verdict) -> Option<VerdictKey> {
 /// Where an object is, which is a key of it as long as it is held.
 pub(super) fn place<T: ?Sized>(object: &Arc<T>) -> usize {
     Arc::as_ptr(object).addr()
+}
+
+/// A method of RFC 9110 or PATCH; others are for clients to make up, and would make names of spans.
+pub(super) fn method(method: &Method) -> Option<&'static str> {
+    Some(match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::CONNECT => "CONNECT",
+        Method::OPTIONS => "OPTIONS",
+        Method::TRACE => "TRACE",
+        Method::PATCH => "PATCH",
+        _ => return None,
+    })
 }
 
 /// A text of the program: where it is and how long.
@@ -118,6 +136,39 @@ impl AttemptKey {
     }
 }
 
+/// Of the line of a request in the access log.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct LineKey {
+    request: RequestKey,
+    details: Word,
+    source: Option<usize>,
+    endpoint: Option<SocketAddr>,
+}
+
+impl LineKey {
+    /// `None`: as for [`RequestKey`], or it has no path.
+    pub(super) fn of(exchange: &Exchange) -> Option<Self> {
+        let http = exchange.http.as_ref()?;
+        let audited = exchange
+            .verdict
+            .as_ref()
+            .is_some_and(|v| !v.audit.is_empty());
+        let failed = exchange.reason.is_some() || exchange.upstream_failure.is_some();
+        if audited || failed || http.path.is_empty() || exchange.server_name.is_some() {
+            return None;
+        }
+        let Cow::Borrowed(details) = exchange.details else {
+            return None;
+        };
+        Some(Self {
+            request: RequestKey::of(exchange, http, false)?,
+            details: word(details),
+            source: source_workload(exchange).map(place),
+            endpoint: exchange.endpoint.as_ref().map(|endpoint| endpoint.address),
+        })
+    }
+}
+
 /// The objects that a key has the places of.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Objects {
@@ -125,6 +176,7 @@ pub(super) struct Objects {
     _destination: Option<Arc<Workload>>,
     _route: Option<Arc<HttpRoute>>,
     _policy: Option<Arc<Policy>>,
+    _source: Option<Arc<Workload>>,
 }
 
 impl Objects {
@@ -136,6 +188,14 @@ impl Objects {
             _destination: endpoint.and_then(|endpoint| endpoint.workload.clone()),
             _route: exchange.route.as_ref().map(|(route, _)| route.clone()),
             _policy: verdict.and_then(|verdict| verdict.policy.clone()),
+            _source: None,
+        }
+    }
+
+    pub(super) fn of_line(exchange: &Exchange) -> Self {
+        Self {
+            _source: source_workload(exchange).cloned(),
+            ..Self::of_request(exchange)
         }
     }
 
