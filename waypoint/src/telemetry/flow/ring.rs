@@ -1,12 +1,11 @@
-//! The last records, oldest overwritten: written by every worker without a lock, read by any number of
-//! readers, each with a place of its own. Readers never hold up a writer; who is too slow loses
-//! records, and learns how many. Knows nothing of what a record says.
+//! The last records, oldest overwritten: written by every worker, each at a place of its own, read by any number of
+//! readers, each where it is. A reader keeps a writer from a place for no longer than it takes to count a record up; who is
+//! too slow loses records, and learns how many. Knows nothing of what a record says.
 
 use std::cell::Cell;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 
 use super::record::Record;
@@ -39,10 +38,19 @@ pub enum Read {
     NotYet,
 }
 
+/// A place. The lock is held while one record takes another's place, or is counted up for a reader: a few nanoseconds, and
+/// contended only by who reads there at that moment. What needs none, `arc_swap`, asks every thread at each change whether it
+/// reads, which took longer than to write the record.
+type Slot = Mutex<Option<Arc<Kept>>>;
+
+fn lock(slot: &Slot) -> MutexGuard<'_, Option<Arc<Kept>>> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The last records.
 #[derive(Debug)]
 pub struct Ring {
-    slots: Box<[ArcSwapOption<Kept>]>,
+    slots: Box<[Slot]>,
     next: AtomicU64,
     flows: AtomicU64,
     /// A reader waits for the next record.
@@ -51,9 +59,9 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// Room for `capacity` records; at least one. A place takes 8 bytes until it is used.
+    /// Room for `capacity` records; at least one. A place takes 16 bytes until it is used.
     pub fn new(capacity: usize) -> Self {
-        let slots = std::iter::repeat_with(ArcSwapOption::empty);
+        let slots = std::iter::repeat_with(Slot::default);
         Self {
             slots: slots.take(capacity.max(1)).collect(),
             next: AtomicU64::new(0),
@@ -99,7 +107,7 @@ impl Ring {
 
     /// What is at a place.
     pub fn read(&self, number: u64) -> Read {
-        let kept = self.slot(number).and_then(|slot| slot.load_full());
+        let kept = self.slot(number).and_then(|slot| lock(slot).clone());
         match kept {
             Some(kept) if kept.number == number => Read::Record(kept),
             Some(kept) if kept.number > number => Read::Overwritten,
@@ -126,7 +134,7 @@ impl Ring {
 
     /// Records that are kept, and about how many bytes they are.
     pub fn size(&self) -> (usize, usize) {
-        let kept = self.slots.iter().filter_map(|slot| slot.load_full());
+        let kept = self.slots.iter().filter_map(|slot| lock(slot).clone());
         let size = |kept: Arc<Kept>| size_of::<Kept>() + kept.record.text_bytes();
         kept.fold((0, 0), |(n, bytes), kept| (n + 1, bytes + size(kept)))
     }
@@ -150,7 +158,7 @@ impl Ring {
         }
     }
 
-    fn slot(&self, number: u64) -> Option<&ArcSwapOption<Kept>> {
+    fn slot(&self, number: u64) -> Option<&Slot> {
         let place = number.checked_rem(self.capacity())?;
         self.slots.get(usize::try_from(place).ok()?)
     }
@@ -171,16 +179,13 @@ fn in_place_of(spare: Option<Arc<Kept>>, kept: Kept) -> Arc<Kept> {
     }
 }
 
-/// Stores a record. A writer that was held up for a whole round must not hide what came after it: it puts that back.
-/// Returns the oldest of those that were there.
-fn put(slot: &ArcSwapOption<Kept>, mut kept: Arc<Kept>) -> Option<Arc<Kept>> {
-    loop {
-        let number = kept.number;
-        let before = slot.swap(Some(kept))?;
-        if before.number < number {
-            return Some(before);
-        }
-        kept = before;
+/// Stores a record unless there is a later one: a writer that was held up for a whole round must not hide what came after it.
+/// Returns the one that nobody finds any more.
+fn put(slot: &Slot, kept: Arc<Kept>) -> Option<Arc<Kept>> {
+    let mut place = lock(slot);
+    match &mut *place {
+        Some(there) if there.number > kept.number => Some(kept),
+        there => there.replace(kept),
     }
 }
 

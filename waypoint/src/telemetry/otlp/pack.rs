@@ -259,9 +259,15 @@ impl Pack {
     }
 }
 
-/// For a message after one of so many bytes: it will be about as long, and one that outgrows its room is copied.
+/// For a message after one of so many bytes: it will be about as long, and one that outgrows its room is copied. Of few sizes,
+/// so that buffers of messages that were sent have as much.
 fn room(bytes: usize) -> usize {
-    (bytes + bytes / 8).min(OTLP_ROOM_BYTES_MAX)
+    match bytes {
+        0 => 0,
+        _ => (bytes + bytes / 8)
+            .next_power_of_two()
+            .min(OTLP_ROOM_BYTES_MAX),
+    }
 }
 
 #[cfg(test)]
@@ -385,6 +391,23 @@ mod tests {
         assert_eq!((held.own(), held.of_all()), (bytes, bytes));
         drop(parcels);
         assert_eq!((held.own(), held.of_all()), (0, 0));
+    }
+
+    /// Messages are not of one length, and each would need a bit more than the last one had.
+    #[test]
+    fn the_next_message_is_written_where_one_was_that_was_sent() {
+        let mut pack = pack();
+        let mut places = std::collections::HashSet::new();
+        for n in 0..20 {
+            let name = "x".repeat(2_000 + n);
+            add(&mut pack, std::iter::repeat_n(name, 10), 10);
+            let [parcel] = &pack.take_whole().finish()[..] else {
+                panic!("one message")
+            };
+            places.insert(parcel.message.as_ptr().addr() & !0xff);
+        }
+        // The first one grew from nothing; after it, while one is sent, another is filled.
+        assert!(places.len() <= 4, "{places:?}");
     }
 
     #[test]

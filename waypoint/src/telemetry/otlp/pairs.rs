@@ -150,14 +150,31 @@ impl Pairs {
         ) else {
             return false;
         };
-        let to = &mut self.bytes;
-        to.reserve(usize::from(all) + 2);
-        let [pair, pair_key, pair_value, any] =
-            [self.field, PAIR_KEY, PAIR_VALUE, ANY_STRING].map(delimited);
-        to.extend_from_slice(&[pair, all, pair_key, of_key]);
-        to.extend_from_slice(key.as_bytes());
-        to.extend_from_slice(&[pair_value, of_value + 2, any, of_value]);
-        to.extend_from_slice(value.as_bytes());
+        let head = [delimited(self.field), all, delimited(PAIR_KEY), of_key];
+        let any = [
+            delimited(PAIR_VALUE),
+            of_value + 2,
+            delimited(ANY_STRING),
+            of_value,
+        ];
+        self.short(head, key, any, value.as_bytes())
+    }
+
+    /// Writes a pair: what is before its key, the key, what is before its value, the value. Room is made once for all.
+    fn short(&mut self, head: [u8; 4], key: &str, any: [u8; 4], value: &[u8]) -> bool {
+        let begin = self.bytes.len();
+        let bytes = head.len() + key.len() + any.len() + value.len();
+        self.bytes.resize(begin + bytes, 0);
+        let place = self.bytes.get_mut(begin..).unwrap_or_default();
+        // There is always room: it was made just now.
+        if let Some((of_head, rest)) = place.split_first_chunk_mut()
+            && let Some((of_key, rest)) = rest.split_at_mut_checked(key.len())
+            && let Some((of_any, of_value)) = rest.split_first_chunk_mut()
+        {
+            (*of_head, *of_any) = (head, any);
+            of_key.copy_from_slice(key.as_bytes());
+            of_value.copy_from_slice(value);
+        }
         true
     }
 
@@ -215,7 +232,6 @@ impl Pairs {
         let mut rest = &mut number[..];
         encode_varint(value, &mut rest);
         let of_number = VARINT_BYTES_MAX - rest.len();
-        let number = number.get(..of_number).unwrap_or_default();
         let (Ok(all @ ..128), Ok(of_key), Ok(of_any)) = (
             u8::try_from(key.len() + of_number + 5),
             u8::try_from(key.len()),
@@ -223,14 +239,13 @@ impl Pairs {
         ) else {
             return false;
         };
-        let to = &mut self.bytes;
-        to.reserve(usize::from(all) + 2);
-        let [pair, pair_key, pair_value] = [self.field, PAIR_KEY, PAIR_VALUE].map(delimited);
-        to.extend_from_slice(&[pair, all, pair_key, of_key]);
-        to.extend_from_slice(key.as_bytes());
-        to.extend_from_slice(&[pair_value, of_any, VARINT_OF_ANY_INT]);
-        to.extend_from_slice(number);
-        true
+        // There is always a first byte.
+        let Some((first, rest)) = number.get(..of_number).and_then(<[u8]>::split_first) else {
+            return false;
+        };
+        let head = [delimited(self.field), all, delimited(PAIR_KEY), of_key];
+        let any = [delimited(PAIR_VALUE), of_any, VARINT_OF_ANY_INT, *first];
+        self.short(head, key, any, rest)
     }
 
     /// Those that are encoded already, too.

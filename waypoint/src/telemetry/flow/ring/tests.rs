@@ -114,10 +114,9 @@ fn a_record_is_put_where_an_overwritten_one_was_without_allocating() {
     }
 }
 
-/// It puts back what it took the place of.
 #[test]
 fn a_writer_that_is_a_round_late_hides_nothing() {
-    let slot = ArcSwapOption::empty();
+    let slot = Slot::default();
     let kept = |number| {
         Arc::new(Kept {
             number,
@@ -129,6 +128,6 @@ fn a_writer_that_is_a_round_late_hides_nothing() {
     assert_eq!(put(4), None);
     assert_eq!(put(8), Some(4));
     assert_eq!(put(0), Some(0));
-    assert_eq!(slot.load_full().unwrap().number, 8);
+    assert_eq!(lock(&slot).as_ref().unwrap().number, 8);
     assert_eq!(put(12), Some(8));
 }
