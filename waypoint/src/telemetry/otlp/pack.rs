@@ -191,6 +191,7 @@ impl Pack {
         } else {
             let records = other.message.get(self.head.bytes_max()..);
             self.message.extend_from_slice(records.unwrap_or_default());
+            self.held.spares.give(other.message);
         }
         self.records += other.records;
         self.exchanges += other.exchanges;
@@ -199,6 +200,12 @@ impl Pack {
     /// Messages that are whole.
     pub(super) fn whole(&self) -> usize {
         self.full.len()
+    }
+
+    /// Bytes of the longest message that is whole.
+    pub(super) fn longest(&self) -> usize {
+        let whole = self.full.iter().map(|parcel| parcel.message.len());
+        whole.max().unwrap_or_default()
     }
 
     /// The messages that are whole, without the one that is under way.
@@ -211,6 +218,8 @@ impl Pack {
     /// All messages.
     pub(super) fn finish(mut self) -> Vec<Parcel> {
         self.seal();
+        // Room for a message of which nothing came.
+        self.held.spares.give(std::mem::take(&mut self.message));
         self.full
     }
 

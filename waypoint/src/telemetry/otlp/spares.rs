@@ -36,8 +36,9 @@ impl Spares {
         self.all().clear();
     }
 
-    fn give(&self, mut buffer: Vec<u8>) {
-        if buffer.capacity() > OTLP_ROOM_BYTES_MAX {
+    /// Takes a buffer that nobody needs.
+    pub(super) fn give(&self, mut buffer: Vec<u8>) {
+        if buffer.capacity() == 0 || buffer.capacity() > OTLP_ROOM_BYTES_MAX {
             return;
         }
         buffer.clear();
