@@ -1,7 +1,7 @@
 //! Flow records: what became of the last exchanges, kept for whoever asks (specs/policies.md 3.4).
 //!
 //! At the end of an exchange, and when a TCP stream opens, the worker puts a [`Record`] into the
-//! [`Ring`], into the memory of a record that was overwritten: path, host and headers
+//! [`Ring`], without a lock, into the memory of a record that was overwritten: path, host and headers
 //! are copied, cut to their limit; what else the exchange holds is moved there, or shared. What a
 //! record says in Hubble's terms is worked out only when somebody reads it (`crate::hubble`), on the
 //! reader's thread. Nobody reading, nothing more is done.

@@ -1,11 +1,12 @@
-//! The last records, oldest overwritten: written by every worker, each at a place of its own, read by any number of
-//! readers, each where it is. A reader keeps a writer from a place for no longer than it takes to count a record up; who is
-//! too slow loses records, and learns how many. Knows nothing of what a record says.
+//! The last records, oldest overwritten: written by every worker without a lock, read by any number of
+//! readers, each with a place of its own. Readers never hold up a writer; who is too slow loses
+//! records, and learns how many. Knows nothing of what a record says.
 
 use std::cell::Cell;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use arc_swap::{ArcSwapOption, Guard};
 use tokio::sync::Notify;
 
 use super::record::Record;
@@ -38,19 +39,10 @@ pub enum Read {
     NotYet,
 }
 
-/// A place. The lock is held while one record takes another's place, or is counted up for a reader: a few nanoseconds, and
-/// contended only by who reads there at that moment. What needs none, `arc_swap`, asks every thread at each change whether it
-/// reads, which took longer than to write the record.
-type Slot = Mutex<Option<Arc<Kept>>>;
-
-fn lock(slot: &Slot) -> MutexGuard<'_, Option<Arc<Kept>>> {
-    slot.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// The last records.
 #[derive(Debug)]
 pub struct Ring {
-    slots: Box<[Slot]>,
+    slots: Box<[ArcSwapOption<Kept>]>,
     next: AtomicU64,
     flows: AtomicU64,
     /// A reader waits for the next record.
@@ -59,9 +51,9 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// Room for `capacity` records; at least one. A place takes 16 bytes until it is used.
+    /// Room for `capacity` records; at least one. A place takes 8 bytes until it is used.
     pub fn new(capacity: usize) -> Self {
-        let slots = std::iter::repeat_with(Slot::default);
+        let slots = std::iter::repeat_with(ArcSwapOption::empty);
         Self {
             slots: slots.take(capacity.max(1)).collect(),
             next: AtomicU64::new(0),
@@ -107,7 +99,7 @@ impl Ring {
 
     /// What is at a place.
     pub fn read(&self, number: u64) -> Read {
-        let kept = self.slot(number).and_then(|slot| lock(slot).clone());
+        let kept = self.slot(number).and_then(|slot| slot.load_full());
         match kept {
             Some(kept) if kept.number == number => Read::Record(kept),
             Some(kept) if kept.number > number => Read::Overwritten,
@@ -134,7 +126,7 @@ impl Ring {
 
     /// Records that are kept, and about how many bytes they are.
     pub fn size(&self) -> (usize, usize) {
-        let kept = self.slots.iter().filter_map(|slot| lock(slot).clone());
+        let kept = self.slots.iter().filter_map(|slot| slot.load_full());
         let size = |kept: Arc<Kept>| size_of::<Kept>() + kept.record.text_bytes();
         kept.fold((0, 0), |(n, bytes), kept| (n + 1, bytes + size(kept)))
     }
@@ -158,7 +150,7 @@ impl Ring {
         }
     }
 
-    fn slot(&self, number: u64) -> Option<&Slot> {
+    fn slot(&self, number: u64) -> Option<&ArcSwapOption<Kept>> {
         let place = number.checked_rem(self.capacity())?;
         self.slots.get(usize::try_from(place).ok()?)
     }
@@ -179,14 +171,24 @@ fn in_place_of(spare: Option<Arc<Kept>>, kept: Kept) -> Arc<Kept> {
     }
 }
 
-/// Stores a record unless there is a later one: a writer that was held up for a whole round must not hide what came after it.
-/// Returns the one that nobody finds any more.
-fn put(slot: &Slot, kept: Arc<Kept>) -> Option<Arc<Kept>> {
-    let mut place = lock(slot);
-    match &mut *place {
-        Some(there) if there.number > kept.number => Some(kept),
-        there => there.replace(kept),
+/// Stores a record unless there is a later one: a writer that was held up for a whole round must not hide
+/// what came after it. Returns the one that was there before.
+fn put(slot: &ArcSwapOption<Kept>, kept: Arc<Kept>) -> Option<Arc<Kept>> {
+    let mut seen = slot.load();
+    while seen.as_ref().is_none_or(|seen| seen.number < kept.number) {
+        let before = slot.compare_and_swap(&seen, Some(kept.clone()));
+        let swapped = match (&*seen, &*before) {
+            (Some(seen), Some(before)) => Arc::ptr_eq(seen, before),
+            (None, None) => true,
+            _ => false,
+        };
+        if swapped {
+            drop(seen);
+            return Guard::into_inner(before);
+        }
+        seen = before;
     }
+    None
 }
 
 #[cfg(test)]
