@@ -1,7 +1,7 @@
 //! Buffers of messages that were sent, for the next ones: memory that was written to is not given back and taken anew, page by
 //! page, some twenty times a second. Knows nothing of what is in them.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 
@@ -17,7 +17,7 @@ impl Spares {
         if room == 0 {
             return Vec::new();
         }
-        let spare = self.all().pop();
+        let spare = self.all().and_then(|mut all| all.pop());
         // One that grows is copied, what nobody needs any more included.
         match spare.filter(|spare| spare.capacity() >= room) {
             Some(spare) => spare,
@@ -33,7 +33,9 @@ impl Spares {
 
     /// Gives their memory back.
     pub(super) fn let_go(&self) {
-        self.all().clear();
+        // Given back without the lock: a large one takes a call of the kernel.
+        let all = self.all().map(|mut all| std::mem::take(&mut *all));
+        drop(all);
     }
 
     /// Takes a buffer that nobody needs.
@@ -42,14 +44,19 @@ impl Spares {
             return;
         }
         buffer.clear();
-        let mut all = self.all();
-        if all.len() < OTLP_SPARES_MAX {
-            all.push(buffer);
+        // Before the lock, so that it is given back after it.
+        let mut too_many = Some(buffer);
+        if let Some(mut all) = self.all()
+            && all.len() < OTLP_SPARES_MAX
+        {
+            all.extend(too_many.take());
         }
     }
 
-    fn all(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// `None`: another thread has them just now. A worker does not wait for one that the scheduler took off with the lock; to
+    /// do without a spare costs memory that is taken anew.
+    fn all(&self) -> Option<MutexGuard<'_, Vec<Vec<u8>>>> {
+        self.0.try_lock().ok()
     }
 }
 
@@ -76,7 +83,7 @@ mod tests {
     use super::*;
 
     fn places(spares: &Spares) -> Vec<usize> {
-        let all = spares.all();
+        let all = spares.all().unwrap();
         all.iter().map(|spare| spare.as_ptr().addr()).collect()
     }
 
@@ -99,6 +106,19 @@ mod tests {
         spares.give(again);
         assert!(spares.take(1_000_000).capacity() >= 1_000_000);
         assert_eq!(spares.take(0).capacity(), 0);
+    }
+
+    /// Were there a wait, this would not end.
+    #[test]
+    fn nobody_waits_for_who_has_the_buffers() {
+        let spares = Arc::<Spares>::default();
+        spares.give(Vec::with_capacity(100));
+        let held = spares.all();
+        assert!(spares.take(100).capacity() >= 100);
+        spares.give(Vec::with_capacity(100));
+        spares.let_go();
+        drop(held);
+        assert_eq!(places(&spares).len(), 1);
     }
 
     #[test]
