@@ -1,10 +1,10 @@
 //! Exchanges for tests: one client, one service, one endpoint, to be changed as a test needs.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, UNIX_EPOCH};
 
-use cairn_authz::{Audited, DryRun, TrialOutcome, Verdict, Would};
+use cairn_authz::{Audited, DryRun, NetworkVerdict, NetworkWhy, TrialOutcome, Verdict, Would};
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::origin::{Kind, ObjectKey, Origin};
 use cairn_config_schema::snapshot::{
@@ -167,6 +167,10 @@ pub fn denied() -> Verdict {
 /// Makes an exchange another one.
 pub type Change = fn(&mut Exchange);
 
+/// Of all exchanges that are changed, as objects are of all requests in a snapshot: what differs then is the rule alone.
+static ROUTE: LazyLock<Arc<HttpRoute>> = LazyLock::new(|| route("r"));
+static READERS: LazyLock<Arc<Policy>> = LazyLock::new(|| policy("readers", Action::Allow));
+
 /// Each makes what is told of a request another one, by one thing alone.
 pub const CHANGES: &[Change] = &[
     |_| {},
@@ -210,21 +214,38 @@ pub const CHANGES: &[Change] = &[
     |e| e.source = Some(workload("not-the-certificates", "v1")),
     |e| e.source = None,
     |e| e.origin = origin("other", None),
-    |e| e.route = Some((route("r"), 0)),
-    |e| e.route = Some((route("r"), 1)),
+    |e| e.route = Some((ROUTE.clone(), 0)),
+    |e| e.route = Some((ROUTE.clone(), 1)),
     |e| e.route = Some((route("other"), 0)),
     |e| e.verdict = None,
     |e| e.verdict = Some(denied()),
     |e| e.verdict.as_mut().unwrap().allowed = false,
-    |e| e.verdict.as_mut().unwrap().policy = Some(policy("readers", Action::Allow)),
+    |e| e.verdict.as_mut().unwrap().policy = Some(READERS.clone()),
     |e| e.verdict.as_mut().unwrap().policy = Some(policy("others", Action::Allow)),
     |e| e.verdict.as_mut().unwrap().audit = denied().audit,
     |e| e.verdict.as_mut().unwrap().dry_run = denied().dry_run,
     |e| {
         let verdict = e.verdict.as_mut().unwrap();
-        (verdict.policy, verdict.rule) = (Some(policy("readers", Action::Allow)), Some(1));
+        (verdict.policy, verdict.rule) = (Some(READERS.clone()), Some(1));
+    },
+    |e| {
+        let verdict = e.verdict.as_mut().unwrap();
+        (verdict.policy, verdict.rule) = (Some(READERS.clone()), Some(1));
+        verdict.network = Some(denied_by_network());
     },
 ];
+
+/// By default, so that the policy that allowed it is no longer what decided.
+fn denied_by_network() -> NetworkVerdict {
+    NetworkVerdict {
+        allowed: false,
+        why: NetworkWhy::NoRule,
+        policy: None,
+        at: None,
+        workload: ObjectKey::new("shop", "httpbin"),
+        edits: vec![],
+    }
+}
 
 /// Without rules.
 pub fn route(name: &str) -> Arc<HttpRoute> {

@@ -412,9 +412,28 @@ fn a_whole_span_is_read_as_it_was_meant() {
     assert_eq!(server, expected);
 }
 
+/// The same request, once with Istio's tags and once without, as another place of the mesh may have it.
+fn with_tags_and_without(
+    base: &Exchange,
+    change: exchanges::Change,
+    failed: bool,
+) -> [Exchange; 2] {
+    [true, false].map(|istio_tags| {
+        let mut exchange = fixtures::sampled();
+        let mut tracing = Arc::into_inner(fixtures::tracing(vec![])).unwrap();
+        tracing.istio_tags = istio_tags;
+        exchange.trace = Trace::begin(&http::HeaderMap::new(), &Arc::new(tracing), || 1);
+        attempted(exchange, base, change, failed)
+    })
+}
+
 /// A request with one attempt, which was answered, or an attempt that failed.
-fn attempted(base: &Exchange, change: exchanges::Change, failed: bool) -> Exchange {
-    let mut exchange = fixtures::sampled();
+fn attempted(
+    mut exchange: Exchange,
+    base: &Exchange,
+    change: exchanges::Change,
+    failed: bool,
+) -> Exchange {
     // The objects are the same for all, as they are in a snapshot.
     exchange.source.clone_from(&base.source);
     exchange.service.clone_from(&base.service);
@@ -441,7 +460,7 @@ fn spans_say_the_same_whoever_was_told_of_before() {
     let exchanges = exchanges::CHANGES.iter().enumerate();
     let base = exchanges::http();
     let exchanges: Vec<_> = exchanges
-        .map(|(n, change)| attempted(&base, *change, n % 5 == 4))
+        .flat_map(|(n, change)| with_tags_and_without(&base, *change, n % 5 == 4))
         .collect();
     let head = Head::new(&Default::default(), &Default::default());
     let head = Arc::new(head);
@@ -462,5 +481,5 @@ fn spans_say_the_same_whoever_was_told_of_before() {
         }
     }
     // They do differ: of what changes, lines of the access log alone say five things.
-    assert!(all.len() >= exchanges.len() - 6, "{}", all.len());
+    assert!(all.len() >= exchanges.len() - 12, "{}", all.len());
 }
