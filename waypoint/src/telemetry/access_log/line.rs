@@ -4,17 +4,16 @@
 
 use std::borrow::Cow;
 use std::fmt::Display;
-use std::io::Write as _;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use cairn_authz::{Audited, DryRun, TrialOutcome, Verdict, Would};
 use cairn_config_schema::origin::Origin;
-use cairn_config_schema::snapshot::Service;
 use http::HeaderValue;
 use serde::{Serialize, Serializer};
 
 use super::address::Address;
 use super::member::{Member, Members};
+use super::names::{RouteName, UpstreamCluster, route_name, upstream_cluster};
 use crate::limits::POLICY_RECORDS_PER_LINE_MAX;
 use crate::telemetry::exchange::{Exchange, HttpExchange};
 use crate::telemetry::labels::source_workload;
@@ -292,73 +291,6 @@ impl<T: Display> Serialize for Text<T> {
     }
 }
 
-/// `default` for a request without a route; else the route's namespace, name and rule, as istiod names
-/// them.
-pub enum RouteName<'a> {
-    /// No route is attached.
-    Default,
-    /// This rule of it.
-    Rule(&'a Origin, usize),
-}
-
-/// The name of the route that an exchange went by.
-pub fn route_name(exchange: &Exchange) -> Option<RouteName<'_>> {
-    if exchange.http.is_none() {
-        let rule = exchange.stream_rule.as_ref();
-        return rule.map(|found| RouteName::Rule(&found.route.origin, found.rule));
-    }
-    match &exchange.route {
-        Some((route, rule)) => Some(RouteName::Rule(&route.origin, *rule)),
-        // Nothing matched, or it ended before routing.
-        None if exchange.endpoint.is_none() => None,
-        None => Some(RouteName::Default),
-    }
-}
-
-impl Display for RouteName<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Default => f.write_str("default"),
-            Self::Rule(origin, rule) => {
-                write!(f, "{}.{}.{rule}", origin.key.namespace, origin.key.name)
-            }
-        }
-    }
-}
-
-/// `inbound-vip|8000|http|httpbin.default.svc.cluster.local;`
-pub struct UpstreamCluster<'a> {
-    pub(in crate::telemetry) service: &'a Service,
-    /// Of the service.
-    pub(in crate::telemetry) port: u16,
-    /// `http` or `tcp`.
-    pub(in crate::telemetry) protocol: &'static str,
-}
-
-/// The cluster that an exchange went to, as istiod names it.
-pub fn upstream_cluster(exchange: &Exchange) -> Option<UpstreamCluster<'_>> {
-    Some(UpstreamCluster {
-        service: exchange.service.as_deref()?,
-        port: exchange.service_port,
-        protocol: if exchange.http.is_some() {
-            "http"
-        } else {
-            "tcp"
-        },
-    })
-}
-
-impl Display for UpstreamCluster<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self {
-            service,
-            port,
-            protocol,
-        } = self;
-        write!(f, "inbound-vip|{port}|{protocol}|{};", service.hostname)
-    }
-}
-
 /// What policies recorded, up to a limit.
 pub(super) struct Records<'a, T>(pub(super) &'a [T]);
 
@@ -391,41 +323,6 @@ impl Serialize for Records<'_, TrialOutcome> {
             rule: outcome.rule,
             would: Some(outcome.would.as_str()),
         }))
-    }
-}
-
-/// Formats wall-clock times as `2026-11-04T12:34:56.789Z`. The date part changes once a second, so
-/// it is kept.
-#[derive(Default)]
-pub struct TimeText {
-    second: Option<i64>,
-    text: Vec<u8>,
-}
-
-/// Length of `2026-11-04T12:34:56`.
-const SECONDS_LEN: usize = 19;
-
-impl TimeText {
-    /// The text of a time, until the next call.
-    pub fn text(&mut self, at: SystemTime) -> &str {
-        let since_1970 = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let second = i64::try_from(since_1970.as_secs()).unwrap_or(i64::MAX);
-        if self.second != Some(second) {
-            let timestamp = jiff::Timestamp::from_second(second).unwrap_or_default();
-            self.text.clear();
-            // Writing to a Vec can not fail.
-            let _ = write!(self.text, "{timestamp:.0}");
-            self.second = Some(second);
-        }
-        self.text.truncate(SECONDS_LEN);
-        // By hand: for each line, and `write!` takes five times as long.
-        let millis = since_1970.subsec_millis();
-        let digit = |n: u32| b'0' + u8::try_from(n % 10).unwrap_or_default();
-        let digits = [millis / 100, millis / 10, millis].map(digit);
-        self.text.push(b'.');
-        self.text.extend_from_slice(&digits);
-        self.text.push(b'Z');
-        std::str::from_utf8(&self.text).unwrap_or_default()
     }
 }
 

@@ -5,9 +5,11 @@
 mod address;
 mod line;
 mod member;
+mod names;
 mod operator;
 mod queue;
 pub mod template;
+mod time;
 mod written;
 
 use std::cell::RefCell;
@@ -15,10 +17,11 @@ use std::sync::{Arc, OnceLock};
 
 use super::exchange::Seen;
 use line::Line;
-pub(super) use line::{TimeText, UpstreamCluster, route_name, upstream_cluster};
 pub(super) use member::Members;
+pub(super) use names::{UpstreamCluster, route_name, upstream_cluster};
 pub use queue::Writer;
 use queue::{Lines, Queue};
+pub(super) use time::TimeText;
 use written::Written;
 
 static QUEUE: OnceLock<Arc<Queue>> = OnceLock::new();

@@ -49,7 +49,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use super::super::line::TimeText;
+    use super::super::time::TimeText;
     use super::*;
     use crate::telemetry::fixtures;
 

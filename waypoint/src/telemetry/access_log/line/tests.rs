@@ -1,7 +1,10 @@
 //! Golden lines: what a reader of the log sees, whole and in order.
 
+use std::time::UNIX_EPOCH;
+
 use http::StatusCode;
 
+use super::super::time::TimeText;
 use super::*;
 use crate::telemetry::fixtures;
 
