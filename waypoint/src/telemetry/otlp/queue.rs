@@ -323,9 +323,7 @@ impl Queue {
                     None => {
                         let under_way = batch.pack.under_way();
                         batch.to.under_way_changed(under_way, UnderWay::default());
-                        // A message that was whole just now leaves none under way.
-                        let bytes = under_way.bytes.max(batch.pack.longest());
-                        batch.to.expected.store(bytes, Relaxed);
+                        batch.to.expected.store(batch.pack.longest(), Relaxed);
                         taken.push(batches.swap_remove(at));
                     }
                     Some(due) => {
