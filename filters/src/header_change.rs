@@ -14,6 +14,8 @@ pub trait Headers {
     fn names(&self) -> impl Iterator<Item = &HeaderName>;
     /// Replaces all values by one.
     fn set(&mut self, name: &HeaderName, value: HeaderValue);
+    /// The same of a name that the program knows, in lower case: engines that keep names as they are written need no copy of it.
+    fn set_known(&mut self, name: &'static str, value: HeaderValue);
     /// Adds a value after those there are.
     fn append(&mut self, name: &HeaderName, value: HeaderValue);
     /// Removes all values.
@@ -34,6 +36,10 @@ impl Headers for http::HeaderMap {
     }
 
     fn set(&mut self, name: &HeaderName, value: HeaderValue) {
+        self.insert(name, value);
+    }
+
+    fn set_known(&mut self, name: &'static str, value: HeaderValue) {
         self.insert(name, value);
     }
 

@@ -26,8 +26,16 @@ pub const OTLP_MESSAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// its buffer grow. Memory is taken as it is written to.
 pub const OTLP_ROOM_BYTES_MAX: usize = OTLP_MESSAGE_BYTES_MAX + OTLP_MESSAGE_BYTES_MAX / 8;
 
+/// Buffers of messages to collectors that were sent and are kept for the next ones, while there are some, each of at most
+/// `OTLP_ROOM_BYTES_MAX`: one is filled while another is sent. Beyond: memory is given back.
+pub const OTLP_SPARES_MAX: usize = 2;
+
+/// Kinds of lines of the access log (by route, verdict, workloads, service and endpoint) of which a worker keeps what they have in
+/// common: some 1,500 bytes each. Beyond: it begins anew, which costs time alone.
+pub const ACCESS_LOG_ALIKE_MAX: usize = 1_024;
+
 /// Objects of each kind (workloads, clients, endpoints, services, rules of routes and of policies) of which a worker keeps what spans
-/// say of them: some 400 bytes each. Beyond: it begins anew, which costs time alone.
+/// say of them, and kinds of requests and attempts: some 400 to 1,500 bytes each. Beyond: it begins anew, which costs time alone.
 pub const OTLP_KNOWN_MAX: usize = 1_024;
 
 /// How long the exporting thread lets records gather before it looks again: workers wake it no oftener.

@@ -33,6 +33,13 @@ impl Headers for RequestHeaders<'_> {
         let _ = self.0.insert_header(name.clone(), value);
     }
 
+    fn set_known(&mut self, name: &'static str, value: HeaderValue) {
+        if name == HOST {
+            set_authority(self.0, &value);
+        }
+        let _ = self.0.insert_header(name, value);
+    }
+
     fn append(&mut self, name: &HeaderName, value: HeaderValue) {
         let _ = self.0.append_header(name.clone(), value);
     }
@@ -118,6 +125,10 @@ impl Headers for ResponseHeaders<'_> {
         let _ = self.0.insert_header(name.clone(), value);
     }
 
+    fn set_known(&mut self, name: &'static str, value: HeaderValue) {
+        let _ = self.0.insert_header(name, value);
+    }
+
     fn append(&mut self, name: &HeaderName, value: HeaderValue) {
         let _ = self.0.append_header(name.clone(), value);
     }
@@ -193,4 +204,33 @@ pub fn block_bytes(session: &Session) -> usize {
 /// What a gRPC call ended with, in a header or in trailers.
 pub(super) fn grpc_status(headers: &http::HeaderMap) -> Option<u32> {
     headers.get("grpc-status")?.to_str().ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_is_known_goes_out_as_any_other() {
+        let value = || HeaderValue::from_static("v");
+        let mut requests = ["/a", "/a"].map(|path| {
+            let mut request = RequestHeader::build("GET", path.as_bytes(), None).unwrap();
+            request
+                .insert_header("traceparent", "of the client")
+                .unwrap();
+            request
+        });
+        let [known, any] = &mut requests;
+        RequestHeaders(known).set_known("traceparent", value());
+        RequestHeaders(known).set_known("x-b3-sampled", value());
+        RequestHeaders(any).set(&HeaderName::from_static("traceparent"), value());
+        RequestHeaders(any).set(&HeaderName::from_static("x-b3-sampled"), value());
+        let [known, any] = requests.map(|request| {
+            let mut wire = Vec::new();
+            request.header_to_h1_wire(&mut wire);
+            assert_eq!(request.headers.get_all("traceparent").iter().count(), 1);
+            String::from_utf8(wire).unwrap()
+        });
+        assert_eq!(known, any);
+    }
 }

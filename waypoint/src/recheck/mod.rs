@@ -15,7 +15,7 @@ use tokio::sync::watch;
 pub use self::judge::{Kept, KeptStream, UpgradeRequest, tcp_denial};
 pub use self::open::{Closing, Closure, Open, Registered};
 use crate::limits::RECHECK_SLICE;
-use crate::telemetry::counters;
+use crate::telemetry::{self, counters};
 use crate::worker::Worker;
 
 /// Judges what is open again whenever a new snapshot is in force.
@@ -30,7 +30,8 @@ pub async fn follow(worker: &Worker, mut version: watch::Receiver<u64>) {
 /// One pass. If another snapshot comes into force meanwhile, the next pass begins right after it.
 async fn pass(worker: &Worker) {
     let runtime = worker.runtime.load_full();
-    crate::telemetry::otlp::of_snapshot(runtime.snapshot.version);
+    telemetry::otlp::of_snapshot(runtime.snapshot.version);
+    telemetry::access_log::of_snapshot(runtime.snapshot.version);
     let began = Instant::now();
     let due: Arc<[u64]> = worker.open.judged_before(runtime.snapshot.version);
     for slice in due.chunks(RECHECK_SLICE) {

@@ -1,14 +1,15 @@
 //! Exchanges for tests: one client, one service, one endpoint, to be changed as a test needs.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, UNIX_EPOCH};
 
-use cairn_authz::{Audited, DryRun, TrialOutcome, Verdict, Would};
+use cairn_authz::{Audited, DryRun, NetworkVerdict, NetworkWhy, TrialOutcome, Verdict, Would};
 use cairn_config_schema::identity::Identity;
 use cairn_config_schema::origin::{Kind, ObjectKey, Origin};
 use cairn_config_schema::snapshot::{
-    Action, AppProtocol, Binding, Endpoint, Policy, Service, ServicePort, Workload, WorkloadType,
+    Action, AppProtocol, Binding, Endpoint, HttpRoute, Policy, Service, ServicePort, Workload,
+    WorkloadType,
 };
 use http::{HeaderValue, Method, StatusCode};
 
@@ -161,4 +162,100 @@ pub fn denied() -> Verdict {
         })),
         ..Verdict::default()
     }
+}
+
+/// Makes an exchange another one.
+pub type Change = fn(&mut Exchange);
+
+/// Of all exchanges that are changed, as objects are of all requests in a snapshot: what differs then is the rule alone.
+static ROUTE: LazyLock<Arc<HttpRoute>> = LazyLock::new(|| route("r"));
+static READERS: LazyLock<Arc<Policy>> = LazyLock::new(|| policy("readers", Action::Allow));
+
+/// Each makes what is told of a request another one, by one thing alone.
+pub const CHANGES: &[Change] = &[
+    |_| {},
+    |e| e.http.as_mut().unwrap().method = Method::POST,
+    |e| e.http.as_mut().unwrap().method = "BREW".parse().unwrap(),
+    |e| e.http.as_mut().unwrap().path = "/b".into(),
+    |e| e.http.as_mut().unwrap().path = String::new(),
+    |e| e.http.as_mut().unwrap().authority = "other".into(),
+    |e| e.http.as_mut().unwrap().protocol = "HTTP/2",
+    |e| e.http.as_mut().unwrap().status = Some(StatusCode::NOT_FOUND),
+    |e| e.http.as_mut().unwrap().status = Some(StatusCode::BAD_GATEWAY),
+    |e| e.http.as_mut().unwrap().status = None,
+    |e| e.http.as_mut().unwrap().request_id = None,
+    |e| e.http.as_mut().unwrap().upstream_service_time = None,
+    |e| {
+        (
+            e.http.as_mut().unwrap().grpc,
+            e.http.as_mut().unwrap().grpc_status,
+        ) = (true, Some(5))
+    },
+    |e| e.flags = "UF",
+    |e| e.details = "direct_response".into(),
+    |e| e.details = String::from("via_upstream: of its own").into(),
+    |e| e.reason = Some("a reason".into()),
+    |e| e.upstream_failure = Some("refused".into()),
+    |e| e.server_name = Some("name".into()),
+    |e| e.attempts = 2,
+    |e| e.retry_denied = Some("budget"),
+    |e| e.snapshot = 4,
+    |e| e.snapshot = 2,
+    |e| (e.bytes_sent, e.bytes_received) = (2_000, 1_000),
+    |e| e.service = Some(service("other")),
+    |e| e.service = None,
+    |e| e.service_port = 8_001,
+    |e| e.endpoint = Some(endpoint(Some(workload("other", "v2")))),
+    |e| e.endpoint = Some(endpoint(None)),
+    |e| e.endpoint.as_mut().unwrap().address = address("10.0.0.10:8080"),
+    |e| e.endpoint = None,
+    |e| e.upstream_local = Some(address("10.0.0.1:40000")),
+    |e| e.source = Some(workload("web", "v9")),
+    |e| e.source = Some(workload("not-the-certificates", "v1")),
+    |e| e.source = None,
+    |e| e.origin = origin("other", None),
+    |e| e.route = Some((ROUTE.clone(), 0)),
+    |e| e.route = Some((ROUTE.clone(), 1)),
+    |e| e.route = Some((route("other"), 0)),
+    |e| e.verdict = None,
+    |e| e.verdict = Some(denied()),
+    |e| e.verdict.as_mut().unwrap().allowed = false,
+    |e| e.verdict.as_mut().unwrap().policy = Some(READERS.clone()),
+    |e| e.verdict.as_mut().unwrap().policy = Some(policy("others", Action::Allow)),
+    |e| e.verdict.as_mut().unwrap().audit = denied().audit,
+    |e| e.verdict.as_mut().unwrap().dry_run = denied().dry_run,
+    |e| {
+        let verdict = e.verdict.as_mut().unwrap();
+        (verdict.policy, verdict.rule) = (Some(READERS.clone()), Some(1));
+    },
+    |e| {
+        let verdict = e.verdict.as_mut().unwrap();
+        (verdict.policy, verdict.rule) = (Some(READERS.clone()), Some(1));
+        verdict.network = Some(denied_by_network());
+    },
+];
+
+/// By default, so that the policy that allowed it is no longer what decided.
+fn denied_by_network() -> NetworkVerdict {
+    NetworkVerdict {
+        allowed: false,
+        why: NetworkWhy::NoRule,
+        policy: None,
+        at: None,
+        workload: ObjectKey::new("shop", "httpbin"),
+        edits: vec![],
+    }
+}
+
+/// Without rules.
+pub fn route(name: &str) -> Arc<HttpRoute> {
+    Arc::new(HttpRoute {
+        origin: Origin {
+            kind: Kind::HTTPRoute,
+            key: ObjectKey::new("default", name),
+        },
+        created_s: None,
+        rules: vec![],
+        broken: false,
+    })
 }

@@ -59,12 +59,13 @@ fn step(idle: Duration) -> Duration {
 }
 
 /// Lets go of this thread's series again and again, so that [`forget_idle`] can forget those that are idle, and of the
-/// objects of which it keeps what spans say of them; never ends. To be run on each thread that counts exchanges.
+/// objects of which it keeps what spans and lines say of them; never ends. To be run on each thread that counts exchanges.
 pub async fn let_go(idle: Duration) {
     loop {
         tokio::time::sleep(step(idle)).await;
         with_shard(Shard::let_go);
         super::otlp::let_go();
+        super::access_log::let_go();
     }
 }
 

@@ -11,6 +11,7 @@
 //! All names of metrics are in [`names`], all label rules in [`labels`].
 
 pub mod access_log;
+mod alike;
 mod changed;
 pub mod changes;
 pub mod counters;

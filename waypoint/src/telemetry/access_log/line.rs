@@ -4,17 +4,16 @@
 
 use std::borrow::Cow;
 use std::fmt::Display;
-use std::io::Write as _;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use cairn_authz::{Audited, DryRun, TrialOutcome, Verdict, Would};
 use cairn_config_schema::origin::Origin;
-use cairn_config_schema::snapshot::Service;
 use http::HeaderValue;
 use serde::{Serialize, Serializer};
 
 use super::address::Address;
 use super::member::{Member, Members};
+use super::names::{RouteName, UpstreamCluster, route_name, upstream_cluster};
 use crate::limits::POLICY_RECORDS_PER_LINE_MAX;
 use crate::telemetry::exchange::{Exchange, HttpExchange};
 use crate::telemetry::labels::source_workload;
@@ -22,13 +21,32 @@ use crate::telemetry::text;
 use crate::telemetry::trace::context::TraceId;
 
 /// Declares the line, and how it is written. Most of the time that a derived `Serialize` takes for one goes
-/// into escaping its names, which are constant, and texts, which need it seldom: [`Line::write`] copies both.
+/// into escaping its names, which are constant, and texts, which need it seldom: [`Line::write`] copies both. Groups of
+/// members that are `alike` are the same for all lines with the same key (`telemetry/alike`).
 macro_rules! members {
-    ($($(#[$doc:meta])* $key:ident: $of:ty,)+) => {
+    (@text $line:ident, $to:ident, $($key:ident)+) => {
+        $(
+            $to.extend_from_slice(concat!(",\"", stringify!($key), "\":").as_bytes());
+            Member::write(&$line.$key, $to)?;
+        )+
+    };
+    (@around own $line:ident, $alike:ident, $to:ident, $($key:ident)+) => {
+        members!(@text $line, $to, $($key)+);
+    };
+    (@around alike $line:ident, $alike:ident, $to:ident, $($key:ident)+) => {
+        $to.extend_from_slice($alike.next().unwrap_or_default());
+    };
+    (@alike own $line:ident, $alike:ident, $($key:ident)+) => {};
+    (@alike alike $line:ident, $alike:ident, $($key:ident)+) => {
+        let to = &mut $alike.text;
+        members!(@text $line, to, $($key)+);
+        $alike.ends.push($alike.text.len());
+    };
+    ($($kind:ident { $($(#[$doc:meta])* $key:ident: $of:ty,)+ })+) => {
         /// One line, borrowed from its exchange. `null` is what Envoy writes for `-`.
         #[derive(Serialize)]
         pub struct Line<'a> {
-            $($(#[$doc])* $key: $of,)+
+            $($($(#[$doc])* $key: $of,)+)+
         }
 
         impl Line<'_> {
@@ -39,75 +57,144 @@ macro_rules! members {
             pub fn write(&self, to: &mut Vec<u8>) -> serde_json::Result<()> {
                 to.reserve(LINE_BYTES);
                 let begin = to.len();
-                $(
-                    to.extend_from_slice(concat!(",\"", stringify!($key), "\":").as_bytes());
-                    Member::write(&self.$key, to)?;
-                )+
-                if let Some(first) = to.get_mut(begin) {
-                    *first = b'{';
-                }
-                to.push(b'}');
+                $(members!(@text self, to, $($key)+);)+
+                embrace(begin, to);
                 Ok(())
+            }
+
+            /// The same, what is alike taken from a line with the same key.
+            ///
+            /// # Errors
+            /// As [`Self::write`].
+            pub fn write_around(&self, alike: &Alike, to: &mut Vec<u8>) -> serde_json::Result<()> {
+                to.reserve(LINE_BYTES);
+                let begin = to.len();
+                let mut alike = alike.groups();
+                $(members!(@around $kind self, alike, to, $($key)+);)+
+                embrace(begin, to);
+                Ok(())
+            }
+
+            /// What is the same for all lines with its key.
+            ///
+            /// # Errors
+            /// As [`Self::write`].
+            pub fn alike(&self) -> serde_json::Result<Alike> {
+                let mut alike = Alike::default();
+                $(members!(@alike $kind self, alike, $($key)+);)+
+                Ok(alike)
             }
 
             /// Tells of its members that are there, one by one.
             pub fn tell(&self, to: &mut impl Members) {
-                $(Member::tell(&self.$key, stringify!($key), to);)+
+                $($(Member::tell(&self.$key, stringify!($key), to);)+)+
             }
         }
     };
+}
+
+/// Members that are the same for many lines, as they are written.
+#[derive(Debug, Default)]
+pub struct Alike {
+    text: Vec<u8>,
+    /// Of each group.
+    ends: Vec<usize>,
+}
+
+impl Alike {
+    fn groups(&self) -> impl Iterator<Item = &[u8]> {
+        let mut begin = 0;
+        self.ends.iter().map(move |end| {
+            let group = self.text.get(begin..*end);
+            begin = *end;
+            group.unwrap_or_default()
+        })
+    }
+}
+
+/// Makes an object of members that each begin with a comma.
+fn embrace(begin: usize, to: &mut Vec<u8>) {
+    if let Some(first) = to.get_mut(begin) {
+        *first = b'{';
+    }
+    to.push(b'}');
 }
 
 /// Room for a usual line.
 const LINE_BYTES: usize = 1_536;
 
 members! {
-    start_time: &'a str,
-    route_name: Option<Text<RouteName<'a>>>,
-    method: Option<&'a str>,
-    path: Option<&'a str>,
-    protocol: Option<&'a str>,
-    response_code: u16,
-    response_flags: &'a str,
-    response_code_details: Option<&'a str>,
-    connection_termination_details: Option<&'a str>,
-    bytes_received: u64,
-    bytes_sent: u64,
-    /// Milliseconds.
-    duration: u64,
-    /// Milliseconds, as text: Envoy takes it from a header.
-    upstream_service_time: Option<Text<u64>>,
-    x_forwarded_for: Option<Cow<'a, str>>,
-    user_agent: Option<Cow<'a, str>>,
-    request_id: Option<Cow<'a, str>>,
-    authority: Option<&'a str>,
-    upstream_host: Option<Address>,
-    upstream_cluster: Option<Text<UpstreamCluster<'a>>>,
-    upstream_local_address: Option<Address>,
-    downstream_local_address: Address,
-    downstream_remote_address: Address,
-    upstream_transport_failure_reason: Option<&'a str>,
-    requested_server_name: Option<&'a str>,
-
-    source_principal: &'a str,
-    destination_principal: Option<&'a str>,
-    source_workload: Option<&'a str>,
-    destination_workload: Option<&'a str>,
-    destination_service: Option<&'a str>,
-    tunnel_authority: &'a str,
-    attempts: u32,
-    retry_denied: Option<&'static str>,
-    verdict: Option<&'static str>,
-    policy: Option<Text<&'a Origin>>,
-    rule: Option<usize>,
-    reason: Option<&'a str>,
-    audit: Records<'a, Audited>,
-    dry_run: Records<'a, TrialOutcome>,
-    dry_run_verdict: Option<&'static str>,
-    dry_run_policy: Option<Text<&'a Origin>>,
-    dry_run_rule: Option<usize>,
-    snapshot: u64,
-    trace_id: Option<Text<TraceId>>,
+    own {
+        start_time: &'a str,
+    }
+    alike {
+        route_name: Option<Text<RouteName<'a>>>,
+        method: Option<&'a str>,
+    }
+    own {
+        path: Option<&'a str>,
+    }
+    alike {
+        protocol: Option<&'a str>,
+        response_code: u16,
+        response_flags: &'a str,
+        response_code_details: Option<&'a str>,
+        connection_termination_details: Option<&'a str>,
+    }
+    own {
+        bytes_received: u64,
+        bytes_sent: u64,
+        /// Milliseconds.
+        duration: u64,
+        /// Milliseconds, as text: Envoy takes it from a header.
+        upstream_service_time: Option<Text<u64>>,
+        x_forwarded_for: Option<Cow<'a, str>>,
+        user_agent: Option<Cow<'a, str>>,
+        request_id: Option<Cow<'a, str>>,
+        authority: Option<&'a str>,
+    }
+    alike {
+        upstream_host: Option<Address>,
+        upstream_cluster: Option<Text<UpstreamCluster<'a>>>,
+    }
+    own {
+        upstream_local_address: Option<Address>,
+        downstream_local_address: Address,
+        downstream_remote_address: Address,
+    }
+    alike {
+        upstream_transport_failure_reason: Option<&'a str>,
+        requested_server_name: Option<&'a str>,
+    }
+    own {
+        source_principal: &'a str,
+    }
+    alike {
+        destination_principal: Option<&'a str>,
+        source_workload: Option<&'a str>,
+        destination_workload: Option<&'a str>,
+        destination_service: Option<&'a str>,
+    }
+    own {
+        tunnel_authority: &'a str,
+    }
+    alike {
+        attempts: u32,
+        retry_denied: Option<&'static str>,
+        verdict: Option<&'static str>,
+        policy: Option<Text<&'a Origin>>,
+        rule: Option<usize>,
+        reason: Option<&'a str>,
+        audit: Records<'a, Audited>,
+        dry_run: Records<'a, TrialOutcome>,
+        dry_run_verdict: Option<&'static str>,
+        dry_run_policy: Option<Text<&'a Origin>>,
+        dry_run_rule: Option<usize>,
+        snapshot: u64,
+    }
+    own {
+        trace_id: Option<Text<TraceId>>,
+    }
 }
 
 impl<'a> Line<'a> {
@@ -204,73 +291,6 @@ impl<T: Display> Serialize for Text<T> {
     }
 }
 
-/// `default` for a request without a route; else the route's namespace, name and rule, as istiod names
-/// them.
-pub enum RouteName<'a> {
-    /// No route is attached.
-    Default,
-    /// This rule of it.
-    Rule(&'a Origin, usize),
-}
-
-/// The name of the route that an exchange went by.
-pub fn route_name(exchange: &Exchange) -> Option<RouteName<'_>> {
-    if exchange.http.is_none() {
-        let rule = exchange.stream_rule.as_ref();
-        return rule.map(|found| RouteName::Rule(&found.route.origin, found.rule));
-    }
-    match &exchange.route {
-        Some((route, rule)) => Some(RouteName::Rule(&route.origin, *rule)),
-        // Nothing matched, or it ended before routing.
-        None if exchange.endpoint.is_none() => None,
-        None => Some(RouteName::Default),
-    }
-}
-
-impl Display for RouteName<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Default => f.write_str("default"),
-            Self::Rule(origin, rule) => {
-                write!(f, "{}.{}.{rule}", origin.key.namespace, origin.key.name)
-            }
-        }
-    }
-}
-
-/// `inbound-vip|8000|http|httpbin.default.svc.cluster.local;`
-pub struct UpstreamCluster<'a> {
-    pub(in crate::telemetry) service: &'a Service,
-    /// Of the service.
-    pub(in crate::telemetry) port: u16,
-    /// `http` or `tcp`.
-    pub(in crate::telemetry) protocol: &'static str,
-}
-
-/// The cluster that an exchange went to, as istiod names it.
-pub fn upstream_cluster(exchange: &Exchange) -> Option<UpstreamCluster<'_>> {
-    Some(UpstreamCluster {
-        service: exchange.service.as_deref()?,
-        port: exchange.service_port,
-        protocol: if exchange.http.is_some() {
-            "http"
-        } else {
-            "tcp"
-        },
-    })
-}
-
-impl Display for UpstreamCluster<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self {
-            service,
-            port,
-            protocol,
-        } = self;
-        write!(f, "inbound-vip|{port}|{protocol}|{};", service.hostname)
-    }
-}
-
 /// What policies recorded, up to a limit.
 pub(super) struct Records<'a, T>(pub(super) &'a [T]);
 
@@ -303,41 +323,6 @@ impl Serialize for Records<'_, TrialOutcome> {
             rule: outcome.rule,
             would: Some(outcome.would.as_str()),
         }))
-    }
-}
-
-/// Formats wall-clock times as `2026-11-04T12:34:56.789Z`. The date part changes once a second, so
-/// it is kept.
-#[derive(Default)]
-pub struct TimeText {
-    second: Option<i64>,
-    text: Vec<u8>,
-}
-
-/// Length of `2026-11-04T12:34:56`.
-const SECONDS_LEN: usize = 19;
-
-impl TimeText {
-    /// The text of a time, until the next call.
-    pub fn text(&mut self, at: SystemTime) -> &str {
-        let since_1970 = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let second = i64::try_from(since_1970.as_secs()).unwrap_or(i64::MAX);
-        if self.second != Some(second) {
-            let timestamp = jiff::Timestamp::from_second(second).unwrap_or_default();
-            self.text.clear();
-            // Writing to a Vec can not fail.
-            let _ = write!(self.text, "{timestamp:.0}");
-            self.second = Some(second);
-        }
-        self.text.truncate(SECONDS_LEN);
-        // By hand: for each line, and `write!` takes five times as long.
-        let millis = since_1970.subsec_millis();
-        let digit = |n: u32| b'0' + u8::try_from(n % 10).unwrap_or_default();
-        let digits = [millis / 100, millis / 10, millis].map(digit);
-        self.text.push(b'.');
-        self.text.extend_from_slice(&digits);
-        self.text.push(b'Z');
-        std::str::from_utf8(&self.text).unwrap_or_default()
     }
 }
 

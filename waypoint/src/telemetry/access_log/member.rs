@@ -10,7 +10,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::address::Address;
-use super::line::{Records, RouteName, Text, UpstreamCluster};
+use super::line::{Records, Text};
+use super::names::{RouteName, UpstreamCluster};
 use crate::telemetry::trace::context::TraceId;
 
 /// What can be a member.

@@ -5,20 +5,26 @@
 mod address;
 mod line;
 mod member;
+mod names;
 mod operator;
 mod queue;
 pub mod template;
+mod time;
+mod written;
 
 use std::cell::RefCell;
 use std::sync::{Arc, OnceLock};
 
 use super::exchange::Seen;
 use line::Line;
-pub(super) use line::{TimeText, UpstreamCluster, method, route_name, upstream_cluster};
 pub(super) use member::Members;
+pub(super) use line::method;
+pub(super) use names::{UpstreamCluster, route_name, upstream_cluster};
 pub(super) use operator::{Given, Operator};
 pub use queue::Writer;
 use queue::{Lines, Queue};
+pub(super) use time::TimeText;
+use written::Written;
 
 static QUEUE: OnceLock<Arc<Queue>> = OnceLock::new();
 
@@ -30,6 +36,7 @@ thread_local! {
 struct Worker {
     lines: Arc<Lines>,
     time: TimeText,
+    written: Written,
 }
 
 /// Switches the access log on, for the rest of the process. Lines go to stdout from a thread of
@@ -74,6 +81,24 @@ pub(super) fn members(
     }
 }
 
+/// Lets go of the objects of which this thread keeps what lines say of them.
+pub(super) fn let_go() {
+    of_this_thread(Written::let_go);
+}
+
+/// Lets go of those of older snapshots, for this one is in force now.
+pub fn of_snapshot(version: u64) {
+    of_this_thread(|written| written.of_snapshot(version));
+}
+
+fn of_this_thread(change: impl Fn(&mut Written)) {
+    let _ = WORKER.try_with(|worker| {
+        if let Ok(mut worker) = worker.try_borrow_mut() {
+            worker.iter_mut().for_each(|of| change(&mut of.written));
+        }
+    });
+}
+
 /// Writes the lines of an exchange, if the access log is on. Never blocks.
 pub fn write(seen: &Seen<'_>) {
     let Some(queue) = QUEUE.get() else {
@@ -85,6 +110,7 @@ pub fn write(seen: &Seen<'_>) {
         let worker = worker.get_or_insert_with(|| Worker {
             lines: queue.join(),
             time: TimeText::default(),
+            written: Written::default(),
         });
         let Some(settings) = &seen.exchange.settings else {
             write_cairn(queue, worker, seen);
@@ -101,7 +127,7 @@ pub fn write(seen: &Seen<'_>) {
             if log.format.is_cairn() {
                 write_cairn(queue, worker, seen);
             } else {
-                let Worker { lines, time } = &mut *worker;
+                let Worker { lines, time, .. } = &mut *worker;
                 queue.push_with(lines, |to| {
                     log.format.write(seen, time, to);
                     true
@@ -112,11 +138,20 @@ pub fn write(seen: &Seen<'_>) {
 }
 
 fn write_cairn(queue: &Queue, worker: &mut Worker, seen: &Seen<'_>) {
-    let started_at = worker.time.text(seen.exchange.started_at);
+    let Worker {
+        lines,
+        time,
+        written,
+    } = worker;
+    let started_at = time.text(seen.exchange.started_at);
     let line = Line::new(seen.exchange, started_at, seen.elapsed);
-    queue.push_with(&worker.lines, |to| {
-        let written = line.write(to).is_ok();
+    let alike = written.alike(seen.exchange, &line);
+    queue.push_with(lines, |to| {
+        let done = match alike {
+            Some(alike) => line.write_around(alike, to),
+            None => line.write(to),
+        };
         to.push(b'\n');
-        written
+        done.is_ok()
     });
 }

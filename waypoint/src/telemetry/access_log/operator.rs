@@ -9,7 +9,9 @@ use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
 
-use super::line::{TimeText, method, route_name, upstream_cluster};
+use super::line::method;
+use super::names::{route_name, upstream_cluster};
+use super::time::TimeText;
 use crate::telemetry::exchange::{Exchange, HttpExchange, Seen};
 use crate::telemetry::expression::{Compiled, Doubt};
 use crate::telemetry::text;

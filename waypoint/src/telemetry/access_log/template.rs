@@ -7,9 +7,9 @@ use std::fmt::Write as _;
 use cairn_config_schema::snapshot::{LogFormat, WrittenFormat};
 use serde_json::Value;
 
-use super::line::TimeText;
 use super::member::{self, Members};
 use super::operator::{Given, Operator};
+use super::time::TimeText;
 use crate::telemetry::exchange::Seen;
 use crate::telemetry::expression::Doubt;
 

@@ -9,6 +9,7 @@ use cairn_config_schema::snapshot::{HttpRoute, PathMatch, Workload};
 use http::Method;
 
 use super::pairs::Pairs;
+use crate::telemetry::alike::method;
 use crate::telemetry::exchange::{Exchange, HttpExchange};
 use crate::telemetry::labels::{cluster_of, type_of};
 use crate::telemetry::text;
@@ -54,15 +55,23 @@ pub(super) fn route_rule(attributes: &mut Pairs, route: &HttpRoute, rule: usize)
     }
 }
 
-/// What was asked, and with what. `cut`: shortens what clients may make long.
+/// With what it was asked, as many ask.
+pub(super) fn request_alike(attributes: &mut Pairs, http: &HttpExchange) {
+    request_method(attributes, &http.method);
+    attributes.text("url.scheme", "http");
+    if let Some(version) = http.protocol.strip_prefix("HTTP/") {
+        attributes.text("network.protocol.name", "http");
+        attributes.text("network.protocol.version", version);
+    }
+}
+
+/// What was asked, and by whom. `cut`: shortens what clients may make long.
 pub(super) fn request<'t>(
     attributes: &mut Pairs,
     exchange: &Exchange,
     http: &'t HttpExchange,
     cut: impl Fn(&'t str) -> &'t str,
 ) {
-    request_method(attributes, &http.method);
-    attributes.text("url.scheme", "http");
     let (path, query) = match http.path.split_once('?') {
         Some((path, query)) => (path, Some(query)),
         None => (&*http.path, None),
@@ -72,10 +81,6 @@ pub(super) fn request<'t>(
     let (host, port) = host_and_port(&http.authority);
     attributes.text("server.address", host);
     attributes.number("server.port", port.unwrap_or(exchange.service_port));
-    if let Some(version) = http.protocol.strip_prefix("HTTP/") {
-        attributes.text("network.protocol.name", "http");
-        attributes.text("network.protocol.version", version);
-    }
     let agent = http.user_agent.as_ref();
     let agent = agent.map(|agent| text::of_bytes(agent.as_bytes()));
     attributes.known("user_agent.original", agent);
@@ -205,25 +210,10 @@ pub(super) fn peer(attributes: &mut Pairs, tags: &Tags, workload: &Workload, clu
     }
 }
 
-/// A method of RFC 9110 or PATCH; others are for clients to make up, and would make names of spans.
-pub(super) fn method(method: &Method) -> Option<&str> {
-    let known = [
-        Method::GET,
-        Method::HEAD,
-        Method::POST,
-        Method::PUT,
-        Method::DELETE,
-        Method::CONNECT,
-        Method::OPTIONS,
-        Method::TRACE,
-        Method::PATCH,
-    ];
-    known.contains(method).then(|| method.as_str())
-}
-
 pub(super) fn request_method(attributes: &mut Pairs, of: &Method) {
-    attributes.text("http.request.method", method(of).unwrap_or("_OTHER"));
-    if method(of).is_none() {
+    let known = method(of);
+    attributes.text("http.request.method", known.unwrap_or("_OTHER"));
+    if known.is_none() {
         attributes.text("http.request.method_original", of.as_str());
     }
 }

@@ -81,6 +81,10 @@ async fn run(channel: Arc<Channel>, mut queue: mpsc::Receiver<Parcel>, mut expor
         channel.left(parcel.exchanges);
         let message = formed(channel.signal, &parcel, exporter.protocol());
         exporter.export(message, parcel.records).await;
+        drop(parcel);
+        if channel.is_idle() {
+            channel.bytes.let_go_of_spares();
+        }
     }
     exporter.finish().await;
 }

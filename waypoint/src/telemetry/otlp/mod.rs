@@ -30,6 +30,7 @@ mod pairs;
 pub mod process;
 mod queue;
 mod spans;
+mod spares;
 mod thread;
 mod transport;
 

@@ -9,6 +9,7 @@ use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 
 use super::pairs::{begin, message};
+use super::spares::Spares;
 use crate::limits::{OTLP_MESSAGE_BYTES_MAX, OTLP_ROOM_BYTES_MAX};
 
 /// The first field of every message around a record: `resource_spans`, `resource_logs`; `resource`; `scope`.
@@ -79,13 +80,16 @@ impl Head {
 pub(super) struct Share {
     own: AtomicUsize,
     all: Arc<AtomicUsize>,
+    spares: Arc<Spares>,
 }
 
 impl Share {
-    pub(super) fn part_of(all: Arc<AtomicUsize>) -> Self {
+    /// `spares`: of all receivers.
+    pub(super) fn part_of(all: Arc<AtomicUsize>, spares: Arc<Spares>) -> Self {
         Self {
             own: AtomicUsize::new(0),
             all,
+            spares,
         }
     }
 
@@ -95,6 +99,11 @@ impl Share {
 
     pub(super) fn of_all(&self) -> usize {
         self.all.load(Relaxed)
+    }
+
+    /// Gives memory back that is kept for the next messages: nothing comes any more, or seldom.
+    pub(super) fn let_go_of_spares(&self) {
+        self.spares.let_go();
     }
 
     fn add(&self, bytes: usize) {
@@ -157,7 +166,7 @@ impl Pack {
         Self {
             head,
             full: Vec::new(),
-            message: Vec::with_capacity(room(expected)),
+            message: held.spares.take(room(expected)),
             records: 0,
             exchanges: 0,
             held,
@@ -213,6 +222,7 @@ impl Pack {
         } else {
             let records = other.message.get(self.head.bytes_max()..);
             self.message.extend_from_slice(records.unwrap_or_default());
+            self.held.spares.give(other.message);
         }
         self.records += other.records;
         self.exchanges += other.exchanges;
@@ -221,6 +231,12 @@ impl Pack {
     /// Messages that are whole.
     pub(super) fn whole(&self) -> usize {
         self.full.len()
+    }
+
+    /// Bytes of its longest message: one that was whole just now leaves none under way.
+    pub(super) fn longest(&self) -> usize {
+        let whole = self.full.iter().map(|parcel| parcel.message.len());
+        whole.fold(self.under_way().bytes, usize::max)
     }
 
     /// The messages that are whole, without the one that is under way.
@@ -233,6 +249,8 @@ impl Pack {
     /// All messages.
     pub(super) fn finish(mut self) -> Vec<Parcel> {
         self.seal();
+        // Room for a message of which nothing came.
+        self.held.spares.give(std::mem::take(&mut self.message));
         self.full
     }
 
@@ -247,7 +265,7 @@ impl Pack {
     fn close(&mut self) {
         let next = room(self.message.len());
         self.seal();
-        self.message.reserve(next);
+        self.message = self.held.spares.take(next);
     }
 
     /// Makes the message under way whole.
@@ -264,7 +282,7 @@ impl Pack {
         }
         let message = std::mem::take(&mut self.message);
         self.full.push(Parcel {
-            message: Bytes::from(message).slice(start..),
+            message: self.held.spares.lend(message, start),
             records: std::mem::take(&mut self.records),
             exchanges: std::mem::take(&mut self.exchanges),
             _held: Held {
@@ -275,141 +293,16 @@ impl Pack {
     }
 }
 
-/// For a message after one of so many bytes: it will be about as long, and one that outgrows its room is copied.
+/// For a message after one of so many bytes: it will be about as long, and one that outgrows its room is copied. Of few sizes,
+/// so that buffers of messages that were sent have as much.
 fn room(bytes: usize) -> usize {
-    (bytes + bytes / 8).min(OTLP_ROOM_BYTES_MAX)
+    match bytes {
+        0 => 0,
+        _ => (bytes + bytes / 8)
+            .next_power_of_two()
+            .min(OTLP_ROOM_BYTES_MAX),
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-    use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
-    use prost::Message;
-
-    use super::super::attributes::Attributes;
-    use super::*;
-
-    fn resource() -> Resource {
-        let mut attributes = Attributes::default();
-        attributes.text("service.name", "waypoint");
-        Resource {
-            attributes: attributes.take(),
-            ..Resource::default()
-        }
-    }
-
-    fn scope() -> InstrumentationScope {
-        InstrumentationScope {
-            name: "cairn".into(),
-            ..InstrumentationScope::default()
-        }
-    }
-
-    fn span(name: String) -> Span {
-        Span {
-            name,
-            span_id: vec![1; 8],
-            ..Span::default()
-        }
-    }
-
-    fn pack() -> Pack {
-        let head = Head::new(&resource(), &scope());
-        Pack::new(head.into(), Arc::default(), 0)
-    }
-
-    fn add(pack: &mut Pack, names: impl IntoIterator<Item = String>, max: usize) {
-        for name in names {
-            pack.add(&span(name).encode_to_vec());
-            pack.end_exchange(max);
-        }
-    }
-
-    fn names(numbers: std::ops::Range<usize>) -> impl Iterator<Item = String> {
-        numbers.map(|n| format!("span {n}"))
-    }
-
-    /// The messages of the crate for OTLP.
-    fn request(names: impl IntoIterator<Item = String>) -> Bytes {
-        let request = ExportTraceServiceRequest {
-            resource_spans: vec![ResourceSpans {
-                resource: Some(resource()),
-                scope_spans: vec![ScopeSpans {
-                    scope: Some(scope()),
-                    spans: names.into_iter().map(span).collect(),
-                    ..ScopeSpans::default()
-                }],
-                ..ResourceSpans::default()
-            }],
-        };
-        request.encode_to_vec().into()
-    }
-
-    /// The messages of the crate for OTLP are the oracle.
-    #[test]
-    fn what_is_packed_is_what_would_be_encoded_at_once() {
-        let mut pack = pack();
-        add(&mut pack, names(0..3), 10);
-        let [parcel] = &pack.finish()[..] else {
-            panic!("one message")
-        };
-        assert_eq!(
-            (&parcel.message, parcel.records),
-            (&request(names(0..3)), 3)
-        );
-        assert!(self::pack().finish().is_empty());
-    }
-
-    #[test]
-    fn a_message_is_whole_with_so_many_exchanges_and_another_begins() {
-        let mut pack = pack();
-        add(&mut pack, names(0..5), 2);
-        let full: Vec<_> = pack
-            .take_whole()
-            .finish()
-            .into_iter()
-            .map(|p| p.message)
-            .collect();
-        assert_eq!(full, [request(names(0..2)), request(names(2..4))]);
-        let [last] = &pack.finish()[..] else {
-            panic!("the rest")
-        };
-        assert_eq!(last.message, request(names(4..5)));
-        assert_eq!(last.exchanges, 1);
-    }
-
-    #[test]
-    fn what_others_have_under_way_goes_along_while_there_is_room() {
-        let mut all = pack();
-        for numbers in [0..2, 2..4, 4..9] {
-            let mut other = pack();
-            add(&mut other, names(numbers), 100);
-            all.append(other, 5);
-        }
-        let messages: Vec<_> = all.finish().into_iter().map(|p| p.message).collect();
-        assert_eq!(messages, [request(names(0..4)), request(names(4..9))]);
-    }
-
-    #[test]
-    fn bytes_are_held_until_the_message_is_let_go() {
-        let mut pack = pack();
-        let held = pack.held.clone();
-        add(&mut pack, names(0..3), 2);
-        let bytes = held.own();
-        assert_eq!(bytes, 3 * (2 + span("span 0".into()).encoded_len()));
-        let parcels = pack.finish();
-        assert_eq!((held.own(), held.of_all()), (bytes, bytes));
-        drop(parcels);
-        assert_eq!((held.own(), held.of_all()), (0, 0));
-    }
-
-    #[test]
-    fn a_record_that_does_not_fit_begins_another_message() {
-        let mut pack = pack();
-        let half = OTLP_MESSAGE_BYTES_MAX / 2;
-        let lengths = [10, half, half, 2 * OTLP_MESSAGE_BYTES_MAX, 10];
-        add(&mut pack, lengths.map(|len| "x".repeat(len)), 100);
-        let counts: Vec<u64> = pack.finish().iter().map(|p| p.records).collect();
-        assert_eq!(counts, [2, 1, 1, 1]);
-    }
-}
+mod tests;

@@ -15,6 +15,7 @@ use super::known::{Known, Size};
 use super::pack::{Head, Pack, Share, UnderWay};
 use super::pairs::Pairs;
 use super::process::Process;
+use super::spares::Spares;
 use super::{entries, logs, spans};
 use crate::limits::OTLP_RECEIVERS_MAX;
 use crate::telemetry::access_log::TimeText;
@@ -73,6 +74,8 @@ pub(super) struct Queue {
     channels: Mutex<Vec<Arc<Channel>>>,
     /// Bytes of all records, until they were sent.
     bytes: Arc<AtomicUsize>,
+    /// Room for the next messages.
+    spares: Arc<Spares>,
     /// What all workers keep of objects.
     known: Arc<Size>,
     closed: AtomicBool,
@@ -146,6 +149,7 @@ impl Queue {
             buffers: Mutex::default(),
             channels: Mutex::default(),
             bytes: Arc::default(),
+            spares: Arc::default(),
             known: Arc::default(),
             closed: AtomicBool::new(false),
             pending: AtomicBool::new(false),
@@ -311,7 +315,7 @@ impl Queue {
             Receiver::Entries(log) => Head::of_entries(entries::field(log)),
             _ => Head::new(&self.process.resource_for(receiver), scope),
         };
-        let bytes = Share::part_of(self.bytes.clone());
+        let bytes = Share::part_of(self.bytes.clone(), self.spares.clone());
         let channel = Arc::new(Channel::new((signal, receiver), batching, head, bytes));
         channels.push(channel.clone());
         Some(channel)
@@ -339,7 +343,7 @@ impl Queue {
                     None => {
                         let under_way = batch.pack.under_way();
                         batch.to.under_way_changed(under_way, UnderWay::default());
-                        batch.to.expected.store(under_way.bytes, Relaxed);
+                        batch.to.expected.store(batch.pack.longest(), Relaxed);
                         taken.push(batches.swap_remove(at));
                     }
                     Some(due) => {

@@ -2,18 +2,21 @@
 //! attributes are those of OpenTelemetry's stable conventions, then Istio's and Envoy's tags
 //! (specs/istio-waypoint.md 5.4), then Cairn's.
 
+mod stream;
+
 use std::borrow::Cow;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 
-use super::conventions::{self, method, path_of, request_method};
+use super::conventions::{self, path_of, request_method};
 use super::known::Known;
 use super::pack::Pack;
 use super::pairs::Pairs;
 use super::process::Process;
 use crate::telemetry::access_log::upstream_cluster;
+use crate::telemetry::alike::{AttemptKey, Objects, RequestKey, method};
 use crate::telemetry::exchange::{Exchange, HttpExchange, Seen};
 use crate::telemetry::labels::source_workload;
 use crate::telemetry::text;
@@ -85,83 +88,60 @@ struct Spanned<'a> {
     known: &'a mut Known,
 }
 
-/// What every span has, besides its name and attributes.
+/// What every span has of its own, besides attributes.
 struct Bare<'a> {
     id: u64,
     parent: Option<u64>,
-    kind: SpanKind,
     began: SystemTime,
     ended: SystemTime,
     /// It failed, for this reason if one is known.
     failed: Option<&'a str>,
+    events_dropped: u32,
 }
 
 impl<'a> Spanned<'a> {
     /// Of a request.
     fn server(&mut self, http: &HttpExchange, to: &mut Pairs) {
         let status = http.status.map_or(0, |status| status.as_u16());
-        let failed = status >= 500 || status == 0;
-        let bare = self.own(failed);
-        let method = method(&http.method).unwrap_or("HTTP");
-        let route = self.exchange.route.as_ref();
-        match route.and_then(|(route, rule)| path_of(route, *rule)) {
-            Some(path) => {
-                let [path, rest] = path.pieces();
-                self.bare(&bare, [method, " ", path, rest], to);
+        self.bare(&self.own(status >= 500 || status == 0), to);
+        let key = RequestKey::of(self.exchange, http, self.recording.tracing.istio_tags);
+        if !key
+            .as_ref()
+            .is_some_and(|key| self.known.say_request(key, to))
+        {
+            let begin = to.bytes().len();
+            self.server_alike(http, status, to);
+            if let Some(key) = key {
+                let said = to.bytes().get(begin..).unwrap_or_default();
+                let objects = Objects::of_request(self.exchange);
+                self.known.keep_request(key, &objects, said);
             }
-            None => self.bare(&bare, [method], to),
         }
-        self.server_attributes(http, status, to);
+        self.server_attributes(http, to);
         self.events(to);
-    }
-
-    /// Of a TCP stream, from its opening to its end. Nobody tells it of a trace, so that it begins one.
-    fn stream(&mut self, to: &mut Pairs) {
-        let exchange = self.exchange;
-        let failed = !exchange.flags.is_empty();
-        let bare = self.own(failed);
-        match &exchange.service {
-            Some(service) => {
-                let port = exchange.service_port.to_string();
-                self.bare(&bare, ["TCP ", &service.hostname, ":", &port], to);
-            }
-            None => self.bare(&bare, ["TCP"], to),
-        }
-        conventions::stream(to, exchange);
-        to.text("component", "proxy");
-        to.text("response_flags", flags(exchange));
-        self.cluster(to);
-        if self.recording.tracing.istio_tags {
-            self.istio_tags(to);
-        }
-        self.cairn_attributes(to);
-        self.tags(to);
-        if failed {
-            to.text("error.type", exchange.flags);
-        }
-        self.events(to);
-    }
-
-    /// A TCP stream's connection to an endpoint, from dialling to the end of the stream, or an attempt at one.
-    fn connection(&mut self, attempt: &Attempt, to: &mut Pairs) {
-        let broke = attempt.connected.map(|_| self.exchange.flags);
-        let error = attempt.error.or(broke.filter(|flags| !flags.is_empty()));
-        self.client(attempt, "TCP", error.is_some(), to);
-        self.known.endpoint(attempt.endpoint.address, to);
-        conventions::connection(to, self.exchange, attempt);
-        to.known("error.type", error);
-        if let Some(at) = attempt.connected {
-            to.event(nanos(self.at(at)), "cairn.connected", |_| {});
-        }
     }
 
     fn attempt(&mut self, http: &HttpExchange, attempt: &Attempt, number: u32, to: &mut Pairs) {
         let refused = attempt.status.filter(|status| *status >= 400);
         let failed = attempt.error.is_some() || refused.is_some();
-        let name = method(&http.method).unwrap_or("HTTP");
-        self.client(attempt, name, failed, to);
-        request_method(to, &http.method);
-        self.known.endpoint(attempt.endpoint.address, to);
+        self.bare(&self.of_attempt(attempt, failed), to);
+        let istio_tags = self.recording.tracing.istio_tags;
+        let key = AttemptKey::of(self.exchange, http, attempt, istio_tags);
+        if !key
+            .as_ref()
+            .is_some_and(|key| self.known.say_attempt(key, to))
+        {
+            let begin = to.bytes().len();
+            self.client(attempt, method(&http.method).unwrap_or("HTTP"), to);
+            request_method(to, &http.method);
+            self.known.endpoint(attempt.endpoint.address, to);
+            if let Some(key) = key {
+                let said = to.bytes().get(begin..).unwrap_or_default();
+                let objects = Objects::of_attempt(self.exchange, attempt);
+                self.known.keep_attempt(key, &objects, said);
+            }
+        }
+        self.tags(to);
         to.known("url.full", attempt.url.as_deref().map(|url| self.cut(url)));
         if number > 0 {
             to.number("http.request.resend_count", number);
@@ -179,24 +159,27 @@ impl<'a> Spanned<'a> {
         }
     }
 
-    /// The span of an attempt at an endpoint, with what is said of all of them.
-    fn client(&mut self, attempt: &Attempt, name: &str, failed: bool, to: &mut Pairs) {
-        let bare = Bare {
-            id: attempt.span.get(),
-            parent: self.exchange.trace.span().map(|span| span.get()),
-            kind: SpanKind::Client,
-            began: self.at(attempt.began),
-            ended: attempt.ended.map_or(self.ended, |at| self.at(at)),
-            failed: failed.then_some(attempt.reason.as_deref().unwrap_or_default()),
-        };
-        self.bare(&bare, [name], to);
+    /// What is said of all attempts at an endpoint.
+    fn client(&mut self, attempt: &Attempt, name: &str, to: &mut Pairs) {
+        named(SpanKind::Client, [name], to);
         self.cluster(to);
         let workload = attempt.endpoint.workload.as_ref();
         if let Some(workload) = workload.filter(|_| self.recording.tracing.istio_tags) {
             let cluster = &self.process.cluster;
             self.known.destination(workload, cluster, to);
         }
-        self.tags(to);
+    }
+
+    /// The span of an attempt at an endpoint.
+    fn of_attempt<'s>(&self, attempt: &'s Attempt, failed: bool) -> Bare<'s> {
+        Bare {
+            id: attempt.span.get(),
+            parent: self.exchange.trace.span().map(|span| span.get()),
+            began: self.at(attempt.began),
+            ended: attempt.ended.map_or(self.ended, |at| self.at(at)),
+            failed: failed.then_some(attempt.reason.as_deref().unwrap_or_default()),
+            events_dropped: 0,
+        }
     }
 
     /// The span of the request or TCP stream itself.
@@ -205,15 +188,14 @@ impl<'a> Spanned<'a> {
         Bare {
             id: exchange.trace.span().map_or(0, |span| span.get()),
             parent: self.recording.parent.map(|parent| parent.get()),
-            kind: SpanKind::Server,
             began: exchange.started_at,
             ended: self.ended,
             failed: failed.then_some(exchange.reason.as_deref().unwrap_or_default()),
+            events_dropped: self.recording.events_dropped,
         }
     }
 
-    /// `name`: its pieces.
-    fn bare<const N: usize>(&self, span: &Bare<'_>, name: [&str; N], to: &mut Pairs) {
+    fn bare(&self, span: &Bare<'_>, to: &mut Pairs) {
         let trace = self.exchange.trace.id().map_or(0, |trace| trace.get());
         to.field_bytes(field::TRACE_ID, &trace.to_be_bytes());
         to.field_bytes(field::SPAN_ID, &span.id.to_be_bytes());
@@ -224,21 +206,15 @@ impl<'a> Spanned<'a> {
         if let Some(state) = state.and_then(|state| state.to_str().ok()) {
             to.field_bytes(field::TRACE_STATE, state.as_bytes());
         }
-        to.field_pieces(field::NAME, name);
-        to.field_number(field::KIND, span.kind as u64);
         to.field_fixed64(field::START, nanos(span.began));
         to.field_fixed64(field::END, nanos(span.ended));
-        to.field_fixed32(field::FLAGS, SAMPLED);
         if let Some(reason) = span.failed {
             to.field_message(field::STATUS, |status| {
                 status.field_bytes(field::STATUS_MESSAGE, reason.as_bytes());
                 status.field_number(field::STATUS_CODE, StatusCode::Error as u64);
             });
         }
-        if span.kind == SpanKind::Server {
-            let dropped = u64::from(self.recording.events_dropped);
-            to.field_number(field::EVENTS_DROPPED, dropped);
-        }
+        to.field_number(field::EVENTS_DROPPED, span.events_dropped.into());
     }
 
     /// Wall clock of a moment of the request.
@@ -246,51 +222,76 @@ impl<'a> Spanned<'a> {
         self.exchange.started_at + moment.saturating_duration_since(self.exchange.started)
     }
 
-    fn server_attributes(&mut self, http: &HttpExchange, status: u16, attributes: &mut Pairs) {
+    /// What all requests with the same key say.
+    fn server_alike(&mut self, http: &HttpExchange, status: u16, to: &mut Pairs) {
         let exchange = self.exchange;
-        conventions::request(attributes, exchange, http, |text| self.cut(text));
-        self.known.client(exchange.origin.peer.address, attributes);
+        let method = method(&http.method).unwrap_or("HTTP");
+        let route = exchange.route.as_ref();
+        match route.and_then(|(route, rule)| path_of(route, *rule)) {
+            Some(path) => {
+                let [path, rest] = path.pieces();
+                named(SpanKind::Server, [method, " ", path, rest], to);
+            }
+            None => named(SpanKind::Server, [method], to),
+        }
+        conventions::request_alike(to, http);
         if status > 0 {
-            attributes.number("http.response.status_code", status);
+            to.number("http.response.status_code", status);
         }
         if status >= 500 {
-            attributes.display("error.type", status);
+            to.display("error.type", status);
         } else if status == 0 {
-            attributes.text("error.type", exchange.flags);
-        }
-        attributes.number("http.request.body.size", exchange.bytes_received);
-        attributes.number("http.response.body.size", exchange.bytes_sent);
-        if http.grpc {
-            conventions::grpc(attributes, http);
+            to.text("error.type", exchange.flags);
         }
         // Envoy's.
-        attributes.text("component", "proxy");
-        let id = http.request_id.as_ref().and_then(|id| id.to_str().ok());
-        attributes.known("guid:x-request-id", id);
-        attributes.text("response_flags", flags(exchange));
-        self.cluster(attributes);
+        to.text("component", "proxy");
+        to.text("response_flags", flags(exchange));
+        self.cluster(to);
         if self.recording.tracing.istio_tags {
-            self.istio_tags(attributes);
+            self.istio_tags_alike(to);
         }
-        self.cairn_attributes(attributes);
-        self.tags(attributes);
+        self.cairn_attributes_alike(to);
     }
 
-    fn istio_tags(&mut self, attributes: &mut Pairs) {
-        attributes.extend(self.process.tags.bytes());
+    /// What a request says of its own.
+    fn server_attributes(&mut self, http: &HttpExchange, to: &mut Pairs) {
         let exchange = self.exchange;
-        let cluster = &self.process.cluster;
+        conventions::request(to, exchange, http, |text| self.cut(text));
+        self.known.client(exchange.origin.peer.address, to);
+        to.number("http.request.body.size", exchange.bytes_received);
+        to.number("http.response.body.size", exchange.bytes_sent);
+        if http.grpc {
+            conventions::grpc(to, http);
+        }
+        let id = http.request_id.as_ref().and_then(|id| id.to_str().ok());
+        to.known("guid:x-request-id", id);
+        if self.recording.tracing.istio_tags {
+            self.source_tags(to);
+        }
+        self.cairn_attributes(to);
+        self.tags(to);
+    }
+
+    /// Istio's, of this process and of who is asked.
+    fn istio_tags_alike(&mut self, to: &mut Pairs) {
+        to.extend(self.process.tags.bytes());
+        let endpoint = self.exchange.endpoint.as_ref();
+        if let Some(destination) = endpoint.and_then(|endpoint| endpoint.workload.as_ref()) {
+            let cluster = &self.process.cluster;
+            self.known.destination(destination, cluster, to);
+        }
+    }
+
+    /// Istio's, of who asks.
+    fn source_tags(&mut self, to: &mut Pairs) {
+        let exchange = self.exchange;
         match source_workload(exchange) {
-            Some(source) => self.known.source(source, cluster, attributes),
+            Some(source) => self.known.source(source, &self.process.cluster, to),
             None => {
                 // The certificate tells it without a Pod.
                 let namespace = exchange.origin.peer.identity.namespace();
-                attributes.known("istio.source_namespace", namespace);
+                to.known("istio.source_namespace", namespace);
             }
-        }
-        let endpoint = exchange.endpoint.as_ref();
-        if let Some(destination) = endpoint.and_then(|endpoint| endpoint.workload.as_ref()) {
-            self.known.destination(destination, cluster, attributes);
         }
     }
 
@@ -301,19 +302,23 @@ impl<'a> Spanned<'a> {
         }
     }
 
-    fn cairn_attributes(&mut self, attributes: &mut Pairs) {
+    fn cairn_attributes_alike(&mut self, to: &mut Pairs) {
         let exchange = self.exchange;
-        attributes.text("source.principal", exchange.origin.peer.identity.uri());
         if let Some(verdict) = &exchange.verdict {
-            self.known.verdict(verdict, attributes);
+            self.known.verdict(verdict, to);
         }
-        attributes.known("cairn.reason", exchange.reason.as_deref());
         if let Some((route, rule)) = &exchange.route {
-            self.known.route(route, *rule, attributes);
+            self.known.route(route, *rule, to);
         }
-        attributes.number("cairn.attempts", exchange.attempts);
-        attributes.known("cairn.retry_denied", exchange.retry_denied);
-        attributes.number("cairn.snapshot", exchange.snapshot);
+        to.number("cairn.attempts", exchange.attempts);
+        to.known("cairn.retry_denied", exchange.retry_denied);
+        to.number("cairn.snapshot", exchange.snapshot);
+    }
+
+    fn cairn_attributes(&self, to: &mut Pairs) {
+        let exchange = self.exchange;
+        to.text("source.principal", exchange.origin.peer.identity.uri());
+        to.known("cairn.reason", exchange.reason.as_deref());
     }
 
     fn tags(&self, attributes: &mut Pairs) {
@@ -368,6 +373,13 @@ impl<'a> Spanned<'a> {
             }
         }
     }
+}
+
+/// The pieces of a span's name, its kind, and that it was sampled.
+fn named<const N: usize>(kind: SpanKind, name: [&str; N], to: &mut Pairs) {
+    to.field_pieces(field::NAME, name);
+    to.field_number(field::KIND, kind as u64);
+    to.field_fixed32(field::FLAGS, SAMPLED);
 }
 
 /// Envoy's flags as it writes them.

@@ -5,10 +5,14 @@ use http::header::{HeaderName, HeaderValue};
 
 use super::context::{SpanContext, SpanId, TraceId, hex};
 
-pub(super) const B3: HeaderName = HeaderName::from_static("b3");
-pub(super) const TRACE_ID: HeaderName = HeaderName::from_static("x-b3-traceid");
-pub(super) const SPAN_ID: HeaderName = HeaderName::from_static("x-b3-spanid");
-pub(super) const SAMPLED: HeaderName = HeaderName::from_static("x-b3-sampled");
+pub(super) const B3_NAME: &str = "b3";
+pub(super) const B3: HeaderName = HeaderName::from_static(B3_NAME);
+const TRACE_ID_NAME: &str = "x-b3-traceid";
+pub(super) const TRACE_ID: HeaderName = HeaderName::from_static(TRACE_ID_NAME);
+const SPAN_ID_NAME: &str = "x-b3-spanid";
+pub(super) const SPAN_ID: HeaderName = HeaderName::from_static(SPAN_ID_NAME);
+const SAMPLED_NAME: &str = "x-b3-sampled";
+pub(super) const SAMPLED: HeaderName = HeaderName::from_static(SAMPLED_NAME);
 pub(super) const PARENT: HeaderName = HeaderName::from_static("x-b3-parentspanid");
 pub(super) const FLAGS: HeaderName = HeaderName::from_static("x-b3-flags");
 
@@ -81,18 +85,21 @@ fn span_id(field: &[u8]) -> Option<SpanId> {
 
 /// The one header for the next hop.
 pub(super) fn format(context: &SpanContext) -> Option<HeaderValue> {
-    let (trace, span) = (context.trace, context.span);
-    let sampled = u8::from(context.sampled);
-    HeaderValue::try_from(format!("{trace}-{span}-{sampled}")).ok()
+    let mut text = *b"00000000000000000000000000000000-0000000000000000-0";
+    text[..32].copy_from_slice(&context.trace.digits());
+    text[33..49].copy_from_slice(&context.span.digits());
+    text[50] = b'0' + u8::from(context.sampled);
+    HeaderValue::from_bytes(&text).ok()
 }
 
-/// The headers for the next hop.
-pub(super) fn format_several(context: &SpanContext) -> Option<[(HeaderName, HeaderValue); 3]> {
+/// The headers for the next hop, each by its name.
+pub(super) fn format_several(context: &SpanContext) -> Option<[(&'static str, HeaderValue); 3]> {
     let sampled = HeaderValue::from_static(if context.sampled { "1" } else { "0" });
+    let of = |digits: &[u8]| HeaderValue::from_bytes(digits).ok();
     Some([
-        (TRACE_ID, context.trace.to_string().try_into().ok()?),
-        (SPAN_ID, context.span.to_string().try_into().ok()?),
-        (SAMPLED, sampled),
+        (TRACE_ID_NAME, of(&context.trace.digits())?),
+        (SPAN_ID_NAME, of(&context.span.digits())?),
+        (SAMPLED_NAME, sampled),
     ])
 }
 

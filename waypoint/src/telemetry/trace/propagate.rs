@@ -7,7 +7,8 @@ use http::{HeaderMap, HeaderValue};
 use super::context::{SpanContext, SpanId, TraceId};
 use super::{b3, w3c};
 
-pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACEPARENT_NAME: &str = "traceparent";
+pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static(TRACEPARENT_NAME);
 pub(super) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// Longer lists of vendors' words are told on, and left out of spans (W3C trace context 3.3.1.5).
@@ -154,18 +155,18 @@ impl Outgoing {
         if self.forms.w3c
             && let Some(value) = w3c::format(context)
         {
-            headers.set(&TRACEPARENT, value);
+            headers.set_known(TRACEPARENT_NAME, value);
         }
         if self.forms.b3
             && let Some(value) = b3::format(context)
         {
-            headers.set(&b3::B3, value);
+            headers.set_known(b3::B3_NAME, value);
         }
         if self.forms.b3_several
             && let Some(several) = b3::format_several(context)
         {
             for (name, value) in several {
-                headers.set(&name, value);
+                headers.set_known(name, value);
             }
             // The parent's parent is not known, and what was said of another span is wrong.
             headers.remove(&b3::PARENT);

@@ -35,18 +35,11 @@ pub(super) fn parse(header: &[u8]) -> Option<SpanContext> {
 /// The header for the next hop.
 pub(super) fn format(context: &SpanContext) -> Option<HeaderValue> {
     let flags = u8::from(context.sampled) | u8::from(context.random) << 1;
-    let mut text = Vec::with_capacity(LENGTH);
-    for piece in [
-        &b"00-"[..],
-        &context.trace.digits(),
-        b"-",
-        &context.span.digits(),
-        b"-0",
-        &[b'0' + flags],
-    ] {
-        text.extend_from_slice(piece);
-    }
-    HeaderValue::try_from(text).ok()
+    let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+    text[3..35].copy_from_slice(&context.trace.digits());
+    text[36..52].copy_from_slice(&context.span.digits());
+    text[54] = b'0' + flags;
+    HeaderValue::from_bytes(&text).ok()
 }
 
 #[cfg(test)]

@@ -1,7 +1,10 @@
 //! Golden lines: what a reader of the log sees, whole and in order.
 
+use std::time::UNIX_EPOCH;
+
 use http::StatusCode;
 
+use super::super::time::TimeText;
 use super::*;
 use crate::telemetry::fixtures;
 
@@ -16,6 +19,10 @@ fn line(exchange: &Exchange) -> String {
     line.write(&mut text).unwrap();
     // By hand or not, it is the same.
     assert_eq!(text, serde_json::to_vec(&line).unwrap());
+    let mut around = Vec::new();
+    let alike = line.alike().unwrap();
+    line.write_around(&alike, &mut around).unwrap();
+    assert_eq!(around, text);
     String::from_utf8(text).unwrap()
 }
 

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 
 use super::{Format, Wrong};
-use crate::telemetry::access_log::line::TimeText;
+use crate::telemetry::access_log::time::TimeText;
 use crate::telemetry::exchange::{Exchange, Headers, Seen};
 use crate::telemetry::fixtures::{http, tcp};
 

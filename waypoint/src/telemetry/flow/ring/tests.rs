@@ -113,3 +113,21 @@ fn a_record_is_put_where_an_overwritten_one_was_without_allocating() {
         }
     }
 }
+
+#[test]
+fn a_writer_that_is_a_round_late_hides_nothing() {
+    let slot = ArcSwapOption::empty();
+    let kept = |number| {
+        Arc::new(Kept {
+            number,
+            flows_before: 0,
+            record: record(number),
+        })
+    };
+    let put = |number| put(&slot, kept(number)).map(|before| before.number);
+    assert_eq!(put(4), None);
+    assert_eq!(put(8), Some(4));
+    assert_eq!(put(0), None);
+    assert_eq!(slot.load().as_ref().unwrap().number, 8);
+    assert_eq!(put(12), Some(8));
+}

@@ -30,7 +30,7 @@ pub(in super::super) struct Channel {
     /// What is under way leaves now, with all workers: together it is a message. Said once for each time that the thread
     /// comes, which takes it from one worker after the other.
     pub(super) leaves: AtomicBool,
-    pub(super) bytes: Arc<Share>,
+    pub(in super::super) bytes: Arc<Share>,
     /// Bytes that a worker had under way when it was last looked at: it will have about as many.
     pub(super) expected: AtomicUsize,
 }

@@ -369,3 +369,26 @@ fn each_message_of_a_long_exchange_is_counted_when_it_is_dropped() {
     assert_eq!(counters::OTLP_DROPPED.value("metrics"), before + 2);
     assert!(to.is_idle());
 }
+
+/// Nothing is under way just then, and the next message would grow from nothing.
+#[test]
+fn who_comes_when_a_message_is_whole_leaves_room_for_the_next_one() {
+    let (queue, exchange) = (queue(64, 8, false), fixtures::sampled());
+    let mut worker = queue.join();
+    let mut places = std::collections::HashSet::new();
+    for _ in 0..10 {
+        for _ in 0..8 {
+            tell(&queue, &mut worker, &exchange);
+        }
+        queue.drain(exchange.started, |batch| {
+            let to = batch.to.clone();
+            for parcel in batch.pack.finish() {
+                assert!(to.expected.load(Relaxed) >= parcel.message.len());
+                places.insert(parcel.message.as_ptr().addr());
+                to.left(parcel.exchanges);
+            }
+        });
+    }
+    // The first one grew; the others were written where one was that was sent.
+    assert!(places.len() <= 3, "{places:?}");
+}
