@@ -13,6 +13,8 @@ pub mod explain;
 pub mod external;
 mod grpc;
 mod guarded;
+#[cfg(test)]
+mod http2_peer;
 pub mod hubble;
 pub mod identity;
 pub mod istiod;

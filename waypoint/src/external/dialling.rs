@@ -12,7 +12,9 @@ use tokio::sync::oneshot;
 
 use super::AskError;
 use super::connection::{Kept, Key, Sender, keep, lock};
-use crate::limits::{EXT_AUTHZ_HEADER_BYTES_MAX, PING_INTERVAL, PING_TIMEOUT, REQUEST_HEADERS_MAX};
+use crate::limits::{
+    EXT_AUTHZ_HEADER_BYTES_MAX, GRPC_PING_INTERVAL, PING_TIMEOUT, REQUEST_HEADERS_MAX,
+};
 use crate::upstream::Dialer;
 
 /// A connection, or why there is none, which all who waited for it are told.
@@ -136,7 +138,7 @@ impl Dial {
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .max_header_list_size(EXT_AUTHZ_HEADER_BYTES_MAX as u32)
             .timer(TokioTimer::new())
-            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_interval(GRPC_PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT)
             .handshake(io)
             .await?;

@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora_core::protocols::l4::socket::SocketAddr as EngineAddr;
@@ -59,6 +60,11 @@ impl Upstream {
             timer: Timer::new(deadline),
             _counted: counters::UPSTREAM_STREAMS.track(),
         })
+    }
+
+    /// See [`Carrier::give_up_unacknowledged`].
+    pub fn give_up_unacknowledged(&self, after: Duration) {
+        self.io.give_up_unacknowledged(after);
     }
 
     /// What came of a read or write, unless there is no more time for it.
