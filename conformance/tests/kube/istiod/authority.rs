@@ -14,6 +14,7 @@ async fn the_ca_certifies_whose_token_it_is_and_refuses_others() {
     let Some(world) = World::start().await else {
         return;
     };
+    world.account("waypoint").await;
     world.gateway().await;
     let ours = world.token("waypoint", Some("istio-ca")).await;
     let ours = ours.to_str().unwrap();

@@ -22,6 +22,7 @@ async fn what_istiod_tells_is_what_the_pods_say_and_outlives_it() {
     let Some(mut world) = World::start().await else {
         return;
     };
+    world.account("waypoint").await;
     world.gateway().await;
     let token = world.token("waypoint", Some("istio-ca")).await;
     let token = ["--ca-token", token.to_str().unwrap()];

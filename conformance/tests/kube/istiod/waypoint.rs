@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cairn_conformance::cluster::collection;
 use cairn_conformance::net::free_port;
-use cairn_conformance::process::{Process, tied};
+use cairn_conformance::process::{Process, tied, until};
 use cairn_conformance::workspace;
 use cairn_waypoint::istiod::ControlPlane;
 use cairn_waypoint::source::istiod::messages::{
@@ -22,6 +22,9 @@ use super::world::{GATEWAY_API, World};
 
 /// How long nothing may be written once everything is settled.
 const SETTLED: Duration = Duration::from_secs(60);
+
+/// Without a write for so long, the first ones are over.
+const SETTLING: Duration = Duration::from_secs(5);
 
 /// What a ztunnel reads of a service: its name, namespace and waypoint.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -189,7 +192,15 @@ async fn istiod_leads_ztunnels_to_our_waypoint_and_both_leave_each_other_alone()
     // The waypoint's own Service leads nowhere.
     assert_eq!(told, expected);
 
-    let before = versions(&world).await;
+    let mut before = BTreeSet::new();
+    until("both have written what they have to say", async || {
+        let now = versions(&world).await;
+        let is_settled = now == before;
+        before = now;
+        tokio::time::sleep(if is_settled { Duration::ZERO } else { SETTLING }).await;
+        is_settled
+    })
+    .await;
     tokio::time::sleep(SETTLED).await;
     let after = versions(&world).await;
     let written: Vec<_> = after.difference(&before).collect();

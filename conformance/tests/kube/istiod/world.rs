@@ -39,14 +39,17 @@ impl World {
             cluster,
             namespace,
         };
-        for account in ["web", "waypoint"] {
-            let accounts = collection("v1", &world.namespace, "serviceaccounts");
-            let object = json!({ "metadata": { "name": account } });
-            world.cluster.api.create(&accounts, &object).await;
-        }
+        world.account("web").await;
         world.application("web", 2, "enabled").await;
         world.application("plain", 1, "disabled").await;
         Some(world)
+    }
+
+    /// A ServiceAccount; that of the waypoint is the controller's to make, where one runs.
+    pub async fn account(&self, name: &str) {
+        let accounts = collection("v1", &self.namespace, "serviceaccounts");
+        let object = json!({ "metadata": { "name": name } });
+        self.cluster.api.create(&accounts, &object).await;
     }
 
     /// A Service and its pods, with ztunnel's mark or without.
