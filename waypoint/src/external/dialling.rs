@@ -124,6 +124,7 @@ impl Dial {
     async fn once(&self) -> Result<Sender, AskError> {
         let (destination, http2) = &self.key;
         let carrier = self.dialer.dial(destination, self.limit).await?;
+        carrier.give_up_dead();
         let io = TokioIo::new(carrier);
         if !http2 {
             let (sender, connection) = http1::Builder::new()

@@ -20,8 +20,8 @@ use super::mirror;
 use super::route_table::{Named, Route, Routes};
 use super::session::Http2Upstream;
 use crate::limits::{
-    HTTP2_UNACKNOWLEDGED_TIMEOUT, INNER_STREAMS_MAX, STREAMS_PER_UPSTREAM_TUNNEL_MAX,
-    TUNNEL_CONNECTION_WINDOW_BYTES, TUNNEL_STREAM_WINDOW_BYTES, UPSTREAM_TUNNEL_IDLE_TIMEOUT,
+    INNER_STREAMS_MAX, STREAMS_PER_UPSTREAM_TUNNEL_MAX, TUNNEL_CONNECTION_WINDOW_BYTES,
+    TUNNEL_STREAM_WINDOW_BYTES, UPSTREAM_TUNNEL_IDLE_TIMEOUT,
 };
 use crate::tls::Alpn;
 use crate::upstream::{ConnectError, Destination, Dialer};
@@ -198,7 +198,7 @@ impl Shared {
 
     async fn new_http2_session(&self, named: &Named, limit: Duration) -> Result<Http2Upstream> {
         let upstream = self.dial(named, limit).await?;
-        upstream.give_up_unacknowledged(HTTP2_UNACKNOWLEDGED_TIMEOUT);
+        upstream.give_up_dead();
         let connection = handshake(Box::new(upstream), http2_settings()).await?;
         let session = connection.spawn_stream().await?.ok_or_else(|| {
             Error::explain(ErrorType::ConnectError, "the endpoint allows no stream")
@@ -216,7 +216,7 @@ impl Shared {
 
 /// HTTP/2 with an application. It is sent no PINGs: gRPC servers end a connection, and the streams on it, that pings
 /// more often than they allow, which by default is once in five minutes (gRPC's proposals A8 and A9). Who is dead is
-/// noticed by the PINGs of the tunnel underneath, or else by TCP ([`HTTP2_UNACKNOWLEDGED_TIMEOUT`]).
+/// noticed by the PINGs of the tunnel underneath, or else by TCP ([`UNACKNOWLEDGED_TIMEOUT`](crate::limits::UNACKNOWLEDGED_TIMEOUT)).
 fn http2_settings() -> H2HandshakeSettings {
     let mut settings = H2HandshakeSettings::new();
     settings.max_streams = STREAMS_PER_UPSTREAM_TUNNEL_MAX.min(INNER_STREAMS_MAX as usize);

@@ -7,7 +7,6 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora_core::protocols::l4::socket::SocketAddr as EngineAddr;
@@ -62,9 +61,9 @@ impl Upstream {
         })
     }
 
-    /// See [`Carrier::give_up_unacknowledged`].
-    pub fn give_up_unacknowledged(&self, after: Duration) {
-        self.io.give_up_unacknowledged(after);
+    /// See [`Carrier::give_up_dead`].
+    pub fn give_up_dead(&self) {
+        self.io.give_up_dead();
     }
 
     /// What came of a read or write, unless there is no more time for it.

@@ -7,14 +7,13 @@ use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use super::tunnel_pool::{StreamLease, Underneath};
+use crate::dead_peer;
 use crate::tls::TlsStream;
 use crate::tunnel_stream::TunnelStream;
 
@@ -61,16 +60,14 @@ impl Carrier {
         }
     }
 
-    /// Ends a TCP connection of its own when the other end does not acknowledge for this long what was sent. A tunnel
-    /// looks after itself.
-    pub fn give_up_unacknowledged(&self, after: Duration) {
+    /// Ends a TCP connection of its own whose other end is dead ([`dead_peer::give_up`]). A tunnel looks after itself.
+    pub fn give_up_dead(&self) {
         let mut carrier = self;
         while let Self::Tls(tls) = carrier {
             carrier = tls.get_ref().0;
         }
         if let Self::Plain(tcp) = carrier {
-            // Without it the connection works, and a dead one is noticed later.
-            let _ = SockRef::from(tcp).set_tcp_user_timeout(Some(after));
+            dead_peer::give_up(tcp);
         }
     }
 
@@ -143,22 +140,3 @@ impl AsyncWrite for Carrier {
 
 /// Where a carrier goes, shared by everything that pools connections to it.
 pub type SharedDestination = Arc<super::Destination>;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_dead_endpoint_without_a_tunnel_is_given_up() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await;
-        let carrier = Carrier::Plain(tcp.unwrap());
-        let after = Duration::from_secs(20);
-        carrier.give_up_unacknowledged(after);
-        let Carrier::Plain(tcp) = &carrier else {
-            panic!("it was");
-        };
-        let set = SockRef::from(tcp).tcp_user_timeout().unwrap();
-        assert_eq!(set, Some(after));
-    }
-}

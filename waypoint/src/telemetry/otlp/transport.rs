@@ -24,6 +24,7 @@ use tonic::body::Body;
 use super::endpoint::{Destination, Protocol, Signal};
 use super::{grpc, message};
 use crate::clock::now_ms;
+use crate::dead_peer;
 use crate::limits::OTLP_ANSWER_BYTES_MAX;
 use crate::runtime::Runtime;
 use crate::tls::{Alpn, originate};
@@ -158,6 +159,7 @@ impl Transport {
             Way::Outside => {
                 let tcp = TcpStream::connect((&*self.to.host, self.to.port)).await?;
                 tcp.set_nodelay(true)?;
+                dead_peer::give_up(&tcp);
                 if !self.to.tls {
                     return self.speak(tcp).await;
                 }
@@ -218,7 +220,9 @@ async fn dial(
     };
     let destination = mesh.dialer.destination(&live.endpoint, &reach);
     let dialled = mesh.dialer.dial(&destination, limit).await;
-    dialled.map_err(io::Error::other)
+    let carrier = dialled.map_err(io::Error::other)?;
+    carrier.give_up_dead();
+    Ok(carrier)
 }
 
 async fn post(
