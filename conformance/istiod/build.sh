@@ -7,6 +7,8 @@ cd "$(dirname "$0")"
 target="$PWD/../../target/istiod"
 stamp="$target/.$(cat go.mod go.sum | cksum | tr ' ' -)"
 [ -e "$stamp" ] && exit
+# Of another version: not what the tests are about.
+rm -rf "$target"
 say() { echo "istiod: $*" >&2; }
 without() {
     say "$1: nothing is tested against a real istiod"
@@ -18,7 +20,6 @@ PATH="$PATH:$(echo "$PWD"/../../target/go-*/bin)"
 command -v go >/dev/null || without "no Go here"
 GOFLAGS=-mod=readonly go mod download >/dev/null 2>&1 || without "the modules of conformance/istiod can not be downloaded"
 say "compiling istiod (the first time that takes a while)"
-rm -rf "$target"
 mkdir -p "$target"
 CGO_ENABLED=0 GOFLAGS="-mod=readonly -buildvcs=false" nice -n 10 \
     go build -trimpath -ldflags='-s -w' -o "$target/pilot-discovery" istio.io/istio/pilot/cmd/pilot-discovery
