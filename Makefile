@@ -16,7 +16,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 # What `make bench` passes on, e.g. BENCH_ARGS="--quick".
 BENCH_ARGS ?=
 
-.PHONY: help demo test check build e2e golden fields fuzz bench setup manifests clean
+.PHONY: help demo test check build e2e golden istiod fields fuzz bench setup manifests clean
 
 help: ## This list.
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,10 @@ e2e: setup ## Only the end-to-end and wire tests: real Envoy, curl, h2load, Cair
 
 golden: ## Only the golden cases under conformance/golden.
 	$(CARGO) test -p cairn-conformance --test golden
+
+istiod: setup ## By hand: Cairn beside a real istiod, which is compiled first (7 minutes of a core, once).
+	@conformance/istiod/build.sh
+	$(CARGO) test -p cairn-conformance --test kube -- --ignored --test-threads=1 istiod::
 
 fields: ## Writes docs/fields.md: every field of every kind, and what shows it.
 	CAIRN_WRITE=1 $(CARGO) test -p cairn-conformance --test fields

@@ -5,6 +5,7 @@
 mod access;
 mod api;
 mod guard;
+mod istiod;
 mod kubectl;
 mod node;
 mod pod;
@@ -13,6 +14,7 @@ mod server;
 
 pub use access::ADMIN;
 pub use api::{Api, Event, Watch, collection};
+pub use istiod::Istiod;
 pub use kubectl::Said;
 pub use node::{NODE, Node};
 pub use server::ApiServer;

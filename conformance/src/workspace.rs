@@ -72,6 +72,17 @@ pub fn control_plane() -> Result<PathBuf, String> {
     }
 }
 
+/// Istio's control plane as a program, or why there is none.
+pub fn istiod() -> Result<PathBuf, String> {
+    let program = root().join("target/istiod/pilot-discovery");
+    match program.exists() {
+        true => Ok(program),
+        false => {
+            Err("there is no target/istiod/pilot-discovery: `make istiod` makes it".to_owned())
+        }
+    }
+}
+
 /// Helm's engine, or why there is none.
 pub fn helm() -> Result<PathBuf, String> {
     let program = root().join("target/helm");

@@ -189,6 +189,7 @@ impl Cluster {
             gateway: gateway.cloned(),
             trust_domain: gateway.and_then(|g| self.environment(g, &TRUST_DOMAIN)),
             network: gateway.and_then(|g| self.environment(g, &NETWORK)),
+            is_elsewhere: true,
             version: 1,
             ..Options::default()
         };
@@ -318,6 +319,26 @@ spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, p
         assert_eq!(keys, ["shop/a", "shop/b"], "whatever others call theirs");
         assert_eq!(cluster.objects("Gateway").count(), 3);
         assert_eq!(cluster.objects("Gate").count(), 0);
+    }
+
+    /// Each pod of the waypoint knows, by NODE_NAME; who asks from elsewhere does not.
+    #[test]
+    fn where_the_waypoint_is_need_not_be_known_here() {
+        let service = "
+apiVersion: v1
+kind: Service
+metadata: {name: a, namespace: shop}
+spec: {clusterIP: 10.0.0.9, trafficDistribution: PreferSameZone, ports: [{port: 15008}]}
+---";
+        let yaml = format!("{service}{CLASSES}");
+        let cluster = Cluster::of(documents(&yaml), Vec::new());
+        let gateway = cluster.waypoints().into_iter().next();
+        let snapshot = cluster.resolve(gateway.as_ref());
+        let said: Vec<_> = snapshot.diagnostics.iter().map(|d| &d.message).collect();
+        let of_places = said.iter().filter(|said| said.contains("by place"));
+        assert_eq!(of_places.count(), 0, "{said:?}");
+        let clusters: Vec<_> = snapshot.clusters.keys().map(ToString::to_string).collect();
+        assert_eq!(clusters.len(), 1, "{clusters:?}");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use tonic::client::Grpc;
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::{Code, Status};
 
+use crate::dead_peer;
 use crate::grpc::{self, Channel};
 use crate::limits::{CA_ANSWER_BYTES_MAX, POD_TOKEN_BYTES_MAX};
 use crate::tls::{Alpn, originate};
@@ -186,9 +187,10 @@ impl ControlPlane {
         let tcp = TcpStream::connect((&*self.address.host, self.address.port)).await;
         let tcp = tcp.map_err(connect)?;
         tcp.set_nodelay(true).map_err(connect)?;
+        dead_peer::give_up(&tcp);
         let stream = originate.connect(tcp).await.map_err(tls)?;
         let header_bytes_max = CA_ANSWER_BYTES_MAX as u32;
-        let sender = grpc::connect(stream, header_bytes_max)
+        let sender = grpc::connect_with_pings(stream, header_bytes_max)
             .await
             .map_err(connect)?;
         let origin = Uri::builder()
@@ -217,7 +219,15 @@ pub enum CallError {
 
 impl From<Status> for CallError {
     fn from(status: Status) -> Self {
-        let message: String = status.message().chars().take(200).collect();
+        // Where a connection broke, the status says that it did, and its innermost cause says why.
+        let causes = std::iter::successors(std::error::Error::source(&status), |e| e.source());
+        let message = match causes.last().map(ToString::to_string) {
+            Some(cause) if !status.message().contains(&cause) => {
+                format!("{}: {cause}", status.message())
+            }
+            _ => status.message().to_owned(),
+        };
+        let message: String = message.chars().take(200).collect();
         let message = message.escape_debug().to_string();
         match status.code() {
             Code::Unauthenticated | Code::PermissionDenied => Self::Unauthenticated(message),
@@ -287,6 +297,20 @@ mod tests {
         ] {
             assert!(read(wrong).is_err(), "{wrong}");
         }
+    }
+
+    /// What istiod says when it closes a connection is at the end of a chain of causes.
+    #[test]
+    fn why_a_connection_broke_is_told() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("error reading a body")]
+        struct Outer(#[source] io::Error);
+        let cause = io::Error::other("too_many_pings");
+        let broke = CallError::from(Status::from_error(Box::new(Outer(cause))));
+        let words = "the connection broke: error reading a body: too_many_pings";
+        assert_eq!(broke.to_string(), words);
+        let refused = CallError::from(Status::internal("no"));
+        assert_eq!(refused.to_string(), "the answer is Internal: no");
     }
 
     /// Header and signature are of no interest here.

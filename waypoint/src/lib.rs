@@ -6,6 +6,7 @@ pub mod cli;
 pub mod client;
 pub mod client_stream;
 pub mod clock;
+mod dead_peer;
 pub mod demo;
 pub mod diff;
 pub mod drain;

@@ -120,6 +120,8 @@ pub struct Options {
     pub node: Option<String>,
     /// Where this process runs (`--locality`).
     pub locality: Option<Locality>,
+    /// Who resolves is not the waypoint, and does not know where its pods are, each of which does.
+    pub is_elsewhere: bool,
     /// Strict mode (`--strict`), whatever the Gateway says.
     pub strict: bool,
     /// Format of the access log (`--access-log-format`), in place of that of the ConfigMap `istio`.

@@ -18,6 +18,8 @@ use crate::snapshot::{
 pub(super) struct Own {
     locality: Locality,
     node: Option<Arc<str>>,
+    /// Nothing is said of what is not known here.
+    is_elsewhere: bool,
 }
 
 /// The sum of the weights of one place of `distribute` is its share times this: so fine that a
@@ -38,7 +40,9 @@ pub(super) fn apply(
             continue;
         };
         if own.is_blind_to(&preference) {
-            say_unknown(resources, &key.service, of_cluster.map(|s| &**s), findings);
+            if !own.is_elsewhere {
+                say_unknown(resources, &key.service, of_cluster.map(|s| &**s), findings);
+            }
             continue;
         }
         *endpoints = place(endpoints, &preference, own).into();
@@ -68,6 +72,7 @@ impl Own {
         Self {
             locality: options.locality.clone().or(derived).unwrap_or_default(),
             node,
+            is_elsewhere: options.is_elsewhere,
         }
     }
 

@@ -18,6 +18,7 @@ mod control_plane;
 mod controller;
 mod doctor;
 mod guides;
+mod istiod;
 mod node;
 mod people;
 mod rbac;

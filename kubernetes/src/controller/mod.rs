@@ -218,6 +218,7 @@ async fn lead(api: Api, settings: Arc<Settings>, standing: &Standing) {
         trust_domain: settings.pods.trust_domain.clone(),
         cluster_domain: Some(settings.pods.cluster_domain.clone()),
         network: settings.pods.network.clone(),
+        is_elsewhere: true,
         ..Options::default()
     };
     let desk = Desk {

@@ -42,6 +42,7 @@ impl Choice {
             cluster_domain: self.cluster_domain.clone(),
             locality: self.locality.as_deref().map(Locality::parse),
             node: std::env::var("NODE_NAME").ok(),
+            is_elsewhere: false,
             strict: false,
             access_log_format: None,
             network: self.network.clone(),

@@ -12,7 +12,9 @@ use tokio::sync::oneshot;
 
 use super::AskError;
 use super::connection::{Kept, Key, Sender, keep, lock};
-use crate::limits::{EXT_AUTHZ_HEADER_BYTES_MAX, PING_INTERVAL, PING_TIMEOUT, REQUEST_HEADERS_MAX};
+use crate::limits::{
+    EXT_AUTHZ_HEADER_BYTES_MAX, GRPC_PING_INTERVAL, PING_TIMEOUT, REQUEST_HEADERS_MAX,
+};
 use crate::upstream::Dialer;
 
 /// A connection, or why there is none, which all who waited for it are told.
@@ -122,6 +124,7 @@ impl Dial {
     async fn once(&self) -> Result<Sender, AskError> {
         let (destination, http2) = &self.key;
         let carrier = self.dialer.dial(destination, self.limit).await?;
+        carrier.give_up_dead();
         let io = TokioIo::new(carrier);
         if !http2 {
             let (sender, connection) = http1::Builder::new()
@@ -136,7 +139,7 @@ impl Dial {
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .max_header_list_size(EXT_AUTHZ_HEADER_BYTES_MAX as u32)
             .timer(TokioTimer::new())
-            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_interval(GRPC_PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT)
             .handshake(io)
             .await?;

@@ -10,6 +10,7 @@ use tonic::{Status, Streaming};
 use tonic_prost::ProstCodec;
 
 use super::messages::{GetFlowsRequest, GetFlowsResponse};
+use crate::dead_peer;
 use crate::grpc::Channel;
 use crate::tls::{ApiClientFiles, connect_to_api};
 
@@ -28,6 +29,7 @@ impl Client {
         let stream = TcpStream::connect(server)
             .await
             .with_context(|| format!("connect to {server}"))?;
+        dead_peer::give_up(&stream);
         let Some(tls) = tls else {
             return Self::over(stream, server).await;
         };

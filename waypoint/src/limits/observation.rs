@@ -70,11 +70,6 @@ pub const LOG_STREAM_DOUBT: Duration = Duration::from_millis(250);
 /// How long such a server may take, at the exit, for what was sent to it. Beyond: the rest is lost.
 pub const LOG_STREAM_LAST: Duration = Duration::from_secs(1);
 
-/// PING interval on connections to such servers. They say nothing while they read, and gRPC servers end a connection that
-/// pings a quiet stream more often than they allow (GOAWAY `too_many_pings`, after the fourth): by default once in five
-/// minutes. What is on its way then would be lost.
-pub const LOG_STREAM_PING_INTERVAL: Duration = Duration::from_secs(360);
-
 /// Exchanges whose flow records are kept unless `--flow-records` says otherwise; three flows each, most of
 /// the time. Beyond: the oldest is overwritten, and a reader who had not read it is told. About 1 KiB each, 6 KiB
 /// at most.

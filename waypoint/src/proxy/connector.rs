@@ -20,8 +20,8 @@ use super::mirror;
 use super::route_table::{Named, Route, Routes};
 use super::session::Http2Upstream;
 use crate::limits::{
-    INNER_STREAMS_MAX, PING_INTERVAL, STREAMS_PER_UPSTREAM_TUNNEL_MAX,
-    TUNNEL_CONNECTION_WINDOW_BYTES, TUNNEL_STREAM_WINDOW_BYTES, UPSTREAM_TUNNEL_IDLE_TIMEOUT,
+    INNER_STREAMS_MAX, STREAMS_PER_UPSTREAM_TUNNEL_MAX, TUNNEL_CONNECTION_WINDOW_BYTES,
+    TUNNEL_STREAM_WINDOW_BYTES, UPSTREAM_TUNNEL_IDLE_TIMEOUT,
 };
 use crate::tls::Alpn;
 use crate::upstream::{ConnectError, Destination, Dialer};
@@ -198,12 +198,8 @@ impl Shared {
 
     async fn new_http2_session(&self, named: &Named, limit: Duration) -> Result<Http2Upstream> {
         let upstream = self.dial(named, limit).await?;
-        let mut settings = H2HandshakeSettings::new();
-        settings.max_streams = STREAMS_PER_UPSTREAM_TUNNEL_MAX.min(INNER_STREAMS_MAX as usize);
-        settings.ping_interval = Some(PING_INTERVAL);
-        settings.stream_window_size = Some(TUNNEL_STREAM_WINDOW_BYTES);
-        settings.connection_window_size = Some(TUNNEL_CONNECTION_WINDOW_BYTES);
-        let connection = handshake(Box::new(upstream), settings).await?;
+        upstream.give_up_dead();
+        let connection = handshake(Box::new(upstream), http2_settings()).await?;
         let session = connection.spawn_stream().await?.ok_or_else(|| {
             Error::explain(ErrorType::ConnectError, "the endpoint allows no stream")
         })?;
@@ -216,6 +212,17 @@ impl Shared {
             });
         Ok(Http2Upstream::new(session))
     }
+}
+
+/// HTTP/2 with an application. It is sent no PINGs: gRPC servers end a connection, and the streams on it, that pings
+/// more often than they allow, which by default is once in five minutes (gRPC's proposals A8 and A9). Who is dead is
+/// noticed by the PINGs of the tunnel underneath, or else by TCP ([`UNACKNOWLEDGED_TIMEOUT`](crate::limits::UNACKNOWLEDGED_TIMEOUT)).
+fn http2_settings() -> H2HandshakeSettings {
+    let mut settings = H2HandshakeSettings::new();
+    settings.max_streams = STREAMS_PER_UPSTREAM_TUNNEL_MAX.min(INNER_STREAMS_MAX as usize);
+    settings.stream_window_size = Some(TUNNEL_STREAM_WINDOW_BYTES);
+    settings.connection_window_size = Some(TUNNEL_CONNECTION_WINDOW_BYTES);
+    settings
 }
 
 impl TunnelConnector {
@@ -306,4 +313,27 @@ fn connect_error(error: &ConnectError) -> Box<Error> {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use pingora_core::connectors::http::v2::handshake;
+
+    use super::http2_settings;
+    use crate::http2_peer;
+
+    /// A quiet stream of a gRPC server may stay quiet for as long as its application wants.
+    #[tokio::test(start_paused = true)]
+    async fn an_application_is_sent_no_pings() {
+        let (ours, theirs) = tokio::io::duplex(4096);
+        let pings = http2_peer::pings(theirs, Duration::from_secs(600));
+        let connected = async {
+            let connection = handshake(Box::new(ours), http2_settings()).await.unwrap();
+            connection.spawn_stream().await.unwrap().unwrap()
+        };
+        let (pings, _session) = tokio::join!(pings, connected);
+        assert_eq!(pings.len(), 0, "{pings:?}");
+    }
 }

@@ -61,6 +61,11 @@ impl Upstream {
         })
     }
 
+    /// See [`Carrier::give_up_dead`].
+    pub fn give_up_dead(&self) {
+        self.io.give_up_dead();
+    }
+
     /// What came of a read or write, unless there is no more time for it.
     fn in_time<T>(
         &mut self,

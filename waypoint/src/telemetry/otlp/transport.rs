@@ -25,8 +25,9 @@ use super::endpoint::{Destination, Protocol, Signal};
 use super::entries::stream::Stream;
 use super::{grpc, message};
 use crate::clock::now_ms;
-use crate::grpc::{connect, connect_with_pings};
-use crate::limits::{LOG_STREAM_PING_INTERVAL, OTLP_ANSWER_BYTES_MAX};
+use crate::dead_peer;
+use crate::grpc::connect;
+use crate::limits::OTLP_ANSWER_BYTES_MAX;
 use crate::runtime::Runtime;
 use crate::tls::{Alpn, originate};
 use crate::upstream::{Dialer, Reach};
@@ -209,6 +210,7 @@ impl Transport {
             Way::Outside => {
                 let tcp = TcpStream::connect((&*self.to.host, self.to.port)).await?;
                 tcp.set_nodelay(true)?;
+                dead_peer::give_up(&tcp);
                 if !self.to.tls {
                     return self.speak(tcp).await;
                 }
@@ -235,14 +237,8 @@ impl Transport {
                 Ok(Sender::Http1(sender))
             }
             Protocol::Grpc => {
-                let header_bytes_max = OTLP_ANSWER_BYTES_MAX as u32;
-                let sender = match self.entries {
-                    Some(_) => {
-                        let every = LOG_STREAM_PING_INTERVAL;
-                        connect_with_pings(stream, header_bytes_max, every).await?
-                    }
-                    None => connect(stream, header_bytes_max).await?,
-                };
+                // Without PINGs: a log service says nothing while it reads, and ends who pings meanwhile.
+                let sender = connect(stream, OTLP_ANSWER_BYTES_MAX as u32).await?;
                 Ok(Sender::Http2(sender))
             }
         }
@@ -275,7 +271,9 @@ async fn dial(
     };
     let destination = mesh.dialer.destination(&live.endpoint, &reach);
     let dialled = mesh.dialer.dial(&destination, limit).await;
-    dialled.map_err(io::Error::other)
+    let carrier = dialled.map_err(io::Error::other)?;
+    carrier.give_up_dead();
+    Ok(carrier)
 }
 
 async fn post(

@@ -138,10 +138,10 @@ fn a_post_has_the_host_the_type_and_the_headers_of_the_receiver() {
     assert_eq!(request.headers()["content-type"], "application/json");
 }
 
-/// A gRPC server allows one PING in five minutes unless it was told otherwise, and ends the connection after the fourth
-/// that came sooner, with what is on its way.
+/// A gRPC server allows few PINGs while a stream is quiet unless it was told otherwise, and ends the connection after
+/// the fourth too many, with what is on its way.
 #[tokio::test(start_paused = true)]
-async fn a_quiet_log_service_is_pinged_as_seldom_as_it_wants() {
+async fn a_quiet_log_service_is_not_pinged() {
     let (ours, theirs) = tokio::io::duplex(4096);
     let to = Destination::parse("http://als:9000", Protocol::Grpc, None, true).unwrap();
     let mut transport = Transport::new(Signal::Logs, to, Way::Outside);
@@ -159,8 +159,5 @@ async fn a_quiet_log_service_is_pinged_as_seldom_as_it_wants() {
         () = quiet => panic!("it has no end"),
         pings = pings => pings,
     };
-    let between: Vec<_> = pings.windows(2).map(|two| two[1] - two[0]).collect();
-    assert!(between.len() > 5, "{between:?}");
-    let fewest = Duration::from_secs(300);
-    assert!(between.iter().all(|b| *b > fewest), "{between:?}");
+    assert!(pings.is_empty(), "{pings:?}");
 }
