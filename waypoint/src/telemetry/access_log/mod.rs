@@ -17,8 +17,8 @@ use std::sync::{Arc, OnceLock};
 
 use super::exchange::Seen;
 use line::Line;
-pub(super) use member::Members;
 pub(super) use line::method;
+pub(super) use member::Members;
 pub(super) use names::{UpstreamCluster, route_name, upstream_cluster};
 pub(super) use operator::{Given, Operator};
 pub use queue::Writer;
