@@ -26,11 +26,12 @@ impl<A> Watched<A> {
     }
 }
 
+// Never inline: what is done beside each call would be in every place that allocates, 1.5 MB of the program.
 // SAFETY: every call is handed to the allocator inside with the arguments it came with, and its answer is returned. What
 // is done beside that neither allocates nor unwinds, and never looks into the memory.
 #[allow(unsafe_code, reason = "this is how an allocator is declared")]
 unsafe impl<A: GlobalAlloc> GlobalAlloc for Watched<A> {
-    #[inline]
+    #[inline(never)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: what the caller promised to us, it promised to it.
         let at = unsafe { self.0.alloc(layout) };
@@ -40,7 +41,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Watched<A> {
         at
     }
 
-    #[inline]
+    #[inline(never)]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: as above.
         let at = unsafe { self.0.alloc_zeroed(layout) };
@@ -50,7 +51,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Watched<A> {
         at
     }
 
-    #[inline]
+    #[inline(never)]
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
         // Before it is given back: a moment later the address may be another's.
         if let Some(number) = sample::taken() {
@@ -60,7 +61,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Watched<A> {
         unsafe { self.0.dealloc(at, layout) };
     }
 
-    #[inline]
+    #[inline(never)]
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         let Some(number) = sample::taken() else {
             // SAFETY: as above.
