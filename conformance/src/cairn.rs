@@ -26,6 +26,60 @@ pub struct Cairn {
     pub admin: SocketAddr,
 }
 
+/// Where a waypoint is to listen.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// For clients.
+    pub hbone: SocketAddr,
+    /// For Prometheus.
+    pub metrics: SocketAddr,
+    /// For probes.
+    pub ready: SocketAddr,
+    /// For operators.
+    pub admin: SocketAddr,
+}
+
+impl Addresses {
+    /// Free ports of an address.
+    pub fn free(ip: IpAddr) -> Self {
+        let [hbone, metrics, ready, admin] = [(); 4].map(|()| free_address(ip));
+        Self {
+            hbone,
+            metrics,
+            ready,
+            admin,
+        }
+    }
+
+    /// The flags that say so.
+    pub fn flags(&self) -> [String; 8] {
+        let [hbone, metrics, ready, admin] =
+            [self.hbone, self.metrics, self.ready, self.admin].map(|at| at.to_string());
+        let flag = |name: &str| name.to_owned();
+        [
+            flag("--hbone-addr"),
+            hbone,
+            flag("--metrics-addr"),
+            metrics,
+            flag("--ready-addr"),
+            ready,
+            flag("--admin-addr"),
+            admin,
+        ]
+    }
+
+    /// The waypoint that was told so.
+    pub fn of(self, process: Process) -> Cairn {
+        Cairn {
+            process,
+            hbone: self.hbone,
+            metrics: self.metrics,
+            ready: self.ready,
+            admin: self.admin,
+        }
+    }
+}
+
 impl Cairn {
     /// Starts `cairn run` on `ip`, with more variables, and waits until it says that it is ready.
     pub async fn start(
@@ -87,15 +141,12 @@ impl Cairn {
         (config, identity, upstream_hbone_port, more): (&Path, Option<&Path>, u16, &[&str]),
         logs: &Path,
     ) -> Self {
-        let [hbone, metrics, ready, admin] = [(); 4].map(|()| free_address(ip));
+        let addresses = Addresses::free(ip);
         command
             .arg("run")
             .arg("--config")
             .arg(config)
-            .args(["--hbone-addr", &hbone.to_string()])
-            .args(["--metrics-addr", &metrics.to_string()])
-            .args(["--ready-addr", &ready.to_string()])
-            .args(["--admin-addr", &admin.to_string()])
+            .args(addresses.flags())
             .args(["--upstream-hbone-port", &upstream_hbone_port.to_string()])
             .args(more);
         if let Some(folder) = identity {
@@ -103,15 +154,12 @@ impl Cairn {
         }
         let mut process = Process::start("cairn", command, logs);
         // Without files it may have no identity yet, and then it listens to nobody but operators.
-        let first = if identity.is_some() { hbone } else { ready };
+        let first = match identity {
+            Some(_) => addresses.hbone,
+            None => addresses.ready,
+        };
         process.listening(first).await;
-        Self {
-            process,
-            hbone,
-            metrics,
-            ready,
-            admin,
-        }
+        addresses.of(process)
     }
 
     /// Whether it says that it is ready.

@@ -8,11 +8,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cairn_conformance::cairn::Cairn;
+use cairn_conformance::cairn::{Addresses, Cairn};
 use cairn_conformance::client;
 use cairn_conformance::cluster::{ApiServer, collection};
 use cairn_conformance::identities::Identities;
-use cairn_conformance::net::free_address;
 use cairn_conformance::process::{self, Process};
 use cairn_conformance::workspace;
 use serde_json::{Value, json};
@@ -22,7 +21,7 @@ const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// Starts the waypoint of a namespace, and waits until it listens.
 async fn start(folder: &Path, kubeconfig: &Path, namespace: &str, more: &[&str]) -> Cairn {
-    let [hbone, metrics, ready, admin] = [(); 4].map(|()| free_address(LOOPBACK));
+    let addresses = Addresses::free(LOOPBACK);
     let identity = Identities::new(&folder.join("pki")).folder_of(&format!("{namespace}/waypoint"));
     let mut command = Command::new(workspace::cairn());
     command
@@ -31,20 +30,15 @@ async fn start(folder: &Path, kubeconfig: &Path, namespace: &str, more: &[&str])
         .args(["--gateway", &format!("{namespace}/waypoint")])
         .arg("--identity-dir")
         .arg(identity)
-        .args(["--hbone-addr", &hbone.to_string()])
-        .args(["--metrics-addr", &metrics.to_string()])
-        .args(["--ready-addr", &ready.to_string()])
-        .args(["--admin-addr", &admin.to_string()])
+        .args(addresses.flags())
         .args(more);
-    let mut process = Process::start(&format!("cairn-{}", hbone.port()), command, folder);
-    process.listening(hbone).await;
-    Cairn {
-        process,
-        hbone,
-        metrics,
-        ready,
-        admin,
-    }
+    let mut process = Process::start(
+        &format!("cairn-{}", addresses.hbone.port()),
+        command,
+        folder,
+    );
+    process.listening(addresses.hbone).await;
+    addresses.of(process)
 }
 
 async fn start_ready(folder: &Path, kubeconfig: &Path, namespace: &str, more: &[&str]) -> Cairn {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::TelemetryProvider;
 use super::read::Reading;
 use crate::diagnostics::{Code, Diagnostic};
-use crate::limits::{COLLECTOR_TIMEOUT_DEFAULT_MS, LOGGED_HEADERS_MAX, TAG_BYTES_DEFAULT};
+use crate::limits::LOGGED_HEADERS_MAX;
 use crate::resources::telemetry::{HttpEntryLogSpec, TcpEntryLogSpec};
-use crate::snapshot::{Collector, EntryKind, EntryLog, LogSink, OtlpProtocol};
+use crate::snapshot::{EntryKind, EntryLog, LogSink};
 
 /// Where a log goes, and what it is called there.
 struct To<'a> {
@@ -81,21 +81,12 @@ impl Reading<'_> {
         kind: EntryKind,
         path: &str,
     ) -> Result<TelemetryProvider, String> {
-        let cluster = self.cluster(name, to.service, to.port, path)?;
-        Ok(TelemetryProvider::Log(LogSink::Entries(Arc::new(
-            EntryLog {
-                collector: Collector {
-                    name: name.into(),
-                    cluster,
-                    protocol: OtlpProtocol::Grpc,
-                    timeout_ms: COLLECTOR_TIMEOUT_DEFAULT_MS,
-                    headers: Vec::new(),
-                    tag_bytes_max: TAG_BYTES_DEFAULT,
-                },
-                log_name: to.log_name.into(),
-                kind,
-            },
-        ))))
+        let log = EntryLog {
+            collector: self.log_collector(name, (to.service, to.port), path)?,
+            log_name: to.log_name.into(),
+            kind,
+        };
+        Ok(TelemetryProvider::Log(LogSink::Entries(Arc::new(log))))
     }
 
     /// A list of what a waypoint has none of.

@@ -283,6 +283,23 @@ impl Reading<'_> {
         })
     }
 
+    /// The receiver of an access log, of which its provider says no more than where it is.
+    pub(super) fn log_collector(
+        &mut self,
+        name: &str,
+        (service, port): (&str, u32),
+        path: &str,
+    ) -> Result<Collector, String> {
+        Ok(Collector {
+            name: name.into(),
+            cluster: self.cluster(name, service, port, path)?,
+            protocol: OtlpProtocol::Grpc,
+            timeout_ms: COLLECTOR_TIMEOUT_DEFAULT_MS,
+            headers: Vec::new(),
+            tag_bytes_max: TAG_BYTES_DEFAULT,
+        })
+    }
+
     fn file_log(&mut self, spec: &FileLogSpec, path: &str) -> TelemetryProvider {
         let path = format!("{path}.envoyFileAccessLog");
         if !spec.path.is_empty() {
@@ -309,20 +326,13 @@ impl Reading<'_> {
         path: &str,
     ) -> Result<TelemetryProvider, String> {
         let path = format!("{path}.envoyOtelAls");
-        let cluster = self.cluster(name, &spec.service, spec.port, &path)?;
+        let collector = self.log_collector(name, (&spec.service, spec.port), &path)?;
         let (text, labels) = parts(spec.log_format.as_ref());
         let (text, labels) = self.otel_formats(text, labels, &format!("{path}.logFormat"));
         let log_name = spec.log_name.as_deref().unwrap_or("otel_envoy_accesslog");
         Ok(TelemetryProvider::Log(LogSink::Collector(Arc::new(
             OtelLog {
-                collector: Collector {
-                    name: name.into(),
-                    cluster,
-                    protocol: OtlpProtocol::Grpc,
-                    timeout_ms: COLLECTOR_TIMEOUT_DEFAULT_MS,
-                    headers: Vec::new(),
-                    tag_bytes_max: TAG_BYTES_DEFAULT,
-                },
+                collector,
                 log_name: log_name.into(),
                 text,
                 labels,

@@ -4,9 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::process::Command;
 
-use cairn_conformance::cairn::Cairn;
+use cairn_conformance::cairn::{Addresses, Cairn};
 use cairn_conformance::cluster::{ApiServer, Istiod, Node, collection};
-use cairn_conformance::net::free_address;
 use cairn_conformance::process::Process;
 use cairn_conformance::workspace;
 use serde_json::json;
@@ -116,7 +115,7 @@ spec:
 
     /// `cairn run --kube` as the waypoint's pod, with more flags; it may not get ready.
     pub async fn waypoint(&self, name: &str, more: &[&str]) -> Cairn {
-        let [hbone, metrics, ready, admin] = [(); 4].map(|()| free_address(LOOPBACK));
+        let addresses = Addresses::free(LOOPBACK);
         let mut command = Command::new(workspace::cairn());
         command
             .env("POD_NAMESPACE", &self.namespace)
@@ -128,19 +127,10 @@ spec:
             .arg(self.istiod.address())
             .arg("--ca-roots")
             .arg(&self.roots)
-            .args(["--hbone-addr", &hbone.to_string()])
-            .args(["--metrics-addr", &metrics.to_string()])
-            .args(["--ready-addr", &ready.to_string()])
-            .args(["--admin-addr", &admin.to_string()])
+            .args(addresses.flags())
             .args(more);
         let mut process = Process::start(name, command, self.cluster.folder());
-        process.listening(ready).await;
-        Cairn {
-            process,
-            hbone,
-            metrics,
-            ready,
-            admin,
-        }
+        process.listening(addresses.ready).await;
+        addresses.of(process)
     }
 }

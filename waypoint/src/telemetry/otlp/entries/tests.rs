@@ -224,33 +224,10 @@ fn told(mut exchange: Exchange, headers: Headers<'_>) -> Vec<StreamAccessLogsMes
     parcels.map(|parcel| read(parcel.message.clone())).collect()
 }
 
-#[test]
-fn a_request_has_an_entry_in_the_log_of_requests_alone() {
-    let header =
-        |name: &'static str, value| (name.parse().unwrap(), HeaderValue::from_static(value));
-    let request = HeaderMap::from_iter([
-        header("x-user", "me"),
-        header("authorization", "secret"),
-        header("referer", "/from"),
-    ]);
-    let response = HeaderMap::from_iter([header("x-answer", "42"), header("set-cookie", "secret")]);
-    let headers = Headers {
-        request: Some(&request),
-        response: Some(&response),
-    };
-    let mut exchange = fixtures::http();
-    exchange.flags = "UF";
-    exchange.upstream_failure = Some("refused".into());
-    let messages = told(exchange, headers);
-    let [message] = &messages[..] else {
-        panic!("{messages:?}")
-    };
-    assert_eq!((&message.identifier, &message.tcp_logs), (&None, &None));
-    let Some(HttpAccessLogEntries { log_entry }) = &message.http_logs else {
-        panic!("{message:?}")
-    };
+/// What the entry of the request has in common with those of streams.
+fn common_of_the_request() -> AccessLogCommon {
     let nanos = |nanos| Some(Seconds { seconds: 0, nanos });
-    let common = AccessLogCommon {
+    AccessLogCommon {
         downstream_remote_address: at("10.0.0.7", 41000),
         downstream_direct_remote_address: at("10.0.0.7", 41000),
         downstream_local_address: at("10.96.1.2", 8000),
@@ -279,10 +256,37 @@ fn a_request_has_an_entry_in_the_log_of_requests_alone() {
         connection_termination_details: String::new(),
         stream_id: "id-1".into(),
         access_log_type: DOWNSTREAM_END,
+    }
+}
+
+#[test]
+fn a_request_has_an_entry_in_the_log_of_requests_alone() {
+    let header =
+        |name: &'static str, value| (name.parse().unwrap(), HeaderValue::from_static(value));
+    let request = HeaderMap::from_iter([
+        header("x-user", "me"),
+        header("authorization", "secret"),
+        header("referer", "/from"),
+    ]);
+    let response = HeaderMap::from_iter([header("x-answer", "42"), header("set-cookie", "secret")]);
+    let headers = Headers {
+        request: Some(&request),
+        response: Some(&response),
+    };
+    let mut exchange = fixtures::http();
+    exchange.flags = "UF";
+    exchange.upstream_failure = Some("refused".into());
+    let messages = told(exchange, headers);
+    let [message] = &messages[..] else {
+        panic!("{messages:?}")
+    };
+    assert_eq!((&message.identifier, &message.tcp_logs), (&None, &None));
+    let Some(HttpAccessLogEntries { log_entry }) = &message.http_logs else {
+        panic!("{message:?}")
     };
     let of = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let expected = HttpAccessLogEntry {
-        common_properties: Some(common),
+        common_properties: Some(common_of_the_request()),
         protocol_version: 2,
         request: Some(HttpRequestProperties {
             request_method: 1,
