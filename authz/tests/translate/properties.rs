@@ -135,7 +135,8 @@ fn a_cilium_network_policy_is_never_wider_at_istio() {
     );
     let sets = SETS as usize;
     assert!(seen.written.get() * 8 > sets, "{}", seen.written.get());
-    assert!(seen.whole.get() * 20 > sets, "{}", seen.whole.get());
+    // Some 40 of 400 are; the luck of the draw does not fall under a quarter of that.
+    assert!(seen.whole.get() * 40 > sets, "{}", seen.whole.get());
     assert!(seen.back.get() * 50 > sets, "{}", seen.back.get());
     let (allowed, denied) = (seen.allowed.get(), seen.denied.get());
     assert!(
