@@ -95,7 +95,7 @@ async fn a_timeout_that_is_kept_leaves_the_stream_for_the_next_request() {
     let mut connection = Connection::http1(client.to("web", 80)).await;
     // A deadline that stayed in the stream would end one of the later requests, or the stream.
     for _ in 0..3 {
-        let request = request("/wait/200", &[("limit", "request")]);
+        let request = request("/wait/50", &[("limit", "request")]);
         assert_eq!(connection.send(request).await.unwrap().status(), 200);
     }
     tokio::time::sleep(Duration::from_millis(400)).await;
