@@ -1,17 +1,19 @@
 //! Samples of who allocates, taken around another allocator while somebody asks for them. Allocates nothing of its own
-//! meanwhile, and names no functions.
+//! meanwhile, and names no functions. Beside that, what the program's code takes of memory (`program`).
 //!
 //! While nobody asks, each call costs one load and a branch. While somebody does, each thread counts the bytes that it
 //! allocates down to a moment drawn by chance, on average [`PERIOD_BYTES`] away, as Go, tcmalloc and jemalloc do; what
 //! is allocated then is noted with its stack, until it is freed.
 
 mod amount;
+mod program;
 mod sample;
 mod table;
 
 use std::alloc::{GlobalAlloc, Layout};
 
 pub use amount::Amount;
+pub use program::give_back_code;
 pub use sample::{PERIOD_BYTES, Taking, start};
 pub use table::{Room, Sampled, Stack};
 

@@ -1,5 +1,5 @@
-//! Has the allocator give back to the system what reading a configuration left unused. Allocates and frees nothing
-//! that anybody uses.
+//! Has given back to the system what reading or telling a configuration left unused: memory of the allocator, and the
+//! mapping of code. Allocates and frees nothing that anybody uses.
 //!
 //! mimalloc gives back what was free for a second, but looks for it only when somebody frees a page of memory, or
 //! when a thread ends. A waypoint that has read ten thousand Pods and then is quiet would keep a third of its memory
@@ -8,6 +8,8 @@
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use cairn_allocator::give_back_code;
 
 /// Longer than mimalloc's delay (`purge_delay`, 1 s).
 const QUIET: Duration = Duration::from_millis(1_200);
@@ -47,14 +49,17 @@ pub fn give_back_when_quiet() {
         return;
     }
     let wait = || {
-        // A thread that never allocated has nothing that could end.
+        // The allocator's share is given back as this thread ends. A thread that never allocated has nothing that could end.
         drop(black_box(vec![0_u8; 64]));
         loop {
             let seen = ASKED.seen();
             std::thread::sleep(QUIET);
             if ASKED.end(seen) {
-                return;
+                break;
             }
+        }
+        if let Err(error) = give_back_code() {
+            tracing::debug!(%error, "code that does not run stays mapped");
         }
     };
     let thread = std::thread::Builder::new().name("give-back".to_owned());

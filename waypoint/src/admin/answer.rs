@@ -18,7 +18,11 @@ use hyper::body::Frame;
 use super::server::Surface;
 use super::state::AdminState;
 use super::{clusters, config_dump, limits, page, profile};
+use crate::memory;
 use crate::telemetry::exposition::{self, Exposition};
+
+/// What an answer may take and leave no memory behind that would be worth giving back.
+const SMALL_ANSWER_BYTES: usize = 1024 * 1024;
 
 /// The body of an answer.
 pub type Body = BoxBody<Bytes, Infallible>;
@@ -362,11 +366,13 @@ pub(super) fn text(status: StatusCode, text: String) -> Response<Body> {
 
 fn json(rendered: Result<Vec<u8>, serde_json::Error>) -> Response<Body> {
     match rendered {
-        Ok(rendered) => typed(
-            StatusCode::OK,
-            "application/json",
-            Full::from(rendered).boxed(),
-        ),
+        Ok(rendered) => {
+            if rendered.len() > SMALL_ANSWER_BYTES {
+                memory::give_back_when_quiet();
+            }
+            let body = Full::from(rendered).boxed();
+            typed(StatusCode::OK, "application/json", body)
+        }
         Err(error) => {
             tracing::error!(%error, "an admin page could not be rendered; please report this");
             text(

@@ -97,7 +97,7 @@ async fn fill_one(cluster: &ApiServer, namespace: &str, n: usize) {
 /// What so many Services cost.
 struct Measured {
     synced: Duration,
-    /// Resident, before anything changes.
+    /// Resident, when nothing has changed for a while.
     rss_mib: u64,
     /// One change of a route.
     in_force: Duration,
@@ -118,8 +118,10 @@ async fn measure(services: usize) -> Measured {
     let cairn = start_ready(folder.path(), &cluster.admin(), &namespace, &[]).await;
     let synced = began.elapsed();
     let ready = costs(cairn.process.id()).0;
-    // Nothing to wait for: the pause after the first time ends by itself.
+    // Nothing to wait for: what is not used is given back after a second of quiet, and the pause after the first
+    // time ends by itself.
     tokio::time::sleep(Duration::from_secs(3)).await;
+    let at_rest = costs(cairn.process.id()).0;
     let version = cairn.metric("cairn_snapshot_version", &[]).await;
     let changed = Instant::now();
     let one = format!("{}/s0", routes(&namespace));
@@ -130,21 +132,24 @@ async fn measure(services: usize) -> Measured {
         .await;
     let in_force = changed.elapsed();
 
-    let settled = costs(cairn.process.id()).0;
+    let after_one = costs(cairn.process.id()).0;
     let (rate, core) = churn(&cluster, &cairn, &namespace, services).await;
-    let last_in_force = marked(&cluster, &cairn, &namespace).await;
     let after = costs(cairn.process.id()).0;
+    // By the whole configuration as the admin address tells it, which takes memory of its own.
+    let last_in_force = marked(&cluster, &cairn, &namespace).await;
+    let peak_mib = costs(cairn.process.id()).0.peak_mib;
     println!(
-        "{services} services: ready after {synced:?}, {ready}, a little later {settled}; one change in force after \
-         {in_force:?}; {rate:.0} changes/s cost {:.1} % of a core, the last one in force after {last_in_force:?}, then {after}",
+        "{services} services: ready after {synced:?}, {ready}, at rest {at_rest}; one change in force after \
+         {in_force:?}, {after_one}; {rate:.0} changes/s cost {:.1} % of a core, {after}, the last one in force after \
+         {last_in_force:?}; at most {peak_mib} MiB",
         core * 100.0
     );
     Measured {
         synced,
-        rss_mib: settled.rss_mib,
+        rss_mib: at_rest.rss_mib,
         in_force,
         last_in_force,
-        peak_mib: after.peak_mib,
+        peak_mib,
     }
 }
 
