@@ -28,6 +28,7 @@ pub mod names;
 pub mod node;
 pub mod outliers;
 pub mod pki;
+mod priority;
 pub mod proxy;
 pub mod publish;
 pub mod recheck;

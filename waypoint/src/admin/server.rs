@@ -1,4 +1,4 @@
-//! The sockets of the endpoints and the thread they are served from. What is answered is in
+//! The sockets of the endpoints and the threads they are served from. What is answered is in
 //! `answer`.
 
 use std::convert::Infallible;
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::answer::answer;
 use super::state::AdminState;
 use crate::limits::{ADMIN_CONNECTION_TIMEOUT, ADMIN_CONNECTIONS_MAX, ADMIN_HEADER_TIMEOUT};
+use crate::priority::step_back;
 use crate::telemetry::metrics::forget_idle;
 
 /// Which of the addresses a request came in at.
@@ -45,14 +46,15 @@ pub struct Addresses {
 pub struct Server {
     bound: Addresses,
     stop: CancellationToken,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Server {
-    /// Opens the addresses and serves them from a thread of its own.
+    /// Opens the addresses and serves them from two threads of their own: a scrape of many series takes long, and
+    /// neither requests nor probes wait for it.
     ///
     /// # Errors
-    /// When an address can not be opened (the message names it) or the thread not started.
+    /// When an address can not be opened (the message names it) or a thread not started.
     pub fn start(addresses: Addresses, state: AdminState) -> io::Result<Self> {
         let metrics = bind("metrics", addresses.metrics)?;
         let ready = bind("readiness", addresses.ready)?;
@@ -65,25 +67,44 @@ impl Server {
         if !bound.admin.ip().is_loopback() {
             tracing::warn!(address = %bound.admin, "the admin address is open to others; it shows the whole configuration");
         }
-        let listeners = [
-            (Surface::Metrics, metrics),
-            (Surface::Ready, ready),
-            (Surface::Admin, admin),
-        ];
+        let state = Arc::new(state);
+        let mut server = Self {
+            bound,
+            stop: CancellationToken::new(),
+            threads: Vec::new(),
+        };
+        let (scraped, stopped) = (state.clone(), server.stop.clone());
+        server.thread("scrapes", async move {
+            step_back();
+            open(Surface::Metrics, metrics, &scraped);
+            if let Some(idle) = scraped.metrics_idle {
+                let of = scraped.clone();
+                let snapshot = move || (of.snapshot)();
+                tokio::spawn(forget_idle(scraped.registry.clone(), idle, snapshot));
+            }
+            stopped.cancelled().await;
+        })?;
+        let stopped = server.stop.clone();
+        server.thread("admin", async move {
+            open(Surface::Ready, ready, &state);
+            open(Surface::Admin, admin, &state);
+            stopped.cancelled().await;
+        })?;
+        Ok(server)
+    }
+
+    fn thread(
+        &mut self,
+        name: &str,
+        serving: impl Future<Output = ()> + Send + 'static,
+    ) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let stop = CancellationToken::new();
-        let stopped = stop.clone();
-        let serve = move || runtime.block_on(serve_all(listeners, Arc::new(state), stopped));
-        let thread = std::thread::Builder::new()
-            .name("admin".into())
-            .spawn(serve)?;
-        Ok(Self {
-            bound,
-            stop,
-            thread: Some(thread),
-        })
+        let thread = std::thread::Builder::new().name(name.to_owned());
+        let thread = thread.spawn(move || runtime.block_on(serving))?;
+        self.threads.push(thread);
+        Ok(())
     }
 
     /// The addresses as opened.
@@ -95,7 +116,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop.cancel();
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             // It has said itself why, if it panicked.
             let _ = thread.join();
         }
@@ -120,25 +141,13 @@ fn bind(what: &str, address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(listener)
 }
 
-async fn serve_all(
-    listeners: [(Surface, std::net::TcpListener); 3],
-    state: Arc<AdminState>,
-    stop: CancellationToken,
-) {
-    for (surface, listener) in listeners {
-        match TcpListener::from_std(listener) {
-            Ok(listener) => {
-                tokio::spawn(accept(surface, listener, state.clone()));
-            }
-            Err(error) => tracing::error!(?surface, %error, "an admin address is not served"),
+fn open(surface: Surface, listener: std::net::TcpListener, state: &Arc<AdminState>) {
+    match TcpListener::from_std(listener) {
+        Ok(listener) => {
+            tokio::spawn(accept(surface, listener, state.clone()));
         }
+        Err(error) => tracing::error!(?surface, %error, "an admin address is not served"),
     }
-    if let Some(idle) = state.metrics_idle {
-        let of = state.clone();
-        let snapshot = move || (of.snapshot)();
-        tokio::spawn(forget_idle(state.registry.clone(), idle, snapshot));
-    }
-    stop.cancelled().await;
 }
 
 async fn accept(surface: Surface, listener: TcpListener, state: Arc<AdminState>) {
