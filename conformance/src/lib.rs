@@ -26,6 +26,7 @@ pub mod hbone;
 pub mod identities;
 pub mod lab;
 pub mod log_service;
+pub mod memory;
 pub mod net;
 pub mod process;
 pub mod prometheus;

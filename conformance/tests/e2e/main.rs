@@ -30,6 +30,7 @@ mod ipv6;
 mod issuer;
 mod laboratory;
 mod log_service;
+mod memory;
 mod overload;
 mod page;
 mod places;

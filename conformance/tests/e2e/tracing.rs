@@ -7,6 +7,7 @@ use cairn_conformance::app::App;
 use cairn_conformance::client;
 use cairn_conformance::collector::{Collector, Got, Mood, texts};
 use cairn_conformance::lab::{Client, Lab, Port, Reach};
+use cairn_conformance::memory::Memory;
 use http::Method;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::trace::v1::Span;
@@ -311,7 +312,7 @@ async fn a_collector_that_stalls_babbles_or_dies_costs_traffic_nothing() {
         .collector
         .until("a span", |got| server_of(got, "/before").is_some())
         .await;
-    let resident = resident_kib(&scene);
+    let own = own_kib(&scene);
     for mood in [Mood::Stalled, Mood::Babbling, Mood::Busy] {
         scene.collector.be(mood);
         let (dropped, failed) = (
@@ -337,7 +338,7 @@ async fn a_collector_that_stalls_babbles_or_dies_costs_traffic_nothing() {
         assert!(lost > 0.0, "{mood:?}");
     }
     // The paths alone of all these requests are 45 MiB.
-    let grown = resident_kib(&scene).saturating_sub(resident);
+    let grown = own_kib(&scene).saturating_sub(own);
     assert!(grown < 32 * 1024, "{grown} KiB more than before");
     scene.collector.leave();
     for _ in 0..QUEUE {
@@ -345,14 +346,8 @@ async fn a_collector_that_stalls_babbles_or_dies_costs_traffic_nothing() {
     }
 }
 
-fn resident_kib(scene: &Scene) -> u64 {
-    let path = format!("/proc/{}/status", scene.lab.cairn().process.id());
-    let status = std::fs::read_to_string(path).unwrap();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
+fn own_kib(scene: &Scene) -> u64 {
+    Memory::of(scene.lab.cairn().process.id()).own
 }
 
 #[tokio::test]

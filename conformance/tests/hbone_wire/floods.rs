@@ -5,6 +5,7 @@
 use std::time::{Duration, Instant};
 
 use cairn_conformance::client::Connection;
+use cairn_conformance::memory::Memory;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::frames::{
@@ -42,7 +43,7 @@ where
     let mesh = Mesh::start().await;
     // What the first request and tunnel cost is not the flood's.
     asked(&mesh).await;
-    let before = resident(&mesh).await;
+    let before = own_bytes(&mesh);
     let tls = mesh.tls().connect(mesh.cairn().hbone, mesh.source).await;
     let mut outer = Frames::open(tls.expect("a handshake")).await;
     let mut inner = Frames::open(mesh.stream(RAW).await).await;
@@ -56,7 +57,7 @@ where
     let began = Instant::now();
     asked(&mesh).await;
     assert!(began.elapsed() < ANSWER_MAX, "{:?}", began.elapsed());
-    let grown = resident(&mesh).await - before;
+    let grown = own_bytes(&mesh) - before;
     println!("grown by {:.1} MB", grown / 1e6);
     assert!(grown < GROWTH_BYTES_MAX, "{grown} bytes");
     drop((outer, inner));
@@ -94,9 +95,8 @@ async fn asked(mesh: &Mesh) {
     assert_eq!(answer.status(), 204);
 }
 
-async fn resident(mesh: &Mesh) -> f64 {
-    let cairn = mesh.cairn();
-    cairn.metric("process_resident_memory_bytes", &[]).await
+fn own_bytes(mesh: &Mesh) -> f64 {
+    Memory::of(mesh.cairn().process.id()).own_bytes()
 }
 
 #[tokio::test]
@@ -209,7 +209,7 @@ async fn crumbs_of_cookies_are_bounded() {
 async fn answers_that_the_client_has_no_room_for_are_bounded() {
     let mesh = Mesh::start().await;
     asked(&mesh).await;
-    let before = resident(&mesh).await;
+    let before = own_bytes(&mesh);
     let mut frames = Frames::open(mesh.stream(WEB).await).await;
     // SETTINGS_INITIAL_WINDOW_SIZE: 0.
     frames.send(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]).await;
@@ -227,7 +227,7 @@ async fn answers_that_the_client_has_no_room_for_are_bounded() {
     })
     .await;
     asked(&mesh).await;
-    let grown = resident(&mesh).await - before;
+    let grown = own_bytes(&mesh) - before;
     println!("grown by {:.1} MB for 1,000 MB", grown / 1e6);
     // 100 requests with buffers of 64 KiB at each of their stations.
     assert!(grown < 100e6, "{grown} bytes");

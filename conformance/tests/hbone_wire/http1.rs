@@ -6,6 +6,7 @@ use std::time::Duration;
 use cairn_conformance::app::read_exactly;
 use cairn_conformance::client;
 use cairn_conformance::hbone::Stream;
+use cairn_conformance::memory::Memory;
 use cairn_conformance::process::until;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -229,7 +230,7 @@ async fn a_large_body_and_a_slow_reader_cost_little_memory() {
     // What the allocator and the pools need at all is there before the measurement.
     let mut warm = client::Connection::http1_over(mesh.stream(WEB).await).await;
     warm.get("/bytes/1000000").await.expect("an answer");
-    let before = resident_bytes(&mesh);
+    let before = own_bytes(&mesh);
 
     let mut stream = mesh.stream(WEB).await;
     let request =
@@ -247,11 +248,11 @@ async fn a_large_body_and_a_slow_reader_cost_little_memory() {
             0 => break,
             n => read += n,
         }
-        peak = peak.max(resident_bytes(&mesh));
+        peak = peak.max(own_bytes(&mesh));
     }
     assert_eq!(read, BODY_BYTES);
-    let grown = peak.saturating_sub(before);
-    assert!(grown < 50 * 1024 * 1024, "{} KiB", grown / 1024);
+    let grown = peak - before;
+    assert!(grown < 50e6, "{grown} bytes");
 }
 
 #[tokio::test]
@@ -269,13 +270,8 @@ async fn a_large_upload_arrives_whole() {
     assert!(answer.contains(&expected), "{answer}");
 }
 
-/// Resident memory of Cairn.
-fn resident_bytes(mesh: &Mesh) -> usize {
-    let path = format!("/proc/{}/status", mesh.cairn().process.id());
-    let status = std::fs::read_to_string(path).expect("a process");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-    let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<usize>().ok());
-    kib.expect("a number of KiB") * 1024
+fn own_bytes(mesh: &Mesh) -> f64 {
+    Memory::of(mesh.cairn().process.id()).own_bytes()
 }
 
 #[tokio::test]

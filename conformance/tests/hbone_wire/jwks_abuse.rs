@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use cairn_conformance::golden::tokens::{jwks, token};
+use cairn_conformance::memory::Memory;
 use cairn_conformance::process::until;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -146,7 +147,7 @@ async fn a_server_of_keys_leads_nowhere_and_fills_no_memory() {
     let server = server().await;
     let mesh = Mesh::start_with(&["--jwks-allow-local"], Endpoint::answering_ok).await;
     let cairn = mesh.cairn();
-    let before = cairn.metric("process_resident_memory_bytes", &[]).await;
+    let before = Memory::of(cairn.process.id()).own_bytes();
     mesh.configure("raw", &authentication(&server)).await;
     let mut states = Vec::new();
     until("every fetch has ended", async || {
@@ -167,7 +168,7 @@ async fn a_server_of_keys_leads_nowhere_and_fills_no_memory() {
             "{path}: no key is better than a known one"
         );
     }
-    let grown = cairn.metric("process_resident_memory_bytes", &[]).await - before;
+    let grown = Memory::of(cairn.process.id()).own_bytes() - before;
     assert!(grown < 24e6, "{grown} bytes");
     // The good one beside them is not held up.
     let request = format!(

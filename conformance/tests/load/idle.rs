@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use cairn_conformance::cairn::{Cairn, sum};
 use cairn_conformance::client::Connection;
+use cairn_conformance::memory::Memory;
 use cairn_conformance::process;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpStream;
@@ -17,7 +18,7 @@ const STREAMS: usize = 10_000;
 /// connection is dropped and tried again a second later.
 const BATCH: usize = 1_000;
 
-/// What Cairn's resident memory may grow by for each stream, as built for tests.
+/// What Cairn's own memory may grow by for each stream, as built for tests.
 const STREAM_BYTES_MAX: f64 = 16.0 * 1024.0;
 
 /// A descriptor for each stream here and, by inheritance, in Envoy; the rest is for everything else.
@@ -35,7 +36,7 @@ async fn ten_thousand_idle_streams_are_held_and_work_and_go() {
     // What the first request costs is not the price of a stream.
     wake(TcpStream::connect(to).await.unwrap()).await;
     streams_are(cairn, 0).await;
-    let before = resident(cairn).await;
+    let before = own_bytes(cairn);
     let refused_before = refused(cairn).await;
 
     let mut applications = Vec::new();
@@ -43,7 +44,7 @@ async fn ten_thousand_idle_streams_are_held_and_work_and_go() {
         connect(to, &mut applications).await;
         streams_are(cairn, applications.len()).await;
     }
-    let held = resident(cairn).await;
+    let held = own_bytes(cairn);
     let each = (held - before) / STREAMS as f64;
     let tunnels = cairn.metric("cairn_downstream_tunnels", &[]).await;
     println!(
@@ -101,8 +102,8 @@ async fn streams_are(cairn: &Cairn, streams: usize) {
     .await;
 }
 
-async fn resident(cairn: &Cairn) -> f64 {
-    cairn.metric("process_resident_memory_bytes", &[]).await
+fn own_bytes(cairn: &Cairn) -> f64 {
+    Memory::of(cairn.process.id()).own_bytes()
 }
 
 /// Streams and connections that Cairn has turned away: the laboratory's look whether it listens is

@@ -4,46 +4,26 @@ use std::time::{Duration, Instant};
 
 use cairn_conformance::cairn::Cairn;
 use cairn_conformance::cluster::{ApiServer, collection};
+use cairn_conformance::memory::Memory;
 use futures::{StreamExt, stream};
 use serde_json::json;
 
 use super::{in_force, mesh, route, routes, service, start_ready};
 
-/// Resident memory: what the process has for itself, what it shares as its program, and the most there ever was.
-struct Memory {
-    rss_mib: u64,
-    program_mib: u64,
-    peak_mib: u64,
-}
-
-impl std::fmt::Display for Memory {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "RSS {} MiB (of it the program {}; at most {})",
-            self.rss_mib, self.program_mib, self.peak_mib
-        )
-    }
-}
-
-/// Memory, and processor time in seconds.
-fn costs(pid: u32) -> (Memory, f64) {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let mib = |key: &str| {
-        let kib = status.lines().find_map(|l| l.strip_prefix(key)).unwrap();
-        let kib: u64 = kib.trim().trim_end_matches(" kB").parse().unwrap();
-        kib.div_ceil(1024)
-    };
-    let memory = Memory {
-        rss_mib: mib("VmRSS:"),
-        program_mib: mib("RssFile:"),
-        peak_mib: mib("VmHWM:"),
-    };
+/// Processor time, in seconds.
+fn worked_s(pid: u32) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let after_name = stat.rsplit_once(')').unwrap().1;
     let fields: Vec<&str> = after_name.split_whitespace().collect();
     let ticks: f64 = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
-    (memory, ticks / 100.0)
+    ticks / 100.0
+}
+
+/// As a line of the measurement has it.
+fn told(memory: Memory) -> String {
+    let mib = |kib: u64| kib.div_ceil(1024);
+    let rss = mib(memory.own + memory.program);
+    format!("RSS {rss} MiB (of it the program {})", mib(memory.program))
 }
 
 /// Services that are filled in at the same time.
@@ -117,11 +97,12 @@ async fn measure(services: usize) -> Measured {
     let began = Instant::now();
     let cairn = start_ready(folder.path(), &cluster.admin(), &namespace, &[]).await;
     let synced = began.elapsed();
-    let ready = costs(cairn.process.id()).0;
+    let memory = || Memory::of(cairn.process.id());
+    let ready = memory();
     // Nothing to wait for: what is not used is given back after a second of quiet, and the pause after the first
     // time ends by itself.
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let at_rest = costs(cairn.process.id()).0;
+    let at_rest = memory();
     let version = cairn.metric("cairn_snapshot_version", &[]).await;
     let changed = Instant::now();
     let one = format!("{}/s0", routes(&namespace));
@@ -132,21 +113,25 @@ async fn measure(services: usize) -> Measured {
         .await;
     let in_force = changed.elapsed();
 
-    let after_one = costs(cairn.process.id()).0;
+    let after_one = memory();
     let (rate, core) = churn(&cluster, &cairn, &namespace, services).await;
-    let after = costs(cairn.process.id()).0;
+    let after = memory();
     // By the whole configuration as the admin address tells it, which takes memory of its own.
     let last_in_force = marked(&cluster, &cairn, &namespace).await;
-    let peak_mib = costs(cairn.process.id()).0.peak_mib;
+    let peak_mib = memory().most.div_ceil(1024);
     println!(
-        "{services} services: ready after {synced:?}, {ready}, at rest {at_rest}; one change in force after \
-         {in_force:?}, {after_one}; {rate:.0} changes/s cost {:.1} % of a core, {after}, the last one in force after \
+        "{services} services: ready after {synced:?}, {}, at rest {}; one change in force after \
+         {in_force:?}, {}; {rate:.0} changes/s cost {:.1} % of a core, {}, the last one in force after \
          {last_in_force:?}; at most {peak_mib} MiB",
-        core * 100.0
+        told(ready),
+        told(at_rest),
+        told(after_one),
+        core * 100.0,
+        told(after),
     );
     Measured {
         synced,
-        rss_mib: at_rest.rss_mib,
+        rss_mib: (at_rest.own + at_rest.program).div_ceil(1024),
         in_force,
         last_in_force,
         peak_mib,
@@ -168,7 +153,7 @@ async fn marked(cluster: &ApiServer, cairn: &Cairn, namespace: &str) -> Duration
 /// core that they cost.
 async fn churn(cluster: &ApiServer, cairn: &Cairn, namespace: &str, services: usize) -> (f64, f64) {
     let pods = collection("v1", namespace, "pods");
-    let (_, before) = costs(cairn.process.id());
+    let before = worked_s(cairn.process.id());
     let began = Instant::now();
     let mut ticks = tokio::time::interval(Duration::from_millis(5));
     let ticks = stream::poll_fn(|context| ticks.poll_tick(context).map(Some));
@@ -186,7 +171,7 @@ async fn churn(cluster: &ApiServer, cairn: &Cairn, namespace: &str, services: us
     let changes = changes.buffer_unordered(AT_ONCE);
     let written = changes.take_until(tokio::time::sleep(length)).count().await;
     let seconds = began.elapsed().as_secs_f64();
-    let (_, after) = costs(cairn.process.id());
+    let after = worked_s(cairn.process.id());
     (written as f64 / seconds, (after - before) / seconds)
 }
 
