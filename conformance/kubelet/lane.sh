@@ -6,17 +6,49 @@ set -euo pipefail
 cd "$(dirname "$0")"
 repository="$(cd ../.. && pwd)"
 if [ "${1:-}" != inside ]; then
+    [ "$(id -u)" = 0 ] || { echo "kubelet: this needs root: nothing is tested under a kubelet" >&2; exit 1; }
+    for part in kubelet/pause istiod/pilot-discovery; do
+        [ -e "$repository/target/$part" ] && continue
+        echo "kubelet: without target/$part nothing is tested under a kubelet" >&2
+        [ "${REQUIRE_KUBELET:-}" != 1 ]
+        exit
+    done
     work="$(mktemp -d)"
-    find /sys/fs/cgroup -type d | sort >"$work/cgroups"
+    # Other folders of cgroups may go while they are listed: that is no failure.
+    cgroups() { find /sys/fs/cgroup -type d -path '*/k8s.io*' 2>/dev/null | sort || true; }
+    cgroups >"$work/cgroups"
+    clean_up() {
+        code=$?
+        trap - EXIT
+        # It ignores SIGTERM; its namespaces end with it.
+        kill -KILL "$inside" 2>/dev/null && wait "$inside" 2>/dev/null
+        for _ in {1..50}; do
+            cgroups | comm -13 "$work/cgroups" - | sort -r | xargs -r rmdir 2>/dev/null && break
+            sleep 0.1
+        done
+        [ "$code" = 0 ] && rm -rf "$work" || echo "kubelet: what was written is in $work" >&2
+        exit "$code"
+    }
+    unshare -m -n -p -f --kill-child --mount-proc "./$(basename "$0")" inside "$work" &
+    inside=$!
+    trap clean_up EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
     code=0
-    unshare -m -n -p -f --kill-child --mount-proc "./$(basename "$0")" inside "$work" || code=$?
-    find /sys/fs/cgroup -type d | sort | comm -13 "$work/cgroups" - | grep /k8s.io | sort -r | xargs -r rmdir 2>/dev/null || true
-    [ "$code" = 0 ] && rm -rf "$work" || echo "kubelet: what was written is in $work" >&2
+    wait "$inside" || code=$?
     exit "$code"
 fi
 work="$2" parts="$repository/target/kubelet" cluster="$repository/target/kube/cluster"
 mount --make-rshared /
-mount -t tmpfs tmpfs /run
+# Where containerd, its plugins and the kubelet write whatever their options say.
+for folder in /run /opt /var/log /var/lib /usr/libexec; do mount -t tmpfs tmpfs "$folder"; done
+# The kubelet would set these for the whole machine: it finds what it wants, and in a file.
+for setting in vm/overcommit_memory=1 kernel/panic=10 kernel/panic_on_oops=1 kernel/keys/root_maxkeys=1000000 \
+    kernel/keys/root_maxbytes=25000000; do
+    file="$work/$(basename "${setting%=*}")"
+    echo "${setting#*=}" >"$file"
+    mount --bind "$file" "/proc/sys/${setting%=*}"
+done
 export PATH="$parts/root/usr/bin:$parts/root/usr/sbin:$PATH" KUBECONFIG="$work/kubeconfig"
 export LD_LIBRARY_PATH="$parts/root/usr/lib/x86_64-linux-gnu"
 trap 'umount -R "$work" 2>/dev/null || true' EXIT
@@ -125,15 +157,40 @@ X
 programmed() { kubectl -n shop wait --for=condition="Programmed=$1" gateway/waypoint --timeout=1s; }
 pod() { kubectl -n shop get pods -o name | head -n 1; }
 until_true "the waypoint is programmed" 60 programmed True
-before="$(pod)" began="$SECONDS"
+# Fails with what is there instead.
+expect() { # WHAT WANTED SEEN
+    [ "$2" = "$3" ] || { echo "kubelet: $1: expected \"$2\", saw \"$3\"" >&2; exit 1; }
+    echo "kubelet: $1: $2"
+}
+leader() { kubectl -n cairn-system get leases -o jsonpath='{.items[*].spec.holderIdentity}'; }
+another_leads() { [ -n "$(leader)" ] && [ "$(leader)" != "$first" ]; }
+for made in horizontalpodautoscaler poddisruptionbudget; do
+    expect "the API server took the $made" waypoint \
+        "$(kubectl -n shop get "$made" waypoint -o jsonpath='{.metadata.name}' 2>&1)"
+done
+before="$(pod)"
+kubectl -n shop get "$before" --watch -o jsonpath='{.status.containerStatuses[0].state.terminated.exitCode}{"\n"}' \
+    >"$work/exit-codes" 2>&1 &
+watch=$!
+until_true "the waypoint's pod is watched" 10 test -s "$work/exit-codes"
+began="$SECONDS"
 kubectl -n shop delete "$before" --wait >/dev/null
 [ $((SECONDS - began)) -lt 30 ] || { echo "kubelet: an idle waypoint took all of its grace period" >&2; exit 1; }
+until_true "the waypoint's end was told" 10 grep -q . "$work/exit-codes"
+kill "$watch"
+expect "the waypoint's exit code" 0 "$(grep . "$work/exit-codes" | tail -n 1)"
 until_true "another pod is ready in its place" 60 rollout shop waypoint
 [ "$(pod)" != "$before" ] || { echo "kubelet: $before is still there" >&2; exit 1; }
 until_true "the waypoint is programmed again" 30 programmed True
+first="$(leader)"
+echo "kubelet: $first leads"
+kubectl -n cairn-system delete pod "${first%%_*}" --wait >/dev/null
+until_true "another controller leads" 60 another_leads
+until_true "both controllers are ready again" 60 rollout cairn-system cairn-controller
 "$work/cairn" status --kubeconfig "$KUBECONFIG" | tee "$work/status"
-grep -q '1 ready of 1' "$work/status"
-"$work/cairn" doctor --kubeconfig "$KUBECONFIG"
+expect "status tells of replicas" "  replicas  1 ready of 1" "$(grep '^  replicas' "$work/status")"
+"$work/cairn" doctor --kubeconfig "$KUBECONFIG" | tee "$work/doctor"
+expect "doctor found" "found    every policy is enforced as it is written" "$(grep '^found' "$work/doctor")"
 restarts="$(kubectl get pods -A -o jsonpath='{.items[*].status.containerStatuses[*].restartCount}')"
 case "$restarts" in *[1-9]*) echo "kubelet: containers were started again: $restarts" >&2; exit 1 ;; esac
 echo "kubelet: all of it is as it should be"
