@@ -21,7 +21,7 @@ if [ "${1:-}" != inside ]; then
         code=$?
         trap - EXIT
         # It ignores SIGTERM; its namespaces end with it.
-        kill -KILL "$inside" 2>/dev/null && wait "$inside" 2>/dev/null
+        { kill -KILL "$inside" && wait "$inside"; } 2>/dev/null || true
         for _ in {1..50}; do
             cgroups | comm -13 "$work/cgroups" - | sort -r | xargs -r rmdir 2>/dev/null && break
             sleep 0.1
