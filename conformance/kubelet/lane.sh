@@ -190,7 +190,7 @@ until_true "both controllers are ready again" 60 rollout cairn-system cairn-cont
 "$work/cairn" status --kubeconfig "$KUBECONFIG" | tee "$work/status"
 expect "status tells of replicas" "  replicas  1 ready of 1" "$(grep '^  replicas' "$work/status")"
 "$work/cairn" doctor --kubeconfig "$KUBECONFIG" | tee "$work/doctor"
-expect "doctor found" "found    every policy is enforced as it is written" "$(grep '^found' "$work/doctor")"
+expect "pods that doctor tells to be in force" 1 "$(grep -c '^Pod shop/waypoint-.* ready, snapshot [0-9]* in force' "$work/doctor")"
 restarts="$(kubectl get pods -A -o jsonpath='{.items[*].status.containerStatuses[*].restartCount}')"
 case "$restarts" in *[1-9]*) echo "kubelet: containers were started again: $restarts" >&2; exit 1 ;; esac
 echo "kubelet: all of it is as it should be"
