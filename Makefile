@@ -16,7 +16,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 # What `make bench` passes on, e.g. BENCH_ARGS="--quick".
 BENCH_ARGS ?=
 
-.PHONY: help demo test check build e2e golden istiod fields fuzz bench setup manifests clean
+.PHONY: help demo test check build e2e golden istiod kubelet fields fuzz bench setup manifests clean
 
 help: ## This list.
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,12 @@ golden: ## Only the golden cases under conformance/golden.
 istiod: setup ## By hand: Cairn beside a real istiod, which is compiled first (7 minutes of a core, once).
 	@conformance/istiod/build.sh
 	$(CARGO) test -p cairn-conformance --test kube -- --ignored --test-threads=1 istiod::
+
+kubelet: setup ## By hand, as root: Cairn's image under a real kubelet, which is compiled first, and an istiod.
+	@conformance/istiod/build.sh
+	@conformance/kubelet/build.sh
+	$(CARGO) build -p cairn-waypoint --bin cairn
+	conformance/kubelet/lane.sh
 
 fields: ## Writes docs/fields.md: every field of every kind, and what shows it.
 	CAIRN_WRITE=1 $(CARGO) test -p cairn-conformance --test fields
