@@ -1,14 +1,19 @@
 //! gRPC without tonic's transport: one HTTP/2 connection over a stream that is there, as tonic's clients want
 //! it. Who is called, and what is said, is not known here.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use futures::task::AtomicWaker;
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::rt::Executor;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
 use tonic::body::Body;
 use tonic::codegen::Service;
 
@@ -18,8 +23,25 @@ use crate::limits::{GRPC_PING_INTERVAL, PING_TIMEOUT};
 #[derive(Debug)]
 pub struct Channel(pub SendRequest<Body>);
 
-/// Begins HTTP/2. The connection ends with its last sender; an error reaches whoever waits for an answer. It sends no
-/// PINGs, for a server may allow one in five minutes alone; whoever made the stream lets TCP notice who is dead.
+/// Whether a connection still takes requests. Those that it took go on.
+#[derive(Clone, Debug)]
+pub struct Leaving(watch::Receiver<()>);
+
+impl Leaving {
+    /// It takes none any more: the other end said so (GOAWAY), or it broke.
+    pub fn is_now(&self) -> bool {
+        self.0.has_changed().is_err()
+    }
+
+    /// Waits until it takes none any more.
+    pub async fn wait(mut self) {
+        // Nothing is ever sent.
+        while self.0.changed().await.is_ok() {}
+    }
+}
+
+/// Begins HTTP/2. The connection ends with its last sender, which is closed once the other end takes no more requests; an
+/// error reaches whoever waits for an answer. It sends no PINGs, for a server may allow one in five minutes alone; whoever made the stream lets TCP notice who is dead.
 ///
 /// # Errors
 /// When the other end does not speak it.
@@ -27,7 +49,22 @@ pub async fn connect<S>(stream: S, header_bytes_max: u32) -> io::Result<SendRequ
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    begin(&mut builder(header_bytes_max), stream).await
+    let (sender, _) = connect_followed(stream, header_bytes_max).await?;
+    Ok(sender)
+}
+
+/// As [`connect`], and tells when the other end takes no more requests.
+///
+/// # Errors
+/// When the other end does not speak it.
+pub async fn connect_followed<S>(
+    stream: S,
+    header_bytes_max: u32,
+) -> io::Result<(SendRequest<Body>, Leaving)>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    begin(builder(header_bytes_max), stream).await
 }
 
 /// As [`connect`], with PINGs while a stream is open, which notice a server that hangs, too. For servers that are known
@@ -42,28 +79,61 @@ pub async fn connect_with_pings<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let mut builder = builder(header_bytes_max);
+    let (mut builder, beside) = builder(header_bytes_max);
     builder
         .timer(TokioTimer::new())
         .keep_alive_interval(GRPC_PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
-    begin(&mut builder, stream).await
+    let (sender, _) = begin((builder, beside), stream).await?;
+    Ok(sender)
 }
 
-fn builder(header_bytes_max: u32) -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
+fn builder(header_bytes_max: u32) -> (Builder<Beside>, Beside) {
+    let beside = Beside::default();
+    let mut builder = Builder::new(beside.clone());
     builder.max_header_list_size(header_bytes_max);
-    builder
+    (builder, beside)
 }
 
-async fn begin<S>(builder: &mut Builder<TokioExecutor>, stream: S) -> io::Result<SendRequest<Body>>
+async fn begin<S>(
+    (builder, beside): (Builder<Beside>, Beside),
+    stream: S,
+) -> io::Result<(SendRequest<Body>, Leaving)>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let handshake = builder.handshake(TokioIo::new(stream));
-    let (sender, connection) = handshake.await.map_err(io::Error::other)?;
-    tokio::spawn(async move { drop(connection.await) });
-    Ok(sender)
+    let (sender, mut connection) = handshake.await.map_err(io::Error::other)?;
+    let (taking, leaving) = watch::channel(());
+    tokio::spawn(async move {
+        let connection = poll_fn(|cx| {
+            beside.0.register(cx.waker());
+            Pin::new(&mut connection).poll(cx)
+        });
+        drop(connection.await);
+        drop(taking);
+    });
+    Ok((sender, Leaving(leaving)))
+}
+
+/// Runs what a connection does beside taking requests: reading and writing. Hyper looks whether a GOAWAY came only when
+/// the part that takes requests is polled, and that would be with the next request; here it is whenever something came.
+#[derive(Clone, Debug, Default)]
+struct Beside(Arc<AtomicWaker>);
+
+impl<F> Executor<F> for Beside
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    fn execute(&self, beside: F) {
+        let taking = self.0.clone();
+        let mut beside = Box::pin(beside);
+        tokio::spawn(poll_fn(move |cx| {
+            let polled = beside.as_mut().poll(cx);
+            taking.wake();
+            polled.map(drop)
+        }));
+    }
 }
 
 impl Service<http::Request<Body>> for Channel {

@@ -88,6 +88,8 @@ pub static RATE_LIMIT_SERVICE_ERRORS: ByLabel = ByLabel::new(&names::RATE_LIMIT_
 pub static RATE_LIMIT_SERVICE_WAITING: Gauge = Gauge::new(&names::RATE_LIMIT_SERVICE_WAITING);
 /// Records that a collector took, by signal.
 pub static OTLP_EXPORTED: ByLabel = ByLabel::new(&names::OTLP_EXPORTED);
+/// Records handed to streams that are not answered, by signal.
+pub static OTLP_STREAMED: ByLabel = ByLabel::new(&names::OTLP_STREAMED);
 /// Records for which no queue had room, by signal.
 pub static OTLP_DROPPED: ByLabel = ByLabel::new(&names::OTLP_DROPPED);
 /// Records that a collector did not take, by signal.
@@ -242,6 +244,7 @@ pub fn families() -> Vec<MetricFamily> {
         &RATE_LIMIT_SERVICE_ERRORS,
         &RATE_LIMIT_SERVICE_WAITING,
         &OTLP_EXPORTED,
+        &OTLP_STREAMED,
         &OTLP_DROPPED,
         &OTLP_FAILED,
         &OtlpWaitingBytes,

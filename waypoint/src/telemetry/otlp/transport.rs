@@ -22,11 +22,11 @@ use tokio::time::timeout;
 use tonic::body::Body;
 
 use super::endpoint::{Destination, Protocol, Signal};
-use super::entries::stream::Stream;
+use super::entries::streams::Streams;
 use super::{grpc, message};
 use crate::clock::now_ms;
 use crate::dead_peer;
-use crate::grpc::connect;
+use crate::grpc::{Leaving, connect_followed};
 use crate::limits::OTLP_ANSWER_BYTES_MAX;
 use crate::runtime::Runtime;
 use crate::tls::{Alpn, originate};
@@ -51,6 +51,8 @@ pub(super) struct Partial {
     pub rejected: u64,
     /// Why not.
     pub words: String,
+    /// It never says what it took: the connection had room for all of it, and that is all that is known.
+    pub is_unanswered: bool,
 }
 
 /// Where the receiver is.
@@ -73,46 +75,21 @@ pub(super) struct Transport {
     to: Destination,
     way: Way,
     kept: Option<Sender>,
-    entries: Option<Entries>,
-}
-
-/// What is sent goes into a stream that stays open.
-struct Entries {
-    /// What begins the first message of each.
-    identifier: Vec<u8>,
-    open: Option<Stream>,
+    /// What is sent goes into streams that stay open.
+    entries: Option<Streams>,
 }
 
 enum Sender {
     Http1(http1::SendRequest<Full<Bytes>>),
-    Http2(http2::SendRequest<Body>),
+    Http2(http2::SendRequest<Body>, Leaving),
 }
 
 impl Sender {
     fn is_closed(&self) -> bool {
         match self {
             Self::Http1(sender) => sender.is_closed(),
-            Self::Http2(sender) => sender.is_closed(),
+            Self::Http2(sender, leaving) => sender.is_closed() || leaving.is_now(),
         }
-    }
-}
-
-impl Entries {
-    async fn send(
-        &mut self,
-        sender: http2::SendRequest<Body>,
-        to: &Destination,
-        message: Bytes,
-    ) -> Result<Partial, Failure> {
-        let (stream, message) = match self.open.take().filter(|stream| !stream.is_over()) {
-            Some(stream) => (stream, message),
-            None => {
-                let first = [&self.identifier[..], &message].concat();
-                (Stream::open(sender, to).await?, first.into())
-            }
-        };
-        self.open.insert(stream).send(message).await?;
-        Ok(Partial::default())
     }
 }
 
@@ -138,16 +115,13 @@ impl Transport {
 
     /// Messages are entries of access logs, in streams that begin with this.
     pub(super) fn stream_entries(&mut self, identifier: Vec<u8>) {
-        self.entries = Some(Entries {
-            identifier,
-            open: None,
-        });
+        self.entries = Some(Streams::new(identifier));
     }
 
     /// Ends what stays open between messages.
     pub(super) async fn finish(self) {
-        if let Some(stream) = self.entries.and_then(|entries| entries.open) {
-            stream.finish().await;
+        if let Some(entries) = self.entries {
+            entries.finish().await;
         }
     }
 
@@ -170,7 +144,7 @@ impl Transport {
             // Whatever is wrong, a new connection is not a part of it.
             self.kept = None;
             if let Some(entries) = &mut self.entries {
-                entries.open = None;
+                entries.give_up();
             }
         }
         sent
@@ -186,10 +160,11 @@ impl Transport {
             }
         };
         match self.kept.insert(sender) {
-            Sender::Http2(sender) => {
+            Sender::Http2(sender, leaving) => {
                 let sender = sender.clone();
                 if let Some(entries) = &mut self.entries {
-                    return entries.send(sender, &self.to, message).await;
+                    let over = (sender, leaving.clone());
+                    return entries.send(over, &self.to, message).await;
                 }
                 grpc::export(sender, self.signal, &self.to, message).await
             }
@@ -238,8 +213,9 @@ impl Transport {
             }
             Protocol::Grpc => {
                 // Without PINGs: a log service says nothing while it reads, and ends who pings meanwhile.
-                let sender = connect(stream, OTLP_ANSWER_BYTES_MAX as u32).await?;
-                Ok(Sender::Http2(sender))
+                let (sender, leaving) =
+                    connect_followed(stream, OTLP_ANSWER_BYTES_MAX as u32).await?;
+                Ok(Sender::Http2(sender, leaving))
             }
         }
     }
