@@ -197,6 +197,17 @@ impl Instrument for OtlpWaitingBytes {
     }
 }
 
+/// Asked for at a scrape, too.
+struct AccessLogKeptBytes;
+
+impl Instrument for AccessLogKeptBytes {
+    fn family(&self) -> Option<MetricFamily> {
+        let metric = &names::ACCESS_LOG_KEPT_BYTES;
+        let (_, bytes) = super::access_log::kept();
+        Some(family(metric, vec![sample(metric, &[], bytes as f64)]))
+    }
+}
+
 /// Everything above, as a scrape shows it.
 pub fn families() -> Vec<MetricFamily> {
     let instruments: &[&dyn Instrument] = &[
@@ -248,6 +259,7 @@ pub fn families() -> Vec<MetricFamily> {
         &OTLP_DROPPED,
         &OTLP_FAILED,
         &OtlpWaitingBytes,
+        &AccessLogKeptBytes,
     ];
     let own = instruments.iter().filter_map(|i| i.family());
     own.chain(super::node::families())

@@ -46,6 +46,12 @@ pub const ACCESS_LOG_DROPPED: Metric = counter(
     "Access log lines dropped because stdout did not keep up",
     &[],
 );
+/// What workers keep of lines.
+pub const ACCESS_LOG_KEPT_BYTES: Metric = gauge(
+    "cairn_access_log_kept_bytes",
+    "Bytes that workers keep of what lines of the access log have in common, so as not to write it anew",
+    &[],
+);
 /// Flows that a reader did not get.
 pub const FLOWS_LOST: Metric = counter(
     "cairn_flows_lost_total",

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use super::endpoint::Signal;
 use super::environment::Batching;
-use super::known::{Known, Size};
+use super::known::Known;
 use super::pack::{Head, Pack, Share, UnderWay};
 use super::pairs::Pairs;
 use super::process::Process;
@@ -21,6 +21,7 @@ use crate::limits::OTLP_RECEIVERS_MAX;
 use crate::telemetry::access_log::TimeText;
 use crate::telemetry::counters;
 use crate::telemetry::exchange::Seen;
+use crate::telemetry::kept::Size;
 use crate::telemetry::trace::settings::Receiver;
 
 mod channel;
