@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tonic::body::Body;
 use tonic::codegen::Service;
 
+use crate::dead_peer::Noticed;
 use crate::limits::{GRPC_PING_INTERVAL, PING_TIMEOUT};
 
 /// One HTTP/2 connection as tonic wants it.
@@ -41,11 +42,11 @@ impl Leaving {
 }
 
 /// Begins HTTP/2. The connection ends with its last sender, which is closed once the other end takes no more requests; an
-/// error reaches whoever waits for an answer. It sends no PINGs, for a server may allow one in five minutes alone; whoever made the stream lets TCP notice who is dead.
+/// error reaches whoever waits for an answer. It sends no PINGs, for a server may allow one in five minutes alone; who is dead is noticed by TCP.
 ///
 /// # Errors
 /// When the other end does not speak it.
-pub async fn connect<S>(stream: S, header_bytes_max: u32) -> io::Result<SendRequest<Body>>
+pub async fn connect<S>(stream: Noticed<S>, header_bytes_max: u32) -> io::Result<SendRequest<Body>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -58,7 +59,7 @@ where
 /// # Errors
 /// When the other end does not speak it.
 pub async fn connect_followed<S>(
-    stream: S,
+    stream: Noticed<S>,
     header_bytes_max: u32,
 ) -> io::Result<(SendRequest<Body>, Leaving)>
 where
@@ -73,7 +74,7 @@ where
 /// # Errors
 /// When the other end does not speak it.
 pub async fn connect_with_pings<S>(
-    stream: S,
+    stream: Noticed<S>,
     header_bytes_max: u32,
 ) -> io::Result<SendRequest<Body>>
 where
@@ -97,12 +98,12 @@ fn builder(header_bytes_max: u32) -> (Builder<Beside>, Beside) {
 
 async fn begin<S>(
     (builder, beside): (Builder<Beside>, Beside),
-    stream: S,
+    stream: Noticed<S>,
 ) -> io::Result<(SendRequest<Body>, Leaving)>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let handshake = builder.handshake(TokioIo::new(stream));
+    let handshake = builder.handshake(TokioIo::new(stream.into_inner()));
     let (sender, mut connection) = handshake.await.map_err(io::Error::other)?;
     let (taking, leaving) = watch::channel(());
     tokio::spawn(async move {
@@ -160,6 +161,7 @@ mod tests {
     use tonic::body::Body;
 
     use super::{connect, connect_with_pings};
+    use crate::dead_peer::Noticed;
     use crate::http2_peer;
 
     /// When PINGs come on the connection in 5 minutes of a stream on which nobody says anything.
@@ -183,7 +185,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_quiet_stream_is_kept_alive_and_istiod_is_not_pestered() {
         let (ours, theirs) = tokio::io::duplex(4096);
-        let pings = pings_of_a_quiet_stream(connect_with_pings(ours, 4096), theirs).await;
+        let pings =
+            pings_of_a_quiet_stream(connect_with_pings(Noticed::new(ours), 4096), theirs).await;
         let between: Vec<_> = pings.windows(2).map(|two| two[1] - two[0]).collect();
         assert!(between.len() > 5, "{between:?}");
         let allowed = Duration::from_secs(15)..Duration::from_secs(60);
@@ -194,7 +197,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_server_of_unknown_patience_is_not_pinged() {
         let (ours, theirs) = tokio::io::duplex(4096);
-        let pings = pings_of_a_quiet_stream(connect(ours, 4096), theirs).await;
+        let pings = pings_of_a_quiet_stream(connect(Noticed::new(ours), 4096), theirs).await;
         assert_eq!(pings.len(), 0, "{pings:?}");
     }
 }

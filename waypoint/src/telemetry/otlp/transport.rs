@@ -25,12 +25,12 @@ use super::endpoint::{Destination, Protocol, Signal};
 use super::entries::streams::Streams;
 use super::{grpc, message};
 use crate::clock::now_ms;
-use crate::dead_peer;
+use crate::dead_peer::Noticed;
 use crate::grpc::{Leaving, connect_followed};
 use crate::limits::OTLP_ANSWER_BYTES_MAX;
 use crate::runtime::Runtime;
 use crate::tls::{Alpn, originate};
-use crate::upstream::{Dialer, Reach};
+use crate::upstream::{Carrier, Dialer, Reach};
 
 /// How a POST says that it is JSON.
 const JSON: &str = "application/json";
@@ -185,19 +185,19 @@ impl Transport {
             Way::Outside => {
                 let tcp = TcpStream::connect((&*self.to.host, self.to.port)).await?;
                 tcp.set_nodelay(true)?;
-                dead_peer::give_up(&tcp);
+                let tcp = Noticed::new(tcp);
                 if !self.to.tls {
                     return self.speak(tcp).await;
                 }
                 let trust = &self.to.trust;
                 let (roots, client) = (trust.roots.clone(), trust.client.clone());
                 let tls = originate::outside(roots, client, alpn, &self.to.host)?;
-                self.speak(tls.connect(tcp).await?).await
+                self.speak(tcp.within(|tcp| tls.connect(tcp)).await?).await
             }
         }
     }
 
-    async fn speak<S>(&self, stream: S) -> io::Result<Sender>
+    async fn speak<S>(&self, stream: Noticed<S>) -> io::Result<Sender>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -205,7 +205,7 @@ impl Transport {
             Protocol::Http | Protocol::Json => {
                 let handshake = http1::Builder::new()
                     .max_buf_size(OTLP_ANSWER_BYTES_MAX)
-                    .handshake(TokioIo::new(stream));
+                    .handshake(TokioIo::new(stream.into_inner()));
                 let (sender, connection) = handshake.await.map_err(io::Error::other)?;
                 // It ends with its sender; an error reaches whoever waits for an answer.
                 tokio::spawn(async move { drop(connection.await) });
@@ -227,7 +227,7 @@ async fn dial(
     key: &ClusterKey,
     alpn: Alpn,
     limit: Duration,
-) -> io::Result<crate::upstream::Carrier> {
+) -> io::Result<Noticed<Carrier>> {
     let runtime = mesh.runtime.load_full();
     let nobody = || io::Error::other(format!("{key} has no endpoint"));
     let cluster = runtime.cluster(key).ok_or_else(nobody)?;
@@ -248,8 +248,7 @@ async fn dial(
     let destination = mesh.dialer.destination(&live.endpoint, &reach);
     let dialled = mesh.dialer.dial(&destination, limit).await;
     let carrier = dialled.map_err(io::Error::other)?;
-    carrier.give_up_dead();
-    Ok(carrier)
+    Ok(Noticed::new(carrier))
 }
 
 async fn post(

@@ -148,7 +148,7 @@ async fn a_quiet_log_service_is_not_pinged() {
     let mut transport = Transport::new(Signal::Logs, to, Way::Outside);
     transport.stream_entries(Vec::new());
     let quiet = async {
-        transport.kept = Some(transport.speak(ours).await.unwrap());
+        transport.kept = Some(transport.speak(Noticed::new(ours)).await.unwrap());
         transport.send(Bytes::new()).await.unwrap();
         std::future::pending::<()>().await;
     };
