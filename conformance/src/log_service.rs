@@ -1,7 +1,9 @@
-//! Envoy's Access Log Service, by tonic. Keeps what it is told; can be made to know nothing of that service.
+//! Envoy's Access Log Service, by tonic. Keeps what it is told; can be made to know nothing of that service, to drain its
+//! connections, or to read nothing.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -38,13 +40,17 @@ pub struct LogService {
 #[derive(Debug, Default)]
 struct State {
     refuses: AtomicBool,
+    stalls: AtomicBool,
     ends: Notify,
+    drains: Notify,
     told: Mutex<Told>,
 }
 
 /// What it was told.
 #[derive(Clone, Debug, Default)]
 pub struct Told {
+    /// Streams that their senders ended.
+    pub ended: usize,
     /// Of each stream.
     pub identifiers: Vec<Identifier>,
     /// Of all streams.
@@ -78,6 +84,17 @@ impl LogService {
         self.state.ends.notify_waiters();
     }
 
+    /// Says on each connection that it takes no more streams (GOAWAY); those that are open go on.
+    pub fn drain(&self) {
+        self.state.drains.notify_waiters();
+    }
+
+    /// Reads nothing of streams that begin from now on, and ends those that are open.
+    pub fn stall(&self) {
+        self.state.stalls.store(true, Ordering::SeqCst);
+        self.state.ends.notify_waiters();
+    }
+
     /// What it was told so far.
     pub fn told(&self) -> Told {
         self.state.told.lock().expect("a lock").clone()
@@ -101,6 +118,8 @@ impl Drop for LogService {
 
 async fn serve(stream: TcpStream, state: Arc<State>) {
     let _ = stream.set_nodelay(true);
+    let drained = state.clone();
+    let drains = &drained.drains;
     let service = service_fn(move |request: Request<Incoming>| {
         let state = state.clone();
         async move {
@@ -116,7 +135,13 @@ async fn serve(stream: TcpStream, state: Arc<State>) {
         }
     });
     let server = auto::Builder::new(TokioExecutor::new());
-    let _ = server.serve_connection(TokioIo::new(stream), service).await;
+    let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
+    loop {
+        tokio::select! {
+            _ = connection.as_mut() => return,
+            () = drains.notified() => connection.as_mut().graceful_shutdown(),
+        }
+    }
 }
 
 struct Take(Arc<State>);
@@ -140,12 +165,16 @@ impl Service<tonic::Request<Streaming<StreamAccessLogsMessage>>> for Take {
                 return Err(Status::unimplemented("no such service"));
             }
             let mut messages = request.into_inner();
+            if state.stalls.load(Ordering::SeqCst) {
+                std::future::pending::<()>().await;
+            }
             loop {
                 let message = tokio::select! {
                     message = messages.message() => message?,
                     () = state.ends.notified() => return Err(Status::unavailable("away")),
                 };
                 let Some(message) = message else {
+                    state.told.lock().expect("a lock").ended += 1;
                     return Ok(tonic::Response::new(StreamAccessLogsResponse {}));
                 };
                 let mut told = state.told.lock().expect("a lock");

@@ -1,33 +1,71 @@
 //! gRPC without tonic's transport: one HTTP/2 connection over a stream that is there, as tonic's clients want
 //! it. Who is called, and what is said, is not known here.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use futures::task::AtomicWaker;
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::rt::Executor;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
 use tonic::body::Body;
 use tonic::codegen::Service;
 
+use crate::dead_peer::Noticed;
 use crate::limits::{GRPC_PING_INTERVAL, PING_TIMEOUT};
 
 /// One HTTP/2 connection as tonic wants it.
 #[derive(Debug)]
 pub struct Channel(pub SendRequest<Body>);
 
-/// Begins HTTP/2. The connection ends with its last sender; an error reaches whoever waits for an answer. It sends no
-/// PINGs, for a server may allow one in five minutes alone; whoever made the stream lets TCP notice who is dead.
+/// Whether a connection still takes requests. Those that it took go on.
+#[derive(Clone, Debug)]
+pub struct Leaving(watch::Receiver<()>);
+
+impl Leaving {
+    /// It takes none any more: the other end said so (GOAWAY), or it broke.
+    pub fn is_now(&self) -> bool {
+        self.0.has_changed().is_err()
+    }
+
+    /// Waits until it takes none any more.
+    pub async fn wait(mut self) {
+        // Nothing is ever sent.
+        while self.0.changed().await.is_ok() {}
+    }
+}
+
+/// Begins HTTP/2. The connection ends with its last sender, which is closed once the other end takes no more requests; an
+/// error reaches whoever waits for an answer. It sends no PINGs, for a server may allow one in five minutes alone; who is dead is noticed by TCP.
 ///
 /// # Errors
 /// When the other end does not speak it.
-pub async fn connect<S>(stream: S, header_bytes_max: u32) -> io::Result<SendRequest<Body>>
+pub async fn connect<S>(stream: Noticed<S>, header_bytes_max: u32) -> io::Result<SendRequest<Body>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    begin(&mut builder(header_bytes_max), stream).await
+    let (sender, _) = connect_followed(stream, header_bytes_max).await?;
+    Ok(sender)
+}
+
+/// As [`connect`], and tells when the other end takes no more requests.
+///
+/// # Errors
+/// When the other end does not speak it.
+pub async fn connect_followed<S>(
+    stream: Noticed<S>,
+    header_bytes_max: u32,
+) -> io::Result<(SendRequest<Body>, Leaving)>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    begin(builder(header_bytes_max), stream).await
 }
 
 /// As [`connect`], with PINGs while a stream is open, which notice a server that hangs, too. For servers that are known
@@ -36,34 +74,67 @@ where
 /// # Errors
 /// When the other end does not speak it.
 pub async fn connect_with_pings<S>(
-    stream: S,
+    stream: Noticed<S>,
     header_bytes_max: u32,
 ) -> io::Result<SendRequest<Body>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let mut builder = builder(header_bytes_max);
+    let (mut builder, beside) = builder(header_bytes_max);
     builder
         .timer(TokioTimer::new())
         .keep_alive_interval(GRPC_PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
-    begin(&mut builder, stream).await
+    let (sender, _) = begin((builder, beside), stream).await?;
+    Ok(sender)
 }
 
-fn builder(header_bytes_max: u32) -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
+fn builder(header_bytes_max: u32) -> (Builder<Beside>, Beside) {
+    let beside = Beside::default();
+    let mut builder = Builder::new(beside.clone());
     builder.max_header_list_size(header_bytes_max);
-    builder
+    (builder, beside)
 }
 
-async fn begin<S>(builder: &mut Builder<TokioExecutor>, stream: S) -> io::Result<SendRequest<Body>>
+async fn begin<S>(
+    (builder, beside): (Builder<Beside>, Beside),
+    stream: Noticed<S>,
+) -> io::Result<(SendRequest<Body>, Leaving)>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let handshake = builder.handshake(TokioIo::new(stream));
-    let (sender, connection) = handshake.await.map_err(io::Error::other)?;
-    tokio::spawn(async move { drop(connection.await) });
-    Ok(sender)
+    let handshake = builder.handshake(TokioIo::new(stream.into_inner()));
+    let (sender, mut connection) = handshake.await.map_err(io::Error::other)?;
+    let (taking, leaving) = watch::channel(());
+    tokio::spawn(async move {
+        let connection = poll_fn(|cx| {
+            beside.0.register(cx.waker());
+            Pin::new(&mut connection).poll(cx)
+        });
+        drop(connection.await);
+        drop(taking);
+    });
+    Ok((sender, Leaving(leaving)))
+}
+
+/// Runs what a connection does beside taking requests: reading and writing. Hyper looks whether a GOAWAY came only when
+/// the part that takes requests is polled, and that would be with the next request; here it is whenever something came.
+#[derive(Clone, Debug, Default)]
+struct Beside(Arc<AtomicWaker>);
+
+impl<F> Executor<F> for Beside
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    fn execute(&self, beside: F) {
+        let taking = self.0.clone();
+        let mut beside = Box::pin(beside);
+        tokio::spawn(poll_fn(move |cx| {
+            let polled = beside.as_mut().poll(cx);
+            taking.wake();
+            polled.map(drop)
+        }));
+    }
 }
 
 impl Service<http::Request<Body>> for Channel {
@@ -90,6 +161,7 @@ mod tests {
     use tonic::body::Body;
 
     use super::{connect, connect_with_pings};
+    use crate::dead_peer::Noticed;
     use crate::http2_peer;
 
     /// When PINGs come on the connection in 5 minutes of a stream on which nobody says anything.
@@ -113,7 +185,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_quiet_stream_is_kept_alive_and_istiod_is_not_pestered() {
         let (ours, theirs) = tokio::io::duplex(4096);
-        let pings = pings_of_a_quiet_stream(connect_with_pings(ours, 4096), theirs).await;
+        let pings =
+            pings_of_a_quiet_stream(connect_with_pings(Noticed::new(ours), 4096), theirs).await;
         let between: Vec<_> = pings.windows(2).map(|two| two[1] - two[0]).collect();
         assert!(between.len() > 5, "{between:?}");
         let allowed = Duration::from_secs(15)..Duration::from_secs(60);
@@ -124,7 +197,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_server_of_unknown_patience_is_not_pinged() {
         let (ours, theirs) = tokio::io::duplex(4096);
-        let pings = pings_of_a_quiet_stream(connect(ours, 4096), theirs).await;
+        let pings = pings_of_a_quiet_stream(connect(Noticed::new(ours), 4096), theirs).await;
         assert_eq!(pings.len(), 0, "{pings:?}");
     }
 }

@@ -15,7 +15,7 @@ use tonic::client::Grpc;
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::{Code, Status};
 
-use crate::dead_peer;
+use crate::dead_peer::Noticed;
 use crate::grpc::{self, Channel};
 use crate::limits::{CA_ANSWER_BYTES_MAX, POD_TOKEN_BYTES_MAX};
 use crate::tls::{Alpn, originate};
@@ -187,8 +187,9 @@ impl ControlPlane {
         let tcp = TcpStream::connect((&*self.address.host, self.address.port)).await;
         let tcp = tcp.map_err(connect)?;
         tcp.set_nodelay(true).map_err(connect)?;
-        dead_peer::give_up(&tcp);
-        let stream = originate.connect(tcp).await.map_err(tls)?;
+        let tcp = Noticed::new(tcp);
+        let stream = tcp.within(|tcp| originate.connect(tcp)).await;
+        let stream = stream.map_err(tls)?;
         let header_bytes_max = CA_ANSWER_BYTES_MAX as u32;
         let sender = grpc::connect_with_pings(stream, header_bytes_max)
             .await

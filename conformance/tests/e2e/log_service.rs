@@ -108,15 +108,104 @@ async fn a_log_service_is_told_what_telemetry_says_and_may_refuse() {
     service.refuses(false);
     assert_eq!(get("/admin?again").await.status(), 403);
     // Who ends a stream right after its first batch may get that batch again.
-    let again = |told: &Told| {
-        let paths = told
-            .requests
-            .iter()
-            .filter_map(|entry| entry.request.as_ref());
-        paths
-            .into_iter()
-            .any(|request| request.path == "/admin?again")
-    };
+    let again = |told: &Told| paths(told).any(|path| path == "/admin?again");
     let told = service.until("the next entry", again).await;
     assert!(told.identifiers.len() > 2, "a new stream says who sends it");
+
+    // A server that wants to end its connections: the stream ends in good order, and what comes next goes into a new one.
+    service.drain();
+    let ends = |after: &Told| after.ended > told.ended;
+    service.until("the end of the stream", ends).await;
+    let before = service.told().identifiers.len();
+    assert_eq!(get("/admin?elsewhere").await.status(), 403);
+    let next = |told: &Told| paths(told).any(|path| path == "/admin?elsewhere");
+    let told = service.until("the entry after", next).await;
+    assert_eq!(told.identifiers.len(), before + 1);
+    // The first entries may have come so shortly before their streams were ended that they count as failed.
+    let streamed = ("cairn_otlp_streamed_total", ["signal=\"logs\""]);
+    let cairn = lab.cairn();
+    cairn.metric_reaches(streamed.0, &streamed.1, 2.0).await;
+    let exported = ("cairn_otlp_exported_total", ["signal=\"logs\""]);
+    let exported = lab.cairn().metric(exported.0, &exported.1).await;
+    assert_eq!(exported, 0.0, "nobody said that it took any");
+}
+
+fn paths(told: &Told) -> impl Iterator<Item = &str> {
+    let requests = told
+        .requests
+        .iter()
+        .filter_map(|entry| entry.request.as_ref());
+    requests.map(|request| &*request.path)
+}
+
+/// A log service, and a waypoint that tells it of requests that are denied.
+async fn started(variables: &[(&str, &str)]) -> (Lab, LogService, App) {
+    let mut lab = Lab::new();
+    lab.service("web", &[Port::new("http", 80)]);
+    lab.service("als", &[Port::new("grpc", 9000)]);
+    let web = lab.pod("web", "web-a", Reach::Hbone, |at| App::http("web", at));
+    let service = LogService::start(lab.free_address()).await;
+    lab.pod_at("als", "als-a", Reach::Hbone, service.address);
+    lab.write("policy", DENY_ADMIN);
+    lab.write("logs", MESH);
+    for (name, value) in variables {
+        lab.variable(name, value);
+    }
+    lab.start().await;
+    (lab, service, web)
+}
+
+#[tokio::test]
+async fn entries_that_wait_are_sent_before_a_graceful_exit() {
+    // Longer than the test may take: nothing but the exit sends them.
+    let (mut lab, service, _web) = started(&[("OTEL_BLRP_SCHEDULE_DELAY", "600000")]).await;
+    let client = lab.client("shop/viewer").await;
+    for number in 0..3 {
+        let path = format!("/admin?{number}");
+        let answer = client::send(client.to("web", 80), Method::GET, &path, &[], b"").await;
+        assert_eq!(answer.status(), 403);
+    }
+    assert_eq!(paths(&service.told()).count(), 0);
+    let process = &mut lab.cairn_mut().process;
+    process.signal("TERM");
+    process.wait(std::time::Duration::from_secs(30)).await;
+    let told = service.told();
+    let mut got: Vec<_> = paths(&told).collect();
+    got.sort_unstable();
+    assert_eq!(got, ["/admin?0", "/admin?1", "/admin?2"]);
+    assert_eq!(told.ended, 1, "and their stream in good order");
+}
+
+#[tokio::test]
+async fn a_log_service_that_reads_nothing_or_is_gone_costs_a_bounded_queue_and_no_request() {
+    let (lab, service, _web) = started(&[
+        ("OTEL_BLRP_SCHEDULE_DELAY", "20"),
+        ("OTEL_BLRP_MAX_QUEUE_SIZE", "16"),
+        ("OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", "4"),
+    ])
+    .await;
+    let client = lab.client("shop/viewer").await;
+    let path = format!("/admin?{}", "x".repeat(30_000));
+    let dropped = async || {
+        let signal = ["signal=\"logs\""];
+        let cairn = lab.cairn();
+        cairn.metric("cairn_otlp_dropped_total", &signal).await
+    };
+    let load = async || {
+        for _ in 0..200 {
+            let answer = client::send(client.to("web", 80), Method::GET, &path, &[], b"").await;
+            assert_eq!(answer.status(), 403);
+        }
+        let held = lab.cairn().metric("cairn_otlp_waiting_bytes", &[]).await;
+        // The queue, and a batch that is being sent.
+        let most = (16 + 4 + 4) as f64 * (path.len() + 4_096) as f64;
+        assert!(held <= most, "{held} bytes wait");
+    };
+    service.stall();
+    load().await;
+    let stalled = dropped().await;
+    assert!(stalled > 0.0, "what had no room is counted");
+    drop(service);
+    load().await;
+    assert!(dropped().await > stalled, "what had no room is counted");
 }

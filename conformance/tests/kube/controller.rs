@@ -329,6 +329,9 @@ async fn acknowledged(shop: &Shop<'_>) {
         })
         .await;
     assert!(gateway["status"]["addresses"].is_null(), "{gateway:#}");
+    let waits = |s: &Value| is(s, "cairn.dev/WaypointBound", "False", "AddressNotAssigned");
+    let (api, services) = (&shop.cluster.api, shop.all("v1", "services"));
+    api.until(&services, "web", "is not bound yet", waits).await;
     let (pod, generation) = shop.ready_pod().await;
     let names_the_pod = |gateway: &Value| {
         let programmed = condition(gateway, "/status/conditions", "Programmed");

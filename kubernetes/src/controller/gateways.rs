@@ -150,6 +150,14 @@ impl Managed {
         (!addresses.as_array()?.is_empty()).then_some(addresses)
     }
 
+    /// Whether its status has addresses: only then istiod leads anybody to it.
+    pub fn has_addresses(&self) -> bool {
+        let addresses = self.object.pointer("/status/addresses");
+        addresses
+            .and_then(Value::as_array)
+            .is_some_and(|all| !all.is_empty())
+    }
+
     /// Group, kind and name of `infrastructure.parametersRef`.
     pub fn parameters(&self) -> Option<(&str, &str, &str)> {
         let reference = self.object.pointer("/spec/infrastructure/parametersRef")?;

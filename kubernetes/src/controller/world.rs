@@ -9,7 +9,7 @@ use std::sync::Arc;
 use cairn_config_schema::origin::{Kind, ObjectKey};
 use cairn_config_schema::resolve::{Options, resolve_with_statuses};
 use cairn_config_schema::resources::{Resources, Version};
-use cairn_config_schema::status::{self, BOUND, ObjectStatus, POLICY_ACCEPTED, Status};
+use cairn_config_schema::status::{self, BOUND, Condition, ObjectStatus, POLICY_ACCEPTED, Status};
 use cairn_config_schema::store::{SourceFile, Store};
 use rustc_hash::{FxHashMap, FxHashSet, FxHasher};
 use serde_json::{Value, json};
@@ -131,6 +131,9 @@ impl Reader {
             statuses.retain(|of| is_ours || IN_ONE_CONDITION.contains(&of.object));
             // Of pods that are not ours nothing is known.
             let ours = found.managed.get(key);
+            if let Some(gateway) = ours.filter(|gateway| !gateway.has_addresses()) {
+                unbind(&mut statuses, gateway);
+            }
             if ours.is_some_and(|gateway| gateway.manual_addresses().is_none()) {
                 appliers.add(key, &statuses, &versions);
             }
@@ -281,6 +284,23 @@ impl World {
         let keys = self.found.managed.keys();
         keys.map(|key| (key.clone(), self.fingerprint(key)))
             .collect()
+    }
+}
+
+/// What a Gateway serves is not bound before its clients are led to it.
+fn unbind(statuses: &mut [ObjectStatus], gateway: &Managed) {
+    let conditions = statuses
+        .iter_mut()
+        .flat_map(|of| &mut of.status.conditions)
+        .filter(|condition| condition.kind == BOUND && condition.status == "True");
+    for condition in conditions {
+        let message = format!(
+            "waypoint {} has no address yet, and so its clients reach it directly, past every policy and route of a waypoint; \
+             the condition Programmed of that Gateway says what it waits for",
+            gateway.key
+        );
+        let generation = condition.observed_generation;
+        *condition = Condition::new(BOUND, false, "AddressNotAssigned", message, generation);
     }
 }
 

@@ -73,6 +73,41 @@ fn what_is_written_once_is_not_written_again() {
     assert!(all[1].get("status").is_none());
 }
 
+/// Without an address istiod leads nobody to a waypoint.
+#[test]
+fn a_service_is_bound_once_its_waypoint_has_an_address() {
+    let mut all = cluster(&[]);
+    let mut reader = reader();
+    let bound = |all: &[Value]| all[4]["status"]["conditions"][0].clone();
+    let world = reader.read(Arc::new(objects(&all)));
+    write(&mut all, &world);
+    let waits = bound(&all);
+    assert_eq!(
+        (&waits["type"], &waits["status"]),
+        (&json!(BOUND), &json!("False"))
+    );
+    assert_eq!(waits["reason"], "AddressNotAssigned");
+    let message = waits["message"].as_str().unwrap();
+    assert!(
+        message.contains("waypoint shop/waypoint has no address"),
+        "{message}"
+    );
+    // What else is said of the Gateway changes nothing.
+    all[2]["status"] =
+        json!({"conditions": [{"type": "Programmed", "status": "False"}], "addresses": []});
+    assert_eq!(reader.read(Arc::new(objects(&all))).outdated, []);
+    all[2]["status"]["addresses"] =
+        json!([{"type": "Hostname", "value": "waypoint.shop.svc.cluster.local"}]);
+    let world = reader.read(Arc::new(objects(&all)));
+    assert_eq!(write(&mut all, &world), ["Service/shop/web"]);
+    let bound = bound(&all);
+    assert_eq!(
+        (&bound["status"], &bound["reason"]),
+        (&json!("True"), &json!("WaypointAccepted"))
+    );
+    assert_eq!(reader.read(Arc::new(objects(&all))).outdated, []);
+}
+
 #[test]
 fn a_service_that_opts_out_loses_its_condition_and_a_route_its_entry() {
     let mut all = cluster(&[]);

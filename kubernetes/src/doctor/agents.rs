@@ -164,17 +164,35 @@ fn without_agent(patient: &Patient<'_>, plain: &Arrival, agents: &[Agent]) -> Op
     })
 }
 
-/// Nodes with a pod that an agent is to steer: not on the host's network, not ztunnel's already, and no gateway.
+/// Nodes with a pod that an agent is to steer: not on the host's network, not ztunnel's already, no agent and no gateway.
+/// Anybody can give a pod their labels: an agent has its account besides, and a waypoint of ours was made for its Gateway.
 fn clients_nodes(cluster: &Cluster) -> BTreeSet<String> {
+    let accounts = cluster.agents_accounts();
+    let is_agent = |pod: &Value| {
+        let account = text(pod, "/spec/serviceAccountName").unwrap_or_default();
+        looks_like_agent(pod) && accounts.contains(&ObjectKey::new(namespace_of(pod), account))
+    };
+    let ours = cluster.waypoints();
+    let strangers = ours.iter().flat_map(|key| cluster.strangers_of(key));
+    let strangers: BTreeSet<ObjectKey> = strangers
+        .map(|pod| ObjectKey::new(namespace_of(pod), name_of(pod)))
+        .collect();
+    // How others make pods of their Gateways is theirs.
+    let is_gateway = |pod: &Value| {
+        let names_one = label(pod, GATEWAY_NAME).is_some_and(|name| {
+            let key = ObjectKey::new(namespace_of(pod), name);
+            cluster.object("Gateway", &key).is_some()
+        });
+        names_one && !strangers.contains(&ObjectKey::new(namespace_of(pod), name_of(pod)))
+    };
     let is_client = |pod: &&Value| {
         let on_host = pod.pointer("/spec/hostNetwork") == Some(&Value::Bool(true));
         let annotation = pod
             .pointer("/metadata/annotations")
             .and_then(|annotations| annotations.get(REDIRECTION)?.as_str());
         let has_ended = matches!(text(pod, "/status/phase"), Some("Succeeded" | "Failed"));
-        let is_waypoint = label(pod, GATEWAY_NAME).is_some();
-        let is_cairn = is_waypoint || looks_like_agent(pod);
-        !on_host && !has_ended && annotation != Some("enabled") && !is_cairn
+        let is_steered = annotation == Some("enabled");
+        !on_host && !has_ended && !is_steered && !is_agent(pod) && !is_gateway(pod)
     };
     let clients = cluster.objects("Pod").filter(is_client);
     let nodes = clients.filter_map(|pod| text(pod, "/spec/nodeName"));

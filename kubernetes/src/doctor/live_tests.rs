@@ -333,6 +333,29 @@ fn a_node_with_clients_and_no_ready_agent_is_named() {
     assert!(lost.why.starts_with("node-a: "), "{}", lost.why);
 }
 
+/// Whoever makes a pod chooses its labels.
+#[test]
+fn a_client_with_the_labels_of_others_is_a_client() {
+    let both = AGENT.replace("nodeName: node-b", "nodeName: node-a");
+    let pod = |labels: &str, node: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: x, namespace: shop, labels: {{{labels}}}}}\n\
+             spec: {{serviceAccountName: tenant, nodeName: {node}, containers: [{{name: c, image: c}}]}}\n\
+             status: {{phase: Running}}\n"
+        )
+    };
+    for labels in [
+        "gateway.networking.k8s.io/gateway-name: waypoint",
+        "gateway.networking.k8s.io/gateway-name: none-of-that-name",
+        "app.kubernetes.io/name: cairn, app.kubernetes.io/component: node",
+    ] {
+        let objects = format!("{}\n{}", both.trim_end(), pod(labels, "node-c"));
+        let matrix = examine(&cluster(&objects), None, None);
+        let lost = way(&matrix, From::NodeWithoutAgent).unwrap();
+        assert!(lost.why.starts_with("node-c: "), "{labels}: {}", lost.why);
+    }
+}
+
 #[test]
 fn pods_that_an_agent_has_not_enrolled_are_told() {
     let cluster = cluster(AGENT);

@@ -12,10 +12,11 @@ use tokio::sync::oneshot;
 
 use super::AskError;
 use super::connection::{Kept, Key, Sender, keep, lock};
+use crate::dead_peer::Noticed;
 use crate::limits::{
     EXT_AUTHZ_HEADER_BYTES_MAX, GRPC_PING_INTERVAL, PING_TIMEOUT, REQUEST_HEADERS_MAX,
 };
-use crate::upstream::Dialer;
+use crate::upstream::{Carrier, Dialer};
 
 /// A connection, or why there is none, which all who waited for it are told.
 pub(super) type Dialled = Result<Sender, Arc<AskError>>;
@@ -124,28 +125,31 @@ impl Dial {
     async fn once(&self) -> Result<Sender, AskError> {
         let (destination, http2) = &self.key;
         let carrier = self.dialer.dial(destination, self.limit).await?;
-        carrier.give_up_dead();
-        let io = TokioIo::new(carrier);
-        if !http2 {
-            let (sender, connection) = http1::Builder::new()
-                .max_buf_size(EXT_AUTHZ_HEADER_BYTES_MAX)
-                .max_headers(REQUEST_HEADERS_MAX)
-                .handshake(io)
-                .await?;
-            // Ends with its sender; an error reaches whoever waits for an answer.
-            tokio::spawn(async move { drop(connection.await) });
-            return Ok(Sender::Http1(sender));
-        }
-        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-            .max_header_list_size(EXT_AUTHZ_HEADER_BYTES_MAX as u32)
-            .timer(TokioTimer::new())
-            .keep_alive_interval(GRPC_PING_INTERVAL)
-            .keep_alive_timeout(PING_TIMEOUT)
+        begin(Noticed::new(carrier), *http2).await
+    }
+}
+
+async fn begin(carrier: Noticed<Carrier>, http2: bool) -> Result<Sender, AskError> {
+    let io = TokioIo::new(carrier.into_inner());
+    if !http2 {
+        let (sender, connection) = http1::Builder::new()
+            .max_buf_size(EXT_AUTHZ_HEADER_BYTES_MAX)
+            .max_headers(REQUEST_HEADERS_MAX)
             .handshake(io)
             .await?;
+        // Ends with its sender; an error reaches whoever waits for an answer.
         tokio::spawn(async move { drop(connection.await) });
-        Ok(Sender::Http2(sender, Arc::new(())))
+        return Ok(Sender::Http1(sender));
     }
+    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .max_header_list_size(EXT_AUTHZ_HEADER_BYTES_MAX as u32)
+        .timer(TokioTimer::new())
+        .keep_alive_interval(GRPC_PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .handshake(io)
+        .await?;
+    tokio::spawn(async move { drop(connection.await) });
+    Ok(Sender::Http2(sender, Arc::new(())))
 }
 
 #[cfg(test)]

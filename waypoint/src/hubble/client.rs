@@ -10,7 +10,7 @@ use tonic::{Status, Streaming};
 use tonic_prost::ProstCodec;
 
 use super::messages::{GetFlowsRequest, GetFlowsResponse};
-use crate::dead_peer;
+use crate::dead_peer::Noticed;
 use crate::grpc::Channel;
 use crate::tls::{ApiClientFiles, connect_to_api};
 
@@ -29,19 +29,20 @@ impl Client {
         let stream = TcpStream::connect(server)
             .await
             .with_context(|| format!("connect to {server}"))?;
-        dead_peer::give_up(&stream);
+        let stream = Noticed::new(stream);
         let Some(tls) = tls else {
             return Self::over(stream, server).await;
         };
         let host = server.rsplit_once(':').map_or(server, |(host, _)| host);
         let host = host.trim_start_matches('[').trim_end_matches(']');
-        let stream = connect_to_api(tls, host, stream)
+        let stream = stream
+            .within(|stream| connect_to_api(tls, host, stream))
             .await
             .with_context(|| format!("speak TLS with {server}"))?;
         Self::over(stream, server).await
     }
 
-    async fn over<S>(stream: S, server: &str) -> anyhow::Result<Self>
+    async fn over<S>(stream: Noticed<S>, server: &str) -> anyhow::Result<Self>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {

@@ -64,10 +64,11 @@ pub const OTLP_POINTS_PER_MESSAGE_MAX: usize = 1_000;
 pub const OTLP_FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long the first batch of a stream to Envoy's Access Log Service is in doubt: who does not know the service, or wants
-/// none of it, says so by ending the stream. Beyond: it counts as exported, like those after it.
+/// none of it, says so by ending the stream. Beyond: it counts as handed over, like those after it.
 pub const LOG_STREAM_DOUBT: Duration = Duration::from_millis(250);
 
-/// How long such a server may take, at the exit, for what was sent to it. Beyond: the rest is lost.
+/// How long such a server may take, at the exit or when it ends a connection, for what was sent to it. Beyond: the rest
+/// may be lost.
 pub const LOG_STREAM_LAST: Duration = Duration::from_secs(1);
 
 /// Exchanges whose flow records are kept unless `--flow-records` says otherwise; three flows each, most of

@@ -19,6 +19,7 @@ use super::endpoint_stream::Upstream;
 use super::mirror;
 use super::route_table::{Named, Route, Routes};
 use super::session::Http2Upstream;
+use crate::dead_peer::Noticed;
 use crate::limits::{
     INNER_STREAMS_MAX, STREAMS_PER_UPSTREAM_TUNNEL_MAX, TUNNEL_CONNECTION_WINDOW_BYTES,
     TUNNEL_STREAM_WINDOW_BYTES, UPSTREAM_TUNNEL_IDLE_TIMEOUT,
@@ -197,9 +198,8 @@ impl Shared {
     }
 
     async fn new_http2_session(&self, named: &Named, limit: Duration) -> Result<Http2Upstream> {
-        let upstream = self.dial(named, limit).await?;
-        upstream.give_up_dead();
-        let connection = handshake(Box::new(upstream), http2_settings()).await?;
+        let upstream = Noticed::new(self.dial(named, limit).await?);
+        let connection = begin_http2(upstream).await?;
         let session = connection.spawn_stream().await?.ok_or_else(|| {
             Error::explain(ErrorType::ConnectError, "the endpoint allows no stream")
         })?;
@@ -212,6 +212,10 @@ impl Shared {
             });
         Ok(Http2Upstream::new(session))
     }
+}
+
+async fn begin_http2(upstream: Noticed<Upstream>) -> Result<ConnectionRef> {
+    handshake(Box::new(upstream.into_inner()), http2_settings()).await
 }
 
 /// HTTP/2 with an application. It is sent no PINGs: gRPC servers end a connection, and the streams on it, that pings

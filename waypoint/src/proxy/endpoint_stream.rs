@@ -19,6 +19,7 @@ use pingora_http::ResponseHeader;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::deadline::{StreamDeadline, Timer};
+use crate::dead_peer::GiveUp;
 use crate::telemetry::counters;
 use crate::telemetry::instruments::Tracked;
 use crate::upstream::Carrier;
@@ -34,6 +35,12 @@ pub struct Upstream {
     digest: Arc<ProxyDigest>,
     timer: Timer,
     _counted: Tracked,
+}
+
+impl GiveUp for Upstream {
+    fn give_up_dead(&self) {
+        self.io.give_up_dead();
+    }
 }
 
 impl Upstream {
@@ -59,11 +66,6 @@ impl Upstream {
             timer: Timer::new(deadline),
             _counted: counters::UPSTREAM_STREAMS.track(),
         })
-    }
-
-    /// See [`Carrier::give_up_dead`].
-    pub fn give_up_dead(&self) {
-        self.io.give_up_dead();
     }
 
     /// What came of a read or write, unless there is no more time for it.

@@ -88,6 +88,8 @@ pub static RATE_LIMIT_SERVICE_ERRORS: ByLabel = ByLabel::new(&names::RATE_LIMIT_
 pub static RATE_LIMIT_SERVICE_WAITING: Gauge = Gauge::new(&names::RATE_LIMIT_SERVICE_WAITING);
 /// Records that a collector took, by signal.
 pub static OTLP_EXPORTED: ByLabel = ByLabel::new(&names::OTLP_EXPORTED);
+/// Records handed to streams that are not answered, by signal.
+pub static OTLP_STREAMED: ByLabel = ByLabel::new(&names::OTLP_STREAMED);
 /// Records for which no queue had room, by signal.
 pub static OTLP_DROPPED: ByLabel = ByLabel::new(&names::OTLP_DROPPED);
 /// Records that a collector did not take, by signal.
@@ -195,6 +197,17 @@ impl Instrument for OtlpWaitingBytes {
     }
 }
 
+/// Asked for at a scrape, too.
+struct AccessLogKeptBytes;
+
+impl Instrument for AccessLogKeptBytes {
+    fn family(&self) -> Option<MetricFamily> {
+        let metric = &names::ACCESS_LOG_KEPT_BYTES;
+        let (_, bytes) = super::access_log::kept();
+        Some(family(metric, vec![sample(metric, &[], bytes as f64)]))
+    }
+}
+
 /// Everything above, as a scrape shows it.
 pub fn families() -> Vec<MetricFamily> {
     let instruments: &[&dyn Instrument] = &[
@@ -242,9 +255,11 @@ pub fn families() -> Vec<MetricFamily> {
         &RATE_LIMIT_SERVICE_ERRORS,
         &RATE_LIMIT_SERVICE_WAITING,
         &OTLP_EXPORTED,
+        &OTLP_STREAMED,
         &OTLP_DROPPED,
         &OTLP_FAILED,
         &OtlpWaitingBytes,
+        &AccessLogKeptBytes,
     ];
     let own = instruments.iter().filter_map(|i| i.family());
     own.chain(super::node::families())

@@ -2,9 +2,10 @@
 //! found by the addresses of the objects the exchange points to. Writes no text.
 
 mod counts;
+mod remembered;
 
 use std::cell::RefCell;
-use std::sync::{Arc, LazyLock, OnceLock, PoisonError};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::{Duration, Instant};
 
 use cairn_config_schema::snapshot::{IstioMetric, Service, Snapshot, Workload};
@@ -12,25 +13,17 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::changed::ChangedCounts;
 use super::changes::{Changes, Counted};
-use super::exchange::{Exchange, Headers, HttpExchange, Peer, Seen, StreamOrigin};
+use super::exchange::{Exchange, Headers, HttpExchange, Seen};
 use super::exposition;
-use super::labels::{
-    Baggage, DestinationLabels, OTHER, ServiceLabels, SourceLabels, source_workload,
-};
+use super::labels::{DestinationLabels, OTHER, ServiceLabels, SourceLabels};
 use super::names::{HTTP_LABELS, HUBBLE_BUCKETS, TCP_LABELS};
 use super::policies::{self, PolicyCounts};
 use super::series::{
-    ChangedSeries, Held, HttpKey, HttpSeries, HubbleKey, HubbleSeries, Registry, TcpKey,
-    UNKNOWN_ID, own,
+    ChangedSeries, Held, HttpKey, HttpSeries, HubbleKey, HubbleSeries, Registry, TcpKey, own,
 };
-use crate::limits::{
-    METRIC_BAGGAGE_CLIENTS_MAX, METRIC_SERIES_MAX, METRIC_STEP_MAX, METRIC_STEP_MIN,
-};
+use crate::limits::{METRIC_SERIES_MAX, METRIC_STEP_MAX, METRIC_STEP_MIN};
 use counts::Counts;
-
-/// Objects a thread remembers the label sets of. Beyond, it starts over: nothing is lost, for
-/// counts are kept by label set.
-const REMEMBERED_MAX: usize = 8_192;
+use remembered::Client;
 
 /// Istio's name for the only cluster of a mesh; Kiali drops series whose cluster it does not know.
 const CLUSTER_DEFAULT: &str = "Kubernetes";
@@ -164,13 +157,6 @@ fn known_method(method: &http::Method) -> &'static str {
     ];
     let found = KNOWN.iter().find(|known| **known == method.as_str());
     found.copied().unwrap_or(OTHER)
-}
-
-/// What the labels of a client were made from; held for its address.
-#[allow(dead_code)] // held, never read
-enum Client {
-    Known(Arc<Peer>, Arc<Workload>),
-    Stream(Arc<StreamOrigin>),
 }
 
 impl Shard {
@@ -347,98 +333,6 @@ impl Shard {
         (self.other.get_or_insert_with(other), true)
     }
 
-    fn source(&mut self, exchange: &Exchange) -> u32 {
-        self.forget_if_due(exchange.snapshot);
-        let (origin, workload) = (&exchange.origin, source_workload(exchange));
-        let key = match workload {
-            Some(workload) => (address(&origin.peer), address(workload)),
-            None => (address(origin), 0),
-        };
-        if let Some((held, _)) = self.sources.get(&key) {
-            return held.id;
-        }
-        let (labels, client) = match workload {
-            Some(workload) => (
-                SourceLabels::of_workload(&origin.peer.identity, workload, &self.registry.cluster),
-                Client::Known(origin.peer.clone(), workload.clone()),
-            ),
-            None => (self.baggage_labels(origin), Client::Stream(origin.clone())),
-        };
-        let held = self.registry.sources.id(labels);
-        let id = held.id;
-        self.sources.insert(key, (held, client));
-        id
-    }
-
-    /// Labels of a client that no Pod describes. What it says of itself is bounded, for any client
-    /// could make up a new name in every stream.
-    fn baggage_labels(&self, origin: &StreamOrigin) -> SourceLabels {
-        let peer = &origin.peer.identity;
-        let labels = SourceLabels::of_baggage(peer, &Baggage::parse(origin.baggage.as_ref()));
-        let plain = SourceLabels::of_baggage(peer, &Baggage::default());
-        if labels == plain {
-            return plain;
-        }
-        let clients = &self.registry.baggage_clients;
-        let mut clients = clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if clients.contains(&labels) {
-            labels
-        } else if clients.len() < METRIC_BAGGAGE_CLIENTS_MAX {
-            clients.insert(labels.clone());
-            labels
-        } else {
-            self.registry.baggage_overflow.add(1);
-            plain
-        }
-    }
-
-    fn destination(&mut self, exchange: &Exchange) -> u32 {
-        let endpoint = exchange.endpoint.as_ref();
-        let Some(workload) = endpoint.and_then(|e| e.workload.as_ref()) else {
-            return UNKNOWN_ID;
-        };
-        if let Some((held, _)) = self.destinations.get(&address(workload)) {
-            return held.id;
-        }
-        let labels = DestinationLabels::of_workload(workload, &self.registry.cluster);
-        let held = self.registry.destinations.id(labels);
-        let id = held.id;
-        self.destinations
-            .insert(address(workload), (held, workload.clone()));
-        id
-    }
-
-    fn service(&mut self, exchange: &Exchange) -> u32 {
-        let Some(service) = &exchange.service else {
-            return UNKNOWN_ID;
-        };
-        if let Some((held, _)) = self.services.get(&address(service)) {
-            return held.id;
-        }
-        let labels = ServiceLabels::of_service(service);
-        let held = self.registry.services.id(labels);
-        let id = held.id;
-        self.services
-            .insert(address(service), (held, service.clone()));
-        id
-    }
-
-    /// Lets go of the objects of the old configuration when a new one shows up, and of too many
-    /// clients. Counts are not touched.
-    fn forget_if_due(&mut self, snapshot: u64) {
-        let newer = snapshot > self.snapshot;
-        if newer || self.sources.len() >= REMEMBERED_MAX {
-            self.sources.clear();
-        }
-        if newer || self.destinations.len() >= REMEMBERED_MAX {
-            self.destinations.clear();
-        }
-        if newer || self.services.len() >= REMEMBERED_MAX {
-            self.services.clear();
-        }
-        self.snapshot = self.snapshot.max(snapshot);
-    }
-
     /// Lets go of all series and label sets, so that those that nobody counts in any more can be forgotten
     /// ([`Registry::forget`]); the others are found again with the next request, under a lock each. Counts are
     /// not touched.
@@ -454,10 +348,6 @@ impl Shard {
         self.destinations = FxHashMap::default();
         self.services = FxHashMap::default();
     }
-}
-
-fn address<T>(object: &Arc<T>) -> usize {
-    Arc::as_ptr(object).addr()
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ mod finish;
 pub(crate) mod fixtures;
 pub mod flow;
 pub mod instruments;
+mod kept;
 pub mod kubernetes;
 pub mod labels;
 pub mod metrics;

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use super::tunnel_pool::{StreamLease, Underneath};
-use crate::dead_peer;
+use crate::dead_peer::GiveUp;
 use crate::tls::TlsStream;
 use crate::tunnel_stream::TunnelStream;
 
@@ -44,6 +44,19 @@ pub struct InnerStream {
     pub(super) _held: oneshot::Sender<Infallible>,
 }
 
+impl GiveUp for Carrier {
+    /// Of a TCP connection of its own; a tunnel looks after itself.
+    fn give_up_dead(&self) {
+        let mut carrier = self;
+        while let Self::Tls(tls) = carrier {
+            carrier = tls.get_ref().0;
+        }
+        if let Self::Plain(tcp) = carrier {
+            tcp.give_up_dead();
+        }
+    }
+}
+
 impl Carrier {
     /// A descriptor of its own for the TCP connection underneath: a unique number for the engine's
     /// pool, whose reuse check asks the kernel for its peer.
@@ -57,17 +70,6 @@ impl Carrier {
             Self::Inner(inner) => inner.underneath.descriptor(),
             Self::Plain(tcp) => tcp.as_fd().try_clone_to_owned(),
             Self::Tls(tls) => tls.get_ref().0.descriptor(),
-        }
-    }
-
-    /// Ends a TCP connection of its own whose other end is dead ([`dead_peer::give_up`]). A tunnel looks after itself.
-    pub fn give_up_dead(&self) {
-        let mut carrier = self;
-        while let Self::Tls(tls) = carrier {
-            carrier = tls.get_ref().0;
-        }
-        if let Self::Plain(tcp) = carrier {
-            dead_peer::give_up(tcp);
         }
     }
 

@@ -91,13 +91,13 @@ fn programmed(gateway: &Managed, seen: &Seen) -> (bool, &'static str, String) {
         return (false, "Pending", failure.clone());
     }
     if seen.ready == 0 {
-        let message = match has_addresses(gateway) {
+        let message = match gateway.has_addresses() {
             true => "no replica is ready: clients are refused",
             false => {
                 "no replica is ready yet: traffic goes to services directly, past every policy of a waypoint"
             }
         };
-        let reason = match has_addresses(gateway) {
+        let reason = match gateway.has_addresses() {
             true => "NoResources",
             false => "AddressNotAssigned",
         };
@@ -137,13 +137,6 @@ fn listeners(status: &Status, programmed: &Condition) -> Value {
         json!(listener)
     });
     listeners.collect()
-}
-
-fn has_addresses(gateway: &Managed) -> bool {
-    let addresses = gateway.object.pointer("/status/addresses");
-    addresses
-        .and_then(Value::as_array)
-        .is_some_and(|all| !all.is_empty())
 }
 
 /// The hostname first, by which ztunnels spread connections over the pods. Only once a pod is ready, and never taken

@@ -9,7 +9,7 @@ use super::messages::{Builder, Frame};
 use crate::telemetry::counters::{
     CONNECTIONS, STREAMS, TUNNELS, UPSTREAM_STREAMS, UPSTREAM_TUNNELS,
 };
-use crate::telemetry::{flow, otlp, series};
+use crate::telemetry::{access_log, flow, otlp, series};
 
 /// What is said of it in the profile.
 const COMMENT: &str = "counted by Cairn itself, without what allocators add; (rest) is what the kernel says is \
@@ -90,6 +90,8 @@ fn holdings(state: &AdminState) -> Vec<Holding> {
     add(&["telemetry", "records for collectors"], records, bytes);
     let (objects, bytes) = otlp::known();
     add(&["telemetry", "what spans say of objects"], objects, bytes);
+    let (kinds, bytes) = access_log::kept();
+    add(&["telemetry", "what lines have in common"], kinds, bytes);
     // Counted, not measured: their buffers are in the rest.
     for (name, gauge) in [
         ("connections", &CONNECTIONS),

@@ -102,6 +102,12 @@ pub struct Alike {
 }
 
 impl Alike {
+    /// What it takes in memory.
+    pub fn bytes(&self) -> usize {
+        let ends = self.ends.capacity() * size_of::<usize>();
+        size_of::<Self>() + self.text.capacity() + ends
+    }
+
     fn groups(&self) -> impl Iterator<Item = &[u8]> {
         let mut begin = 0;
         self.ends.iter().map(move |end| {

@@ -81,6 +81,11 @@ pub(super) fn members(
     }
 }
 
+/// Kinds of lines of which workers keep what they have in common, and how many bytes that is.
+pub fn kept() -> (usize, usize) {
+    QUEUE.get().map_or((0, 0), |queue| queue.kept.get())
+}
+
 /// Lets go of the objects of which this thread keeps what lines say of them.
 pub(super) fn let_go() {
     of_this_thread(Written::let_go);
@@ -110,7 +115,7 @@ pub fn write(seen: &Seen<'_>) {
         let worker = worker.get_or_insert_with(|| Worker {
             lines: queue.join(),
             time: TimeText::default(),
-            written: Written::default(),
+            written: Written::new(queue.kept.clone()),
         });
         let Some(settings) = &seen.exchange.settings else {
             write_cairn(queue, worker, seen);

@@ -11,6 +11,7 @@ use crate::limits::{
     ACCESS_LOG_QUEUE_LINES,
 };
 use crate::telemetry::counters::ACCESS_LOG_DROPPED;
+use crate::telemetry::kept::Size;
 
 /// Room a buffer keeps after a burst.
 const KEPT_BYTES: usize = 256 * 1024;
@@ -36,6 +37,8 @@ pub struct Queue {
     pending: AtomicBool,
     state: Mutex<State>,
     changed: Condvar,
+    /// What all workers keep of lines that are alike.
+    pub kept: Arc<Size>,
 }
 
 #[derive(Default)]

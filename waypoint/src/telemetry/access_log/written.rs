@@ -2,6 +2,7 @@
 //! take their place. Knows no text.
 
 use std::collections::hash_map::Entry;
+use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
@@ -9,16 +10,46 @@ use super::line::{Alike, Line};
 use crate::limits::ACCESS_LOG_ALIKE_MAX;
 use crate::telemetry::alike::{LineKey, Objects};
 use crate::telemetry::exchange::Exchange;
+use crate::telemetry::kept::{Counted, Size};
 
 /// Up to [`ACCESS_LOG_ALIKE_MAX`].
 #[derive(Debug, Default)]
 pub(super) struct Written {
     /// The latest seen: what only an older one has is let go with the first line of a newer one.
     snapshot: u64,
-    alike: FxHashMap<LineKey, (Alike, Objects)>,
+    alike: FxHashMap<LineKey, Kept>,
+    /// Where they are counted.
+    size: Arc<Size>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    alike: Alike,
+    /// Keeps the places of the objects taken.
+    _held: Objects,
+    _counted: Counted,
+}
+
+impl Kept {
+    fn new(alike: Alike, held: Objects, size: &Arc<Size>) -> Self {
+        let beside = size_of::<(LineKey, Self)>() - size_of::<Alike>();
+        Self {
+            _counted: Counted::new(alike.bytes() + beside, size),
+            alike,
+            _held: held,
+        }
+    }
 }
 
 impl Written {
+    /// Without a line. `size`: of all workers.
+    pub(super) fn new(size: Arc<Size>) -> Self {
+        Self {
+            size,
+            ..Self::default()
+        }
+    }
+
     /// What the line of an exchange has in common with others; `None`: nothing.
     pub(super) fn alike(&mut self, exchange: &Exchange, line: &Line<'_>) -> Option<&Alike> {
         self.of_snapshot(exchange.snapshot);
@@ -26,11 +57,14 @@ impl Written {
         if self.alike.len() >= ACCESS_LOG_ALIKE_MAX && !self.alike.contains_key(&key) {
             self.alike.clear();
         }
-        let (alike, _) = match self.alike.entry(key) {
+        let kept = match self.alike.entry(key) {
             Entry::Occupied(there) => there.into_mut(),
-            Entry::Vacant(place) => place.insert((line.alike().ok()?, Objects::of_line(exchange))),
+            Entry::Vacant(place) => {
+                let (alike, held) = (line.alike().ok()?, Objects::of_line(exchange));
+                place.insert(Kept::new(alike, held, &self.size))
+            }
         };
-        Some(alike)
+        Some(&kept.alike)
     }
 
     /// Lets go of what only older snapshots have.
@@ -51,7 +85,6 @@ impl Written {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
-    use std::sync::Arc;
     use std::time::Duration;
 
     use super::super::time::TimeText;
@@ -105,7 +138,13 @@ mod tests {
 
     #[test]
     fn no_more_is_kept_than_the_limit_and_nothing_of_an_older_snapshot() {
-        let mut written = Written::default();
+        let size = Arc::<Size>::default();
+        // Another worker's count, too.
+        let mut other = Written::new(size.clone());
+        lines(&fixtures::http(), &mut other);
+        let (_, of_one) = size.get();
+        assert!(of_one > size_of::<Kept>(), "the text is counted: {of_one}");
+        let mut written = Written::new(size.clone());
         let mut exchange = fixtures::http();
         let first = fixtures::service("first");
         exchange.service = Some(first.clone());
@@ -115,6 +154,7 @@ mod tests {
             exchange.service_port = port;
             lines(&exchange, &mut written);
             assert!(written.alike.len() <= ACCESS_LOG_ALIKE_MAX);
+            assert_eq!(size.get().0, written.alike.len() + 1);
         }
         exchange.snapshot += 1;
         exchange.service = Some(fixtures::service("second"));
@@ -123,5 +163,8 @@ mod tests {
         assert_eq!(written.alike.len(), 1);
         written.let_go();
         assert!(written.alike.is_empty());
+        assert_eq!(size.get(), (1, of_one));
+        drop(other);
+        assert_eq!(size.get(), (0, 0));
     }
 }

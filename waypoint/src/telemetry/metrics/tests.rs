@@ -8,6 +8,8 @@ use http::StatusCode;
 use proptest::prelude::*;
 
 use super::*;
+use crate::limits::METRIC_BAGGAGE_CLIENTS_MAX;
+use crate::telemetry::exchange::StreamOrigin;
 use crate::telemetry::exposition::Exposition;
 use crate::telemetry::fixtures;
 use crate::telemetry::names::BUCKETS;

@@ -46,6 +46,12 @@ pub const ACCESS_LOG_DROPPED: Metric = counter(
     "Access log lines dropped because stdout did not keep up",
     &[],
 );
+/// What workers keep of lines.
+pub const ACCESS_LOG_KEPT_BYTES: Metric = gauge(
+    "cairn_access_log_kept_bytes",
+    "Bytes that workers keep of what lines of the access log have in common, so as not to write it anew",
+    &[],
+);
 /// Flows that a reader did not get.
 pub const FLOWS_LOST: Metric = counter(
     "cairn_flows_lost_total",
@@ -55,7 +61,13 @@ pub const FLOWS_LOST: Metric = counter(
 /// Spans, records and points that collectors took.
 pub const OTLP_EXPORTED: Metric = counter(
     "cairn_otlp_exported_total",
-    "Spans, access log records and metric points that an OpenTelemetry collector took, by signal",
+    "Spans, access log records and metric points that an OpenTelemetry collector said it took, by signal; an Access Log Service says nothing, see cairn_otlp_streamed_total",
+    &["signal"],
+);
+/// Records that nobody says were taken.
+pub const OTLP_STREAMED: Metric = counter(
+    "cairn_otlp_streamed_total",
+    "Access log records handed to a connection to an Access Log Service, which does not say whether it took them, by signal",
     &["signal"],
 );
 /// Exchanges dropped before they were sent.

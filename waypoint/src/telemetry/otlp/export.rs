@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::endpoint::{Protocol, Signal};
-use super::transport::{Failure, Transport};
+use super::transport::{Failure, Partial, Transport};
 use crate::limits::{OTLP_ATTEMPTS_MAX, OTLP_BACK_OFF, OTLP_BACK_OFF_MAX};
 use crate::telemetry::counters;
 
@@ -53,7 +53,7 @@ impl Exporter {
         let mut wait = OTLP_BACK_OFF;
         for attempt in 1..=OTLP_ATTEMPTS_MAX {
             let failure = match self.transport.send(message.clone()).await {
-                Ok(partial) => return self.accepted(records, partial.rejected, &partial.words),
+                Ok(partial) => return self.accepted(records, &partial),
                 Err(failure) => failure,
             };
             let last = attempt == OTLP_ATTEMPTS_MAX;
@@ -90,13 +90,18 @@ impl Exporter {
         }
     }
 
-    fn accepted(&mut self, records: u64, rejected: u64, words: &str) {
-        let (signal, rejected) = (self.signal.as_str(), rejected.min(records));
-        counters::OTLP_EXPORTED.add(signal, records - rejected);
+    fn accepted(&mut self, records: u64, partial: &Partial) {
+        let (signal, rejected) = (self.signal.as_str(), partial.rejected.min(records));
+        let counter = match partial.is_unanswered {
+            true => &counters::OTLP_STREAMED,
+            false => &counters::OTLP_EXPORTED,
+        };
+        counter.add(signal, records - rejected);
         if rejected > 0 {
             counters::OTLP_FAILED.add(signal, rejected);
             return self.gave_up(&format!(
-                "it rejected {rejected} of {records} records: {words}"
+                "it rejected {rejected} of {records} records: {}",
+                partial.words
             ));
         }
         if std::mem::take(&mut self.failing) {

@@ -4,7 +4,6 @@
 use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use cairn_authz::Verdict;
 use cairn_config_schema::snapshot::{HttpRoute, Policy, Workload};
@@ -15,19 +14,7 @@ use super::pairs::Pairs;
 use crate::limits::OTLP_KNOWN_MAX;
 use crate::telemetry::access_log::UpstreamCluster;
 use crate::telemetry::alike::{AttemptKey, Objects, RequestKey, VerdictKey, place, verdict_key};
-
-/// How many objects all workers keep, and the bytes of what is said of them.
-#[derive(Debug, Default)]
-pub(super) struct Size {
-    objects: AtomicUsize,
-    bytes: AtomicUsize,
-}
-
-impl Size {
-    pub(super) fn get(&self) -> (usize, usize) {
-        (self.objects.load(Relaxed), self.bytes.load(Relaxed))
-    }
-}
+use crate::telemetry::kept::{Counted, Size};
 
 /// Attributes of objects.
 #[derive(Debug, Default)]
@@ -179,29 +166,6 @@ struct Said<H> {
     /// Keeps the place of the object taken.
     _held: H,
     _counted: Counted,
-}
-
-/// One object among all, as long as it is kept.
-#[derive(Debug)]
-struct Counted {
-    bytes: usize,
-    of: Arc<Size>,
-}
-
-impl Counted {
-    fn new(bytes: usize, of: &Arc<Size>) -> Self {
-        of.objects.fetch_add(1, Relaxed);
-        of.bytes.fetch_add(bytes, Relaxed);
-        let of = of.clone();
-        Self { bytes, of }
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.of.objects.fetch_sub(1, Relaxed);
-        self.of.bytes.fetch_sub(self.bytes, Relaxed);
-    }
 }
 
 impl<K, H> Default for Table<K, H> {

@@ -99,6 +99,7 @@ fn partial_of(rejected: i64, words: &str) -> Partial {
     Partial {
         rejected: u64::try_from(rejected).unwrap_or(0),
         words: words.flat_map(char::escape_debug).collect(),
+        is_unanswered: false,
     }
 }
 

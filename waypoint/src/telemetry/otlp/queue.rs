@@ -2,16 +2,15 @@
 //! and receiver, while all of it is at hand; that thread takes the messages that are whole, and the rest once it has
 //! waited long enough. A worker never waits; when receivers do not keep up, exchanges are dropped and counted.
 
-use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::Notify;
 
 use super::endpoint::Signal;
 use super::environment::Batching;
-use super::known::{Known, Size};
+use super::known::Known;
 use super::pack::{Head, Pack, Share, UnderWay};
 use super::pairs::Pairs;
 use super::process::Process;
@@ -21,17 +20,15 @@ use crate::limits::OTLP_RECEIVERS_MAX;
 use crate::telemetry::access_log::TimeText;
 use crate::telemetry::counters;
 use crate::telemetry::exchange::Seen;
+use crate::telemetry::kept::Size;
 use crate::telemetry::trace::settings::Receiver;
 
 mod channel;
+mod worker;
 
 pub(super) use channel::Channel;
-
-static QUEUE: OnceLock<Arc<Queue>> = OnceLock::new();
-
-thread_local! {
-    static WORKER: RefCell<Option<Worker>> = const { RefCell::new(None) };
-}
+pub(super) use worker::{Room, Worker, open};
+pub use worker::{known, let_go, of_snapshot, tell, waiting};
 
 /// Records of one worker for one channel that wait.
 #[derive(Debug)]
@@ -45,22 +42,6 @@ pub(super) struct Batch {
 /// The records of one worker. The lock is held while records are written, and contended only while they are taken, which
 /// is a few nanoseconds, some fifty times a second at most. Filters are asked without it.
 type Buffer = Mutex<Vec<Batch>>;
-
-/// What a worker needs to write records.
-pub(super) struct Worker {
-    buffer: Arc<Buffer>,
-    room: Room,
-}
-
-/// Room for one record.
-pub(super) struct Room {
-    pub span: Pairs,
-    pub known: Known,
-    pub record: Pairs,
-    pub time: TimeText,
-    /// Of a line that a provider's format makes.
-    pub text: Vec<u8>,
-}
 
 /// The records of all workers.
 #[derive(Debug)]
@@ -83,55 +64,6 @@ pub(super) struct Queue {
     pending: AtomicBool,
     stirred: Notify,
     filled: Notify,
-}
-
-/// Tells of an exchange that ended, if anybody wants to hear of it. Never waits.
-pub fn tell(seen: &Seen<'_>) {
-    let Some(queue) = QUEUE.get().filter(|queue| queue.is_wanted(seen)) else {
-        return;
-    };
-    // The thread-local is gone only while the thread is being torn down: no exchange ends then.
-    let _ = WORKER.try_with(|worker| {
-        if let Ok(mut worker) = worker.try_borrow_mut() {
-            queue.tell(worker.get_or_insert_with(|| queue.join()), seen);
-        }
-    });
-}
-
-/// Exchanges that wait for collectors, and the bytes of their records.
-pub fn waiting() -> (usize, usize) {
-    QUEUE.get().map_or((0, 0), |queue| queue.waiting())
-}
-
-/// Objects of which workers keep what spans say of them, and how many bytes that is.
-pub fn known() -> (usize, usize) {
-    QUEUE.get().map_or((0, 0), |queue| queue.known.get())
-}
-
-/// Lets go of the objects of which this thread keeps what spans say of them: those of an old configuration, too, if
-/// nothing ended since.
-pub fn let_go() {
-    of_this_thread(Known::let_go);
-}
-
-/// Lets go of what this thread keeps of objects that only an older snapshot has: for a worker for which nothing comes, and
-/// which would learn of a newer one from nobody.
-pub fn of_snapshot(version: u64) {
-    of_this_thread(|known| known.of_snapshot(version));
-}
-
-fn of_this_thread(change: impl Fn(&mut Known)) {
-    let _ = WORKER.try_with(|worker| {
-        if let Ok(mut worker) = worker.try_borrow_mut() {
-            worker.iter_mut().for_each(|of| change(&mut of.room.known));
-        }
-    });
-}
-
-/// Opens the way for exchanges, for the rest of the process. `None` when it is open already.
-pub(super) fn open(queue: Queue) -> Option<Arc<Queue>> {
-    let queue = Arc::new(queue);
-    QUEUE.set(queue.clone()).ok().map(|()| queue)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

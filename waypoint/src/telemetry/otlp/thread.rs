@@ -96,6 +96,7 @@ pub fn start(parts: Parts) -> std::io::Result<Option<Exports>> {
     ] {
         counter.preset(signals);
     }
+    counters::OTLP_STREAMED.preset([Signal::Logs.as_str()]);
     let logs = environment.logs.is_some();
     let batching = [environment.spans, environment.records];
     let Some(queue) = queue::open(Queue::new(parts.process, batching, logs)) else {

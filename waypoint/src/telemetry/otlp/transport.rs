@@ -22,15 +22,15 @@ use tokio::time::timeout;
 use tonic::body::Body;
 
 use super::endpoint::{Destination, Protocol, Signal};
-use super::entries::stream::Stream;
+use super::entries::streams::Streams;
 use super::{grpc, message};
 use crate::clock::now_ms;
-use crate::dead_peer;
-use crate::grpc::connect;
+use crate::dead_peer::Noticed;
+use crate::grpc::{Leaving, connect_followed};
 use crate::limits::OTLP_ANSWER_BYTES_MAX;
 use crate::runtime::Runtime;
 use crate::tls::{Alpn, originate};
-use crate::upstream::{Dialer, Reach};
+use crate::upstream::{Carrier, Dialer, Reach};
 
 /// How a POST says that it is JSON.
 const JSON: &str = "application/json";
@@ -51,6 +51,8 @@ pub(super) struct Partial {
     pub rejected: u64,
     /// Why not.
     pub words: String,
+    /// It never says what it took: the connection had room for all of it, and that is all that is known.
+    pub is_unanswered: bool,
 }
 
 /// Where the receiver is.
@@ -73,46 +75,21 @@ pub(super) struct Transport {
     to: Destination,
     way: Way,
     kept: Option<Sender>,
-    entries: Option<Entries>,
-}
-
-/// What is sent goes into a stream that stays open.
-struct Entries {
-    /// What begins the first message of each.
-    identifier: Vec<u8>,
-    open: Option<Stream>,
+    /// What is sent goes into streams that stay open.
+    entries: Option<Streams>,
 }
 
 enum Sender {
     Http1(http1::SendRequest<Full<Bytes>>),
-    Http2(http2::SendRequest<Body>),
+    Http2(http2::SendRequest<Body>, Leaving),
 }
 
 impl Sender {
     fn is_closed(&self) -> bool {
         match self {
             Self::Http1(sender) => sender.is_closed(),
-            Self::Http2(sender) => sender.is_closed(),
+            Self::Http2(sender, leaving) => sender.is_closed() || leaving.is_now(),
         }
-    }
-}
-
-impl Entries {
-    async fn send(
-        &mut self,
-        sender: http2::SendRequest<Body>,
-        to: &Destination,
-        message: Bytes,
-    ) -> Result<Partial, Failure> {
-        let (stream, message) = match self.open.take().filter(|stream| !stream.is_over()) {
-            Some(stream) => (stream, message),
-            None => {
-                let first = [&self.identifier[..], &message].concat();
-                (Stream::open(sender, to).await?, first.into())
-            }
-        };
-        self.open.insert(stream).send(message).await?;
-        Ok(Partial::default())
     }
 }
 
@@ -138,16 +115,13 @@ impl Transport {
 
     /// Messages are entries of access logs, in streams that begin with this.
     pub(super) fn stream_entries(&mut self, identifier: Vec<u8>) {
-        self.entries = Some(Entries {
-            identifier,
-            open: None,
-        });
+        self.entries = Some(Streams::new(identifier));
     }
 
     /// Ends what stays open between messages.
     pub(super) async fn finish(self) {
-        if let Some(stream) = self.entries.and_then(|entries| entries.open) {
-            stream.finish().await;
+        if let Some(entries) = self.entries {
+            entries.finish().await;
         }
     }
 
@@ -170,7 +144,7 @@ impl Transport {
             // Whatever is wrong, a new connection is not a part of it.
             self.kept = None;
             if let Some(entries) = &mut self.entries {
-                entries.open = None;
+                entries.give_up();
             }
         }
         sent
@@ -186,10 +160,11 @@ impl Transport {
             }
         };
         match self.kept.insert(sender) {
-            Sender::Http2(sender) => {
+            Sender::Http2(sender, leaving) => {
                 let sender = sender.clone();
                 if let Some(entries) = &mut self.entries {
-                    return entries.send(sender, &self.to, message).await;
+                    let over = (sender, leaving.clone());
+                    return entries.send(over, &self.to, message).await;
                 }
                 grpc::export(sender, self.signal, &self.to, message).await
             }
@@ -210,19 +185,19 @@ impl Transport {
             Way::Outside => {
                 let tcp = TcpStream::connect((&*self.to.host, self.to.port)).await?;
                 tcp.set_nodelay(true)?;
-                dead_peer::give_up(&tcp);
+                let tcp = Noticed::new(tcp);
                 if !self.to.tls {
                     return self.speak(tcp).await;
                 }
                 let trust = &self.to.trust;
                 let (roots, client) = (trust.roots.clone(), trust.client.clone());
                 let tls = originate::outside(roots, client, alpn, &self.to.host)?;
-                self.speak(tls.connect(tcp).await?).await
+                self.speak(tcp.within(|tcp| tls.connect(tcp)).await?).await
             }
         }
     }
 
-    async fn speak<S>(&self, stream: S) -> io::Result<Sender>
+    async fn speak<S>(&self, stream: Noticed<S>) -> io::Result<Sender>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -230,7 +205,7 @@ impl Transport {
             Protocol::Http | Protocol::Json => {
                 let handshake = http1::Builder::new()
                     .max_buf_size(OTLP_ANSWER_BYTES_MAX)
-                    .handshake(TokioIo::new(stream));
+                    .handshake(TokioIo::new(stream.into_inner()));
                 let (sender, connection) = handshake.await.map_err(io::Error::other)?;
                 // It ends with its sender; an error reaches whoever waits for an answer.
                 tokio::spawn(async move { drop(connection.await) });
@@ -238,8 +213,9 @@ impl Transport {
             }
             Protocol::Grpc => {
                 // Without PINGs: a log service says nothing while it reads, and ends who pings meanwhile.
-                let sender = connect(stream, OTLP_ANSWER_BYTES_MAX as u32).await?;
-                Ok(Sender::Http2(sender))
+                let (sender, leaving) =
+                    connect_followed(stream, OTLP_ANSWER_BYTES_MAX as u32).await?;
+                Ok(Sender::Http2(sender, leaving))
             }
         }
     }
@@ -251,7 +227,7 @@ async fn dial(
     key: &ClusterKey,
     alpn: Alpn,
     limit: Duration,
-) -> io::Result<crate::upstream::Carrier> {
+) -> io::Result<Noticed<Carrier>> {
     let runtime = mesh.runtime.load_full();
     let nobody = || io::Error::other(format!("{key} has no endpoint"));
     let cluster = runtime.cluster(key).ok_or_else(nobody)?;
@@ -272,8 +248,7 @@ async fn dial(
     let destination = mesh.dialer.destination(&live.endpoint, &reach);
     let dialled = mesh.dialer.dial(&destination, limit).await;
     let carrier = dialled.map_err(io::Error::other)?;
-    carrier.give_up_dead();
-    Ok(carrier)
+    Ok(Noticed::new(carrier))
 }
 
 async fn post(

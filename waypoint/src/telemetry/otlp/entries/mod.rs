@@ -2,7 +2,8 @@
 //! far as a waypoint knows it. How they are sent is said in `stream`.
 
 pub mod messages;
-pub(super) mod stream;
+mod stream;
+pub(super) mod streams;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

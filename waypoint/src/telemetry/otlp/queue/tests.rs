@@ -9,6 +9,7 @@ use prost::Message;
 
 use super::super::fixtures::{self, batching, drained, seen};
 use super::super::pack::Parcel;
+use super::worker::WORKER;
 use super::*;
 use crate::limits::{OTLP_MESSAGE_BYTES_MAX, OTLP_QUEUE_BYTES_MAX};
 use crate::telemetry::exchange::Exchange;

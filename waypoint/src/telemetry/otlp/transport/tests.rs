@@ -2,6 +2,7 @@
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::sync::{Notify, mpsc};
 
 use super::*;
 use crate::http2_peer;
@@ -147,11 +148,8 @@ async fn a_quiet_log_service_is_not_pinged() {
     let mut transport = Transport::new(Signal::Logs, to, Way::Outside);
     transport.stream_entries(Vec::new());
     let quiet = async {
-        let Ok(Sender::Http2(sender)) = transport.speak(ours).await else {
-            panic!("no HTTP/2")
-        };
-        let mut stream = Stream::open(sender, &transport.to).await.unwrap();
-        stream.send(Bytes::new()).await.unwrap();
+        transport.kept = Some(transport.speak(Noticed::new(ours)).await.unwrap());
+        transport.send(Bytes::new()).await.unwrap();
         std::future::pending::<()>().await;
     };
     let pings = http2_peer::pings(theirs, Duration::from_secs(3600));
@@ -160,4 +158,101 @@ async fn a_quiet_log_service_is_not_pinged() {
         pings = pings => pings,
     };
     assert!(pings.is_empty(), "{pings:?}");
+}
+
+/// What a log service gets: in which connection, and bytes of a stream or its end.
+type Told = mpsc::UnboundedReceiver<(usize, Option<Bytes>)>;
+
+/// A log service that answers streams at their end, and sends GOAWAY in the connection there is when it is told to.
+async fn log_service() -> (std::net::SocketAddr, Told, Arc<Notify>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (tell, told) = mpsc::unbounded_channel();
+    let leaves = Arc::new(Notify::new());
+    let leave = leaves.clone();
+    tokio::spawn(async move {
+        for number in 0.. {
+            let (tcp, _) = listener.accept().await.unwrap();
+            tokio::spawn(serve(number, tcp, tell.clone(), leave.clone()));
+        }
+    });
+    (address, told, leaves)
+}
+
+async fn serve(
+    number: usize,
+    tcp: TcpStream,
+    tell: mpsc::UnboundedSender<(usize, Option<Bytes>)>,
+    leave: Arc<Notify>,
+) {
+    let mut connection = h2::server::handshake(tcp).await.unwrap();
+    loop {
+        tokio::select! {
+            request = connection.accept() => {
+                let Some(Ok((request, mut answer))) = request else { return };
+                let tell = tell.clone();
+                tokio::spawn(async move {
+                    let mut body = request.into_body();
+                    while let Some(Ok(bytes)) = body.data().await {
+                        let _ = body.flow_control().release_capacity(bytes.len());
+                        if !bytes.is_empty() {
+                            let _ = tell.send((number, Some(bytes)));
+                        }
+                    }
+                    let head = http::Response::builder()
+                        .header(CONTENT_TYPE, "application/grpc")
+                        .header("grpc-status", "0");
+                    let _ = answer.send_response(head.body(()).unwrap(), true);
+                    let _ = tell.send((number, None));
+                });
+            }
+            () = leave.notified() => connection.graceful_shutdown(),
+        }
+    }
+}
+
+/// What a message of a stream holds, after gRPC's prefix.
+fn entry(told: Option<(usize, Option<Bytes>)>) -> (usize, Option<String>) {
+    let (number, bytes) = told.unwrap();
+    let text = bytes.map(|bytes| String::from_utf8(bytes[5..].to_vec()).unwrap());
+    (number, text)
+}
+
+/// A server that drains may be gone any time: what it gets after its GOAWAY may be read by nobody.
+#[tokio::test]
+async fn a_log_service_that_drains_gets_nothing_more_and_its_stream_ends_in_good_order() {
+    let (address, mut told, leaves) = log_service().await;
+    let url = format!("http://{address}");
+    let to = Destination::parse(&url, Protocol::Grpc, None, true).unwrap();
+    let mut transport = Transport::new(Signal::Logs, to, Way::Outside);
+    transport.stream_entries(b"me:".to_vec());
+    let mut send = async |entry: &'static str| {
+        let taken = transport.send(Bytes::from_static(entry.as_bytes())).await;
+        assert!(taken.unwrap().is_unanswered, "nobody said that it took it");
+    };
+    send("first").await;
+    assert_eq!(entry(told.recv().await), (0, Some("me:first".into())));
+    send("second").await;
+    assert_eq!(entry(told.recv().await), (0, Some("second".into())));
+    // It need not wait for another entry.
+    leaves.notify_one();
+    assert_eq!(entry(told.recv().await), (0, None));
+    send("third").await;
+    assert_eq!(entry(told.recv().await), (1, Some("me:third".into())));
+    // One that is told of while entries come.
+    leaves.notify_one();
+    let (mut got, mut from) = (Vec::new(), Vec::new());
+    for entry in ["a", "b", "c", "d"] {
+        send(entry).await;
+    }
+    while got.len() < 4 {
+        if let (number, Some(text)) = entry(told.recv().await) {
+            got.push(text.trim_start_matches("me:").to_owned());
+            from.push(number);
+        }
+    }
+    got.sort_unstable();
+    assert_eq!(got, ["a", "b", "c", "d"]);
+    assert_eq!(from.last(), Some(&2), "{from:?}");
+    transport.finish().await;
 }
