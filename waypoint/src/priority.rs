@@ -1,22 +1,26 @@
 //! What is told of requests must not hold them up: threads that no request waits for step back.
 
-use rustix::process::setpriority_process;
+use rustix::process::{getpriority_process, setpriority_process};
 
-/// A tenth of the processor time of a worker that wants the same processor, all of one that nobody wants (sched(7)).
+/// From where workers are: a tenth of the processor time of one that wants the same processor, all of one that nobody
+/// wants (sched(7)).
 const BEHIND_WORKERS: i32 = 10;
+
+/// The lowest priority there is.
+const LAST: i32 = 19;
 
 /// Puts the calling thread behind those that serve requests and take over configuration, for good.
 pub fn step_back() {
-    // On Linux "this process" is the calling thread. Lower is never refused, but by a seccomp profile of somebody's own.
-    if let Err(error) = setpriority_process(None, BEHIND_WORKERS) {
+    // On Linux "this process" is the calling thread. Down is never refused, but by a seccomp profile of somebody's own.
+    let back = getpriority_process(None)
+        .and_then(|now| setpriority_process(None, (now + BEHIND_WORKERS).min(LAST)));
+    if let Err(error) = back {
         tracing::debug!(%error, "a thread could not be put behind the workers");
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use rustix::process::getpriority_process;
-
     use super::*;
 
     #[test]
@@ -26,7 +30,8 @@ mod tests {
             step_back();
             getpriority_process(None).unwrap()
         });
-        assert_eq!(behind.join().unwrap(), BEHIND_WORKERS);
+        let expected = (before + BEHIND_WORKERS).min(LAST);
+        assert_eq!(behind.join().unwrap(), expected);
         assert_eq!(getpriority_process(None).unwrap(), before);
     }
 }

@@ -86,7 +86,7 @@ struct Way {
     /// How many sets of routes are tried. Few of them can be written for some targets.
     sets: u32,
     /// How many of them have to be written whole, and to come back where there is a way back: half of what is seen
-    /// on average, which no luck of the draw falls short of.
+    /// on average, four standard deviations away.
     least: usize,
 }
 

@@ -50,8 +50,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Opens the addresses and serves them from two threads of their own: a scrape of many series takes long, and
-    /// neither requests nor probes wait for it.
+    /// Opens the addresses and serves them from two threads of their own: a scrape of many series at the metrics
+    /// address takes long, and neither requests nor probes at the readiness address wait for it.
     ///
     /// # Errors
     /// When an address can not be opened (the message names it) or a thread not started.
@@ -77,17 +77,17 @@ impl Server {
         server.thread("scrapes", async move {
             step_back();
             open(Surface::Metrics, metrics, &scraped);
-            if let Some(idle) = scraped.metrics_idle {
-                let of = scraped.clone();
-                let snapshot = move || (of.snapshot)();
-                tokio::spawn(forget_idle(scraped.registry.clone(), idle, snapshot));
-            }
             stopped.cancelled().await;
         })?;
         let stopped = server.stop.clone();
         server.thread("admin", async move {
             open(Surface::Ready, ready, &state);
             open(Surface::Admin, admin, &state);
+            if let Some(idle) = state.metrics_idle {
+                let of = state.clone();
+                let snapshot = move || (of.snapshot)();
+                tokio::spawn(forget_idle(state.registry.clone(), idle, snapshot));
+            }
             stopped.cancelled().await;
         })?;
         Ok(server)
