@@ -2,7 +2,7 @@
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{mpsc, watch};
 
 use super::*;
 use crate::http2_peer;
@@ -163,13 +163,12 @@ async fn a_quiet_log_service_is_not_pinged() {
 /// What a log service gets: in which connection, and bytes of a stream or its end.
 type Told = mpsc::UnboundedReceiver<(usize, Option<Bytes>)>;
 
-/// A log service that answers streams at their end, and sends GOAWAY in the connection there is when it is told to.
-async fn log_service() -> (std::net::SocketAddr, Told, Arc<Notify>) {
+/// A log service that answers streams at their end, and sends GOAWAY in as many of its connections as it is told.
+async fn log_service() -> (std::net::SocketAddr, Told, watch::Sender<usize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (tell, told) = mpsc::unbounded_channel();
-    let leaves = Arc::new(Notify::new());
-    let leave = leaves.clone();
+    let (leaves, leave) = watch::channel(0);
     tokio::spawn(async move {
         for number in 0.. {
             let (tcp, _) = listener.accept().await.unwrap();
@@ -183,9 +182,10 @@ async fn serve(
     number: usize,
     tcp: TcpStream,
     tell: mpsc::UnboundedSender<(usize, Option<Bytes>)>,
-    leave: Arc<Notify>,
+    mut leave: watch::Receiver<usize>,
 ) {
     let mut connection = h2::server::handshake(tcp).await.unwrap();
+    let mut has_left = false;
     loop {
         tokio::select! {
             request = connection.accept() => {
@@ -206,7 +206,10 @@ async fn serve(
                     let _ = tell.send((number, None));
                 });
             }
-            () = leave.notified() => connection.graceful_shutdown(),
+            _ = leave.wait_for(|leaving| *leaving > number), if !has_left => {
+                has_left = true;
+                connection.graceful_shutdown();
+            }
         }
     }
 }
@@ -235,24 +238,31 @@ async fn a_log_service_that_drains_gets_nothing_more_and_its_stream_ends_in_good
     send("second").await;
     assert_eq!(entry(told.recv().await), (0, Some("second".into())));
     // It need not wait for another entry.
-    leaves.notify_one();
+    leaves.send_replace(1);
     assert_eq!(entry(told.recv().await), (0, None));
     send("third").await;
     assert_eq!(entry(told.recv().await), (1, Some("me:third".into())));
-    // One that is told of while entries come.
-    leaves.notify_one();
-    let (mut got, mut from) = (Vec::new(), Vec::new());
-    for entry in ["a", "b", "c", "d"] {
-        send(entry).await;
-    }
-    while got.len() < 4 {
-        if let (number, Some(text)) = entry(told.recv().await) {
-            got.push(text.trim_start_matches("me:").to_owned());
-            from.push(number);
+    // One that comes while entries do: each arrives once, the next at last in a new stream.
+    leaves.send_replace(2);
+    for number in 0.. {
+        assert!(
+            number < 10_000,
+            "it goes to whoever wants to end the connection"
+        );
+        let text = number.to_string();
+        while let Err(failure) = transport.send(Bytes::from(text.clone())).await {
+            // Taken back: it was handed over as the GOAWAY came.
+            assert!(matches!(failure, Failure::Again(..)), "{failure:?}");
+        }
+        let (at, arrived) = loop {
+            if let (at, Some(arrived)) = entry(told.recv().await) {
+                break (at, arrived);
+            }
+        };
+        assert_eq!(arrived.trim_start_matches("me:"), text);
+        if at == 2 {
+            break;
         }
     }
-    got.sort_unstable();
-    assert_eq!(got, ["a", "b", "c", "d"]);
-    assert_eq!(from.last(), Some(&2), "{from:?}");
     transport.finish().await;
 }
