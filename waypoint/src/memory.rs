@@ -49,7 +49,8 @@ pub fn give_back_when_quiet() {
         return;
     }
     let wait = || {
-        // The allocator's share is given back as this thread ends. A thread that never allocated has nothing that could end.
+        // The allocator's share is given back as this thread ends. One that never allocated has nothing that could
+        // end.
         drop(black_box(vec![0_u8; 64]));
         loop {
             let seen = ASKED.seen();
